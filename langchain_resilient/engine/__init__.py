@@ -1,0 +1,1 @@
+"""Decides and drives. Knows neither LangChain nor any SDK."""

@@ -1,0 +1,159 @@
+"""What the planner and its driver say to each other: attempts, actions, and how a call ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient.policy import ALL_FAULTS, FallbackOn, Hedge, Retry, Timeouts
+from langchain_resilient.receipt import AttemptKind, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from langchain_resilient.engine.budget import Budget
+    from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.fault import Fault
+
+
+class End(StrEnum):
+    """How a call ended."""
+
+    ANSWERED = "answered"
+    EXHAUSTED = "exhausted"
+    """No target is left that could answer before the deadline."""
+    DEADLINE = "deadline"
+    REJECTED = "rejected"
+    """The request itself is wrong."""
+    BROKEN = "broken"
+    """The answer died after some of it was delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A model's policy, normalised once and read by every request.
+
+    Attributes:
+        deadline: Seconds for the whole call; None for no limit.
+        timeouts: The limits inside it, for targets without their own.
+        hedge: None for never.
+        retry: When a failed target is asked again.
+        fallback_on: After which faults another target is asked.
+        budget: What pays for hedges, shared by all requests.
+        reserve: Seconds before the deadline at which the last resort is asked.
+    """
+
+    deadline: float | None
+    timeouts: Timeouts
+    hedge: Hedge | None
+    retry: Retry
+    budget: Budget
+    fallback_on: FallbackOn = ALL_FAULTS
+    reserve: float = 0.0
+
+    def moves_on(self, fault: Fault) -> bool:
+        """Whether another target is asked after this fault."""
+        policy: Any = self.fallback_on
+        return bool(policy(fault)) if callable(policy) else fault.kind in policy
+
+
+class Lane:
+    """One target within one request.
+
+    Attributes:
+        index: Its place in the chain.
+        limits: Its own, or the model's.
+        tries: How often it was asked.
+        active: How many of these are still waited for.
+        ready_at: When its backoff is over.
+        excluded: Asking it again cannot help this request.
+        again: It is owed one try at once, before the chain moves on.
+        forgiven: It is asked although its account is blocked, for want of any other.
+    """
+
+    __slots__ = ("active", "again", "excluded", "forgiven", "index", "limits", "ready_at", "state",
+                 "tries")  # fmt: skip
+
+    def __init__(self, index: int, state: TargetState, limits: Timeouts) -> None:
+        self.index = index
+        self.state = state
+        self.limits = limits
+        self.tries = 0
+        self.active = 0
+        self.ready_at = 0.0
+        self.excluded = False
+        self.again = False
+        self.forgiven = False
+
+    def available_at(self) -> float:
+        """The earliest time at which this request may ask it."""
+        known = self.state.not_before if self.forgiven else self.state.available_at()
+        return self.ready_at if self.ready_at > known else known
+
+
+class Attempt:
+    """One request under way to one target. The planner owns all but the driver's three fields.
+
+    Attributes:
+        suspect: It is over a limit: others are asked, but it may still win.
+        last_chunk: When content last came; `inf` while our own reader holds it up.
+        retry_state: tenacity's view, where this is a retry.
+        draft: The driver's: what was received.
+        task: The driver's: who reads it.
+        held: The driver's: chunks that wait for the commit.
+    """
+
+    __slots__ = ("draft", "ended", "fault", "first_text", "hedge_at", "held", "kind", "lane",
+                 "last_chunk", "number", "outcome", "retry_state", "started", "suspect",
+                 "task")  # fmt: skip
+
+    def __init__(self, number: int, lane: Lane, kind: AttemptKind, now: float) -> None:
+        self.number = number
+        self.lane = lane
+        self.kind = kind
+        self.started = now
+        self.first_text: float | None = None
+        self.last_chunk = now
+        self.ended: float | None = None
+        self.hedge_at: float | None = None
+        self.suspect = False
+        self.outcome: Outcome | None = None
+        self.fault: Fault | None = None
+        self.retry_state: Any = None
+        self.draft: Any = None
+        self.task: Any = None
+        self.held: list[Any] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Send this attempt now."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Close this attempt; nobody waits for it."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """This attempt's text is the answer, as far as one can tell now."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The call is over."""
+
+    end: End
+    winner: Attempt | None = None
+
+
+Action = Start | Stop | Commit | Finish
+

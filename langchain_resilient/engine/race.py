@@ -1,0 +1,407 @@
+"""The asyncio driver of the planner: starts attempts, feeds events, returns the winner.
+
+It knows how to run things and decides nothing. Each attempt is one task that reads one stream into its
+draft; events reach the planner as plain calls on the loop's own thread, so there is no queue and no lock
+on the way. Losers go to the reaper; nobody waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol
+
+from langchain_resilient.engine.events import Action, Attempt, Commit, End, Finish, Plan, Start
+from langchain_resilient.engine.planner import Planner
+from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from random import Random
+
+    from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.engine.reaper import Reaper
+    from langchain_resilient.fault import Fault
+    from langchain_resilient.policy import Timeouts
+    from langchain_resilient.request import ChatRequest, Chunk
+
+READ_AHEAD = 256
+"""Chunks that are read ahead of a slow consumer before the provider is made to wait."""
+
+_VISIBLE = 2
+
+
+class Draft(Protocol):
+    """An answer being received; `langchain_resilient.wire.draft.Draft` is one."""
+
+    def add(self, chunk: Chunk) -> int:
+        """Fold a chunk in; at least 2 if it shows text or a tool call."""
+        ...
+
+    def fault(self) -> Fault | None:
+        """After the stream's end: what is wrong with the answer, if anything is."""
+        ...
+
+    def input_tokens(self) -> int | None:
+        """Prompt tokens, as far as known."""
+        ...
+
+    def output_tokens(self) -> int | None:
+        """Answer tokens, as far as known."""
+        ...
+
+
+class Source(Protocol):
+    """A provider bound to one target; `langchain_resilient.providers.base.Provider` is one."""
+
+    async def open(self, request: ChatRequest, *, stream: bool) -> Any:
+        """Send and return an async iterator of chunks with `aclose`."""
+        ...
+
+
+class Route:
+    """One place of the chain: the target's state, its provider, and its own limits."""
+
+    __slots__ = ("limits", "source", "state")
+
+    def __init__(self, state: TargetState, source: Source, limits: Timeouts | None = None) -> None:
+        self.state = state
+        self.source = source
+        self.limits = limits
+
+
+class Tools:
+    """What a race needs from outside, the same for all races of a model.
+
+    Attributes:
+        classify: Turns an exception into a fault.
+        draft: Makes an empty draft.
+        rng: The engine's generator.
+        on_fault: Told each fault and its target's name, for logs and warnings.
+    """
+
+    __slots__ = ("classify", "draft", "on_fault", "rng")
+
+    def __init__(
+        self,
+        classify: Callable[[BaseException], Fault],
+        draft: Callable[[], Draft],
+        rng: Random,
+        on_fault: Callable[[str, Fault], None] | None = None,
+    ) -> None:
+        self.classify = classify
+        self.draft = draft
+        self.rng = rng
+        self.on_fault = on_fault
+
+
+class Race:
+    """One request, raced over a chain. Use `answer()` or `chunks()`, once.
+
+    Args:
+        chain: The routes, in order.
+        request: Shared by all attempts.
+        plan: The policy.
+        tools: Injected functions.
+        reaper: Takes the losers.
+        last_resort: Asked when nobody else can answer.
+        validate: Looks at a whole draft; a fault means the next target. May be a coroutine function.
+        on_retry: Told tenacity's state before a target is asked again.
+        plain: Ask for whole answers instead of streams.
+    """
+
+    __slots__ = ("_chain", "_keep", "_loop", "_on_retry", "_plain", "_planner", "_queue",
+                 "_reaper", "_request", "_room", "_streaming", "_timer", "_timer_at", "_tools",
+                 "_validate", "_waiting", "_wake", "end")  # fmt: skip
+
+    def __init__(
+        self,
+        chain: Sequence[Route],
+        request: ChatRequest,
+        plan: Plan,
+        tools: Tools,
+        reaper: Reaper,
+        *,
+        last_resort: Route | None = None,
+        validate: Callable[[Any], Fault | Awaitable[Fault | None] | None] | None = None,
+        on_retry: Callable[[Any], Any] | None = None,
+        plain: bool = False,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._chain = [*chain, last_resort] if last_resort else chain
+        self._request = request
+        self._tools = tools
+        self._reaper = reaper
+        self._validate = validate
+        self._on_retry = on_retry
+        self._plain = plain
+        self._planner = Planner(
+            [(r.state, r.limits) for r in chain],
+            plan,
+            now=self._loop.time(),
+            rng=tools.rng,
+            last_resort=last_resort.state if last_resort else None,
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._wake: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._waiting: list[tuple[TargetState, Callable[[], None]]] = []
+        self._queue: deque[Chunk] = deque()
+        self._keep = False
+        self._streaming = False
+        self.end: End | None = None
+
+    # -- for the caller -------------------------------------------------------------------------
+
+    async def answer(self) -> Any:
+        """Race to a whole answer.
+
+        Returns:
+            The winner's draft; None if nobody answered (then `end` says why).
+        """
+        try:
+            self._apply(self._planner.begin(self._loop.time()))
+            while self.end is None:
+                await self._sleep()
+        finally:
+            self._close()
+        winner = self._planner.winner
+        return winner.draft if winner is not None else None
+
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """Race to the first text, then yield the winner's chunks as they come.
+
+        Ends with the answer; look at `end` then. Closing it early stops every attempt.
+        """
+        self._keep = True
+        # A stream that must be judged whole cannot be shown in part.
+        self._streaming = self._validate is None
+        queue = self._queue
+        try:
+            self._apply(self._planner.begin(self._loop.time()))
+            while True:
+                while queue:
+                    chunk = queue.popleft()
+                    if self._room is not None and not queue:
+                        self._room.set_result(None)
+                        self._room = None
+                    yield chunk
+                if self.end is not None:
+                    return
+                await self._sleep()
+        finally:
+            self._close()
+
+    @property
+    def winner(self) -> Attempt | None:
+        """Who answered, once there is one."""
+        return self._planner.winner
+
+    def receipt(self) -> Receipt:
+        """What happened so far."""
+        planner, now = self._planner, self._loop.time()
+        winner = planner.winner
+        began = planner.started
+        skipped = () if winner is not None else planner.skipped(now)
+        return Receipt(
+            attempts=tuple([_record(a, began, now) for a in planner.attempts]),
+            winner=winner.lane.state.name if winner is not None else None,
+            seconds=now - began,
+            skipped=skipped,
+        )
+
+    # -- running --------------------------------------------------------------------------------
+
+    async def _sleep(self) -> None:
+        self._wake = self._loop.create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _apply(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            attempt = action.attempt if not isinstance(action, Finish) else None
+            if isinstance(action, Start) and attempt is not None:
+                self._start(attempt)
+            elif isinstance(action, Commit) and attempt is not None:
+                self._deliver_held(attempt)
+            elif isinstance(action, Finish):
+                self.end = action.end
+                self._notify()
+            elif attempt is not None and attempt.task is not None:
+                self._report(attempt)
+                self._reaper.take(attempt.task)
+        if self.end is None:
+            self._arm()
+
+    def _start(self, attempt: Attempt) -> None:
+        attempt.draft = self._tools.draft()
+        attempt.task = self._loop.create_task(self._read(attempt))
+
+    def _arm(self) -> None:
+        """See that `timer` comes in time. An early timer is left alone: it will look again."""
+        at = self._planner.wake_at
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(at, self._on_timer)
+            self._timer_at = at
+        if self._planner.wants_room:
+            self._wait_for_room(self._planner.wants_room)
+
+    def _on_timer(self) -> None:
+        # A loop may call up to its clock's resolution early: what is due then is due now. Chunks may
+        # also have moved the moment on: then nothing is due, and the planner says when to look again.
+        now = max(self._loop.time(), self._timer_at)
+        self._timer, self._timer_at = None, inf
+        self._apply(self._planner.timer(now))
+
+    def _wait_for_room(self, full: Sequence[TargetState]) -> None:
+        known = {id(state) for state, _ in self._waiting}
+        for state in full:
+            if id(state) not in known:
+
+                def call() -> None:
+                    self._loop.call_soon_threadsafe(self._on_room)
+
+                self._waiting.append((state, call))
+                state.slots.wait(call)
+
+    def _on_room(self) -> None:
+        if self.end is None:
+            self._forget_room()
+            self._apply(self._planner.room(self._loop.time()))
+
+    def _forget_room(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for state, call in waiting:
+            state.slots.forget(call)
+
+    def _close(self) -> None:
+        """Leave nothing running: also the way of a cancelled caller."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            self._forget_room()
+        for action in self._planner.cancel(self._loop.time()):
+            if not isinstance(action, Finish):
+                self._reaper.take(action.attempt.task)
+
+    # -- one attempt ----------------------------------------------------------------------------
+
+    async def _read(self, attempt: Attempt) -> None:
+        """Read one stream into its draft and tell the planner what is seen. Owns the stream."""
+        route = self._chain[attempt.lane.index]
+        stream: Any = None
+        try:
+            fault: Fault | None
+            try:
+                if attempt.retry_state is not None and self._on_retry is not None:
+                    await _maybe(self._on_retry(attempt.retry_state))
+                streams = route.state.streams and not self._plain
+                stream = await route.source.open(self._request, stream=streams)
+                await self._follow(attempt, stream)
+                fault = attempt.draft.fault() or await self._judge(attempt)
+            except asyncio.CancelledError as error:
+                if attempt.task.cancelling():
+                    raise
+                # Not ours: something inside the provider cancelled itself.
+                fault = self._tools.classify(error)
+            except Exception as error:  # noqa: BLE001  # every failure becomes a fault
+                fault = self._tools.classify(error)
+            self._ended(attempt, fault)
+        finally:
+            if stream is not None:
+                await _close_quietly(stream)
+
+    async def _follow(self, attempt: Attempt, stream: Any) -> None:
+        add, time, planner = attempt.draft.add, self._loop.time, self._planner
+        async for chunk in stream:
+            seen = add(chunk)
+            if self._keep:
+                if self._streaming and planner.winner is attempt:
+                    self._queue.append(chunk)
+                    self._notify()
+                    if len(self._queue) >= READ_AHEAD:
+                        await self._wait_for_reader(attempt)
+                else:
+                    attempt.held.append(chunk)
+            if seen >= _VISIBLE and attempt.first_text is None:
+                self._apply(planner.first_text(attempt, time()))
+            elif seen:
+                if attempt.suspect:
+                    self._apply(planner.chunk(attempt, time()))
+                else:
+                    attempt.last_chunk = time()
+
+    async def _wait_for_reader(self, attempt: Attempt) -> None:
+        """Let a slow consumer catch up; its own slowness is not the provider's stall."""
+        attempt.last_chunk = inf
+        self._room = self._loop.create_future()
+        await self._room
+        attempt.last_chunk = self._loop.time()
+
+    async def _judge(self, attempt: Attempt) -> Fault | None:
+        if self._validate is None or attempt.kind is AttemptKind.LAST_RESORT:
+            return None
+        fault: Fault | None = await _maybe(self._validate(attempt))
+        return fault
+
+    def _ended(self, attempt: Attempt, fault: Fault | None) -> None:
+        now, planner = self._loop.time(), self._planner
+        if fault is None:
+            actions = planner.done(attempt, now)
+            self._queue.extend(attempt.held)
+            attempt.held = []
+            self._reaper.keep(attempt.task)
+        else:
+            actions = planner.failed(attempt, fault, now)
+            self._report(attempt)
+        self._apply(actions)
+
+    def _deliver_held(self, attempt: Attempt) -> None:
+        if self._streaming:
+            self._planner.delivered()
+            self._queue.extend(attempt.held)
+            attempt.held.clear()
+            self._notify()
+
+    def _report(self, attempt: Attempt) -> None:
+        if attempt.fault is not None and self._tools.on_fault is not None:
+            self._tools.on_fault(attempt.lane.state.name, attempt.fault)
+
+
+async def _maybe(value: Any) -> Any:
+    """Await what a user's hook returned, if it was a coroutine function."""
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _close_quietly(stream: Any) -> None:
+    """Close a stream whose answer, good or bad, is known already: a failing close changes nothing."""
+    try:
+        await stream.aclose()
+    except Exception:  # noqa: BLE001, S110
+        pass
+
+
+def _record(a: Attempt, began: float, now: float) -> AttemptRecord:
+    return AttemptRecord(
+        target=a.lane.state.name,
+        kind=a.kind,
+        started=a.started - began,
+        first_text=None if a.first_text is None else a.first_text - began,
+        ended=(now if a.ended is None else a.ended) - began,
+        outcome=a.outcome or Outcome.CANCELLED,
+        fault=a.fault,
+        input_tokens=a.draft.input_tokens(),
+        output_tokens=a.draft.output_tokens(),
+    )

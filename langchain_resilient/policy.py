@@ -1,0 +1,140 @@
+"""How to race: frozen, validated configuration. The engine reads it; nothing here acts.
+
+Durations are seconds. `None` always means "no such limit" or "never".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from langchain_resilient.fault import TRANSIENT, Fault, FaultKind
+
+if TYPE_CHECKING:
+    import tenacity
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Policy(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Timeouts(_Policy):
+    """Limits inside the one deadline. Each is finite unless you set it to None.
+
+    Example:
+        ```python
+        Timeouts(first_text=30, chunk_gap=20)  # for slow, thinking models
+        ```
+    """
+
+    connect: Seconds | None = 5.0
+    """To open a connection."""
+    first_text: Seconds | None = 15.0
+    """From sending a request to its first visible text. An attempt over it is no longer waited for:
+    another target is asked, and whichever speaks first wins."""
+    chunk_gap: Seconds | None = 10.0
+    """Between two chunks with content. Keep-alive comments do not count as content."""
+    answer: Seconds | None = 600.0
+    """From sending a request to the end of its answer."""
+
+
+class Hedge(_Policy):
+    """When to ask a second target because the first is late.
+
+    Example:
+        ```python
+        Hedge(delay=1.0, budget=0.1)  # after one second, for at most 10 % of the requests
+        ```
+    """
+
+    delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    """How late is late, from sending a request to its first text."""
+    budget: float = Field(default=0.05, ge=0, le=1)
+    """Hedges as a share of requests, over time."""
+    burst: int = Field(default=20, ge=1)
+    """How many hedges may be saved up for a bad moment."""
+    max_parallel: int = Field(default=2, ge=1, le=10)
+    """The most attempts of one call that are waited for at the same time."""
+    on: Literal["first_text", "response"] = "first_text"
+    """`"first_text"` streams from the provider, so that a slow target is told from a long answer.
+    `"response"` asks plainly and waits for whole answers."""
+
+
+class Retry(_Policy):
+    """When a target that failed is asked again, by tenacity's own objects.
+
+    The chain never sleeps while another target is free: the wait only says when the one that failed
+    comes back into the order. A server's `Retry-After` goes before `wait` where it is longer.
+
+    Example:
+        ```python
+        from tenacity import stop_after_attempt, wait_fixed
+
+        Retry(stop=stop_after_attempt(3), wait=wait_fixed(1))
+        ```
+    """
+
+    stop: Any = None
+    """A tenacity `stop`, asked per target; None goes on until the deadline."""
+    wait: Any = None
+    """A tenacity `wait`; None is full jitter up to `min(8, 0.5 * 2**n)` seconds
+    (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015)."""
+    retry: Any = None
+    """A tenacity `retry` predicate on the attempt's outcome, whose exception is the provider's own;
+    None retries what may pass (`langchain_resilient.fault.TRANSIENT`)."""
+
+    @field_validator("stop", "wait", "retry")
+    @classmethod
+    def _is_callable(cls, value: Any) -> Any:
+        if value is not None and not callable(value):
+            msg = f"must be a tenacity object or any callable of a RetryCallState, not {value!r}"
+            raise ValueError(msg)
+        return value
+
+    def at_most(self, retries: int | None) -> Retry:
+        """Return this, limited to so many retries of one target; None leaves it as it is."""
+        if retries is None:
+            return self
+        from tenacity import stop_after_attempt  # noqa: PLC0415  # keeps import light
+
+        limit = stop_after_attempt(retries + 1)
+        return self.model_copy(update={"stop": limit if self.stop is None else self.stop | limit})
+
+    def again_after(self, state: tenacity.RetryCallState, fault: Fault) -> float | None:
+        """Seconds until the target may be asked again; None for never.
+
+        Args:
+            state: What tenacity would know at this point.
+            fault: The failure, classified.
+        """
+        may = fault.kind in TRANSIENT if self.retry is None else bool(self.retry(state))
+        if not may or (self.stop is not None and self.stop(state)):
+            return None
+        return float((self.wait or full_jitter)(state))
+
+
+def full_jitter(state: tenacity.RetryCallState) -> float:
+    """Wait a random time up to `min(8, 0.5 * 2**n)` seconds, from the engine's own generator."""
+    ceiling = min(8.0, 0.5 * 2 ** min(state.attempt_number, 10))
+    rng = getattr(state, "rng", None)
+    return ceiling * float(rng.random()) if rng is not None else ceiling
+
+
+FallbackOn = Collection[FaultKind] | Callable[[Fault], bool]
+"""The kinds of fault after which another target is asked, or a function that says so."""
+
+ALL_FAULTS = frozenset(FaultKind)
+
+
+def _as_hedge(value: Any) -> Any:
+    if isinstance(value, bool):
+        return Hedge() if value else None
+    return Hedge(delay=value) if isinstance(value, int | float) else value
+
+
+HedgeOption = Annotated[Hedge | None, BeforeValidator(_as_hedge)]
+"""`Hedge(...)`, a number (its fixed delay in seconds), or None for never."""

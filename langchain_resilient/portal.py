@@ -1,0 +1,162 @@
+"""One background event loop for the process's synchronous calls.
+
+Sync calls must work with and without a running loop, from many threads, and after a fork; clients and
+connections should outlive each call. So they all run on one loop in one daemon thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine, Iterator
+
+T = TypeVar("T")
+
+READ_AHEAD = 256
+"""Items that are read ahead of a slow synchronous consumer."""
+
+
+class Portal:
+    """An event loop in a thread of its own. Use `run` and `iterate` from any thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._inner: Portal | None = None
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="langchain-resilient", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and wait for its result. Ctrl-C cancels it."""
+        if threading.current_thread() is self._thread:
+            # A synchronous call inside our own loop (a callback that asks the model): waiting for this
+            # loop would wait for ever, so it gets a loop of its own.
+            return self._next().run(work)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, source: AsyncGenerator[T, None]) -> Iterator[T]:
+        """Yield what an async generator yields; closing the iterator closes it."""
+        if threading.current_thread() is self._thread:
+            yield from self._next().iterate(source)
+            return
+        pipe: _Pipe[T] = _Pipe(self._loop, source)
+        future = asyncio.run_coroutine_threadsafe(pipe.fill(), self._loop)
+        try:
+            yield from pipe.drain()
+            future.result()
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """Cancel what runs, close the clients and the loop."""
+        if self._inner is not None:
+            self._inner.close()
+        if self._loop.is_closed() or not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(_shut_down(), self._loop).result(timeout=5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        self._loop.close()
+
+    def _next(self) -> Portal:
+        self._inner = self._inner or Portal()
+        return self._inner
+
+
+class _Pipe(Generic[T]):
+    """Carries items from the loop to a thread without a wake-up a token."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, source: AsyncGenerator[T, None]) -> None:
+        self._loop = loop
+        self._source = source
+        self._items: SimpleQueue[Any] = SimpleQueue()
+        self._room = asyncio.Event()
+        self._blocked = False
+
+    async def fill(self) -> None:
+        items = self._items
+        try:
+            async for item in self._source:
+                items.put(item)
+                if items.qsize() >= READ_AHEAD:
+                    await self._wait_for_room()
+        finally:
+            items.put(_END)
+            await self._source.aclose()
+
+    async def _wait_for_room(self) -> None:
+        self._room.clear()
+        # Set before the second look: a reader that empties the queue after it will see the flag.
+        self._blocked = True
+        if self._items.qsize() >= READ_AHEAD:
+            await self._room.wait()
+        self._blocked = False
+
+    def drain(self) -> Iterator[T]:
+        get, qsize = self._items.get, self._items.qsize
+        while (item := get()) is not _END:
+            if self._blocked and not qsize():
+                self._loop.call_soon_threadsafe(self._room.set)
+            yield item
+
+
+_END = object()
+
+
+async def _shut_down() -> None:
+    loop = asyncio.get_running_loop()
+    me = asyncio.current_task()
+    others = [task for task in asyncio.all_tasks(loop) if task is not me]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+
+
+_portal: Portal | None = None
+_lock = threading.Lock()
+_abandoned: list[Portal] = []
+
+
+def portal() -> Portal:
+    """The process's portal, started on first use."""
+    global _portal  # noqa: PLW0603  # one a process is its whole point
+    if _portal is None:
+        with _lock:
+            if _portal is None:
+                _portal = Portal()
+                atexit.register(_close_at_exit)
+    return _portal
+
+
+def _close_at_exit() -> None:
+    global _portal  # noqa: PLW0603
+    if _portal is not None:
+        closing, _portal = _portal, None
+        closing.close()
+
+
+def _after_fork() -> None:
+    """Start afresh in a child: it has the parent's loop but not the thread that ran it."""
+    global _portal, _lock  # noqa: PLW0603
+    if _portal is not None:
+        # Kept for ever: collecting it would unregister the parent's sockets from the shared epoll.
+        _abandoned.append(_portal)
+        _portal = None
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,123 @@
+"""Providers by name. Each is one file behind the small protocol of `base.py`, loaded on first use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from langchain_resilient.providers.base import Provider, ProviderFactory
+    from langchain_resilient.target import Target
+
+__all__ = ["ProviderEntry", "create", "entry", "key_for", "known", "register"]
+
+F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderEntry:
+    """What is known of a provider before it is loaded.
+
+    Attributes:
+        name: The word before the colon in `"openai:gpt-4o"`.
+        factory: The provider class, or `"module:Class"` to import on first use.
+        api_key_env: The environment variable with its key; None if it needs no key.
+        base_url_env: The environment variable with another base URL; None if there is none.
+    """
+
+    name: str
+    factory: str | ProviderFactory
+    api_key_env: str | None = None
+    base_url_env: str | None = None
+
+
+_entries: dict[str, ProviderEntry] = {
+    e.name: e
+    for e in (
+        ProviderEntry(
+            "openai",
+            "langchain_resilient.providers.openai:OpenAIProvider",
+            "OPENAI_API_KEY",
+            "OPENAI_BASE_URL",
+        ),
+        ProviderEntry(
+            "together",
+            "langchain_resilient.providers.together:TogetherProvider",
+            "TOGETHER_API_KEY",
+            "TOGETHER_BASE_URL",
+        ),
+        ProviderEntry("local", "langchain_resilient.providers.local:LocalProvider"),
+        ProviderEntry("runnable", "langchain_resilient.providers.runnable:RunnableProvider"),
+        ProviderEntry("text", "langchain_resilient.providers.text:TextProvider"),
+    )
+}
+
+
+def register(
+    name: str, *, api_key_env: str | None = None, base_url_env: str | None = None
+) -> Callable[[F], F]:
+    """Make a provider known as `"name:model"`; see `langchain_resilient.providers.base`.
+
+    Args:
+        name: Lower case letters, digits, `-` and `_`.
+        api_key_env: Where its key is looked for; None if it needs none.
+        base_url_env: Where another base URL is looked for.
+
+    Example:
+        ```python
+        @register("echo")
+        class EchoProvider: ...
+        ```
+    """
+
+    def add(factory: F) -> F:
+        made: Any = factory
+        _entries[name] = ProviderEntry(name, made, api_key_env, base_url_env)
+        return factory
+
+    return add
+
+
+def known() -> tuple[str, ...]:
+    """The names that a target may start with."""
+    return tuple(sorted(_entries))
+
+
+def entry(name: str) -> ProviderEntry:
+    """Look a provider up.
+
+    Raises:
+        ValueError: If there is none of that name; lists those there are.
+    """
+    try:
+        return _entries[name]
+    except KeyError:
+        msg = f"unknown provider {name!r}; known are {', '.join(known())}"
+        raise ValueError(msg) from None
+
+
+def key_for(target: Target) -> str | None:
+    """The target's own key, or the environment's unless it would go to another host."""
+    if target.api_key is not None:
+        return target.api_key.get_secret_value() or None
+    env = entry(target.provider).api_key_env
+    return os.environ.get(env) or None if env and not target.base_url else None
+
+
+def create(target: Target) -> Provider:
+    """Make the provider that serves a target. Imports its module, opens nothing.
+
+    Raises:
+        ValueError: If the provider is unknown.
+        ImportError: If its package is not installed; says which extra to install.
+    """
+    factory: Any = entry(target.provider).factory
+    if isinstance(factory, str):
+        module, _, name = factory.partition(":")
+        factory = getattr(import_module(module), name)
+    made: Provider = factory(target)
+    return made

@@ -1,0 +1,26 @@
+"""A fixed text as a target: the simplest last resort."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from langchain_resilient.request import ChatRequest, Chunk
+    from langchain_resilient.target import Target
+
+
+class TextProvider:
+    """Answers every prompt with the target's model name, which is the text."""
+
+    def __init__(self, target: Target) -> None:
+        self._text = target.model
+
+    async def open(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:  # noqa: ARG002
+        """Answer at once."""
+        return self._answer()
+
+    async def _answer(self) -> AsyncGenerator[Chunk, None]:
+        delta = {"role": "assistant", "content": self._text}
+        yield {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}

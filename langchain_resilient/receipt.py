@@ -1,0 +1,149 @@
+"""Frozen records of what happened to one answer: who was asked, when, and why who won."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_resilient.fault import Fault
+
+
+class AttemptKind(StrEnum):
+    """Why an attempt was sent."""
+
+    PRIMARY = "primary"
+    """The first one."""
+    HEDGE = "hedge"
+    """A second opinion: the first was late."""
+    FALLBACK = "fallback"
+    """Another target, because one failed."""
+    RETRY = "retry"
+    """A target that had failed before in this request, asked again."""
+    LAST_RESORT = "last_resort"
+    """The answer of last resort, because no target could answer."""
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    WON = "won"
+    FAILED = "failed"
+    LOST = "lost"
+    """Another attempt was faster; this one was closed."""
+    CANCELLED = "cancelled"
+    """The caller went away, or the deadline passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One request to one target. Times are seconds since the call began.
+
+    Attributes:
+        target: The target's name, e.g. `"openai:gpt-4"`.
+        kind: Why it was sent.
+        started: When it was sent.
+        first_text: When its first visible text or tool call came; None if it never did.
+        ended: When it ended or was given up.
+        outcome: How it ended.
+        fault: What went wrong, if anything did.
+        input_tokens: Prompt tokens that the provider reported (None: it did not).
+        output_tokens: Answer tokens that the provider reported or, for an attempt that was
+            given up, that were received (None: none came).
+    """
+
+    target: str
+    kind: AttemptKind
+    started: float
+    first_text: float | None
+    ended: float
+    outcome: Outcome
+    fault: Fault | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON, without what is None."""
+        found: dict[str, Any] = {
+            "target": self.target,
+            "kind": self.kind.value,
+            "started": round(self.started, 4),
+            "ended": round(self.ended, 4),
+            "outcome": self.outcome.value,
+        }
+        if self.first_text is not None:
+            found["first_text"] = round(self.first_text, 4)
+        if self.fault is not None:
+            found["fault"] = self.fault.kind.value
+            found["message"] = self.fault.message
+            if self.fault.status is not None:
+                found["status"] = self.fault.status
+        if self.input_tokens is not None:
+            found["input_tokens"] = self.input_tokens
+        if self.output_tokens is not None:
+            found["output_tokens"] = self.output_tokens
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one call cost and who answered it.
+
+    It stands in `message.response_metadata["resilience"]` as a dict, and whole on every
+    exception as `error.receipt`.
+
+    Attributes:
+        attempts: Every request that was sent, in the order of sending.
+        winner: The name of the target that answered; None where none did.
+        seconds: From the call to its end.
+        skipped: Targets that were never asked, each with the reason; filled where nobody answered.
+    """
+
+    attempts: tuple[AttemptRecord, ...]
+    winner: str | None
+    seconds: float
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def faults(self) -> tuple[tuple[str, Fault], ...]:
+        """Each fault with the name of the target it happened to, in order of sending."""
+        return tuple((a.target, a.fault) for a in self.attempts if a.fault is not None)
+
+    @property
+    def last_resort(self) -> bool:
+        """Whether the answer is the last resort's."""
+        return any(
+            a.kind is AttemptKind.LAST_RESORT and a.outcome is Outcome.WON for a in self.attempts
+        )
+
+    @property
+    def lost_tokens(self) -> int:
+        """Tokens spent on attempts that did not win, as far as they are known."""
+        return sum(
+            (a.input_tokens or 0) + (a.output_tokens or 0)
+            for a in self.attempts
+            if a.outcome is not Outcome.WON
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON, as it stands in `response_metadata["resilience"]`."""
+        return {
+            "winner": self.winner,
+            "seconds": round(self.seconds, 4),
+            "lost_tokens": self.lost_tokens,
+            "attempts": [a.as_dict() for a in self.attempts],
+        }
+
+    def __str__(self) -> str:
+        """One line: `openai:gpt-4 answered in 1.21 s (2 attempts: ...)`."""
+        who = f"{self.winner} answered" if self.winner else "no answer"
+        tries = ", ".join(_brief(a) for a in self.attempts)
+        plural = "" if len(self.attempts) == 1 else "s"
+        return f"{who} in {self.seconds:.2f} s ({len(self.attempts)} attempt{plural}: {tries})"
+
+
+def _brief(a: AttemptRecord) -> str:
+    how = f"{a.outcome.value}" if a.fault is None else f"{a.outcome.value}: {a.fault.kind.value}"
+    first = f", first text {a.first_text - a.started:.2f} s" if a.first_text is not None else ""
+    return f"{a.target} {a.kind.value} {how}{first}"

@@ -1,0 +1,174 @@
+"""`Target`: one model at one provider, frozen and validated."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from langchain_resilient.policy import Timeouts
+from langchain_resilient.sampling import Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from langchain_core.runnables import Runnable
+
+TARGET_SYNTAX = (
+    'a target is "provider:model" such as "openai:gpt-4o", "together:meta-llama/..." or "local", '
+    "a Target(...), or a LangChain chat model"
+)
+
+DEFAULT_CHAIN = (
+    "openai:gpt-4",
+    "together:mistralai/Mixtral-8x7B-Instruct-v0.1",
+    "openai:gpt-3.5-turbo",
+    "together:meta-llama/Llama-3.3-70B-Instruct-Turbo",
+)
+"""Two providers with two models each, interleaved, so that one provider's outage costs one hop."""
+
+_SPEC = re.compile(r"^(?P<provider>[a-z][a-z0-9_-]*)(?::(?P<model>\S.*))?$", re.DOTALL)
+
+
+class Target(Sampling):
+    """One model at one provider, with what is special about it.
+
+    Args:
+        spec: `"provider:model"`, e.g. `"openai:gpt-4o"`; or a LangChain chat model.
+        **fields: The attributes below and every sampling field (`temperature`, ...).
+
+    Raises:
+        pydantic.ValidationError: If a field is unknown or out of range; it names the field.
+
+    Example:
+        ```python
+        Target("openai:gpt-4o", temperature=0.2, max_concurrency=8)
+        Target("openai:my-model", base_url="http://localhost:8000/v1", api_key="none")
+        ```
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    provider: str
+    """Who serves it: `"openai"`, `"together"`, `"local"`, `"runnable"`, or a registered name."""
+    model: str = ""
+    """The model's id at that provider."""
+    runnable: Any = Field(default=None, repr=False)
+    """The LangChain model, where the target is one."""
+    name: str = ""
+    """What receipts and statistics call it; `"provider:model"` unless given."""
+    api_key: SecretStr | None = None
+    """Else the provider's environment variable is read."""
+    base_url: str | None = None
+    """Another server that speaks the provider's API. The key from the environment is not sent there:
+    give `api_key` with it."""
+    organization: str | None = None
+    """The provider's organization or project id, where it has such a thing."""
+    default_headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Sent with each request."""
+    max_concurrency: int | None = Field(default=None, ge=1)
+    """The most requests under way at this target at one time, over all calls of this process."""
+    timeouts: Timeouts | None = None
+    """Instead of the model's own."""
+    retry_first: bool = False
+    """Ask for one quick retry of this target before the chain moves on."""
+
+    def __init__(self, spec: str | Runnable[Any, Any] | None = None, /, **fields: Any) -> None:
+        """Take the spec apart; see the class."""
+        super().__init__(**({} if spec is None else _parse(spec)) | fields)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            msg = f'must start with "http://" or "https://", not {value!r}'
+            raise ValueError(msg)
+        return value.rstrip("/") if value else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_it(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("name"):
+            provider, model = data.get("provider", ""), data.get("model", "")
+            data = {**data, "name": f"{provider}:{model}" if model else provider}
+        return data
+
+
+def _parse(spec: Any) -> dict[str, Any]:
+    if isinstance(spec, str):
+        found = _SPEC.match(spec.strip())
+        if not found or (not found["model"] and found["provider"] != "local"):
+            msg = f"{spec!r} is not a target: {TARGET_SYNTAX}"
+            raise ValueError(msg)
+        return {"provider": found["provider"], "model": (found["model"] or "").strip()}
+    if callable(getattr(spec, "ainvoke", None)):
+        model = next(
+            (v for a in ("model_name", "model", "model_id") if isinstance(v := getattr(spec, a, 0), str)),
+            type(spec).__name__,
+        )
+        return {"provider": "runnable", "model": model, "runnable": spec,
+                "name": f"{type(spec).__name__}:{model}"}
+    msg = f"{spec!r} is not a target: {TARGET_SYNTAX}"
+    raise TypeError(msg)
+
+
+def as_target(value: Any) -> Target:
+    """Normalise whatever a user may write for one target.
+
+    Raises:
+        ValueError: If it is not a target; says what one looks like.
+    """
+    if isinstance(value, Target):
+        return value
+    if isinstance(value, dict):
+        return Target(**value)
+    try:
+        return Target(value)
+    except TypeError as e:
+        raise ValueError(str(e)) from None
+
+
+def as_chain(values: Any) -> tuple[Target, ...]:
+    """Normalise a chain of targets, at the edge, once.
+
+    Raises:
+        ValueError: If it is empty, a bare string, or names one target twice.
+    """
+    if isinstance(values, str):
+        msg = f"targets must be a list; for one target write targets=[{values!r}]"
+        raise ValueError(msg)  # noqa: TRY004  # pydantic turns ValueError into its own
+    try:
+        found = tuple(as_target(v) for v in values)
+    except TypeError:
+        msg = f"targets must be a list, not {type(values).__name__}; {TARGET_SYNTAX}"
+        raise ValueError(msg) from None
+    if not found:
+        msg = f"targets is empty: give at least one; {TARGET_SYNTAX}"
+        raise ValueError(msg)
+    return _unique(found)
+
+
+def _unique(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Refuse the same target twice; number those that share a name but differ."""
+    seen: dict[str, list[Target]] = {}
+    found = []
+    for target in targets:
+        twins = seen.setdefault(target.name, [])
+        if any(twin == target for twin in twins):
+            msg = (
+                f"duplicate target {target.name!r}: a target is retried by itself "
+                "(see Retry); give two of them different settings or names"
+            )
+            raise ValueError(msg)
+        twins.append(target)
+        number = len(twins)
+        found.append(
+            target if number == 1 else target.model_copy(update={"name": f"{target.name}#{number}"})
+        )
+    return tuple(found)
+
+
+def names(targets: Iterable[Target]) -> str:
+    """Join the names for a message."""
+    return ", ".join(t.name for t in targets)

@@ -1,0 +1,177 @@
+"""Scripted targets for engine tests: what each does to each request is written down beforehand."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient.engine.budget import Budget
+from langchain_resilient.engine.events import Plan
+from langchain_resilient.engine.health import Account, TargetState
+from langchain_resilient.engine.race import Race, Route, Tools
+from langchain_resilient.engine.reaper import Reaper
+from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.policy import Hedge, Retry, Timeouts
+from langchain_resilient.request import ChatRequest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+
+class Failure(Exception):  # noqa: N818
+    """Carries the fault that a scripted target fails with."""
+
+    def __init__(self, kind: FaultKind, retry_after: float | None = None) -> None:
+        super().__init__(kind.value)
+        self.fault = Fault(kind, kind.value, retry_after=retry_after, cause=self)
+
+
+@dataclass
+class Say:
+    """Answer: wait, then words with a gap between them; then end, fail, or hang."""
+
+    words: str = "hello world"
+    after: float = 0.0
+    gap: float = 0.0
+    then: Failure | str | None = None
+    finish: bool = True
+
+
+@dataclass
+class Fail:
+    """Fail after a while, before any word."""
+
+    kind: FaultKind = FaultKind.SERVER
+    after: float = 0.0
+    retry_after: float | None = None
+
+
+@dataclass
+class Hang:
+    """Never answer."""
+
+
+Step = Say | Fail | Hang
+
+
+class WordDraft:
+    """A draft of words: enough of one for the engine."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.finished = False
+
+    def add(self, chunk: dict[str, Any]) -> int:
+        self.finished = self.finished or bool(chunk.get("finish"))
+        word = chunk.get("word", "")
+        self.words.append(word)
+        return 2 if word.strip() else 0
+
+    def fault(self) -> Fault | None:
+        if not self.text.strip():
+            return Fault(FaultKind.EMPTY, "empty")
+        return None if self.finished else Fault(FaultKind.BROKEN, "no finish_reason")
+
+    def input_tokens(self) -> int | None:
+        return None
+
+    def output_tokens(self) -> int | None:
+        return len(self.words)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+
+@dataclass
+class Scripted:
+    """A target that follows its script, then repeats the last step."""
+
+    steps: list[Step]
+    sent: list[float] = field(default_factory=list)
+    closed: int = 0
+    plain: list[bool] = field(default_factory=list)
+
+    async def open(self, request: ChatRequest, *, stream: bool) -> Any:
+        step = self.steps[min(len(self.sent), len(self.steps) - 1)]
+        self.sent.append(asyncio.get_running_loop().time())
+        self.plain.append(not stream)
+        if isinstance(step, Fail):
+            await asyncio.sleep(step.after)
+            raise Failure(step.kind, step.retry_after)
+        return self._run(step)
+
+    async def _run(self, step: Step) -> AsyncGenerator[dict[str, Any], None]:
+        try:
+            if isinstance(step, Hang):
+                await asyncio.Event().wait()
+            assert isinstance(step, Say)
+            yield {"role": "assistant"}
+            await asyncio.sleep(step.after)
+            for word in step.words.split(" "):
+                yield {"word": word + " "}
+                await asyncio.sleep(step.gap)
+            if isinstance(step.then, Failure):
+                raise step.then
+            if step.then == "hang":
+                await asyncio.Event().wait()
+            if step.finish:
+                yield {"finish": True}
+        finally:
+            self.closed += 1
+
+
+def classify(error: BaseException) -> Fault:
+    """Read the fault that the script put in."""
+    return getattr(error, "fault", None) or Fault(FaultKind.INTERNAL, repr(error), cause=error)
+
+
+@dataclass
+class World:
+    """A chain of scripted targets with one policy."""
+
+    targets: dict[str, Scripted]
+    states: dict[str, TargetState]
+    plan: Plan
+    reaper: Reaper
+    tools: Tools
+    last_resort: Route | None = None
+
+    def race(self, **options: Any) -> Race:
+        chain = [Route(self.states[name], self.targets[name]) for name in self.targets]
+        return Race(
+            chain, ChatRequest([]), self.plan, self.tools, self.reaper,
+            last_resort=self.last_resort, **options,
+        )  # fmt: skip
+
+    def sends(self) -> int:
+        return sum(len(t.sent) for t in self.targets.values())
+
+
+def world(
+    *scripts: list[Step] | Step,
+    deadline: float | None = 60.0,
+    hedge: Hedge | None = Hedge(delay=2.0),
+    timeouts: Timeouts | None = None,
+    retry: Retry | None = None,
+    names: list[str] | None = None,
+    **plan: Any,
+) -> World:
+    """Build a chain: one script a target, each at a provider of its own unless `names` says so."""
+    lists = [s if isinstance(s, list) else [s] for s in scripts]
+    names = names or [f"p{i}:m" for i in range(len(lists))]
+    accounts: dict[str, Account] = {}
+    states = {
+        n: TargetState(n, n.partition(":")[0], account=accounts.setdefault(n.partition(":")[0], Account()))
+        for n in names
+    }
+    budget = Budget(hedge.budget, hedge.burst) if hedge else Budget(0, 1)
+    return World(
+        {n: Scripted(s) for n, s in zip(names, lists, strict=True)},
+        states,
+        Plan(deadline, timeouts or Timeouts(), hedge, retry or Retry(), budget, **plan),
+        Reaper(),
+        Tools(classify, WordDraft, Random(1)),
+    )
