@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import zlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages.utils import count_tokens_approximately
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import PrivateAttr, model_validator
 
 from langchain_resilient._version import __version__
-from langchain_resilient.policy import (
-    ALL_FAULTS,
-    FallbackOn,
-    Hedge,
-    HedgeOption,
-    Retry,
-    Seconds,
-    Timeouts,
-)
+from langchain_resilient.config import Configuration
 from langchain_resilient.portal import portal
-from langchain_resilient.providers import entry, known
-from langchain_resilient.request import ChatRequest
-from langchain_resilient.sampling import SAMPLING_FIELDS, Sampling
-from langchain_resilient.target import DEFAULT_CHAIN, Target, as_chain, as_target
+from langchain_resilient.tokens import pseudo_token_ids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
     from langchain_core.language_models import LanguageModelInput
@@ -46,26 +23,23 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
     from langchain_core.tools import BaseTool
 
-    from langchain_resilient.engine.events import Plan
     from langchain_resilient.runtime import Runtime
-
-Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
-
-_OPTIONS = frozenset({"model", "timeout", "hedge", "stream"})
-"""Keyword arguments of a call that are about the race, not for the provider."""
+    from langchain_resilient.wire.structured import Method
 
 
-class ResilientChatModel(Sampling, BaseChatModel):
-    """A chat model that always answers, as fast as possible, over several models at several providers.
+class ResilientChatModel(Configuration, BaseChatModel):
+    """A chat model that always answers, as fast as possible, over several providers.
 
-    A failure starts the next target at once; a late answer is raced against another target; the first
-    valid text wins. It is a real `BaseChatModel`: use it wherever LangChain takes one.
+    A failure starts the next target at once; a late answer is raced against another target; the
+    first valid text wins. It is a real `BaseChatModel`: use it wherever LangChain takes one.
 
     Example:
         ```python
         from langchain_resilient import ResilientChatModel
 
-        llm = ResilientChatModel(targets=["openai:gpt-4o", "together:Qwen/Qwen2.5-72B-Instruct-Turbo"])
+        llm = ResilientChatModel(
+            targets=["openai:gpt-4o", "together:Qwen/Qwen2.5-72B-Instruct-Turbo"]
+        )
         llm.invoke("Why is the sky blue?")
         ```
 
@@ -74,143 +48,31 @@ class ResilientChatModel(Sampling, BaseChatModel):
         pydantic.ValidationError: If a field is unknown or out of range; it names the field.
     """
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
-
-    targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)  # type: ignore[assignment]
-    """The chain, in order of preference: `"provider:model"`, `Target(...)`, or LangChain chat models."""
-    api_key: SecretStr | dict[str, SecretStr] | None = Field(default=None, repr=False)
-    """For targets without their own: one key for all, or a dict by provider. Else the environment's."""
-    timeout: Seconds | None = 120.0
-    """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks."""
-    timeouts: Timeouts = Timeouts()
-    """Limits inside the deadline, for targets without their own."""
-    hedge: HedgeOption = Hedge()
-    """When to ask a second target beside a late one: `Hedge(...)`, a delay in seconds, or None."""
-    retry: Retry = Retry()
-    """When a failed target is asked again: tenacity objects."""
-    max_retries: int | None = Field(default=None, ge=0)
-    """How often one target may be asked again within a call; None goes on until the deadline."""
-    fallback_on: FallbackOn = ALL_FAULTS
-    """After which kinds of fault another target is asked."""
-    last_resort: Any = None
-    """Who answers when no target can: `"local"`, a target, a fixed text, or any Runnable. Never silent:
-    the receipt's last attempt is of the kind `last_resort`."""
-    check: Callable[[AIMessage], Any] | None = Field(default=None, alias="validate", exclude=True)
-    """Called with each whole answer; False or an exception means the next target is asked. Streams are
-    held back until it has approved. Given as `validate=`."""
-    streaming: bool = False
-    """LangChain's switch: stream under `invoke` too, for the sake of callback handlers."""
-
     _runtime: Runtime | None = PrivateAttr(default=None)
 
-    # -- validation -----------------------------------------------------------------------------
-
-    @field_validator("targets")
-    @classmethod
-    def _known_providers(cls, chain: tuple[Target, ...]) -> tuple[Target, ...]:
-        for target in chain:
-            entry(target.provider)
-        return chain
-
-    @field_validator("last_resort")
-    @classmethod
-    def _as_target(cls, value: Any) -> Target | None:
-        if isinstance(value, str) and value.partition(":")[0] not in known():
-            return Target(provider="text", model=value, name="text")
-        return None if value is None else as_target(value)
-
     @model_validator(mode="after")
-    def _check_keys(self) -> ResilientChatModel:
+    def _set_resilient_version(self) -> ResilientChatModel:
         self._add_version("langchain-resilient", __version__)
         self._ready()
         return self
 
-    def __getstate__(self) -> dict[Any, Any]:
-        """Travel without the runtime: it is built anew on arrival."""
-        state = super().__getstate__()
-        private = dict(state.get("__pydantic_private__") or {})
-        private["_runtime"] = None
-        return {**state, "__pydantic_private__": private}
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:
-        """Copy without the runtime."""
-        copy = super().__deepcopy__(memo)
-        copy._runtime = None
-        return copy
-
-    def __copy__(self) -> ResilientChatModel:
-        """Copy without the runtime: `model_copy(update=...)` may change what it was built from."""
-        copy = super().__copy__()
-        copy._runtime = None
-        return copy
-
     def _ready(self) -> Runtime:
         if self._runtime is None:
-            from langchain_resilient.runtime import Runtime  # noqa: PLC0415  # keeps import light
+            from langchain_resilient import runtime  # noqa: PLC0415  # keeps import light
 
-            self._runtime = Runtime(
-                [self._with_key(t) for t in self.targets], self._plan(), self.last_resort
-            )
+            self._runtime = runtime.Runtime(self)
         return self._runtime
 
-    def _with_key(self, target: Target) -> Target:
-        key = self.api_key.get(target.provider) if isinstance(self.api_key, dict) else self.api_key
-        if key is None or target.api_key is not None or not entry(target.provider).api_key_env:
-            return target
-        return target.model_copy(update={"api_key": key})
-
-    def _plan(self) -> Plan:
-        from langchain_resilient.engine.budget import Budget  # noqa: PLC0415
-        from langchain_resilient.engine.events import Plan  # noqa: PLC0415
-
-        hedge = self.hedge
-        return Plan(
-            deadline=self.timeout,
-            timeouts=self.timeouts,
-            hedge=hedge,
-            retry=self.retry.at_most(self.max_retries),
-            budget=Budget(hedge.budget, hedge.burst) if hedge else Budget(0, 1),
-            fallback_on=self.fallback_on,
-            reserve=self._reserve(),
-        )
-
-    def _reserve(self) -> float:
-        """Leave the last resort time to answer before the deadline: little for a fixed text."""
-        if self.last_resort is None or self.timeout is None:
-            return 0.0
-        return 0.05 if self.last_resort.provider == "text" else min(10.0, self.timeout / 3)
-
-    # -- LangChain: generating ------------------------------------------------------------------
+    # -- generating -----------------------------------------------------------------------------
 
     async def _agenerate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | CallbackManagerForLLMRun | None = None,  # type: ignore[override]
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        from langchain_resilient.wire.answers import stamp, to_result  # noqa: PLC0415
-
-        runtime = self._ready()
-        request, options = self._request(runtime, messages, stop, kwargs)
-        plan = options.pop("plan")
-        race = runtime.race(
-            request,
-            plan,
-            validate=self._judge(runtime) if self.check else None,
-            on_retry=run_manager.on_retry if run_manager else None,
-            plain=(plan.hedge is not None and plan.hedge.on == "response")
-            or (request.overrides.get("n") or self.n or 1) > 1,
-            **options,
-        )
-        draft = await race.answer()
-        if draft is None:
-            raise runtime.error(race, plan)
-        receipt = race.receipt()
-        target = runtime.target(receipt.winner or "")
-        result = to_result(draft, target.provider, target.model)
-        stamp(result, receipt.as_dict())
-        return result
+        return await self._ready().generate(messages, stop, run_manager, kwargs)
 
     def _generate(
         self,
@@ -219,21 +81,155 @@ class ResilientChatModel(Sampling, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return portal().run(self._agenerate(messages, stop, run_manager, **kwargs))
+        return portal().run(self._ready().generate(messages, stop, run_manager, kwargs))
 
-    async def _astream(  # type: ignore[override]  # an async generator, so that it can be closed
+    async def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        from langchain_resilient.wire.answers import stamp, to_chunk  # noqa: PLC0415
+        chunks = self._ready().stream(messages, stop, run_manager, kwargs)
+        try:
+            async for chunk in chunks:
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+        finally:
+            await chunks.aclose()
 
-        ...
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        chunks = self._ready().stream(messages, stop, run_manager, kwargs)
+        for chunk in portal().iterate(chunks):
+            if run_manager is not None:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
 
-    # -- LangChain: identity --------------------------------------------------------------------
+    # -- binding --------------------------------------------------------------------------------
+
+    def bind_tools(
+        self,
+        tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: Any = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Let the model call tools, whichever target answers.
+
+        Args:
+            tools: LangChain tools, functions, pydantic or TypedDict classes, or dicts.
+            tool_choice: `"auto"`, `"none"`, `"any"`, `"required"`, True, a tool's name, or a dict.
+            strict: Whether arguments must fit the schema exactly, where the provider can do that.
+            parallel_tool_calls: False for at most one call an answer.
+            **kwargs: Bound as well.
+
+        Raises:
+            ValueError: If a tool or the choice cannot be understood; says which.
+        """
+        from langchain_resilient.wire.tools import to_tool_choice, to_tools  # noqa: PLC0415
+
+        bound: dict[str, Any] = {"tools": to_tools(tools, strict)}
+        if (choice := to_tool_choice(tool_choice, bound["tools"])) is not None:
+            bound["tool_choice"] = choice
+        if parallel_tool_calls is not None:
+            bound["parallel_tool_calls"] = parallel_tool_calls
+        return self.bind(**bound, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Make the model answer in a schema.
+
+        Args:
+            schema: A pydantic or TypedDict class, or a JSON schema; None only with `"json_mode"`.
+            method: `"json_schema"`, `"function_calling"` or `"json_mode"`.
+            include_raw: Give `{"raw", "parsed", "parsing_error"}`, and never raise the last.
+            strict: Whether the answer must fit exactly, where the provider can do that.
+            **kwargs: Bound as well.
+
+        Raises:
+            ValueError: If the schema or the method cannot be used; says why.
+        """
+        from langchain_resilient.wire import structured  # noqa: PLC0415
+
+        llm = self.bind(**structured.structured_params(schema, method, strict), **kwargs)
+        parser = structured.structured_parser(schema, method)
+        return structured.with_raw(llm, parser) if include_raw else llm | parser
+
+    # -- identity -------------------------------------------------------------------------------
 
     @property
     def _llm_type(self) -> str:
         return "langchain-resilient"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """Everything that changes the answer, for LangChain's cache; nothing secret."""
+        return {
+            "targets": [target.identity() for target in self.targets],
+            "last_resort": self.last_resort.identity() if self.last_resort else None,
+            "check": repr(self.check) if self.check else None,
+            **self.sampling_params(),
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        """Name the first target: who really answered stands in the answer's metadata."""
+        first = self.targets[0]
+        params = LangSmithParams(
+            ls_provider=first.provider, ls_model_name=first.model, ls_model_type="chat"
+        )
+        model = kwargs.get("model")
+        if isinstance(model, str):
+            provider, _, name = model.partition(":")
+            params["ls_model_name"] = name or model
+            params["ls_provider"] = provider if name else first.provider
+        for ours, theirs in (("temperature", "ls_temperature"), ("max_tokens", "ls_max_tokens")):
+            value = kwargs.get(ours, getattr(self, ours))
+            if value is not None:
+                params[theirs] = value  # type: ignore[literal-required]
+        if stop or self.stop:
+            params["ls_stop"] = stop or self.stop or []
+        return params
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Cut a text into about as many pieces as a model would; no tokenizer, no network.
+
+        The ids mean nothing to any model. Set `custom_get_token_ids` for exact counts.
+        """
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        return pseudo_token_ids(text)
+
+    # -- copies travel without the runtime, which is built anew on first use ----------------------
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        private = {**(state.get("__pydantic_private__") or {}), "_runtime": None}
+        return {**state, "__pydantic_private__": private}
+
+    def __copy__(self) -> ResilientChatModel:
+        copy = super().__copy__()
+        copy._runtime = None  # noqa: SLF001  # our own
+        return copy
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:
+        runtime, self._runtime = self._runtime, None
+        try:
+            return super().__deepcopy__(memo)
+        finally:
+            self._runtime = runtime

@@ -14,13 +14,13 @@ langchain_core.exceptions.ModelError
     └── NoTargetsError                 nothing to ask: no key   (also ValueError)
 ```
 
-`is_retryable` is False on all of them: the chain has already tried what could be tried, and an outer
-retry would multiply it.
+`is_retryable` is False on all of them: the chain has already tried what could be tried, and an
+outer retry would multiply it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from langchain_core.exceptions import (
     ContextOverflowError,
@@ -48,7 +48,7 @@ class ResilientError(ModelError):
         causes: The exception behind each failed attempt, in order of sending.
     """
 
-    is_retryable: ClassVar[bool] = False  # type: ignore[misc]  # the base declares an instance one
+    is_retryable = False
 
     def __init__(self, message: str, receipt: Receipt | None = None) -> None:
         super().__init__(message)
@@ -158,6 +158,16 @@ def rejected(receipt: Receipt) -> ResilientError:
     """Build the error for a request that is wrong everywhere."""
     error = RequestRejectedError(f"the request was refused{_story(receipt)}", receipt)
     error.__cause__ = next(iter(error.causes), None)
+    return error
+
+
+def stream_broken(receipt: Receipt, partial: str, timeout: float | None) -> StreamBrokenError:
+    """Build the error for a stream that died after some of it was delivered."""
+    told = receipt.faults[-1:]
+    why = f"{told[0][0]}: {told[0][1]}" if told else f"the deadline of {timeout or 0:g} s passed"
+    message = f"the stream broke after {len(partial)} characters were delivered: {why}"
+    error = StreamBrokenError(message, receipt, partial)
+    error.__cause__ = next(reversed(error.causes), None)
     return error
 
 

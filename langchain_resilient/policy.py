@@ -114,7 +114,7 @@ class Retry(_Policy):
         may = fault.kind in TRANSIENT if self.retry is None else bool(self.retry(state))
         if not may or (self.stop is not None and self.stop(state)):
             return None
-        return float((self.wait or full_jitter)(state))
+        return float(full_jitter(state) if self.wait is None else self.wait(state))
 
 
 def full_jitter(state: tenacity.RetryCallState) -> float:

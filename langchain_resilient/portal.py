@@ -1,7 +1,7 @@
 """One background event loop for the process's synchronous calls.
 
-Sync calls must work with and without a running loop, from many threads, and after a fork; clients and
-connections should outlive each call. So they all run on one loop in one daemon thread.
+Sync calls must work with and without a running loop, from many threads, and after a fork; clients
+and connections should outlive each call. So they all run on one loop in one daemon thread.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Portal:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for its result. Ctrl-C cancels it."""
         if threading.current_thread() is self._thread:
-            # A synchronous call inside our own loop (a callback that asks the model): waiting for this
-            # loop would wait for ever, so it gets a loop of its own.
+            # A synchronous call inside our own loop (a callback that asks the model): waiting for
+            # this loop would wait for ever, so it gets a loop of its own.
             return self._next().run(work)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
@@ -142,7 +142,7 @@ def portal() -> Portal:
 
 
 def _close_at_exit() -> None:
-    global _portal  # noqa: PLW0603
+    global _portal
     if _portal is not None:
         closing, _portal = _portal, None
         closing.close()

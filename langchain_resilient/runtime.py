@@ -1,12 +1,14 @@
-"""Joins a model's configuration to the engine: its chain with keys and providers, its plan, its races.
+"""Joins a model's configuration to the engine: its chain, its plan, its races.
 
-A model builds its runtime on first use and never carries it along: copies and pickles leave it behind.
-What is learned of a target (pushback, a dead account) is shared by all models of the process.
+A model builds its runtime on first use and never carries it along: copies and pickles leave it
+behind. What is learned of a target (pushback, a dead account) is shared by all models of the
+process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
 import warnings
@@ -14,22 +16,35 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from langchain_resilient.engine.events import End
+from langchain_resilient.call import Call
+from langchain_resilient.engine.budget import Budget
+from langchain_resilient.engine.events import End, Plan
 from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.race import Race, Route, Tools
 from langchain_resilient.engine.reaper import Reaper
-from langchain_resilient.errors import NoTargetsError, ResilientError, StreamBrokenError, exhausted, rejected
+from langchain_resilient.errors import (
+    NoTargetsError,
+    ResilientError,
+    exhausted,
+    rejected,
+    stream_broken,
+)
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.providers import create, entry, key_for, known
 from langchain_resilient.providers.faults import classify
 from langchain_resilient.target import Target, as_target
+from langchain_resilient.wire.answers import stamp, to_result
+from langchain_resilient.wire.deltas import Deltas
 from langchain_resilient.wire.draft import Draft
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import AsyncGenerator, Hashable, Sequence
 
-    from langchain_resilient.engine.events import Plan
-    from langchain_resilient.request import ChatRequest
+    from langchain_core.messages import BaseMessage
+    from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+    from langchain_resilient.config import Configuration
+    from langchain_resilient.engine.events import Attempt
 
 logger = logging.getLogger("langchain_resilient")
 
@@ -39,19 +54,29 @@ class SkippedTargetWarning(UserWarning):
 
 
 class Runtime:
-    """One model's chain, ready to race.
+    """One model's chain, ready to race. Targets without a key are left out, each with one warning.
 
     Args:
-        targets: The chain, keys filled in; those without a key are left out with one warning.
-        plan: The policy.
-        last_resort: Asked when nobody else can answer.
+        config: The model's fields.
+
+    Raises:
+        NoTargetsError: If no target is left.
     """
 
-    def __init__(
-        self, targets: Sequence[Target], plan: Plan, last_resort: Target | None = None
-    ) -> None:
-        self.plan = plan
-        self.targets = usable(targets)
+    def __init__(self, config: Configuration) -> None:
+        hedge, last_resort = config.hedge, config.last_resort
+        self.plan = Plan(
+            deadline=config.timeout,
+            timeouts=config.timeouts,
+            hedge=hedge,
+            retry=config.retry.at_most(config.max_retries),
+            budget=Budget(hedge.budget, hedge.burst) if hedge else Budget(0, 1),
+            fallback_on=config.fallback_on,
+            reserve=config.reserve(),
+        )
+        self.targets = usable(config.keyed_targets())
+        self._check = config.check
+        self._defaults = config.sampling_params()
         self._by_name = {t.name: t for t in self.targets}
         self._routes: dict[str, Route] = {}
         self.chain = [self.route(t) for t in self.targets]
@@ -60,12 +85,89 @@ class Runtime:
             self._by_name[last_resort.name] = last_resort
         self._tools = Tools(classify, Draft, Random(), self._on_fault)
 
+    async def generate(
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: Any
+    ) -> ChatResult:
+        """Race to a whole answer; what `_agenerate` returns."""
+        race, plan = self._race(messages, stop, run_manager, kwargs)
+        draft = await race.answer()
+        if draft is None:
+            raise self._error(race, plan)
+        receipt = race.receipt()
+        target = self._by_name[receipt.winner or ""]
+        return stamp(to_result(draft, target.provider, target.model), receipt.as_dict())
+
+    async def stream(
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: Any
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
+        """Race to the first text, then pass the winner's chunks on; what `_astream` yields."""
+        race, plan = self._race(messages, stop, run_manager, kwargs, stream=True)
+        deltas: Deltas | None = None
+        chunks = race.chunks()
+        try:
+            async for chunk in chunks:
+                if deltas is None:
+                    deltas = Deltas(self._winner(race).provider)
+                piece = deltas.add(chunk)
+                if piece is not None:
+                    yield piece
+        finally:
+            await chunks.aclose()
+        winner = race.winner
+        if race.end is not End.ANSWERED or deltas is None or winner is None:
+            raise self._error(race, plan)
+        last = deltas.last(winner.draft, self._winner(race).model)
+        stamp(last, race.receipt().as_dict())
+        yield last
+
+    def _race(
+        self,
+        messages: Sequence[BaseMessage],
+        stop: list[str] | None,
+        run_manager: Any,
+        kwargs: dict[str, Any],
+        *,
+        stream: bool = False,
+    ) -> tuple[Race, Plan]:
+        call = Call(self._defaults, messages, stop, kwargs, stream=stream)
+        plan = call.plan(self.plan)
+        plain = call.several or (plan.hedge is not None and plan.hedge.on == "response")
+        race = Race(
+            self.chain if call.model is None else self._chosen(call.model),
+            call.request,
+            plan,
+            self._tools,
+            reaper(),
+            last_resort=self.last_resort,
+            validate=self._judge if self._check is not None else None,
+            on_retry=run_manager.on_retry if run_manager is not None else None,
+            plain=plain and not stream,
+        )
+        return race, plan
+
+    async def _judge(self, attempt: Attempt) -> Fault | None:
+        """Ask the caller's `validate` about a whole answer."""
+        target = self._by_name[attempt.lane.state.name]
+        result = to_result(attempt.draft, target.provider, target.model)
+        try:
+            # Only called where there is a check; a generation of ours holds an AIMessage.
+            check: Any = self._check
+            said: Any = check(result.generations[0].message)
+            said = await said if inspect.isawaitable(said) else said
+        except Exception as error:  # noqa: BLE001  # an exception is a way to say no
+            return Fault(FaultKind.INVALID, f"validate raised {error!r}", cause=error)
+        return Fault(FaultKind.INVALID, "validate said False") if said is False else None
+
+    def _winner(self, race: Race) -> Target:
+        winner = race.winner
+        return self._by_name[winner.lane.state.name if winner is not None else ""]
+
     def route(self, target: Target) -> Route:
         """Make the place of a target in a chain."""
         return Route(state_of(target), create(target), target.timeouts)
 
-    def chosen(self, models: Any) -> list[Route]:
-        """The routes for a `model=` override: a target of the chain by its name or model id, or any other.
+    def _chosen(self, models: Any) -> list[Route]:
+        """Find the routes for a `model=` override: targets of the chain, or any others.
 
         Raises:
             ValueError: If it is neither; says what it may be.
@@ -93,34 +195,14 @@ class Runtime:
             found = self._routes[wanted] = self.route(target)
         return found
 
-    def target(self, name: str) -> Target:
-        """The target that a receipt calls by this name."""
-        return self._by_name[name]
-
-    def race(self, request: ChatRequest, plan: Plan | None = None, **options: Any) -> Race:
-        """Make a race on the running loop; `chain`, `validate`, `on_retry`, `plain` may be given."""
-        chain = options.pop("chain", None)
-        return Race(
-            self.chain if chain is None else chain,
-            request,
-            plan or self.plan,
-            self._tools,
-            reaper(),
-            last_resort=self.last_resort,
-            **options,
-        )
-
-    def error(self, race: Race, plan: Plan, partial: str = "") -> ResilientError:
+    def _error(self, race: Race, plan: Plan) -> ResilientError:
         """Build the error for a race that nobody won."""
-        receipt = race.receipt()
-        if race.end is End.BROKEN or (partial and race.end is End.DEADLINE):
-            fault = receipt.faults[-1] if receipt.faults else None
-            why = f"{fault[0]}: {fault[1]}" if fault else f"the deadline of {plan.deadline:g} s passed"
-            msg = f"the stream broke after {len(partial)} characters were delivered: {why}"
-            return StreamBrokenError(msg, receipt, partial)
+        receipt, timeout = race.receipt(), plan.deadline
+        if race.partial is not None:
+            return stream_broken(receipt, race.partial, timeout)
         if race.end is End.REJECTED:
             return rejected(receipt)
-        return exhausted(receipt, deadline=race.end is End.DEADLINE, timeout=plan.deadline)
+        return exhausted(receipt, deadline=race.end is End.DEADLINE, timeout=timeout)
 
     def _on_fault(self, name: str, fault: Fault) -> None:
         logger.info("%s: %s", name, fault)
@@ -146,8 +228,8 @@ def usable(targets: Sequence[Target]) -> list[Target]:
     if not found:
         variables = " or ".join(sorted(set(missing.values())))
         msg = (
-            f"no target can be asked: set {variables} (or pass api_key=...), or use the embedded model, "
-            'which needs no key: pip install "langchain-resilient[local]" and '
+            f"no target can be asked: set {variables} (or pass api_key=...), or use the embedded "
+            'model, which needs no key: pip install "langchain-resilient[local]" and '
             'ResilientChatModel(targets=["local"])'
         )
         raise NoTargetsError(msg)
@@ -209,5 +291,3 @@ def reaper() -> Reaper:
     if found is None:
         found = _reapers[loop] = Reaper()
     return found
-
-

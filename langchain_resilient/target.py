@@ -61,8 +61,8 @@ class Target(Sampling):
     api_key: SecretStr | None = None
     """Else the provider's environment variable is read."""
     base_url: str | None = None
-    """Another server that speaks the provider's API. The key from the environment is not sent there:
-    give `api_key` with it."""
+    """Another server that speaks the provider's API. The key from the environment is not sent
+    there: give `api_key` with it."""
     organization: str | None = None
     """The provider's organization or project id, where it has such a thing."""
     default_headers: dict[str, str] = Field(default_factory=dict, repr=False)
@@ -77,6 +77,16 @@ class Target(Sampling):
     def __init__(self, spec: str | Runnable[Any, Any] | None = None, /, **fields: Any) -> None:
         """Take the spec apart; see the class."""
         super().__init__(**({} if spec is None else _parse(spec)) | fields)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes its answers its own, as plain data; no key and no header."""
+        known = self.model_dump(
+            include={"provider", "model", "base_url", "organization"}, exclude_none=True
+        )
+        if self.runnable is not None:
+            # LangChain models say of themselves what changes their answers.
+            known["runnable"] = str(getattr(self.runnable, "_identifying_params", self.name))
+        return {**known, **self.sampling_params()}
 
     @field_validator("base_url")
     @classmethod
@@ -104,11 +114,19 @@ def _parse(spec: Any) -> dict[str, Any]:
         return {"provider": found["provider"], "model": (found["model"] or "").strip()}
     if callable(getattr(spec, "ainvoke", None)):
         model = next(
-            (v for a in ("model_name", "model", "model_id") if isinstance(v := getattr(spec, a, 0), str)),
+            (
+                v
+                for a in ("model_name", "model", "model_id")
+                if isinstance(v := getattr(spec, a, 0), str)
+            ),
             type(spec).__name__,
         )
-        return {"provider": "runnable", "model": model, "runnable": spec,
-                "name": f"{type(spec).__name__}:{model}"}
+        return {
+            "provider": "runnable",
+            "model": model,
+            "runnable": spec,
+            "name": f"{type(spec).__name__}:{model}",
+        }
     msg = f"{spec!r} is not a target: {TARGET_SYNTAX}"
     raise TypeError(msg)
 

@@ -1,4 +1,4 @@
-"""Run a coroutine on a loop whose clock jumps: hours pass in milliseconds, and nothing waits for real."""
+"""Run a coroutine on a loop whose clock jumps: hours pass in milliseconds."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class Budget:
-    """A share of the requests, saved up to a burst (Finagle's and gRPC A6's idea of a retry budget).
+    """A share of the requests, saved up to a burst (Finagle's and gRPC A6's retry budgets).
 
-    Every request pays in `share`; every extra one takes 1. Starting with half a burst lets the first
-    requests of a short script hedge too. Plain counting: safe to share between threads, where a lost
-    update costs a fraction of a hedge.
+    Every request pays in `share`; every extra one takes 1. Starting with half a burst lets the
+    first requests of a short script hedge too. Plain counting: safe to share between threads, where
+    a lost update costs a fraction of a hedge.
 
     Example:
         ```python

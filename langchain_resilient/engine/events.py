@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.policy import ALL_FAULTS, FallbackOn, Hedge, Retry, Timeouts
-from langchain_resilient.receipt import AttemptKind, Outcome
+from langchain_resilient.policy import ALL_FAULTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from langchain_resilient.engine.budget import Budget
     from langchain_resilient.engine.health import TargetState
     from langchain_resilient.fault import Fault
+    from langchain_resilient.policy import FallbackOn, Hedge, Retry, Timeouts
+    from langchain_resilient.receipt import AttemptKind, Outcome
 
 
 class End(StrEnum):
@@ -89,7 +88,7 @@ class Lane:
     def available_at(self) -> float:
         """The earliest time at which this request may ask it."""
         known = self.state.not_before if self.forgiven else self.state.available_at()
-        return self.ready_at if self.ready_at > known else known
+        return max(known, self.ready_at)
 
 
 class Attempt:
@@ -156,4 +155,3 @@ class Finish:
 
 
 Action = Start | Stop | Commit | Finish
-

@@ -1,12 +1,12 @@
 """Sans-I/O: events in, actions out. One plan and one deadline for retry, hedge and fallback.
 
-The planner owns no socket, no task, no clock and no global randomness: each event brings the time, and
-the generator is given, so a seed replays a request exactly. After each event the driver does what the
-actions say, then calls `timer` no later than `wake_at`.
+The planner owns no socket, no task, no clock and no global randomness: each event brings the time,
+and the generator is given, so a seed replays a request exactly. After each event the driver does
+what the actions say, then calls `timer` no later than `wake_at`.
 
-The rules are those of happy eyeballs (RFC 8305) and gRPC's hedging (proposal A6), with one deadline over
-everything: a failure starts the next target at once, lateness starts one beside it, the first valid text
-wins, and nobody waits for a loser.
+The rules are those of happy eyeballs (RFC 8305) and gRPC's hedging (proposal A6), with one deadline
+over everything: a failure starts the next target at once, lateness starts one beside it, the first
+valid text wins, and nobody waits for a loser.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NO_BUDGET_PAUSE = 0.25
 """Seconds after which a late request without a hedge token asks again."""
 
 _ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
-"""A whole answer that is no good: the same target gets one more draw, not draws until the deadline."""
+"""A whole answer that is no good: a target gets one more draw, not draws until the deadline."""
 
 
 class Planner:
@@ -54,9 +54,24 @@ class Planner:
         wants_room: Targets that are full and would be asked if they were not.
     """
 
-    __slots__ = ("_bad_at", "_deadline", "_delivered", "_last_resort", "_lanes", "_live", "_pinned",
-                 "_plan", "_resume_at", "_rng", "attempts", "end", "started", "wake_at",
-                 "wants_room", "winner")  # fmt: skip
+    __slots__ = (
+        "_bad_at",
+        "_deadline",
+        "_delivered",
+        "_lanes",
+        "_last_resort",
+        "_live",
+        "_pinned",
+        "_plan",
+        "_resume_at",
+        "_rng",
+        "attempts",
+        "end",
+        "started",
+        "wake_at",
+        "wants_room",
+        "winner",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -114,7 +129,7 @@ class Planner:
         return []
 
     def delivered(self) -> None:
-        """Some of the winner's text was handed to the caller: from now on nothing can replace it."""
+        """Some of the winner's text reached the caller: nothing can replace it from now on."""
         self._delivered = True
 
     def done(self, attempt: Attempt, now: float) -> list[Action]:
@@ -199,9 +214,10 @@ class Planner:
                 self._suspect(attempt, fault, now, out)
 
     def _suspect(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
-        """Ask others, but keep listening: killing the slow would starve a model that only thinks long.
+        """Ask others, but keep listening.
 
-        Only the first suspect of a request is kept; more would pile up connections in a black hole.
+        Killing the slow would starve a model that only thinks long. Only the first suspect of a
+        request is kept; more would pile up connections in a black hole.
         """
         keep = not any(a.suspect for a in self._live)
         attempt.suspect = True
@@ -243,7 +259,9 @@ class Planner:
             return
         ahead = [lane for lane in self._candidates() if lane.available_at() > now]
         self._resume_at = min((lane.available_at() for lane in ahead), default=inf)
-        self.wants_room = [x.state for x in self._candidates() if x.state.slots.full and x not in ahead]
+        self.wants_room = [
+            x.state for x in self._candidates() if x.state.slots.full and x not in ahead
+        ]
         if self._resume_at < self._deadline or self.wants_room:
             return
         self._ask_last_resort(now, out)
@@ -251,7 +269,10 @@ class Planner:
             out.extend(self._finish(End.EXHAUSTED, now, []))
 
     def _choose(self, now: float, *, beside: bool = False) -> Lane | None:
-        """Pick the least tried open target in chain order; beside others, prefer another provider."""
+        """Pick the least tried open target in chain order.
+
+        Beside others that are under way, one of another provider goes before it.
+        """
         live = {a.lane.state.provider for a in self._live} if beside else ()
         best: Lane | None = None
         rank = (inf, inf)

@@ -1,13 +1,14 @@
 """The asyncio driver of the planner: starts attempts, feeds events, returns the winner.
 
-It knows how to run things and decides nothing. Each attempt is one task that reads one stream into its
-draft; events reach the planner as plain calls on the loop's own thread, so there is no queue and no lock
-on the way. Losers go to the reaper; nobody waits for them.
+It knows how to run things and decides nothing. Each attempt is one task that reads one stream into
+its draft; events reach the planner as plain calls on the loop's own thread, so there is no queue
+and no lock on the way. Losers go to the reaper; nobody waits for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections import deque
 from math import inf
@@ -42,6 +43,11 @@ class Draft(Protocol):
 
     def fault(self) -> Fault | None:
         """After the stream's end: what is wrong with the answer, if anything is."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """The visible text so far."""
         ...
 
     def input_tokens(self) -> int | None:
@@ -107,13 +113,13 @@ class Race:
         tools: Injected functions.
         reaper: Takes the losers.
         last_resort: Asked when nobody else can answer.
-        validate: Looks at a whole draft; a fault means the next target. May be a coroutine function.
-        on_retry: Told tenacity's state before a target is asked again.
+        validate: Looks at a whole draft; a fault means the next target. May be asynchronous.
+        on_retry: Told tenacity's state before a target is asked again. May be asynchronous.
         plain: Ask for whole answers instead of streams.
     """
 
-    __slots__ = ("_chain", "_keep", "_loop", "_on_retry", "_plain", "_planner", "_queue",
-                 "_reaper", "_request", "_room", "_streaming", "_timer", "_timer_at", "_tools",
+    __slots__ = ("_chain", "_keep", "_loop", "_on_retry", "_plain", "_planner", "_queue", "_reaper",
+                 "_request", "_room", "_shown", "_streaming", "_timer", "_timer_at", "_tools",
                  "_validate", "_waiting", "_wake", "end")  # fmt: skip
 
     def __init__(
@@ -151,6 +157,7 @@ class Race:
         self._waiting: list[tuple[TargetState, Callable[[], None]]] = []
         self._queue: deque[Chunk] = deque()
         self._keep = False
+        self._shown: Attempt | None = None
         self._streaming = False
         self.end: End | None = None
 
@@ -197,8 +204,16 @@ class Race:
 
     @property
     def winner(self) -> Attempt | None:
-        """Who answered, once there is one."""
-        return self._planner.winner
+        """Who answered, or whose text is being delivered."""
+        return self._planner.winner or self._shown
+
+    @property
+    def partial(self) -> str | None:
+        """The text that was delivered by a stream that then died; None if nothing was."""
+        if self.end is End.ANSWERED or self._shown is None:
+            return None
+        text: str = self._shown.draft.text
+        return text
 
     def receipt(self) -> Receipt:
         """What happened so far."""
@@ -258,8 +273,9 @@ class Race:
             self._wait_for_room(self._planner.wants_room)
 
     def _on_timer(self) -> None:
-        # A loop may call up to its clock's resolution early: what is due then is due now. Chunks may
-        # also have moved the moment on: then nothing is due, and the planner says when to look again.
+        # A loop may call up to its clock's resolution early: what is due then is due now. Chunks
+        # may also have moved the moment on: then nothing is due, and the planner says when to look
+        # again.
         now = max(self._loop.time(), self._timer_at)
         self._timer, self._timer_at = None, inf
         self._apply(self._planner.timer(now))
@@ -371,6 +387,7 @@ class Race:
     def _deliver_held(self, attempt: Attempt) -> None:
         if self._streaming:
             self._planner.delivered()
+            self._shown = attempt
             self._queue.extend(attempt.held)
             attempt.held.clear()
             self._notify()
@@ -386,11 +403,9 @@ async def _maybe(value: Any) -> Any:
 
 
 async def _close_quietly(stream: Any) -> None:
-    """Close a stream whose answer, good or bad, is known already: a failing close changes nothing."""
-    try:
+    """Close a stream whose answer is known already: a failing close changes nothing."""
+    with contextlib.suppress(Exception):
         await stream.aclose()
-    except Exception:  # noqa: BLE001, S110
-        pass
 
 
 def _record(a: Attempt, began: float, now: float) -> AttemptRecord:

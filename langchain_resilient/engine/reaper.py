@@ -1,8 +1,8 @@
 """Closes losers: one owner, exactly one cancel each, off the hot path, bounded.
 
 A pooled connection is lost for good if a streaming task is cancelled twice (together on
-httpx/httpcore: encode/httpx#3782), so a task handed to the reaper is cancelled here, once, and nobody
-else touches it. Nobody waits for it either, except `drain` at the very end.
+httpx/httpcore: encode/httpx#3782), so a task handed to the reaper is cancelled here, once, and
+nobody else touches it. Nobody waits for it either, except `drain` at the very end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""tenacity's view of a target's failures, so that any `stop`, `wait` or `retry` object can judge them."""
+"""tenacity's view of a target's failures, so that any of its strategies can judge them."""
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tenacity import Future as Outcome
@@ -19,9 +19,7 @@ class TargetFailure(Exception):  # noqa: N818  # a failure that no exception sto
     """Stands for a fault that no exception caused: lateness, or an answer without text."""
 
 
-def retry_state(
-    attempts: Sequence[Attempt], lane: Lane, now: float, rng: Random
-) -> RetryCallState:
+def retry_state(attempts: Sequence[Attempt], lane: Lane, now: float, rng: Random) -> RetryCallState:
     """Describe the attempts on one target as tenacity would have counted them.
 
     Args:
@@ -36,8 +34,8 @@ def retry_state(
     state.attempt_number = lane.tries
     state.start_time = mine[0].started if mine else now
     state.outcome_timestamp = now
-    state.idle_for = sum(b.started - (a.ended or b.started) for a, b in zip(mine, mine[1:], strict=False))
-    outcome: Future[Any] = Outcome(lane.tries)
+    state.idle_for = sum(b.started - (a.ended or b.started) for a, b in pairwise(mine))
+    outcome = Outcome(lane.tries)
     fault = mine[-1].fault if mine else None
     outcome.set_exception((fault and fault.cause) or TargetFailure(str(fault)))
     state.outcome = outcome

@@ -1,4 +1,4 @@
-"""Providers by name. Each is one file behind the small protocol of `base.py`, loaded on first use."""
+"""Providers by name: each one file behind the protocol of `base.py`, loaded on first use."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What the two official SDKs have in common: send one body, learn what an API does not take.
 
-The path through the SDK is its documented `client.post(...)` with the raw response as its result: the
-SDK gives the address, the keys, the headers, the transport and the errors; the answer's bytes are read
-by `sse.py`. That is a third of the CPU of `chat.completions.create()` (see `make bench`).
+The path through the SDK is its documented `client.post(...)` with the raw response as its result:
+the SDK gives the address, the keys, the headers, the transport and the errors; the answer's bytes
+are read by `sse.py`. That is a third of the CPU of `chat.completions.create()` (see `make bench`).
 """
 
 from __future__ import annotations

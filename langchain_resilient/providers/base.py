@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 class ChunkStream(Protocol):
     """An open answer: an async iterator of chunks that can be closed early.
 
-    An async generator is one. Chunks are plain dicts in the shape of `chat.completion.chunk` (or one
-    `chat.completion`, where the answer came plainly). The iterator ends when the provider's answer
-    ends; a failure is raised as the provider's own exception. `aclose` frees the connection and is
-    called exactly once, by the task that read it.
+    An async generator is one. Chunks are plain dicts in the shape of `chat.completion.chunk` (or
+    one `chat.completion`, where the answer came plainly). The iterator ends when the provider's
+    answer ends; a failure is raised as the provider's own exception. `aclose` frees the connection
+    and is called exactly once, by the task that read it.
     """
 
     def __aiter__(self) -> ChunkStream:

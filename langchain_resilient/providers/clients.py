@@ -1,7 +1,7 @@
 """One SDK client per event loop and account, shared by all models, closed when its loop goes.
 
-A client used on two loops breaks (openai: RuntimeError, together: a silent second send), and one in a
-model's state could be neither copied nor pickled. So clients live here, by loop.
+A client used on two loops breaks (openai: RuntimeError, together: a silent second send), and one in
+a model's state could be neither copied nor pickled. So clients live here, by loop.
 """
 
 from __future__ import annotations

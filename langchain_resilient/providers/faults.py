@@ -55,7 +55,11 @@ _CONTEXT = re.compile(
     r"prompt is too long|too many (?:input )?tokens|reduce the length of the messages",
     re.IGNORECASE,
 )
-_FILTER = re.compile(r"content_filter|content_policy|content management policy|ResponsibleAI", re.I)
+_FILTER = re.compile(
+    r"content_filter|content_policy|content management policy|ResponsibleAI|moderation|"
+    r"safety (?:model|system|filter)",
+    re.IGNORECASE,
+)
 _TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
 _RATE = frozenset(
     {"rate_limit_exceeded", "slow_down", "dynamic_request_limited", "dynamic_token_limited",
@@ -64,7 +68,9 @@ _RATE = frozenset(
 _STREAMING = re.compile(r"stream\w*[^.]{0,40}(?:not|un)[ -]?(?:be )?(?:supported|allowed|available)"
                         r"|(?:not|n't) support[^.]{0,20}stream", re.IGNORECASE)  # fmt: skip
 
-_TIMEOUT_NAMES = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError", "ModelTimeoutError"})
+_TIMEOUT_NAMES = frozenset(
+    {"APITimeoutError", "TimeoutException", "TimeoutError", "ModelTimeoutError"}
+)
 _CONNECTION_NAMES = frozenset(
     {"APIConnectionError", "TransportError", "RequestError", "ClientError", "OSError", "SSLError",
      "ModelConnectionError", "ConnectionError", "EndOfStream", "BrokenResourceError"}
@@ -73,8 +79,9 @@ _RESET_NAMES = frozenset(
     {"ServerDisconnectedError", "ClientOSError", "ConnectionResetError", "RemoteProtocolError",
      "ClientPayloadError", "ReadError", "ConnectionRefusedError", "ClientConnectorError"}
 )  # fmt: skip
-_DECODE_NAMES = frozenset({"JSONDecodeError", "UnicodeDecodeError", "DecodingError", "BadChunk",
-                           "EventTooLarge", "APIResponseValidationError"})  # fmt: skip
+_DECODE_NAMES = frozenset({"JSONDecodeError", "UnicodeDecodeError", "DecodingError",
+"BadChunkError",
+                           "EventTooLongError", "APIResponseValidationError"})  # fmt: skip
 _BY_LANGCHAIN_NAME = {
     "ContextOverflowError": FaultKind.CONTEXT_LENGTH,
     "ModelAuthenticationError": FaultKind.AUTH,
@@ -120,7 +127,9 @@ def classify(error: BaseException) -> Fault:
     )
 
 
-def _by_status(status: int | None, details: Mapping[str, Any], message: str) -> FaultKind:
+def _by_status(  # noqa: PLR0911  # a table reads best as a table
+    status: int | None, details: Mapping[str, Any], message: str
+) -> FaultKind:
     codes = {str(details[k]).lower() for k in ("code", "type", "error_type") if details.get(k)}
     text = f"{' '.join(codes)} {message}"
     if status == 402 or codes & _QUOTA:  # noqa: PLR2004  # HTTP's own numbers read best as such
@@ -195,7 +204,7 @@ def _headers(error: BaseException) -> Mapping[str, str]:
 
 
 def _details(error: BaseException) -> Mapping[str, Any]:
-    """Find the error object: OpenAI's body is it, Together's holds it, others are flat or a list."""
+    """Find the error object: OpenAI's body is it, Together's holds it, others are flat."""
     body = getattr(error, "body", None)
     if isinstance(body, dict):
         inner = body.get("error")

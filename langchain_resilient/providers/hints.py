@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SENTENCE = re.compile(
-    r"(?:try again|retry)[^.\d]{0,12}((?:\d+(?:\.\d+)?(?:ms|s|m|h)\b?)+|\d+ seconds?)", re.IGNORECASE
+    r"(?:try again|retry)[^.\d]{0,12}((?:\d+(?:\.\d+)?(?:ms|s|m|h))+|\d+ seconds?)", re.IGNORECASE
 )
 
 
@@ -78,7 +78,7 @@ def _milliseconds(value: str) -> float | None:
 
 
 def _date(value: str, headers: Mapping[str, str]) -> float | None:
-    """Read an HTTP date against the server's own clock, since ours may be wrong (RFC 9110, 10.2.3)."""
+    """Read an HTTP date against the server's own clock: ours may be wrong (RFC 9110, 10.2.3)."""
     try:
         then = parsedate_to_datetime(value).timestamp()
     except (TypeError, ValueError):

@@ -20,7 +20,9 @@ class OpenAIProvider(SDKProvider):
         import openai  # noqa: PLC0415
 
         client_class = (
-            openai.DefaultAioHttpClient if transport() == "aiohttp" else openai.DefaultAsyncHttpxClient
+            openai.DefaultAioHttpClient
+            if transport() == "aiohttp"
+            else openai.DefaultAsyncHttpxClient
         )
         timeout = httpx2.Timeout(None, connect=self._connect_seconds)
         return openai.AsyncOpenAI(

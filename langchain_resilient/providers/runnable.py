@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from langchain_resilient.request import ChatRequest, Chunk
     from langchain_resilient.target import Target
 
-# Every chat model of LangChain takes these by call; what else is special to one model belongs to it.
+# Every chat model of LangChain takes these by call; what else is special to one model belongs to
+# it.
 _PORTABLE = frozenset({"stop", "temperature", "max_tokens", "top_p", "tools", "tool_choice",
                        "response_format", "parallel_tool_calls", "seed"})  # fmt: skip
 

@@ -7,12 +7,12 @@ reads the same bytes for a sixth of the CPU and goes on where the stream is soun
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic_core import from_json
 
 from langchain_resilient.providers.faults import AnswerError
-from langchain_resilient.wire.sse import SSEDecoder
+from langchain_resilient.wire.sse import NamedEvent, SSEDecoder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -49,7 +49,7 @@ class EventStream:
         self._response = response
         self._bytes = response.aiter_bytes()
         self._decoder = SSEDecoder()
-        self._events: list[Any] = []  # newest first, so that taking one is a pop
+        self._events: list[bytes | NamedEvent] = []  # newest first, so that taking one is a pop
         self._done = False
 
     def __aiter__(self) -> EventStream:
@@ -63,38 +63,35 @@ class EventStream:
                     return chunk
             if self._done:
                 raise StopAsyncIteration
-            try:
-                data = await anext(self._bytes)
-            except StopAsyncIteration:
-                self._done = True
-                data = None
-            events = self._decoder.flush() if data is None else self._decoder.feed(data)
+            decoder = self._decoder
+            data = await anext(self._bytes, None)
+            events: list[bytes | NamedEvent] = (
+                decoder.flush() if data is None else decoder.feed(data)
+            )
+            self._done = data is None or decoder.done
             events.reverse()
             self._events = events
 
-    def _decode(self, event: Any) -> Chunk | None:
+    def _decode(self, event: bytes | NamedEvent) -> Chunk | None:
         """Decode one event; None for one that is not JSON.
 
         A malformed event is skipped: if the stream goes on soundly nothing is lost that mattered,
         and if it does not, the missing `finish_reason` tells.
         """
-        if event.startswith(_DONE):
-            self._done = True
-            self._events.clear()
-            return None
+        named = isinstance(event, NamedEvent)
         try:
-            chunk = from_json(event)
+            chunk = from_json(event.data if isinstance(event, NamedEvent) else event)
         except ValueError:
             return None
         if not isinstance(chunk, dict):
             return None
-        error = chunk.get("error")
-        if error and not chunk.get("choices"):
+        failed = chunk.get("error") or (named and event[0] == "error")
+        if failed and not chunk.get("choices"):
             raise AnswerError("the provider reported an error inside its stream", chunk)
         return chunk
 
     async def aclose(self) -> None:
-        """Free the connection; a finished HTTP/1.1 answer is read to its end so it can be reused."""
+        """Free the connection; a finished HTTP/1.1 answer is read to its end, for reuse."""
         try:
             if self._done:
                 async with asyncio.timeout(_DRAIN_SECONDS):
@@ -104,9 +101,6 @@ class EventStream:
             pass
         finally:
             await self._response.aclose()
-
-
-_DONE = "[DONE]"
 
 
 class WholeAnswer:

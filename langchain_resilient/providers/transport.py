@@ -1,7 +1,7 @@
 """Which HTTP transport the SDK clients get.
 
-aiohttp costs half the CPU and returns cancelled connections; httpx (httpx2) is there for what works only
-with it: virtual-time loops, and cassettes with vcrpy before 9.
+aiohttp costs half the CPU and returns cancelled connections; httpx (httpx2) is there for what works
+only with it: virtual-time loops, and cassettes with vcrpy before 9.
 """
 
 from __future__ import annotations

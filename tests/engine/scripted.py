@@ -54,6 +54,7 @@ class Hang:
 
 
 Step = Say | Fail | Hang
+HEDGE = Hedge(delay=2.0)
 
 
 class WordDraft:
@@ -153,7 +154,7 @@ class World:
 def world(
     *scripts: list[Step] | Step,
     deadline: float | None = 60.0,
-    hedge: Hedge | None = Hedge(delay=2.0),
+    hedge: Hedge | None = HEDGE,
     timeouts: Timeouts | None = None,
     retry: Retry | None = None,
     names: list[str] | None = None,
@@ -164,7 +165,9 @@ def world(
     names = names or [f"p{i}:m" for i in range(len(lists))]
     accounts: dict[str, Account] = {}
     states = {
-        n: TargetState(n, n.partition(":")[0], account=accounts.setdefault(n.partition(":")[0], Account()))
+        n: TargetState(
+            n, n.partition(":")[0], account=accounts.setdefault(n.partition(":")[0], Account())
+        )
         for n in names
     }
     budget = Budget(hedge.budget, hedge.burst) if hedge else Budget(0, 1)

@@ -1,0 +1,44 @@
+# Everything happens in .venv, made on first use. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help run test lint typecheck unit format clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(PIP) install --quiet --editable '.[local,progress]'
+	@touch $@
+
+$(VENV)/.developer: $(VENV)/.installed
+	$(PIP) install --quiet --group dev
+	@touch $@
+
+run: $(VENV)/.installed ## answer a question with the embedded model (no key needed)
+	@$(BIN)/langchain-resilient ask --target local "Why is the sky blue?"
+
+test: lint typecheck unit ## lint, types and all tests
+
+lint: $(VENV)/.developer ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/.developer ## mypy --strict
+	$(BIN)/mypy
+
+unit: $(VENV)/.developer ## the tests alone
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.developer ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist

@@ -1,0 +1,84 @@
+"""A LangChain chat model that always answers, as fast as possible, over several providers.
+
+```python
+from langchain_resilient import ResilientChatModel
+
+llm = ResilientChatModel(targets=["openai:gpt-4o", "together:Qwen/Qwen2.5-72B-Instruct-Turbo"])
+llm.invoke("Why is the sky blue?")
+```
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient._version import __version__
+
+if TYPE_CHECKING:
+    from langchain_resilient.chat_model import ResilientChatModel
+    from langchain_resilient.errors import (
+        AllTargetsFailedError,
+        AuthenticationFailedError,
+        ContextTooLongError,
+        DeadlineExceededError,
+        ModelsNotFoundError,
+        NoTargetsError,
+        RateLimitedError,
+        RequestRejectedError,
+        ResilientError,
+        StreamBrokenError,
+    )
+    from langchain_resilient.fault import Fault, FaultKind
+    from langchain_resilient.policy import Hedge, Retry, Timeouts
+    from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
+    from langchain_resilient.target import Target
+
+__all__ = [
+    "AllTargetsFailedError",
+    "AttemptKind",
+    "AttemptRecord",
+    "AuthenticationFailedError",
+    "ContextTooLongError",
+    "DeadlineExceededError",
+    "Fault",
+    "FaultKind",
+    "Hedge",
+    "ModelsNotFoundError",
+    "NoTargetsError",
+    "Outcome",
+    "RateLimitedError",
+    "Receipt",
+    "RequestRejectedError",
+    "ResilientChatModel",
+    "ResilientError",
+    "Retry",
+    "StreamBrokenError",
+    "Target",
+    "Timeouts",
+    "__version__",
+]
+
+_ROOMS = {
+    "chat_model": ("ResilientChatModel",),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "fault": ("Fault", "FaultKind"),
+    "policy": ("Hedge", "Retry", "Timeouts"),
+    "receipt": ("AttemptKind", "AttemptRecord", "Outcome", "Receipt"),
+    "target": ("Target",),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for: nothing heavy before it is needed."""
+    if name not in _HOME:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,76 @@
+"""One call's arguments, taken apart: what is for the race, and what is for the providers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from langchain_resilient.policy import HedgeOption, Seconds
+from langchain_resilient.request import ChatRequest
+from langchain_resilient.sampling import SAMPLING_FIELDS, Sampling
+from langchain_resilient.wire.messages import to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from langchain_core.messages import BaseMessage
+
+    from langchain_resilient.engine.events import Plan
+
+_SAMPLING = frozenset(SAMPLING_FIELDS) | {"model_kwargs"}
+_timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
+_hedge: TypeAdapter[Any] = TypeAdapter(HedgeOption)
+
+
+class Call:
+    """What one `invoke` or `stream` asks for.
+
+    Attributes:
+        request: For the providers.
+        model: The `model=` override; None for the model's own chain.
+        several: Whether more than one answer is wanted (`n`).
+
+    Raises:
+        ValueError: If there are no messages, or an argument is out of range; names it.
+    """
+
+    __slots__ = ("_plan", "model", "request", "several")
+
+    def __init__(
+        self,
+        defaults: Mapping[str, Any],
+        messages: Sequence[BaseMessage],
+        stop: list[str] | None,
+        kwargs: dict[str, Any],
+        *,
+        stream: bool,
+    ) -> None:
+        self.model: Any = None
+        self._plan: dict[str, Any] = {}
+        overrides = self._sort(kwargs) if kwargs else {}
+        if stop:
+            overrides["stop"] = stop
+        self.request = ChatRequest(to_wire(messages), defaults, overrides, source=messages)
+        self.several = (overrides.get("n") or defaults.get("n") or 1) > 1
+        if self.several and stream:
+            msg = "n must be 1 for a stream: LangChain has no place for several answers in one"
+            raise ValueError(msg)
+
+    def plan(self, plan: Plan) -> Plan:
+        """The model's plan, with what this call changes of it."""
+        return replace(plan, **self._plan) if self._plan else plan
+
+    def _sort(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Take out what is about the race; check what is about sampling; pass the rest on."""
+        kwargs.pop("stream", None)
+        self.model = kwargs.pop("model", None)
+        if "timeout" in kwargs:
+            self._plan["deadline"] = _timeout.validate_python(kwargs.pop("timeout"))
+        if "hedge" in kwargs:
+            self._plan["hedge"] = _hedge.validate_python(kwargs.pop("hedge"))
+        sampling = {name: kwargs.pop(name) for name in _SAMPLING & kwargs.keys()}
+        if sampling:
+            kwargs.update(Sampling(**sampling).sampling_params())
+        return kwargs

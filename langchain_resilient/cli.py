@@ -1,0 +1,269 @@
+"""The command line: `langchain-resilient ask "..."`, `langchain-resilient targets`.
+
+Exit codes, for scripts:
+
+| code | meaning |
+|---|---|
+| 0 | answered |
+| 1 | every target failed |
+| 2 | the command or its settings are wrong (bad target, no key) |
+| 3 | the request was refused as wrong |
+| 4 | the deadline passed |
+| 5 | the answer broke off; what came stands on stdout |
+| 130 | interrupted |
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, TextIO
+
+from langchain_resilient._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from langchain_resilient.chat_model import ResilientChatModel
+
+OK, FAILED, WRONG, REFUSED, DEADLINE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; the process's own if None.
+
+    Returns:
+        The exit code; see the module.
+    """
+    args = _parser().parse_args(argv)
+    warnings.showwarning = _show_warning
+    command: Callable[[argparse.Namespace], int] = args.command
+    try:
+        return command(args)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="langchain-resilient",
+        description="Text for a prompt, always and as fast as possible, over several providers.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    ask = commands.add_parser("ask", help="answer one prompt", description="Answer one prompt.")
+    ask.add_argument("prompt", nargs="*", help='the prompt; "-" or nothing reads standard input')
+    _add_targets(ask)
+    ask.add_argument("-s", "--system", metavar="TEXT", help="a system message before the prompt")
+    ask.add_argument("--timeout", type=float, metavar="SECONDS", help="the deadline (default 120)")
+    ask.add_argument("--hedge", type=float, metavar="SECONDS", help="ask a second target this late")
+    ask.add_argument("--max-tokens", type=int, metavar="N", help="the longest answer")
+    ask.add_argument("--temperature", type=float, metavar="T", help="randomness, 0 to 2")
+    ask.add_argument("--last-resort", metavar="TARGET", help='"local", a target, or a fixed text')
+    ask.add_argument("--json", action="store_true", help="one JSON object with text and receipt")
+    ask.add_argument("--no-stream", action="store_true", help="print the answer when it is whole")
+    ask.add_argument("-q", "--quiet", action="store_true", help="no receipt on standard error")
+    ask.set_defaults(command=_ask)
+
+    targets = commands.add_parser(
+        "targets",
+        help="show the chain and which keys are there",
+        description="Show the chain, and which keys are present. Never shows a key.",
+    )
+    _add_targets(targets)
+    targets.add_argument("--json", action="store_true", help="as JSON")
+    targets.set_defaults(command=_targets)
+    return parser
+
+
+def _add_targets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-t",
+        "--target",
+        action="append",
+        metavar="PROVIDER:MODEL",
+        help='a target of the chain, e.g. "openai:gpt-4o", "together:maker/model", "local"; '
+        "may be given several times, in order of preference",
+    )
+
+
+# -- ask ------------------------------------------------------------------------------------------
+
+
+def _ask(args: argparse.Namespace) -> int:
+    from langchain_resilient import errors  # noqa: PLC0415  # a wrong command should fail fast
+
+    prompt = " ".join(args.prompt)
+    if prompt in ("", "-"):
+        # A person at a terminal who gave no prompt waits for a hint, not for the end of input.
+        prompt = "" if sys.stdin.isatty() else sys.stdin.read()
+    if not prompt.strip():
+        return _complain('no prompt: give one, or pipe it in ("langchain-resilient ask -h")')
+    try:
+        llm = _model(args)
+    except ValueError as error:
+        return _complain(_plain(error))
+    try:
+        return asyncio.run(_answer(llm, _messages(args.system, prompt), args))
+    except errors.ResilientError as error:
+        codes = {"StreamBrokenError": BROKEN, "DeadlineExceededError": DEADLINE,
+                 "RequestRejectedError": REFUSED}  # fmt: skip
+        return _fail(args, error, codes.get(type(error).__name__, FAILED))
+    except asyncio.CancelledError:
+        return INTERRUPTED
+
+
+def _model(args: argparse.Namespace) -> ResilientChatModel:
+    from langchain_resilient import ResilientChatModel  # noqa: PLC0415
+
+    wanted = {
+        "targets": args.target,
+        "timeout": args.timeout,
+        "hedge": args.hedge,
+        "max_tokens": args.max_tokens,
+        "temperature": args.temperature,
+        "last_resort": args.last_resort,
+    }
+    return ResilientChatModel(**{k: v for k, v in wanted.items() if v is not None})
+
+
+def _messages(system: str | None, prompt: str) -> list[tuple[str, str]]:
+    return [*([("system", system)] if system else []), ("human", prompt)]
+
+
+async def _answer(llm: ResilientChatModel, messages: Any, args: argparse.Namespace) -> int:
+    # A killed script closes its streams as Ctrl-C does.
+    task = asyncio.current_task()
+    if task is not None and sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if args.json or args.no_stream:
+        answer = await llm.ainvoke(messages)
+        text, metadata = str(answer.text), answer.response_metadata
+        usage = answer.usage_metadata
+    else:
+        text, metadata, usage = "", {}, None
+        async for chunk in llm.astream(messages):
+            _write(sys.stdout, str(chunk.text))
+            metadata = chunk.response_metadata or metadata
+            usage = chunk.usage_metadata or usage
+    if args.json:
+        told = {"text": text, "model": metadata.get("model_name"), "usage": usage,
+                "receipt": metadata.get("resilience")}  # fmt: skip
+        _write(sys.stdout, json.dumps(told, ensure_ascii=False) + "\n")
+        return OK
+    _write(sys.stdout, text + "\n" if args.no_stream else "\n")
+    if not args.quiet:
+        _write(sys.stderr, _receipt_line(metadata, usage) + "\n")
+    return OK
+
+
+def _receipt_line(metadata: dict[str, Any], usage: Any) -> str:
+    """One line for people: who, how fast, how many attempts, how many tokens."""
+    receipt = metadata.get("resilience") or {}
+    attempts = receipt.get("attempts", [])
+    won = next((a for a in attempts if a["outcome"] == "won"), None)
+    parts = [f"{receipt.get('winner')} answered in {receipt.get('seconds', 0):.2f} s"]
+    if won and "first_text" in won:
+        parts.append(f"first text {won['first_text']:.2f} s")
+    if usage:
+        parts.append(f"{usage['output_tokens']} tokens")
+    others = [
+        f"{a['target']} {a['kind']} {a.get('fault', a['outcome'])}"
+        for a in attempts
+        if a is not won
+    ]
+    parts.append(f"{len(attempts)} attempt{'s' if len(attempts) != 1 else ''}")
+    return "[" + ", ".join(parts) + (": " + "; ".join(others) if others else "") + "]"
+
+
+# -- targets --------------------------------------------------------------------------------------
+
+
+def _targets(args: argparse.Namespace) -> int:
+    from langchain_resilient.providers import entry, key_for  # noqa: PLC0415
+    from langchain_resilient.target import DEFAULT_CHAIN, as_chain  # noqa: PLC0415
+
+    try:
+        chain = as_chain(args.target or DEFAULT_CHAIN)
+        rows = [
+            {
+                "target": target.name,
+                "provider": target.provider,
+                "model": target.model,
+                "key": entry(target.provider).api_key_env,
+                "ready": entry(target.provider).api_key_env is None or key_for(target) is not None,
+            }
+            for target in chain
+        ]
+    except ValueError as error:
+        return _complain(_plain(error))
+    if args.json:
+        _write(sys.stdout, json.dumps(rows) + "\n")
+    else:
+        width = max(len(str(row["target"])) for row in rows)
+        for row in rows:
+            key = (
+                "needs no key"
+                if row["key"] is None
+                else f"{row['key']} is " + ("set" if row["ready"] else "not set")
+            )
+            _write(sys.stdout, f"{row['target']:<{width}}  {key}\n")
+    return OK if any(row["ready"] for row in rows) else WRONG
+
+
+# -- saying things --------------------------------------------------------------------------------
+
+
+def _fail(args: argparse.Namespace, error: Any, code: int) -> int:
+    if args.json:
+        told = {"error": type(error).__name__, "message": str(error),
+                "receipt": error.receipt.as_dict() if error.receipt else None}  # fmt: skip
+        _write(sys.stdout, json.dumps(told, ensure_ascii=False) + "\n")
+    elif code == BROKEN:
+        _write(sys.stdout, "\n")
+    _complain(str(error))
+    return code
+
+
+def _complain(message: str) -> int:
+    _write(sys.stderr, f"langchain-resilient: {message}\n")
+    return WRONG
+
+
+def _plain(error: ValueError) -> str:
+    """A validation error in one line an argument, without pydantic's frame."""
+    details = getattr(error, "errors", None)
+    if not callable(details):
+        return str(error)
+    return "; ".join(
+        ".".join(map(str, d["loc"]))
+        + (": " if d["loc"] else "")
+        + d["msg"].removeprefix("Value error, ")
+        for d in details()
+    )
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _write(sys.stderr, f"langchain-resilient: {message}\n")
+
+
+def _write(out: TextIO, text: str) -> None:
+    out.write(text)
+    out.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

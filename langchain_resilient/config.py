@@ -1,0 +1,89 @@
+"""The fields of `ResilientChatModel`: what a user may set, validated once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from langchain_core.messages import AIMessage
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+
+from langchain_resilient.policy import (
+    ALL_FAULTS,
+    FallbackOn,
+    Hedge,
+    HedgeOption,
+    Retry,
+    Seconds,
+    Timeouts,
+)
+from langchain_resilient.providers import entry, known
+from langchain_resilient.sampling import Sampling
+from langchain_resilient.target import DEFAULT_CHAIN, Target, as_chain, as_target
+
+Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
+
+
+def _as_last_resort(value: Any) -> Target | None:
+    if value is None or isinstance(value, Target):
+        return value
+    if isinstance(value, str) and value.partition(":")[0] not in known():
+        return Target(provider="text", model=value, name="text")
+    return as_target(value)
+
+
+LastResort = Annotated[Target | None, BeforeValidator(_as_last_resort)]
+
+
+class Configuration(Sampling):
+    """What is set on a model for all its targets, beside the sampling fields."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
+
+    targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
+    """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""
+    api_key: SecretStr | dict[str, SecretStr] | None = Field(default=None, repr=False)
+    """For targets without their own: one for all, or a dict by provider; else the environment's."""
+    timeout: Seconds | None = 120.0
+    """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks."""
+    timeouts: Timeouts = Timeouts()
+    """Limits inside the deadline, for targets without their own."""
+    hedge: HedgeOption = Hedge()
+    """When to ask a second target beside a late one: `Hedge(...)`, a delay in seconds, or None."""
+    retry: Retry = Retry()
+    """When a failed target is asked again: tenacity objects."""
+    max_retries: int | None = Field(default=None, ge=0)
+    """How often one target may be asked again within a call; None goes on until the deadline."""
+    fallback_on: FallbackOn = ALL_FAULTS
+    """After which kinds of fault another target is asked."""
+    last_resort: LastResort = None
+    """Who answers when no target can: `"local"`, a target, a fixed text, or any Runnable. Never
+    silent: the receipt's last attempt is of the kind `last_resort`."""
+    check: Callable[[AIMessage], Any] | None = Field(default=None, alias="validate")
+    """Called with each whole answer; False or an exception means the next target is asked. Streams
+    are held back until it has approved. Given as `validate=`; may be a coroutine function."""
+    streaming: bool = False
+    """LangChain's switch: stream under `invoke` too, for the sake of callback handlers."""
+
+    @field_validator("targets")
+    @classmethod
+    def _known_providers(cls, chain: tuple[Target, ...]) -> tuple[Target, ...]:
+        for target in chain:
+            entry(target.provider)
+        return chain
+
+    def keyed_targets(self) -> list[Target]:
+        """The chain, with `api_key` given to the targets that need one and have none."""
+        return [self._with_key(target) for target in self.targets]
+
+    def _with_key(self, target: Target) -> Target:
+        key = self.api_key.get(target.provider) if isinstance(self.api_key, dict) else self.api_key
+        if key is None or target.api_key is not None or not entry(target.provider).api_key_env:
+            return target
+        return target.model_copy(update={"api_key": key})
+
+    def reserve(self) -> float:
+        """Seconds that the last resort is left before the deadline: few for a fixed text."""
+        if self.last_resort is None or self.timeout is None:
+            return 0.0
+        return 0.05 if self.last_resort.provider == "text" else min(10.0, self.timeout / 3)

@@ -1,0 +1,194 @@
+"""Every fault of the simulator at the first target, over real sockets and both SDKs: still
+answered."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from langchain_resilient import FaultKind, ResilientChatModel, StreamBrokenError, Target, Timeouts
+from langchain_resilient import testing as t
+from langchain_resilient.runtime import reaper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+K = FaultKind
+
+BEFORE_TEXT: list[tuple[Any, FaultKind | None]] = [
+    (t.Status(500), K.SERVER),
+    (t.Status(502), K.SERVER),
+    (t.Status(503), K.SERVER),
+    (t.Status(504), K.SERVER),
+    (t.Status(524), K.SERVER),
+    (t.Status(529), K.SERVER),
+    (t.Status(408), K.SERVER),
+    (t.Status(409), K.SERVER),
+    (t.Status(401), K.AUTH),
+    (t.Status(403), K.AUTH),
+    (t.Status(402), K.QUOTA),
+    (t.Status(413), K.TOO_LARGE),
+    (t.Status(422), K.BAD_REQUEST),
+    (t.Status(429, retry_after=30), K.RATE_LIMIT),
+    (t.RateLimited(), K.RATE_LIMIT),
+    (t.RequestTooLarge(), K.TOO_LARGE),
+    (t.Quota(), K.QUOTA),
+    (t.Overloaded(), K.SERVER),
+    (t.SlowDown(), K.RATE_LIMIT),
+    (t.ModelNotFound(), K.NOT_FOUND),
+    (t.ContextTooLong(10), K.CONTEXT_LENGTH),
+    (t.ContentFilter(), K.CONTENT_FILTER),
+    (t.BadRequest(), K.BAD_REQUEST),
+    (t.Html(502), K.SERVER),
+    (t.Garbage(), K.BROKEN),
+    (t.Empty(), K.EMPTY),
+    (t.Whitespace(), K.EMPTY),
+    (t.Reset(), K.CONNECTION),
+    (t.NoAnswer(), None),
+    (t.KeepAlives(0.02), None),
+    (t.Cut(after=0), None),
+    (t.CleanEnd(after=0), None),
+    (t.Stall(after=0), None),
+    (t.SseError(after=0), K.SERVER),
+    (t.HtmlInside(after=0), None),
+]
+AFTER_TEXT: list[Any] = [
+    t.Cut(after=3),
+    t.Reset(after=3),
+    t.Stall(after=3),
+    t.CleanEnd(after=3),
+    t.SseError(after=3),
+    t.Malformed(after=3, resume=False),
+]
+SOUND: list[Any] = [t.NoDone(), t.Malformed(after=3, resume=True), t.SlowHeaders()]
+DIALECTS = ["openai", "together"]
+
+
+@pytest.fixture
+def sim() -> Iterator[t.ProviderSimulator]:
+    """A simulator whose second target of either dialect is healthy."""
+    with t.ProviderSimulator() as found:
+        for dialect in DIALECTS:
+            found.script(f"{dialect}:back", then=t.Reply("the whole answer"))
+        yield found
+
+
+def model(sim: t.ProviderSimulator, dialect: str, **fields: Any) -> ResilientChatModel:
+    other = DIALECTS[1 - DIALECTS.index(dialect)]
+    return ResilientChatModel(
+        targets=[
+            Target(f"{dialect}:bad", base_url=sim.base_url(dialect), api_key="k"),
+            Target(f"{other}:back", base_url=sim.base_url(other), api_key="k"),
+        ],
+        **{
+            "hedge": 0.1,
+            "timeouts": Timeouts(first_text=1.0, chunk_gap=0.3),
+            "timeout": 20,
+            **fields,
+        },
+    )
+
+
+def run(work: Any) -> Any:
+    """Run on a fresh loop, let the losers close, and leave nothing behind."""
+
+    async def checked() -> Any:
+        found = await work
+        assert await reaper().drain() == 0
+        return found
+
+    found = asyncio.run(checked())
+    gc.collect()
+    return found
+
+
+def ids(value: Any) -> str:
+    return repr(value) if not isinstance(value, FaultKind) else value.value
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(("step", "kind"), BEFORE_TEXT, ids=ids)
+def test_ainvoke_is_answered_whatever_the_first_target_does(sim, dialect, step, kind):
+    """The healthy target's text comes, and the receipt names what was wrong with the first."""
+    sim.script(f"{dialect}:bad", then=step)
+    answer = run(model(sim, dialect).ainvoke("hello"))
+    receipt = answer.response_metadata["resilience"]
+    if isinstance(step, t.Whitespace) and answer.content == "":
+        pytest.fail("an empty answer won")
+    assert answer.content == "the whole answer"
+    assert receipt["winner"].endswith(":back")
+    if kind is not None:
+        assert receipt["attempts"][0]["fault"] == kind.value
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(("step", "kind"), BEFORE_TEXT, ids=ids)
+def test_astream_is_answered_whatever_happens_before_the_first_text(sim, dialect, step, kind):
+    """Nothing of the failed target reaches the caller."""
+    sim.script(f"{dialect}:bad", then=step)
+
+    async def collect() -> str:
+        return "".join([str(c.content) async for c in model(sim, dialect).astream("hello")])
+
+    assert run(collect()) == "the whole answer"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("step", AFTER_TEXT, ids=ids)
+def test_ainvoke_survives_a_stream_that_dies_in_the_middle(sim, dialect, step):
+    """Nothing was delivered yet, so the next target answers whole."""
+    sim.script(f"{dialect}:bad", then=step)
+    answer = run(model(sim, dialect).ainvoke("hello"))
+    assert answer.content == "the whole answer"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("step", AFTER_TEXT, ids=ids)
+def test_astream_tells_of_a_stream_that_dies_in_the_middle(sim, dialect, step):
+    """The error carries what was delivered."""
+    sim.script(f"{dialect}:bad", then=step)
+    seen: list[str] = []
+
+    async def collect() -> None:
+        # No hedge: on a busy machine it could win before the first text of the target that dies.
+        async for chunk in model(sim, dialect, hedge=None).astream("hello"):
+            seen.append(str(chunk.content))
+
+    with pytest.raises(StreamBrokenError) as caught:
+        run(collect())
+    assert caught.value.partial
+    assert caught.value.partial == "".join(seen)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("step", SOUND, ids=ids)
+def test_small_blemishes_are_no_failure(sim, dialect, step):
+    """What a stream survives is not asked for twice."""
+    sim.script(f"{dialect}:bad", then=step)
+    answer = run(model(sim, dialect).ainvoke("hello"))
+    assert answer.response_metadata["resilience"]["winner"].endswith((":bad", ":back"))
+    assert answer.content
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_target_that_refuses_to_stream_is_asked_plainly(sim, dialect):
+    """It answers by itself, and the next call does not try to stream again."""
+    sim.script(f"{dialect}:bad", then=t.NoStreaming())
+    llm = model(sim, dialect)
+    for _ in range(2):
+        answer = run(llm.ainvoke("hello"))
+        assert answer.response_metadata["resilience"]["winner"] == f"{dialect}:bad"
+    assert [r.stream for r in sim.requests] == [True, False, False]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_after_any_fault_the_simulator_sees_no_open_request(sim, dialect):
+    """Losers are closed: the server sees them go."""
+    sim.script(f"{dialect}:bad", then=t.NoAnswer())
+    run(model(sim, dialect).ainvoke("hello"))
+    sim.wait_idle(2.0)
+    assert sim.open_sockets == 0
+    assert sim.aborted == 1

@@ -1,0 +1,70 @@
+"""The public API as users write it: checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from pydantic import BaseModel
+from tenacity import stop_after_attempt, wait_fixed
+
+from langchain_resilient import (
+    FaultKind,
+    Hedge,
+    Receipt,
+    ResilientChatModel,
+    ResilientError,
+    Retry,
+    Target,
+    Timeouts,
+)
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessage
+    from langchain_core.runnables import Runnable
+
+
+class Joke(BaseModel):
+    """A schema."""
+
+    setup: str
+    punchline: str
+
+
+def build() -> ResilientChatModel:
+    """Every way to say what the chain is."""
+    return ResilientChatModel(
+        targets=[
+            "openai:gpt-4o",
+            Target("together:maker/model", temperature=0.2, max_concurrency=8),
+        ],
+        timeout=30,
+        hedge=Hedge(delay=1.0),
+        retry=Retry(stop=stop_after_attempt(3), wait=wait_fixed(1)),
+        timeouts=Timeouts(first_text=5),
+        fallback_on={FaultKind.SERVER},
+        last_resort="sorry",
+        temperature=0.5,
+        stop=["\n"],
+    )
+
+
+async def use(llm: ResilientChatModel) -> str:
+    """Every way to call it."""
+    answer: AIMessage = await llm.ainvoke("hello")
+    async for chunk in llm.astream("hello"):
+        print(chunk.text)  # noqa: T201
+    answers: list[AIMessage] = await llm.abatch(["a", "b"])
+    chain: Runnable[dict[str, str], str] = (
+        ChatPromptTemplate.from_template("{x}") | llm | StrOutputParser()
+    )
+    await llm.with_structured_output(Joke).ainvoke("a joke")
+    await llm.bind_tools([Joke], tool_choice="any").ainvoke("a joke")
+    try:
+        llm.invoke("hello")
+    except ResilientError as error:
+        receipt: Receipt | None = error.receipt
+        if receipt is not None:
+            print(receipt.winner, receipt.attempts[0].kind)  # noqa: T201
+    return f"{answer.text}{len(answers)}{await chain.ainvoke({'x': 'y'})}"
