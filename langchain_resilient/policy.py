@@ -119,7 +119,7 @@ class Retry(_Policy):
 
 def full_jitter(state: tenacity.RetryCallState) -> float:
     """Wait a random time up to `min(8, 0.5 * 2**n)` seconds, from the engine's own generator."""
-    ceiling = min(8.0, 0.5 * 2 ** min(state.attempt_number, 10))
+    ceiling = min(8.0, 0.5 * 2.0 ** min(state.attempt_number, 10))
     rng = getattr(state, "rng", None)
     return ceiling * float(rng.random()) if rng is not None else ceiling
 

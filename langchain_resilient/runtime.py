@@ -20,7 +20,8 @@ from langchain_resilient.call import Call
 from langchain_resilient.engine.budget import Budget
 from langchain_resilient.engine.events import End, Plan
 from langchain_resilient.engine.health import Account, TargetState
-from langchain_resilient.engine.race import Race, Route, Tools
+from langchain_resilient.engine.ports import Route, Tools
+from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.errors import (
     NoTargetsError,
@@ -180,7 +181,7 @@ class Runtime:
             if wanted in (target.name, target.model):
                 return route
         if not isinstance(wanted, str):
-            return self.route(as_target(wanted))
+            return self._adopt(as_target(wanted))
         found = self._routes.get(wanted)
         if found is None:
             if wanted.partition(":")[0] not in known():
@@ -189,11 +190,14 @@ class Runtime:
                     'not of the form "provider:model"'
                 )
                 raise ValueError(msg)
-            target = as_target(wanted)
-            usable([target])
-            self._by_name.setdefault(target.name, target)
-            found = self._routes[wanted] = self.route(target)
+            found = self._routes[wanted] = self._adopt(as_target(wanted))
         return found
+
+    def _adopt(self, target: Target) -> Route:
+        """Take in a target from outside the chain, for one call."""
+        usable([target])
+        self._by_name[target.name] = target
+        return self.route(target)
 
     def _error(self, race: Race, plan: Plan) -> ResilientError:
         """Build the error for a race that nobody won."""

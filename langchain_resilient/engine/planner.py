@@ -14,6 +14,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from langchain_resilient.engine.chain import Chain, is_open
 from langchain_resilient.engine.events import (
     Action,
     Attempt,
@@ -26,7 +27,7 @@ from langchain_resilient.engine.events import (
     Stop,
 )
 from langchain_resilient.engine.retrying import retry_state
-from langchain_resilient.fault import BLOCKS_ACCOUNT, EXCLUDES_TARGET, Fault, FaultKind
+from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.receipt import AttemptKind, Outcome
 
 if TYPE_CHECKING:
@@ -39,14 +40,12 @@ if TYPE_CHECKING:
 _NO_BUDGET_PAUSE = 0.25
 """Seconds after which a late request without a hedge token asks again."""
 
-_ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
-"""A whole answer that is no good: a target gets one more draw, not draws until the deadline."""
-
 
 class Planner:
     """Decides every send of one request.
 
     Attributes:
+        chain: Whom to ask; the planner decides when.
         attempts: All that were started, in order.
         winner: Whose text is the answer so far.
         end: How it ended; None while it goes on.
@@ -54,24 +53,9 @@ class Planner:
         wants_room: Targets that are full and would be asked if they were not.
     """
 
-    __slots__ = (
-        "_bad_at",
-        "_deadline",
-        "_delivered",
-        "_lanes",
-        "_last_resort",
-        "_live",
-        "_pinned",
-        "_plan",
-        "_resume_at",
-        "_rng",
-        "attempts",
-        "end",
-        "started",
-        "wake_at",
-        "wants_room",
-        "winner",
-    )  # fmt: skip
+    __slots__ = ("_deadline", "_delivered", "_last_resort", "_live", "_plan", "_resume_at",
+                 "_rng", "attempts", "chain", "end", "started", "wake_at", "wants_room",
+                 "winner")  # fmt: skip
 
     def __init__(
         self,
@@ -84,14 +68,14 @@ class Planner:
     ) -> None:
         self._plan = plan
         self._rng = rng
-        self._lanes = [Lane(i, s, t or plan.timeouts) for i, (s, t) in enumerate(chain)]
+        self.chain = Chain(chain, plan, rng)
         self._last_resort = (
-            Lane(len(self._lanes), last_resort, plan.timeouts) if last_resort is not None else None
+            Lane(len(self.chain.lanes), last_resort, plan.timeouts)
+            if last_resort is not None
+            else None
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
         self._live: list[Attempt] = []
-        self._bad_at: set[str] = set()
-        self._pinned: Lane | None = None
         self._resume_at = inf
         self._delivered = False
         self.started = now
@@ -107,7 +91,7 @@ class Planner:
         """Send the first attempt."""
         self._plan.budget.deposit()
         out: list[Action] = []
-        self._forgive_accounts()
+        self.chain.forgive(self._deadline)
         self._go_on(now, out)
         return self._settle(out)
 
@@ -155,8 +139,8 @@ class Planner:
             if self._delivered:
                 return self._finish(End.BROKEN, now, out)
         if not was_suspect:
-            self._learn(attempt, fault, now)
-        if len(self._bad_at) > 1:
+            self.chain.learn(self.attempts, attempt.lane, fault, now)
+        if self.chain.rejected:
             return self._finish(End.REJECTED, now, out)
         if self.winner is None:
             self._go_on(now, out, failed=attempt.lane)
@@ -182,9 +166,12 @@ class Planner:
         for attempt in tuple(self._live):
             if attempt.outcome is None:
                 self._check(attempt, now, out)
-            if self.end is not None:
-                return out
-        if self.winner is None and not self._active() and now >= self._resume_at:
+        if (
+            self.winner is None
+            and not self._over()
+            and not self._active()
+            and now >= self._resume_at
+        ):
             self._go_on(now, out)
         return self._settle(out)
 
@@ -225,7 +212,7 @@ class Planner:
         attempt.lane.active -= 1
         if attempt is self.winner:
             self.winner = None
-        self._learn(attempt, fault, now)
+        self.chain.learn(self.attempts, attempt.lane, fault, now)
         if not keep:
             self._close(attempt, Outcome.FAILED, now)
             out.append(Stop(attempt))
@@ -236,7 +223,7 @@ class Planner:
         hedge = self._plan.hedge
         if hedge is None or self._active() >= hedge.max_parallel:
             return
-        lane = self._choose(now, beside=True)
+        lane = self.chain.choose(now, beside={a.lane.state.provider for a in self._live})
         if lane is None:
             return
         if self._plan.budget.take():
@@ -249,51 +236,21 @@ class Planner:
         hedge = self._plan.hedge
         if self._active() >= (hedge.max_parallel if hedge else 1):
             return
-        again = failed is not None and failed.again and _open(failed, now)
-        lane = failed if again else self._choose(now)
+        again = failed is not None and failed.again and is_open(failed, now)
+        lane = failed if again else self.chain.choose(now)
         if lane is not None:
             kind = AttemptKind.RETRY if lane.tries else AttemptKind.FALLBACK
             self._start(lane, kind if self.attempts else AttemptKind.PRIMARY, now, out)
             return
         if self._active():
             return
-        ahead = [lane for lane in self._candidates() if lane.available_at() > now]
-        self._resume_at = min((lane.available_at() for lane in ahead), default=inf)
-        self.wants_room = [
-            x.state for x in self._candidates() if x.state.slots.full and x not in ahead
-        ]
+        self._resume_at = self.chain.open_at(now)
+        self.wants_room = self.chain.full(now)
         if self._resume_at < self._deadline or self.wants_room:
             return
         self._ask_last_resort(now, out)
         if not self._live:
             out.extend(self._finish(End.EXHAUSTED, now, []))
-
-    def _choose(self, now: float, *, beside: bool = False) -> Lane | None:
-        """Pick the least tried open target in chain order.
-
-        Beside others that are under way, one of another provider goes before it.
-        """
-        live = {a.lane.state.provider for a in self._live} if beside else ()
-        best: Lane | None = None
-        rank = (inf, inf)
-        for lane in self._candidates():
-            if lane.active and not (beside and self._alone(lane)):
-                continue
-            if lane.available_at() > now or lane.state.slots.full:
-                continue
-            mine = (1.0 if lane.state.provider in live else 0.0, lane.tries)
-            if mine < rank:
-                best, rank = lane, mine
-        return best
-
-    def _alone(self, lane: Lane) -> bool:
-        """Whether it is the only target: then a hedge may go to it too (Dean & Barroso, 2013)."""
-        return all(other is lane for other in self._candidates())
-
-    def _candidates(self) -> list[Lane]:
-        if self._pinned is not None:
-            return [] if self._pinned.excluded else [self._pinned]
-        return [lane for lane in self._lanes if not lane.excluded]
 
     def _start(self, lane: Lane, kind: AttemptKind, now: float, out: list[Action]) -> None:
         if not lane.state.slots.take():
@@ -314,48 +271,15 @@ class Planner:
         self.wants_room = []
         out.append(Start(attempt))
 
-    def _learn(self, attempt: Attempt, fault: Fault, now: float) -> None:
-        """Decide when, if ever, this request may ask the target again."""
-        lane = attempt.lane
-        lane.state.failed(fault, now, self._rng)
-        if not self._plan.moves_on(fault):
-            self._pinned = lane
-        if fault.kind is FaultKind.BAD_REQUEST:
-            self._bad_at.add(lane.state.provider)
-        never = (
-            fault.kind in EXCLUDES_TARGET
-            or fault.kind in BLOCKS_ACCOUNT
-            or fault.should_retry is False
-            or (fault.kind in _ONE_MORE_TRY and lane.tries > 1)
-        )
-        if fault.kind is FaultKind.NO_STREAMING:
-            # From now on it is asked plainly (TargetState.streams); if it refuses that, it is out.
-            lane.again = lane.tries == 1
-            lane.excluded = not lane.again
-        elif never:
-            lane.excluded = True
-        else:
-            state = retry_state(self.attempts, lane, now, self._rng)
-            wait = self._plan.retry.again_after(state, fault)
-            lane.excluded = wait is None
-            lane.again = lane.state.retry_first and lane.tries == 1 and wait is not None
-            lane.ready_at = now if lane.again or wait is None else now + wait
-
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
         lane, self._last_resort = self._last_resort, None
         if lane is not None:
             self._start(lane, AttemptKind.LAST_RESORT, now, out)
 
-    def _forgive_accounts(self) -> None:
-        """If memory leaves nobody to ask, ask all the same: an error of today beats a memory.
-
-        Only a server's own "not before" is kept to.
-        """
-        if all(lane.available_at() >= self._deadline for lane in self._lanes):
-            for lane in self._lanes:
-                lane.forgiven = True
-
     # -- book-keeping ---------------------------------------------------------------------------
+
+    def _over(self) -> bool:
+        return self.end is not None
 
     def _active(self) -> int:
         return sum(not a.suspect for a in self._live)
@@ -401,10 +325,6 @@ class Planner:
         """The caller went away."""
         return [] if self.end is not None else self._stop_others(None, Outcome.CANCELLED, now)
 
-    def skipped(self, now: float) -> tuple[tuple[str, str], ...]:
-        """The targets that were never asked, each with the reason."""
-        return tuple((x.state.name, _why(x, now)) for x in self._lanes if not x.tries)
-
     def _settle(self, out: list[Action]) -> list[Action]:
         """Find the next moment at which something is due."""
         if self.end is not None:
@@ -419,21 +339,6 @@ class Planner:
             at = min(at, _due(attempt))
         self.wake_at = at
         return out
-
-
-def _open(lane: Lane, now: float) -> bool:
-    return not lane.excluded and lane.available_at() <= now and not lane.state.slots.full
-
-
-def _why(lane: Lane, now: float) -> str:
-    state = lane.state
-    if state.not_before > now:
-        return f"it asked to be left alone for another {state.not_before - now:.1f} s"
-    if state.account.not_before > now:
-        return "its account refused the key or is out of quota"
-    if state.gone_until > now:
-        return "its model was not found"
-    return "it has no room (max_concurrency)" if state.slots.full else "its turn never came"
 
 
 def _due(attempt: Attempt) -> float:

@@ -12,7 +12,7 @@ import contextlib
 import inspect
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.engine.events import Action, Attempt, Commit, End, Finish, Plan, Start
 from langchain_resilient.engine.planner import Planner
@@ -20,87 +20,17 @@ from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Rec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-    from random import Random
 
     from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.engine.ports import Route, Tools
     from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.fault import Fault
-    from langchain_resilient.policy import Timeouts
     from langchain_resilient.request import ChatRequest, Chunk
 
 READ_AHEAD = 256
 """Chunks that are read ahead of a slow consumer before the provider is made to wait."""
 
 _VISIBLE = 2
-
-
-class Draft(Protocol):
-    """An answer being received; `langchain_resilient.wire.draft.Draft` is one."""
-
-    def add(self, chunk: Chunk) -> int:
-        """Fold a chunk in; at least 2 if it shows text or a tool call."""
-        ...
-
-    def fault(self) -> Fault | None:
-        """After the stream's end: what is wrong with the answer, if anything is."""
-        ...
-
-    @property
-    def text(self) -> str:
-        """The visible text so far."""
-        ...
-
-    def input_tokens(self) -> int | None:
-        """Prompt tokens, as far as known."""
-        ...
-
-    def output_tokens(self) -> int | None:
-        """Answer tokens, as far as known."""
-        ...
-
-
-class Source(Protocol):
-    """A provider bound to one target; `langchain_resilient.providers.base.Provider` is one."""
-
-    async def open(self, request: ChatRequest, *, stream: bool) -> Any:
-        """Send and return an async iterator of chunks with `aclose`."""
-        ...
-
-
-class Route:
-    """One place of the chain: the target's state, its provider, and its own limits."""
-
-    __slots__ = ("limits", "source", "state")
-
-    def __init__(self, state: TargetState, source: Source, limits: Timeouts | None = None) -> None:
-        self.state = state
-        self.source = source
-        self.limits = limits
-
-
-class Tools:
-    """What a race needs from outside, the same for all races of a model.
-
-    Attributes:
-        classify: Turns an exception into a fault.
-        draft: Makes an empty draft.
-        rng: The engine's generator.
-        on_fault: Told each fault and its target's name, for logs and warnings.
-    """
-
-    __slots__ = ("classify", "draft", "on_fault", "rng")
-
-    def __init__(
-        self,
-        classify: Callable[[BaseException], Fault],
-        draft: Callable[[], Draft],
-        rng: Random,
-        on_fault: Callable[[str, Fault], None] | None = None,
-    ) -> None:
-        self.classify = classify
-        self.draft = draft
-        self.rng = rng
-        self.on_fault = on_fault
 
 
 class Race:
@@ -220,7 +150,7 @@ class Race:
         planner, now = self._planner, self._loop.time()
         winner = planner.winner
         began = planner.started
-        skipped = () if winner is not None else planner.skipped(now)
+        skipped = () if winner is not None else planner.chain.skipped(now)
         return Receipt(
             attempts=tuple([_record(a, began, now) for a in planner.attempts]),
             winner=winner.lane.state.name if winner is not None else None,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from langchain_resilient.engine.budget import Budget
 from langchain_resilient.engine.events import Plan
 from langchain_resilient.engine.health import Account, TargetState
-from langchain_resilient.engine.race import Race, Route, Tools
+from langchain_resilient.engine.ports import Route, Tools
+from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Hedge, Retry, Timeouts

@@ -9,7 +9,8 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from langchain_resilient.engine.events import End
 from langchain_resilient.engine.health import TargetState
-from langchain_resilient.engine.race import READ_AHEAD, Route
+from langchain_resilient.engine.ports import Route
+from langchain_resilient.engine.race import READ_AHEAD
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Hedge, Retry, Timeouts
 from langchain_resilient.receipt import AttemptKind, Outcome

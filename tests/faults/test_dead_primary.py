@@ -1,5 +1,4 @@
-"""A dead primary costs almost nothing: over real sockets, beside the fallback's own time in the
-same run."""
+"""A dead primary costs almost nothing: over real sockets, beside the fallback in the same run."""
 
 from __future__ import annotations
 
@@ -38,8 +37,11 @@ def refused() -> str:
 
 
 class Pair:
-    """The chain with a dead primary, and the fallback alone. Each round's primary is one that the
-    process has no memory of: else a 429 would be met once and then avoided."""
+    """The chain with a dead primary, and the fallback alone.
+
+    Each round's primary is one that the process has no memory of: else a 429 would be met once and
+    then avoided.
+    """
 
     def __init__(self, sim: ProviderSimulator, primary_url: str) -> None:
         self._url = primary_url
@@ -63,7 +65,7 @@ async def first_text(llm: ResilientChatModel) -> float:
 
 
 async def compare(pair: Pair) -> tuple[float, float]:
-    """Median seconds to first text of the chain and of the fallback alone, in interleaved rounds."""
+    """Median seconds to first text of the chain and of the fallback alone, interleaved."""
     await first_text(pair.alone)
     await first_text(pair.chain())
     with_dead, own = [], []

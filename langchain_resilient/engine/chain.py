@@ -1,0 +1,153 @@
+"""Whom to ask next: the targets of one request, and what its failures taught about them."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from langchain_resilient.engine.events import Attempt, Lane, Plan
+from langchain_resilient.engine.retrying import retry_state
+from langchain_resilient.fault import BLOCKS_ACCOUNT, EXCLUDES_TARGET, Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from random import Random
+
+    from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.policy import Timeouts
+
+_ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
+"""A whole answer that is no good: a target gets one more draw, not draws until the deadline."""
+
+
+class Chain:
+    """The lanes of one request, in order of preference.
+
+    Attributes:
+        lanes: One a target.
+        rejected: Whether two providers agree that the request is wrong.
+    """
+
+    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "lanes")
+
+    def __init__(
+        self, targets: Iterable[tuple[TargetState, Timeouts | None]], plan: Plan, rng: Random
+    ) -> None:
+        self._plan = plan
+        self._rng = rng
+        self._bad_at: set[str] = set()
+        self._pinned: Lane | None = None
+        self.lanes = [Lane(i, s, t or plan.timeouts) for i, (s, t) in enumerate(targets)]
+
+    @property
+    def rejected(self) -> bool:
+        """Whether two providers agree that the request is wrong: then it is wrong everywhere."""
+        return len(self._bad_at) > 1
+
+    def choose(self, now: float, *, beside: Collection[str] | None = None) -> Lane | None:
+        """Pick the least tried open lane in chain order.
+
+        Args:
+            now: The engine's clock.
+            beside: The providers of attempts that stay under way, for a hedge: a lane of another
+                provider goes before, and the only target there is may be asked twice.
+        """
+        best: Lane | None = None
+        rank = (inf, inf)
+        for lane in self.candidates():
+            if lane.active and (beside is None or not self._alone(lane)):
+                continue
+            if lane.available_at() > now or lane.state.slots.full:
+                continue
+            near = beside is not None and lane.state.provider in beside
+            mine = (1.0 if near else 0.0, lane.tries)
+            if mine < rank:
+                best, rank = lane, mine
+        return best
+
+    def candidates(self) -> list[Lane]:
+        """The lanes that may be asked, now or later."""
+        if self._pinned is not None:
+            return [] if self._pinned.excluded else [self._pinned]
+        return [lane for lane in self.lanes if not lane.excluded]
+
+    def _alone(self, lane: Lane) -> bool:
+        """Whether it is the only target: then a hedge may go to it too (Dean & Barroso, 2013)."""
+        return all(other is lane for other in self.candidates())
+
+    def open_at(self, now: float) -> float:
+        """When the next lane ends its backoff; infinity if none is waiting."""
+        waits = (lane.available_at() for lane in self.candidates())
+        return min((at for at in waits if at > now), default=inf)
+
+    def full(self, now: float) -> list[TargetState]:
+        """The targets that could be asked now if they had room."""
+        return [
+            lane.state
+            for lane in self.candidates()
+            if lane.state.slots.full and lane.available_at() <= now
+        ]
+
+    def forgive(self, deadline: float) -> None:
+        """If memory leaves nobody to ask, ask all the same: an error of today beats a memory.
+
+        Only a server's own "not before" is kept to.
+        """
+        if all(lane.available_at() >= deadline for lane in self.lanes):
+            for lane in self.lanes:
+                lane.forgiven = True
+
+    def learn(self, attempts: Sequence[Attempt], lane: Lane, fault: Fault, now: float) -> None:
+        """Decide when, if ever, this request may ask a target again that failed.
+
+        Args:
+            attempts: All of the request, for tenacity's view of them.
+            lane: The target that failed.
+            fault: How.
+            now: The engine's clock.
+        """
+        lane.state.failed(fault, now, self._rng)
+        if not self._plan.moves_on(fault):
+            self._pinned = lane
+        if fault.kind is FaultKind.BAD_REQUEST:
+            self._bad_at.add(lane.state.provider)
+        if fault.kind is FaultKind.NO_STREAMING:
+            # From now on it is asked plainly (TargetState.streams); if it refuses that, it is out.
+            lane.again = lane.tries == 1
+            lane.excluded = not lane.again
+        elif _hopeless(lane, fault):
+            lane.excluded = True
+        else:
+            wait = self._plan.retry.again_after(retry_state(attempts, lane, now, self._rng), fault)
+            lane.excluded = wait is None
+            lane.again = lane.state.retry_first and lane.tries == 1 and wait is not None
+            lane.ready_at = now if lane.again or wait is None else now + wait
+
+    def skipped(self, now: float) -> tuple[tuple[str, str], ...]:
+        """The targets that were never asked, each with the reason."""
+        return tuple((x.state.name, _why(x, now)) for x in self.lanes if not x.tries)
+
+
+def is_open(lane: Lane, now: float) -> bool:
+    """Whether a lane may be asked this moment."""
+    return not lane.excluded and lane.available_at() <= now and not lane.state.slots.full
+
+
+def _hopeless(lane: Lane, fault: Fault) -> bool:
+    return (
+        fault.kind in EXCLUDES_TARGET
+        or fault.kind in BLOCKS_ACCOUNT
+        or fault.should_retry is False
+        or (fault.kind in _ONE_MORE_TRY and lane.tries > 1)
+    )
+
+
+def _why(lane: Lane, now: float) -> str:
+    state = lane.state
+    if state.not_before > now:
+        return f"it asked to be left alone for another {state.not_before - now:.1f} s"
+    if state.account.not_before > now:
+        return "its account refused the key or is out of quota"
+    if state.gone_until > now:
+        return "its model was not found"
+    return "it has no room (max_concurrency)" if state.slots.full else "its turn never came"

@@ -1,0 +1,83 @@
+"""What the engine needs from outside, as small protocols: it imports no provider and no wire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.fault import Fault
+    from langchain_resilient.policy import Timeouts
+    from langchain_resilient.request import ChatRequest, Chunk
+
+
+class Draft(Protocol):
+    """An answer being received; `langchain_resilient.wire.draft.Draft` is one."""
+
+    def add(self, chunk: Chunk) -> int:
+        """Fold a chunk in; at least 2 if it shows text or a tool call."""
+        ...
+
+    def fault(self) -> Fault | None:
+        """After the stream's end: what is wrong with the answer, if anything is."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """The visible text so far."""
+        ...
+
+    def input_tokens(self) -> int | None:
+        """Prompt tokens, as far as known."""
+        ...
+
+    def output_tokens(self) -> int | None:
+        """Answer tokens, as far as known."""
+        ...
+
+
+class Source(Protocol):
+    """A provider bound to one target; `langchain_resilient.providers.base.Provider` is one."""
+
+    async def open(self, request: ChatRequest, *, stream: bool) -> Any:
+        """Send and return an async iterator of chunks with `aclose`."""
+        ...
+
+
+class Route:
+    """One place of the chain: the target's state, its provider, and its own limits."""
+
+    __slots__ = ("limits", "source", "state")
+
+    def __init__(self, state: TargetState, source: Source, limits: Timeouts | None = None) -> None:
+        self.state = state
+        self.source = source
+        self.limits = limits
+
+
+class Tools:
+    """What a race needs from outside, the same for all races of a model.
+
+    Attributes:
+        classify: Turns an exception into a fault.
+        draft: Makes an empty draft.
+        rng: The engine's generator.
+        on_fault: Told each fault and its target's name, for logs and warnings.
+    """
+
+    __slots__ = ("classify", "draft", "on_fault", "rng")
+
+    def __init__(
+        self,
+        classify: Callable[[BaseException], Fault],
+        draft: Callable[[], Draft],
+        rng: Random,
+        on_fault: Callable[[str, Fault], None] | None = None,
+    ) -> None:
+        self.classify = classify
+        self.draft = draft
+        self.rng = rng
+        self.on_fault = on_fault

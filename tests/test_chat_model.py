@@ -1,0 +1,522 @@
+"""The LangChain face, over real sockets against the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import multiprocessing
+import os
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.exceptions import (
+    ContextOverflowError,
+    ModelAuthenticationError,
+    ModelError,
+    ModelInvalidRequestError,
+    ModelRateLimitError,
+    ModelTimeoutError,
+)
+from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.rate_limiters import InMemoryRateLimiter
+from langchain_core.runnables import ConfigurableField, RunnableLambda
+from pydantic import BaseModel, ValidationError
+
+from langchain_resilient import (
+    AllTargetsFailedError,
+    FaultKind,
+    NoTargetsError,
+    ResilientChatModel,
+    Target,
+)
+from langchain_resilient.runtime import SkippedTargetWarning
+from langchain_resilient.testing import (
+    BadRequest,
+    ContextTooLong,
+    InvalidKey,
+    ModelNotFound,
+    NoAnswer,
+    ProviderSimulator,
+    RateLimited,
+    Reply,
+    Status,
+)
+from tests.helpers import CANARY, chain, target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def sim() -> Iterator[ProviderSimulator]:
+    with ProviderSimulator() as found:
+        yield found
+
+
+class Joke(BaseModel):
+    """A joke."""
+
+    setup: str
+    punchline: str
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+# -- keys and the chain ---------------------------------------------------------------------------
+
+
+def test_without_a_key_the_error_says_which_variables_to_set(monkeypatch):
+    """And how to do without one."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
+    with pytest.raises(ValueError, match=r"OPENAI_API_KEY or TOGETHER_API_KEY.*local"):
+        ResilientChatModel()
+    assert issubclass(NoTargetsError, ValueError)
+
+
+def test_a_target_without_its_key_is_skipped_with_one_warning(monkeypatch):
+    """The others answer."""
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
+    monkeypatch.setattr("langchain_resilient.runtime._warned", set())
+    with pytest.warns(SkippedTargetWarning) as caught:
+        first, _ = ResilientChatModel(), ResilientChatModel()
+    assert len(caught) == 2  # two Together targets, one warning each, though two models were made
+    assert [t.name for t in first._ready().targets] == ["openai:gpt-4", "openai:gpt-3.5-turbo"]
+
+
+def test_the_default_chain_is_two_providers_interleaved():
+    """So that one provider's outage costs one hop."""
+    llm = ResilientChatModel(api_key="k")
+    assert [t.name for t in llm.targets] == [
+        "openai:gpt-4",
+        "together:mistralai/Mixtral-8x7B-Instruct-v0.1",
+        "openai:gpt-3.5-turbo",
+        "together:meta-llama/Llama-3.3-70B-Instruct-Turbo",
+    ]
+
+
+def test_keys_may_be_given_by_provider(sim):
+    """Each target gets its own provider's."""
+    sim.keys = {"key-a"}
+    good = {"api_key": {"openai": "key-a"}}
+    llm = ResilientChatModel(targets=[target(sim, "openai:m", api_key=None)], **good)
+    assert llm.invoke("hi").content
+
+
+def test_a_retired_model_is_a_warning_and_a_skipped_target(sim):
+    """404 is not a failure of the call, and later calls do not ask for it again."""
+    sim.retire("openai:gone")
+    llm = chain(sim, "openai:gone", "together:here")
+    with pytest.warns(UserWarning, match=r"openai:gone is skipped: its model was not found"):
+        llm.invoke("hi")
+    assert llm.invoke("hi").response_metadata["model_provider"] == "together"
+    assert sim.count("openai:gone") == 1
+
+
+# -- calling --------------------------------------------------------------------------------------
+
+
+def test_every_way_of_calling_gives_the_same_text(sim):
+    """invoke, ainvoke, stream, astream, batch, abatch."""
+    llm = chain(sim, "openai:m")
+    expected = llm.invoke("hi").text
+
+    async def asynchronous() -> list[str]:
+        streamed = "".join([c.text async for c in llm.astream("hi")])
+        return [
+            (await llm.ainvoke("hi")).text,
+            streamed,
+            *[m.text for m in await llm.abatch(["hi"])],
+        ]
+
+    found = [
+        *asyncio.run(asynchronous()),
+        "".join(c.text for c in llm.stream("hi")),
+        *[m.text for m in llm.batch(["hi", "hi"])],
+    ]
+    assert found == [expected] * 6
+
+
+def test_in_an_lcel_pipeline(sim):
+    """Prompt | llm | parser."""
+    sim.script("openai:m", then=Reply("yes"))
+    pipeline = (
+        ChatPromptTemplate.from_template("Is {x}?") | chain(sim, "openai:m") | StrOutputParser()
+    )
+    assert pipeline.invoke({"x": "it"}) == "yes"
+    assert "".join(pipeline.stream({"x": "it"})) == "yes"
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+@pytest.mark.parametrize("dialect", ["openai", "together"])
+def test_structured_output_by_every_method(sim, method, dialect):
+    """A pydantic object comes back; json_mode cannot know the schema, so its raw text does."""
+    llm = chain(sim, f"{dialect}:m")
+    if method == "json_mode":
+        raw = llm.with_structured_output(None, method=method, include_raw=True).invoke("json")
+        assert isinstance(raw["parsed"], dict)
+    else:
+        assert isinstance(llm.with_structured_output(Joke, method=method).invoke("joke"), Joke)
+
+
+def test_structured_output_with_raw_and_strict(sim):
+    """The raw message comes along, and strict reaches the provider."""
+    llm = chain(sim, "openai:m").with_structured_output(Joke, strict=True, include_raw=True)
+    found = llm.invoke("joke")
+    assert isinstance(found["raw"], AIMessage)
+    assert isinstance(found["parsed"], Joke)
+    assert sim.requests[-1].body["response_format"]["json_schema"]["strict"] is True
+
+
+def test_tools_are_called_whichever_target_answers(sim):
+    """The bound tools reach the fallback as well."""
+    sim.script("openai:m", then=Status(500))
+    llm = chain(sim, "openai:m", "together:m").bind_tools([add], tool_choice="any")
+    assert llm.invoke("add 1 and 2").tool_calls[0]["name"] == "add"
+
+
+@pytest.mark.parametrize("wanted", ["together:second", "second", Target("text:fixed")])
+def test_model_overrides_the_chain_for_one_call(sim, wanted):
+    """By a target's name, its model id, or any other target."""
+    llm = chain(sim, "openai:first", "together:second")
+    winner = llm.invoke("hi", model=wanted).response_metadata["resilience"]["winner"]
+    assert winner in ("together:second", "text:fixed")
+    assert llm.bind(model=wanted).invoke("hi").text
+
+
+def test_a_wrong_model_override_says_what_it_may_be(sim):
+    """The chain's names are listed."""
+    with pytest.raises(ValueError, match=r"openai:first.*provider:model"):
+        chain(sim, "openai:first").invoke("hi", model="nonsense")
+
+
+def test_with_config_and_configurable_fields(sim):
+    """A field may be set per call through LangChain's config."""
+    llm = chain(sim, "openai:m").configurable_fields(temperature=ConfigurableField(id="t"))
+    llm.with_config(configurable={"t": 0.5}).invoke("hi")
+    assert sim.requests[-1].body["temperature"] == 0.5
+
+
+def test_sampling_goes_call_before_target_before_model(sim):
+    """The nearest to the call wins."""
+    llm = ResilientChatModel(
+        targets=[target(sim, "openai:m", temperature=0.2, max_tokens=20)],
+        temperature=0.1,
+        max_tokens=10,
+        seed=7,
+    )
+    llm.invoke("hi", temperature=0.3)
+    body = sim.requests[-1].body
+    assert (body["temperature"], body["max_tokens"], body["seed"]) == (0.3, 20, 7)
+
+
+def test_sampling_of_one_call_is_validated():
+    """The error names the field before anything is sent."""
+    llm = ResilientChatModel(targets=["text:x"])
+    with pytest.raises(ValidationError, match="temperature"):
+        llm.invoke("hi", temperature=9)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "params"),
+    [("openai", {"top_k": 5}), ("together", {"model_kwargs": {"service_tier": "auto"}})],
+)
+def test_what_an_api_does_not_take_is_dropped_with_one_warning(sim, dialect, params):
+    """A parameter of one target never breaks another."""
+    llm = chain(sim, f"{dialect}:m", **params)
+    with pytest.warns(UserWarning, match=r"does not take '(top_k|service_tier)'") as caught:
+        texts = [llm.invoke("hi").text for _ in range(2)]
+    assert all(texts)
+    assert len(caught) == 1
+
+
+def test_n_gives_several_generations(sim):
+    """Through `generate`, as in LangChain's other models."""
+    result = chain(sim, "openai:m", n=3).generate([[HumanMessage("hi")]])
+    assert len(result.generations[0]) == 3
+
+
+def test_n_cannot_be_streamed(sim):
+    """And says so."""
+    with pytest.raises(ValueError, match="n must be 1"):
+        list(chain(sim, "openai:m", n=2).stream("hi"))
+
+
+def test_logprobs_are_on_the_message(sim):
+    """As OpenAI gives them."""
+    answer = chain(sim, "openai:m", logprobs=True, top_logprobs=2).invoke("hi")
+    assert answer.response_metadata["logprobs"]["content"][0]["top_logprobs"]
+
+
+def test_usage_is_the_winners_and_counted_once(sim):
+    """Whether invoked or streamed."""
+    sim.script("openai:bad", then=Status(500))
+    llm = chain(sim, "openai:bad", "openai:good")
+    counter = UsageMetadataCallbackHandler()
+    answer = llm.invoke("hi", config={"callbacks": [counter]})
+    assert counter.usage_metadata == {"good": answer.usage_metadata}
+    chunks = [c for c in llm.stream("hi") if c.usage_metadata]
+    assert len(chunks) == 1
+
+
+@pytest.mark.parametrize("messages", [[], ""])
+def test_empty_input_is_refused_clearly(messages):
+    """Nothing is sent."""
+    llm = ResilientChatModel(targets=["text:x"])
+    if messages == []:
+        with pytest.raises(ValueError, match="messages"):
+            llm.invoke(messages)
+    else:
+        assert llm.invoke(messages).text == "x"
+
+
+def test_langchains_cache(sim):
+    """The second call is not sent; another temperature is another answer."""
+    cache = InMemoryCache()
+    llm = chain(sim, "openai:m", cache=cache)
+    assert llm.invoke("hi").text == llm.invoke("hi").text
+    assert len(sim.requests) == 1
+    chain(sim, "openai:m", cache=cache, temperature=0.5).invoke("hi")
+    assert len(sim.requests) == 2
+
+
+def test_langchains_rate_limiter_is_asked(sim):
+    """Once a call."""
+    asked = []
+
+    class Limiter(InMemoryRateLimiter):
+        def acquire(self, *, blocking: bool = True) -> bool:
+            asked.append(blocking)
+            return True
+
+    chain(sim, "openai:m", rate_limiter=Limiter()).invoke("hi")
+    assert asked == [True]
+
+
+def test_tokens_are_counted_without_a_network():
+    """Roughly, for a text and for messages."""
+    llm = ResilientChatModel(targets=["text:x"])
+    assert 8 <= llm.get_num_tokens("The quick brown fox jumps over the lazy dog.") <= 14
+    assert llm.get_num_tokens_from_messages([HumanMessage("hi there")]) > 1
+
+
+def test_on_retry_reaches_langchains_callbacks(sim):
+    """With tenacity's own state."""
+    seen: list[Any] = []
+
+    class Handler(BaseCallbackHandler):
+        def on_retry(self, retry_state: Any, **_: Any) -> None:
+            seen.append(retry_state.attempt_number)
+
+    sim.script("openai:m", Status(500, retry_after=0))
+    target_ = target(sim, "openai:m", retry_first=True)
+    ResilientChatModel(targets=[target_]).invoke("hi", config={"callbacks": [Handler()]})
+    assert seen == [1]
+
+
+# -- failing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "family"),
+    [
+        (InvalidKey(), ModelAuthenticationError),
+        (RateLimited(retry_after=500), ModelRateLimitError),
+        (ContextTooLong(1), ContextOverflowError),
+        (BadRequest(), ModelInvalidRequestError),
+    ],
+)
+def test_errors_are_of_langchains_family(sim, step, family):
+    """So that `except` clauses and middleware written for any model work; never retryable."""
+    sim.script("*", then=step)
+    with pytest.raises(family) as caught:
+        chain(sim, "openai:a", "together:b", timeout=10).invoke("hi " * 50)
+    assert isinstance(caught.value, ModelError)
+    assert caught.value.is_retryable is False
+
+
+def test_the_error_tells_every_attempt_and_carries_every_cause(sim):
+    """Each line names the target, the kind and the fault."""
+    sim.script("openai:a", then=InvalidKey())
+    sim.script("together:b", then=ModelNotFound())
+    with pytest.warns(SkippedTargetWarning), pytest.raises(AllTargetsFailedError) as caught:
+        chain(sim, "openai:a", "together:b").invoke("hi")
+    error = caught.value
+    assert "openai:a (primary)" in str(error)
+    assert "together:b (fallback)" in str(error)
+    assert [type(c).__name__ for c in error.causes] == ["AuthenticationError", "NotFoundError"]
+    assert error.receipt is not None
+    assert [a.fault.kind for a in error.receipt.attempts if a.fault] == [
+        FaultKind.AUTH,
+        FaultKind.NOT_FOUND,
+    ]
+
+
+def test_the_deadline_is_kept(sim):
+    """With every target silent, the call ends at `timeout` with LangChain's timeout error."""
+    sim.script("*", then=NoAnswer())
+    with pytest.raises(ModelTimeoutError, match=r"within the deadline of 0\.3 s"):
+        chain(sim, "openai:a", "together:b", timeout=0.3, hedge=0.1).invoke("hi")
+
+
+def test_errors_can_be_pickled(sim):
+    """As process pools need."""
+    sim.script("*", then=InvalidKey())
+    with pytest.raises(AllTargetsFailedError) as caught:
+        chain(sim, "openai:a").invoke("hi")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
+
+
+@pytest.mark.parametrize("last", ["Sorry, come back later.", RunnableLambda(lambda _: "Sorry")])
+def test_the_last_resort_answers_and_says_so(sim, last):
+    """A text or any Runnable; never silent."""
+    sim.script("*", then=InvalidKey())
+    answer = chain(sim, "openai:a", last_resort=last).invoke("hi")
+    assert answer.text.startswith("Sorry")
+    assert answer.response_metadata["resilience"]["attempts"][-1]["kind"] == "last_resort"
+    streamed = list(chain(sim, "openai:a", last_resort=last).stream("hi"))
+    assert "".join(c.text for c in streamed).startswith("Sorry")
+
+
+@pytest.mark.parametrize("judge", ["sync", "async", "raising"])
+def test_validate_moves_on_to_the_next_target(sim, judge):
+    """False or an exception means the next; streams are held back until approved."""
+    sim.script("openai:a", then=Reply("bad"))
+    sim.script("together:b", then=Reply("good"))
+
+    def sync(message: AIMessage) -> bool:
+        return message.text == "good"
+
+    async def asynchronous(message: AIMessage) -> bool:
+        return message.text == "good"
+
+    def raising(message: AIMessage) -> None:
+        if message.text != "good":
+            msg = "not good"
+            raise ValueError(msg)
+
+    check = {"sync": sync, "async": asynchronous, "raising": raising}[judge]
+    llm = chain(sim, "openai:a", "together:b", validate=check)
+    assert llm.invoke("hi").text == "good"
+    assert "".join(c.text for c in llm.stream("hi")) == "good"
+
+
+def test_langchain_models_are_targets(sim):
+    """Before or behind the SDKs' targets; their messages pass unchanged."""
+    sim.script("openai:a", then=Status(500))
+    llm = ResilientChatModel(
+        targets=[target(sim, "openai:a"), FakeListChatModel(responses=["from the fake"])]
+    )
+    assert llm.invoke("hi").text == "from the fake"
+    fake = GenericFakeChatModel(messages=iter([AIMessage("one two"), AIMessage("one two")]))
+    assert [c.text for c in ResilientChatModel(targets=[fake]).stream("hi")][:3] == [
+        "one",
+        " ",
+        "two",
+    ]
+
+
+# -- loops, threads, processes --------------------------------------------------------------------
+
+
+def test_repeated_asyncio_run_works(sim):
+    """One client per loop; nothing of the first loop is used on the second."""
+    llm = chain(sim, "openai:m", "together:m")
+    assert len({asyncio.run(llm.ainvoke("hi")).text for _ in range(4)}) == 1
+
+
+def test_sync_calls_work_inside_a_running_loop(sim):
+    """As in a notebook."""
+
+    async def cell() -> str:
+        return chain(sim, "openai:m").invoke("hi").text
+
+    assert asyncio.run(cell())
+
+
+def test_many_threads_share_the_background_loop(sim):
+    """Sync calls from threads, and threads with a loop each."""
+    llm = chain(sim, "openai:m", "together:m")
+    with ThreadPoolExecutor(8) as pool:
+        plain = list(pool.map(lambda _: llm.invoke("hi").text, range(16)))
+        looped = list(pool.map(lambda _: asyncio.run(llm.ainvoke("hi")).text, range(16)))
+    assert len(set(plain + looped)) == 1
+    assert sum(t.name == "langchain-resilient" for t in threading.enumerate()) == 1
+
+
+def test_a_sync_call_from_a_callback_on_our_own_loop_does_not_hang(sim):
+    """It gets a loop of its own."""
+    llm = chain(sim, "openai:m")
+
+    def check(message: AIMessage) -> bool:
+        return bool(llm.invoke("is it good?").text)
+
+    assert chain(sim, "openai:m", validate=check, timeout=10).invoke("hi").text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_after_fork_the_child_answers_and_the_parent_still_does(sim):
+    """The child starts a background loop of its own."""
+    llm = chain(sim, "openai:m", timeout=20)
+    before = llm.invoke("hi").text
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=lambda: queue.put(llm.invoke("hi").text))
+    child.start()
+    assert queue.get(timeout=20) == before
+    child.join(10)
+    assert child.exitcode == 0
+    assert llm.invoke("hi").text == before
+
+
+@pytest.mark.parametrize("how", ["pickle", "deepcopy", "copy", "model_copy"])
+def test_copies_travel_without_clients_and_work(sim, how):
+    """After use, with a client open."""
+    llm = chain(sim, "openai:m")
+    expected = llm.invoke("hi").text
+    twin = {
+        "pickle": lambda: pickle.loads(pickle.dumps(llm)),  # noqa: S301
+        "deepcopy": lambda: copy.deepcopy(llm),
+        "copy": lambda: copy.copy(llm),
+        "model_copy": lambda: llm.model_copy(update={"temperature": 0.5}),
+    }[how]()
+    assert twin._runtime is None
+    assert twin.invoke("hi").text == expected
+    assert llm._runtime is not None
+
+
+# -- secrets --------------------------------------------------------------------------------------
+
+
+def test_no_key_is_shown_anywhere(sim, caplog):
+    """Not in repr, str, dumps, DEBUG logs, receipts, errors or the cache key."""
+    from langchain_core.load import dumps
+
+    caplog.set_level(logging.DEBUG)
+    sim.keys = {"another"}
+    cache = InMemoryCache()
+    llm = chain(sim, "openai:a", "together:b", cache=cache, api_key=CANARY + "2")
+    with pytest.raises(AllTargetsFailedError) as caught:
+        llm.invoke("hi")
+    error = caught.value
+    assert error.receipt is not None
+    shown = [
+        repr(llm), str(llm), dumps(llm), llm._get_llm_string(), repr(llm.model_dump()),
+        repr(llm._identifying_params), caplog.text, str(error), repr(error), repr(error.receipt),
+        str(error.receipt.as_dict()), repr(error.causes), repr(llm._ready().__dict__),
+    ]  # fmt: skip
+    for text in shown:
+        assert "canary" not in text
