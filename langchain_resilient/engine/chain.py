@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from langchain_resilient.policy import Timeouts
 
 _ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
-"""A whole answer that is no good: a target gets one more draw, not draws until the deadline."""
+"""A whole answer that is no good: a target gets one more draw, not draws until the deadline.
+
+None where it was empty because `max_tokens` ran out (code "length"): so would the next one be."""
 
 
 class Chain:
@@ -138,7 +140,7 @@ def _hopeless(lane: Lane, fault: Fault) -> bool:
         fault.kind in EXCLUDES_TARGET
         or fault.kind in BLOCKS_ACCOUNT
         or fault.should_retry is False
-        or (fault.kind in _ONE_MORE_TRY and lane.tries > 1)
+        or (fault.kind in _ONE_MORE_TRY and (lane.tries > 1 or fault.code == "length"))
     )
 
 

@@ -176,7 +176,7 @@ def test_small_blemishes_are_no_failure(sim, dialect, step):
 def test_a_target_that_refuses_to_stream_is_asked_plainly(sim, dialect):
     """It answers by itself, and the next call does not try to stream again."""
     sim.script(f"{dialect}:bad", then=t.NoStreaming())
-    llm = model(sim, dialect)
+    llm = model(sim, dialect, hedge=None)
     for _ in range(2):
         answer = run(llm.ainvoke("hello"))
         assert answer.response_metadata["resilience"]["winner"] == f"{dialect}:bad"

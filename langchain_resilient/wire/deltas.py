@@ -1,0 +1,198 @@
+"""Chunk by chunk from the wire to LangChain's `ChatGenerationChunk`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
+
+from langchain_resilient.wire import native
+from langchain_resilient.wire.answers import metadata
+from langchain_resilient.wire.calls import ToolCalls
+from langchain_resilient.wire.draft import PLAIN
+from langchain_resilient.wire.reading import choices_of, read
+from langchain_resilient.wire.usage import usage_metadata
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessage, ToolCallChunk
+
+    from langchain_resilient.request import Chunk
+    from langchain_resilient.wire.draft import Draft
+    from langchain_resilient.wire.reading import Delta
+
+
+class Deltas:
+    """Turns the chunks of one stream into LangChain's. Each stream needs its own.
+
+    Text, refusals, reasoning, logprobs and pieces of tool calls go out as they come. All that
+    LangChain would join or add up when it sums chunks (model, finish_reason, usage, ...) waits for
+    `last`, and so does what has sense only whole (audio, citations). Of several choices only the
+    first is streamed, since LangChain has no place for more. The sum of the chunks is the message
+    that `to_result` makes of the same answer, but for tool calls whose arguments are no valid JSON:
+    LangChain repairs those when it sums chunks.
+
+    Args:
+        provider: What stands as `model_provider` on every chunk.
+
+    Example:
+        ```python
+        deltas = Deltas("openai")
+        for chunk in stream:
+            draft.add(chunk)
+            if (piece := deltas.add(chunk)) is not None:
+                yield piece
+        yield stamp(deltas.last(draft, "gpt-4o"), receipt.as_dict())
+        ```
+    """
+
+    __slots__ = ("_named", "_provider", "_relay", "_tools")
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+        # Whether a chunk has named the provider: then a native target that goes on may not differ.
+        self._named = False
+        self._relay: native.Relay | None = None
+        self._tools = ToolCalls()
+
+    def add(self, chunk: Chunk) -> ChatGenerationChunk | None:
+        """Convert one chunk; None where it holds nothing to pass on yet.
+
+        Raises:
+            BadChunkError: If the chunk makes no sense.
+        """
+        # The same shortcut as in `Draft.add`: a piece of plain text.
+        try:
+            (choice,) = chunk["choices"]
+            delta = choice["delta"]
+            text = delta["content"]
+            if (
+                text.__class__ is str
+                and text
+                and (len(delta) == 1 or delta.keys() <= PLAIN)
+                and choice["index"] == 0
+                and not choice.get("logprobs")
+            ):
+                self._named = True
+                return text_chunk(text, self._provider)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            pass
+        return self._add_any(chunk)
+
+    def text(self, text: str) -> ChatGenerationChunk:
+        """Make a chunk of text that no server sent as it is, such as a trimmed continuation."""
+        self._named = True
+        return text_chunk(text, self._provider)
+
+    def _add_any(self, chunk: Chunk) -> ChatGenerationChunk | None:
+        choices = choices_of(chunk)
+        if "message_chunk" in chunk:
+            return self._pass_on(native.as_message(chunk["message_chunk"]))
+        deltas = [delta for delta in map(read, choices) if delta.index == 0]
+        pieces = [piece for piece in map(self._piece, deltas) if piece is not None]
+        if len(pieces) > 1:
+            return pieces[0] + pieces[1:]
+        return pieces[0] if pieces else None
+
+    def _piece(self, delta: Delta) -> ChatGenerationChunk | None:
+        calls = [c for c in map(self._call_chunk, delta.calls) if c is not None]
+        if not (delta.text or delta.reasoning or delta.refusal or calls or delta.logprobs):
+            return None
+        piece = self.text(delta.text)
+        if calls:
+            # LangChain parses the calls when it makes the message.
+            piece.message = AIMessageChunk(
+                content=delta.text,
+                response_metadata={"model_provider": self._provider},
+                tool_call_chunks=calls,
+            )
+        if delta.reasoning:
+            piece.message.additional_kwargs["reasoning_content"] = delta.reasoning
+        if delta.refusal:
+            piece.message.additional_kwargs["refusal"] = delta.refusal
+        if delta.logprobs:
+            piece.message.response_metadata["logprobs"] = delta.logprobs
+            piece.generation_info = {"logprobs": delta.logprobs}
+        return piece
+
+    def _call_chunk(self, fragment: Any) -> ToolCallChunk | None:
+        place, id_, name, args = self._tools.add(fragment)
+        if id_ is None and name is None and args is None:
+            return None
+        return tool_call_chunk(name=name, args=args, id=id_, index=place)
+
+    def _pass_on(self, message: AIMessage) -> ChatGenerationChunk:
+        if self._relay is None:
+            told = message.response_metadata.get("model_provider")
+            if told and not self._named:
+                self._provider = told
+            self._named = True
+            self._relay = native.Relay(self._provider)
+        return ChatGenerationChunk(message=self._relay.chunk(message))
+
+    def last(self, draft: Draft, model_name: str) -> ChatGenerationChunk:
+        """Make the chunk that ends the stream: usage, metadata and all that had to wait.
+
+        Args:
+            draft: The answer whose chunks went through `add`; the one that ended it, where another
+                target continued it.
+            model_name: The model that was asked, for providers that do not say which one answered.
+        """
+        if draft.native:
+            relay = self._relay or native.Relay(self._provider)
+            return ChatGenerationChunk(message=relay.last(draft.native, model_name))
+        choice = draft.choices[0]
+        told = metadata(draft, choice, self._provider, model_name)
+        made = [
+            tool_call_chunk(id=call.id, index=place)
+            for place, call in enumerate(choice.tools.calls)
+            if not call.given_id
+        ]
+        message = AIMessageChunk(
+            content="",
+            additional_kwargs=choice.late_extras(),
+            response_metadata=told,
+            usage_metadata=usage_metadata(draft.usage),
+            tool_call_chunks=made,
+            chunk_position="last",
+        )
+        info = {k: told[k] for k in ("finish_reason", "model_name") if k in told}
+        return ChatGenerationChunk(message=message, generation_info=info)
+
+
+def text_chunk(text: str, provider: str) -> ChatGenerationChunk:
+    """Make a chunk of plain text.
+
+    It is put together as unpickling would, from the state of validated ones: half the time, and
+    there is nothing to validate about a string. `tests/wire/test_deltas.py` holds it to that.
+    """
+    state = _MESSAGE.copy()
+    for name, empty in _MUTABLE:
+        state[name] = empty()
+    state["content"] = text
+    state["response_metadata"] = {"model_provider": provider}
+    message = AIMessageChunk.__new__(AIMessageChunk)
+    message.__setstate__(
+        {
+            "__dict__": state,
+            "__pydantic_extra__": {},
+            "__pydantic_fields_set__": {"content", "response_metadata"},
+            "__pydantic_private__": None,
+        }
+    )
+    chunk = ChatGenerationChunk.__new__(ChatGenerationChunk)
+    chunk.__setstate__(
+        {
+            "__dict__": {**_GENERATION, "text": text, "message": message},
+            "__pydantic_extra__": None,
+            "__pydantic_fields_set__": {"text", "message"},
+            "__pydantic_private__": None,
+        }
+    )
+    return chunk
+
+
+_MESSAGE = AIMessageChunk(content="").__dict__
+_MUTABLE = [(k, type(v)) for k, v in _MESSAGE.items() if isinstance(v, list | dict | set)]
+_GENERATION = ChatGenerationChunk(message=AIMessageChunk(content="")).__dict__

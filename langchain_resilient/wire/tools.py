@@ -1,0 +1,107 @@
+"""Tools and the choice among them, as request parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+
+    Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
+
+_MODES = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
+
+
+def to_tools(tools: Sequence[Tool], strict: bool | None = None) -> list[dict[str, Any]]:
+    """Convert what `bind_tools` takes to chat-completions tools.
+
+    Args:
+        tools: LangChain tools, functions, pydantic or TypedDict classes, or dicts (OpenAI's form,
+            Anthropic's, Bedrock's, a JSON schema with a title).
+        strict: Whether the model must keep to the schema exactly; None leaves it to the provider.
+
+    Raises:
+        ValueError: If one of them is no tool; the message says which.
+
+    Example:
+        ```python
+        def add(a: int, b: int) -> int:
+            '''Add two numbers.'''
+
+
+        to_tools([add])[0]["function"]["name"]  # 'add'
+        ```
+    """
+    return [_to_tool(tool, place, strict) for place, tool in enumerate(tools)]
+
+
+def _to_tool(tool: Tool, place: int, strict: bool | None) -> dict[str, Any]:
+    try:
+        return convert_to_openai_tool(tool, strict=strict)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"tools[{place}] ({getattr(tool, '__name__', type(tool).__name__)}) is no tool: {error}"
+        ) from error
+
+
+def tool_name(tool: Mapping[str, Any]) -> str | None:
+    """Name of a converted tool; None for a provider's built-in one."""
+    named = tool.get("function") or tool
+    return named.get("name")
+
+
+def to_tool_choice(
+    choice: str | bool | Mapping[str, Any] | None, tools: Sequence[Mapping[str, Any]]
+) -> str | dict[str, Any] | None:
+    """Convert what `bind_tools(tool_choice=...)` takes.
+
+    Args:
+        choice: `"auto"`, `"none"`, `"any"` or `"required"` or True (some tool must be called), the
+            name of a tool, a dict in OpenAI's form, None or False (nothing is said).
+        tools: The tools, as `to_tools` made them.
+
+    Returns:
+        The request's `tool_choice`; None where there should be none.
+
+    Raises:
+        ValueError: If it names no tool, or is none of these.
+
+    Example:
+        ```python
+        to_tool_choice("any", tools)  # 'required'
+        ```
+    """
+    names = [name for name in map(tool_name, tools) if name]
+    if choice is None or choice is False:
+        return None
+    if choice is True:
+        return "required"
+    if isinstance(choice, Mapping):
+        return _checked(dict(choice), names)
+    if isinstance(choice, str):
+        # A tool may be called "auto"; then that is what is meant.
+        if choice in names:
+            return {"type": "function", "function": {"name": choice}}
+        if choice in _MODES:
+            return _MODES[choice]
+        if any(tool.get("type") == choice for tool in tools):
+            return {"type": choice}
+    raise ValueError(
+        f"tool_choice={choice!r} is not possible; it may be 'auto', 'none', 'any', 'required', "
+        f"True, False, None, a dict like {{'type': 'function', 'function': {{'name': ...}}}}, "
+        f"or the name of a bound tool: {', '.join(map(repr, names)) or 'none is bound'}"
+    )
+
+
+def _checked(choice: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    function = choice.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if name is not None and name not in names:
+        raise ValueError(
+            f"tool_choice names the tool {name!r}, which is not bound; "
+            f"bound are: {', '.join(map(repr, names)) or 'none'}"
+        )
+    return choice

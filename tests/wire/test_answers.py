@@ -1,0 +1,244 @@
+"""Whole answers."""
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk
+
+from langchain_resilient.wire.answers import stamp, to_result
+from langchain_resilient.wire.deltas import text_chunk
+from langchain_resilient.wire.draft import Draft
+from tests.wire.streams import USAGE, call, chunk
+
+
+def result(*chunks):
+    """The result of these chunks."""
+    draft = Draft()
+    for c in chunks:
+        draft.add(c)
+    return to_result(draft, "openai", "asked")
+
+
+def message(*chunks):
+    """Its first message."""
+    return result(*chunks).generations[0].message
+
+
+def test_a_plain_answer():
+    """Text, usage and metadata are where LangChain has them."""
+    head = {"system_fingerprint": "fp", "service_tier": "default", "warnings": [{"message": "w"}]}
+    found = message(chunk("Hi"), chunk(" you", finish="stop", head=head, usage=USAGE))
+    assert found == AIMessage(
+        "Hi you",
+        response_metadata={
+            "model_provider": "openai",
+            "model_name": "gpt-4o",
+            "finish_reason": "stop",
+            "id": "chatcmpl-1",
+            "system_fingerprint": "fp",
+            "service_tier": "default",
+            "warnings": [{"message": "w"}],
+        },
+        usage_metadata={"input_tokens": 3, "output_tokens": 2, "total_tokens": 5},
+    )
+
+
+def test_output_for_callbacks():
+    """Callbacks find usage and model in `llm_output`, the reason in `generation_info`."""
+    found = result(chunk("Hi", finish="stop", usage=USAGE))
+    assert found.llm_output == {
+        "token_usage": USAGE,
+        "model_name": "gpt-4o",
+        "model_provider": "openai",
+    }
+    assert found.generations[0].generation_info == {"finish_reason": "stop"}
+
+
+def test_the_model_that_was_asked():
+    """Where the provider does not say who answered, it is the model that was asked."""
+    found = message({"choices": [{"message": {"content": "Hi"}}]})
+    assert found.response_metadata == {"model_provider": "openai", "model_name": "asked"}
+
+
+def test_the_message_has_no_id():
+    """LangChain gives the id: those of servers are not always unique."""
+    assert message(chunk("Hi")).id is None
+
+
+def test_tool_calls():
+    """Calls are parsed, without strictness about line breaks; none means no arguments."""
+    calls = [
+        call('{"a": "x\ny"}', index=0, id="1", name="f"),
+        call("", index=1, id="2", name="g"),
+    ]
+    found = message(chunk(tool_calls=calls, finish="tool_calls"))
+    assert found.tool_calls == [
+        {"name": "f", "args": {"a": "x\ny"}, "id": "1", "type": "tool_call"},
+        {"name": "g", "args": {}, "id": "2", "type": "tool_call"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "error"), [('{"a": 1', "not JSON"), ("[1]", "not a JSON object"), ("1", "object")]
+)
+def test_invalid_tool_calls(args, error):
+    """Arguments that are no JSON object are told as such, not guessed at."""
+    found = message(chunk(tool_calls=[call(args, id="1", name="f")], finish="length"))
+    assert found.tool_calls == []
+    (bad,) = found.invalid_tool_calls
+    assert (bad["id"], bad["name"], bad["args"]) == ("1", "f", args)
+    assert error in bad["error"]
+
+
+def test_arguments_that_a_server_forgot_to_encode():
+    """An object instead of a string is as good."""
+    function = {"name": "f", "arguments": {"a": 1}}
+    found = message(chunk(tool_calls=[{"index": 0, "id": "1", "function": function}]))
+    assert found.tool_calls[0]["args"] == {"a": 1}
+
+
+def test_an_index_of_minus_one_means_nothing():
+    """Calls that are all numbered -1, as by Together, are told apart by what they are."""
+    calls = [call("{}", index=-1, name="f"), call("{}", index=-1, name="g")]
+    assert len(message(chunk(tool_calls=calls)).tool_calls) == 2
+
+
+def test_calls_of_a_whole_message_are_never_joined():
+    """In a whole message every entry is its own call, whatever its index and id say."""
+    calls = [call("{}", index=-1, id="x", name="f"), call("{}", index=-1, id="x", name="f")]
+    found = message({"choices": [{"message": {"tool_calls": calls}}]})
+    assert len(found.tool_calls) == 2
+
+
+def test_extras():
+    """Refusal, reasoning, citations and calls of old are where LangChain looks for them."""
+    found = message(
+        chunk(reasoning_content="h"),
+        chunk(reasoning_content="m", refusal="N"),
+        chunk(refusal="o", annotations=[{"type": "url_citation"}]),
+        chunk(function_call={"name": "f", "arguments": "{"}),
+        chunk(function_call={"arguments": "}"}, finish="stop"),
+    )
+    assert found.additional_kwargs == {
+        "refusal": "No",
+        "reasoning_content": "hm",
+        "annotations": [{"type": "url_citation"}],
+        "function_call": {"name": "f", "arguments": "{}"},
+    }
+
+
+def test_reasoning_becomes_a_block():
+    """LangChain's content blocks show the reasoning of a provider without a translator."""
+    draft = Draft()
+    draft.add(chunk("Hi", reasoning="hm", finish="stop"))
+    found = to_result(draft, "together", "asked").generations[0].message
+    assert [block["type"] for block in found.content_blocks] == ["reasoning", "text"]
+
+
+def test_reasoning_details_are_joined_by_index():
+    """OpenRouter's pieces become the blocks that must be sent back to it."""
+
+    def piece(index, **rest):
+        return chunk(reasoning_details=[{"type": "reasoning.text", "index": index, **rest}])
+
+    found = message(
+        piece(0, text="h"), piece(0, text="m"), piece(0, signature="s"), piece(1, text="!")
+    )
+    assert found.additional_kwargs["reasoning_details"] == [
+        {"type": "reasoning.text", "index": 0, "text": "hm", "signature": "s"},
+        {"type": "reasoning.text", "index": 1, "text": "!"},
+    ]
+    assert found.additional_kwargs["reasoning_content"] == "hm!"
+
+
+def test_spoken_answers():
+    """Pieces of audio are joined, padded or not, and so is what was said."""
+    found = message(
+        chunk(audio={"id": "a", "transcript": "H"}),
+        chunk(audio={"id": "a", "data": "YQ=="}),
+        chunk(audio={"id": "a", "data": "Yg==", "transcript": "i", "expires_at": 9}),
+    )
+    assert found.additional_kwargs["audio"] == {
+        "id": "a",
+        "transcript": "Hi",
+        "data": "YWI=",
+        "expires_at": 9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (
+            [{"content": [{"token": "a"}], "refusal": None}, {"content": [{"token": "b"}]}],
+            {"content": [{"token": "a"}, {"token": "b"}], "refusal": None},
+        ),
+        ([-0.5, -0.25], {"token_logprobs": [-0.5, -0.25]}),
+        (
+            [
+                {"tokens": ["a"], "token_logprobs": [-1.0]},
+                {"tokens": ["b"], "token_logprobs": [-2.0]},
+            ],
+            {"tokens": ["a", "b"], "token_logprobs": [-1.0, -2.0]},
+        ),
+    ],
+)
+def test_logprobs(pieces, expected):
+    """Log probabilities are joined in each shape that is known."""
+    found = message(*(chunk("x", logprobs=piece) for piece in pieces))
+    assert found.response_metadata["logprobs"] == expected
+
+
+def test_several_choices():
+    """Each choice is a generation; usage stands on the first, since tracers add it up."""
+    found = result(
+        chunk("a", finish="stop"),
+        chunk("b", index=1, finish="length"),
+        {"choices": [], "usage": USAGE},
+    )
+    texts = [g.message.content for g in found.generations]
+    reasons = [g.message.response_metadata["finish_reason"] for g in found.generations]
+    assert (texts, reasons) == (["a", "b"], ["stop", "length"])
+    assert [bool(g.message.usage_metadata) for g in found.generations] == [True, False]
+
+
+def test_stamp():
+    """A receipt goes on one message, be it of a result, a message or a chunk."""
+    stamped = stamp(result(chunk("a"), chunk("b", index=1)), {"winner": "x"})
+    found = [g.message.response_metadata.get("resilience") for g in stamped.generations]
+    assert found == [{"winner": "x"}, None]
+    assert stamp(AIMessage("a"), {"winner": "x"}).response_metadata["resilience"]
+    piece = stamp(text_chunk("a", "openai"), {"winner": "x"})
+    assert piece.message.response_metadata["resilience"]
+
+
+class TestNative:
+    """Targets that are LangChain models."""
+
+    def test_chunks_are_added_up(self):
+        """The message is what LangChain makes of the model's own chunks."""
+        chunks = [
+            AIMessageChunk("Hi", id="msg_1", response_metadata={"model_name": "claude"}),
+            AIMessageChunk(
+                " you", usage_metadata={"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+            ),
+            AIMessageChunk(
+                "", response_metadata={"stop_reason": "end_turn"}, chunk_position="last"
+            ),
+        ]
+        found = result(*({"message_chunk": c} for c in chunks))
+        answer = found.generations[0].message
+        assert type(answer) is AIMessage
+        assert (answer.content, answer.id) == ("Hi you", "msg_1")
+        assert answer.usage_metadata["total_tokens"] == 5
+        assert answer.response_metadata == {
+            "model_name": "claude",
+            "stop_reason": "end_turn",
+            "model_provider": "openai",
+        }
+        assert found.llm_output["token_usage"]["completion_tokens"] == 2
+
+    def test_a_whole_message_is_copied(self):
+        """Nothing is changed in the message of the inner model."""
+        inner = AIMessage("Hi", response_metadata={"model_provider": "anthropic", "resilience": {}})
+        answer = message({"message_chunk": inner})
+        assert answer.response_metadata == {"model_provider": "anthropic", "model_name": "asked"}
+        assert "resilience" in inner.response_metadata

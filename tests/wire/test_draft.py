@@ -1,0 +1,262 @@
+"""One answer folded chunk by chunk."""
+
+import math
+
+import pytest
+from langchain_core.messages import AIMessageChunk
+
+from langchain_resilient.fault import FaultKind
+from langchain_resilient.wire.draft import Draft, Seen
+from langchain_resilient.wire.reading import BadChunkError
+from tests.wire.streams import HEAD, USAGE, call, chunk
+
+NOTHING, THINKING, VISIBLE = Seen.NOTHING, Seen.THINKING, Seen.VISIBLE
+
+
+def fold(*chunks):
+    """A draft of these chunks."""
+    draft = Draft()
+    for c in chunks:
+        draft.add(c)
+    return draft
+
+
+@pytest.mark.parametrize(
+    ("piece", "seen"),
+    [
+        (chunk("", role="assistant", refusal=None), NOTHING),
+        (chunk(None, role="assistant"), NOTHING),
+        (chunk(tool_calls=[]), NOTHING),
+        (chunk(" \n"), NOTHING),
+        (chunk(finish="stop"), NOTHING),
+        ({**HEAD, "choices": [], "usage": USAGE}, NOTHING),
+        ({**HEAD}, NOTHING),
+        ({**HEAD, "choices": None}, NOTHING),
+        ({**HEAD, "choices": [{"index": 0, "delta": None}]}, NOTHING),
+        (chunk(audio={"id": "a"}), NOTHING),
+        (chunk(function_call={"name": "", "arguments": ""}), NOTHING),
+        (chunk(reasoning_content="hm"), THINKING),
+        (chunk("", reasoning="hm"), THINKING),
+        (chunk(" ", reasoning="hm"), THINKING),
+        (chunk(reasoning_details=[{"type": "reasoning.text", "text": "hm"}]), THINKING),
+        (chunk([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]), THINKING),
+        (chunk("Hi"), VISIBLE),
+        (chunk([{"type": "text", "text": "Hi"}]), VISIBLE),
+        (chunk("Hi", role="assistant", token_id=7), VISIBLE),
+        (chunk("Hi", reasoning="hm"), VISIBLE),
+        (chunk("Hi", index=1), VISIBLE),
+        (chunk(refusal="No"), VISIBLE),
+        (chunk(tool_calls=[call("", id="1", name="add")]), VISIBLE),
+        (chunk(function_call={"name": "add", "arguments": ""}), VISIBLE),
+        (chunk(audio={"transcript": "Hi"}), VISIBLE),
+        ({"choices": [{"index": 0, "message": {"content": "Hi"}}]}, VISIBLE),
+        ({"choices": [{"index": 0, "text": "Hi"}]}, VISIBLE),
+    ],
+)
+def test_what_the_first_chunk_brings(piece, seen):
+    """Only what a user can see is visible, and thoughts are told apart."""
+    assert Draft().add(piece) is seen
+    # The same after a chunk that lets plain text take the short way.
+    draft = fold(chunk("", role="assistant"))
+    assert draft.add(piece) is seen
+
+
+def test_white_space_after_text_is_visible():
+    """Once something is visible, white space is part of it; silence still is not."""
+    draft = fold(chunk("Hi"))
+    assert draft.add(chunk(" ")) is VISIBLE
+    assert draft.add(chunk("")) is NOTHING
+    assert draft.add(chunk(reasoning="hm")) is THINKING
+
+
+def test_text_is_joined_with_the_white_space_before_it():
+    """Nothing of the text is lost, whenever it came."""
+    draft = fold(chunk("\n"), chunk("Hi"), chunk(" you"), chunk("!", index=1))
+    assert draft.text == "\nHi you"
+    assert draft.choices[1].text == "!"
+
+
+def test_text_beside_the_delta_is_not_doubled():
+    """Together sends each text twice, once beside the delta."""
+    twice = chunk("Hi")
+    twice["choices"][0]["text"] = "Hi"
+    assert fold(twice, twice).text == "HiHi"
+
+
+@pytest.mark.parametrize(
+    "delta", [{"reasoning": "hm"}, {"tool_calls": [call("", id="1", name="f")]}]
+)
+def test_text_beside_thoughts_and_calls_is_no_answer(delta):
+    """What stands beside a delta counts only where the delta says nothing itself."""
+    beside = chunk(**delta)
+    beside["choices"][0]["text"] = "hm"
+    assert fold(beside).text == ""
+
+
+def test_head():
+    """Who answered is known even if the first chunk does not tell, as with Azure."""
+    azure = {"id": "", "model": "", "choices": []}
+    later = chunk("Hi", finish="stop", head={"system_fingerprint": "fp", "service_tier": "default"})
+    draft = fold(azure, later, chunk(head={"system_fingerprint": None, "model": "other"}))
+    assert (draft.id, draft.model) == ("chatcmpl-1", "gpt-4o")
+    assert (draft.system_fingerprint, draft.service_tier) == ("fp", "default")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "expected"),
+    [
+        (["stop"], "stop"),
+        (["eos"], "stop"),
+        (["tool_calls", "tool_calls", "stop"], "tool_calls"),
+        (["stop", "tool_calls"], "tool_calls"),
+        (["length", "stop"], "length"),
+        (["", None, 0, "stop"], "stop"),
+        ([None, ""], None),
+    ],
+)
+def test_finish_reasons(reasons, expected):
+    """Of several reasons the telling one counts, in OpenAI's words."""
+    assert fold(*(chunk("x", finish=reason) for reason in reasons)).finish_reason == expected
+
+
+@pytest.mark.parametrize(
+    ("usages", "tokens"),
+    [
+        ([USAGE], 2),
+        ([None, {}, USAGE, None], 2),
+        ([{**USAGE, "completion_tokens": 1}, USAGE], 2),
+        ([USAGE, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}], 2),
+        ([{**USAGE, "completion_tokens": math.nan}, "many"], None),
+    ],
+)
+def test_usage(usages, tokens):
+    """The last count that counts something is the one."""
+    draft = fold(*(chunk("", usage=usage) for usage in usages))
+    assert draft.output_tokens() == tokens
+    assert draft.input_tokens() == 3
+
+
+def test_usage_beside_text():
+    """Counts on a chunk of text are not overlooked."""
+    draft = fold(chunk("Hi"), chunk(" you", usage=USAGE))
+    assert (draft.usage, draft.text) == (USAGE, "Hi you")
+
+
+def test_tokens_of_a_cut_answer():
+    """Without usage the pieces are counted, and nothing is made up about the prompt."""
+    draft = fold(chunk("", role="assistant"), chunk("Hi"), chunk(" you"), chunk(reasoning="hm"))
+    assert draft.output_tokens() == 3
+    assert draft.input_tokens() is None
+    assert fold(chunk("")).output_tokens() is None
+
+
+def test_warnings_and_errors():
+    """Together's warnings are kept; an error inside a stream decides, whatever follows it."""
+    zeros = {**HEAD, "choices": [], "usage": dict.fromkeys(USAGE, 0)}
+    error = {"error": {"message": "The server had an error", "type": "server_error"}}
+    draft = fold(chunk("Hi", head={"warnings": [{"message": "w"}]}), error, zeros)
+    assert draft.warnings == [{"message": "w"}]
+    assert fold(chunk("Hi"), chunk("!", finish=None, head=error)).fault().kind is FaultKind.SERVER
+    assert draft.fault().kind is FaultKind.SERVER
+    assert "The server had an error" in draft.fault().message
+
+
+@pytest.mark.parametrize(
+    ("chunks", "kind"),
+    [
+        ([chunk("Hi", finish="stop")], None),
+        ([chunk("Hi", finish="length")], None),
+        ([chunk(refusal="No", finish="stop")], None),
+        ([chunk(tool_calls=[call("{", id="1", name="add")], finish="tool_calls")], None),
+        ([chunk(tool_calls=[call("{}", id="1", name="add")], finish="stop")], None),
+        ([{"choices": [{"message": {"content": "Hi"}, "finish_reason": None}]}], None),
+        ([chunk("Hi")], FaultKind.BROKEN),
+        ([], FaultKind.BROKEN),
+        ([chunk(tool_calls=[call("{", id="1", name="add")])], FaultKind.BROKEN),
+        ([chunk("Hi", finish="stop"), chunk("Hi", index=1)], FaultKind.BROKEN),
+        ([chunk("", finish="stop")], FaultKind.EMPTY),
+        ([chunk(" ", finish="stop")], FaultKind.EMPTY),
+        ([chunk(reasoning="hm", finish="stop")], FaultKind.EMPTY),
+        ([{"choices": [{"message": {"content": None}}]}], FaultKind.EMPTY),
+        ([chunk("Hi", finish="content_filter")], FaultKind.CONTENT_FILTER),
+        ([chunk("", finish="content_filter")], FaultKind.CONTENT_FILTER),
+    ],
+)
+def test_faults(chunks, kind):
+    """After its end an answer is good, cut, empty or filtered."""
+    fault = fold(*chunks).fault()
+    assert (fault and fault.kind) == kind
+
+
+def test_an_empty_answer_tells_why():
+    """A limit of tokens that left no room can be told from silence."""
+    fault = fold(chunk(reasoning="hm"), chunk(finish="length")).fault()
+    assert fault.code == "length"
+    assert "reasoning only: max_tokens was used up" in fault.message
+
+
+def test_calling():
+    """An answer that has begun to call a tool cannot be continued."""
+    assert not fold(chunk("Hi")).calling
+    assert fold(chunk("Hi"), chunk(tool_calls=[call("", id="1", name="add")])).calling
+    pieces = [{"name": "add", "args": "", "id": "1", "index": 0}]
+    assert fold({"message_chunk": AIMessageChunk("", tool_call_chunks=pieces)}).calling
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        "chunk",
+        [],
+        {"choices": {}},
+        {"choices": "x"},
+        {"choices": [None]},
+        {"choices": [{"delta": "x"}]},
+        chunk(5),
+        chunk([5]),
+        chunk(refusal=True),
+        chunk(tool_calls="x"),
+        chunk(tool_calls=[None]),
+        chunk(tool_calls=[{"function": "x"}]),
+        chunk(tool_calls=[{"function": {"name": 5}}]),
+        chunk(tool_calls=[{"function": {"arguments": 5}}]),
+        chunk(function_call="x"),
+        {"message_chunk": "x"},
+    ],
+)
+def test_bad_chunks(bad):
+    """What makes no sense is a `BadChunkError`, whichever way it takes, and changes nothing."""
+    for draft in (Draft(), fold(chunk("Hi"))):
+        before = draft.text
+        with pytest.raises(BadChunkError, match="of type"):
+            draft.add(bad)
+        assert draft.text == before
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        chunk("Hi", index="0"),
+        chunk("Hi", index=None),
+        chunk("Hi", index=math.nan),
+        chunk("Hi", finish=5),
+        chunk("Hi", logprobs="x"),
+        chunk("Hi", usage="x"),
+        chunk("Hi", reasoning=5),
+        chunk("Hi", reasoning_details="x"),
+        chunk("Hi", annotations="x"),
+        chunk("Hi", audio="x"),
+        chunk("Hi", head={"id": 5, "model": 5, "service_tier": 5, "warnings": "x"}),
+    ],
+)
+def test_odd_adornments(odd):
+    """What only adorns an answer may be malformed: the answer stands."""
+    assert fold(odd).text == "Hi"
+
+
+def test_private_text_stays_out_of_errors():
+    """An error tells the type of what was wrong, never its content."""
+    with pytest.raises(BadChunkError) as caught:
+        Draft().add({"choices": [{"delta": {"content": {"secret": "sk-1"}}}]})
+    assert "sk-1" not in str(caught.value)

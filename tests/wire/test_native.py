@@ -1,0 +1,69 @@
+"""What a target that is a LangChain model says, classified."""
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk
+
+from langchain_resilient.fault import FaultKind
+from langchain_resilient.wire.draft import Draft, Seen
+
+
+def draft_of(*messages):
+    """A draft of these messages."""
+    draft = Draft()
+    for message in messages:
+        draft.add({"message_chunk": message})
+    return draft
+
+
+CALL = {"name": "add", "args": "", "id": "1", "index": 0}
+
+
+@pytest.mark.parametrize(
+    ("message", "seen"),
+    [
+        (AIMessageChunk(""), Seen.NOTHING),
+        (AIMessageChunk([]), Seen.NOTHING),
+        (AIMessageChunk(" "), Seen.NOTHING),
+        (AIMessageChunk([{"type": "text", "text": "", "index": 0}]), Seen.NOTHING),
+        (AIMessageChunk([{"type": "thinking", "thinking": "hm"}]), Seen.THINKING),
+        (AIMessageChunk([{"type": "reasoning", "reasoning": "hm"}]), Seen.THINKING),
+        (AIMessageChunk("", additional_kwargs={"reasoning_content": "hm"}), Seen.THINKING),
+        (AIMessageChunk("Hi"), Seen.VISIBLE),
+        (AIMessage("Hi"), Seen.VISIBLE),
+        (AIMessageChunk([{"type": "text", "text": "Hi"}]), Seen.VISIBLE),
+        (AIMessageChunk([{"type": "image", "url": "u"}]), Seen.VISIBLE),
+        (AIMessageChunk("", tool_call_chunks=[CALL]), Seen.VISIBLE),
+        (AIMessageChunk("", additional_kwargs={"refusal": "No"}), Seen.VISIBLE),
+    ],
+)
+def test_what_a_message_brings(message, seen):
+    """Text in any form of content, calls and images are visible; thoughts are thoughts."""
+    assert draft_of().add({"message_chunk": message}) is seen
+
+
+def test_what_is_known_of_it():
+    """Text, reason and tokens are read from LangChain's fields."""
+    usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+    draft = draft_of(
+        AIMessageChunk("Hi"),
+        AIMessageChunk(" you", usage_metadata=usage, response_metadata={"stop_reason": "end_turn"}),
+    )
+    assert (draft.text, draft.finish_reason) == ("Hi you", "end_turn")
+    assert (draft.input_tokens(), draft.output_tokens()) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        (AIMessageChunk("Hi"), None),
+        (AIMessageChunk(""), FaultKind.EMPTY),
+        (
+            AIMessageChunk("Hi", response_metadata={"finish_reason": "content_filter"}),
+            FaultKind.CONTENT_FILTER,
+        ),
+    ],
+)
+def test_faults(message, kind):
+    """A LangChain model raises when it is cut off: a missing reason means nothing."""
+    fault = draft_of(message).fault()
+    assert (fault and fault.kind) == kind

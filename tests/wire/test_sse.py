@@ -1,0 +1,133 @@
+"""Server-sent events out of bytes."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langchain_resilient.wire.sse import EventTooLongError, NamedEvent, SSEDecoder
+
+
+def decode(*pieces):
+    """All events of these pieces, with the last."""
+    decoder = SSEDecoder()
+    return [event for piece in pieces for event in decoder.feed(piece)] + decoder.flush()
+
+
+def reference(data):
+    """The specification, line by line, over the whole response."""
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    found, lines, name = [], [], b""
+    for line in [*re.split(rb"\r\n|\n|\r", data), b""]:
+        if line:
+            field, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if field == b"data":
+                lines.append(value)
+            elif field == b"event":
+                name = value
+            continue
+        payload = b"\n".join(lines)
+        if lines and payload == b"[DONE]" and name in {b"", b"message"}:
+            break
+        if lines:
+            plain = name in {b"", b"message"}
+            found.append(payload if plain else NamedEvent(name.decode(), payload))
+        lines, name = [], b""
+    return found
+
+
+PARTS = [
+    *[b"data: ", b"data:", b"data", b"event: error", b"event: message", b": comment", b"id: 1"],
+    *[b"{", b"x", b" ", b"[DONE]", b"\xef\xbb\xbf", b"\xc3\xbc"],
+    *[b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r", b"\r\r", b"data: {}\n\n", b"data: [DONE]\n\n"],
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=30), st.data())
+@settings(max_examples=400, deadline=None)
+def test_any_response_cut_anywhere(parts, data):
+    """The decoder does what the specification says, wherever the pieces are cut."""
+    whole = b"".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert decode(*pieces) == reference(whole)
+    assert decode(*(bytes([b]) for b in whole)) == reference(whole)
+
+
+def test_plain_events():
+    """Payloads come out as bytes, as soon as their events are complete."""
+    decoder = SSEDecoder()
+    assert decoder.feed(b'data: {"a": 1}\n\ndata: 2\n') == [b'{"a": 1}']
+    assert decoder.feed(b"\n") == [b"2"]
+    assert decoder.flush() == []
+
+
+def test_several_lines():
+    """The lines of one event are joined."""
+    assert decode(b"data: a\ndata: b\n\n") == [b"a\nb"]
+
+
+def test_comments_and_other_fields():
+    """Keep-alives, ids and retry times are no events."""
+    assert decode(b": OPENROUTER PROCESSING\n\nid: 1\nretry: 5\ndata: a\n: x\n\n") == [b"a"]
+
+
+def test_named_events():
+    """An error frame can be told from an answer."""
+    assert decode(b'event: error\ndata: {"m": 1}\n\n') == [NamedEvent("error", b'{"m": 1}')]
+    assert decode(b"event: message\ndata: a\n\n") == [b"a"]
+
+
+def test_done():
+    """`[DONE]` is no payload; whatever follows it is ignored."""
+    decoder = SSEDecoder()
+    assert decoder.feed(b"data: a\n\ndata: [DONE]\n\ndata: b\n\n") == [b"a"]
+    assert decoder.done
+    assert decoder.feed(b"data: c\n\n") == []
+    assert decoder.flush() == []
+
+
+def test_done_by_itself():
+    """The end is seen also where it comes alone, between pieces that are whole events."""
+    decoder = SSEDecoder()
+    assert [decoder.feed(b"data: %b\n\n" % word) for word in (b"a", b"b", b"[DONE]", b"c")] == [
+        [b"a"],
+        [b"b"],
+        [],
+        [],
+    ]
+
+
+def test_done_inside_a_payload():
+    """The word inside an answer ends nothing."""
+    decoder = SSEDecoder()
+    assert decoder.feed(b'data: "[DONE]"\n\n') == [b'"[DONE]"']
+    assert decoder.feed(b'data: "[DONE]"\n\n') == [b'"[DONE]"']
+    assert not decoder.done
+
+
+def test_the_last_event_without_its_empty_line():
+    """What a server did not end properly is given by `flush`."""
+    decoder = SSEDecoder()
+    assert decoder.feed(b"data: a") == []
+    assert decoder.flush() == [b"a"]
+    assert decoder.flush() == []
+
+
+def test_endless_events():
+    """An event that does not end is refused at the limit, in pieces of any size."""
+    decoder = SSEDecoder(max_event_bytes=100)
+    decoder.feed(b"data: " + b"x" * 94)
+    with pytest.raises(EventTooLongError, match="longer than 100 bytes"):
+        decoder.feed(b"x")
+    with pytest.raises(ValueError, match="longer than"):
+        SSEDecoder(max_event_bytes=100).feed(b"\n" * 7 + b"x" * 200)
+
+
+def test_many_events_under_the_limit():
+    """The limit is one event's, not the response's."""
+    decoder = SSEDecoder(max_event_bytes=100)
+    decoder.feed(b"d")
+    assert sum(len(decoder.feed(b"ata: " + b"x" * 50 + b"\n\nd")) for _ in range(99)) == 99

@@ -1,0 +1,65 @@
+"""Token counts."""
+
+import math
+
+import pytest
+
+from langchain_resilient.wire.usage import count, usage_metadata
+
+
+def test_all_the_details_of_openai():
+    """Cache, audio and reasoning tokens find their places."""
+    usage = {
+        "prompt_tokens": 10,
+        "completion_tokens": 20,
+        "total_tokens": 30,
+        "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 7, "audio_tokens": None},
+    }
+    assert usage_metadata(usage) == {
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "total_tokens": 30,
+        "input_token_details": {"audio": 0, "cache_read": 4},
+        "output_token_details": {"reasoning": 7},
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "details"),
+    [
+        ({"cached_tokens": 4}, {"cache_read": 4}),
+        ({"prompt_cache_hit_tokens": 4}, {"cache_read": 4}),
+        (
+            {"cache_read_input_tokens": 4, "cache_creation_input_tokens": 2},
+            {"cache_read": 4, "cache_creation": 2},
+        ),
+        (
+            {"prompt_tokens_details": {"cached_tokens": 1, "cache_write_tokens": 2}},
+            {"cache_read": 1, "cache_creation": 2},
+        ),
+    ],
+)
+def test_caches_of_other_servers(more, details):
+    """Together, DeepSeek and gateways count cached tokens under other names."""
+    found = usage_metadata({"prompt_tokens": 5, "completion_tokens": 1, **more})
+    assert found["input_token_details"] == details
+
+
+def test_totals_are_made_up_where_missing():
+    """The total is the sum unless the provider says otherwise."""
+    assert usage_metadata({"prompt_tokens": 3, "completion_tokens": 2})["total_tokens"] == 5
+    assert usage_metadata({"total_tokens": 9})["total_tokens"] == 9
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {"prompt_tokens": None}, {"prompt_tokens": "3"}])
+def test_no_usage(nothing):
+    """Where nothing was counted there are no counts, not zeros."""
+    assert usage_metadata(nothing) is None
+
+
+@pytest.mark.parametrize("value", [None, "3", True, math.nan, math.inf, [3]])
+def test_what_is_no_count(value):
+    """Only numbers count."""
+    assert count({"n": value}, "n") is None
+    assert count({"n": value, "m": 3.0}, "n", "m") == 3
