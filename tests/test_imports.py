@@ -1,0 +1,138 @@
+"""What `import langchain_resilient` gives, and what it must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import langchain_resilient
+
+PACKAGE = Path(langchain_resilient.__file__).parent
+
+EXPECTED_ALL = [
+    "AllTargetsFailedError",
+    "AttemptKind",
+    "AttemptRecord",
+    "AuthenticationFailedError",
+    "ContextTooLongError",
+    "DeadlineExceededError",
+    "Fault",
+    "FaultKind",
+    "Hedge",
+    "ModelsNotFoundError",
+    "NoTargetsError",
+    "Outcome",
+    "RateLimitedError",
+    "Receipt",
+    "RequestRejectedError",
+    "ResilientChatModel",
+    "ResilientError",
+    "Retry",
+    "StreamBrokenError",
+    "Target",
+    "Timeouts",
+    "__version__",
+]
+
+
+def test_the_public_names():
+    """Sorted, complete, and each of them loads."""
+    assert langchain_resilient.__all__ == EXPECTED_ALL == sorted(EXPECTED_ALL)
+    for name in EXPECTED_ALL:
+        assert getattr(langchain_resilient, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """As from any module."""
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = langchain_resilient.Nonsense
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        (
+            "import langchain_resilient",
+            ("langchain_core", "openai", "together", "aiohttp", "tenacity"),
+        ),
+        ("from langchain_resilient import ResilientChatModel", ("openai", "together")),
+        (
+            "from langchain_resilient import *; ResilientChatModel(targets=['openai:m'], api_key='k')",
+            ("openai", "together", "xllamacpp"),
+        ),
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_needed(code, absent):
+    """Not the SDKs. (langsmith, a dependency of langchain-core, loads aiohttp where it finds it.)"""
+    script = f"{code}\nimport sys\nprint([m for m in {absent!r} if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == "[]"
+
+
+ROOMS = {
+    # room: what it may import of the package; arrows point down only
+    "fault": set(),
+    "receipt": {"fault"},
+    "request": set(),
+    "sampling": set(),
+    "policy": {"fault"},
+    "target": {"policy", "sampling"},
+    "errors": {"fault", "receipt"},
+    "engine": {"engine", "fault", "policy", "receipt", "request"},
+    "providers": {"providers", "fault", "request", "target", "wire", "sampling"},
+    "wire": {"wire", "fault", "request"},
+    "testing": {"testing"},
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_arrows_point_down_only(room):
+    """The engine knows no provider, a provider no policy, the wire neither."""
+    home = PACKAGE / room
+    files = sorted(home.rglob("*.py")) if home.is_dir() else [PACKAGE / f"{room}.py"]
+    assert files
+    wrong = [
+        f"{path.name}: {module}"
+        for path in files
+        for module in _imports(path)
+        if module.split(".")[1] not in ROOMS[room] | {room}
+    ]
+    assert wrong == []
+
+
+def _imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "langchain_resilient."
+        ):
+            found.append(node.module or "")
+        elif isinstance(node, ast.ImportFrom) and node.module == "langchain_resilient":
+            found.extend(f"langchain_resilient.{alias.name}" for alias in node.names)
+    return found
+
+
+def test_the_engine_reads_no_clock_and_no_global_randomness():
+    """A seed must replay a run exactly: time and randomness are given."""
+    banned = {"time", "random", "datetime"}
+    for path in sorted((PACKAGE / "engine").glob("*.py")):
+        tree = ast.parse(path.read_text())
+        type_only = {
+            id(node)
+            for block in ast.walk(tree)
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+            for node in ast.walk(block)
+        }
+        for node in ast.walk(tree):
+            if id(node) in type_only:
+                continue
+            if isinstance(node, ast.Import):
+                assert not banned & {a.name for a in node.names}, path.name
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module not in banned, path.name

@@ -1,0 +1,109 @@
+"""The background loop: results, errors, cancellation and streams across the thread border."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+
+import pytest
+
+from langchain_resilient.portal import READ_AHEAD, Portal
+
+
+@pytest.fixture
+def portal():
+    found = Portal()
+    yield found
+    found.close()
+
+
+def test_results_and_errors_come_back(portal):
+    """As from a plain call."""
+
+    async def work(fail: bool) -> int:
+        if fail:
+            raise KeyError("x")
+        return 7
+
+    assert portal.run(work(False)) == 7
+    with pytest.raises(KeyError):
+        portal.run(work(True))
+
+
+def test_the_callers_context_is_seen(portal):
+    """LangChain keeps its run tree in context variables."""
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
+    variable.set(7)
+
+    async def read() -> int:
+        return variable.get()
+
+    assert portal.run(read()) == 7
+
+
+def test_an_iterator_closed_early_closes_its_source(portal):
+    """So that the upstream stops."""
+    closed = []
+
+    async def source():
+        try:
+            for i in range(10**6):
+                yield i
+                await asyncio.sleep(0)
+        finally:
+            closed.append(True)
+
+    items = portal.iterate(source())
+    assert next(items) == 0
+    items.close()
+    until = time.monotonic() + 5
+    while not closed and time.monotonic() < until:
+        time.sleep(0.001)
+    assert closed == [True]
+
+
+def test_a_slow_consumer_holds_the_source_within_a_bound(portal):
+    """Nothing is read ahead without end, and nothing is lost."""
+    made = 0
+
+    async def source():
+        nonlocal made
+        for made in range(1, 5 * READ_AHEAD):
+            yield made
+
+    longest = 0
+    for taken in portal.iterate(source()):
+        longest = max(longest, made - taken)
+    assert longest <= READ_AHEAD
+    assert taken == 5 * READ_AHEAD - 1
+
+
+def test_a_source_that_fails_raises_after_what_it_gave(portal):
+    """In order."""
+
+    async def source():
+        yield 1
+        raise KeyError("x")
+
+    items = portal.iterate(source())
+    assert next(items) == 1
+    with pytest.raises(KeyError):
+        next(items)
+
+
+def test_close_ends_what_runs(portal):
+    """No task and no generator is left."""
+    ended = []
+
+    async def forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    asyncio.run_coroutine_threadsafe(forever(), portal._loop)
+    portal.run(asyncio.sleep(0))
+    portal.close()
+    assert ended == [True]
+    assert portal._loop.is_closed()
