@@ -61,13 +61,13 @@ def test_an_unknown_name_is_an_attribute_error():
         ),
         ("from langchain_resilient import ResilientChatModel", ("openai", "together")),
         (
-            "from langchain_resilient import *; ResilientChatModel(targets=['openai:m'], api_key='k')",
+            "from langchain_resilient import *\nResilientChatModel(targets=['openai:m'], api_key='k')",
             ("openai", "together", "xllamacpp"),
         ),
     ],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code, absent):
-    """Not the SDKs. (langsmith, a dependency of langchain-core, loads aiohttp where it finds it.)"""
+    """Not the SDKs; aiohttp is loaded by langsmith itself, which langchain-core imports."""
     script = f"{code}\nimport sys\nprint([m for m in {absent!r} if m in sys.modules])"
     found = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
