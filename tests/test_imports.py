@@ -52,6 +52,9 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = langchain_resilient.Nonsense
 
 
+_MAKE = "r.ResilientChatModel(targets=['openai:m'], api_key='k')"
+
+
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
@@ -61,7 +64,7 @@ def test_an_unknown_name_is_an_attribute_error():
         ),
         ("from langchain_resilient import ResilientChatModel", ("openai", "together")),
         (
-            "from langchain_resilient import *\nResilientChatModel(targets=['openai:m'], api_key='k')",
+            "import langchain_resilient as r\n" + _MAKE,
             ("openai", "together", "xllamacpp"),
         ),
     ],
