@@ -180,16 +180,17 @@ class ResilientChatModel(Configuration, BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that changes the answer, for LangChain's cache; nothing secret."""
+        last = self.fallback_target()
         return {
-            "targets": [target.identity() for target in self.targets],
-            "last_resort": self.last_resort.identity() if self.last_resort else None,
+            "targets": [target.identity() for target in self.chain()],
+            "last_resort": last.identity() if last else None,
             "check": repr(self.check) if self.check else None,
             **self.sampling_params(),
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """Name the first target: who really answered stands in the answer's metadata."""
-        first = self.targets[0]
+        first = self.chain()[0]
         params = LangSmithParams(
             ls_provider=first.provider, ls_model_name=first.model, ls_model_type="chat"
         )

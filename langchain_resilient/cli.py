@@ -24,6 +24,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pydantic import ValidationError
+
 from langchain_resilient._version import __version__
 
 if TYPE_CHECKING:
@@ -245,14 +247,13 @@ def _complain(message: str) -> int:
 
 def _plain(error: ValueError) -> str:
     """A validation error in one line an argument, without pydantic's frame."""
-    details = getattr(error, "errors", None)
-    if not callable(details):
+    if not isinstance(error, ValidationError):
         return str(error)
     return "; ".join(
         ".".join(map(str, d["loc"]))
         + (": " if d["loc"] else "")
         + d["msg"].removeprefix("Value error, ")
-        for d in details()
+        for d in error.errors()
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from langchain_core.messages import AIMessage
 from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, field_validator
@@ -21,8 +21,6 @@ from langchain_resilient.providers import entry, known
 from langchain_resilient.sampling import Sampling
 from langchain_resilient.target import DEFAULT_CHAIN, Target, as_chain, as_target
 
-Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
-
 
 def _as_last_resort(value: Any) -> Target | None:
     if value is None or isinstance(value, Target):
@@ -32,7 +30,20 @@ def _as_last_resort(value: Any) -> Target | None:
     return as_target(value)
 
 
-LastResort = Annotated[Target | None, BeforeValidator(_as_last_resort)]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from langchain_core.runnables import Runnable
+
+    # For type checkers: what a user may write. What it becomes, `Configuration.chain()` and its
+    # neighbours tell.
+    Chain = Sequence[str | Target | Runnable[Any, Any] | dict[str, Any]]
+    LastResort = str | Target | Runnable[Any, Any] | None
+    HedgeField = Hedge | float | None
+else:
+    Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
+    LastResort = Annotated[Target | None, BeforeValidator(_as_last_resort)]
+    HedgeField = HedgeOption
 
 
 class Configuration(Sampling):
@@ -48,7 +59,7 @@ class Configuration(Sampling):
     """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks."""
     timeouts: Timeouts = Timeouts()
     """Limits inside the deadline, for targets without their own."""
-    hedge: HedgeOption = Hedge()
+    hedge: HedgeField = Hedge()
     """When to ask a second target beside a late one: `Hedge(...)`, a delay in seconds, or None."""
     retry: Retry = Retry()
     """When a failed target is asked again: tenacity objects."""
@@ -72,9 +83,21 @@ class Configuration(Sampling):
             entry(target.provider)
         return chain
 
+    def chain(self) -> tuple[Target, ...]:
+        """The targets, as validation made them."""
+        return cast("tuple[Target, ...]", self.targets)
+
+    def fallback_target(self) -> Target | None:
+        """The last resort, as validation made it."""
+        return cast("Target | None", self.last_resort)
+
+    def hedging(self) -> Hedge | None:
+        """The hedge, as validation made it."""
+        return cast("Hedge | None", self.hedge)
+
     def keyed_targets(self) -> list[Target]:
         """The chain, with `api_key` given to the targets that need one and have none."""
-        return [self._with_key(target) for target in self.targets]
+        return [self._with_key(target) for target in self.chain()]
 
     def _with_key(self, target: Target) -> Target:
         key = self.api_key.get(target.provider) if isinstance(self.api_key, dict) else self.api_key
@@ -84,6 +107,7 @@ class Configuration(Sampling):
 
     def reserve(self) -> float:
         """Seconds that the last resort is left before the deadline: few for a fixed text."""
-        if self.last_resort is None or self.timeout is None:
+        last = self.fallback_target()
+        if last is None or self.timeout is None:
             return 0.0
-        return 0.05 if self.last_resort.provider == "text" else min(10.0, self.timeout / 3)
+        return 0.05 if last.provider == "text" else min(10.0, self.timeout / 3)

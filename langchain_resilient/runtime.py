@@ -65,7 +65,7 @@ class Runtime:
     """
 
     def __init__(self, config: Configuration) -> None:
-        hedge, last_resort = config.hedge, config.last_resort
+        hedge, last_resort = config.hedging(), config.fallback_target()
         self.plan = Plan(
             deadline=config.timeout,
             timeouts=config.timeouts,
