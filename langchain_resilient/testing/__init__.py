@@ -1,0 +1,147 @@
+"""A simulated provider for tests: real HTTP on the loopback interface, with scripted faults.
+
+`ProviderSimulator` speaks the chat completions of OpenAI and of Together so truly that their SDKs
+cannot tell, answers every prompt in a way that a test can work out (`answer_to`), and fails in any
+way that the field was seen to: error statuses with their real bodies and headers, streams that
+break, stall, lie or never begin, rate limits, lost connections.
+
+What is what:
+
+- A good answer is a `Reply`, as fast or slow as you like: its delays are seconds or distributions
+  (`Lognormal`, `Pareto`, `Mixture`, ...).
+- An error response is a `Status`, or one of the refusals with a name: `RateLimited`, `Quota`,
+  `Overloaded`, `SlowDown`, `RequestTooLarge`, `ContextTooLong`, `ContentFilter`, `InvalidKey`,
+  `ModelNotFound`, `BadRequest`, `Compatible`, `Html`; and, depending on the request,
+  `UnsupportedParameter`, `NoStreaming`, `RejectPrefill`.
+- A broken connection or stream is a `Cut`, `Reset`, `Stall`, `CleanEnd`, `NoDone`, `Malformed`,
+  `HtmlInside`, `SseError`, `KeepAlives`, `SlowHeaders`, `NoAnswer` or `Raw`.
+- A complete answer that is none is `Empty`, `Whitespace` or `Garbage`.
+- `Timeline` changes all that with time, `Delayed` puts it off.
+
+Nothing here depends on anything but the standard library.
+
+Example:
+    ```python
+    from openai import OpenAI
+    from langchain_resilient.testing import Cut, ProviderSimulator, Reply, Status, answer_to
+
+    with ProviderSimulator(seed=0) as sim:
+        sim.script("openai:gpt-4", Status(500), Cut(after=3), then=Reply())
+        client = OpenAI(base_url=sim.base_url("openai"), api_key="any", max_retries=1)
+        messages = [{"role": "user", "content": "Hello"}]
+        ...
+        assert sim.count("openai:gpt-4", status=500) == 1
+    ```
+"""
+
+from __future__ import annotations
+
+from langchain_resilient.testing.delays import (
+    Delay,
+    Distribution,
+    Exponential,
+    Fixed,
+    Lognormal,
+    Mixture,
+    Pareto,
+    Uniform,
+)
+from langchain_resilient.testing.exchange import Exchange
+from langchain_resilient.testing.notation import load_script
+from langchain_resilient.testing.records import Seen
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps import (
+    BadRequest,
+    CleanEnd,
+    Compatible,
+    ContentFilter,
+    ContextTooLong,
+    Cut,
+    Delayed,
+    Empty,
+    Garbage,
+    Html,
+    HtmlInside,
+    HttpDate,
+    InvalidKey,
+    KeepAlives,
+    Malformed,
+    ModelNotFound,
+    NoAnswer,
+    NoDone,
+    NoStreaming,
+    Overloaded,
+    Quota,
+    RateLimited,
+    Raw,
+    Refusal,
+    RejectPrefill,
+    Reply,
+    RequestTooLarge,
+    Reset,
+    SlowDown,
+    SlowHeaders,
+    SseError,
+    Stall,
+    Status,
+    Step,
+    Timeline,
+    UnsupportedParameter,
+    Whitespace,
+)
+from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.tools import ToolCall
+
+__all__ = [
+    "BadRequest",
+    "CleanEnd",
+    "Compatible",
+    "ContentFilter",
+    "ContextTooLong",
+    "Cut",
+    "Delay",
+    "Delayed",
+    "Distribution",
+    "Empty",
+    "Exchange",
+    "Exponential",
+    "Fixed",
+    "Garbage",
+    "Html",
+    "HtmlInside",
+    "HttpDate",
+    "InvalidKey",
+    "KeepAlives",
+    "Lognormal",
+    "Malformed",
+    "Mixture",
+    "ModelNotFound",
+    "NoAnswer",
+    "NoDone",
+    "NoStreaming",
+    "Overloaded",
+    "Pareto",
+    "ProviderSimulator",
+    "Quota",
+    "RateLimited",
+    "Raw",
+    "Refusal",
+    "RejectPrefill",
+    "Reply",
+    "RequestTooLarge",
+    "Reset",
+    "Seen",
+    "SlowDown",
+    "SlowHeaders",
+    "SseError",
+    "Stall",
+    "Status",
+    "Step",
+    "Timeline",
+    "ToolCall",
+    "Uniform",
+    "UnsupportedParameter",
+    "Whitespace",
+    "answer_to",
+    "load_script",
+]
