@@ -28,6 +28,7 @@ from langchain_resilient.engine.events import (
 )
 from langchain_resilient.engine.retrying import retry_state
 from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.policy import Timeouts
 from langchain_resilient.receipt import AttemptKind, Outcome
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from random import Random
 
     from langchain_resilient.engine.health import TargetState
-    from langchain_resilient.policy import Timeouts
+
+_NO_LIMITS = Timeouts(first_text=None, chunk_gap=None, answer=None)
+"""For the last resort: there is nobody else to ask, so only the deadline ends it."""
 
 _NO_BUDGET_PAUSE = 0.25
 """Seconds after which a late request without a hedge token asks again."""
@@ -70,9 +73,7 @@ class Planner:
         self._rng = rng
         self.chain = Chain(chain, plan, rng)
         self._last_resort = (
-            Lane(len(self.chain.lanes), last_resort, plan.timeouts)
-            if last_resort is not None
-            else None
+            None if last_resort is None else Lane(len(self.chain.lanes), last_resort, _NO_LIMITS)
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
         self._live: list[Attempt] = []

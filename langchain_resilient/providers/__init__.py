@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["ProviderEntry", "create", "entry", "key_for", "known", "register"]
 
 F = TypeVar("F")
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,12 @@ def register(
     """Make a provider known as `"name:model"`; see `langchain_resilient.providers.base`.
 
     Args:
-        name: Lower case letters, digits, `-` and `_`.
+        name: Lower case letters, digits, `-` and `_`; the last to take a name has it.
         api_key_env: Where its key is looked for; None if it needs none.
         base_url_env: Where another base URL is looked for.
+
+    Raises:
+        ValueError: If no target could be written with that name.
 
     Example:
         ```python
@@ -73,6 +79,9 @@ def register(
         class EchoProvider: ...
         ```
     """
+    if not _NAME.fullmatch(name):
+        msg = f"{name!r} is no provider's name: lower case letters, digits, - and _ make one"
+        raise ValueError(msg)
 
     def add(factory: F) -> F:
         made: Any = factory
@@ -102,10 +111,14 @@ def entry(name: str) -> ProviderEntry:
 
 def key_for(target: Target) -> str | None:
     """The target's own key, or the environment's unless it would go to another host."""
-    if target.api_key is not None:
-        return target.api_key.get_secret_value() or None
     env = entry(target.provider).api_key_env
-    return os.environ.get(env) or None if env and not target.base_url else None
+    found = ""
+    if target.api_key is not None:
+        found = target.api_key.get_secret_value()
+    elif env and not target.base_url:
+        found = os.environ.get(env, "")
+    # A key that was read from a file often ends in a newline, which no header may hold.
+    return found.strip() or None
 
 
 def create(target: Target) -> Provider:

@@ -1,8 +1,8 @@
 """What the two official SDKs have in common: send one body, learn what an API does not take.
 
 The path through the SDK is its documented `client.post(...)` with the raw response as its result:
-the SDK gives the address, the keys, the headers, the transport and the errors; the answer's bytes
-are read by `sse.py`. That is a third of the CPU of `chat.completions.create()` (see `make bench`).
+the SDK gives the keys, the headers, the transport and the errors; the answer's bytes are read by
+`sse.py`. That is a third of the CPU of `chat.completions.create()` (see `make bench`).
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_resilient.providers import entry, key_for
 from langchain_resilient.providers.clients import client_for
+from langchain_resilient.providers.evidence import refused_parameters, scrub
 from langchain_resilient.providers.sse import open_answer
+from langchain_resilient.providers.transport import http_client
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from langchain_resilient.providers.base import ChunkStream
     from langchain_resilient.request import ChatRequest
     from langchain_resilient.target import Target
 
 logger = logging.getLogger("langchain_resilient")
 
-MAX_CONNECTIONS = 1000
-KEEPALIVE_CONNECTIONS = 200
+CONNECT_SECONDS = 5.0
 _VITAL = frozenset({"messages", "model", "tools", "tool_choice", "response_format", "stream", "n"})
+_UNASKED = frozenset({"stream_options"})
+_TWIN = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+_SECRET_HEADERS = ("authorization", "key", "token", "secret", "cookie")
 
 
 class DroppedParameterWarning(UserWarning):
@@ -33,11 +39,16 @@ class DroppedParameterWarning(UserWarning):
 
 
 class SDKProvider:
-    """Base of the providers that go through an official SDK client."""
+    """Base of the providers that go through an official SDK client.
 
+    A parameter that the API refuses is left out for the target from then on, with one warning; of
+    the two names of the token limit, the other is tried first.
+    """
+
+    public_url: ClassVar[str]
+    """Where the provider's own chat completions are."""
     path: ClassVar[str]
-    unknown: ClassVar[frozenset[str]]
-    """Parameters that this API refuses."""
+    """Where they are below another base URL."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -45,64 +56,98 @@ class SDKProvider:
         self._key = key_for(target)
         env = entry(target.provider).base_url_env
         self._base_url = target.base_url or (os.environ.get(env) or None if env else None)
+        self._url = self._below(self._base_url) if self._base_url else self.public_url
         self._dropped: set[str] = set()
         timeouts = target.timeouts
-        self._connect_seconds = timeouts.connect if timeouts else 5.0
+        self._connect_seconds = timeouts.connect if timeouts else CONNECT_SECONDS
+        self._secrets = _secrets(self._key, target.default_headers)
         self._identity = (
-            type(self), self._base_url, self._key, target.organization,
+            type(self), self._base_url, bool(target.base_url), self._key, target.organization,
             tuple(sorted(target.default_headers.items())), self._connect_seconds,
         )  # fmt: skip
 
     async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
         """Send; see `langchain_resilient.providers.base.Provider.open`."""
         client = await client_for(self._identity, self._make_client)
+        sdk, httpx = self._libraries()
         body = self._adapt(request.body(self._params), stream=stream)
         while True:
             try:
-                return open_answer(await self._post(client, body), stream=stream)
+                response = await client.post(
+                    self._url,
+                    body=body,
+                    cast_to=httpx.Response,
+                    stream=True,
+                    stream_cls=sdk.AsyncStream[object],
+                )
+                return open_answer(response, stream=stream, secrets=self._secrets)
             except Exception as error:
-                name = self._refused_parameter(error, body)
-                if name is None:
+                scrub(error, self._secrets)
+                refused = refused_parameters(error, body.keys() - _VITAL)
+                if not refused:
                     raise
-                self._drop(name)
-                del body[name]
+                self._learn(refused)
+                self._leave_out(body)
 
-    def _make_client(self) -> Any:
+    @staticmethod
+    def _libraries() -> tuple[Any, Any]:
+        """Import the SDK and its httpx: they cost half a second, so on first use only."""
         raise NotImplementedError  # a subclass's whole purpose
 
-    async def _post(self, client: Any, body: dict[str, Any]) -> Any:
+    def _sdk_client(self, sdk: Any, **settings: Any) -> Any:
+        """Make the SDK's client."""
         raise NotImplementedError
 
     def _adapt(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         """Turn the merged body into this API's dialect, in place."""
         raise NotImplementedError
 
-    def _drop(self, name: str) -> None:
-        """Leave a parameter out for this target from now on, and say so once."""
-        if name not in self._dropped:
+    def _below(self, base_url: str) -> str:
+        """Where the chat completions are below a base URL."""
+        return base_url.rstrip("/") + self.path
+
+    def _make_client(self) -> Any:
+        sdk, httpx = self._libraries()
+        timeout = httpx.Timeout(None, connect=self._connect_seconds)
+        headers = self.target.default_headers
+        client = self._sdk_client(
+            sdk,
+            # Many compatible servers need no key, but the SDKs insist on one.
+            api_key=self._key or "none",
+            # Requests name their whole URL; this keeps the SDK from the environment's, maybe "".
+            base_url=self._base_url or self.public_url,
+            default_headers=headers or None,
+            max_retries=0,
+            timeout=timeout,
+            http_client=http_client(sdk, httpx, timeout, public=self._base_url is None),
+        )
+        if self.target.base_url:
+            # The SDKs add the environment's headers (OPENAI_CUSTOM_HEADERS), which may hold a key.
+            client._custom_headers = dict(headers)  # noqa: SLF001  # there is no public way
+        return client
+
+    def _learn(self, refused: AbstractSet[str]) -> None:
+        """Remember what this target does not take, and say so once."""
+        for name in refused - self._dropped:
             self._dropped.add(name)
-            msg = f"{self.target.name} does not take {name!r}: left out for this target"
-            warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
-            logger.info(msg)
+            if name not in _UNASKED and _TWIN.get(name, name) in self._dropped:
+                msg = f"{self.target.name} does not take {name!r}: left out for this target"
+                warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
+                logger.info(msg)
 
-    def _drop_unknown(self, body: dict[str, Any], unknown: frozenset[str]) -> None:
-        for name in unknown & body.keys():
-            self._drop(name)
-            del body[name]
+    def _leave_out(self, body: dict[str, Any]) -> None:
+        """Take out what the target does not take, or give it its other name."""
         for name in self._dropped & body.keys():
-            del body[name]
+            value, twin = body.pop(name), _TWIN.get(name)
+            if twin is not None and twin not in self._dropped:
+                body[twin] = value
 
-    def _refused_parameter(self, error: Exception, body: dict[str, Any]) -> str | None:
-        """Find the optional parameter that a 400 complains of: models differ within one API."""
-        if getattr(error, "status_code", None) not in (400, 422):
-            return None
-        details = getattr(error, "body", None)
-        details = details.get("error", details) if isinstance(details, dict) else None
-        if not isinstance(details, dict):
-            return None
-        code, message = str(details.get("code") or ""), str(details.get("message") or "")
-        if not (code.startswith(("unsupported", "unknown_parameter")) or "nrecognized" in message):
-            return None
-        named = str(details.get("param") or "").partition(".")[0] or message.rpartition(": ")[2]
-        optional = named in body and named not in _VITAL and named not in self._dropped
-        return named if optional else None
+
+def _secrets(key: str | None, headers: dict[str, str]) -> list[str]:
+    """List the texts that no error may repeat."""
+    found = [
+        value
+        for name, value in headers.items()
+        if any(word in name.lower() for word in _SECRET_HEADERS)
+    ]
+    return [*found, key] if key else found

@@ -8,13 +8,15 @@ The table behind it is section 3 of the hedging study; each row has a test.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.providers import evidence
 from langchain_resilient.providers.hints import retry_after, should_retry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 
 class AnswerError(Exception):
@@ -40,49 +42,71 @@ _QUOTA = frozenset(
         "organization_usage_limit_exceeded",
         "billing_hard_limit_reached",
         "billing_not_active",
+        "billing_error",
     }
 )
 _NOT_FOUND = frozenset(
     {
         "model_not_found",
         "model_not_available",
+        "model_decommissioned",
         "dedicated_endpoint_not_running",
         "deploymentnotfound",
     }
 )
+_RATE = frozenset(
+    {"rate_limit_exceeded", "slow_down", "dynamic_request_limited", "dynamic_token_limited",
+     "credit_limit", "rate_limit_error", "too_many_requests", "throttled", "throttlingexception",
+     "resource_exhausted"}
+)  # fmt: skip
+_AUTH = frozenset(
+    {"invalid_api_key", "authentication_error", "permission_error", "account_deactivated"}
+)
+_POOR = re.compile(
+    r"credit balance is too low|insufficient (?:balance|credits|funds)", re.IGNORECASE
+)
+_TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
+_KEY = re.compile(r"(?:incorrect|invalid) api key|api key not valid", re.IGNORECASE)
 _CONTEXT = re.compile(
-    r"context_length|maximum context|context (?:length|window|size)|`?inputs`? tokens \+|"
-    r"prompt is too long|too many (?:input )?tokens|reduce the length of the messages",
+    r"context_length|context_size|maximum context|context (?:length|window|size)|`?inputs`? tokens "
+    r"\+|must have less than \d+ tokens|prompt is too long|input is too long|maximum prompt length|"
+    r"too many (?:input )?tokens|input tokens? (?:count )?[^.]{0,20}exceeds?\b|"
+    r"reduce the length of the messages",
     re.IGNORECASE,
 )
 _FILTER = re.compile(
     r"content_filter|content_policy|content management policy|ResponsibleAI|moderation|"
-    r"safety (?:model|system|filter)",
+    r"safety (?:model|system|filter)|flagged as|invalid_prompt|data_inspection_failed",
     re.IGNORECASE,
 )
-_TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
-_RATE = frozenset(
-    {"rate_limit_exceeded", "slow_down", "dynamic_request_limited", "dynamic_token_limited",
-     "credit_limit", "rate_limit_error", "too_many_requests", "throttled"}
-)  # fmt: skip
-_STREAMING = re.compile(r"stream\w*[^.]{0,40}(?:not|un)[ -]?(?:be )?(?:supported|allowed|available)"
-                        r"|(?:not|n't) support[^.]{0,20}stream", re.IGNORECASE)  # fmt: skip
+_NO_MODEL = re.compile(
+    r"\bmodel\b[^.]{0,80}\b(?:not exist|not found|decommissioned)|supported (?:api )?model names",
+    re.IGNORECASE,
+)
+_NO_FEATURE = re.compile(r"not support(?!ed models)|endpoints found that support", re.IGNORECASE)
+_STREAMING = re.compile(
+    r"stream(?!_options)\w*[^.]{0,40}(?:not|un)[ -]?(?:be )?(?:supported|allowed|available)|"
+    r"(?:not|n't) support[^.]{0,20}stream",
+    re.IGNORECASE,
+)
+_CLOSED = re.compile(r"(?:loop|client|session|connector) (?:is|has been) closed", re.IGNORECASE)
 
 _TIMEOUT_NAMES = frozenset(
     {"APITimeoutError", "TimeoutException", "TimeoutError", "ModelTimeoutError"}
 )
 _CONNECTION_NAMES = frozenset(
-    {"APIConnectionError", "TransportError", "RequestError", "ClientError", "OSError", "SSLError",
-     "ModelConnectionError", "ConnectionError", "EndOfStream", "BrokenResourceError"}
+    {"APIConnectionError", "TransportError", "RequestError", "ClientError", "OSError", "EOFError",
+     "ModelConnectionError", "EndOfStream", "BrokenResourceError", "CancelledError"}
 )  # fmt: skip
 _RESET_NAMES = frozenset(
-    {"ServerDisconnectedError", "ClientOSError", "ConnectionResetError", "RemoteProtocolError",
-     "ClientPayloadError", "ReadError", "ConnectionRefusedError", "ClientConnectorError"}
+    {"ServerDisconnectedError", "ClientOSError", "ConnectionError", "RemoteProtocolError",
+     "ClientPayloadError", "ReadError", "WriteError", "ConnectError", "ConnectTimeout"}
 )  # fmt: skip
-_DECODE_NAMES = frozenset({"JSONDecodeError", "UnicodeDecodeError", "DecodingError",
-"BadChunkError",
-                           "EventTooLongError", "APIResponseValidationError"})  # fmt: skip
-_BY_LANGCHAIN_NAME = {
+_DECODE_NAMES = frozenset(
+    {"JSONDecodeError", "UnicodeDecodeError", "DecodingError", "BadChunkError",
+     "EventTooLongError", "APIResponseValidationError"}
+)  # fmt: skip
+_BY_OWN_NAME = {
     "ContextOverflowError": FaultKind.CONTEXT_LENGTH,
     "ModelAuthenticationError": FaultKind.AUTH,
     "ModelPermissionDeniedError": FaultKind.AUTH,
@@ -91,8 +115,11 @@ _BY_LANGCHAIN_NAME = {
     "ModelInvalidRequestError": FaultKind.BAD_REQUEST,
     "ModelAPIError": FaultKind.SERVER,
     "ContentFilterFinishReasonError": FaultKind.CONTENT_FILTER,
+    "OpenAIRefusalError": FaultKind.CONTENT_FILTER,
     "LengthFinishReasonError": FaultKind.EMPTY,
-    "ResourceExhausted": FaultKind.RATE_LIMIT,
+    # A request that cannot be written down, and `bind_tools` of a model that knows no tools.
+    "UnicodeEncodeError": FaultKind.BAD_REQUEST,
+    "NotImplementedError": FaultKind.BAD_REQUEST,
 }
 
 
@@ -105,89 +132,101 @@ def classify(error: BaseException) -> Fault:
     Returns:
         A fault of the kind that fits best; `INTERNAL` for what no provider would raise.
     """
-    headers = _headers(error)
-    details = _details(error)
-    status = _status(error, details)
-    code = next((str(details[k]) for k in ("code", "type") if details.get(k)), None)
-    message = _message(error, details)
-    kind = (
-        _by_status(status, details, message)
-        if status is not None or details
-        else _by_name(error, message)
-    )
+    try:
+        fault = _classify(error)
+        if fault.kind is FaultKind.INTERNAL:
+            known = (f for e in _inside(error) if (f := _classify(e)).kind is not fault.kind)
+            fault = replace(next(known, fault), cause=error)
+    except Exception:  # noqa: BLE001  # an exception whose own attributes raise
+        fault = Fault(FaultKind.INTERNAL, type(error).__name__, cause=error)
+    return fault
+
+
+def _classify(error: BaseException) -> Fault:
+    headers, details = evidence.headers(error), evidence.details(error)
+    status, text = evidence.status(error, details), evidence.words(error, details)
+    told = status is not None or bool(details)
     return Fault(
-        kind=kind,
-        message=message,
+        kind=_by_status(error, status, details, text) if told else _by_name(error, text),
+        message=evidence.short(text),
         status=status,
-        code=code,
-        retry_after=retry_after(headers, message),
+        code=next((str(details[k]) for k in ("code", "type") if details.get(k)), None),
+        retry_after=retry_after(headers, text),
         should_retry=should_retry(headers),
-        request_id=getattr(error, "request_id", None) or headers.get("x-request-id"),
+        request_id=evidence.request_id(error, headers),
         cause=error,
     )
 
 
 def _by_status(  # noqa: PLR0911  # a table reads best as a table
-    status: int | None, details: Mapping[str, Any], message: str
+    error: BaseException, status: int | None, details: Mapping[str, Any], message: str
 ) -> FaultKind:
-    codes = {str(details[k]).lower() for k in ("code", "type", "error_type") if details.get(k)}
+    words = ("code", "type", "error_type", "status", "reason")
+    codes = {str(details[k]).lower() for k in words if details.get(k)}
     text = f"{' '.join(codes)} {message}"
-    if status == 402 or codes & _QUOTA:  # noqa: PLR2004  # HTTP's own numbers read best as such
+    if status == 402 or codes & _QUOTA or _POOR.search(message):  # noqa: PLR2004  # HTTP's own numbers read best as such
         return FaultKind.QUOTA
-    if _TOO_LARGE.search(message) or status == 413:  # noqa: PLR2004
+    if status == 413 or _TOO_LARGE.search(message):  # noqa: PLR2004
         return FaultKind.TOO_LARGE
+    if codes & _NOT_FOUND:
+        return FaultKind.NOT_FOUND
     if status == 429 or codes & _RATE:  # noqa: PLR2004
         return FaultKind.RATE_LIMIT
-    if status in (401, 403):
-        return _forbidden(text)
-    if status == 404 or codes & _NOT_FOUND:  # noqa: PLR2004
-        return FaultKind.NOT_FOUND
-    if status is None or status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
-        return _in_stream(text) if status is None else FaultKind.SERVER
+    if status in (401, 403) or codes & _AUTH:
+        return FaultKind.CONTENT_FILTER if _FILTER.search(text) else FaultKind.AUTH
+    if status in (404, 405, 410):
+        return FaultKind.BAD_REQUEST if _NO_FEATURE.search(message) else FaultKind.NOT_FOUND
+    if status is None:
+        return _in_stream(codes, text)
+    if status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
+        return FaultKind.SERVER
     if status < 400:  # noqa: PLR2004
         return FaultKind.BROKEN if status < 300 else FaultKind.CONNECTION  # noqa: PLR2004
-    return _bad_request(details, text)
+    return _bad_request(error, details, text)
 
 
-def _forbidden(text: str) -> FaultKind:
-    return FaultKind.CONTENT_FILTER if _FILTER.search(text) else FaultKind.AUTH
-
-
-def _in_stream(text: str) -> FaultKind:
+def _in_stream(codes: Collection[str], text: str) -> FaultKind:
     """Classify an error object that came without a status: the provider broke off by itself."""
     if _CONTEXT.search(text):
         return FaultKind.CONTEXT_LENGTH
-    return FaultKind.CONTENT_FILTER if _FILTER.search(text) else FaultKind.SERVER
+    if _FILTER.search(text):
+        return FaultKind.CONTENT_FILTER
+    return FaultKind.BAD_REQUEST if "invalid_request_error" in codes else FaultKind.SERVER
 
 
-def _bad_request(details: Mapping[str, Any], text: str) -> FaultKind:
-    if _CONTEXT.search(text):
+def _bad_request(error: BaseException, details: Mapping[str, Any], text: str) -> FaultKind:
+    if _CONTEXT.search(text) or "ContextOverflowError" in _names(error):
         return FaultKind.CONTEXT_LENGTH
     if _FILTER.search(text):
         return FaultKind.CONTENT_FILTER
     if details.get("param") == "stream" or _STREAMING.search(text):
         return FaultKind.NO_STREAMING
-    return FaultKind.BAD_REQUEST
+    if _KEY.search(text):
+        return FaultKind.AUTH
+    return FaultKind.NOT_FOUND if _NO_MODEL.search(text) else FaultKind.BAD_REQUEST
 
 
 def _by_name(error: BaseException, message: str) -> FaultKind:
     """Classify by the names in the exception's and its causes' family trees."""
-    names = {c.__name__ for e in _chain(error) for c in type(e).__mro__}
-    own = {c.__name__ for c in type(error).__mro__}
-    for name, kind in _BY_LANGCHAIN_NAME.items():
+    own = _names(error)
+    for name, kind in _BY_OWN_NAME.items():
         if name in own:
             return kind
     if own & _DECODE_NAMES:
         return FaultKind.BROKEN
     # aiohttp's transports report a dropped connection as a timeout: the cause knows better.
-    if names & _RESET_NAMES:
+    if any(_names(e) & _RESET_NAMES for e in _chain(error)):
         return FaultKind.CONNECTION
     if own & _TIMEOUT_NAMES:
         return FaultKind.TIMEOUT
-    if own & _CONNECTION_NAMES or "Event loop is closed" in message:
+    if own & _CONNECTION_NAMES or _CLOSED.search(message):
         return FaultKind.CONNECTION
     # A bare APIError is an error event inside a stream.
     return FaultKind.SERVER if "APIError" in own else FaultKind.INTERNAL
+
+
+def _names(error: BaseException) -> set[str]:
+    return {c.__name__ for c in type(error).__mro__}
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -195,57 +234,15 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         if error is None:
             return
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _headers(error: BaseException) -> Mapping[str, str]:
-    found = getattr(getattr(error, "response", None), "headers", None)
-    return found if hasattr(found, "get") else {}  # type: ignore[return-value]  # duck-typed
-
-
-def _details(error: BaseException) -> Mapping[str, Any]:
-    """Find the error object: OpenAI's body is it, Together's holds it, others are flat."""
-    body = getattr(error, "body", None)
-    if isinstance(body, dict):
-        inner = body.get("error")
-        if isinstance(inner, dict):
-            return inner
-        if isinstance(inner, str):
-            return {"message": inner, **{k: body[k] for k in ("code", "type") if body.get(k)}}
-        if isinstance(body.get("detail"), str | list):
-            return {"message": str(body["detail"]), **body}
-        return body
-    return {}
-
-
-def _status(error: BaseException, details: Mapping[str, Any]) -> int | None:
-    for found in (getattr(error, "status_code", None), getattr(error, "status", None)):
-        if isinstance(found, int) and 200 < found < 600:  # noqa: PLR2004
-            return found
-    # Some servers put the status into the error object, as a number or as digits.
-    for key in ("status", "status_code", "code"):
-        digits = str(details.get(key, ""))
-        if len(digits) == 3 and digits.isdigit() and digits[0] in "45":  # noqa: PLR2004
-            return int(digits)
-    return None
-
-
-def _message(error: BaseException, details: Mapping[str, Any]) -> str:
-    raw = details.get("message") if details else None
-    text = raw if isinstance(raw, str) and raw.strip() else str(error) or type(error).__name__
-    cause = error.__cause__
-    if not details and cause is not None and str(cause):
-        text = f"{text} ({type(cause).__name__}: {cause})"
-    line = " ".join(_redact(text).split())
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
-
-
-_LONGEST = 300
-_SECRET = re.compile(
-    r"\b(sk|tgp|pk|rk|gsk|key)[-_][\w-]{6,}|(?<=Bearer )\S+|(?<=api[-_]key[=:])\S+", re.IGNORECASE
-)
-
-
-def _redact(text: str) -> str:
-    """Providers like to repeat the key they refuse."""
-    return _SECRET.sub("[key]", text)
+def _inside(error: BaseException) -> Iterator[BaseException]:
+    """Yield what an exception group holds, or what a wrapper was raised from."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield one
+            yield from _inside(one)
+    elif error.__cause__ is not None:
+        yield error.__cause__
+        yield from _inside(error.__cause__)

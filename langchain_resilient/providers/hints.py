@@ -9,82 +9,108 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT = "milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d"
+_PIECE = re.compile(rf"(\d+(?:\.\d+)?) ?({_UNIT})(?![a-z])")
 _SENTENCE = re.compile(
-    r"(?:try again|retry)[^.\d]{0,12}((?:\d+(?:\.\d+)?(?:ms|s|m|h))+|\d+ seconds?)", re.IGNORECASE
+    rf"(?:try again|retry)[^.\d]{{0,30}}((?:\d+(?:\.\d+)? ?(?:{_UNIT})(?![a-z]) ?)+)", re.IGNORECASE
 )
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_YEAR = 365 * 86400.0
+_REMAINING = "x-ratelimit-remaining-"
 
 
 def retry_after(headers: Mapping[str, str], message: str = "") -> float | None:
     """Seconds to wait before the same request may pass; None if the server does not say.
 
     Args:
-        headers: Of the error response; names in any case if the mapping allows it.
+        headers: Of the error response; names in lower case, or in any if the mapping allows it.
         message: The error's text, which at OpenAI ends "Please try again in 6ms."
     """
-    for name, read in (
-        ("retry-after-ms", _milliseconds),
-        ("retry-after", seconds),
-        ("x-ratelimit-reset", seconds),
-    ):
-        value = headers.get(name)
-        if value is not None:
-            found = _date(value, headers) if name == "retry-after" else None
-            found = read(value) if found is None else found
-            if found is not None:
-                return found
-    for bucket in ("requests", "tokens"):
-        # Of OpenAI's two buckets only an empty one is a reason to wait.
-        if headers.get(f"x-ratelimit-remaining-{bucket}") in ("0", "-1"):
-            found = seconds(headers.get(f"x-ratelimit-reset-{bucket}", ""))
-            if found is not None:
-                return found
-    said = _SENTENCE.search(message)
-    return seconds(said[1].replace(" seconds", "s").replace(" second", "s")) if said else None
+    milliseconds = seconds(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    for name in ("retry-after", "x-ratelimit-reset"):
+        found = _wait(headers.get(name, ""), headers)
+        if found is not None:
+            return found
+    return _empty_buckets(headers) or _sentence(message)
 
 
 def should_retry(headers: Mapping[str, str]) -> bool | None:
     """Read `x-should-retry`; None if it is absent or odd."""
-    return {"true": True, "false": False}.get(str(headers.get("x-should-retry", "")).lower())
+    return {"true": True, "false": False}.get(headers.get("x-should-retry", "").lower())
 
 
 def seconds(value: str) -> float | None:
-    """Read "20", "1.5" or a Go duration such as "6ms", "1m7.6s"; None if negative or garbage."""
+    """Read "20", "1.5", a Go duration such as "1m7.6s", or "8 seconds"; None if it is none.
+
+    Above a year it is no duration.
+    """
     text = value.strip().lower()
     try:
         found = float(text)
     except ValueError:
-        parts = _DURATION.findall(text)
-        if not parts or "".join(n + u for n, u in parts) != text:
+        if not text or _PIECE.sub("", text).strip():
             return None
-        found = sum(float(n) * _UNIT[u] for n, u in parts)
-    # Above a year it is a point in time (OpenRouter sends one), or nonsense.
+        found = sum(float(n) * _scale(unit) for n, unit in _PIECE.findall(text))
     return found if 0 <= found < _YEAR else None
 
 
-_YEAR = 365 * 86400.0
+def _scale(unit: str) -> float:
+    return 0.001 if unit.startswith(("ms", "mil")) else _SECONDS[unit[0]]
 
 
-def _milliseconds(value: str) -> float | None:
+def _wait(value: str, headers: Mapping[str, str]) -> float | None:
+    """Read a duration or a point in time: an HTTP date, or seconds or milliseconds since 1970."""
     found = seconds(value)
-    return None if found is None else found / 1000
+    if found is not None:
+        return found
+    then = _date(value) or _epoch(value)
+    if then is None:
+        return None
+    # Against the server's own clock: ours may be wrong (RFC 9110, 10.2.3).
+    wait = then - (_date(headers.get("date", "")) or time.time())
+    return max(0.0, wait) if wait < _YEAR else None
 
 
-def _date(value: str, headers: Mapping[str, str]) -> float | None:
-    """Read an HTTP date against the server's own clock: ours may be wrong (RFC 9110, 10.2.3)."""
+def _date(value: str) -> float | None:
     try:
-        then = parsedate_to_datetime(value).timestamp()
+        found = parsedate_to_datetime(value)
     except (TypeError, ValueError):
         return None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _epoch(value: str) -> float | None:
+    """OpenRouter's resets are milliseconds since 1970, others' are seconds."""
+    digits = value.strip().partition(".")[0]
+    if not digits.isdecimal():
+        return None
+    return {10: 1.0, 13: 0.001}.get(len(digits), 0.0) * int(digits) or None
+
+
+def _empty_buckets(headers: Mapping[str, str]) -> float | None:
+    """When the last of the empty buckets is full again; only those are a reason to wait."""
+    names = (name.lower() for name in headers if name.lower().startswith(_REMAINING))
+    buckets = (name.removeprefix(_REMAINING) for name in names if _is_empty(headers[name]))
+    resets = (seconds(headers.get(f"x-ratelimit-reset-{bucket}", "")) for bucket in buckets)
+    return max((reset for reset in resets if reset is not None), default=None)
+
+
+def _is_empty(remaining: str) -> bool:
     try:
-        now = parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, TypeError, ValueError):
-        now = time.time()
-    return max(0.0, then - now)
+        return float(remaining) <= 0
+    except ValueError:
+        return False
+
+
+def _sentence(message: str) -> float | None:
+    said = _SENTENCE.search(message)
+    return seconds(said[1]) if said else None

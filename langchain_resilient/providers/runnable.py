@@ -2,89 +2,119 @@
 
 from __future__ import annotations
 
-import json
+import warnings
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.messages import AIMessage, BaseMessage
+from pydantic import SecretStr
+
+from langchain_resilient.providers._sdk import DroppedParameterWarning
+from langchain_resilient.providers.evidence import refused_parameters, scrub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable
+
+    from langchain_core.runnables import RunnableConfig
 
     from langchain_resilient.request import ChatRequest, Chunk
     from langchain_resilient.target import Target
 
-# Every chat model of LangChain takes these by call; what else is special to one model belongs to
-# it.
-_PORTABLE = frozenset({"stop", "temperature", "max_tokens", "top_p", "tools", "tool_choice",
-                       "response_format", "parallel_tool_calls", "seed"})  # fmt: skip
+# Most chat models of LangChain take these by call; what else is special to one belongs to it.
+_OPTIONAL = frozenset({"stop", "temperature", "max_tokens", "top_p", "parallel_tool_calls", "seed"})
+_PORTABLE = _OPTIONAL | {"tools", "tool_choice", "response_format"}
+
+# The call that the user made is the run that callbacks hear of: of two, tokens would show twice.
+_SILENT: RunnableConfig = {"callbacks": []}
 
 
 class RunnableProvider:
     """Serves `Target(ChatAnthropic(...))`. Its own retries should be off: ours would multiply them.
 
-    The model keeps its own parameters; those of the call (`stop`, tools) are handed to it. Its
-    messages pass through unchanged, so that nothing of another vendor's format is lost.
+    The model keeps its own parameters; those of the call (`stop`, tools) are handed to it, and left
+    out from then on where it does not take one. Its messages pass through unchanged, so that
+    nothing of another vendor's format is lost.
     """
 
     def __init__(self, target: Target) -> None:
+        self._name = target.name
         self._runnable = target.runnable
         self._params = target.sampling_params()
+        self._dropped: set[str] = set()
 
     async def open(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
         """Start; the model runs when the first chunk is asked for."""
+        return self._answer(request, stream=stream)
+
+    async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
         wanted = {**self._params, **request.overrides}
-        kwargs = {k: v for k, v in wanted.items() if k in _PORTABLE}
-        if hasattr(self._runnable, "bind_tools"):
-            return self._chat(list(request.source), kwargs, stream=stream)
-        return self._plain(list(request.source))
+        messages, begun = list(request.source), False
+        while True:
+            kwargs = {k: wanted[k] for k in (_PORTABLE - self._dropped) & wanted.keys()}
+            try:
+                async with aclosing(self._run(messages, kwargs, stream=stream)) as values:
+                    async for value in values:
+                        begun = True
+                        yield as_chunk(value)
+            except Exception as error:
+                scrub(error, _secrets(self._runnable))
+                refused = refused_parameters(error, kwargs.keys() & _OPTIONAL)
+                if begun or not refused:
+                    raise
+                self._drop(refused)
+            else:
+                return
 
-    async def _chat(
+    def _run(
         self, messages: list[BaseMessage], kwargs: dict[str, Any], *, stream: bool
-    ) -> AsyncGenerator[Chunk, None]:
+    ) -> AsyncGenerator[Any, None]:
         model = self._runnable
+        if not hasattr(model, "bind_tools"):
+            return _once(model.ainvoke(messages, _SILENT))
         if tools := kwargs.pop("tools", None):
-            choice = kwargs.pop("tool_choice", None)
-            more = {} if choice is None else {"tool_choice": choice}
-            model = model.bind_tools(tools, **more)
+            choice = _choice(kwargs.pop("tool_choice", None))
+            model = model.bind_tools(tools, **({} if choice is None else {"tool_choice": choice}))
         if not stream:
-            yield as_chunk(await model.ainvoke(messages, **kwargs))
-            return
-        answers = model.astream(messages, **kwargs)
-        try:
-            async for chunk in answers:
-                yield as_chunk(chunk)
-        finally:
-            await answers.aclose()
+            return _once(model.ainvoke(messages, _SILENT, **kwargs))
+        answers: AsyncGenerator[Any, None] = model.astream(messages, _SILENT, **kwargs)
+        return answers
 
-    async def _plain(self, messages: list[BaseMessage]) -> AsyncGenerator[Chunk, None]:
-        yield as_chunk(await self._runnable.ainvoke(messages))
+    def _drop(self, names: set[str]) -> None:
+        for name in names - self._dropped:
+            self._dropped.add(name)
+            msg = f"{self._name} does not take {name!r}: left out for this target"
+            warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
+
+
+async def _once(answer: Awaitable[Any]) -> AsyncGenerator[Any, None]:
+    yield await answer
+
+
+def _choice(choice: Any) -> Any:
+    """Say it in LangChain's words, which every `bind_tools` knows: "any", or a tool's name."""
+    if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
+        return choice["function"].get("name")
+    return "any" if choice == "required" else choice
+
+
+def _secrets(runnable: Any) -> list[str]:
+    """List the keys of a LangChain model, bound to arguments or not."""
+    known = [getattr(model, "__dict__", {}) for model in (runnable, getattr(runnable, "bound", 0))]
+    return [
+        value.get_secret_value()
+        for fields in known
+        for value in fields.values()
+        if isinstance(value, SecretStr)
+    ]
 
 
 def as_chunk(value: Any) -> Chunk:
-    """Wrap whatever a Runnable gave: a message, or text."""
-    if isinstance(value, AIMessageChunk):
-        return {"message_chunk": value}
+    """Wrap whatever a Runnable gave: a message, a piece of one, or text."""
     if isinstance(value, AIMessage):
-        return {"message_chunk": as_message_chunk(value)}
+        return {"message_chunk": value}
     text = value.content if isinstance(value, BaseMessage) else value
     if not isinstance(text, str):
         msg = f"a target must answer with a message or a str, not {type(value).__name__}"
         raise TypeError(msg)
     delta = {"role": "assistant", "content": text}
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}
-
-
-def as_message_chunk(message: AIMessage) -> AIMessageChunk:
-    """Make one whole message the only chunk of its stream."""
-    fields = message.model_dump(exclude={"type", "tool_calls", "invalid_tool_calls"})
-    calls = [
-        tool_call_chunk(name=c["name"], args=json.dumps(c["args"]), id=c["id"], index=n)
-        for n, c in enumerate(message.tool_calls)
-    ]
-    return AIMessageChunk(
-        **fields,
-        tool_call_chunks=calls,
-        invalid_tool_calls=list(message.invalid_tool_calls),
-        chunk_position="last",
-    )

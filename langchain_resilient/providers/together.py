@@ -4,64 +4,38 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from langchain_resilient.providers._sdk import KEEPALIVE_CONNECTIONS, MAX_CONNECTIONS, SDKProvider
-from langchain_resilient.providers.transport import transport
+from langchain_resilient.providers._sdk import SDKProvider
 
-# Since SDK 3.0 chat completions have a host of their own, unless a base URL is given.
-_PUBLIC_URL = "https://api-inference.together.ai/v1/chat/completions"
+_UNKNOWN = frozenset(
+    {"stream_options", "parallel_tool_calls", "service_tier", "store", "metadata", "prediction",
+     "user", "verbosity", "modalities", "audio", "web_search_options"}
+)  # fmt: skip
 
 
 class TogetherProvider(SDKProvider):
     """Serves `"together:maker/model"`."""
 
-    unknown: ClassVar[frozenset[str]] = frozenset(
-        {"stream_options", "parallel_tool_calls", "service_tier", "store", "metadata", "prediction",
-         "user", "verbosity", "modalities", "audio", "web_search_options"}
-    )  # fmt: skip
+    # Since SDK 3.0 chat completions have a host of their own, unless a base URL is given.
+    public_url: ClassVar[str] = "https://api-inference.together.ai/v1/chat/completions"
+    path: ClassVar[str] = "/v1/chat/completions"
 
-    def _make_client(self) -> Any:
-        import httpx  # noqa: PLC0415  # SDKs cost half a second to import: on first use only
+    @staticmethod
+    def _libraries() -> tuple[Any, Any]:
+        import httpx  # noqa: PLC0415
         import together  # noqa: PLC0415
 
-        client_class = (
-            together.DefaultAioHttpClient
-            if transport() == "aiohttp"
-            else together.DefaultAsyncHttpxClient
-        )
-        timeout = httpx.Timeout(None, connect=self._connect_seconds)
-        return together.AsyncTogether(
-            api_key=self._key or "none",
-            project_id=self.target.organization,
-            base_url=self._base_url,
-            default_headers=self.target.default_headers or None,
-            max_retries=0,
-            timeout=timeout,
-            http_client=client_class(
-                timeout=timeout,
-                # The SDK's own limit of 100 connections would queue a larger batch.
-                limits=httpx.Limits(
-                    max_connections=MAX_CONNECTIONS, max_keepalive_connections=KEEPALIVE_CONNECTIONS
-                ),
-                # A redirect could carry the key to another host.
-                follow_redirects=False,
-            ),
-        )
+        return together, httpx
 
-    async def _post(self, client: Any, body: dict[str, Any]) -> Any:
-        import httpx  # noqa: PLC0415
-        from together import AsyncStream  # noqa: PLC0415
+    def _sdk_client(self, sdk: Any, **settings: Any) -> Any:
+        return sdk.AsyncTogether(project_id=self.target.organization, **settings)
 
-        return await client.post(
-            "/v1/chat/completions" if self._base_url else _PUBLIC_URL,
-            body=body,
-            cast_to=httpx.Response,
-            stream=True,
-            stream_cls=AsyncStream[object],
-        )
+    def _below(self, base_url: str) -> str:
+        # Unlike OpenAI's, Together's base URLs end before the `/v1`, and nobody remembers.
+        return super()._below(base_url.rstrip("/").removesuffix("/v1"))
 
     def _adapt(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         body["model"] = self.target.model
-        self._drop_unknown(body, self.unknown)
+        self._learn(_UNKNOWN & body.keys())
         if "max_completion_tokens" in body:
             body["max_tokens"] = body.pop("max_completion_tokens")
         top = body.pop("top_logprobs", None)
@@ -72,4 +46,6 @@ class TogetherProvider(SDKProvider):
                 body["logprobs"] = top or 1
         if stream:
             body["stream"] = True
+        if self._dropped:
+            self._leave_out(body)
         return body

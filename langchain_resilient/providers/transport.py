@@ -1,4 +1,4 @@
-"""Which HTTP transport the SDK clients get.
+"""Which HTTP transport the SDK clients get, and how it is set up.
 
 aiohttp costs half the CPU and returns cancelled connections; httpx (httpx2) is there for what works
 only with it: virtual-time loops, and cassettes with vcrpy before 9.
@@ -6,10 +6,26 @@ only with it: virtual-time loops, and cassettes with vcrpy before 9.
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+if TYPE_CHECKING:
+    import ssl
 
 Transport = Literal["aiohttp", "httpx"]
+
+MAX_CONNECTIONS = 1000
+"""The SDKs' own limit (Together's is 100) would queue a larger batch."""
+
+KEEPALIVE_CONNECTIONS = 200
+
+KEEPALIVE_SECONDS = 60.0
+"""How long an idle connection to a public API waits for the next call: a new one costs two or three
+round trips before the first text. The providers' own front door, Cloudflare, keeps them longer."""
+
+OTHER_KEEPALIVE_SECONDS = 5.0
+"""The same for other servers: uvicorn hangs up after five seconds."""
 
 
 def transport() -> Transport:
@@ -23,3 +39,34 @@ def transport() -> Transport:
         msg = f'LANGCHAIN_RESILIENT_TRANSPORT must be "aiohttp" or "httpx", not {found!r}'
         raise ValueError(msg)
     return cast("Transport", found)
+
+
+def http_client(sdk: Any, httpx: Any, timeout: Any, *, public: bool) -> Any:
+    """Make the HTTP client that an SDK client runs on.
+
+    Args:
+        sdk: The module `openai` or `together`.
+        httpx: The httpx that it is made for: `httpx2` or `httpx`.
+        timeout: An `httpx.Timeout`.
+        public: Whether it is for a provider's own public API.
+    """
+    aiohttp = transport() == "aiohttp"
+    client_class = sdk.DefaultAioHttpClient if aiohttp else sdk.DefaultAsyncHttpxClient
+    return client_class(
+        timeout=timeout,
+        verify=_tls(httpx),
+        limits=httpx.Limits(
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=KEEPALIVE_CONNECTIONS,
+            keepalive_expiry=KEEPALIVE_SECONDS if public else OTHER_KEEPALIVE_SECONDS,
+        ),
+        # A redirect could carry the key to another host.
+        follow_redirects=False,
+    )
+
+
+@functools.cache
+def _tls(httpx: Any) -> ssl.SSLContext:
+    """Share one context: to read all root certificates costs 30 ms and more, on the loop."""
+    context: ssl.SSLContext = httpx.create_ssl_context()
+    return context

@@ -474,3 +474,15 @@ async def test_the_receipt_adds_up():
     assert (first.started, first.ended, first.outcome) == (0.0, 1.0, Outcome.FAILED)
     assert (second.started, second.first_text, second.ended) == (1.0, 2.5, 4.5)
     assert race.receipt().winner == "p1:m"
+
+
+@virtual_time
+async def test_only_the_deadline_ends_a_slow_last_resort():
+    """A slow embedded model is not given up on at the limits of the chain."""
+    w = world(Hang(), deadline=60.0, reserve=30.0, timeouts=Timeouts(first_text=5.0, chunk_gap=5.0))
+    w.last_resort = Route(
+        TargetState("local", "local"), Scripted([Say("a b", after=12.0, gap=7.0)])
+    )
+    race = w.race()
+    assert (await race.answer()).text.split() == ["a", "b"]
+    assert race.receipt().last_resort
