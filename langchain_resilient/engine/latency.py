@@ -27,7 +27,7 @@ _RESCALE = 2.0**64
 class LatencyHistogram:
     """A log-histogram of 2 % steps whose old samples fade, with censored ones among them.
 
-    One sample weighs half as much after `half_life` seconds, unless too few would be left. Not locked:
+    One sample weighs half as much after `half_life` seconds, unless too few would be left. No lock:
     threads that add at the same moment can lose a sample, which no quantile notices.
 
     Args:

@@ -36,10 +36,11 @@ C = TypeVar("C", bound=Closable)
 class _LoopClients:
     """The clients of one loop, and the generator whose end closes them."""
 
-    __slots__ = ("_closer", "made")
+    __slots__ = ("_closer", "_loop", "made")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.made: dict[Hashable, Any] = {}
+        self._loop = loop
         self._closer = self._until_closed()
 
     async def adopt(self) -> None:
@@ -54,6 +55,9 @@ class _LoopClients:
         try:
             yield
         finally:
+            with _lock:
+                if _by_loop.get(self._loop) is self:
+                    del _by_loop[self._loop]
             while self.made:
                 _, client = self.made.popitem()
                 with contextlib.suppress(Exception):
@@ -84,7 +88,7 @@ async def client_for(key: Hashable, make: Callable[[], C]) -> C:
     loop = asyncio.get_running_loop()
     clients = _by_loop.get(loop)
     if clients is None:
-        clients = _LoopClients()
+        clients = _LoopClients(loop)
         with _lock:
             gone = [_by_loop.pop(known) for known in list(_by_loop) if known.is_closed()]
             _by_loop[loop] = clients
@@ -99,8 +103,7 @@ async def client_for(key: Hashable, make: Callable[[], C]) -> C:
 
 async def close_clients() -> None:
     """Close every client of the running loop. New calls make new clients."""
-    with _lock:
-        clients = _by_loop.pop(asyncio.get_running_loop(), None)
+    clients = _by_loop.get(asyncio.get_running_loop())
     if clients is not None:
         await clients.close()
 

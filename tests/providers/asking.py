@@ -1,0 +1,95 @@
+"""Asks a provider as the race does: open, read to the end, close once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import HumanMessage
+
+from langchain_resilient.providers import create
+from langchain_resilient.providers.faults import classify
+from langchain_resilient.request import ChatRequest
+from langchain_resilient.target import Target
+from langchain_resilient.wire.draft import Draft
+from tests.helpers import target
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from langchain_resilient.fault import Fault
+    from langchain_resilient.providers.base import Provider
+    from langchain_resilient.testing import ProviderSimulator
+
+DIALECTS = ("openai", "together")
+
+
+def provider_at(sim: ProviderSimulator, spec: str = "openai:m", **fields: Any) -> Provider:
+    """The provider of a target at the simulator."""
+    return create(target(sim, spec, **fields))
+
+
+def request(text: str = "hello", **overrides: Any) -> ChatRequest:
+    """A request of one message."""
+    messages = [{"role": "user", "content": text}]
+    return ChatRequest(messages, overrides=overrides, source=[HumanMessage(text)])
+
+
+async def ask(
+    provider: Provider, asked: ChatRequest | None = None, *, stream: bool = True
+) -> Draft:
+    """Read one whole answer."""
+    draft = Draft()
+    answer = await provider.open(asked or request(), stream=stream)
+    try:
+        async for chunk in answer:
+            draft.add(chunk)
+    finally:
+        await answer.aclose()
+    return draft
+
+
+async def fault_of(provider: Provider, *, stream: bool = True) -> Fault:
+    """What goes wrong, as the race would see it."""
+    try:
+        draft = await ask(provider, stream=stream)
+    except Exception as error:  # noqa: BLE001  # as the race does
+        return classify(error)
+    fault = draft.fault()
+    assert fault is not None, f"answered: {draft.text!r}"
+    return fault
+
+
+@asynccontextmanager
+async def replying(*parts: bytes, delay: float = 0.0) -> AsyncIterator[Target]:
+    """A server that answers any request with these bytes, written one by one, and hangs up."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        await reader.readexactly(length)
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(delay)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield Target("openai:m", base_url=f"http://127.0.0.1:{port}/v1", api_key="sk-0123456789")
+
+
+def http(body: bytes | str, status: str = "200 OK", kind: str = "application/json", **headers: str):
+    """A whole HTTP response that ends where the connection does."""
+    data = body.encode() if isinstance(body, str) else body
+    lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + data
+
+
+def sse(*events: str) -> bytes:
+    """A whole streamed HTTP response."""
+    return http("".join(f"{event}\n\n" for event in events), kind="text/event-stream")
