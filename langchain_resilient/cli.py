@@ -107,6 +107,10 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
 
 def _ask(args: argparse.Namespace) -> int:
     from langchain_resilient import errors  # noqa: PLC0415  # a wrong command should fail fast
+    from langchain_resilient.providers.local_errors import (  # noqa: PLC0415
+        LocalModelError,
+        MissingExtraError,
+    )
 
     prompt = " ".join(args.prompt)
     if prompt in ("", "-"):
@@ -116,7 +120,8 @@ def _ask(args: argparse.Namespace) -> int:
         return _complain('no prompt: give one, or pipe it in ("langchain-resilient ask -h")')
     try:
         llm = _model(args)
-    except ValueError as error:
+        _preload(llm)
+    except (ValueError, LocalModelError, MissingExtraError) as error:
         return _complain(_plain(error))
     try:
         return asyncio.run(_answer(llm, _messages(args.system, prompt), args))
@@ -140,6 +145,15 @@ def _model(args: argparse.Namespace) -> ResilientChatModel:
         "last_resort": args.last_resort,
     }
     return ResilientChatModel(**{k: v for k, v in wanted.items() if v is not None})
+
+
+def _preload(llm: ResilientChatModel) -> None:
+    """Fetch and load an embedded model that is asked first, before the deadline begins to run."""
+    from langchain_resilient.providers.local import preload  # noqa: PLC0415
+
+    first = llm.chain()[0]
+    if first.provider == "local":
+        preload(first.model)
 
 
 def _messages(system: str | None, prompt: str) -> list[tuple[str, str]]:
@@ -245,7 +259,7 @@ def _complain(message: str) -> int:
     return WRONG
 
 
-def _plain(error: ValueError) -> str:
+def _plain(error: Exception) -> str:
     """A validation error in one line an argument, without pydantic's frame."""
     if not isinstance(error, ValidationError):
         return str(error)

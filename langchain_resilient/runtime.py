@@ -282,6 +282,7 @@ def _new_state(target: Target, account: Account) -> TargetState:
         account=account,
         max_concurrency=target.max_concurrency,
         retry_first=target.retry_first,
+        in_process=entry(target.provider).in_process,
     )
 
 

@@ -75,7 +75,7 @@ class Chain:
 
     def _alone(self, lane: Lane) -> bool:
         """Whether it is the only target: then a hedge may go to it too (Dean & Barroso, 2013)."""
-        return all(other is lane for other in self.candidates())
+        return not lane.state.in_process and all(other is lane for other in self.candidates())
 
     def open_at(self, now: float) -> float:
         """When the next lane ends its backoff; infinity if none is waiting."""

@@ -49,10 +49,11 @@ class TargetState:
         gone_until: Its model does not exist; not asked until then.
         streams: False once it refused to stream: then it is asked plainly.
         retry_first: Its `Target.retry_first`.
+        in_process: It is this process: asking it twice at once only slows both down.
     """
 
-    __slots__ = ("account", "gone_until", "name", "not_before", "provider", "retry_first", "slots",
-                 "streams")  # fmt: skip
+    __slots__ = ("account", "gone_until", "in_process", "name", "not_before", "provider",
+                 "retry_first", "slots", "streams")  # fmt: skip
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class TargetState:
         account: Account | None = None,
         max_concurrency: int | None = None,
         retry_first: bool = False,
+        in_process: bool = False,
     ) -> None:
         self.name = name
         self.provider = provider
@@ -71,6 +73,7 @@ class TargetState:
         self.gone_until = 0.0
         self.streams = True
         self.retry_first = retry_first
+        self.in_process = in_process
 
     def available_at(self) -> float:
         """The earliest time at which it may be asked."""

@@ -30,12 +30,14 @@ class ProviderEntry:
         factory: The provider class, or `"module:Class"` to import on first use.
         api_key_env: The environment variable with its key; None if it needs no key.
         base_url_env: The environment variable with another base URL; None if there is none.
+        in_process: Its model runs in this process.
     """
 
     name: str
     factory: str | ProviderFactory
     api_key_env: str | None = None
     base_url_env: str | None = None
+    in_process: bool = False
 
 
 _entries: dict[str, ProviderEntry] = {
@@ -53,9 +55,11 @@ _entries: dict[str, ProviderEntry] = {
             "TOGETHER_API_KEY",
             "TOGETHER_BASE_URL",
         ),
-        ProviderEntry("local", "langchain_resilient.providers.local:LocalProvider"),
+        ProviderEntry(
+            "local", "langchain_resilient.providers.local:LocalProvider", in_process=True
+        ),
         ProviderEntry("runnable", "langchain_resilient.providers.runnable:RunnableProvider"),
-        ProviderEntry("text", "langchain_resilient.providers.text:TextProvider"),
+        ProviderEntry("text", "langchain_resilient.providers.text:TextProvider", in_process=True),
     )
 }
 

@@ -486,3 +486,17 @@ async def test_only_the_deadline_ends_a_slow_last_resort():
     race = w.race()
     assert (await race.answer()).text.split() == ["a", "b"]
     assert race.receipt().last_resort
+
+
+@pytest.mark.parametrize(("in_process", "sends"), [(False, 2), (True, 1)])
+def test_the_only_target_is_hedged_with_itself_unless_it_is_this_process(in_process, sends):
+    """A second connection may be luckier; a second thread of one model is not."""
+
+    @virtual_time
+    async def run():
+        w = world([Say("late", after=5.0), Say("lucky")])
+        w.states["p0:m"].in_process = in_process
+        await w.race().answer()
+        assert w.sends() == sends
+
+    run()

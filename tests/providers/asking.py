@@ -61,25 +61,48 @@ async def fault_of(provider: Provider, *, stream: bool = True) -> Fault:
     return fault
 
 
-@asynccontextmanager
-async def replying(*parts: bytes, delay: float = 0.0) -> AsyncIterator[Target]:
-    """A server that answers any request with these bytes, written one by one, and hangs up."""
+class Raw:
+    """A server that answers any request with the same bytes and hangs up.
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+    Attributes:
+        url: Where it listens.
+        heads: The heads of the requests that came.
+    """
+
+    def __init__(self, *parts: bytes, delay: float = 0.0) -> None:
+        self.url = ""
+        self.heads: list[str] = []
+        self._parts = parts
+        self._delay = delay
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(head)
+        length = int(head.lower().partition("content-length:")[2].split("\r\n")[0])
         await reader.readexactly(length)
-        for part in parts:
+        for part in self._parts:
             writer.write(part)
             await writer.drain()
-            await asyncio.sleep(delay)
+            await asyncio.sleep(self._delay)
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+
+@asynccontextmanager
+async def listening(*parts: bytes, delay: float = 0.0) -> AsyncIterator[Raw]:
+    """A `Raw` server, for as long as the block runs."""
+    raw = Raw(*parts, delay=delay)
+    server = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
+    raw.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
-        yield Target("openai:m", base_url=f"http://127.0.0.1:{port}/v1", api_key="sk-0123456789")
+        yield raw
+
+
+@asynccontextmanager
+async def replying(*parts: bytes, delay: float = 0.0) -> AsyncIterator[Target]:
+    """A target at a `Raw` server."""
+    async with listening(*parts, delay=delay) as raw:
+        yield Target("openai:m", base_url=f"{raw.url}/v1", api_key="sk-0123456789")
 
 
 def http(body: bytes | str, status: str = "200 OK", kind: str = "application/json", **headers: str):
