@@ -124,10 +124,24 @@ def full_jitter(state: tenacity.RetryCallState) -> float:
     return ceiling * float(rng.random()) if rng is not None else ceiling
 
 
-FallbackOn = Collection[FaultKind] | Callable[[Fault], bool]
-"""The kinds of fault after which another target is asked, or a function that says so."""
-
 ALL_FAULTS = frozenset(FaultKind)
+
+
+def _as_kinds(value: Any) -> Any:
+    if callable(value):
+        return value
+    if isinstance(value, str) or not isinstance(value, Collection):
+        msg = "must be a collection of fault kinds, or a function of a Fault"
+        raise ValueError(msg)  # noqa: TRY004  # pydantic turns ValueError into its own
+    unknown = [str(kind) for kind in value if kind not in ALL_FAULTS]
+    if unknown:
+        msg = f"unknown kinds of fault: {', '.join(unknown)}; known are {', '.join(FaultKind)}"
+        raise ValueError(msg)
+    return frozenset(FaultKind(kind) for kind in value)
+
+
+FallbackOn = Annotated[Collection[FaultKind] | Callable[[Fault], bool], BeforeValidator(_as_kinds)]
+"""The kinds of fault after which another target is asked, or a function that says so."""
 
 
 def _as_hedge(value: Any) -> Any:

@@ -33,6 +33,7 @@ from langchain_resilient.errors import (
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.providers import create, entry, key_for, known
 from langchain_resilient.providers.faults import classify
+from langchain_resilient.receipt import AttemptKind
 from langchain_resilient.target import Target, as_target
 from langchain_resilient.wire.answers import stamp, to_result
 from langchain_resilient.wire.deltas import Deltas
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.config import Configuration
     from langchain_resilient.engine.events import Attempt
+    from langchain_resilient.receipt import Receipt
 
 logger = logging.getLogger("langchain_resilient")
 
@@ -96,6 +98,7 @@ class Runtime:
             raise self._error(race, plan)
         receipt = race.receipt()
         target = self._by_name[receipt.winner or ""]
+        _log_last_resort(receipt)
         return stamp(to_result(draft, target.provider, target.model), receipt.as_dict())
 
     async def stream(
@@ -117,8 +120,9 @@ class Runtime:
         winner = race.winner
         if race.end is not End.ANSWERED or deltas is None or winner is None:
             raise self._error(race, plan)
-        last = deltas.last(winner.draft, self._winner(race).model)
-        stamp(last, race.receipt().as_dict())
+        last, receipt = deltas.last(winner.draft, self._winner(race).model), race.receipt()
+        _log_last_resort(receipt)
+        stamp(last, receipt.as_dict())
         yield last
 
     def _race(
@@ -165,7 +169,9 @@ class Runtime:
 
     def route(self, target: Target) -> Route:
         """Make the place of a target in a chain."""
-        return Route(state_of(target), create(target), target.timeouts)
+        limits = target.timeouts or self.plan.timeouts
+        source = create(target.model_copy(update={"timeouts": limits}))
+        return Route(state_of(target), source, limits)
 
     def _chosen(self, models: Any) -> list[Route]:
         """Find the routes for a `model=` override: targets of the chain, or any others.
@@ -214,6 +220,12 @@ class Runtime:
             warn_once(f"{name} is skipped: its model was not found ({fault.message})")
         elif fault.kind is FaultKind.INTERNAL and fault.cause is not None:
             logger.error("%s: unexpected error", name, exc_info=fault.cause)
+
+
+def _log_last_resort(receipt: Receipt) -> None:
+    """Say aloud that no target could answer: an answer of last resort must not pass unnoticed."""
+    if receipt.attempts[-1].kind is AttemptKind.LAST_RESORT and receipt.last_resort:
+        logger.warning("answered by the last resort: %s", receipt)
 
 
 def usable(targets: Sequence[Target]) -> list[Target]:

@@ -381,12 +381,13 @@ def test_errors_can_be_pickled(sim):
 
 
 @pytest.mark.parametrize("last", ["Sorry, come back later.", RunnableLambda(lambda _: "Sorry")])
-def test_the_last_resort_answers_and_says_so(sim, last):
-    """A text or any Runnable; never silent."""
+def test_the_last_resort_answers_and_says_so(sim, last, caplog):
+    """A text or any Runnable; never silent: the receipt tells, and the log warns."""
     sim.script("*", then=InvalidKey())
     answer = chain(sim, "openai:a", last_resort=last).invoke("hi")
     assert answer.text.startswith("Sorry")
     assert answer.response_metadata["resilience"]["attempts"][-1]["kind"] == "last_resort"
+    assert "answered by the last resort" in caplog.text
     streamed = list(chain(sim, "openai:a", last_resort=last).stream("hi"))
     assert "".join(c.text for c in streamed).startswith("Sorry")
 

@@ -113,3 +113,17 @@ def test_max_retries_counts_retries_of_one_target(retries, tries):
     assert retry.again_after(state(tries), SERVER) is None
     if tries > 1:
         assert retry.again_after(state(tries - 1), SERVER) is not None
+
+
+@pytest.mark.parametrize("written", [["server"], {FaultKind.SERVER}, ("server",)])
+def test_fallback_on_takes_kinds_by_name(written):
+    """As enum members or strings."""
+    llm = ResilientChatModel(targets=["text:x"], fallback_on=written)
+    assert llm.fallback_on == {FaultKind.SERVER}
+
+
+@pytest.mark.parametrize("bad", [["sever"], "server", 7])
+def test_a_wrong_kind_of_fault_is_told_the_known_ones(bad):
+    """A misspelt kind must not silently turn fallback off."""
+    with pytest.raises(ValidationError, match="fallback_on"):
+        ResilientChatModel(targets=["text:x"], fallback_on=bad)

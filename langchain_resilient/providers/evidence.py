@@ -200,6 +200,7 @@ def without(value: Any, secrets: Collection[str]) -> Any:
         return value
     if isinstance(value, dict):
         return {name: without(one, secrets) for name, one in value.items()}
-    if isinstance(value, list | tuple):
+    # Exactly these: a named tuple (aiohttp puts one into its errors) is made in another way.
+    if type(value) in (list, tuple):
         return type(value)(without(one, secrets) for one in value)
     return value

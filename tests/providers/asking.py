@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,19 @@ from langchain_resilient.wire.draft import Draft
 from tests.helpers import target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from langchain_resilient.fault import Fault
     from langchain_resilient.providers.base import Provider
     from langchain_resilient.testing import ProviderSimulator
 
 DIALECTS = ("openai", "together")
+TRANSPORTS = ("aiohttp", "httpx")
+
+
+def ids(value: object) -> str:
+    """A test's name, short enough to be read."""
+    return str(value).replace("=None", "")[:60]
 
 
 def provider_at(sim: ProviderSimulator, spec: str = "openai:m", **fields: Any) -> Provider:
@@ -67,11 +74,13 @@ class Raw:
     Attributes:
         url: Where it listens.
         heads: The heads of the requests that came.
+        bodies: Their bodies, decoded.
     """
 
     def __init__(self, *parts: bytes, delay: float = 0.0) -> None:
         self.url = ""
         self.heads: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
         self._parts = parts
         self._delay = delay
 
@@ -79,13 +88,20 @@ class Raw:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.heads.append(head)
         length = int(head.lower().partition("content-length:")[2].split("\r\n")[0])
-        await reader.readexactly(length)
+        self.bodies.append(json.loads(await reader.readexactly(length)))
         for part in self._parts:
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(self._delay)
         writer.close()
         await writer.wait_closed()
+
+
+async def until(true: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait for something that nobody announces."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110  # that is its purpose
+            await asyncio.sleep(0.002)
 
 
 @asynccontextmanager
