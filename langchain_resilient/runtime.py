@@ -10,37 +10,32 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
-import warnings
 from random import Random
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from langchain_resilient.call import Call
 from langchain_resilient.engine.budget import Budget
 from langchain_resilient.engine.events import End, Plan
-from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.ports import Route, Tools
 from langchain_resilient.engine.race import Race
-from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.errors import (
-    NoTargetsError,
     ResilientError,
     exhausted,
     rejected,
     stream_broken,
 )
 from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.providers import create, entry, key_for, known
+from langchain_resilient.providers import create, known
 from langchain_resilient.providers.faults import classify
 from langchain_resilient.receipt import AttemptKind
+from langchain_resilient.registry import reaper, state_of, usable, warn_once
 from langchain_resilient.target import Target, as_target
 from langchain_resilient.wire.answers import stamp, to_result
 from langchain_resilient.wire.deltas import Deltas
 from langchain_resilient.wire.draft import Draft
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
@@ -50,10 +45,6 @@ if TYPE_CHECKING:
     from langchain_resilient.receipt import Receipt
 
 logger = logging.getLogger("langchain_resilient")
-
-
-class SkippedTargetWarning(UserWarning):
-    """A target of the chain cannot be asked: it has no key, or its model is gone."""
 
 
 class Runtime:
@@ -87,11 +78,14 @@ class Runtime:
         if last_resort is not None:
             self._by_name[last_resort.name] = last_resort
         self._tools = Tools(classify, Draft, Random(), self._on_fault)
+        self._prepared = False
 
     async def generate(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: Any
     ) -> ChatResult:
         """Race to a whole answer; what `_agenerate` returns."""
+        if not self._prepared:
+            await self._prepare()
         race, plan = self._race(messages, stop, run_manager, kwargs)
         draft = await race.answer()
         if draft is None:
@@ -105,6 +99,8 @@ class Runtime:
         self, messages: Sequence[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: Any
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         """Race to the first text, then pass the winner's chunks on; what `_astream` yields."""
+        if not self._prepared:
+            await self._prepare()
         race, plan = self._race(messages, stop, run_manager, kwargs, stream=True)
         deltas: Deltas | None = None
         chunks = race.chunks()
@@ -124,6 +120,16 @@ class Runtime:
         _log_last_resort(receipt)
         stamp(last, receipt.as_dict())
         yield last
+
+    async def _prepare(self) -> None:
+        """Import the first target's SDK in a thread, once.
+
+        Half a second of import inside the race would block the loop and pass for a slow provider.
+        """
+        prepare = getattr(self.chain[0].source, "prepare", None)
+        if prepare is not None:
+            await asyncio.to_thread(prepare)
+        self._prepared = True
 
     def _race(
         self,
@@ -226,85 +232,3 @@ def _log_last_resort(receipt: Receipt) -> None:
     """Say aloud that no target could answer: an answer of last resort must not pass unnoticed."""
     if receipt.attempts[-1].kind is AttemptKind.LAST_RESORT and receipt.last_resort:
         logger.warning("answered by the last resort: %s", receipt)
-
-
-def usable(targets: Sequence[Target]) -> list[Target]:
-    """Leave out the targets without a key, each with one warning.
-
-    Raises:
-        NoTargetsError: If none is left; says which variables to set and how to do without a key.
-    """
-    found, missing = [], {}
-    for target in targets:
-        env = entry(target.provider).api_key_env
-        if env and not target.base_url and key_for(target) is None:
-            missing[target.name] = env
-        else:
-            found.append(target)
-    if not found:
-        variables = " or ".join(sorted(set(missing.values())))
-        msg = (
-            f"no target can be asked: set {variables} (or pass api_key=...), or use the embedded "
-            'model, which needs no key: pip install "langchain-resilient[local]" and '
-            'ResilientChatModel(targets=["local"])'
-        )
-        raise NoTargetsError(msg)
-    for name, env in missing.items():
-        warn_once(f"{name} is skipped: {env} is not set and no api_key was given")
-    return found
-
-
-_warned: set[str] = set()
-
-
-def warn_once(message: str) -> None:
-    """Warn of a skipped target, once a process."""
-    if message not in _warned:
-        _warned.add(message)
-        warnings.warn(message, SkippedTargetWarning, stacklevel=2)
-        logger.warning(message)
-
-
-_states: dict[Hashable, TargetState] = {}
-_accounts: dict[Hashable, Account] = {}
-_lock = threading.Lock()
-
-
-def state_of(target: Target) -> TargetState:
-    """What the process knows of a target; the same object for equal targets of any model.
-
-    A LangChain model as a target is known to its own chain only: two of them cannot be told equal.
-    """
-    if target.runnable is not None:
-        return _new_state(target, Account())
-    account = (target.provider, target.base_url, hash(key_for(target)))
-    key = (target.name, target.model, target.max_concurrency, target.retry_first, account)
-    with _lock:
-        found = _states.get(key)
-        if found is None:
-            found = _new_state(target, _accounts.setdefault(account, Account()))
-            _states[key] = found
-    return found
-
-
-def _new_state(target: Target, account: Account) -> TargetState:
-    return TargetState(
-        target.name,
-        target.provider,
-        account=account,
-        max_concurrency=target.max_concurrency,
-        retry_first=target.retry_first,
-        in_process=entry(target.provider).in_process,
-    )
-
-
-_reapers: WeakKeyDictionary[asyncio.AbstractEventLoop, Reaper] = WeakKeyDictionary()
-
-
-def reaper() -> Reaper:
-    """The running loop's reaper."""
-    loop = asyncio.get_running_loop()
-    found = _reapers.get(loop)
-    if found is None:
-        found = _reapers[loop] = Reaper()
-    return found

@@ -38,7 +38,7 @@ from langchain_resilient import (
     ResilientChatModel,
     Target,
 )
-from langchain_resilient.runtime import SkippedTargetWarning
+from langchain_resilient.registry import SkippedTargetWarning
 from langchain_resilient.testing import (
     BadRequest,
     ContextTooLong,
@@ -90,7 +90,7 @@ def test_a_target_without_its_key_is_skipped_with_one_warning(monkeypatch):
     """The others answer."""
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
-    monkeypatch.setattr("langchain_resilient.runtime._warned", set())
+    monkeypatch.setattr("langchain_resilient.registry._warned", set())
     with pytest.warns(SkippedTargetWarning) as caught:
         first, _ = ResilientChatModel(), ResilientChatModel()
     assert len(caught) == 2  # two Together targets, one warning each, though two models were made

@@ -89,6 +89,10 @@ class SDKProvider:
                 self._learn(refused)
                 self._leave_out(body)
 
+    def prepare(self) -> None:
+        """Import the SDK now; slow and blocking, so that it can be done in a thread beforehand."""
+        self._libraries()
+
     @staticmethod
     def _libraries() -> tuple[Any, Any]:
         """Import the SDK and its httpx: they cost half a second, so on first use only."""

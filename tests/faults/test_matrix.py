@@ -10,7 +10,7 @@ import pytest
 
 from langchain_resilient import FaultKind, ResilientChatModel, StreamBrokenError, Target, Timeouts
 from langchain_resilient import testing as t
-from langchain_resilient.runtime import reaper
+from langchain_resilient.registry import reaper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

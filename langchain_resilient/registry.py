@@ -1,0 +1,108 @@
+"""What the process knows of targets, whichever model asks: readiness, health, losers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import warnings
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from langchain_resilient.engine.health import Account, TargetState
+from langchain_resilient.engine.reaper import Reaper
+from langchain_resilient.errors import NoTargetsError
+from langchain_resilient.providers import entry, key_for
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from langchain_resilient.target import Target
+
+logger = logging.getLogger("langchain_resilient")
+
+
+class SkippedTargetWarning(UserWarning):
+    """A target of the chain cannot be asked: it has no key, or its model is gone."""
+
+
+def usable(targets: Sequence[Target]) -> list[Target]:
+    """Leave out the targets without a key, each with one warning.
+
+    Raises:
+        NoTargetsError: If none is left; says which variables to set and how to do without a key.
+    """
+    found, missing = [], {}
+    for target in targets:
+        env = entry(target.provider).api_key_env
+        if env and not target.base_url and key_for(target) is None:
+            missing[target.name] = env
+        else:
+            found.append(target)
+    if not found:
+        variables = " or ".join(sorted(set(missing.values())))
+        msg = (
+            f"no target can be asked: set {variables} (or pass api_key=...), or use the embedded "
+            'model, which needs no key: pip install "langchain-resilient[local]" and '
+            'ResilientChatModel(targets=["local"])'
+        )
+        raise NoTargetsError(msg)
+    for name, env in missing.items():
+        warn_once(f"{name} is skipped: {env} is not set and no api_key was given")
+    return found
+
+
+_warned: set[str] = set()
+
+
+def warn_once(message: str) -> None:
+    """Warn of a skipped target, once a process."""
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, SkippedTargetWarning, stacklevel=2)
+        logger.warning(message)
+
+
+_states: dict[Hashable, TargetState] = {}
+_accounts: dict[Hashable, Account] = {}
+_lock = threading.Lock()
+
+
+def state_of(target: Target) -> TargetState:
+    """What the process knows of a target; the same object for equal targets of any model.
+
+    A LangChain model as a target is known to its own chain only: two of them cannot be told equal.
+    """
+    if target.runnable is not None:
+        return _new_state(target, Account())
+    account = (target.provider, target.base_url, hash(key_for(target)))
+    key = (target.name, target.model, target.max_concurrency, target.retry_first, account)
+    with _lock:
+        found = _states.get(key)
+        if found is None:
+            found = _new_state(target, _accounts.setdefault(account, Account()))
+            _states[key] = found
+    return found
+
+
+def _new_state(target: Target, account: Account) -> TargetState:
+    return TargetState(
+        target.name,
+        target.provider,
+        account=account,
+        max_concurrency=target.max_concurrency,
+        retry_first=target.retry_first,
+        in_process=entry(target.provider).in_process,
+    )
+
+
+_reapers: WeakKeyDictionary[asyncio.AbstractEventLoop, Reaper] = WeakKeyDictionary()
+
+
+def reaper() -> Reaper:
+    """The running loop's reaper."""
+    loop = asyncio.get_running_loop()
+    found = _reapers.get(loop)
+    if found is None:
+        found = _reapers[loop] = Reaper()
+    return found
