@@ -35,6 +35,9 @@ class TogetherProvider(SDKProvider):
 
     def _adapt(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         body["model"] = self.target.model
+        if isinstance(body.get("tool_choice"), dict):
+            # One tool is forced (as structured output does): nothing is left to do in parallel.
+            body.pop("parallel_tool_calls", None)
         self._learn(_UNKNOWN & body.keys())
         if "max_completion_tokens" in body:
             body["max_tokens"] = body.pop("max_completion_tokens")
