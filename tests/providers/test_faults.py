@@ -20,11 +20,17 @@ from langchain_resilient.fault import FaultKind as K
 from langchain_resilient.providers import create
 from langchain_resilient.providers.faults import AnswerError, classify
 from langchain_resilient.target import Target
-from tests.providers.asking import DIALECTS, ask, fault_of, http, provider_at, replying, sse
-
-
-def ids(value):
-    return value.value if isinstance(value, K) else repr(value).replace("=None", "")[:60]
+from tests.providers.asking import (
+    DIALECTS,
+    TRANSPORTS,
+    ask,
+    fault_of,
+    http,
+    ids,
+    provider_at,
+    replying,
+    sse,
+)
 
 
 def coded(status, code=None, message="No.", **fields):
@@ -148,7 +154,7 @@ async def test_an_answer_that_is_none_is_broken(sim, step, stream):
     assert (await fault_of(provider_at(sim), stream=stream)).kind is K.BROKEN
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("step", LOST, ids=ids)
 async def test_a_lost_connection_is_known_on_either_transport(
@@ -160,7 +166,7 @@ async def test_a_lost_connection_is_known_on_either_transport(
     assert (await fault_of(provider_at(sim, f"{dialect}:m"))).kind is K.CONNECTION
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_a_refused_connection_is_known_on_either_transport(monkeypatch, dialect, transport):
     """Nobody listens there any more."""
@@ -172,7 +178,7 @@ async def test_a_refused_connection_is_known_on_either_transport(monkeypatch, di
     assert "onnect" in fault.message
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_host_that_does_not_exist_is_a_connection_fault(monkeypatch, transport):
     """DNS is part of connecting."""
 
@@ -185,7 +191,7 @@ async def test_a_host_that_does_not_exist_is_a_connection_fault(monkeypatch, tra
     assert (await fault_of(create(target))).kind is K.CONNECTION
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_plain_text_where_tls_was_wanted_is_a_connection_fault(monkeypatch, transport):
     """So is every other failure of a handshake."""
     monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
