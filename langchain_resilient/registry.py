@@ -85,6 +85,14 @@ def state_of(target: Target) -> TargetState:
     return found
 
 
+def forget() -> None:
+    """Forget all that was learned of targets: for tests, and after a key was mended in place."""
+    with _lock:
+        _states.clear()
+        _accounts.clear()
+        _warned.clear()
+
+
 def _new_state(target: Target, account: Account) -> TargetState:
     return TargetState(
         target.name,

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
+from langchain_resilient import registry
+
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """Ports come back: what one test taught the process about an address is no news of the next."""
+    registry.forget()
 
 
 @pytest.fixture(scope="module")

@@ -90,14 +90,18 @@ class Chain:
             if lane.state.slots.full and lane.available_at() <= now
         ]
 
-    def forgive(self, deadline: float) -> None:
-        """If memory leaves nobody to ask, ask all the same: an error of today beats a memory.
+    def forgive(self, now: float) -> bool:
+        """Ask blocked accounts and lost models all the same, where memory leaves nobody to ask.
 
-        Only a server's own "not before" is kept to.
+        An error of today beats a memory. Only a server's own "not before" is kept to.
+
+        Returns:
+            Whether there is now a lane to ask that this request has not asked yet.
         """
-        if all(lane.available_at() >= deadline for lane in self.lanes):
-            for lane in self.lanes:
-                lane.forgiven = True
+        forgiven = [x for x in self.candidates() if not x.tries and not x.forgiven]
+        for lane in forgiven:
+            lane.forgiven = True
+        return any(is_open(lane, now) for lane in forgiven)
 
     def learn(self, attempts: Sequence[Attempt], lane: Lane, fault: Fault, now: float) -> None:
         """Decide when, if ever, this request may ask a target again that failed.

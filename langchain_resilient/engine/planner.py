@@ -92,7 +92,6 @@ class Planner:
         """Send the first attempt."""
         self._plan.budget.deposit()
         out: list[Action] = []
-        self.chain.forgive(self._deadline)
         self._go_on(now, out)
         return self._settle(out)
 
@@ -248,6 +247,9 @@ class Planner:
         self._resume_at = self.chain.open_at(now)
         self.wants_room = self.chain.full(now)
         if self._resume_at < self._deadline or self.wants_room:
+            return
+        if self._last_resort is None and self.chain.forgive(now):
+            self._go_on(now, out)
             return
         self._ask_last_resort(now, out)
         if not self._live:
