@@ -242,11 +242,18 @@ FORKS = {
         assert os.waitpid(pid, 0)[1] == 0
         loop.run_until_complete(asyncio.wait_for(one(), 3))
     """,
-    "while the lock is held": """
+    "while another thread holds the lock": """
         loop = asyncio.new_event_loop()
         loop.run_until_complete(one())
-        with clients._lock:
-            pid = os.fork()
+        held, forked = threading.Event(), threading.Event()
+        def hold():
+            with clients._lock:
+                held.set()
+                forked.wait()
+        threading.Thread(target=hold).start()
+        held.wait()
+        pid = os.fork()
+        forked.set()
         if pid == 0:
             asyncio.run(asyncio.wait_for(one(), 3))
             sys.exit(0)
@@ -259,7 +266,7 @@ def run_script(simulator, dialect, script):
     code = HEAD.format(dialect=dialect) + textwrap.dedent(script)
     return subprocess.run(
         [sys.executable, "-c", code, simulator.base_url(dialect)],
-        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
+        capture_output=True, text=True, timeout=30, cwd=ROOT, check=False,
     )  # fmt: skip
 
 

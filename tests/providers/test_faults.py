@@ -18,6 +18,7 @@ from langchain_core import exceptions as core
 from langchain_resilient import testing as t
 from langchain_resilient.fault import FaultKind as K
 from langchain_resilient.providers import create
+from langchain_resilient.providers.evidence import scrub
 from langchain_resilient.providers.faults import AnswerError, classify
 from langchain_resilient.target import Target
 from tests.providers.asking import (
@@ -281,6 +282,10 @@ def amazon(status, code):
     return Vendor(response={"Error": told, "ResponseMetadata": {"HTTPStatusCode": status}})
 
 
+class Overflow(Vendor, core.ContextOverflowError):
+    """As langchain-openai mixes them."""
+
+
 VENDORS = [
     (anthropic(401, "authentication_error"), K.AUTH),
     (anthropic(403, "permission_error"), K.AUTH),
@@ -303,6 +308,8 @@ VENDORS = [
     # mistralai's body is text
     (Vendor(status_code=400, body='{"message": "too many tokens"}'), K.CONTEXT_LENGTH),
     (Vendor(status_code=400, body="{not json"), K.BAD_REQUEST),
+    # LangChain's own finding goes before what the words say
+    (Overflow("x", status_code=400), K.CONTEXT_LENGTH),
     # httpx, requests, aiohttp
     (Vendor(response=Response(503)), K.SERVER),
     (aiohttp.ClientResponseError(SimpleNamespace(real_url="x"), (), status=429), K.RATE_LIMIT),
@@ -518,6 +525,15 @@ async def test_a_key_in_a_header_survives_nowhere_either(sim):
     provider = provider_at(sim, default_headers={"api-key": "hush-hush-0123", "x-team": "blue"})
     fault = await fault_of(provider)
     assert fault.message == "I do not know [key]."
+
+
+def test_the_errors_behind_an_error_are_cleaned_too():
+    """A transport refuses a header by repeating it, and the SDK wraps what it says."""
+    error = raised_from(
+        RuntimeError("Connection error."), ValueError("bad header b'Bearer x y z 1'")
+    )
+    scrub(error, ["x y z 1"])
+    assert classify(error).message == "Connection error. (ValueError: bad header b'Bearer [key]')"
 
 
 async def test_a_short_key_is_no_secret(sim):

@@ -90,6 +90,18 @@ def test_a_date_without_the_servers_is_read_against_ours():
     assert found == pytest.approx(30, abs=2)
 
 
+def test_a_date_without_a_zone_is_universal_time(monkeypatch):
+    """Wherever we are (RFC 5322 writes that zone -0000)."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        dates = {"retry-after": formatdate(NOW + 5), "date": DATE}
+        assert retry_after(dates) == 5.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_date_more_than_a_year_ahead_is_none():
     """Somebody's clock is broken."""
     headers = {"retry-after": formatdate(NOW + 4e7, usegmt=True), "date": DATE}

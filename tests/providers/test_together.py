@@ -1,0 +1,157 @@
+"""The Together provider over real sockets: where it differs from OpenAI's."""
+
+from __future__ import annotations
+
+import pytest
+
+from langchain_resilient import testing as t
+from langchain_resilient.providers import create
+from langchain_resilient.providers._sdk import DroppedParameterWarning
+from langchain_resilient.providers.together import TogetherProvider
+from langchain_resilient.target import Target
+from langchain_resilient.testing import answer_to
+from tests.providers.asking import TRANSPORTS, ask, http, listening, provider_at, request
+
+PLAIN = http('{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"eos"}]}')
+
+
+def provider(sim, **fields):
+    return provider_at(sim, "together:maker/m", **fields)
+
+
+async def sent(made, sim, *, stream=True, **overrides):
+    """The body of the last of the requests that one answer took."""
+    await ask(made, request(**overrides), stream=stream)
+    return sim.requests[-1].body
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("quirks", [True, False])
+async def test_an_answer_comes_whole(sim, monkeypatch, stream, quirks, transport):
+    """Streamed or plain, on either transport, `eos` and all, with its token counts."""
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
+    sim.script("*", then=t.Reply(quirks=quirks))
+    draft = await ask(provider(sim), stream=stream)
+    assert (draft.text, draft.fault()) == (answer_to("hello"), None)
+    assert draft.usage is not None
+
+
+async def test_the_body_is_the_request_in_the_apis_dialect(sim):
+    """It counts the tokens of a stream without being asked."""
+    body = await sent(provider(sim, temperature=0.5), sim, top_p=0.9)
+    assert body == {
+        "model": "maker/m",
+        "messages": [{"role": "user", "content": "hello"}],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "stream": True,
+    }
+
+
+async def test_its_own_parameters_are_sent(sim, recwarn):
+    """OpenAI refuses them."""
+    own = {"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1}
+    body = await sent(provider(sim, **own), sim)
+    assert body.items() >= own.items()
+    assert not [one for one in recwarn.list if one.category is DroppedParameterWarning]
+
+
+async def test_what_it_does_not_know_is_dropped_with_one_warning_each(sim):
+    """However many requests there are."""
+    strange = {
+        "parallel_tool_calls": False, "service_tier": "auto", "store": True, "metadata": {"a": "b"},
+        "prediction": {}, "user": "u", "verbosity": "low", "modalities": ["text"], "audio": {},
+        "web_search_options": {},
+    }  # fmt: skip
+    made = provider(sim, model_kwargs=strange, seed=1)
+    with pytest.warns(DroppedParameterWarning) as caught:
+        bodies = [await sent(made, sim) for _ in range(2)]
+    assert sorted(str(one.message).split("'")[1] for one in caught) == sorted(strange)
+    assert [body.keys() & {*strange, "seed"} for body in bodies] == [{"seed"}] * 2
+
+
+async def test_stream_options_are_left_out_without_a_word(sim, recwarn):
+    """Usage comes anyway."""
+    options = {"include_usage": True}
+    assert "stream_options" not in await sent(provider(sim), sim, stream_options=options)
+    assert not recwarn.list
+
+
+async def test_a_token_limit_has_one_name(sim):
+    """The old one."""
+    for name in ("max_tokens", "max_completion_tokens"):
+        body = await sent(provider(sim), sim, **{name: 7})
+        assert (body["max_tokens"], "max_completion_tokens" in body) == (7, False)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [
+    ({"logprobs": True}, 1),
+    ({"logprobs": True, "top_logprobs": 5}, 5),
+    ({"logprobs": True, "top_logprobs": 0}, 1),
+    ({"logprobs": False}, None),
+    ({"logprobs": False, "top_logprobs": 5}, None),
+    ({"top_logprobs": 5}, None),
+    ({"logprobs": 3}, 3),
+    ({}, None),
+])  # fmt: skip
+async def test_logprobs_are_a_number(sim, asked, expected):
+    """Together counts the alternatives where OpenAI says yes or no."""
+    body = await sent(provider(sim), sim, stream=False, **asked)
+    assert body.get("logprobs") == expected
+    assert "top_logprobs" not in body
+
+
+async def test_a_parameter_that_one_model_refuses_is_learned(sim):
+    """Together's errors have no code for it."""
+    sim.script("*", then=t.UnsupportedParameter("temperature"))
+    made = provider(sim, temperature=0.5)
+    with pytest.warns(DroppedParameterWarning, match="temperature"):
+        await sent(made, sim)
+    assert "temperature" not in await sent(made, sim)
+    assert [seen.status for seen in sim.requests] == [400, 200, 200]
+
+
+def test_its_own_host_is_asked_unless_another_is_given():
+    """Since SDK 3.0 chat completions have one of their own."""
+    assert create(Target("together:m", api_key="k"))._url == TogetherProvider.public_url
+    assert TogetherProvider.public_url.startswith("https://api-inference.together.ai/")
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
+async def test_a_base_url_may_end_like_openais(end):
+    """The SDK would ask for `/v1/v1`."""
+    async with listening(PLAIN) as server:
+        draft = await ask(create(Target("together:m", base_url=server.url + end)))
+    assert draft.text == "Hi"
+    assert server.heads[0].startswith("POST /v1/chat/completions ")
+
+
+async def test_the_environments_secrets_never_go_to_another_server(monkeypatch):
+    """Neither key nor headers: they are between the user and Together."""
+    monkeypatch.setenv("TOGETHER_API_KEY", "tgp_from-env")
+    monkeypatch.setenv("TOGETHER_CUSTOM_HEADERS", "Authorization: Bearer hidden-from-env")
+    async with listening(PLAIN) as server:
+        await ask(create(Target("together:m", base_url=server.url)))
+    (head,) = server.heads
+    assert "Bearer none" in head
+    assert "from-env" not in head
+
+
+async def test_the_environments_server_gets_the_environments_key(monkeypatch):
+    """Whoever set both meant it."""
+    async with listening(PLAIN) as server:
+        monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
+        monkeypatch.setenv("TOGETHER_API_KEY", "tgp_from-env")
+        await ask(create(Target("together:m")))
+    assert "Bearer tgp_from-env" in server.heads[0]
+
+
+async def test_the_environments_key_goes_to_together(sim, monkeypatch, no_environment):
+    """The simulator stands in for it, and knows keys by a digest only."""
+    url = f"{sim.base_url('together')}/v1/chat/completions"
+    monkeypatch.setattr(TogetherProvider, "public_url", url)
+    await ask(create(Target("together:m", api_key="tgp_from-env")))
+    monkeypatch.setenv("TOGETHER_API_KEY", "tgp_from-env")
+    await ask(create(Target("together:m")))
+    assert sim.requests[0].key == sim.requests[1].key
