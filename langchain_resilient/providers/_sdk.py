@@ -16,7 +16,7 @@ from langchain_resilient.providers import entry, key_for
 from langchain_resilient.providers.clients import client_for
 from langchain_resilient.providers.evidence import refused_parameters, scrub
 from langchain_resilient.providers.sse import open_answer
-from langchain_resilient.providers.transport import http_client
+from langchain_resilient.providers.transport import http_client, tls
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -90,8 +90,9 @@ class SDKProvider:
                 self._leave_out(body)
 
     def prepare(self) -> None:
-        """Import the SDK now; slow and blocking, so that it can be done in a thread beforehand."""
-        self._libraries()
+        """Import the SDK and read the root certificates now: slow and blocking, so in a thread."""
+        _, httpx = self._libraries()
+        tls(httpx)
 
     @staticmethod
     def _libraries() -> tuple[Any, Any]:
@@ -118,8 +119,7 @@ class SDKProvider:
             sdk,
             # Many compatible servers need no key, but the SDKs insist on one.
             api_key=self._key or "none",
-            # Requests name their whole URL; this keeps the SDK from the environment's, maybe "".
-            base_url=self._base_url or self.public_url,
+            base_url=self._base_url,
             default_headers=headers or None,
             max_retries=0,
             timeout=timeout,

@@ -54,7 +54,7 @@ def http_client(sdk: Any, httpx: Any, timeout: Any, *, public: bool) -> Any:
     client_class = sdk.DefaultAioHttpClient if aiohttp else sdk.DefaultAsyncHttpxClient
     return client_class(
         timeout=timeout,
-        verify=_tls(httpx),
+        verify=tls(httpx),
         limits=httpx.Limits(
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=KEEPALIVE_CONNECTIONS,
@@ -66,7 +66,11 @@ def http_client(sdk: Any, httpx: Any, timeout: Any, *, public: bool) -> Any:
 
 
 @functools.cache
-def _tls(httpx: Any) -> ssl.SSLContext:
-    """Share one context: to read all root certificates costs 30 ms and more, on the loop."""
+def tls(httpx: Any) -> ssl.SSLContext:
+    """Make the process's TLS settings: to read all root certificates costs 30 ms and more.
+
+    Args:
+        httpx: The httpx that they are made by: `httpx2` or `httpx`.
+    """
     context: ssl.SSLContext = httpx.create_ssl_context()
     return context

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
+import openai
 import pytest
 from pydantic import SecretStr
 
 from langchain_resilient import providers
 from langchain_resilient.providers import create, entry, key_for, known, register
-from langchain_resilient.providers.transport import http_client, transport
+from langchain_resilient.providers.transport import http_client, tls, transport
 from langchain_resilient.target import Target
 from tests.providers.asking import ask
 
@@ -138,13 +141,36 @@ def test_an_unknown_transport_is_an_error(monkeypatch):
         transport()
 
 
-async def test_clients_share_their_tls_settings():
-    """To read all root certificates for each would block the loop for 30 ms and more."""
-    import httpx2
-    import openai
+@pytest.fixture
+async def client():
+    """Makes the HTTP clients of a test, and closes them."""
+    made = []
 
-    made = [http_client(openai, httpx2, httpx2.Timeout(1), public=True) for _ in range(2)]
-    first, second = (client._transport.ssl_context for client in made)
-    assert first is second
-    for client in made:
-        await client.aclose()
+    def make(*, public=True):
+        made.append(http_client(openai, httpx2, httpx2.Timeout(1), public=public))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.aclose()
+
+
+async def test_clients_share_their_tls_settings(client):
+    """To read all root certificates for each would block the loop for 30 ms and more."""
+    assert client()._transport.ssl_context is client()._transport.ssl_context
+
+
+@pytest.mark.parametrize("spec", ["openai:m", "together:m"])
+def test_what_is_slow_can_be_done_beforehand(spec):
+    """In a thread: the import, and the root certificates."""
+    made = create(Target(spec, api_key="sk-0123456789"))
+    made.prepare()
+    before = tls.cache_info().misses
+    asyncio.run(made._make_client().close())
+    assert tls.cache_info().misses == before
+
+
+async def test_a_connection_to_a_public_api_waits_longer_for_the_next_call(client):
+    """Others' servers may hang up after five seconds, in the middle of a request."""
+    seconds = [client(public=public)._transport.limits.keepalive_expiry for public in (True, False)]
+    assert seconds == [60.0, 5.0]
