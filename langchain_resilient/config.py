@@ -54,7 +54,8 @@ class Configuration(Sampling):
     targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
     """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""
     api_key: SecretStr | dict[str, SecretStr] | None = Field(default=None, repr=False)
-    """For targets without their own: one for all, or a dict by provider; else the environment's."""
+    """For targets without their own: the key of their provider, or a dict by provider; else the
+    environment's."""
     timeout: Seconds | None = 120.0
     """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks."""
     timeouts: Timeouts = Timeouts()
@@ -96,7 +97,17 @@ class Configuration(Sampling):
         return cast("Hedge | None", self.hedge)
 
     def keyed_targets(self) -> list[Target]:
-        """The chain, with `api_key` given to the targets that need one and have none."""
+        """The chain, with `api_key` given to the targets that need one and have none.
+
+        Raises:
+            ValueError: If one key would go to several providers: a key is nobody else's business.
+        """
+        without = [t for t in self.chain() if t.api_key is None and entry(t.provider).api_key_env]
+        providers = sorted({t.provider for t in without})
+        if isinstance(self.api_key, SecretStr) and len(providers) > 1:
+            example = ", ".join(f'"{name}": ...' for name in providers)
+            msg = f"api_key is one key, but the chain has {' and '.join(providers)}: "
+            raise ValueError(msg + f"give api_key={{{example}}}, or a key with each Target")
         return [self._with_key(target) for target in self.chain()]
 
     def _with_key(self, target: Target) -> Target:

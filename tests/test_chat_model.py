@@ -99,13 +99,19 @@ def test_a_target_without_its_key_is_skipped_with_one_warning(monkeypatch):
 
 def test_the_default_chain_is_two_providers_interleaved():
     """So that one provider's outage costs one hop."""
-    llm = ResilientChatModel(api_key="k")
+    llm = ResilientChatModel(api_key={"openai": "k", "together": "k"})
     assert [t.name for t in llm.targets] == [
         "openai:gpt-4",
         "together:mistralai/Mixtral-8x7B-Instruct-v0.1",
         "openai:gpt-3.5-turbo",
         "together:meta-llama/Llama-3.3-70B-Instruct-Turbo",
     ]
+
+
+def test_one_key_is_never_given_to_two_providers():
+    """OpenAI's key is none of Together's business."""
+    with pytest.raises(ValidationError, match=r'api_key=\{"openai": ..., "together": ...\}'):
+        ResilientChatModel(targets=["openai:a", "together:b"], api_key="k")
 
 
 def test_keys_may_be_given_by_provider(sim):

@@ -30,7 +30,7 @@ class TestUnit(ChatModelUnitTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"targets": ["openai:gpt-4", "together:mistralai/Mixtral-8x7B-Instruct-v0.1"]}
+        return {"targets": ["openai:gpt-4"]}
 
     @property
     def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
