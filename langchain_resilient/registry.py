@@ -9,17 +9,16 @@ import warnings
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from langchain_resilient.engine.budget import Budget, Budgets
+from langchain_resilient.engine.budget import Budgets
 from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.errors import NoTargetsError
-from langchain_resilient.policy import Health
 from langchain_resilient.providers import entry, key_for, keys_for
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from langchain_resilient.policy import Hedge
+    from langchain_resilient.policy import Health, Hedge
     from langchain_resilient.target import Target
 
 logger = logging.getLogger("langchain_resilient")
@@ -69,10 +68,6 @@ def warn_once(message: str) -> None:
         logger.warning(message)
 
 
-RETRIES_A_SECOND = 0.5
-"""Retries of the same target that are free, whatever the load."""
-
-
 class Memory:
     """What was learned of targets: readiness, speed, health, and the budgets of chains.
 
@@ -106,14 +101,14 @@ class Memory:
         self, targets: Sequence[Target], hedge: Hedge | None, health: Health | None
     ) -> Budgets:
         """Find the budgets of a chain: the same for equal chains with equal policies."""
-        share, burst = (hedge.budget, hedge.burst) if hedge is not None else (0.0, 1)
         if any(target.runnable is not None for target in targets):
-            return new_budgets(share, burst, health)
-        key = (tuple(id(self.state_of(target)) for target in targets), share, burst, health)
+            return Budgets.of(hedge, health)
+        paid = None if hedge is None else (hedge.budget, hedge.burst)
+        key = (tuple(id(self.state_of(target)) for target in targets), paid, health)
         with self._lock:
             found = self._budgets.get(key)
             if found is None:
-                found = self._budgets[key] = new_budgets(share, burst, health)
+                found = self._budgets[key] = Budgets.of(hedge, health)
         return found
 
     def forget(self) -> None:
@@ -122,22 +117,6 @@ class Memory:
             self._states.clear()
             self._accounts.clear()
             self._budgets.clear()
-
-
-def new_budgets(share: float, burst: int, health: Health | None) -> Budgets:
-    """Make the three budgets of one chain.
-
-    Args:
-        share: Hedges as a share of requests.
-        burst: How many hedges may be saved up.
-        health: Its shares; None for the defaults.
-    """
-    health = health or Health()
-    return Budgets(
-        Budget(share, burst),
-        Budget(health.rescue, health.rescue_burst),
-        Budget(health.retry, health.retry_burst, rate=RETRIES_A_SECOND),
-    )
 
 
 SHARED = Memory()

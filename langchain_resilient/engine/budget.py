@@ -10,8 +10,17 @@ from bisect import insort
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from langchain_resilient.policy import Health
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from langchain_resilient.policy import Hedge
+
+RETRIES_A_SECOND = 0.5
+"""Retries of the same target that are free, whatever the load."""
+
+_DEFAULTS = Health()
 
 
 class Ticket:
@@ -170,6 +179,16 @@ class Budgets:
         self.hedge = hedge
         self.rescue = rescue
         self.retry = retry
+
+    @classmethod
+    def of(cls, hedge: Hedge | None, health: Health | None) -> Budgets:
+        """Make the budgets of a policy."""
+        health = health or _DEFAULTS
+        return cls(
+            Budget(hedge.budget, hedge.burst) if hedge is not None else Budget(0, 1),
+            Budget(health.rescue, health.rescue_burst),
+            Budget(health.retry, health.retry_burst, rate=RETRIES_A_SECOND),
+        )
 
     def deposit(self, now: float) -> None:
         """Count one ordinary request."""

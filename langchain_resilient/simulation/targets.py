@@ -8,7 +8,16 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.simulation.faults import Cut, Effect, Fail, Hang, Phase, Schedule, Slow, Stall
+from langchain_resilient.simulation.faults import (
+    Cut,
+    Effect,
+    Fail,
+    Hang,
+    Phase,
+    Schedule,
+    Slow,
+    Stall,
+)
 from langchain_resilient.simulation.latency import HeavyTail, Latency, uniform
 
 if TYPE_CHECKING:

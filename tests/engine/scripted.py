@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.engine.budget import Budgets
 from langchain_resilient.engine.events import Plan
 from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.ports import Route, Tools
@@ -14,7 +15,6 @@ from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
-from langchain_resilient.registry import new_budgets
 from langchain_resilient.request import ChatRequest
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def world(
         )
         for n in names
     }
-    budgets = new_budgets(*((hedge.budget, hedge.burst) if hedge else (0.0, 1)), health)
+    budgets = Budgets.of(hedge, health)
     return World(
         {n: Scripted(s) for n, s in zip(names, lists, strict=True)},
         states,

@@ -1,9 +1,9 @@
 """`python -m tests.simulation`: the table of the hedging engine, over scripted targets.
 
-    python -m tests.simulation                          the whole table
-    python -m tests.simulation --row hang --seeds 1     one row of it
-    python -m tests.simulation replay --row hang --seed 3 --request 1234
-    python -m tests.simulation replay --row hang --seed 3 --from 600 --to 610
+python -m tests.simulation                          the whole table
+python -m tests.simulation --row hang --seeds 1     one row of it
+python -m tests.simulation replay --row hang --seed 3 --request 1234
+python -m tests.simulation replay --row hang --seed 3 --from 600 --to 610
 """
 
 from __future__ import annotations

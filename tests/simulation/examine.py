@@ -63,7 +63,9 @@ def examine(name: str, seed: int, size: Size) -> Found:
     )
 
 
-def judge(name: str, found: Sequence[Found], healthy: Figures, size: Size, slack: float) -> Examined:
+def judge(
+    name: str, found: Sequence[Found], healthy: Figures, size: Size, slack: float
+) -> Examined:
     """Hold what was found of a row, over its seeds, against its bounds."""
     row = ROWS[name](size)
     rules = row.scenario.rules
