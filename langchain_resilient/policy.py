@@ -102,8 +102,8 @@ class Health(_Policy):
     rescue_burst: int = Field(default=50, ge=1)
     """How many rescues may be saved up."""
     retry: float = Field(default=0.05, ge=0, le=1)
-    """Retries of the same target within a call, as a share of requests, over time. Half a retry a
-    second is free, and so is one for each answer that comes while requests wait to retry."""
+    """Retries of the same target within a call, as a share of requests, over time. Five retries
+    a second are free, and so are two for each answer that comes while requests wait to retry."""
     retry_burst: int = Field(default=20, ge=1)
     """How many retries may be saved up."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.policy import Hedge
 
-RETRIES_A_SECOND = 0.5
+RETRIES_A_SECOND = 5.0
 """Retries of the same target that are free, whatever the load."""
 
 _DEFAULTS = Health()
@@ -28,24 +28,30 @@ class Ticket:
 
     Attributes:
         since: When the request began: the oldest is served first.
-        granted: A token was paid for it, which it must use or give back.
+        useful_until: Later than this a token could hardly help it any more.
+        granted: Its turn has come: it must use it or give it up.
+        paid: A token was paid for that, which goes back if it is not used.
     """
 
-    __slots__ = ("budget", "granted", "nudge", "since")
+    __slots__ = ("budget", "granted", "nudge", "paid", "since", "useful_until")
 
-    def __init__(self, budget: Budget, since: float, nudge: Callable[[], None]) -> None:
+    def __init__(
+        self, budget: Budget, since: float, useful_until: float, nudge: Callable[[], None]
+    ) -> None:
         self.budget = budget
         self.since = since
+        self.useful_until = useful_until
         self.nudge = nudge
         self.granted = False
+        self.paid = False
 
     def __lt__(self, other: Ticket) -> bool:
         """Sort by age."""
         return self.since < other.since
 
-    def give_up(self) -> None:
+    def give_up(self, now: float) -> None:
         """Wait no longer; a token that was paid goes to the next."""
-        self.budget.leave(self)
+        self.budget.leave(self, now)
 
 
 class Budget:
@@ -93,7 +99,7 @@ class Budget:
                 paid += self.rate * max(0.0, now - self._at)
             self._at = now
             self.tokens = min(self.burst, self.tokens + paid)
-            served = self._serve()
+            served = self._serve(now)
         for ticket in served:
             ticket.nudge()
 
@@ -108,46 +114,46 @@ class Budget:
             self.tokens -= 1
             return True
 
-    def wait(self, since: float, nudge: Callable[[], None]) -> Ticket:
+    def wait(self, since: float, useful_until: float, nudge: Callable[[], None]) -> Ticket:
         """Wait for a token.
 
         Args:
             since: When the request began.
+            useful_until: Later than this a token could hardly help it any more.
             nudge: Called once when the ticket is granted, perhaps from another thread.
         """
-        ticket = Ticket(self, since, nudge)
+        ticket = Ticket(self, since, useful_until, nudge)
         with self._lock:
             insort(self._waiting, ticket)
         return ticket
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Ticket, now: float) -> None:
         """Take a ticket out of the queue, or its token back."""
         with self._lock:
             if not ticket.granted:
                 self._waiting.remove(ticket)
                 return
             ticket.granted = False
-        self.give_back()
+        if ticket.paid:
+            self.give_back(now)
 
-    def give_back(self) -> None:
+    def give_back(self, now: float) -> None:
         """Return a token that was not needed after all."""
         with self._lock:
             self.tokens = min(self.burst, self.tokens + 1)
-            served = self._serve()
+            served = self._serve(now)
         for ticket in served:
             ticket.nudge()
 
-    def release(self) -> None:
-        """Let the oldest waiter go without a token: something has just succeeded.
+    def release(self, now: float) -> None:
+        """Let two go without a token: something has just succeeded.
 
-        One retry for each success: after an outage those who waited come back as fast as answers
-        do, and stop coming when answers stop. (Slow start, RFC 5681.)
+        After an outage those who waited come back twice as fast as answers do, and stop coming when
+        answers stop (slow start, RFC 5681).
         """
         with self._lock:
-            ticket = self._waiting.pop(0) if self._waiting else None
-            if ticket is not None:
-                ticket.granted = True
-        if ticket is not None:
+            served = [self._next(now) for _ in range(min(2, len(self._waiting)))]
+        for ticket in served:
             ticket.nudge()
 
     @property
@@ -155,13 +161,25 @@ class Budget:
         """How many requests wait for a token."""
         return len(self._waiting)
 
-    def _serve(self) -> list[Ticket]:
+    def _serve(self, now: float) -> list[Ticket]:
         served = []
         while self._waiting and self.tokens >= 1:
             self.tokens -= 1
-            served.append(self._waiting.pop(0))
-            served[-1].granted = True
+            ticket = self._next(now)
+            ticket.paid = True
+            served.append(ticket)
         return served
+
+    def _next(self, now: float) -> Ticket:
+        """Take the oldest out of the queue whom it can still help.
+
+        The very oldest may be about to die. Were they served first, under overload all tokens would
+        go to them, and all would come too late.
+        """
+        place = next((i for i, t in enumerate(self._waiting) if t.useful_until >= now), 0)
+        ticket = self._waiting.pop(place)
+        ticket.granted = True
+        return ticket
 
 
 class Budgets:
@@ -196,7 +214,7 @@ class Budgets:
         self.rescue.deposit(now)
         self.retry.deposit(now)
 
-    def succeeded(self) -> None:
-        """Something was answered: who waits to retry may come back, one for each success."""
+    def succeeded(self, now: float) -> None:
+        """Something was answered: who waits to retry may come back, two for each success."""
         if self.retry.waiting:
-            self.retry.release()
+            self.retry.release(now)

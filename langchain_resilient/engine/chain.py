@@ -22,6 +22,9 @@ _ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
 
 None where it was empty because `max_tokens` ran out (code "length"): so would the next one be."""
 
+_SAME_CAUSE = 10.0
+"""Targets that trip within so many seconds of each other do so for the same reason."""
+
 _KEYS_OWN = BLOCKS_ACCOUNT | {FaultKind.RATE_LIMIT}
 """Faults of a key, which the target's next key need not share."""
 
@@ -59,7 +62,7 @@ class Chain:
         for lane in self.candidates():
             if lane.active or lane.available_at() > now or lane.state.slots.full:
                 continue
-            mine = (lane.state.watch.tripped, lane.tries)
+            mine = (lane.state.watch.tripped or lane.state.down, lane.tries)
             if mine < rank or best is None:
                 best, rank = lane, mine
         return best
@@ -95,8 +98,19 @@ class Chain:
         return [lane for lane in self.lanes if not lane.excluded]
 
     def _alone(self, lane: Lane) -> bool:
-        """Whether it is the only target: then a hedge may go to it too (Dean & Barroso, 2013)."""
-        return not lane.state.in_process and all(other is lane for other in self.candidates())
+        """Whether no other target is well: then a hedge may go to it too (Dean & Barroso, 2013)."""
+        return not lane.state.in_process and all(
+            other is lane or other.state.watch.tripped or other.state.down
+            for other in self.candidates()
+        )
+
+    def worth_rescue(self, now: float) -> bool:
+        """Whether being caught on a sick target is that target's fault.
+
+        If two trip at nearly the same time, everything is slow, and asking elsewhere only adds to
+        the load.
+        """
+        return sum(now - x.state.watch.tripped_at < _SAME_CAUSE for x in self.lanes) <= 1
 
     @staticmethod
     def _extra_at(lane: Lane) -> float:

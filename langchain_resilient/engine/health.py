@@ -30,8 +30,8 @@ STRAINED_SECONDS = 5.0
 ENOUGH_SAMPLES = 30
 """Fewer teach nothing about a 95th percentile."""
 
-REFUSALS = 3
-"""So many refused connections in a row trip a target."""
+DOWN_AFTER = 5
+"""So many failures in a row, of any requests, and a target is down until it speaks again."""
 
 _SLOW_KINDS = frozenset(
     {
@@ -103,7 +103,7 @@ class TargetState:
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("_percentiles", "_refusals", "_turn", "answers", "first_texts",
+    __slots__ = ("_failures", "_percentiles", "_turn", "answers", "first_texts",
                  "gone_until", "in_process", "keys", "name", "provider", "retry_first", "slots",
                  "spoke_at", "strained_until", "streams", "waiting", "watch")  # fmt: skip
 
@@ -131,7 +131,7 @@ class TargetState:
         self.answers = LatencyHistogram()
         self.waiting: dict[object, Callable[[], None]] = {}
         self._turn = 0
-        self._refusals = 0
+        self._failures = 0
         self.spoke_at = float("-inf")
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
 
@@ -195,7 +195,7 @@ class TargetState:
         """Take in a first text (or a whole answer)."""
         (self.answers if plain else self.first_texts).add(seconds, now)
         self.spoke_at = now
-        self._refusals = 0
+        self._failures = 0
         if not late:
             self.watch.fast(now)
 
@@ -230,15 +230,19 @@ class TargetState:
             self.keys[key].not_before = max(self.keys[key].not_before, now + wait)
         if fault.kind is FaultKind.RATE_LIMIT or fault.status == 503:  # noqa: PLR2004
             self.strained_until = now + STRAINED_SECONDS
+        if fault.kind in _SLOW_KINDS:
+            self._failures += 1
         if trip_after and fault.kind in _SLOW_KINDS and not self.in_process:
-            self._refusals = self._refusals + 1 if fault.kind is FaultKind.CONNECTION else 0
-            tripped = self.watch.slow(now, REFUSALS if self._refusals >= REFUSALS else trip_after)
-            if tripped and fault.kind is FaultKind.TIMEOUT:
-                self._alarm()
+            self.watch.slow(now, trip_after, failed=fault.kind is not FaultKind.TIMEOUT)
 
     def succeeded(self, key: int) -> None:
         """A good answer clears the account's record."""
         self.keys[key].account.strikes = 0
+
+    @property
+    def down(self) -> bool:
+        """Whether all that was asked of it lately failed."""
+        return self._failures >= DOWN_AFTER
 
     def health(self, now: float) -> str:
         """One of `ok`, `tripped`, `limited` (by its own hint), `account out`, `gone`."""

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 _NO_LIMITS = Timeouts(first_text=None, chunk_gap=None, answer=None)
 """For the last resort: there is nobody else to ask, so only the deadline ends it."""
 
+_TIME_TO_ANSWER = 1.0
+"""Seconds before its deadline at which a request lets others go first: a token comes too late."""
+
 _POLL = 1.0
 """Seconds after which a request that waits for a retry token looks what time has brought."""
 
@@ -86,7 +89,7 @@ class Planner:
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
         self._live: list[Attempt] = []
-        self._waiting = Waiting(now, nudge)
+        self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
         self._extra_cost = 0.0
         self._delivered = False
@@ -140,7 +143,7 @@ class Planner:
             self._spoke(attempt, now)
         attempt.fault = None
         attempt.lane.state.succeeded(attempt.key)
-        self._plan.budgets.succeeded()
+        self._plan.budgets.succeeded(now)
         self._close(attempt, Outcome.WON, now)
         return self._finish(End.ANSWERED, now, [], winner=attempt)
 
@@ -174,7 +177,7 @@ class Planner:
             self._go_on(now, out, paid=ticket)
         elif ticket is not None:
             self._extra(self._waiting.kind, now, out, paid=ticket)
-        elif self._caught():
+        elif self._caught() and self.chain.worth_rescue(now):
             self._extra(AttemptKind.RESCUE, now, out)
         elif not self._active():
             self._waiting.leave_queues()
@@ -202,7 +205,7 @@ class Planner:
         """The caller went away."""
         if self.end is not None:
             return []
-        self._waiting.leave()
+        self._waiting.leave(now)
         return self._stop_others(None, Outcome.CANCELLED, now)
 
     # -- rules ----------------------------------------------------------------------------------
@@ -269,17 +272,17 @@ class Planner:
             lane = self.chain.choose_extra(now, beside, self._affordable)
         if lane is None:
             if paid is not None:
-                paid.give_up()
+                paid.give_up(now)
             self._look_again(now)
             return
         budgets = self._plan.budgets
         budget = budgets.hedge if kind is AttemptKind.HEDGE else budgets.rescue
         if paid is None and not budget.take():
-            self._waiting.ask(budget, kind)
+            self._waiting.ask(budget, kind, now)
         elif self._start(lane, kind, now, out):
             self._extra_cost += self._cost(lane.state) or 0.0
         else:
-            budget.give_back()
+            budget.give_back(now)
 
     def _look_again(self, now: float) -> None:
         """No target is open for a hedge now: come back to it when one is."""
@@ -313,13 +316,21 @@ class Planner:
                 self._look_again(now)
         elif lane is None:
             self._wait_or_end(now, out)
-        elif lane.tries and not lane.free and paid is None and not self._plan.budgets.retry.take():
-            self._waiting.ask(self._plan.budgets.retry, AttemptKind.RETRY)
+        elif paid is None and not self._may_send(lane):
+            self._waiting.ask(self._plan.budgets.retry, AttemptKind.RETRY, now)
             self._resume_at = now + _POLL
         else:
             sent = self._start(lane, self._kind_for(lane), now, out)
         if paid is not None and not sent:
-            paid.give_up()
+            paid.give_up(now)
+
+    def _may_send(self, lane: Lane) -> bool:
+        """Whether a first try, or the budget, pays for this.
+
+        A target that is down has to be asked now and then, but not by everybody at once.
+        """
+        fresh = (not lane.tries and not lane.state.down) or lane.free
+        return fresh or self._plan.budgets.retry.take()
 
     def _kind_for(self, lane: Lane) -> AttemptKind:
         if not self.attempts:
@@ -360,7 +371,7 @@ class Planner:
             # Another thread was faster than our look at it.
             self._waiting.queue([state])
             return False
-        self._waiting.leave()
+        self._waiting.leave(now)
         attempt = self._attempt(len(self.attempts) + 1, lane, kind, now)
         if lane.tries:
             attempt.retry_state = retry_state(self.attempts, lane, now, self._rng)
@@ -439,7 +450,7 @@ class Planner:
 
     def _commit(self, attempt: Attempt, now: float) -> list[Action]:
         self.winner = attempt
-        self._waiting.leave()
+        self._waiting.leave(now)
         if attempt.suspect:
             attempt.suspect = False
             attempt.fault = None
@@ -474,7 +485,7 @@ class Planner:
         self.end = end
         self.winner = winner
         self.wake_at = inf
-        self._waiting.leave()
+        self._waiting.leave(now)
         how = Outcome.LOST if end is End.ANSWERED else Outcome.CANCELLED
         out += self._stop_others(None, how, now)
         out.append(Finish(end, winner))

@@ -19,6 +19,7 @@ class Waiting:
 
     Args:
         since: When the request began: the oldest is served first.
+        useful_until: Later than this a token could hardly help it.
         nudge: Called when there is something to look at; from any thread.
 
     Attributes:
@@ -26,23 +27,24 @@ class Waiting:
         kind: What the token is for.
     """
 
-    __slots__ = ("_nudge", "_queues", "_since", "kind", "ticket")
+    __slots__ = ("_nudge", "_queues", "_since", "_useful_until", "kind", "ticket")
 
-    def __init__(self, since: float, nudge: Callable[[], None]) -> None:
+    def __init__(self, since: float, useful_until: float, nudge: Callable[[], None]) -> None:
         self._since = since
+        self._useful_until = useful_until
         self._nudge = nudge
         self._queues: list[Slots] = []
         self.ticket: Ticket | None = None
         self.kind = AttemptKind.HEDGE
 
-    def ask(self, budget: Budget, kind: AttemptKind) -> None:
+    def ask(self, budget: Budget, kind: AttemptKind, now: float) -> None:
         """Wait for a token; one that was waited for before is no longer needed."""
         if self.ticket is not None:
             if self.ticket.budget is budget:
                 return
-            self.ticket.give_up()
+            self.ticket.give_up(now)
         self.kind = kind
-        self.ticket = budget.wait(self._since, self._nudge)
+        self.ticket = budget.wait(self._since, self._useful_until, self._nudge)
 
     def granted(self) -> Ticket | None:
         """Take the ticket, if its token has come. The caller spends it or gives it up."""
@@ -59,11 +61,11 @@ class Waiting:
                 self._queues.append(state.slots)
                 state.slots.wait(self._nudge)
 
-    def leave(self) -> None:
+    def leave(self, now: float) -> None:
         """Wait for nothing any more."""
         if self.ticket is not None:
             ticket, self.ticket = self.ticket, None
-            ticket.give_up()
+            ticket.give_up(now)
         if self._queues:
             self.leave_queues()
 

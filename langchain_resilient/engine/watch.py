@@ -14,8 +14,12 @@ from math import log
 NORMAL = 0.05
 """The share of slow requests of a healthy target."""
 
+FAILING = 0.005
+"""The share of failing requests of a healthy target."""
+
 _SICK = 0.7
 _UP = log(_SICK / NORMAL)
+_UP_FAILED = log(_SICK / FAILING)
 _DOWN = log((1 - _SICK) / (1 - NORMAL))
 
 PROBE_SECONDS = 1.0
@@ -36,13 +40,16 @@ class Watch:
 
     Attributes:
         tripped: It is left out while others are well.
+        tripped_at: When it last tripped.
         trips: How often it has tripped.
     """
 
-    __slots__ = ("_muted_until", "_probe_at", "_probe_wait", "_score", "_well", "tripped", "trips")
+    __slots__ = ("_muted_until", "_probe_at", "_probe_wait", "_score", "_well", "tripped",
+                 "tripped_at", "trips")  # fmt: skip
 
     def __init__(self) -> None:
         self.tripped = False
+        self.tripped_at = float("-inf")
         self.trips = 0
         self._score = 0.0
         self._muted_until = 0.0
@@ -50,19 +57,20 @@ class Watch:
         self._probe_wait = PROBE_SECONDS
         self._well = 0
 
-    def slow(self, now: float, trip_after: int) -> bool:
+    def slow(self, now: float, trip_after: int, *, failed: bool = False) -> bool:
         """Take in a late or failed request.
 
         Args:
             now: The engine's clock.
-            trip_after: How many of these in a row trip it.
+            trip_after: How many late ones in a row trip it; of failed ones it takes fewer.
+            failed: It did not only take long.
 
         Returns:
             Whether this one tripped it.
         """
         if self.tripped or now < self._muted_until:
             return False
-        self._score += _UP
+        self._score += _UP_FAILED if failed else _UP
         if self._score < trip_after * _UP - 1e-9:
             return False
         self._trip(now)
@@ -107,6 +115,7 @@ class Watch:
 
     def _trip(self, now: float) -> None:
         self.tripped = True
+        self.tripped_at = now
         self.trips += 1
         self._score = 0.0
         self._well = 0
