@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from langchain_resilient.simulation.run import run
 from tests.simulation.bounds import Findings, Verdict, always
-from tests.simulation.figures import Figures, average, hedge_excess, measure
+from tests.simulation.figures import ALWAYS, Figures, Sheet, average, hedge_excess
 from tests.simulation.rows import ROWS, Row, Size
 
 if TYPE_CHECKING:
@@ -49,15 +49,15 @@ def examine(name: str, seed: int, size: Size) -> Found:
     """Run one row with one seed."""
     row = ROWS[name](size)
     done = run(row.scenario, seed)
-    parts = {"whole": measure(done, in_order=row.in_order)}
-    for part, windows in row.parts.items():
-        parts[part] = measure(done, windows, in_order=row.in_order)
+    sheet = Sheet(done, in_order=row.in_order)
+    parts = {part: sheet.figures(x) for part, x in {"whole": ALWAYS, **row.parts}.items()}
+    unknown = sum(done.sends.values()) - sum(len(call.attempts) for call in done.calls)
     return Found(
         name,
         seed,
         {part: figures for part, figures in parts.items() if figures is not None},
         hedge_excess(done),
-        done.leaks,
+        {**done.leaks, "sends without a receipt": unknown},
         done.complaints,
         done.trace.digest,
     )
