@@ -107,7 +107,7 @@ def _replay(args: argparse.Namespace) -> int:
         for a in call.attempts:
             why = f" ({a.fault})" if a.fault is not None else ""
             print(f"{a.started:14.6f}  {a.kind:<9} {a.target} {a.outcome} at {a.ended:.6f}{why}")
-    for what in broken(done):
+    for what in broken(done)[:10]:
         print(f"BROKEN {what}")
     print(f"trace {done.trace.digest}")
     return 0

@@ -117,13 +117,15 @@ def _each_send_is_known(run: Run) -> Iterator[str]:
 def _pushback(run: Run) -> Iterator[str]:
     """A target that asked to be left alone is left alone."""
     for event in run.trace.events:
-        if event.what == "send":
-            for said, until in run.pushbacks[event.target]:
-                if said + _TICK < event.time < until - _TICK:
-                    yield (
-                        f"#{event.request} was sent to {event.target} at {event.time}, which had "
-                        f"asked at {said} to be left alone until {until}"
-                    )
+        until = max(
+            (b for a, b in run.pushbacks[event.target] if a + _TICK < event.time < b - _TICK),
+            default=None,
+        ) if event.what == "send" else None
+        if until is not None:
+            yield (
+                f"#{event.request} was sent to {event.target} at {event.time:.6f}, which had asked "
+                f"to be left alone until {until:.6f}"
+            )
 
 
 def _budget(run: Run) -> Iterator[str]:
