@@ -1,4 +1,4 @@
-"""What others would have made of the same requests: computed from the samples, without an engine."""
+"""What others would have made of the same requests: from the samples, without an engine."""
 
 from __future__ import annotations
 
@@ -109,4 +109,3 @@ class Samples:
                 factor = effect.factor if isinstance(effect, Slow) else 1.0
                 return at - arrived + factor * script.latency.at(0.5), place, at - arrived
         return inf, place, inf
-

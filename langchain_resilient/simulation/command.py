@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from math import inf, isinf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Mapping, Sequence
 
     from langchain_resilient.simulation.engine import Rules
@@ -18,8 +18,8 @@ _PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 DESCRIPTION = """\
 Run a hedging policy over recorded latencies, in virtual time, beside no hedging (the first target
-alone) and the best possible: what a policy could reach at most at the same extra load, percentile
-by percentile, if it does not know any latency beforehand.
+alone) and the best possible: the least that any policy could reach at the same extra load, for each
+percentile by itself, if it knows no latency beforehand.
 
 Each simulated request draws its latencies from the recording, independently for each target.
 The file is CSV: columns "target,seconds", or one column a target. Latencies are seconds to the
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--trace", required=True, type=Path, metavar="FILE", help="the recorded latencies, CSV")
     add("-t", "--target", action="append", metavar="NAME",
-        help="the chain, out of the file's targets; without it all of them, in the file's order")  # fmt: skip
+        help="a target of the chain; without any, all of the file's, in its order")  # fmt: skip
     add("--budget", type=float, metavar="SHARE", help="hedges as a share of requests")
     add("--delay", type=float, metavar="SECONDS", help="a fixed delay of the hedges")
     add("--max-parallel", type=int, metavar="N", help="attempts at the same time, a request")
@@ -47,10 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _price(text: str) -> tuple[str, float]:
-    name, sign, dollars = text.rpartition("=")
-    price = float(dollars)
-    if not sign or not name or not 0 <= price < inf:
-        raise ValueError(text)
+    name, _, dollars = text.rpartition("=")
+    try:
+        price = float(dollars)
+    except ValueError:
+        price = -1.0
+    if not name or not 0 <= price < inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form TARGET=DOLLARS")
     return name, price
 
 
@@ -82,9 +85,7 @@ def simulate(args: argparse.Namespace) -> str:
     return _as_text(told, recorded, args)
 
 
-def _chosen(
-    recorded: dict[str, list[float]], args: argparse.Namespace
-) -> dict[str, list[float]]:
+def _chosen(recorded: dict[str, list[float]], args: argparse.Namespace) -> dict[str, list[float]]:
     unknown = [name for name in args.target or () if name not in recorded]
     if unknown:
         raise ValueError(
@@ -168,7 +169,7 @@ def _finite(figures: dict[str, float]) -> dict[str, float | None]:
     return {name: None if isinf(value) else value for name, value in figures.items()}
 
 
-# -- as text ----------------------------------------------------------------------------------------
+# -- as text --------------------------------------------------------------------------------------
 
 
 def _as_text(
@@ -181,12 +182,10 @@ def _as_text(
     ]
     lines.append(f"{args.requests} requests, {args.rate:g} a second, seed {args.seed}\n")
     priced = "dollars_per_request" in told["policy"]
-    lines.append(
-        f"{'':14}{''.join(f'{name:>9}' for name in _PERCENTILES)}{'unanswered':>12}{'extra load':>12}"
-        + f"{'$/request':>12}" * priced
-    )
-    for row in ("policy", "no_hedging", "best_possible"):
-        lines.append(_line(row.replace("_", " "), told[row], priced=priced))
+    heads = [*(f"{name:>9}" for name in _PERCENTILES), f"{'unanswered':>12}{'extra load':>12}"]
+    lines.append(f"{'':14}{''.join(heads)}" + f"{'$/request':>12}" * priced)
+    rows = ("policy", "no_hedging", "best_possible")
+    lines += [_line(row.replace("_", " "), told[row], priced=priced) for row in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -36,7 +36,7 @@ class Scenario:
     """
 
     targets: tuple[Script, ...]
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     rate: float = 20.0
     requests: int = 50_000
     cancels: Mapping[int, float] = field(default_factory=dict)

@@ -8,7 +8,16 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.simulation.faults import Cut, Effect, Fail, Hang, Phase, Schedule, Slow, Stall
+from langchain_resilient.simulation.faults import (
+    Cut,
+    Effect,
+    Fail,
+    Hang,
+    Phase,
+    Schedule,
+    Slow,
+    Stall,
+)
 from langchain_resilient.simulation.latency import HeavyTail, Latency, uniform
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ class Script:
     """
 
     name: str
-    latency: Latency = HeavyTail()
+    latency: Latency = field(default_factory=HeavyTail)
     phases: tuple[Phase, ...] = ()
     tail: float = 0.0
     schedule: Schedule = field(init=False, repr=False, compare=False)

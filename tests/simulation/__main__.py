@@ -1,11 +1,11 @@
 """`python -m tests.simulation`: the hedging engine over scripted targets, in virtual time.
 
-    python -m tests.simulation                          the whole table
-    python -m tests.simulation --row hang --seeds 1     one row of it
-    python -m tests.simulation replay --row hang --seed 2 --request 12345
-    python -m tests.simulation replay --row hang --seed 2 --from 600 --to 610
-    python -m tests.simulation fuzz --seeds 1000        random fault schedules
-    python -m tests.simulation replay --fuzz --seed 17  one of them
+python -m tests.simulation                          the whole table
+python -m tests.simulation --row hang --seeds 1     one row of it
+python -m tests.simulation replay --row hang --seed 2 --request 12345
+python -m tests.simulation replay --row hang --seed 2 --from 600 --to 610
+python -m tests.simulation fuzz --seeds 1000        random fault schedules
+python -m tests.simulation replay --fuzz --seed 17  one of them
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _fuzz(args: argparse.Namespace) -> int:
         failed += bool(found)
         for what in found[:3]:
             print(f"seed {seed}: {what}", flush=True)
-        if len(found) > 3:  # noqa: PLR2004  # the first ones tell enough
+        if len(found) > 3:  # the first ones tell enough
             print(f"seed {seed}: and {len(found) - 3} more", flush=True)
     print(f"fuzz: {args.seeds} seeds, {failed} failed, {time.monotonic() - began:.0f} s")
     return 1 if failed else 0

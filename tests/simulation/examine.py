@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from langchain_resilient.simulation.run import run
-from tests.simulation.bounds import Findings, Verdict, always
+from tests.simulation.bounds import Findings, Slack, Verdict, always
 from tests.simulation.figures import ALWAYS, Figures, Sheet, average, hedge_excess
 from tests.simulation.rows import ROWS, Row, Size
 
@@ -63,7 +63,9 @@ def examine(name: str, seed: int, size: Size) -> Found:
     )
 
 
-def judge(name: str, found: Sequence[Found], healthy: Figures, size: Size, slack: float) -> Examined:
+def judge(
+    name: str, found: Sequence[Found], healthy: Figures, size: Size, slack: Slack
+) -> Examined:
     """Hold what was found of a row, over its seeds, against its bounds."""
     row = ROWS[name](size)
     rules = row.scenario.rules
@@ -95,7 +97,7 @@ def examine_all(
             found[one.row].append(one)
             if len(found[one.row]) == len(seeds) and one.row in names:
                 healthy = average([f.parts["whole"] for f in found["stationary"]])
-                yield judge(one.row, found[one.row], healthy, size, 1.0)
+                yield judge(one.row, found[one.row], healthy, size, Slack())
 
 
 def _job(job: tuple[str, int, Size]) -> Found:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.receipt import AttemptRecord
     from langchain_resilient.simulation.engine import Rules
-    from langchain_resilient.simulation.run import Call, Run
+    from langchain_resilient.simulation.run import Run
 
 _TICK = 1.1e-6
 """Seconds; the virtual clock's step, and a little for floats."""
@@ -117,10 +117,14 @@ def _each_send_is_known(run: Run) -> Iterator[str]:
 def _pushback(run: Run) -> Iterator[str]:
     """A target that asked to be left alone is left alone."""
     for event in run.trace.events:
-        until = max(
-            (b for a, b in run.pushbacks[event.target] if a + _TICK < event.time < b - _TICK),
-            default=None,
-        ) if event.what == "send" else None
+        until = (
+            max(
+                (b for a, b in run.pushbacks[event.target] if a + _TICK < event.time < b - _TICK),
+                default=None,
+            )
+            if event.what == "send"
+            else None
+        )
         if until is not None:
             yield (
                 f"#{event.request} was sent to {event.target} at {event.time:.6f}, which had asked "
