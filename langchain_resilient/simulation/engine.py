@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
-from langchain_resilient.engine.budget import Budget
+from langchain_resilient.engine.budget import Budgets
 from langchain_resilient.engine.events import Plan
 from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.ports import Route, Tools
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Hedge, Retry, Timeouts
+from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
 from langchain_resilient.request import ChatRequest, Chunk
 from langchain_resilient.simulation.targets import ScriptedError
 
@@ -34,12 +34,14 @@ class Rules:
     Attributes:
         deadline: Seconds for a whole call; None for no limit.
         hedge: None for never.
+        health: When a target is taken for sick; None for never.
         timeouts: The limits inside the deadline.
         retry: When a failed target is asked again.
     """
 
     deadline: float | None = 60.0
     hedge: Hedge | None = field(default_factory=Hedge)
+    health: Health | None = field(default_factory=Health)
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: Retry = field(default_factory=Retry)
 
@@ -75,7 +77,8 @@ class Engine:
             timeouts=rules.timeouts,
             hedge=hedge,
             retry=rules.retry,
-            budget=Budget(hedge.budget, hedge.burst) if hedge else Budget(0, 1),
+            budgets=Budgets.of(hedge, rules.health),
+            health=rules.health,
         )
         self._chain = [Route(_state(source), source, rules.timeouts) for source in sources]
         self._tools = Tools(_classify, _Draft, Random(seed))
@@ -92,12 +95,13 @@ class Engine:
 
     def waiters(self) -> int:
         """How many calls the budgets still hold a place for."""
-        return 0
+        budgets = self._plan.budgets
+        return budgets.hedge.waiting + budgets.rescue.waiting + budgets.retry.waiting
 
 
 def _state(source: ScriptedSource) -> TargetState:
     """Make a target's state; every scripted target has an account of its own."""
-    return TargetState(source.script.name, source.script.provider, account=Account())
+    return TargetState(source.script.name, source.script.provider, accounts=[Account()])
 
 
 def _classify(error: BaseException) -> Fault:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from dataclasses import dataclass
 from math import exp, inf, log
 from statistics import NormalDist
@@ -107,5 +107,4 @@ class Recorded:
 
     def survival(self, seconds: float) -> float:
         """The share of the measurements that are longer than this."""
-        later = bisect_left(self._sorted, True, key=lambda x: x > seconds)
-        return 1 - later / len(self._sorted)
+        return 1 - bisect_right(self._sorted, seconds) / len(self._sorted)
