@@ -1,4 +1,4 @@
-"""What others would have made of the same requests: computed from the samples, without an engine."""
+"""What others would have made of the same requests: from the samples, without an engine."""
 
 from __future__ import annotations
 
@@ -66,8 +66,23 @@ class Samples:
         found = [self._expect(place, arrived) for place in range(len(self._targets))]
         if not in_order:
             found.sort()
-        first, second = (self._draw(number, arrived, wait, place) for _, place, wait in found[:2])
+        if len(found) == 1:
+            # The only target there is: a second request goes to it too.
+            wait = found[0][2]
+            first, second = (self.draw(number, arrived, 0, i, wait) for i in range(2))
+        else:
+            first, second = (self.draw(number, arrived, p, 0, wait) for _, p, wait in found[:2])
         return first, second
+
+    def draw(
+        self, number: int, arrived: float, place: int, attempt: int = 0, wait: float = 0.0
+    ) -> float:
+        """Seconds to an answer of one target, sent `wait` seconds after the request's arrival."""
+        if wait == inf:
+            return inf
+        script = self._targets[place]
+        fate = script.fate(uniform(self._seed, place, number, attempt), arrived + wait)
+        return wait + fate.seconds if fate.answered else inf
 
     def feasible(self, number: int, arrived: float) -> bool:
         """Whether anybody could have answered in time: whatever was asked, whenever.
@@ -94,9 +109,3 @@ class Samples:
                 factor = effect.factor if isinstance(effect, Slow) else 1.0
                 return at - arrived + factor * script.latency.at(0.5), place, at - arrived
         return inf, place, inf
-
-    def _draw(self, number: int, arrived: float, wait: float, place: int) -> float:
-        if wait == inf:
-            return inf
-        u = uniform(self._seed, place, number, 0)
-        return wait + self._targets[place].fate(u, arrived + wait).seconds

@@ -6,7 +6,7 @@ providers, wire and LangChain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -40,10 +40,10 @@ class Rules:
     """
 
     deadline: float | None = 60.0
-    hedge: Hedge | None = Hedge()
-    health: Health | None = Health()
-    timeouts: Timeouts = Timeouts()
-    retry: Retry = Retry()
+    hedge: Hedge | None = field(default_factory=Hedge)
+    health: Health | None = field(default_factory=Health)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retry: Retry = field(default_factory=Retry)
 
     @property
     def budget(self) -> float:

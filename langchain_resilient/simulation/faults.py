@@ -1,8 +1,8 @@
 """What goes wrong at a target, and when: effects over windows of time.
 
 Whatever holds at the moment of sending decides the fate of that request: one that was sent into a
-black hole stays without an answer when the hole is mended (its connection is gone), and one that was
-sent before is answered as ever.
+black hole stays without an answer when the hole is mended (its connection is gone), and one that
+was sent before is answered as ever.
 """
 
 from __future__ import annotations

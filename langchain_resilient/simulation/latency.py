@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from dataclasses import dataclass
-from math import inf, log
+from math import exp, inf, log
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,8 +48,8 @@ class Latency(Protocol):
 class HeavyTail:
     """A log-normal body, a Pareto tail, and a few requests that never answer.
 
-    The defaults are the reference distribution of this package's own study: synthetic, for want of a
-    public trace of these providers.
+    The defaults are the reference distribution of this package's own study: synthetic, for want of
+    a public trace of these providers.
 
     Attributes:
         median: Of the body, in seconds.
@@ -77,7 +77,7 @@ class HeavyTail:
             )
         body = 1 - self.hangs - self.tail
         z = _NORMAL.inv_cdf(max(1e-12, (u - self.hangs - self.tail) / body))
-        return self.median * float(2.718281828459045 ** (self.sigma * z))
+        return self.median * exp(self.sigma * z)
 
     def survival(self, seconds: float) -> float:
         """The share of the requests that take longer than this."""
@@ -107,5 +107,4 @@ class Recorded:
 
     def survival(self, seconds: float) -> float:
         """The share of the measurements that are longer than this."""
-        later = bisect_left(self._sorted, True, key=lambda x: x > seconds)
-        return 1 - later / len(self._sorted)
+        return 1 - bisect_right(self._sorted, seconds) / len(self._sorted)

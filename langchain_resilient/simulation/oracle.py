@@ -144,8 +144,8 @@ class Sampled:
 
 
 def _shares(load: float) -> list[float]:
-    """Shares of requests that may still be waiting at the delay: from load/2 up to all of them."""
-    least, most = min(1.0, load / 2), min(1.0, load * 10)
+    """Shares of requests that are still waiting at the delay: from load/2 up to load x 10."""
+    least, most = min(0.5, load / 2), min(1.0, load * 10)
     steps = _DELAYS - 1
     return [min(1.0, load), *(least * (most / least) ** (i / steps) for i in range(_DELAYS))]
 

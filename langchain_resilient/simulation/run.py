@@ -36,7 +36,7 @@ class Scenario:
     """
 
     targets: tuple[Script, ...]
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     rate: float = 20.0
     requests: int = 50_000
     cancels: Mapping[int, float] = field(default_factory=dict)
@@ -75,6 +75,7 @@ class Run:
         seed: Of all its randomness.
         calls: In order of arrival.
         sends: By target, as the targets counted them.
+        pushbacks: By target, each time it asked to be left alone: (when it said so, until when).
         leaks: What was left behind: unfinished tasks, open streams, places held in a budget.
         complaints: What the event loop reported, such as an exception that nobody retrieved.
         trace: All events.
@@ -84,6 +85,7 @@ class Run:
     seed: int
     calls: list[Call]
     sends: dict[str, int]
+    pushbacks: dict[str, list[tuple[float, float]]]
     leaks: dict[str, int]
     complaints: list[str]
     trace: Trace
@@ -132,6 +134,7 @@ class _Runner:
             seed,
             sorted(self._calls, key=lambda call: call.number),
             {source.script.name: source.sends for source in sources},
+            {source.script.name: source.pushbacks for source in sources},
             {
                 "tasks": len(asyncio.all_tasks()) - 1,
                 "streams": sum(source.live for source in sources),

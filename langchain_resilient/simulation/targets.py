@@ -44,7 +44,7 @@ class Script:
     """
 
     name: str
-    latency: Latency = HeavyTail()
+    latency: Latency = field(default_factory=HeavyTail)
     phases: tuple[Phase, ...] = ()
     tail: float = 0.0
     schedule: Schedule = field(init=False, repr=False, compare=False)
@@ -95,13 +95,14 @@ class ScriptedSource:
     Attributes:
         live: How many requests are under way here.
         sends: How many came, ever.
-        not_before: The latest end of a pushback it has asked for.
+        pushbacks: Each time it asked to be left alone: (when it said so, until when).
     """
 
     def __init__(self, script: Script, place: int, seed: int, trace: Trace) -> None:
         self.script = script
         self.live = 0
         self.sends = 0
+        self.pushbacks: list[tuple[float, float]] = []
         self._place = place
         self._seed = seed
         self._trace = trace
@@ -131,6 +132,9 @@ class ScriptedSource:
         finally:
             self.live -= 1
             self.tell(number, what)
+        if effect.retry_after is not None:
+            now = self._loop.time()
+            self.pushbacks.append((now, now + effect.retry_after))
         raise ScriptedError(effect.kind, effect.retry_after)
 
     def tell(self, number: int, what: str) -> None:

@@ -8,8 +8,8 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from langchain_resilient.simulation.run import run
-from tests.simulation.bounds import Findings, Verdict, always
-from tests.simulation.figures import Figures, average, hedge_excess, measure
+from tests.simulation.bounds import Findings, Slack, Verdict, always
+from tests.simulation.figures import ALWAYS, Figures, Sheet, average, hedge_excess
 from tests.simulation.rows import ROWS, Row, Size
 
 if TYPE_CHECKING:
@@ -49,22 +49,22 @@ def examine(name: str, seed: int, size: Size) -> Found:
     """Run one row with one seed."""
     row = ROWS[name](size)
     done = run(row.scenario, seed)
-    parts = {"whole": measure(done, in_order=row.in_order)}
-    for part, windows in row.parts.items():
-        parts[part] = measure(done, windows, in_order=row.in_order)
+    sheet = Sheet(done, in_order=row.in_order)
+    parts = {part: sheet.figures(x) for part, x in {"whole": ALWAYS, **row.parts}.items()}
+    unknown = sum(done.sends.values()) - sum(len(call.attempts) for call in done.calls)
     return Found(
         name,
         seed,
         {part: figures for part, figures in parts.items() if figures is not None},
         hedge_excess(done),
-        done.leaks,
+        {**done.leaks, "sends without a receipt": unknown},
         done.complaints,
         done.trace.digest,
     )
 
 
 def judge(
-    name: str, found: Sequence[Found], healthy: Figures, size: Size, slack: float
+    name: str, found: Sequence[Found], healthy: Figures, size: Size, slack: Slack
 ) -> Examined:
     """Hold what was found of a row, over its seeds, against its bounds."""
     row = ROWS[name](size)
@@ -97,7 +97,7 @@ def examine_all(
             found[one.row].append(one)
             if len(found[one.row]) == len(seeds) and one.row in names:
                 healthy = average([f.parts["whole"] for f in found["stationary"]])
-                yield judge(one.row, found[one.row], healthy, size, 1.0)
+                yield judge(one.row, found[one.row], healthy, size, Slack())
 
 
 def _job(job: tuple[str, int, Size]) -> Found:

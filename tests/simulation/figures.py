@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 Windows = tuple[tuple[float, float], ...]
 """Times from-to; a request belongs to them if it arrived within one."""
 
-FIRST = (AttemptKind.PRIMARY.value,)
-_LATE = 0.05
+ALWAYS: Windows = ((0.0, inf),)
+
+LATE = 0.05
 """Seconds after its deadline at which a call is late."""
 
 
@@ -39,7 +40,7 @@ class Figures:
         feasible: How many an oracle could have answered in time.
         missed: How many of those were not.
         wasted: Sends that failed while a caller waited for them.
-        back: First sends that went to the first target.
+        at_first: First sends that went to the first target.
         delay: The median time after which the first target's requests were hedged.
         late: Calls that ended later than their deadline and 50 ms.
     """
@@ -52,9 +53,7 @@ class Figures:
     best99: float
     best999: float
     alone99: float
-    alone999: float
     plain99: float
-    plain999: float
     extra: float
     hedges: float
     fallbacks: float
@@ -64,7 +63,7 @@ class Figures:
     feasible: float
     missed: float
     wasted: float
-    back: float
+    at_first: float
     delay: float
     late: float
 
@@ -74,57 +73,72 @@ class Figures:
         return 1 - self.missed / self.feasible if self.feasible else 1.0
 
 
-def measure(run: Run, windows: Windows | None = None, *, in_order: bool = False) -> Figures | None:
-    """Take the figures of a run.
+@dataclass(slots=True)
+class _Asked:
+    """A call beside what else could have become of it."""
+
+    call: Call
+    alone: float
+    plain: float
+    pair: tuple[float, float]
+    feasible: bool
+
+
+class Sheet:
+    """Takes the figures of a run.
 
     Args:
         run: A run.
-        windows: Count only requests that arrived within these; None counts all.
         in_order: Whether the best possible policy must keep to the chain's order.
-
-    Returns:
-        None if no request arrived there.
     """
-    calls = [c for c in run.calls if windows is None or _within(c.arrived, windows)]
-    if not calls:
-        return None
-    deadline = run.scenario.rules.deadline or inf
-    samples = Samples(run.scenario.targets, run.seed, deadline)
-    taken = sorted(c.latency for c in calls)
-    alone = sorted(samples.alone(c.number, c.arrived) for c in calls)
-    plain = sorted(samples.plain(c.number, c.arrived) for c in calls)
-    extra = _share(sum(len(c.attempts) for c in calls) - len(calls), calls)
-    pairs = [samples.pair(c.number, c.arrived, in_order=in_order) for c in calls]
-    best = Sampled([x for x, _ in pairs], [y for _, y in pairs])
-    could = [c for c in calls if samples.feasible(c.number, c.arrived)]
-    kinds = {k: _share(_count(calls, k), calls) for k in
-             ("hedge", "fallback", "rescue", "retry", "shadow")}  # fmt: skip
-    firsts = [a.target for c in calls for a in c.attempts if a.kind.value == "primary"]
-    return Figures(
-        requests=len(calls),
-        p50=quantile(taken, 0.5),
-        p95=quantile(taken, 0.95),
-        p99=quantile(taken, 0.99),
-        p999=quantile(taken, 0.999),
-        best99=best.best(0.99, extra),
-        best999=best.best(0.999, extra),
-        alone99=quantile(alone, 0.99),
-        alone999=quantile(alone, 0.999),
-        plain99=quantile(plain, 0.99),
-        plain999=quantile(plain, 0.999),
-        extra=extra,
-        hedges=kinds["hedge"],
-        fallbacks=kinds["fallback"],
-        rescues=kinds["rescue"],
-        retries=kinds["retry"],
-        shadows=kinds["shadow"],
-        feasible=len(could),
-        missed=sum(c.latency > deadline + _LATE for c in could),
-        wasted=_share(sum(_wasted(c) for c in calls), calls),
-        back=sum(t == run.scenario.targets[0].name for t in firsts) / max(1, len(firsts)),
-        delay=_hedge_delay(calls, run.scenario.targets[0].name),
-        late=sum(c.seconds > deadline + _LATE for c in calls),
-    )
+
+    def __init__(self, run: Run, *, in_order: bool = False) -> None:
+        self._first = run.scenario.targets[0].name
+        self._deadline = run.scenario.rules.deadline or inf
+        samples = Samples(run.scenario.targets, run.seed, self._deadline)
+        self._asked = [
+            _Asked(
+                c,
+                samples.alone(c.number, c.arrived),
+                samples.plain(c.number, c.arrived),
+                samples.pair(c.number, c.arrived, in_order=in_order),
+                samples.feasible(c.number, c.arrived),
+            )
+            for c in run.calls
+        ]
+
+    def figures(self, windows: Windows = ALWAYS) -> Figures | None:
+        """Measure the requests that arrived within these windows; None if there were none."""
+        asked = [x for x in self._asked if any(a <= x.call.arrived < b for a, b in windows)]
+        if not asked:
+            return None
+        calls = [x.call for x in asked]
+        extra = _share(sum(len(c.attempts) for c in calls) - len(calls), calls)
+        best = Sampled([x.pair[0] for x in asked], [x.pair[1] for x in asked])
+        taken = sorted(c.latency for c in calls)
+        return Figures(
+            requests=len(calls),
+            p50=quantile(taken, 0.5),
+            p95=quantile(taken, 0.95),
+            p99=quantile(taken, 0.99),
+            p999=quantile(taken, 0.999),
+            best99=best.best(0.99, extra),
+            best999=best.best(0.999, extra),
+            alone99=quantile(sorted(x.alone for x in asked), 0.99),
+            plain99=quantile(sorted(x.plain for x in asked), 0.99),
+            extra=extra,
+            hedges=_kind("hedge", calls),
+            fallbacks=_kind("fallback", calls),
+            rescues=_kind("rescue", calls),
+            retries=_kind("retry", calls),
+            shadows=_kind("shadow", calls),
+            feasible=sum(x.feasible for x in asked),
+            missed=sum(x.feasible and x.call.latency > self._deadline + LATE for x in asked),
+            wasted=_share(sum(_wasted(c) for c in calls), calls),
+            at_first=_at_first(calls, self._first),
+            delay=_hedge_delay(calls, self._first),
+            late=sum(c.seconds > self._deadline + LATE for c in calls),
+        )
 
 
 def hedge_excess(run: Run) -> float:
@@ -158,16 +172,18 @@ def _mean(values: Sequence[float]) -> float:
     return mean(known) if known else nan
 
 
-def _within(time: float, windows: Windows) -> bool:
-    return any(a <= time < b for a, b in windows)
-
-
 def _share(count: float, calls: Sequence[Call]) -> float:
     return count / len(calls)
 
 
-def _count(calls: Iterable[Call], kind: str) -> int:
-    return sum(a.kind.value == kind for c in calls for a in c.attempts)
+def _kind(kind: str, calls: Sequence[Call]) -> float:
+    # By name: an engine that has no such kind sends none of it.
+    return _share(sum(a.kind.value == kind for c in calls for a in c.attempts), calls)
+
+
+def _at_first(calls: Iterable[Call], first: str) -> float:
+    went = [c.attempts[0].target for c in calls if c.attempts]
+    return sum(target == first for target in went) / max(1, len(went))
 
 
 def _wasted(call: Call) -> int:

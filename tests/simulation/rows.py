@@ -49,7 +49,7 @@ class Size:
 
 
 FULL = Size(50_000, 600.0, 600.0)
-SMALL = Size(7_000, 100.0, 120.0)
+SMALL = Size(8_000, 100.0, 120.0)
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,15 @@ def brown_out(size: Size) -> Row:
 
 def fast_503(size: Size) -> Row:
     """The first target refuses at once."""
-    return _fault_of_first("fast-503", size, Fail(), bounds.p99(1.10), bounds.wasted(0.002))
+    # What is wasted is wasted on finding out: so many sends an outage, however long it is.
+    wasted = 0.002 * FULL.length / size.length
+    return _fault_of_first("fast-503", size, Fail(), bounds.p99(1.10), bounds.wasted(wasted))
 
 
 def all_slower(size: Size) -> Row:
     """Every target takes four times as long."""
     slow = _one(size, Slow(4))
-    limits = (bounds.extra("fault"), bounds.no_worse_than_alone(), bounds.available())
+    limits = (bounds.extra_sends("fault"), bounds.no_worse_than_alone(), bounds.available())
     return Row(
         "all-x4",
         _scenario(size, chain(slow, slow, slow)),
@@ -146,7 +148,7 @@ def permanent(size: Size) -> Row:
     limits = (
         bounds.relearned(2),
         bounds.rho99(1.10, "relearned"),
-        bounds.extra("fault"),
+        bounds.extra_sends("fault"),
         bounds.available(),
     )
     return Row(
@@ -190,11 +192,11 @@ def single(size: Size) -> Row:
 
 
 def overlapping(size: Size) -> Row:
-    """The first hangs; half-way the second begins to fail, and fails on when the first is back."""
-    half = size.start + size.length / 2
-    end = size.end + size.length / 2
-    second = (Phase(half, end, Fail()),)
-    return _outage("outage-overlapping", size, chain(_one(size, Hang()), second), end)
+    """The first hangs; before it is back the second begins to fail, and fails on for a while."""
+    third = size.length / 3
+    first = (Phase(size.start, size.end - third, Hang()),)
+    second = (Phase(size.start + third, size.end, Fail()),)
+    return _outage("outage-overlapping", size, chain(first, second), size.end)
 
 
 def rolling(size: Size) -> Row:
