@@ -22,9 +22,6 @@ _ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
 
 None where it was empty because `max_tokens` ran out (code "length"): so would the next one be."""
 
-_SAME_CAUSE = 10.0
-"""Targets that trip within so many seconds of each other do so for the same reason."""
-
 _KEYS_OWN = BLOCKS_ACCOUNT | {FaultKind.RATE_LIMIT}
 """Faults of a key, which the target's next key need not share."""
 
@@ -103,14 +100,6 @@ class Chain:
             other is lane or other.state.watch.tripped or other.state.down
             for other in self.candidates()
         )
-
-    def worth_rescue(self, now: float) -> bool:
-        """Whether being caught on a sick target is that target's fault.
-
-        If two trip at nearly the same time, everything is slow, and asking elsewhere only adds to
-        the load.
-        """
-        return sum(now - x.state.watch.tripped_at < _SAME_CAUSE for x in self.lanes) <= 1
 
     @staticmethod
     def _extra_at(lane: Lane) -> float:

@@ -6,6 +6,7 @@ without a lock: two threads that count at the same moment may lose a sample, whi
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from langchain_resilient.engine.latency import LatencyHistogram
@@ -103,7 +104,7 @@ class TargetState:
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("_failures", "_percentiles", "_turn", "answers", "first_texts",
+    __slots__ = ("_failures", "_last_heard", "_late", "_percentiles", "_turn", "answers", "first_texts",
                  "gone_until", "in_process", "keys", "name", "provider", "retry_first", "slots",
                  "spoke_at", "strained_until", "streams", "waiting", "watch")  # fmt: skip
 
@@ -132,6 +133,8 @@ class TargetState:
         self.waiting: dict[object, Callable[[], None]] = {}
         self._turn = 0
         self._failures = 0
+        self._last_heard = float("-inf")
+        self._late: deque[float] = deque(maxlen=3)
         self.spoke_at = float("-inf")
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
 
@@ -195,6 +198,7 @@ class TargetState:
         """Take in a first text (or a whole answer)."""
         (self.answers if plain else self.first_texts).add(seconds, now)
         self.spoke_at = now
+        self._last_heard = max(self._last_heard, now - seconds)
         self._failures = 0
         if not late:
             self.watch.fast(now)
@@ -203,8 +207,9 @@ class TargetState:
         """Take in a loser: it had not spoken when it was closed."""
         (self.answers if plain else self.first_texts).add(seconds, now, censored=True)
 
-    def late(self, now: float, trip_after: int) -> None:
+    def late(self, now: float, trip_after: int, *, started: float) -> None:
         """Take in that a request to it is late."""
+        self._late.append(started)
         if not self.in_process and self.watch.slow(now, trip_after):
             self._alarm()
 
@@ -238,6 +243,11 @@ class TargetState:
     def succeeded(self, key: int) -> None:
         """A good answer clears the account's record."""
         self.keys[key].account.strikes = 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether nobody has been answered who asked after the last three late ones did."""
+        return bool(self._late) and self._last_heard < self._late[0]
 
     @property
     def down(self) -> bool:

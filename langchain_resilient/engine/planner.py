@@ -177,7 +177,7 @@ class Planner:
             self._go_on(now, out, paid=ticket)
         elif ticket is not None:
             self._extra(self._waiting.kind, now, out, paid=ticket)
-        elif self._caught() and self.chain.worth_rescue(now):
+        elif self._caught():
             self._extra(AttemptKind.RESCUE, now, out)
         elif not self._active():
             self._waiting.leave_queues()
@@ -240,7 +240,8 @@ class Planner:
         attempt.late_at = inf
         attempt.late = True
         if self._plan.health is not None:
-            attempt.lane.state.late(now, self._plan.health.trip_after)
+            trip_after = self._plan.health.trip_after
+            attempt.lane.state.late(now, trip_after, started=attempt.started)
 
     def _suspect(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
         """Ask others, but keep listening.
@@ -439,8 +440,12 @@ class Planner:
         return any(not a.suspect and not a.lane.state.watch.tripped for a in self._live)
 
     def _caught(self) -> bool:
-        """Whether all that are waited for are at targets that tripped."""
-        return bool(self._active()) and not self._covered()
+        """Whether all that are waited for are at targets that tripped and say nothing at all.
+
+        One that is merely slow is still answering; if all are, asking elsewhere only adds load.
+        """
+        states = [a.lane.state for a in self._live if not a.suspect]
+        return bool(states) and all(s.watch.tripped and s.silent for s in states)
 
     def _spoke(self, attempt: Attempt, now: float) -> None:
         state = attempt.lane.state

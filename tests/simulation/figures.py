@@ -142,22 +142,23 @@ class Sheet:
 
 
 def hedge_excess(run: Run) -> float:
-    """By how many hedges the worst window exceeds `budget` x its first sends; at most the burst.
+    """By how many hedges the worst window exceeds `budget` x its requests; at most the burst.
 
-    Over all windows at once: the largest rise of (hedges so far - budget x first sends so far).
+    Over all windows at once: the largest rise of (hedges so far - budget x requests so far).
     """
-    events = sorted(
-        (call.arrived + a.started, a.kind is AttemptKind.HEDGE)
+    hedges = [
+        (call.arrived + a.started, 1.0)
         for call in run.calls
         for a in call.attempts
-        if a.kind in (AttemptKind.HEDGE, AttemptKind.PRIMARY)
-    )
+        if a.kind is AttemptKind.HEDGE
+    ]
+    requests = [(call.arrived, -run.scenario.rules.budget) for call in run.calls]
     level = lowest = worst = 0.0
-    for _, is_hedge in events:
-        level += 1 if is_hedge else -run.scenario.rules.budget
+    for _, step in sorted(hedges + requests):
+        level += step
         lowest = min(lowest, level)
         worst = max(worst, level - lowest)
-    return worst
+    return round(worst, 6)
 
 
 def average(found: Sequence[Figures]) -> Figures:
