@@ -21,6 +21,9 @@ _BUCKETS = ceil(log(LARGEST / SMALLEST) / _STEP) + 1
 _FEWEST = 200
 """Decay never leaves fewer effective samples than this, whatever the request rate."""
 
+_MOST = 1000
+"""Nor more than this: at a high rate old samples fade sooner, and a change is learned sooner."""
+
 _RESCALE = 2.0**64
 
 
@@ -72,6 +75,8 @@ class LatencyHistogram:
         self._fade(now)
         (self._lost if censored else self._seen)[_bucket(seconds)] += self._weight
         self.total += self._weight
+        if self.total > _MOST * self._weight:
+            self._weight *= 1 + 1 / _MOST
         if seconds > self.slowest and not censored:
             self.slowest = seconds
 
