@@ -158,7 +158,7 @@ class Chain:
             now: The engine's clock.
         """
         lane = attempt.lane
-        self._remember(attempt, fault, now)
+        self.remember(attempt, fault, now)
         if not self._plan.moves_on(fault):
             self._pinned = lane
         if fault.kind is FaultKind.BAD_REQUEST:
@@ -178,9 +178,17 @@ class Chain:
             lane.again = lane.state.retry_first and lane.tries == 1 and wait is not None
             lane.ready_at = now if lane.again or wait is None else now + wait
 
-    def _remember(self, attempt: Attempt, fault: Fault, now: float) -> None:
+    def remember(self, attempt: Attempt, fault: Fault, now: float, *, again: bool = False) -> None:
+        """Tell the target's state what concerns later requests too.
+
+        Args:
+            attempt: The one that failed.
+            fault: How.
+            now: The engine's clock.
+            again: It had failed before, as a suspect: its target is blamed once.
+        """
         health = self._plan.health
-        trip_after = 0 if health is None else health.trip_after
+        trip_after = 0 if health is None or again else health.trip_after
         if attempt.late and fault.kind is FaultKind.TIMEOUT:
             trip_after = 0  # the same silence, counted before
         attempt.lane.state.failed(fault, now, self._rng, attempt.key, trip_after)

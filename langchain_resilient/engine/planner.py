@@ -47,7 +47,8 @@ _TIME_TO_ANSWER = 1.0
 """Seconds before its deadline at which a request lets others go first: a token comes too late."""
 
 _POLL = 1.0
-"""Seconds after which a request that waits for a retry token looks what time has brought."""
+"""Seconds after which a request that waits for a retry token, or for room at the last resort, looks
+what time has brought."""
 
 
 class Planner:
@@ -62,7 +63,7 @@ class Planner:
         wake_at: When `timer` must be called at the latest.
     """
 
-    __slots__ = ("_deadline", "_delivered", "_extra_cost", "_last_resort", "_live", "_most",
+    __slots__ = ("_deadline", "_delivered", "_extra_cost", "_last_at", "_last_resort", "_live", "_most",
                  "_nudge", "_plain", "_plan", "_resume_at", "_rng", "_waiting", "attempts",
                  "chain", "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
 
@@ -88,6 +89,7 @@ class Planner:
             None if last_resort is None else Lane(len(self.chain.lanes), last_resort, _NO_LIMITS)
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
+        self._last_at = inf if last_resort is None else self._deadline - plan.reserve
         self._live: list[Attempt] = []
         self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
@@ -115,7 +117,7 @@ class Planner:
 
     def first_text(self, attempt: Attempt, now: float) -> list[Action]:
         """Its first visible text or tool call came: it wins, unless whole answers are raced."""
-        if self._plain:
+        if self._plain or attempt.outcome is not None:
             return []
         attempt.first_text = attempt.last_chunk = now
         if self.end is not None or self.winner is not None:
@@ -126,7 +128,8 @@ class Planner:
     def chunk(self, attempt: Attempt, now: float) -> list[Action]:
         """Content came. A suspect that goes on speaking is believed again."""
         attempt.last_chunk = now
-        if attempt.suspect and attempt.first_text is not None and self.winner is None:
+        doubted = attempt.suspect and attempt.outcome is None
+        if doubted and attempt.first_text is not None and self.winner is None:
             return self._settle(self._commit(attempt, now))
         return []
 
@@ -155,12 +158,14 @@ class Planner:
         attempt.fault = fault
         self._close(attempt, Outcome.FAILED, now)
         out: list[Action] = []
+        if was_suspect:
+            self.chain.remember(attempt, fault, now, again=True)
+        else:
+            self.chain.learn(self.attempts, attempt, fault, now)
         if attempt is self.winner:
             self.winner = None
             if self._delivered:
                 return self._finish(End.BROKEN, now, out)
-        if not was_suspect:
-            self.chain.learn(self.attempts, attempt, fault, now)
         if self.chain.rejected:
             return self._finish(End.REJECTED, now, out)
         if self.winner is None:
@@ -189,8 +194,7 @@ class Planner:
         if self.end is not None:
             return []
         out: list[Action] = []
-        if self._last_resort and not self.winner and now >= self._deadline - self._plan.reserve:
-            self._deadline = max(self._deadline, now + self._plan.reserve)
+        if now >= self._last_at and self.winner is None:
             self._ask_last_resort(now, out)
         if now >= self._deadline:
             return self._finish(End.DEADLINE, now, out)
@@ -268,7 +272,7 @@ class Planner:
     ) -> None:
         """Ask another beside the one that is waited for, if its budget has a token, else wait."""
         lane = None
-        if self._active() < self._most:
+        if self._active() < self._most and now < self._deadline:
             beside = {a.lane.state.provider for a in self._live}
             lane = self.chain.choose_extra(now, beside, self._affordable)
         if lane is None:
@@ -307,7 +311,7 @@ class Planner:
         again = failed is not None and failed.again and is_open(failed, now)
         lane = failed if again else self.chain.choose(now)
         sent = False
-        if self._active() >= self._most:
+        if self._active() >= self._most or now >= self._deadline:
             pass
         elif self._covered():
             # A sound one is being waited for: only a fresh target is worth a send beside it.
@@ -317,23 +321,32 @@ class Planner:
                 self._look_again(now)
         elif lane is None:
             self._wait_or_end(now, out)
-        elif paid is None and not self._may_send(lane):
-            self._waiting.ask(self._plan.budgets.retry, AttemptKind.RETRY, now)
-            self._resume_at = now + _POLL
         else:
-            sent = self._start(lane, self._kind_for(lane), now, out)
-        if paid is not None and not sent:
+            owes = self._owes(lane)
+            if owes and paid is None and not self._plan.budgets.retry.take():
+                self._waiting.ask(self._plan.budgets.retry, AttemptKind.RETRY, now)
+                self._resume_at = now + _POLL
+            else:
+                sent = self._start(lane, self._kind_for(lane), now, out)
+                if not sent:
+                    # Another thread took its last place: on to the next.
+                    if owes and paid is None:
+                        self._plan.budgets.retry.give_back(now)
+                    self._go_on(now, out)
+        if paid is not None and not (sent and owes):
             paid.give_up(now)
 
-    def _may_send(self, lane: Lane) -> bool:
-        """Whether a first try, or the budget, pays for this.
+    @staticmethod
+    def _owes(lane: Lane) -> bool:
+        """Whether a send costs a retry token, as all but a first try do.
 
         A target that is down has to be asked now and then, but not by everybody at once.
         """
-        fresh = (not lane.tries and not lane.state.down) or lane.free
-        return fresh or self._plan.budgets.retry.take()
+        return not lane.free and (lane.tries > 0 or lane.state.down)
 
     def _kind_for(self, lane: Lane) -> AttemptKind:
+        if lane.index == len(self.chain.lanes):
+            return AttemptKind.LAST_RESORT
         if not self.attempts:
             return AttemptKind.PRIMARY
         return AttemptKind.RETRY if lane.tries else AttemptKind.FALLBACK
@@ -352,7 +365,7 @@ class Planner:
             self._go_on(now, out)
             return
         self._ask_last_resort(now, out)
-        if not self._live:
+        if not self._live and self._last_resort is None:
             out.extend(self._finish(End.EXHAUSTED, now, []))
 
     def _resume(self, now: float, out: list[Action]) -> None:
@@ -414,9 +427,17 @@ class Planner:
                 return
 
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
-        lane, self._last_resort = self._last_resort, None
-        if lane is not None:
-            self._start(lane, AttemptKind.LAST_RESORT, now, out)
+        """Ask who always answers; where it is full, as soon as it has room."""
+        lane = self._last_resort
+        if lane is None:
+            return
+        if self._start(lane, AttemptKind.LAST_RESORT, now, out):
+            self._last_resort = None
+            self._last_at = inf
+            # Asked late, because our own loop was held up, it gets its time all the same.
+            self._deadline = max(self._deadline, now + self._plan.reserve)
+        else:
+            self._last_at = now + _POLL
 
     # -- what extra sends cost ------------------------------------------------------------------
 
@@ -502,9 +523,7 @@ class Planner:
             return out
         at = self._deadline
         if self.winner is None:
-            if self._last_resort is not None:
-                at -= self._plan.reserve
-            at = min(at, self._resume_at)
+            at = min(at, self._last_at, self._resume_at)
         for attempt in self._live:
             at = min(at, due(attempt))
         self.wake_at = at
