@@ -7,6 +7,7 @@ without a lock: two threads that count at the same moment may lose a sample, whi
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from langchain_resilient.engine.latency import LatencyHistogram
@@ -33,6 +34,12 @@ ENOUGH_SAMPLES = 30
 
 DOWN_AFTER = 5
 """So many failures in a row, of any requests, and a target is down until it speaks again."""
+
+FEW_SAMPLES = 5
+"""Enough for a first idea of how fast a target is."""
+
+MOST_EXPECTED = 10.0
+"""Seconds; a request that takes longer is answered by another."""
 
 _SLOW_KINDS = frozenset(
     {
@@ -104,9 +111,10 @@ class TargetState:
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("_failures", "_last_heard", "_late", "_percentiles", "_turn", "answers",
-                 "first_texts", "gone_until", "in_process", "keys", "name", "provider", "retry_first", "slots",
-                 "spoke_at", "strained_until", "streams", "waiting", "watch")  # fmt: skip
+    __slots__ = ("_expected", "_failures", "_last_heard", "_late", "_percentiles", "_turn", "answers",
+                 "first_texts", "gone_until", "in_process", "keys", "name", "provider",
+                 "retry_first", "slots", "spoke_at", "strained_until", "streams", "waiting",
+                 "watch")  # fmt: skip
 
     def __init__(
         self,
@@ -133,9 +141,10 @@ class TargetState:
         self.waiting: dict[object, Callable[[], None]] = {}
         self._turn = 0
         self._failures = 0
-        self._last_heard = float("-inf")
+        self._last_heard = -inf
         self._late: deque[float] = deque(maxlen=3)
-        self.spoke_at = float("-inf")
+        self.spoke_at = -inf
+        self._expected: dict[bool, tuple[float, float]] = {}
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
 
     # -- when it may be asked -------------------------------------------------------------------
@@ -193,6 +202,23 @@ class TargetState:
             return learned
         seen = self.answers if plain else self.first_texts
         return max(4 * cold, 2 * seen.slowest)
+
+    def expected(self, now: float, *, plain: bool) -> float:
+        """Return the mean seconds that one waits for it, at most `MOST_EXPECTED` each time.
+
+        Infinity while it is unknown.
+        """
+        known = self._expected.get(plain)
+        if known is not None and now < known[0]:
+            return known[1]
+        seen = self.answers if plain else self.first_texts
+        mean = seen.mean_within(MOST_EXPECTED) if seen.count >= FEW_SAMPLES else None
+        self._expected[plain] = (now + _REFRESH_SECONDS, inf if mean is None else mean)
+        return inf if mean is None else mean
+
+    def learned_delay(self, now: float) -> float | None:
+        """The time by which all but 5 % of its requests have spoken; None if it is unknown."""
+        return self.percentile(1 - NORMAL, now, plain=False)
 
     def spoke(self, seconds: float, now: float, *, plain: bool, late: bool) -> None:
         """Take in a first text (or a whole answer)."""

@@ -154,7 +154,6 @@ class Planner:
         """It failed: the next target is asked at once."""
         if self.end is not None or attempt.outcome is not None:
             return []
-        was_suspect = attempt.suspect
         attempt.fault = fault
         self._open.close(attempt, Outcome.FAILED, now)
         out: list[Action] = []
@@ -162,8 +161,7 @@ class Planner:
             self.winner = None
             if self._delivered:
                 return self._finish(End.BROKEN, now, out)
-        if not was_suspect:
-            self.chain.learn(self._open.all, attempt, fault, now)
+        self.chain.learn(self._open.all, attempt, fault, now)
         if self.chain.rejected:
             return self._finish(End.REJECTED, now, out)
         if self.winner is None:
