@@ -111,8 +111,8 @@ class TargetState:
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("_expected", "_failures", "_last_heard", "_late", "_percentiles", "_turn", "answers",
-                 "first_texts", "gone_until", "in_process", "keys", "name", "provider",
+    __slots__ = ("_expected", "_failures", "_last_heard", "_late", "_percentiles", "_turn",
+                 "answers", "first_texts", "gone_until", "in_process", "keys", "name", "provider",
                  "retry_first", "slots", "spoke_at", "strained_until", "streams", "waiting",
                  "watch")  # fmt: skip
 
