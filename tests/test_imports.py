@@ -32,6 +32,8 @@ EXPECTED_ALL = [
     "ResilientChatModel",
     "ResilientError",
     "Retry",
+    "SpendCap",
+    "SpendCapError",
     "StreamBrokenError",
     "Target",
     "Timeouts",
