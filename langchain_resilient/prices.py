@@ -105,6 +105,11 @@ def cost(price: Price, usage: Usage) -> float:
     )
 
 
+def typical_cost(price: Price) -> float:
+    """Dollars for a prompt of 3,000 tokens and an answer of 1,000: one number to order models by."""
+    return cost(price, Usage(input=3000, output=1000))
+
+
 def price_of(provider: str, model: str, base_url: str | None = None) -> Price | None:
     """Look up what a model costs at a provider; cached for half an hour.
 
@@ -227,6 +232,6 @@ def _dollars(told: Any, tokens: int) -> float | None:
 
 
 def _langsmith_names(runnable: Any) -> tuple[str, str] | None:
-    params = getattr(runnable, "_get_ls_params", dict)()
+    params: dict[str, Any] = getattr(runnable, "_get_ls_params", dict)()
     provider, model = params.get("ls_provider"), params.get("ls_model_name")
     return (provider, model) if provider and model else None

@@ -44,7 +44,7 @@ def attempt_cost(record: AttemptRecord, price: Price | None, prompt_tokens: int)
         price: Of its target; None, where it is not known, counts nothing.
         prompt_tokens: What its prompt has, if its provider did not say.
     """
-    if price is None or price.free or _refused(record):
+    if price is None or price.free or refused(record):
         return 0.0
     said = record.input_tokens
     return cost(
@@ -58,7 +58,8 @@ def attempt_cost(record: AttemptRecord, price: Price | None, prompt_tokens: int)
     )
 
 
-def _refused(record: AttemptRecord) -> bool:
+def refused(record: AttemptRecord) -> bool:
+    """Whether an attempt ended before anything was done for it that could be billed."""
     fault = record.fault
     return (
         fault is not None

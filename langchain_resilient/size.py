@@ -113,13 +113,14 @@ class ContextMemory:
         ```
     """
 
-    __slots__ = ("_certain", "_kept", "_packed", "_refused", "bounded", "window")
+    __slots__ = ("_certain", "_kept", "_packed", "_passed", "_refused", "bounded", "window")
 
     def __init__(self, window: int | None = None, *, guess: int | None = None) -> None:
         self.window = window or guess
         self.bounded = self.window is not None
         self._certain = window is not None
         self._packed = 0.0
+        self._passed = 0.0
         self._refused = inf
         self._kept = 0
 
@@ -156,7 +157,10 @@ class ContextMemory:
             self.window = limit
         if given is not None:
             self._calibrate(characters, given)
-        self._refused = min(self._refused, _whole(characters, max_tokens))
+        size = _whole(characters, max_tokens)
+        self._refused = min(self._refused, size)
+        if size <= self._passed:
+            self._passed = 0.0
         self.bounded = True
 
     def passed(
@@ -169,7 +173,10 @@ class ContextMemory:
             max_tokens: The longest answer it asked for.
             prompt_tokens: What the target counted, where it said.
         """
-        if _whole(characters, max_tokens) >= self._refused:
+        size = _whole(characters, max_tokens)
+        if not self._certain:
+            self._passed = max(self._passed, size)
+        if size >= self._refused:
             self._refused = inf
         if prompt_tokens is not None:
             self._calibrate(characters, prompt_tokens)
@@ -178,7 +185,10 @@ class ContextMemory:
         self.bounded = self.window is not None or self._refused < inf
 
     def _has_room(self, characters: int, max_tokens: int) -> bool:
-        if _whole(characters, max_tokens) >= self._refused:
+        size = _whole(characters, max_tokens)
+        if size <= self._passed:
+            return True
+        if size >= self._refused:
             return False
         if self.window is None:
             return True
