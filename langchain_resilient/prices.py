@@ -106,7 +106,7 @@ def cost(price: Price, usage: Usage) -> float:
 
 
 def typical_cost(price: Price) -> float:
-    """Dollars for a prompt of 3,000 tokens and an answer of 1,000: one number to order models by."""
+    """Dollars for 3,000 tokens of prompt and 1,000 of answer: one number to order models by."""
     return cost(price, Usage(input=3000, output=1000))
 
 

@@ -98,7 +98,15 @@ ROOMS = {
     "prices": {"providers", "target"},
     "spend": {"policy"},
     "purse": {
-        "errors", "fault", "policy", "prices", "providers", "receipt", "size", "spend", "target"
+        "errors",
+        "fault",
+        "policy",
+        "prices",
+        "providers",
+        "receipt",
+        "size",
+        "spend",
+        "target",
     },
     "observability": {"observability", "fault", "policy", "prices", "purse", "receipt"},
     "engine": {"engine", "fault", "policy", "receipt", "request", "size"},

@@ -47,7 +47,7 @@ _COLUMNS = (
     _Column("wasted", lambda t: _money(t.wasted), everywhere=False),
     _Column("faults", lambda t: ", ".join(f"{k} {n}" for k, n in t.faults.items()), words=True),
 )
-_NOTE = "times: p50 / p95 / p99"
+_NOTE = "times: p50/p95/p99"
 
 
 def summary(stats: Stats) -> str:
@@ -121,7 +121,7 @@ def _elided(cell: str, most: int) -> str:
 def _three(times: Quantiles) -> str:
     if times.p50 is None:
         return ""
-    return " / ".join(_seconds(t) or "?" for t in (times.p50, times.p95, times.p99))
+    return "/".join(_seconds(t) or "?" for t in (times.p50, times.p95, times.p99))
 
 
 def _spread(name: str, times: Quantiles) -> str:

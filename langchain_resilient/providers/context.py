@@ -1,7 +1,6 @@
 """What an error about a request that is too long tells: how many tokens are taken, how many came.
 
-Each provider has its own sentence; the tests hold one of each kind that was found in its API or in
-public threads.
+Each provider has its own sentence; the tests hold those known from public code and threads.
 """
 
 from __future__ import annotations
@@ -19,13 +18,14 @@ _LONGEST = 2000
 """Characters that are read: what an error repeats of a prompt tells nothing, and costs time."""
 
 _N = r"(\d[\d,]{0,11})(?!\d)"
+_SIZE = r"(?:length|window|size|limit)"
 _LIMIT = (
     rf"exceed context limit: \d+ \+ \d+ > {_N}",
     rf"with {_N} maximum context",
-    rf"(?:context|prompt|model)(?:'s)? (?:context )?(?:length|window|size|limit)[^.\d]{{0,30}}{_N}",
+    rf"(?:context|prompt|model)(?:'s)? (?:context |token )?{_SIZE}[^.\d]{{0,30}}{_N}",
     rf"tokens? > {_N}",
     rf"maximum number of (?:input )?tokens[^.\d]{{0,20}}{_N}",
-    rf"(?:configured limit of|cannot exceed|must be <=) {_N}",
+    rf"(?:configured limit of|exceeds the limit of|cannot exceed|must be <=) {_N}",
     rf"\blimit:? {_N}, (?:used:? [\d,]+, )?requested",
 )
 _BELOW = (rf"must have less than {_N} tokens",)
@@ -39,6 +39,8 @@ _GIVEN = (
     rf"(?:prompt|request) (?:contains|has) {_N} (?:input )?tokens",
     rf"passed {_N} input tokens",
     rf"(?:token count|prompt \(length|request|requested tokens) \(?{_N}(?: tokens)?\) ",
+    rf"token count of {_N}",
+    rf"requested:? {_N}\)",
     rf"received {_N}",
 )
 

@@ -72,7 +72,8 @@ _KEY = re.compile(r"(?:incorrect|invalid) api key|api key not valid", re.IGNOREC
 _CONTEXT = re.compile(
     r"context_length|context_size|maximum context|context (?:length|window|size|limit)|"
     r"`?inputs`? tokens \+|must have less than \d+ tokens|prompt is too long|input is too long|"
-    r"maximum (?:prompt|model) length|too many (?:input )?tokens|"
+    r"maximum (?:prompt|model) length|model token limit|prompt token count|"
+    r"too many (?:input )?tokens|"
     r"input tokens? (?:count )?[^.]{0,20}exceeds?\b|reduce the length of the messages",
     re.IGNORECASE,
 )
