@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, field_valida
 from langchain_resilient.policy import (
     ALL_FAULTS,
     FallbackOn,
+    Health,
     Hedge,
     HedgeOption,
     Retry,
@@ -66,6 +67,11 @@ class Configuration(Sampling):
     """Limits inside the deadline, for targets without their own."""
     hedge: HedgeField = Hedge()
     """When to ask a second target beside a late one: `Hedge(...)`, a delay in seconds, or None."""
+    health: Health | None = Health()
+    """When a target that hangs or fails is left out for a while; None for never."""
+    share_learning: bool = True
+    """Whether what is learned of targets (speed, health, limits, budgets) is shared with the other
+    models of this process that have the same targets, across event loops and threads."""
     retry: Retry = Retry()
     """When a failed target is asked again: tenacity objects."""
     max_retries: int | None = Field(default=None, ge=0)

@@ -44,16 +44,21 @@ class Timeouts(_Policy):
 
 
 class Hedge(_Policy):
-    """When to ask a second target because the first is late.
+    """When to ask a second target because the first is late (Dean & Barroso, "The Tail at Scale").
 
     Example:
         ```python
-        Hedge(delay=1.0, budget=0.1)  # after one second, for at most 10 % of the requests
+        Hedge(budget=0.1)  # learn when, for at most 10 % of the requests
+        Hedge(delay=1.0)  # always after one second, as far as the budget goes
         ```
     """
 
-    delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
-    """How late is late, from sending a request to its first text."""
+    delay: float | Literal["learned"] = "learned"
+    """How late is late, from sending a request to its first text. `"learned"`: the time by which
+    this target has spoken in all but `0.9 * budget` of its requests, between 0.05 s and 10 s. A
+    number is a fixed delay in seconds."""
+    cold: Seconds = 2.0
+    """The delay in seconds while a target has fewer than 30 samples to learn from."""
     budget: float = Field(default=0.05, ge=0, le=1)
     """Hedges as a share of requests, over time."""
     burst: int = Field(default=20, ge=1)
@@ -63,6 +68,44 @@ class Hedge(_Policy):
     on: Literal["first_text", "response"] = "first_text"
     """`"first_text"` streams from the provider, so that a slow target is told from a long answer.
     `"response"` asks plainly and waits for whole answers."""
+    max_extra_cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """The most that one call may spend on hedges and rescues, in dollars, as estimated beforehand
+    from `genai-prices` or `Target.price`. A target of unknown price is then not hedged to."""
+
+    @field_validator("delay", mode="plain")
+    @classmethod
+    def _is_delay(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != "learned" and not (number and 0 <= value < inf):
+            msg = f'must be "learned" or a finite number of seconds >= 0, not {value!r}'
+            raise ValueError(msg)
+        return value
+
+
+class Health(_Policy):
+    """When a target is taken for sick, and what may be spent on those who are caught there.
+
+    A target trips when its requests are late or fail several times in a row. While it is out, new
+    requests go to the others, requests caught on it are rescued, and copies of ordinary requests
+    (shadows, at most one a backoff step of 1 to 30 s) probe it until it is well.
+
+    Example:
+        ```python
+        Health(trip_after=8)  # slower to judge
+        ```
+    """
+
+    trip_after: int = Field(default=5, ge=2)
+    """So many late or failed requests in a row trip a target; a good one undoes half of one."""
+    rescue: float = Field(default=0.10, ge=0, le=1)
+    """Rescues as a share of requests, over time."""
+    rescue_burst: int = Field(default=50, ge=1)
+    """How many rescues may be saved up."""
+    retry: float = Field(default=0.05, ge=0, le=1)
+    """Retries of the same target within a call, as a share of requests, over time. Five retries
+    a second are free, and so are two for each answer that comes while requests wait to retry."""
+    retry_burst: int = Field(default=20, ge=1)
+    """How many retries may be saved up."""
 
 
 class Retry(_Policy):

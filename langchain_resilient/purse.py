@@ -9,7 +9,7 @@ from langchain_resilient.errors import SpendCapError
 from langchain_resilient.fault import FaultKind
 from langchain_resilient.policy import money
 from langchain_resilient.prices import Price, Usage, cost, price_for, prices_for
-from langchain_resilient.providers import key_for
+from langchain_resilient.providers import keys_for
 from langchain_resilient.size import tokens
 from langchain_resilient.spend import Ledger, ledger_of
 
@@ -195,7 +195,7 @@ class Purse:
 
 def _owner(target: Target) -> Hashable:
     """Whose money a target spends: equal ones of any model are one."""
-    return (target.name, target.model, target.base_url, hash(key_for(target)))
+    return (target.name, target.model, target.base_url, hash(keys_for(target)))
 
 
 def _told(ledger: Ledger, need: float, now: float) -> str:

@@ -21,6 +21,10 @@ class AttemptKind(StrEnum):
     """Another target, because one failed."""
     RETRY = "retry"
     """A target that had failed before in this request, asked again."""
+    RESCUE = "rescue"
+    """Another target, because the one that was asked tripped meanwhile: others wait there too."""
+    SHADOW = "shadow"
+    """A copy, to see whether a target that tripped is well again. Nobody waits for it."""
     LAST_RESORT = "last_resort"
     """The answer of last resort, because no target could answer."""
 
@@ -34,6 +38,8 @@ class Outcome(StrEnum):
     """Another attempt was faster; this one was closed."""
     CANCELLED = "cancelled"
     """The caller went away, or the deadline passed."""
+    OPEN = "open"
+    """A shadow that went on by itself when the call was over."""
 
 
 @dataclass(frozen=True, slots=True)

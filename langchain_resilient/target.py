@@ -61,8 +61,9 @@ class Target(Sampling):
     """The LangChain model, where the target is one."""
     name: str = ""
     """What receipts and statistics call it; `"provider:model"` unless given."""
-    api_key: SecretStr | None = None
-    """Else the provider's environment variable is read."""
+    api_key: SecretStr | tuple[SecretStr, ...] | None = None
+    """One key, or several that are used in turn: a limited one rests until its hint, a refused or
+    spent one is left out. Else the provider's environment variable is read."""
     base_url: str | None = None
     """Another server that speaks the provider's API. The key from the environment is not sent
     there: give `api_key` with it."""
@@ -96,6 +97,18 @@ class Target(Sampling):
             # LangChain models say of themselves what changes their answers.
             known["runnable"] = str(getattr(self.runnable, "_identifying_params", self.name))
         return {**known, **self.sampling_params()}
+
+    @field_validator("api_key")
+    @classmethod
+    def _has_a_key(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            if not value:
+                msg = "is an empty list: give at least one key, or leave it out"
+                raise ValueError(msg)
+            if len({key.get_secret_value() for key in value}) < len(value):
+                msg = "holds the same key twice"
+                raise ValueError(msg)
+        return value[0] if isinstance(value, tuple) and len(value) == 1 else value
 
     @field_validator("base_url")
     @classmethod

@@ -113,6 +113,7 @@ ROOMS = {
     "providers": {"providers", "fault", "request", "target", "wire", "sampling"},
     "wire": {"wire", "fault", "request"},
     "testing": {"testing"},
+    "simulation": {"simulation", "engine", "fault", "policy", "receipt", "request"},
 }
 
 

@@ -26,22 +26,28 @@ from langchain_resilient.engine.events import (
     Start,
     Stop,
 )
+from langchain_resilient.engine.lateness import due, hedge_delay, late_after
 from langchain_resilient.engine.retrying import retry_state
+from langchain_resilient.engine.waiting import Waiting
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Timeouts
 from langchain_resilient.receipt import AttemptKind, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from random import Random
 
+    from langchain_resilient.engine.budget import Ticket
     from langchain_resilient.engine.health import TargetState
 
 _NO_LIMITS = Timeouts(first_text=None, chunk_gap=None, answer=None)
 """For the last resort: there is nobody else to ask, so only the deadline ends it."""
 
-_NO_BUDGET_PAUSE = 0.25
-"""Seconds after which a late request without a hedge token asks again."""
+_TIME_TO_ANSWER = 1.0
+"""Seconds before its deadline at which a request lets others go first: a token comes too late."""
+
+_POLL = 1.0
+"""Seconds after which a request that waits for a retry token looks what time has brought."""
 
 
 class Planner:
@@ -50,15 +56,15 @@ class Planner:
     Attributes:
         chain: Whom to ask; the planner decides when.
         attempts: All that were started, in order.
+        shadows: Probes of sick targets that were started beside it; the driver owns them.
         winner: Whose text is the answer so far.
         end: How it ended; None while it goes on.
         wake_at: When `timer` must be called at the latest.
-        wants_room: Targets that are full and would be asked if they were not.
     """
 
-    __slots__ = ("_deadline", "_delivered", "_last_resort", "_live", "_plan", "_resume_at",
-                 "_rng", "attempts", "chain", "end", "started", "wake_at", "wants_room",
-                 "winner")  # fmt: skip
+    __slots__ = ("_deadline", "_delivered", "_extra_cost", "_last_resort", "_live", "_most",
+                 "_nudge", "_plain", "_plan", "_resume_at", "_rng", "_waiting", "attempts",
+                 "chain", "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
 
     def __init__(
         self,
@@ -67,42 +73,54 @@ class Planner:
         *,
         now: float,
         rng: Random,
+        nudge: Callable[[], None],
         last_resort: TargetState | None = None,
+        plain: bool = False,
     ) -> None:
         self._plan = plan
         self._rng = rng
+        self._nudge = nudge
+        hedge = plan.hedge
+        self._most = 1 if hedge is None else hedge.max_parallel
+        self._plain = plain or (hedge is not None and hedge.on == "response")
         self.chain = Chain(chain, plan, rng)
         self._last_resort = (
             None if last_resort is None else Lane(len(self.chain.lanes), last_resort, _NO_LIMITS)
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
         self._live: list[Attempt] = []
+        self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
+        self._extra_cost = 0.0
         self._delivered = False
         self.started = now
         self.attempts: list[Attempt] = []
+        self.shadows: list[Attempt] = []
         self.winner: Attempt | None = None
         self.end: End | None = None
         self.wake_at = self._deadline
-        self.wants_room: list[TargetState] = []
 
     # -- events ---------------------------------------------------------------------------------
 
     def begin(self, now: float) -> list[Action]:
-        """Send the first attempt."""
-        self._plan.budget.deposit()
+        """Send the first attempt; and a shadow, if a sick target is to be probed."""
+        self._plan.budgets.deposit(now)
         out: list[Action] = []
+        if self._plan.health is not None:
+            self.chain.calm(now)
         self._go_on(now, out)
+        if self._plan.health is not None:
+            self._probe(now, out)
         return self._settle(out)
 
     def first_text(self, attempt: Attempt, now: float) -> list[Action]:
         """Its first visible text or tool call came: it wins, unless whole answers are raced."""
-        hedge = self._plan.hedge
-        if hedge is not None and hedge.on == "response":
+        if self._plain:
             return []
         attempt.first_text = attempt.last_chunk = now
         if self.end is not None or self.winner is not None:
             return []
+        self._spoke(attempt, now)
         return self._settle(self._commit(attempt, now))
 
     def chunk(self, attempt: Attempt, now: float) -> list[Action]:
@@ -120,9 +138,12 @@ class Planner:
         """Its answer is whole and valid."""
         if self.end is not None or attempt.outcome is not None:
             return []
-        attempt.first_text = now if attempt.first_text is None else attempt.first_text
+        if attempt.first_text is None:
+            attempt.first_text = now
+            self._spoke(attempt, now)
         attempt.fault = None
-        attempt.lane.state.succeeded()
+        attempt.lane.state.succeeded(attempt.key)
+        self._plan.budgets.succeeded(now)
         self._close(attempt, Outcome.WON, now)
         return self._finish(End.ANSWERED, now, [], winner=attempt)
 
@@ -139,17 +160,27 @@ class Planner:
             if self._delivered:
                 return self._finish(End.BROKEN, now, out)
         if not was_suspect:
-            self.chain.learn(self.attempts, attempt.lane, fault, now)
+            self.chain.learn(self.attempts, attempt, fault, now)
         if self.chain.rejected:
             return self._finish(End.REJECTED, now, out)
         if self.winner is None:
             self._go_on(now, out, failed=attempt.lane)
         return self._settle(out)
 
-    def room(self, now: float) -> list[Action]:
-        """A target that was full has room."""
+    def nudged(self, now: float) -> list[Action]:
+        """A token was granted, a target has room, or one that is being waited for tripped."""
+        if self.end is not None or self.winner is not None:
+            return []
         out: list[Action] = []
-        if self.end is None and not self._active():
+        ticket = self._waiting.granted()
+        if ticket is not None and self._waiting.kind is AttemptKind.RETRY:
+            self._go_on(now, out, paid=ticket)
+        elif ticket is not None:
+            self._extra(self._waiting.kind, now, out, paid=ticket)
+        elif self._caught():
+            self._extra(AttemptKind.RESCUE, now, out)
+        elif not self._active():
+            self._waiting.leave_queues()
             self._go_on(now, out)
         return self._settle(out)
 
@@ -166,14 +197,16 @@ class Planner:
         for attempt in tuple(self._live):
             if attempt.outcome is None:
                 self._check(attempt, now, out)
-        if (
-            self.winner is None
-            and not self._over()
-            and not self._active()
-            and now >= self._resume_at
-        ):
-            self._go_on(now, out)
+        if self.winner is None and self.end is None and now >= self._resume_at:
+            self._resume(now, out)
         return self._settle(out)
+
+    def cancel(self, now: float) -> list[Action]:
+        """The caller went away."""
+        if self.end is not None:
+            return []
+        self._waiting.leave(now)
+        return self._stop_others(None, Outcome.CANCELLED, now)
 
     # -- rules ----------------------------------------------------------------------------------
 
@@ -187,11 +220,14 @@ class Planner:
         elif attempt.suspect:
             return
         elif attempt.first_text is None:
+            if now >= attempt.late_at:
+                self._judge_late(attempt, now)
             if limits.first_text is not None and now >= attempt.started + limits.first_text:
                 fault = Fault(FaultKind.TIMEOUT, f"no text within {limits.first_text:g} s")
                 self._suspect(attempt, fault, now, out)
-            elif attempt.hedge_at is not None and now >= attempt.hedge_at:
-                self._hedge(attempt, now, out)
+            elif now >= attempt.hedge_at:
+                attempt.hedge_at = inf
+                self._extra(AttemptKind.HEDGE, now, out)
         elif limits.chunk_gap is not None and now >= attempt.last_chunk + limits.chunk_gap:
             fault = Fault(FaultKind.STALL, f"nothing for {limits.chunk_gap:g} s inside the answer")
             if self._delivered and attempt is self.winner:
@@ -199,6 +235,13 @@ class Planner:
                 out.extend(self.failed(attempt, fault, now))
             else:
                 self._suspect(attempt, fault, now, out)
+
+    def _judge_late(self, attempt: Attempt, now: float) -> None:
+        attempt.late_at = inf
+        attempt.late = True
+        if self._plan.health is not None:
+            trip_after = self._plan.health.trip_after
+            attempt.lane.state.late(now, trip_after, started=attempt.started)
 
     def _suspect(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
         """Ask others, but keep listening.
@@ -212,41 +255,98 @@ class Planner:
         attempt.lane.active -= 1
         if attempt is self.winner:
             self.winner = None
-        self.chain.learn(self.attempts, attempt.lane, fault, now)
+        self.chain.learn(self.attempts, attempt, fault, now)
         if not keep:
             self._close(attempt, Outcome.FAILED, now)
             out.append(Stop(attempt))
-        self._go_on(now, out, failed=attempt.lane)
+        if not self._covered():
+            # Else a hedge is under way already, and has its own limits.
+            self._go_on(now, out, failed=attempt.lane)
 
-    def _hedge(self, attempt: Attempt, now: float, out: list[Action]) -> None:
-        attempt.hedge_at = None
-        hedge = self._plan.hedge
-        if hedge is None or self._active() >= hedge.max_parallel:
-            return
-        lane = self.chain.choose(now, beside={a.lane.state.provider for a in self._live})
+    def _extra(
+        self, kind: AttemptKind, now: float, out: list[Action], paid: Ticket | None = None
+    ) -> None:
+        """Ask another beside the one that is waited for, if its budget has a token, else wait."""
+        lane = None
+        if self._active() < self._most:
+            beside = {a.lane.state.provider for a in self._live}
+            lane = self.chain.choose_extra(now, beside, self._affordable)
         if lane is None:
+            if paid is not None:
+                paid.give_up(now)
+            self._look_again(now)
             return
-        if self._plan.budget.take():
-            self._start(lane, AttemptKind.HEDGE, now, out)
+        budgets = self._plan.budgets
+        budget = budgets.hedge if kind is AttemptKind.HEDGE else budgets.rescue
+        if paid is None and not budget.take():
+            self._waiting.ask(budget, kind, now)
+        elif self._start(lane, kind, now, out):
+            self._extra_cost += self._cost(lane.state) or 0.0
         else:
-            attempt.hedge_at = now + _NO_BUDGET_PAUSE
+            budget.give_back(now)
 
-    def _go_on(self, now: float, out: list[Action], failed: Lane | None = None) -> None:
+    def _look_again(self, now: float) -> None:
+        """No target is open for a hedge now: come back to it when one is."""
+        at = self.chain.extra_at(now)
+        for attempt in self._live:
+            if not attempt.suspect and attempt.first_text is None and attempt.hedge_at < inf:
+                return
+        for attempt in self._live:
+            if not attempt.suspect and attempt.first_text is None and self._plan.hedge is not None:
+                attempt.hedge_at = at
+                return
+
+    def _go_on(
+        self,
+        now: float,
+        out: list[Action],
+        failed: Lane | None = None,
+        paid: Ticket | None = None,
+    ) -> None:
         """Ask the next target; or wait for the earliest; or give up."""
-        hedge = self._plan.hedge
-        if self._active() >= (hedge.max_parallel if hedge else 1):
-            return
         again = failed is not None and failed.again and is_open(failed, now)
         lane = failed if again else self.chain.choose(now)
-        if lane is not None:
-            kind = AttemptKind.RETRY if lane.tries else AttemptKind.FALLBACK
-            self._start(lane, kind if self.attempts else AttemptKind.PRIMARY, now, out)
-            return
+        sent = False
+        if self._active() >= self._most:
+            pass
+        elif self._covered():
+            # A sound one is being waited for: only a fresh target is worth a send beside it.
+            if lane is not None and not lane.tries and not lane.state.watch.tripped:
+                sent = self._start(lane, self._kind_for(lane), now, out)
+            else:
+                self._look_again(now)
+        elif lane is None:
+            self._wait_or_end(now, out)
+        elif paid is None and not self._may_send(lane):
+            self._waiting.ask(self._plan.budgets.retry, AttemptKind.RETRY, now)
+            self._resume_at = now + _POLL
+        else:
+            sent = self._start(lane, self._kind_for(lane), now, out)
+        if paid is not None and not sent:
+            paid.give_up(now)
+
+    def _may_send(self, lane: Lane) -> bool:
+        """Whether a first try, or the budget, pays for this.
+
+        A target that is down has to be asked now and then, but not by everybody at once.
+        """
+        fresh = (not lane.tries and not lane.state.down) or lane.free
+        return fresh or self._plan.budgets.retry.take()
+
+    def _kind_for(self, lane: Lane) -> AttemptKind:
+        if not self.attempts:
+            return AttemptKind.PRIMARY
+        return AttemptKind.RETRY if lane.tries else AttemptKind.FALLBACK
+
+    def _wait_or_end(self, now: float, out: list[Action]) -> None:
+        """Nobody can be asked this moment."""
+        self._resume_at = self.chain.open_at(now)
         if self._active():
             return
-        self._resume_at = self.chain.open_at(now)
-        self.wants_room = self.chain.full(now)
-        if self._resume_at < self._deadline or self.wants_room:
+        full = self.chain.full(now)
+        if full:
+            self._waiting.queue(full)
+        if self._resume_at < self._deadline or full:
             return
         if self._last_resort is None and self.chain.forgive(now):
             self._go_on(now, out)
@@ -255,40 +355,107 @@ class Planner:
         if not self._live:
             out.extend(self._finish(End.EXHAUSTED, now, []))
 
-    def _start(self, lane: Lane, kind: AttemptKind, now: float, out: list[Action]) -> None:
-        if not lane.state.slots.take():
-            # Another thread was faster than our look at it.
-            self.wants_room = [lane.state]
+    def _resume(self, now: float, out: list[Action]) -> None:
+        """A backoff is over, or it is time to look for a retry token."""
+        self._resume_at = inf
+        if self._covered():
             return
-        attempt = Attempt(len(self.attempts) + 1, lane, kind, now)
+        if self._waiting.kind is AttemptKind.RETRY and self._waiting.ticket is not None:
+            self._resume_at = now + _POLL
+            self._plan.budgets.retry.refill(now)
+        else:
+            self._go_on(now, out)
+
+    def _start(self, lane: Lane, kind: AttemptKind, now: float, out: list[Action]) -> bool:
+        state = lane.state
+        if not state.slots.take():
+            # Another thread was faster than our look at it.
+            self._waiting.queue([state])
+            return False
+        self._waiting.leave(now)
+        attempt = self._attempt(len(self.attempts) + 1, lane, kind, now)
         if lane.tries:
             attempt.retry_state = retry_state(self.attempts, lane, now, self._rng)
         lane.tries += 1
         lane.active += 1
         lane.again = False
-        if self._plan.hedge is not None and kind is not AttemptKind.LAST_RESORT:
-            attempt.hedge_at = now + self._plan.hedge.delay
+        plan = self._plan
+        if kind is not AttemptKind.LAST_RESORT:
+            if plan.hedge is not None:
+                attempt.hedge_at = now + hedge_delay(plan.hedge, attempt, now)
+            if plan.health is not None:
+                attempt.late_at = now + late_after(plan.hedge, attempt, now)
+                state.waiting[attempt] = self._nudge
         self.attempts.append(attempt)
         self._live.append(attempt)
         self._resume_at = inf
-        self.wants_room = []
         out.append(Start(attempt))
+        return True
+
+    def _attempt(self, number: int, lane: Lane, kind: AttemptKind, now: float) -> Attempt:
+        plain = self._plain or not lane.state.streams
+        return Attempt(number, lane, kind, now, key=lane.state.next_key(now), plain=plain)
+
+    def _probe(self, now: float, out: list[Action]) -> None:
+        """Send a shadow of this request to a target that tripped, if it is time for one."""
+        for lane in self.chain.lanes:
+            watch = lane.state.watch
+            if (
+                watch.tripped
+                and not lane.tries
+                and lane.available_at() <= now
+                and not lane.state.slots.full
+                and watch.claim_probe(now)
+                and lane.state.slots.take()
+            ):
+                shadow = self._attempt(len(self.shadows) + 1, lane, AttemptKind.SHADOW, now)
+                self.shadows.append(shadow)
+                out.append(Start(shadow))
+                return
 
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
         lane, self._last_resort = self._last_resort, None
         if lane is not None:
             self._start(lane, AttemptKind.LAST_RESORT, now, out)
 
+    # -- what extra sends cost ------------------------------------------------------------------
+
+    def _cost(self, state: TargetState) -> float | None:
+        return 0.0 if self._plan.cost is None else self._plan.cost(state)
+
+    def _affordable(self, state: TargetState) -> bool:
+        hedge = self._plan.hedge
+        if hedge is None or hedge.max_extra_cost is None:
+            return True
+        cost = self._cost(state)
+        return cost is not None and self._extra_cost + cost <= hedge.max_extra_cost
+
     # -- book-keeping ---------------------------------------------------------------------------
 
-    def _over(self) -> bool:
-        return self.end is not None
-
     def _active(self) -> int:
-        return sum(not a.suspect for a in self._live)
+        return sum([not a.suspect for a in self._live])
+
+    def _covered(self) -> bool:
+        """Whether an attempt is waited for whose target is well."""
+        return any(not a.suspect and not a.lane.state.watch.tripped for a in self._live)
+
+    def _caught(self) -> bool:
+        """Whether all that are waited for are at targets that tripped and say nothing at all.
+
+        One that is merely slow is still answering; if all are, asking elsewhere only adds load.
+        """
+        states = [a.lane.state for a in self._live if not a.suspect]
+        return bool(states) and all(s.watch.tripped and s.silent for s in states)
+
+    def _spoke(self, attempt: Attempt, now: float) -> None:
+        state = attempt.lane.state
+        seconds = now - attempt.started
+        state.spoke(seconds, now, plain=attempt.plain, late=attempt.late)
+        state.waiting.pop(attempt, None)
 
     def _commit(self, attempt: Attempt, now: float) -> list[Action]:
         self.winner = attempt
+        self._waiting.leave(now)
         if attempt.suspect:
             attempt.suspect = False
             attempt.fault = None
@@ -299,6 +466,9 @@ class Planner:
         out: list[Action] = []
         for attempt in tuple(self._live):
             if attempt is not winner:
+                if attempt.first_text is None:
+                    seconds = now - attempt.started
+                    attempt.lane.state.closed(seconds, now, plain=attempt.plain)
                 # One that was given up on failed; one that was merely slower lost.
                 self._close(attempt, Outcome.FAILED if attempt.fault else how, now)
                 out.append(Stop(attempt))
@@ -307,9 +477,11 @@ class Planner:
     def _close(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         attempt.outcome = outcome
         attempt.ended = now
+        lane = attempt.lane
         if not attempt.suspect:
-            attempt.lane.active -= 1
-        attempt.lane.state.slots.give_back()
+            lane.active -= 1
+        lane.state.slots.give_back()
+        lane.state.waiting.pop(attempt, None)
         self._live.remove(attempt)
 
     def _finish(
@@ -318,15 +490,11 @@ class Planner:
         self.end = end
         self.winner = winner
         self.wake_at = inf
-        self.wants_room = []
+        self._waiting.leave(now)
         how = Outcome.LOST if end is End.ANSWERED else Outcome.CANCELLED
         out += self._stop_others(None, how, now)
         out.append(Finish(end, winner))
         return out
-
-    def cancel(self, now: float) -> list[Action]:
-        """The caller went away."""
-        return [] if self.end is not None else self._stop_others(None, Outcome.CANCELLED, now)
 
     def _settle(self, out: list[Action]) -> list[Action]:
         """Find the next moment at which something is due."""
@@ -336,22 +504,8 @@ class Planner:
         if self.winner is None:
             if self._last_resort is not None:
                 at -= self._plan.reserve
-            if self._resume_at < at and not self._active():
-                at = self._resume_at
+            at = min(at, self._resume_at)
         for attempt in self._live:
-            at = min(at, _due(attempt))
+            at = min(at, due(attempt))
         self.wake_at = at
         return out
-
-
-def _due(attempt: Attempt) -> float:
-    """When one of its limits is reached."""
-    limits = attempt.lane.limits
-    at = inf if limits.answer is None else attempt.started + limits.answer
-    if attempt.suspect:
-        return at
-    if attempt.first_text is None:
-        if limits.first_text is not None:
-            at = min(at, attempt.started + limits.first_text)
-        return at if attempt.hedge_at is None else min(at, attempt.hedge_at)
-    return at if limits.chunk_gap is None else min(at, attempt.last_chunk + limits.chunk_gap)

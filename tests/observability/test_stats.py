@@ -102,9 +102,17 @@ def test_answers_of_the_last_resort_are_counted():
 
 def test_a_kind_from_the_future_is_counted_under_its_name():
     """It is an extra send like any other."""
-    later = StrEnum("later", {"SHADOW": "shadow"})
-    told = stats(receipt(attempt(), lost(B, later.SHADOW)))
-    assert (dict(told[B].kinds), told.extra_sends) == ({"shadow": 1}, 1)
+    later = StrEnum("later", {"ECHO": "echo"})
+    told = stats(receipt(attempt(), lost(B, later.ECHO)))
+    assert (dict(told[B].kinds), told.extra_sends) == ({"echo": 1}, 1)
+
+
+def test_a_shadow_that_goes_on_has_not_spoken_yet():
+    """It is an extra send, and its time so far is a lower bound."""
+    shadow = attempt(B, AttemptKind.SHADOW, Outcome.OPEN, first_text=None)
+    told = stats(receipt(attempt(), shadow), receipt(attempt(B)))
+    assert (told.extra_sends, told[B].wins, told[B].hedges) == (1, 1, 0)
+    assert told[B].first_text.p95 is None
 
 
 def test_no_thread_loses_a_call():
