@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         StreamBrokenError,
     )
     from langchain_resilient.fault import Fault, FaultKind
+    from langchain_resilient.observability.stats import Stats
     from langchain_resilient.policy import Hedge, Retry, SpendCap, Timeouts
     from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
     from langchain_resilient.target import Target
@@ -56,6 +57,7 @@ __all__ = [
     "Retry",
     "SpendCap",
     "SpendCapError",
+    "Stats",
     "StreamBrokenError",
     "Target",
     "Timeouts",
@@ -66,6 +68,7 @@ _ROOMS = {
     "chat_model": ("ResilientChatModel",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "fault": ("Fault", "FaultKind"),
+    "observability.stats": ("Stats",),
     "policy": ("Hedge", "Retry", "SpendCap", "Timeouts"),
     "receipt": ("AttemptKind", "AttemptRecord", "Outcome", "Receipt"),
     "target": ("Target",),

@@ -34,6 +34,7 @@ EXPECTED_ALL = [
     "Retry",
     "SpendCap",
     "SpendCapError",
+    "Stats",
     "StreamBrokenError",
     "Target",
     "Timeouts",

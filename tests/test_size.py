@@ -109,6 +109,31 @@ def test_a_long_answer_that_was_wanted_is_part_of_what_was_refused():
     assert memory.fits(1000, max_tokens=100)
 
 
+def test_prompt_and_answer_are_weighed_together():
+    """A token of the answer is worth four characters of the prompt."""
+    memory = ContextMemory()
+    memory.refused(1000, max_tokens=1000)
+    assert memory.fits(4999)
+    assert not memory.fits(5000)
+
+
+def test_what_has_passed_fits_whatever_is_refused_above_it():
+    """Also where the limit that was named says otherwise: texts differ."""
+    memory = ContextMemory()
+    memory.passed(40_000)
+    memory.refused(50_000, limit=1000)
+    assert memory.fits(40_000)
+    assert not memory.fits(40_001)
+
+
+def test_a_refusal_of_what_has_passed_is_believed():
+    """The window has shrunk, or this text is packed less tightly."""
+    memory = ContextMemory()
+    memory.passed(60_000)
+    memory.refused(50_000)
+    assert not memory.fits(50_000)
+
+
 def test_a_larger_request_that_passed_refutes_a_refusal():
     """Something else was wrong, or the window has grown."""
     memory = ContextMemory()
@@ -158,6 +183,17 @@ def test_tighter_text_is_believed_at_once():
         memory.passed(1500, prompt_tokens=1000)
     memory.passed(4000, prompt_tokens=1000)
     assert memory.fits(4500)
+
+
+def test_looser_text_is_believed_in_time():
+    """A hundred requests at two characters a token, after one at four."""
+    memory = ContextMemory(guess=1000)
+    memory.passed(4000, prompt_tokens=1000)
+    for _ in range(100):
+        memory.passed(2000, prompt_tokens=1000)
+    memory.refused(4000, limit=1000)
+    assert memory.fits(2200)
+    assert not memory.fits(2400)
 
 
 def test_short_requests_teach_nothing_about_packing():
