@@ -147,7 +147,8 @@ def hedge_excess(run: Run) -> float:
     Over all windows at once: the largest rise of (hedges so far - budget x first sends so far).
     """
     events = sorted(
-        (call.arrived + a.started, a.kind is AttemptKind.HEDGE)
+        # In clock ticks: a first send pays for a hedge of the same moment.
+        (round(call.arrived + a.started, 6), a.kind is AttemptKind.HEDGE)
         for call in run.calls
         for a in call.attempts
         if a.kind in (AttemptKind.HEDGE, AttemptKind.PRIMARY)
