@@ -147,12 +147,13 @@ def hedge_excess(run: Run) -> float:
     Over all windows at once: the largest rise of (hedges so far - budget x requests so far).
     """
     hedges = [
-        (call.arrived + a.started, 1.0)
+        # In clock ticks: a request pays for a hedge of the same moment.
+        (round(call.arrived + a.started, 6), 1.0)
         for call in run.calls
         for a in call.attempts
         if a.kind is AttemptKind.HEDGE
     ]
-    requests = [(call.arrived, -run.scenario.rules.budget) for call in run.calls]
+    requests = [(round(call.arrived, 6), -run.scenario.rules.budget) for call in run.calls]
     level = lowest = worst = 0.0
     for _, step in sorted(hedges + requests):
         level += step
