@@ -107,14 +107,20 @@ class Sheet:
             for c in run.calls
         ]
 
-    def figures(self, windows: Windows = ALWAYS) -> Figures | None:
-        """Measure the requests that arrived within these windows; None if there were none."""
+    def figures(self, windows: Windows = ALWAYS, *, best: bool = True) -> Figures | None:
+        """Measure the requests that arrived within these windows; None if there were none.
+
+        Args:
+            windows: Times from-to.
+            best: Whether to compute the best possible, which takes longest; else it is not a
+                number.
+        """
         asked = [x for x in self._asked if any(a <= x.call.arrived < b for a, b in windows)]
         if not asked:
             return None
         calls = [x.call for x in asked]
         extra = _share(sum(len(c.attempts) for c in calls) - len(calls), calls)
-        best = Sampled([x.pair[0] for x in asked], [x.pair[1] for x in asked])
+        bound = Sampled([x.pair[0] for x in asked], [x.pair[1] for x in asked]) if best else None
         taken = sorted(c.latency for c in calls)
         return Figures(
             requests=len(calls),
@@ -122,8 +128,8 @@ class Sheet:
             p95=quantile(taken, 0.95),
             p99=quantile(taken, 0.99),
             p999=quantile(taken, 0.999),
-            best99=best.best(0.99, extra),
-            best999=best.best(0.999, extra),
+            best99=bound.best(0.99, extra) if bound else nan,
+            best999=bound.best(0.999, extra) if bound else nan,
             alone99=quantile(sorted(x.alone for x in asked), 0.99),
             plain99=quantile(sorted(x.plain for x in asked), 0.99),
             extra=extra,
