@@ -35,6 +35,9 @@ ENOUGH_SAMPLES = 30
 DOWN_AFTER = 5
 """So many failures in a row, of any requests, and a target is down until it speaks again."""
 
+SLOW_PROBES = 20
+"""After so many probes that were answered, but late, a target is taken to have become slower."""
+
 FEW_SAMPLES = 5
 """Enough for a first idea of how fast a target is."""
 
@@ -111,10 +114,10 @@ class TargetState:
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("_expected", "_failures", "_last_heard", "_late", "_percentiles", "_turn",
-                 "answers", "first_texts", "gone_until", "in_process", "keys", "name", "provider",
-                 "retry_first", "slots", "spoke_at", "strained_until", "streams", "waiting",
-                 "watch")  # fmt: skip
+    __slots__ = ("_expected", "_failures", "_last_heard", "_late", "_percentiles", "_slow_probes",
+                 "_turn", "answers", "first_texts", "gone_until", "in_process", "keys", "name",
+                 "provider", "retry_first", "slots", "spoke_at", "strained_until", "streams",
+                 "waiting", "watch")  # fmt: skip
 
     def __init__(
         self,
@@ -139,6 +142,7 @@ class TargetState:
         self.first_texts = LatencyHistogram()
         self.answers = LatencyHistogram()
         self.waiting: dict[object, Callable[[], None]] = {}
+        self._slow_probes: list[float] = []
         self._turn = 0
         self._failures = 0
         self._last_heard = -inf
@@ -227,7 +231,38 @@ class TargetState:
         self._last_heard = max(self._last_heard, now - seconds)
         self._failures = 0
         if not late:
-            self.watch.fast(now)
+            self.watch.fast(now, started=now - seconds)
+
+    def probed(self, seconds: float | None, now: float, *, plain: bool, good: float) -> None:
+        """Take in what a probe heard.
+
+        Args:
+            seconds: To its first text; None if it failed or heard nothing.
+            now: The engine's clock.
+            plain: Of a whole answer.
+            good: How many seconds would be in good time.
+        """
+        if seconds is None or seconds <= good:
+            self._slow_probes.clear()
+            self.watch.probed(now, well=seconds is not None)
+            return
+        self._slow_probes.append(seconds)
+        self.watch.probed(now, well=False)
+        if len(self._slow_probes) >= SLOW_PROBES:
+            self._relearn(now, plain=plain)
+
+    def _relearn(self, now: float, *, plain: bool) -> None:
+        """It answers, only slower than it used to: so that is how it is from now on."""
+        seen = LatencyHistogram()
+        for seconds in self._slow_probes:
+            seen.add(seconds, now)
+        self._slow_probes.clear()
+        self._percentiles.clear()
+        if plain:
+            self.answers = seen
+        else:
+            self.first_texts = seen
+        self.watch.believe()
 
     def closed(self, seconds: float, now: float, *, plain: bool) -> None:
         """Take in a loser: it had not spoken when it was closed."""
