@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import genai_prices
 import pytest
 from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import ModelPrice
 from langchain_core.language_models import FakeListChatModel
 from langchain_openai import ChatOpenAI
 
@@ -113,6 +116,18 @@ def test_cached_tokens_are_part_of_the_prompt():
     """They are charged at their own price, once."""
     price = Price(10.0, 0.0, cached_input=1.0, written_input=12.0)
     assert cost(price, Usage(10, 0, cached=4, written=2)) == 4 * 10 + 4 * 1 + 2 * 12
+
+
+@pytest.mark.parametrize("field", ["input", "output", "request"])
+def test_whatever_costs_something_is_not_free(field):
+    """One of its prices is enough."""
+    assert not replace(FREE, **{field: 1e-9}).free
+
+
+def test_a_model_that_is_not_charged_by_tokens_has_no_price():
+    """One that is charged for its prompts alone has."""
+    assert prices._as_price(ModelPrice(), None) is None
+    assert prices._as_price(ModelPrice(input_mtok=Decimal(2)), None).input == 2e-6
 
 
 def test_the_address_goes_before_the_name():

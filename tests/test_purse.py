@@ -18,7 +18,7 @@ from langchain_resilient import (
     Target,
 )
 from langchain_resilient.prices import Price
-from langchain_resilient.purse import Purse, attempt_cost
+from langchain_resilient.purse import Purse, _span, attempt_cost
 
 DEAR = Target("openai:dear", api_key="k", price=(10, 20))
 CHEAP = Target("together:cheap", api_key="k", price=(1, 2))
@@ -242,6 +242,24 @@ def test_why_a_target_is_left_out():
         DEAR.name, 0.0, 4_000_000
     )
     assert one.why_not(FREE.name, 0.0, 4_000_000) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.01, "1 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (11_520, "3 h 12 min"),
+        (86_400, "1 d"),
+        (180_000, "2 d 2 h"),
+    ],
+)
+def test_a_time_is_written_in_two_units(seconds, said):
+    """As people say it."""
+    assert _span(seconds) == said
 
 
 def test_the_error_travels():

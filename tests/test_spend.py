@@ -76,6 +76,13 @@ def test_what_was_spent_in_total_never_comes_back():
     assert (ledger.spent(1e12), ledger.open_at(6.0)) == (1.0, inf)
 
 
+def test_an_open_cap_opens_now():
+    """Whatever is left."""
+    ledger = minute(1.0)
+    ledger.add(0.99, 5.0)
+    assert ledger.open_at(6.0) == 6.0
+
+
 def test_a_need_above_the_cap_is_never_met():
     """Not even by an empty ledger."""
     assert minute(1.0).open_at(0.0, need=2.0) == inf

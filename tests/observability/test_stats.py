@@ -202,6 +202,13 @@ def test_long_prompts_together_are_no_long_prompt():
     assert stats(*calls, price={A: tiered}.get).spent == pytest.approx(0.01)
 
 
+def test_fees_and_cache_writes_are_counted():
+    """Two calls at a dollar each, and two tokens written at three."""
+    price = Price(1.0, 0.0, cached_input=1.0, written_input=3.0, request=1.0)
+    one = receipt(attempt(input_tokens=1, written_tokens=1))
+    assert stats(one, one, price={A: price}.get).spent == 2 * 1.0 + 2 * 3.0
+
+
 def test_what_a_purse_has_counted_goes_first():
     """It knows how long each prompt was."""
     told = stats(receipt(lost(), attempt(B, input_tokens=1000)), costs=(0.5, 2.0))
