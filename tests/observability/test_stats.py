@@ -11,6 +11,8 @@ import pytest
 
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.observability.recorder import Recorder
+from langchain_resilient.observability.stats import Stats, TargetStats
+from langchain_resilient.observability.times import Quantiles
 from langchain_resilient.prices import Price
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
 
@@ -279,6 +281,44 @@ def test_the_table_of_a_terminal_stands_in_columns():
     for start in (i for i, c in enumerate(rule) if c == " "):
         assert all(row.ljust(len(rule))[start] == " " for row in [heads, *rows])
     assert max(map(len, lines)) <= 120
+
+
+TABLE = """\
+3 calls, 2 answered, 1 failed, p50 1.00 s p99 3.00 s, hedges 10.0%, extra sends 2, $0.50 spent, \
+$0.12 of it wasted
+
+target                            health       requests  wins  first text s         whole s  spent
+--------------------------------  -----------  --------  ----  ------------  --------------  -----
+openai:a                          ok                 10     8   0.50/0.75/?  1.00/2.00/3.00  $0.50
+together:maker/…ame-that-is-long  account out         0     0
+xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx                      0     0
+
+times: p50/p95/p99"""
+
+
+def test_the_table_of_a_terminal():
+    """Numbers to the right, words to the left; long names lose their middle, others nothing."""
+    first, whole = Quantiles(0.5, 0.75), Quantiles(1.0, 2.0, 3.0)
+    told = Stats(
+        calls=3,
+        answered=2,
+        failed=1,
+        seconds=whole,
+        hedge_share=0.1,
+        extra_sends=2,
+        spent=0.5,
+        wasted=0.125,
+        targets=(
+            TargetStats(A, "ok", requests=10, wins=8, first_text=first, whole=whole, spent=0.5),
+            TargetStats(B, "account out"),
+            TargetStats("x" * 32),
+        ),
+    )
+    # The last column, for faults, is empty here.
+    lines = [
+        line.removesuffix("  faults").removesuffix("  ------") for line in str(told).splitlines()
+    ]
+    assert "\n".join(lines) == TABLE
 
 
 class Cells(HTMLParser):
