@@ -105,8 +105,9 @@ def test_the_table_is_for_people(trace, capsys):
     [
         (("-t", "nobody"), "no latency of nobody; there are openai:a, together:b"),
         (("--budget", "7"), "budget: Input should be less than or equal to 1"),
-        (("--rate", "0"), "--rate and --requests must be over 0"),
-        (("--timeout", "0"), "--timeout must be over 0"),
+        (("--rate", "0"), "--rate must be at least 0.001, --requests at least 1"),
+        (("--requests", "0"), "--rate must be at least 0.001, --requests at least 1"),
+        (("--timeout", "nan"), "--timeout must be over 0 and at most 3600 seconds"),
         (("--price", "openai:a=1"), "together:b has none"),
         (("--price", "x=1"), "for x, which is no target"),
     ],
