@@ -161,6 +161,56 @@ class Retry(_Policy):
         return float(full_jitter(state) if self.wait is None else self.wait(state))
 
 
+_WINDOWS = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0, "total": inf}
+
+
+class SpendCap(_Policy):
+    """The most that may be spent, on a model or on a target of it.
+
+    What is spent is counted from the tokens that providers report and from prices; what a loser
+    cost counts too. A cap that is reached stops new requests to what costs money: targets that are
+    free go on, and calls that nobody may answer raise `SpendCapError`. Requests under way are
+    finished, so the last of them may go over the cap by what they cost.
+
+    The window slides: `per="day"` means any 24 hours, not the time since midnight, and money counts
+    for at most a 60th of the window longer than that. It is measured on the process's monotonic
+    clock, and forgotten when the process ends.
+
+    Example:
+        ```python
+        SpendCap(5)  # five dollars a day
+        SpendCap(0.50, per="hour")
+        ```
+    """
+
+    dollars: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """How much, in dollars."""
+    per: Literal["minute", "hour", "day", "month", "total"] = "day"
+    """In how long a time. A month is 30 days; `"total"` is the life of the process."""
+    name: str = ""
+    """Caps of one name, amount and time are one purse for the whole process. Without a name, models
+    with the same targets and keys share one."""
+
+    def __init__(self, dollars: float | None = None, /, **fields: Any) -> None:
+        """Take the amount by position too; see the class."""
+        super().__init__(**({} if dollars is None else {"dollars": dollars}) | fields)
+
+    @property
+    def window(self) -> float:
+        """The length of the time, in seconds; `inf` for `"total"`."""
+        return _WINDOWS[self.per]
+
+    def __str__(self) -> str:
+        """As messages say it: `$5.00 a day`."""
+        per = {"hour": "an hour", "total": "in total"}.get(self.per, f"a {self.per}")
+        return f"{money(self.dollars)} {per}"
+
+
+def money(dollars: float) -> str:
+    """Write an amount: cents from a dollar on, two figures that count below a cent."""
+    return f"${dollars:.2f}" if dollars >= 0.01 or not dollars else f"${dollars:.2g}"  # noqa: PLR2004
+
+
 def full_jitter(state: tenacity.RetryCallState) -> float:
     """Wait a random time up to `min(8, 0.5 * 2**n)` seconds, from the engine's own generator."""
     ceiling = min(8.0, 0.5 * 2.0 ** min(state.attempt_number, 10))
@@ -196,3 +246,12 @@ def _as_hedge(value: Any) -> Any:
 
 HedgeOption = Annotated[Hedge | None, BeforeValidator(_as_hedge)]
 """`Hedge(...)`, a number (its fixed delay in seconds), or None for never."""
+
+
+def _as_spend_cap(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return SpendCap(value) if number else value
+
+
+SpendCapOption = Annotated[SpendCap | None, BeforeValidator(_as_spend_cap)]
+"""`SpendCap(...)`, a number (dollars a day), or None for no limit."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from langchain_resilient.policy import Timeouts
+from langchain_resilient.policy import SpendCapOption, Timeouts
 from langchain_resilient.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ DEFAULT_CHAIN = (
 """Two providers with two models each, interleaved, so that one provider's outage costs one hop."""
 
 _SPEC = re.compile(r"^(?P<provider>[a-z][a-z0-9_-]*)(?::(?P<model>\S.*))?$", re.DOTALL)
+
+
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Target(Sampling):
@@ -74,6 +77,14 @@ class Target(Sampling):
     """Instead of the model's own."""
     retry_first: bool = False
     """Ask for one quick retry of this target before the chain moves on."""
+    price: tuple[Dollars, Dollars] | None = None
+    """Dollars per million tokens of the prompt and of the answer; else `genai-prices` is asked."""
+    context_window: int | None = Field(default=None, ge=1)
+    """The most tokens it takes, prompt and answer together. Longer requests go to others."""
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Its share of first requests under `order="balanced"`; 0 for only when others fail."""
+    spend_cap: SpendCapOption = None
+    """The most that may be spent on it: `SpendCap(...)`, or dollars a day. Then others answer."""
 
     def __init__(self, spec: str | Runnable[Any, Any] | None = None, /, **fields: Any) -> None:
         """Take the spec apart; see the class."""

@@ -11,7 +11,7 @@ from langchain_resilient.engine.retrying import retry_state
 from langchain_resilient.fault import BLOCKS_ACCOUNT, EXCLUDES_TARGET, Fault, FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from random import Random
 
     from langchain_resilient.engine.health import TargetState
@@ -34,7 +34,7 @@ class Chain:
         rejected: Whether two providers agree that the request is wrong.
     """
 
-    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "lanes")
+    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "_spent", "lanes")
 
     def __init__(
         self, targets: Iterable[tuple[TargetState, Timeouts | None]], plan: Plan, rng: Random
@@ -43,6 +43,7 @@ class Chain:
         self._rng = rng
         self._bad_at: set[str] = set()
         self._pinned: Lane | None = None
+        self._spent = 0.0
         self.lanes = [Lane(i, s, t or plan.timeouts) for i, (s, t) in enumerate(targets)]
 
     @property
@@ -64,16 +65,13 @@ class Chain:
                 best, rank = lane, mine
         return best
 
-    def choose_extra(
-        self, now: float, beside: Collection[str], may: Callable[[TargetState], bool]
-    ) -> Lane | None:
+    def choose_extra(self, now: float, beside: Collection[str]) -> Lane | None:
         """Pick a lane for a hedge or a rescue: only one that is well and not strained.
 
         Args:
             now: The engine's clock.
             beside: The providers of attempts that stay under way: a lane of another provider goes
                 before, and the only target there is may be asked twice.
-            may: Whether a send to it can be afforded.
         """
         best: Lane | None = None
         rank = (True, inf)
@@ -81,12 +79,41 @@ class Chain:
             state = lane.state
             if (lane.active and not self._alone(lane)) or self._extra_at(lane) > now:
                 continue
-            if state.watch.tripped or state.slots.full or not may(state):
+            if state.watch.tripped or state.slots.full or not self._affordable(state):
                 continue
             mine = (state.provider in beside, lane.tries)
             if mine < rank or best is None:
                 best, rank = lane, mine
         return best
+
+    def choose_shadow(self, now: float) -> Lane | None:
+        """Pick a sick lane to probe, if it is time for that; its place is taken with it."""
+        for lane in self.lanes:
+            state = lane.state
+            if (
+                state.watch.tripped
+                and not lane.tries
+                and lane.available_at() <= now
+                and not state.slots.full
+                and state.watch.claim_probe(now)
+                and state.slots.take()
+            ):
+                return lane
+        return None
+
+    def spend(self, lane: Lane) -> None:
+        """Count what a hedge or rescue may cost."""
+        self._spent += self._cost(lane.state) or 0.0
+
+    def _affordable(self, state: TargetState) -> bool:
+        hedge = self._plan.hedge
+        if hedge is None or hedge.max_extra_cost is None:
+            return True
+        cost = self._cost(state)
+        return cost is not None and self._spent + cost <= hedge.max_extra_cost
+
+    def _cost(self, state: TargetState) -> float | None:
+        return 0.0 if self._plan.cost is None else self._plan.cost(state)
 
     def candidates(self) -> list[Lane]:
         """The lanes that may be asked, now or later."""
@@ -158,7 +185,7 @@ class Chain:
             now: The engine's clock.
         """
         lane = attempt.lane
-        self.remember(attempt, fault, now)
+        self._remember(attempt, fault, now)
         if not self._plan.moves_on(fault):
             self._pinned = lane
         if fault.kind is FaultKind.BAD_REQUEST:
@@ -178,17 +205,9 @@ class Chain:
             lane.again = lane.state.retry_first and lane.tries == 1 and wait is not None
             lane.ready_at = now if lane.again or wait is None else now + wait
 
-    def remember(self, attempt: Attempt, fault: Fault, now: float, *, again: bool = False) -> None:
-        """Tell the target's state what concerns later requests too.
-
-        Args:
-            attempt: The one that failed.
-            fault: How.
-            now: The engine's clock.
-            again: It had failed before, as a suspect: its target is blamed once.
-        """
+    def _remember(self, attempt: Attempt, fault: Fault, now: float) -> None:
         health = self._plan.health
-        trip_after = 0 if health is None or again else health.trip_after
+        trip_after = 0 if health is None else health.trip_after
         if attempt.late and fault.kind is FaultKind.TIMEOUT:
             trip_after = 0  # the same silence, counted before
         attempt.lane.state.failed(fault, now, self._rng, attempt.key, trip_after)

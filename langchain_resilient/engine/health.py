@@ -7,6 +7,7 @@ without a lock: two threads that count at the same moment may lose a sample, whi
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from langchain_resilient.engine.latency import LatencyHistogram
@@ -33,6 +34,15 @@ ENOUGH_SAMPLES = 30
 
 DOWN_AFTER = 5
 """So many failures in a row, of any requests, and a target is down until it speaks again."""
+
+SLOW_PROBES = 20
+"""After so many probes that were answered, but late, a target is taken to have become slower."""
+
+FEW_SAMPLES = 5
+"""Enough for a first idea of how fast a target is."""
+
+MOST_EXPECTED = 10.0
+"""Seconds; a request that takes longer is answered by another."""
 
 _SLOW_KINDS = frozenset(
     {
@@ -104,9 +114,10 @@ class TargetState:
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("_failures", "_last_heard", "_late", "_percentiles", "_turn", "answers", "first_texts",
-                 "gone_until", "in_process", "keys", "name", "provider", "retry_first", "slots",
-                 "spoke_at", "strained_until", "streams", "waiting", "watch")  # fmt: skip
+    __slots__ = ("_expected", "_failures", "_last_heard", "_late", "_percentiles", "_slow_probes",
+                 "_turn", "answers", "first_texts", "gone_until", "in_process", "keys", "name",
+                 "provider", "retry_first", "slots", "spoke_at", "strained_until", "streams",
+                 "waiting", "watch")  # fmt: skip
 
     def __init__(
         self,
@@ -131,11 +142,13 @@ class TargetState:
         self.first_texts = LatencyHistogram()
         self.answers = LatencyHistogram()
         self.waiting: dict[object, Callable[[], None]] = {}
+        self._slow_probes: list[float] = []
         self._turn = 0
         self._failures = 0
-        self._last_heard = float("-inf")
+        self._last_heard = -inf
         self._late: deque[float] = deque(maxlen=3)
-        self.spoke_at = float("-inf")
+        self.spoke_at = -inf
+        self._expected: dict[bool, tuple[float, float]] = {}
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
 
     # -- when it may be asked -------------------------------------------------------------------
@@ -194,6 +207,23 @@ class TargetState:
         seen = self.answers if plain else self.first_texts
         return max(4 * cold, 2 * seen.slowest)
 
+    def expected(self, now: float, *, plain: bool) -> float:
+        """Return the mean seconds that one waits for it, at most `MOST_EXPECTED` each time.
+
+        Infinity while it is unknown.
+        """
+        known = self._expected.get(plain)
+        if known is not None and now < known[0]:
+            return known[1]
+        seen = self.answers if plain else self.first_texts
+        mean = seen.mean_within(MOST_EXPECTED) if seen.count >= FEW_SAMPLES else None
+        self._expected[plain] = (now + _REFRESH_SECONDS, inf if mean is None else mean)
+        return inf if mean is None else mean
+
+    def learned_delay(self, now: float) -> float | None:
+        """The time by which all but 5 % of its requests have spoken; None if it is unknown."""
+        return self.percentile(1 - NORMAL, now, plain=False)
+
     def spoke(self, seconds: float, now: float, *, plain: bool, late: bool) -> None:
         """Take in a first text (or a whole answer)."""
         (self.answers if plain else self.first_texts).add(seconds, now)
@@ -201,7 +231,38 @@ class TargetState:
         self._last_heard = max(self._last_heard, now - seconds)
         self._failures = 0
         if not late:
-            self.watch.fast(now)
+            self.watch.fast(now, started=now - seconds)
+
+    def probed(self, seconds: float | None, now: float, *, plain: bool, good: float) -> None:
+        """Take in what a probe heard.
+
+        Args:
+            seconds: To its first text; None if it failed or heard nothing.
+            now: The engine's clock.
+            plain: Of a whole answer.
+            good: How many seconds would be in good time.
+        """
+        if seconds is None or seconds <= good:
+            self._slow_probes.clear()
+            self.watch.probed(now, well=seconds is not None)
+            return
+        self._slow_probes.append(seconds)
+        self.watch.probed(now, well=False)
+        if len(self._slow_probes) >= SLOW_PROBES:
+            self._relearn(now, plain=plain)
+
+    def _relearn(self, now: float, *, plain: bool) -> None:
+        """It answers, only slower than it used to: so that is how it is from now on."""
+        seen = LatencyHistogram()
+        for seconds in self._slow_probes:
+            seen.add(seconds, now)
+        self._slow_probes.clear()
+        self._percentiles.clear()
+        if plain:
+            self.answers = seen
+        else:
+            self.first_texts = seen
+        self.watch.believe()
 
     def closed(self, seconds: float, now: float, *, plain: bool) -> None:
         """Take in a loser: it had not spoken when it was closed."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from langchain_resilient.engine.attempts import Attempts
 from langchain_resilient.engine.chain import Chain, is_open
 from langchain_resilient.engine.events import (
     Action,
@@ -56,16 +57,15 @@ class Planner:
 
     Attributes:
         chain: Whom to ask; the planner decides when.
-        attempts: All that were started, in order.
         shadows: Probes of sick targets that were started beside it; the driver owns them.
         winner: Whose text is the answer so far.
         end: How it ended; None while it goes on.
         wake_at: When `timer` must be called at the latest.
     """
 
-    __slots__ = ("_deadline", "_delivered", "_extra_cost", "_last_at", "_last_resort", "_live", "_most",
-                 "_nudge", "_plain", "_plan", "_resume_at", "_rng", "_waiting", "attempts",
-                 "chain", "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
+    __slots__ = ("_deadline", "_delivered", "_last_at", "_last_resort", "_most", "_nudge", "_open",
+                 "_plain", "_plan", "_resume_at", "_rng", "_waiting", "chain", "end", "shadows",
+                 "started", "wake_at", "winner")  # fmt: skip
 
     def __init__(
         self,
@@ -90,17 +90,20 @@ class Planner:
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
         self._last_at = inf if last_resort is None else self._deadline - plan.reserve
-        self._live: list[Attempt] = []
+        self._open = Attempts()
         self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
-        self._extra_cost = 0.0
         self._delivered = False
         self.started = now
-        self.attempts: list[Attempt] = []
         self.shadows: list[Attempt] = []
         self.winner: Attempt | None = None
         self.end: End | None = None
         self.wake_at = self._deadline
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """All that were started, in order."""
+        return self._open.all
 
     # -- events ---------------------------------------------------------------------------------
 
@@ -122,7 +125,7 @@ class Planner:
         attempt.first_text = attempt.last_chunk = now
         if self.end is not None or self.winner is not None:
             return []
-        self._spoke(attempt, now)
+        self._open.spoke(attempt, now)
         return self._settle(self._commit(attempt, now))
 
     def chunk(self, attempt: Attempt, now: float) -> list[Action]:
@@ -143,25 +146,21 @@ class Planner:
             return []
         if attempt.first_text is None:
             attempt.first_text = now
-            self._spoke(attempt, now)
+            self._open.spoke(attempt, now)
         attempt.fault = None
         attempt.lane.state.succeeded(attempt.key)
         self._plan.budgets.succeeded(now)
-        self._close(attempt, Outcome.WON, now)
+        self._open.close(attempt, Outcome.WON, now)
         return self._finish(End.ANSWERED, now, [], winner=attempt)
 
     def failed(self, attempt: Attempt, fault: Fault, now: float) -> list[Action]:
         """It failed: the next target is asked at once."""
         if self.end is not None or attempt.outcome is not None:
             return []
-        was_suspect = attempt.suspect
         attempt.fault = fault
-        self._close(attempt, Outcome.FAILED, now)
+        self._open.close(attempt, Outcome.FAILED, now)
+        self.chain.learn(self._open.all, attempt, fault, now)
         out: list[Action] = []
-        if was_suspect:
-            self.chain.remember(attempt, fault, now, again=True)
-        else:
-            self.chain.learn(self.attempts, attempt, fault, now)
         if attempt is self.winner:
             self.winner = None
             if self._delivered:
@@ -182,9 +181,9 @@ class Planner:
             self._go_on(now, out, paid=ticket)
         elif ticket is not None:
             self._extra(self._waiting.kind, now, out, paid=ticket)
-        elif self._caught():
+        elif self._open.caught():
             self._extra(AttemptKind.RESCUE, now, out)
-        elif not self._active():
+        elif not self._open.active():
             self._waiting.leave_queues()
             self._go_on(now, out)
         return self._settle(out)
@@ -198,7 +197,7 @@ class Planner:
             self._ask_last_resort(now, out)
         if now >= self._deadline:
             return self._finish(End.DEADLINE, now, out)
-        for attempt in tuple(self._live):
+        for attempt in tuple(self._open.live):
             if attempt.outcome is None:
                 self._check(attempt, now, out)
         if self.winner is None and self.end is None and now >= self._resume_at:
@@ -210,7 +209,7 @@ class Planner:
         if self.end is not None:
             return []
         self._waiting.leave(now)
-        return self._stop_others(None, Outcome.CANCELLED, now)
+        return self._open.close_others(None, Outcome.CANCELLED, now)
 
     # -- rules ----------------------------------------------------------------------------------
 
@@ -248,22 +247,16 @@ class Planner:
             attempt.lane.state.late(now, trip_after, started=attempt.started)
 
     def _suspect(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
-        """Ask others, but keep listening.
-
-        Killing the slow would starve a model that only thinks long. Only the first suspect of a
-        request is kept; more would pile up connections in a black hole.
-        """
-        keep = not any(a.suspect for a in self._live)
-        attempt.suspect = True
+        """Ask others, but keep listening: a killed model that thinks long would never answer."""
+        keep = self._open.doubt(attempt)
         attempt.fault = fault
-        attempt.lane.active -= 1
         if attempt is self.winner:
             self.winner = None
-        self.chain.learn(self.attempts, attempt, fault, now)
+        self.chain.learn(self._open.all, attempt, fault, now)
         if not keep:
-            self._close(attempt, Outcome.FAILED, now)
+            self._open.close(attempt, Outcome.FAILED, now)
             out.append(Stop(attempt))
-        if not self._covered():
+        if not self._open.covered():
             # Else a hedge is under way already, and has its own limits.
             self._go_on(now, out, failed=attempt.lane)
 
@@ -272,9 +265,9 @@ class Planner:
     ) -> None:
         """Ask another beside the one that is waited for, if its budget has a token, else wait."""
         lane = None
-        if self._active() < self._most and now < self._deadline:
-            beside = {a.lane.state.provider for a in self._live}
-            lane = self.chain.choose_extra(now, beside, self._affordable)
+        if self._open.active() < self._most and now < self._deadline:
+            beside = {a.lane.state.provider for a in self._open.live}
+            lane = self.chain.choose_extra(now, beside)
         if lane is None:
             if paid is not None:
                 paid.give_up(now)
@@ -285,17 +278,17 @@ class Planner:
         if paid is None and not budget.take():
             self._waiting.ask(budget, kind, now)
         elif self._start(lane, kind, now, out):
-            self._extra_cost += self._cost(lane.state) or 0.0
+            self.chain.spend(lane)
         else:
             budget.give_back(now)
 
     def _look_again(self, now: float) -> None:
         """No target is open for a hedge now: come back to it when one is."""
         at = self.chain.extra_at(now)
-        for attempt in self._live:
+        for attempt in self._open.live:
             if not attempt.suspect and attempt.first_text is None and attempt.hedge_at < inf:
                 return
-        for attempt in self._live:
+        for attempt in self._open.live:
             if not attempt.suspect and attempt.first_text is None and self._plan.hedge is not None:
                 attempt.hedge_at = at
                 return
@@ -311,9 +304,9 @@ class Planner:
         again = failed is not None and failed.again and is_open(failed, now)
         lane = failed if again else self.chain.choose(now)
         sent = False
-        if self._active() >= self._most or now >= self._deadline:
+        if self._open.active() >= self._most or now >= self._deadline:
             pass
-        elif self._covered():
+        elif self._open.covered():
             # A sound one is being waited for: only a fresh target is worth a send beside it.
             if lane is not None and not lane.tries and not lane.state.watch.tripped:
                 sent = self._start(lane, self._kind_for(lane), now, out)
@@ -347,14 +340,14 @@ class Planner:
     def _kind_for(self, lane: Lane) -> AttemptKind:
         if lane.index == len(self.chain.lanes):
             return AttemptKind.LAST_RESORT
-        if not self.attempts:
+        if not self._open.all:
             return AttemptKind.PRIMARY
         return AttemptKind.RETRY if lane.tries else AttemptKind.FALLBACK
 
     def _wait_or_end(self, now: float, out: list[Action]) -> None:
         """Nobody can be asked this moment."""
         self._resume_at = self.chain.open_at(now)
-        if self._active():
+        if self._open.active():
             return
         full = self.chain.full(now)
         if full:
@@ -365,13 +358,13 @@ class Planner:
             self._go_on(now, out)
             return
         self._ask_last_resort(now, out)
-        if not self._live and self._last_resort is None:
+        if not self._open.live and self._last_resort is None:
             out.extend(self._finish(End.EXHAUSTED, now, []))
 
     def _resume(self, now: float, out: list[Action]) -> None:
         """A backoff is over, or it is time to look for a retry token."""
         self._resume_at = inf
-        if self._covered():
+        if self._open.covered():
             return
         if self._waiting.kind is AttemptKind.RETRY and self._waiting.ticket is not None:
             self._resume_at = now + _POLL
@@ -380,27 +373,23 @@ class Planner:
             self._go_on(now, out)
 
     def _start(self, lane: Lane, kind: AttemptKind, now: float, out: list[Action]) -> bool:
-        state = lane.state
+        plan, state = self._plan, lane.state
         if not state.slots.take():
             # Another thread was faster than our look at it.
             self._waiting.queue([state])
             return False
         self._waiting.leave(now)
-        attempt = self._attempt(len(self.attempts) + 1, lane, kind, now)
+        attempt = self._attempt(len(self._open.all) + 1, lane, kind, now)
         if lane.tries:
-            attempt.retry_state = retry_state(self.attempts, lane, now, self._rng)
-        lane.tries += 1
-        lane.active += 1
-        lane.again = False
-        plan = self._plan
+            attempt.retry_state = retry_state(self._open.all, lane, now, self._rng)
+        alarm = None
         if kind is not AttemptKind.LAST_RESORT:
             if plan.hedge is not None:
                 attempt.hedge_at = now + hedge_delay(plan.hedge, attempt, now)
             if plan.health is not None:
                 attempt.late_at = now + late_after(plan.hedge, attempt, now)
-                state.waiting[attempt] = self._nudge
-        self.attempts.append(attempt)
-        self._live.append(attempt)
+                alarm = self._nudge
+        self._open.open(attempt, alarm)
         self._resume_at = inf
         out.append(Start(attempt))
         return True
@@ -411,20 +400,11 @@ class Planner:
 
     def _probe(self, now: float, out: list[Action]) -> None:
         """Send a shadow of this request to a target that tripped, if it is time for one."""
-        for lane in self.chain.lanes:
-            watch = lane.state.watch
-            if (
-                watch.tripped
-                and not lane.tries
-                and lane.available_at() <= now
-                and not lane.state.slots.full
-                and watch.claim_probe(now)
-                and lane.state.slots.take()
-            ):
-                shadow = self._attempt(len(self.shadows) + 1, lane, AttemptKind.SHADOW, now)
-                self.shadows.append(shadow)
-                out.append(Start(shadow))
-                return
+        lane = self.chain.choose_shadow(now)
+        if lane is not None:
+            shadow = self._attempt(len(self.shadows) + 1, lane, AttemptKind.SHADOW, now)
+            self.shadows.append(shadow)
+            out.append(Start(shadow))
 
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
         """Ask who always answers; where it is full, as soon as it has room."""
@@ -439,71 +419,14 @@ class Planner:
         else:
             self._last_at = now + _POLL
 
-    # -- what extra sends cost ------------------------------------------------------------------
-
-    def _cost(self, state: TargetState) -> float | None:
-        return 0.0 if self._plan.cost is None else self._plan.cost(state)
-
-    def _affordable(self, state: TargetState) -> bool:
-        hedge = self._plan.hedge
-        if hedge is None or hedge.max_extra_cost is None:
-            return True
-        cost = self._cost(state)
-        return cost is not None and self._extra_cost + cost <= hedge.max_extra_cost
-
     # -- book-keeping ---------------------------------------------------------------------------
-
-    def _active(self) -> int:
-        return sum([not a.suspect for a in self._live])
-
-    def _covered(self) -> bool:
-        """Whether an attempt is waited for whose target is well."""
-        return any(not a.suspect and not a.lane.state.watch.tripped for a in self._live)
-
-    def _caught(self) -> bool:
-        """Whether all that are waited for are at targets that tripped and say nothing at all.
-
-        One that is merely slow is still answering; if all are, asking elsewhere only adds load.
-        """
-        states = [a.lane.state for a in self._live if not a.suspect]
-        return bool(states) and all(s.watch.tripped and s.silent for s in states)
-
-    def _spoke(self, attempt: Attempt, now: float) -> None:
-        state = attempt.lane.state
-        seconds = now - attempt.started
-        state.spoke(seconds, now, plain=attempt.plain, late=attempt.late)
-        state.waiting.pop(attempt, None)
 
     def _commit(self, attempt: Attempt, now: float) -> list[Action]:
         self.winner = attempt
         self._waiting.leave(now)
         if attempt.suspect:
-            attempt.suspect = False
-            attempt.fault = None
-            attempt.lane.active += 1
-        return [Commit(attempt), *self._stop_others(attempt, Outcome.LOST, now)]
-
-    def _stop_others(self, winner: Attempt | None, how: Outcome, now: float) -> list[Action]:
-        out: list[Action] = []
-        for attempt in tuple(self._live):
-            if attempt is not winner:
-                if attempt.first_text is None:
-                    seconds = now - attempt.started
-                    attempt.lane.state.closed(seconds, now, plain=attempt.plain)
-                # One that was given up on failed; one that was merely slower lost.
-                self._close(attempt, Outcome.FAILED if attempt.fault else how, now)
-                out.append(Stop(attempt))
-        return out
-
-    def _close(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        attempt.outcome = outcome
-        attempt.ended = now
-        lane = attempt.lane
-        if not attempt.suspect:
-            lane.active -= 1
-        lane.state.slots.give_back()
-        lane.state.waiting.pop(attempt, None)
-        self._live.remove(attempt)
+            self._open.believe(attempt)
+        return [Commit(attempt), *self._open.close_others(attempt, Outcome.LOST, now)]
 
     def _finish(
         self, end: End, now: float, out: list[Action], winner: Attempt | None = None
@@ -513,7 +436,7 @@ class Planner:
         self.wake_at = inf
         self._waiting.leave(now)
         how = Outcome.LOST if end is End.ANSWERED else Outcome.CANCELLED
-        out += self._stop_others(None, how, now)
+        out += self._open.close_others(None, how, now)
         out.append(Finish(end, winner))
         return out
 
@@ -524,7 +447,7 @@ class Planner:
         at = self._deadline
         if self.winner is None:
             at = min(at, self._last_at, self._resume_at)
-        for attempt in self._live:
+        for attempt in self._open.live:
             at = min(at, due(attempt))
         self.wake_at = at
         return out

@@ -29,15 +29,12 @@ async def probe(attempt: Attempt, route: Route, request: ChatRequest, tools: Too
     time = asyncio.get_running_loop().time
     state = route.state
     good = late_after(None, attempt, attempt.started)
-    well = False
+    seconds: float | None = None
     try:
         async with asyncio.timeout(_PATIENCE * good):
             await _listen(attempt, route, request)
-        seconds = time() - attempt.started
         attempt.first_text = time()
-        # Counts as evidence where it was in good time; and teaches the target's speed in any case.
-        state.spoke(seconds, time(), plain=attempt.plain, late=True)
-        well = seconds <= good
+        seconds = attempt.first_text - attempt.started
     except TimeoutError as error:
         attempt.fault = Fault(FaultKind.TIMEOUT, "the probe heard nothing", cause=error)
     except Exception as error:  # noqa: BLE001  # every failure becomes a fault
@@ -47,7 +44,7 @@ async def probe(attempt: Attempt, route: Route, request: ChatRequest, tools: Too
         attempt.ended = time()
         attempt.outcome = Outcome.LOST if attempt.fault is None else Outcome.FAILED
         state.slots.give_back()
-        state.watch.probed(time(), well=well)
+        state.probed(seconds, time(), plain=attempt.plain, good=good)
 
 
 async def _listen(attempt: Attempt, route: Route, request: ChatRequest) -> None:

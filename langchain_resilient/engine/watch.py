@@ -76,10 +76,16 @@ class Watch:
         self._trip(now)
         return True
 
-    def fast(self, now: float) -> None:
-        """Take in a request that was answered in good time."""
+    def fast(self, now: float, *, started: float) -> None:
+        """Take in a request that was answered in good time.
+
+        Args:
+            now: The engine's clock.
+            started: When it was sent: what was sent before the trip says nothing of the time since.
+        """
         if self.tripped:
-            self.probed(now, well=True)
+            if started > self.tripped_at:
+                self.probed(now, well=True)
         elif self._score:
             self._score = max(0.0, self._score + _DOWN)
 
@@ -108,19 +114,25 @@ class Watch:
         if self._well >= PROBES_WELL:
             self._recover()
 
+    def believe(self) -> None:
+        """It is well, as far as one can tell without a good probe."""
+        self._recover(half=True)
+
     def calm(self, now: float) -> None:
         """All targets are out, so it says nothing about this one: ask it, and trip nothing."""
         self._recover()
         self._muted_until = now + MUTED
 
     def _trip(self, now: float) -> None:
+        if now - self.tripped_at > FORGOTTEN:
+            # One that trips again and again is probed no more often for that.
+            self._probe_wait = PROBE_SECONDS
         self.tripped = True
         self.tripped_at = now
         self.trips += 1
         self._score = 0.0
         self._well = 0
-        self._probe_wait = PROBE_SECONDS
-        self._probe_at = now + PROBE_SECONDS
+        self._probe_at = now + self._probe_wait
 
     def _recover(self, *, half: bool = False) -> None:
         self.tripped = False

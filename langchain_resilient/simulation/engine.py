@@ -83,11 +83,13 @@ class Engine:
         self._chain = [Route(_state(source), source, rules.timeouts) for source in sources]
         self._tools = Tools(_classify, _Draft, Random(seed))
         self._reaper = Reaper()
+        self._plain = hedge is not None and hedge.on == "response"
 
     def race(self, number: int) -> Race:
         """Make the race of one request, known to the targets by its number."""
         request = ChatRequest([{"role": "user", "content": number}])
-        return Race(self._chain, request, self._plan, self._tools, self._reaper)
+        plain = self._plain
+        return Race(self._chain, request, self._plan, self._tools, self._reaper, plain=plain)
 
     async def close(self) -> None:
         """Wait for the losers."""
@@ -133,6 +135,9 @@ class _Draft:
 
     def input_tokens(self) -> int | None:
         return None
+
+    def cache_tokens(self) -> tuple[int | None, int | None]:
+        return None, None
 
     def output_tokens(self) -> int | None:
         return None

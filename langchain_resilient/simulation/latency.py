@@ -85,7 +85,7 @@ class HeavyTail:
             return 1.0
         body = 1 - self.hangs - self.tail
         slow = body * (1 - _NORMAL.cdf(log(seconds / self.median) / self.sigma))
-        late = min(1.0, (self.tail_least / seconds) ** self.tail_index)
+        late = min(1.0, float((self.tail_least / seconds) ** self.tail_index))
         return self.hangs + self.tail * late + slow
 
 

@@ -79,12 +79,19 @@ def _table(args: argparse.Namespace) -> int:
     size = _size(args)
     began = time.monotonic()
     print(HEADER)
-    failed = []
+    failed, feasible, missed = [], 0.0, 0.0
     for examined in examine_all(args.row or list(ROWS), range(args.seeds), size, args.processes):
         print("\n".join(lines(examined)), flush=True)
         if not examined.passed:
             failed.append(examined.row.name)
+        if examined.row.name.startswith("outage"):
+            feasible += examined.findings.parts["whole"].feasible
+            missed += examined.findings.parts["whole"].missed
     print(LEGEND)
+    if feasible:
+        print(
+            f"Over all outages together {1 - missed / feasible:.4%} of the feasible were answered."
+        )
     print(
         f"{args.seeds} seeds x {size.requests} requests a row, {time.monotonic() - began:.0f} s; "
         + (f"FAILED: {', '.join(failed)}" if failed else "every bound holds")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from langchain_resilient.simulation.run import run
 from tests.simulation.bounds import Findings, Slack, Verdict, always
 from tests.simulation.figures import ALWAYS, Figures, Sheet, average, hedge_excess
-from tests.simulation.rows import ROWS, Row, Size
+from tests.simulation.rows import ROWS, SHOWN, Row, Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,7 +50,8 @@ def examine(name: str, seed: int, size: Size) -> Found:
     row = ROWS[name](size)
     done = run(row.scenario, seed)
     sheet = Sheet(done, in_order=row.in_order)
-    parts = {part: sheet.figures(x) for part, x in {"whole": ALWAYS, **row.parts}.items()}
+    windows = {"whole": ALWAYS, **row.parts}
+    parts = {part: sheet.figures(x, best=part in SHOWN) for part, x in windows.items()}
     unknown = sum(done.sends.values()) - sum(len(call.attempts) for call in done.calls)
     return Found(
         name,

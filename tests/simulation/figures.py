@@ -25,6 +25,10 @@ LATE = 0.05
 """Seconds after its deadline at which a call is late."""
 
 
+NOTICE = 2.0
+"""Seconds: a probe every half second, and 95 in 100 answer it within 1.5."""
+
+
 @dataclass(slots=True)
 class Figures:
     """What was measured; shares are of the requests. Latencies are seconds, infinite if unanswered.
@@ -39,6 +43,9 @@ class Figures:
         kinds: Sends of each kind that is not the first.
         feasible: How many an oracle could have answered in time.
         missed: How many of those were not.
+        known: How many an oracle could have answered that learns of a target's return no sooner
+            than its first answer could tell (`NOTICE`).
+        unknown: How many of those were not.
         wasted: Sends that failed while a caller waited for them.
         at_first: First sends that went to the first target.
         delay: The median time after which the first target's requests were hedged.
@@ -62,10 +69,17 @@ class Figures:
     shadows: float
     feasible: float
     missed: float
+    known: float
+    unknown: float
     wasted: float
     at_first: float
     delay: float
     late: float
+
+    @property
+    def fair_availability(self) -> float:
+        """The same, of what could have been answered by who is not clairvoyant."""
+        return 1 - self.unknown / self.known if self.known else 1.0
 
     @property
     def availability(self) -> float:
@@ -82,6 +96,7 @@ class _Asked:
     plain: float
     pair: tuple[float, float]
     feasible: bool
+    known: bool
 
 
 class Sheet:
@@ -103,18 +118,25 @@ class Sheet:
                 samples.plain(c.number, c.arrived),
                 samples.pair(c.number, c.arrived, in_order=in_order),
                 samples.feasible(c.number, c.arrived),
+                samples.feasible(c.number, c.arrived, NOTICE),
             )
             for c in run.calls
         ]
 
-    def figures(self, windows: Windows = ALWAYS) -> Figures | None:
-        """Measure the requests that arrived within these windows; None if there were none."""
+    def figures(self, windows: Windows = ALWAYS, *, best: bool = True) -> Figures | None:
+        """Measure the requests that arrived within these windows; None if there were none.
+
+        Args:
+            windows: Times from-to.
+            best: Whether to compute the best possible, which takes longest; else it is not a
+                number.
+        """
         asked = [x for x in self._asked if any(a <= x.call.arrived < b for a, b in windows)]
         if not asked:
             return None
         calls = [x.call for x in asked]
         extra = _share(sum(len(c.attempts) for c in calls) - len(calls), calls)
-        best = Sampled([x.pair[0] for x in asked], [x.pair[1] for x in asked])
+        bound = Sampled([x.pair[0] for x in asked], [x.pair[1] for x in asked]) if best else None
         taken = sorted(c.latency for c in calls)
         return Figures(
             requests=len(calls),
@@ -122,8 +144,8 @@ class Sheet:
             p95=quantile(taken, 0.95),
             p99=quantile(taken, 0.99),
             p999=quantile(taken, 0.999),
-            best99=best.best(0.99, extra),
-            best999=best.best(0.999, extra),
+            best99=bound.best(0.99, extra) if bound else nan,
+            best999=bound.best(0.999, extra) if bound else nan,
             alone99=quantile(sorted(x.alone for x in asked), 0.99),
             plain99=quantile(sorted(x.plain for x in asked), 0.99),
             extra=extra,
@@ -134,6 +156,8 @@ class Sheet:
             shadows=_kind("shadow", calls),
             feasible=sum(x.feasible for x in asked),
             missed=sum(x.feasible and x.call.latency > self._deadline + LATE for x in asked),
+            known=sum(x.known for x in asked),
+            unknown=sum(x.known and x.call.latency > self._deadline + LATE for x in asked),
             wasted=_share(sum(_wasted(c) for c in calls), calls),
             at_first=_at_first(calls, self._first),
             delay=_hedge_delay(calls, self._first),
@@ -147,12 +171,13 @@ def hedge_excess(run: Run) -> float:
     Over all windows at once: the largest rise of (hedges so far - budget x requests so far).
     """
     hedges = [
-        (call.arrived + a.started, 1.0)
+        # In clock ticks: a request pays for a hedge of the same moment.
+        (round(call.arrived + a.started, 6), 1.0)
         for call in run.calls
         for a in call.attempts
         if a.kind is AttemptKind.HEDGE
     ]
-    requests = [(call.arrived, -run.scenario.rules.budget) for call in run.calls]
+    requests = [(round(call.arrived, 6), -run.scenario.rules.budget) for call in run.calls]
     level = lowest = worst = 0.0
     for _, step in sorted(hedges + requests):
         level += step

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tenacity import stop_after_attempt, wait_fixed
 
 from langchain_resilient.fault import FaultKind
-from langchain_resilient.policy import Hedge, Retry, Timeouts
+from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
 from langchain_resilient.simulation.engine import Rules
 from langchain_resilient.simulation.faults import Cut, Effect, Fail, Hang, Phase, Slow, Stall
 from langchain_resilient.simulation.latency import HeavyTail, Latency, Recorded
@@ -77,7 +77,19 @@ def _rules(rng: Random) -> Rules:
         "wait": rng.choice([None, wait_fixed(rng.choice([0.0, 0.5, 3.0]))]),
     }
     deadline = rng.choice([1.0, 5.0, 60.0, _moment(rng, 60.0)])
-    return Rules(deadline, _hedge(rng), Timeouts(**limits), Retry(**retry))
+    return Rules(deadline, _hedge(rng), _health(rng), Timeouts(**limits), Retry(**retry))
+
+
+def _health(rng: Random) -> Health | None:
+    if rng.random() < 0.15:
+        return None
+    return Health(
+        trip_after=rng.choice([2, 5, 5]),
+        rescue=rng.choice([0.0, 0.1, 0.1, 1.0]),
+        rescue_burst=rng.choice([1, 50]),
+        retry=rng.choice([0.0, 0.1, 1.0]),
+        retry_burst=rng.choice([1, 20]),
+    )
 
 
 def _hedge(rng: Random) -> Hedge | None:
@@ -101,7 +113,10 @@ def _moment(rng: Random, most: float) -> float:
 
 def check(seed: int) -> list[str]:
     """Run one seed; returns what is broken, in words."""
-    return broken(run(scenario(seed), seed, keep=True))
+    try:
+        return broken(run(scenario(seed), seed, keep=True))
+    except Exception as error:  # noqa: BLE001  # a crash is one more thing that must not be
+        return [f"crash: {error!r}"]
 
 
 def check_all(seeds: range, processes: int) -> Iterator[tuple[int, list[str]]]:

@@ -6,6 +6,8 @@ from itertools import zip_longest
 from math import isinf, isnan
 from typing import TYPE_CHECKING
 
+from tests.simulation.rows import SHOWN
+
 if TYPE_CHECKING:
     from tests.simulation.examine import Examined
     from tests.simulation.figures import Figures
@@ -25,12 +27,11 @@ waste: sends that failed while a caller waited. Parts are requests that arrived 
 
 def lines(examined: Examined) -> list[str]:
     """The lines of one row: its parts on the left, its bounds on the right."""
-    shown = {"whole", "fault", "relearned"}
     left = [
         f"{examined.row.name:<19}" * (part == "whole") + " " * 19 * (part != "whole")
         + _figures(part, figures)
         for part, figures in examined.findings.parts.items()
-        if part in shown
+        if part in SHOWN
     ]  # fmt: skip
     right = [f"{'ok  ' if v.holds else 'FAIL'} {v}" for v in examined.verdicts]
     if all(v.holds for v in examined.general):
