@@ -315,6 +315,11 @@ class TargetState:
         """Whether all that was asked of it lately failed."""
         return self._failures >= DOWN_AFTER
 
+    @property
+    def sound(self) -> bool:
+        """Whether there is nothing against it."""
+        return not self.watch.tripped and not self.down
+
     def health(self, now: float) -> str:
         """One of `ok`, `tripped`, `limited` (by its own hint), `account out`, `gone`."""
         if self.gone_until > now:
