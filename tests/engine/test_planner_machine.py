@@ -99,7 +99,7 @@ def crowded(draw: Any) -> Setup:
     """Targets that are known, and few tokens: here hangs trip, and calls wait for a token."""
     hedge = st.builds(
         Hedge,
-        budget=st.sampled_from([0.0, 0.05, 0.5]),
+        budget=st.sampled_from([0.5, 0.05, 0.0]),
         burst=st.sampled_from([1, 2, 5]),
         max_parallel=st.sampled_from([2, 3]),
     )
@@ -143,6 +143,7 @@ class Planners(RuleBasedStateMachine):
     def begin(self, count: int, streaming: bool) -> None:
         for _ in range(count):
             self.bench.begin(streaming=streaming)
+            self.bench.check()
 
     @precondition(lambda self: self.bench.running)
     @rule(which=st.integers(0, 5))
@@ -196,6 +197,14 @@ class Planners(RuleBasedStateMachine):
                     if call.planner.wake_at <= self.bench.now:
                         self.bench.timer(call)
                 self.bench.check()
+
+    @precondition(lambda self: len(self.bench.running) < 6)
+    @rule(first=st.integers(1, 5), moments=st.integers(1, 4), then=st.integers(1, 3))
+    def wave(self, first: int, moments: int, then: int) -> None:
+        """A crowd that nobody answers, and newcomers that pay in what some of it wait for."""
+        self.begin(first, streaming=False)
+        self.silence(moments, backwards=False)
+        self.begin(then, streaming=False)
 
     # -- attempts -------------------------------------------------------------------------------
 
