@@ -89,7 +89,7 @@ class Budget:
         """Count one ordinary request."""
         if self.tokens < self.burst:
             self.refill(now, self.share)
-        else:
+        elif self._at is None or now > self._at:
             self._at = now
 
     def refill(self, now: float, paid: float = 0.0) -> None:
@@ -97,7 +97,8 @@ class Budget:
         with self._lock:
             if self._at is not None and self.rate:
                 paid += self.rate * max(0.0, now - self._at)
-            self._at = now
+            # Another thread may have looked at the clock before us, and come here after us.
+            self._at = now if self._at is None else max(self._at, now)
             self.tokens = min(self.burst, self.tokens + paid)
             served = self._serve(now)
         for ticket in served:

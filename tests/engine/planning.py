@@ -430,8 +430,9 @@ class Bench:
             assert state.strained_until <= self.now, "an extra send to a strained target"
             call.extra += self._price(state)
         elif not lane.free:
-            first = attempt.kind is AttemptKind.LAST_RESORT or not was_down
-            self.owed += lane.tries > 1 or not first
+            before = call.planner.attempts[: attempt.number - 1]
+            again = any(a.lane is lane for a in before)
+            self.owed += again or (was_down and attempt.kind is not AttemptKind.LAST_RESORT)
 
     def _price(self, state: TargetState) -> float:
         cost = 0.0 if self.setup.costs is None else self._cost(state)
