@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.call import Call
@@ -28,7 +27,7 @@ from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.providers import create, known
 from langchain_resilient.providers.faults import classify
 from langchain_resilient.receipt import AttemptKind
-from langchain_resilient.registry import reaper, state_of, usable, warn_once
+from langchain_resilient.registry import chance, reaper, state_of, usable, warn_once
 from langchain_resilient.target import Target, as_target
 from langchain_resilient.wire.answers import stamp, to_result
 from langchain_resilient.wire.deltas import Deltas
@@ -77,7 +76,7 @@ class Runtime:
         self.last_resort = self.route(last_resort) if last_resort is not None else None
         if last_resort is not None:
             self._by_name[last_resort.name] = last_resort
-        self._tools = Tools(classify, Draft, Random(), self._on_fault)
+        self._tools = Tools(classify, Draft, chance(), self._on_fault)
         self._prepared = False
 
     async def generate(
