@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lint typecheck unit format clean
+.PHONY: help run test lint typecheck unit simulate fuzz format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,13 @@ typecheck: $(VENV)/.developer ## mypy --strict
 
 unit: $(VENV)/.developer ## the tests alone
 	$(BIN)/python -m pytest
+
+simulate: $(VENV)/.developer ## the hedging engine in virtual time: the table, and its CPU a request
+	$(BIN)/python -m tests.simulation
+	$(BIN)/python -m tests.simulation overhead
+
+fuzz: $(VENV)/.developer ## random fault schedules against the engine's invariants
+	$(BIN)/python -m tests.simulation fuzz --seeds 1000
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

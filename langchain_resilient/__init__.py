@@ -27,10 +27,12 @@ if TYPE_CHECKING:
         RateLimitedError,
         RequestRejectedError,
         ResilientError,
+        SpendCapError,
         StreamBrokenError,
     )
     from langchain_resilient.fault import Fault, FaultKind
-    from langchain_resilient.policy import Hedge, Retry, Timeouts
+    from langchain_resilient.observability.stats import Stats
+    from langchain_resilient.policy import Hedge, Retry, SpendCap, Timeouts
     from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
     from langchain_resilient.target import Target
 
@@ -53,6 +55,9 @@ __all__ = [
     "ResilientChatModel",
     "ResilientError",
     "Retry",
+    "SpendCap",
+    "SpendCapError",
+    "Stats",
     "StreamBrokenError",
     "Target",
     "Timeouts",
@@ -63,7 +68,8 @@ _ROOMS = {
     "chat_model": ("ResilientChatModel",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "fault": ("Fault", "FaultKind"),
-    "policy": ("Hedge", "Retry", "Timeouts"),
+    "observability.stats": ("Stats",),
+    "policy": ("Hedge", "Retry", "SpendCap", "Timeouts"),
     "receipt": ("AttemptKind", "AttemptRecord", "Outcome", "Receipt"),
     "target": ("Target",),
 }

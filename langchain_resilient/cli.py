@@ -1,4 +1,4 @@
-"""The command line: `langchain-resilient ask "..."`, `langchain-resilient targets`.
+"""The command line: `langchain-resilient ask "..."`, `langchain-resilient targets`, `... simulate`.
 
 Exit codes, for scripts:
 
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import ValidationError
 
 from langchain_resilient._version import __version__
+from langchain_resilient.simulation import command as simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,6 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_targets(targets)
     targets.add_argument("--json", action="store_true", help="as JSON")
     targets.set_defaults(command=_targets)
+
+    simulation = commands.add_parser(
+        "simulate",
+        help="run a hedging policy over recorded latencies",
+        description=simulate.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    simulate.add_arguments(simulation)
+    simulation.set_defaults(command=_simulate)
     return parser
 
 
@@ -238,6 +248,17 @@ def _targets(args: argparse.Namespace) -> int:
             )
             _write(sys.stdout, f"{row['target']:<{width}}  {key}\n")
     return OK if any(row["ready"] for row in rows) else WRONG
+
+
+# -- simulate -------------------------------------------------------------------------------------
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    try:
+        _write(sys.stdout, simulate.simulate(args))
+    except (ImportError, OSError, ValueError) as error:
+        return _complain(_plain(error))
+    return OK
 
 
 # -- saying things --------------------------------------------------------------------------------

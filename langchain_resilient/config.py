@@ -11,10 +11,13 @@ from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, field_valida
 from langchain_resilient.policy import (
     ALL_FAULTS,
     FallbackOn,
+    Health,
     Hedge,
     HedgeOption,
     Retry,
     Seconds,
+    SpendCap,
+    SpendCapOption,
     Timeouts,
 )
 from langchain_resilient.providers import entry, known
@@ -40,10 +43,12 @@ if TYPE_CHECKING:
     Chain = Sequence[str | Target | Runnable[Any, Any] | dict[str, Any]]
     LastResort = str | Target | Runnable[Any, Any] | None
     HedgeField = Hedge | float | None
+    SpendCapField = SpendCap | float | None
 else:
     Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
     LastResort = Annotated[Target | None, BeforeValidator(_as_last_resort)]
     HedgeField = HedgeOption
+    SpendCapField = SpendCapOption
 
 
 class Configuration(Sampling):
@@ -62,6 +67,11 @@ class Configuration(Sampling):
     """Limits inside the deadline, for targets without their own."""
     hedge: HedgeField = Hedge()
     """When to ask a second target beside a late one: `Hedge(...)`, a delay in seconds, or None."""
+    health: Health | None = Health()
+    """When a target that hangs or fails is left out for a while; None for never."""
+    share_learning: bool = True
+    """Whether what is learned of targets (speed, health, limits, budgets) is shared with the other
+    models of this process that have the same targets, across event loops and threads."""
     retry: Retry = Retry()
     """When a failed target is asked again: tenacity objects."""
     max_retries: int | None = Field(default=None, ge=0)
@@ -71,6 +81,9 @@ class Configuration(Sampling):
     last_resort: LastResort = None
     """Who answers when no target can: `"local"`, a target, a fixed text, or any Runnable. Never
     silent: the receipt's last attempt is of the kind `last_resort`."""
+    spend_cap: SpendCapField = None
+    """The most that may be spent on all targets together: `SpendCap(...)`, or dollars a day. Then
+    targets that are free answer, or the last resort; with neither, calls raise `SpendCapError`."""
     check: Callable[[AIMessage], Any] | None = Field(default=None, alias="validate")
     """Called with each whole answer; False or an exception means the next target is asked. Streams
     are held back until it has approved. Given as `validate=`; may be a coroutine function."""
@@ -95,6 +108,10 @@ class Configuration(Sampling):
     def hedging(self) -> Hedge | None:
         """The hedge, as validation made it."""
         return cast("Hedge | None", self.hedge)
+
+    def spending(self) -> SpendCap | None:
+        """The model's own spend cap, as validation made it."""
+        return cast("SpendCap | None", self.spend_cap)
 
     def keyed_targets(self) -> list[Target]:
         """The chain, with `api_key` given to the targets that need one and have none.

@@ -11,6 +11,7 @@ langchain_core.exceptions.ModelError
     │   └── DeadlineExceededError          the deadline passed  (also ModelTimeoutError)
     ├── RequestRejectedError           wrong everywhere         (also ModelInvalidRequestError)
     ├── StreamBrokenError              died after text was delivered; .partial
+    ├── SpendCapError                  the money is spent; .opens_in
     └── NoTargetsError                 nothing to ask: no key   (also ValueError)
 ```
 
@@ -107,6 +108,27 @@ class StreamBrokenError(ResilientError):
     def __init__(self, message: str, receipt: Receipt | None = None, partial: str = "") -> None:
         super().__init__(message, receipt)
         self.partial = partial
+
+
+class SpendCapError(ResilientError):
+    """Nothing was asked, since a spend cap is reached and no target is free of charge.
+
+    Attributes:
+        spent: Dollars that were spent in the cap's window; of the cap that opens first.
+        opens_in: Seconds until it lets through again; None where it never does.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        receipt: Receipt | None = None,
+        *,
+        spent: float = 0.0,
+        opens_in: float | None = None,
+    ) -> None:
+        super().__init__(message, receipt)
+        self.spent = spent
+        self.opens_in = opens_in
 
 
 class NoTargetsError(ResilientError, ValueError):

@@ -91,6 +91,8 @@ class Fault:
         retry_after: Seconds the server asks to wait, where it said so.
         should_retry: The server's `x-should-retry`, where it was sent.
         request_id: The provider's id for the request, for its support.
+        limit: The most tokens that the target takes, where a request was too long and it said so.
+        given: The tokens it counted in the prompt of such a request, where it said so.
         cause: The exception behind it, where there was one.
     """
 
@@ -101,6 +103,8 @@ class Fault:
     retry_after: float | None = None
     should_retry: bool | None = None
     request_id: str | None = None
+    limit: int | None = None
+    given: int | None = None
     cause: BaseException | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:

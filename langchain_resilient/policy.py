@@ -6,6 +6,7 @@ Durations are seconds. `None` always means "no such limit" or "never".
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -43,16 +44,21 @@ class Timeouts(_Policy):
 
 
 class Hedge(_Policy):
-    """When to ask a second target because the first is late.
+    """When to ask a second target because the first is late (Dean & Barroso, "The Tail at Scale").
 
     Example:
         ```python
-        Hedge(delay=1.0, budget=0.1)  # after one second, for at most 10 % of the requests
+        Hedge(budget=0.1)  # learn when, for at most 10 % of the requests
+        Hedge(delay=1.0)  # always after one second, as far as the budget goes
         ```
     """
 
-    delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
-    """How late is late, from sending a request to its first text."""
+    delay: float | Literal["learned"] = "learned"
+    """How late is late, from sending a request to its first text. `"learned"`: the time by which
+    this target has spoken in all but `0.9 * budget` of its requests, between 0.05 s and 10 s. A
+    number is a fixed delay in seconds."""
+    cold: Seconds = 2.0
+    """The delay in seconds while a target has fewer than 30 samples to learn from."""
     budget: float = Field(default=0.05, ge=0, le=1)
     """Hedges as a share of requests, over time."""
     burst: int = Field(default=20, ge=1)
@@ -62,6 +68,44 @@ class Hedge(_Policy):
     on: Literal["first_text", "response"] = "first_text"
     """`"first_text"` streams from the provider, so that a slow target is told from a long answer.
     `"response"` asks plainly and waits for whole answers."""
+    max_extra_cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """The most that one call may spend on hedges and rescues, in dollars, as estimated beforehand
+    from `genai-prices` or `Target.price`. A target of unknown price is then not hedged to."""
+
+    @field_validator("delay", mode="plain")
+    @classmethod
+    def _is_delay(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != "learned" and not (number and 0 <= value < inf):
+            msg = f'must be "learned" or a finite number of seconds >= 0, not {value!r}'
+            raise ValueError(msg)
+        return value
+
+
+class Health(_Policy):
+    """When a target is taken for sick, and what may be spent on those who are caught there.
+
+    A target trips when its requests are late or fail several times in a row. While it is out, new
+    requests go to the others, requests caught on it are rescued, and copies of ordinary requests
+    (shadows, at most one a backoff step of 1 to 30 s) probe it until it is well.
+
+    Example:
+        ```python
+        Health(trip_after=8)  # slower to judge
+        ```
+    """
+
+    trip_after: int = Field(default=5, ge=2)
+    """So many late or failed requests in a row trip a target; a good one undoes half of one."""
+    rescue: float = Field(default=0.10, ge=0, le=1)
+    """Rescues as a share of requests, over time."""
+    rescue_burst: int = Field(default=50, ge=1)
+    """How many rescues may be saved up."""
+    retry: float = Field(default=0.05, ge=0, le=1)
+    """Retries of the same target within a call, as a share of requests, over time. Five retries
+    a second are free, and so are two for each answer that comes while requests wait to retry."""
+    retry_burst: int = Field(default=20, ge=1)
+    """How many retries may be saved up."""
 
 
 class Retry(_Policy):
@@ -117,6 +161,56 @@ class Retry(_Policy):
         return float(full_jitter(state) if self.wait is None else self.wait(state))
 
 
+_WINDOWS = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0, "total": inf}
+
+
+class SpendCap(_Policy):
+    """The most that may be spent, on a model or on a target of it.
+
+    What is spent is counted from the tokens that providers report and from prices; what a loser
+    cost counts too. A cap that is reached stops new requests to what costs money: targets that are
+    free go on, and calls that nobody may answer raise `SpendCapError`. Requests under way are
+    finished, so the last of them may go over the cap by what they cost.
+
+    The window slides: `per="day"` means any 24 hours, not the time since midnight, and money counts
+    for at most a 60th of the window longer than that. It is measured on the process's monotonic
+    clock, and forgotten when the process ends.
+
+    Example:
+        ```python
+        SpendCap(5)  # five dollars a day
+        SpendCap(0.50, per="hour")
+        ```
+    """
+
+    dollars: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """How much, in dollars."""
+    per: Literal["minute", "hour", "day", "month", "total"] = "day"
+    """In how long a time. A month is 30 days; `"total"` is the life of the process."""
+    name: str = ""
+    """Caps of one name, amount and time are one purse for the whole process. Without a name, models
+    with the same targets and keys share one."""
+
+    def __init__(self, dollars: float | None = None, /, **fields: Any) -> None:
+        """Take the amount by position too; see the class."""
+        super().__init__(**({} if dollars is None else {"dollars": dollars}) | fields)
+
+    @property
+    def window(self) -> float:
+        """The length of the time, in seconds; `inf` for `"total"`."""
+        return _WINDOWS[self.per]
+
+    def __str__(self) -> str:
+        """As messages say it: `$5.00 a day`."""
+        per = {"hour": "an hour", "total": "in total"}.get(self.per, f"a {self.per}")
+        return f"{money(self.dollars)} {per}"
+
+
+def money(dollars: float) -> str:
+    """Write an amount: cents from a dollar on, two figures that count below a cent."""
+    return f"${dollars:.2f}" if dollars >= 0.01 or not dollars else f"${dollars:.2g}"  # noqa: PLR2004
+
+
 def full_jitter(state: tenacity.RetryCallState) -> float:
     """Wait a random time up to `min(8, 0.5 * 2**n)` seconds, from the engine's own generator."""
     ceiling = min(8.0, 0.5 * 2.0 ** min(state.attempt_number, 10))
@@ -152,3 +246,12 @@ def _as_hedge(value: Any) -> Any:
 
 HedgeOption = Annotated[Hedge | None, BeforeValidator(_as_hedge)]
 """`Hedge(...)`, a number (its fixed delay in seconds), or None for never."""
+
+
+def _as_spend_cap(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return SpendCap(value) if number else value
+
+
+SpendCapOption = Annotated[SpendCap | None, BeforeValidator(_as_spend_cap)]
+"""`SpendCap(...)`, a number (dollars a day), or None for no limit."""

@@ -21,6 +21,10 @@ class AttemptKind(StrEnum):
     """Another target, because one failed."""
     RETRY = "retry"
     """A target that had failed before in this request, asked again."""
+    RESCUE = "rescue"
+    """Another target, because the one that was asked tripped meanwhile: others wait there too."""
+    SHADOW = "shadow"
+    """A copy, to see whether a target that tripped is well again. Nobody waits for it."""
     LAST_RESORT = "last_resort"
     """The answer of last resort, because no target could answer."""
 
@@ -34,6 +38,8 @@ class Outcome(StrEnum):
     """Another attempt was faster; this one was closed."""
     CANCELLED = "cancelled"
     """The caller went away, or the deadline passed."""
+    OPEN = "open"
+    """A shadow that went on by itself when the call was over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class AttemptRecord:
         input_tokens: Prompt tokens that the provider reported (None: it did not).
         output_tokens: Answer tokens that the provider reported or, for an attempt that was
             given up, that were received (None: none came).
+        cached_tokens: How many of `input_tokens` came from the provider's cache (None: not said).
+        written_tokens: How many of `input_tokens` were written to it (None: not said).
     """
 
     target: str
@@ -62,6 +70,8 @@ class AttemptRecord:
     fault: Fault | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None
+    written_tokens: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, without what is None."""
@@ -79,11 +89,14 @@ class AttemptRecord:
             found["message"] = self.fault.message
             if self.fault.status is not None:
                 found["status"] = self.fault.status
-        if self.input_tokens is not None:
-            found["input_tokens"] = self.input_tokens
-        if self.output_tokens is not None:
-            found["output_tokens"] = self.output_tokens
+        for name in _TOKENS:
+            tokens = getattr(self, name)
+            if tokens is not None:
+                found[name] = tokens
         return found
+
+
+_TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "written_tokens")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,16 @@ from random import Random
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from langchain_resilient.engine.budget import Budgets
 from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.errors import NoTargetsError
-from langchain_resilient.providers import entry, key_for
+from langchain_resilient.providers import entry, key_for, keys_for
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from langchain_resilient.policy import Health, Hedge
     from langchain_resilient.target import Target
 
 logger = logging.getLogger("langchain_resilient")
@@ -55,36 +57,72 @@ def usable(targets: Sequence[Target]) -> list[Target]:
 
 
 _warned: set[str] = set()
+_warning = threading.Lock()
 
 
 def warn_once(message: str) -> None:
     """Warn of a skipped target, once a process."""
-    if message not in _warned:
+    with _warning:
+        known = message in _warned
         _warned.add(message)
+    if not known:
         warnings.warn(message, SkippedTargetWarning, stacklevel=2)
         logger.warning(message)
 
 
-_states: dict[Hashable, TargetState] = {}
-_accounts: dict[Hashable, Account] = {}
-_lock = threading.Lock()
+class Memory:
+    """What was learned of targets: readiness, speed, health, and the budgets of chains.
 
-
-def state_of(target: Target) -> TargetState:
-    """What the process knows of a target; the same object for equal targets of any model.
-
-    A LangChain model as a target is known to its own chain only: two of them cannot be told equal.
+    Models share `SHARED` unless they are told not to (`share_learning=False`).
     """
-    if target.runnable is not None:
-        return _new_state(target, Account())
-    account = (target.provider, target.base_url, hash(key_for(target)))
-    key = (target.name, target.model, target.max_concurrency, target.retry_first, account)
-    with _lock:
-        found = _states.get(key)
-        if found is None:
-            found = _new_state(target, _accounts.setdefault(account, Account()))
-            _states[key] = found
-    return found
+
+    def __init__(self) -> None:
+        self._states: dict[Hashable, TargetState] = {}
+        self._accounts: dict[Hashable, Account] = {}
+        self._budgets: dict[Hashable, Budgets] = {}
+        self._lock = threading.Lock()
+
+    def state_of(self, target: Target) -> TargetState:
+        """Find a target's state: the same object for equal targets.
+
+        A LangChain model as a target is known to its own chain only: two cannot be told equal.
+        """
+        if target.runnable is not None:
+            return _new_state(target, [Account()])
+        server = (target.provider, target.base_url)
+        keys = tuple((*server, hash(key)) for key in keys_for(target))
+        name = (target.name, target.model, target.max_concurrency, target.retry_first, keys)
+        with self._lock:
+            found = self._states.get(name)
+            if found is None:
+                accounts = [self._accounts.setdefault(key, Account()) for key in keys]
+                found = self._states[name] = _new_state(target, accounts)
+        return found
+
+    def budgets_of(
+        self, targets: Sequence[Target], hedge: Hedge | None, health: Health | None
+    ) -> Budgets:
+        """Find the budgets of a chain: the same for equal chains with equal policies."""
+        if any(target.runnable is not None for target in targets):
+            return Budgets.of(hedge, health)
+        paid = None if hedge is None else (hedge.budget, hedge.burst)
+        key = (tuple(id(self.state_of(target)) for target in targets), paid, health)
+        with self._lock:
+            found = self._budgets.get(key)
+            if found is None:
+                found = self._budgets[key] = Budgets.of(hedge, health)
+        return found
+
+    def forget(self) -> None:
+        """Start anew."""
+        with self._lock:
+            self._states.clear()
+            self._accounts.clear()
+            self._budgets.clear()
+
+
+SHARED = Memory()
+"""The process's own."""
 
 
 _chance = Random()
@@ -104,18 +142,17 @@ def forget(seed: int | None = None) -> None:
     Args:
         seed: Makes what chance decides from now on replayable; None takes a fresh one.
     """
-    with _lock:
-        _states.clear()
-        _accounts.clear()
+    SHARED.forget()
+    with _warning:
         _warned.clear()
     _chance.seed(seed)
 
 
-def _new_state(target: Target, account: Account) -> TargetState:
+def _new_state(target: Target, accounts: Sequence[Account]) -> TargetState:
     return TargetState(
         target.name,
         target.provider,
-        account=account,
+        accounts=accounts,
         max_concurrency=target.max_concurrency,
         retry_first=target.retry_first,
         in_process=entry(target.provider).in_process,

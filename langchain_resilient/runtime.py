@@ -13,7 +13,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.call import Call
-from langchain_resilient.engine.budget import Budget
 from langchain_resilient.engine.events import End, Plan
 from langchain_resilient.engine.ports import Route, Tools
 from langchain_resilient.engine.race import Race
@@ -27,7 +26,7 @@ from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.providers import create, known
 from langchain_resilient.providers.faults import classify
 from langchain_resilient.receipt import AttemptKind
-from langchain_resilient.registry import chance, reaper, state_of, usable, warn_once
+from langchain_resilient.registry import SHARED, Memory, chance, reaper, usable, warn_once
 from langchain_resilient.target import Target, as_target
 from langchain_resilient.wire.answers import stamp, to_result
 from langchain_resilient.wire.deltas import Deltas
@@ -58,16 +57,18 @@ class Runtime:
 
     def __init__(self, config: Configuration) -> None:
         hedge, last_resort = config.hedging(), config.fallback_target()
+        self.targets = usable(config.keyed_targets())
+        self._memory = SHARED if config.share_learning else Memory()
         self.plan = Plan(
             deadline=config.timeout,
             timeouts=config.timeouts,
             hedge=hedge,
             retry=config.retry.at_most(config.max_retries),
-            budget=Budget(hedge.budget, hedge.burst) if hedge else Budget(0, 1),
+            budgets=self._memory.budgets_of(self.targets, hedge, config.health),
+            health=config.health,
             fallback_on=config.fallback_on,
             reserve=config.reserve(),
         )
-        self.targets = usable(config.keyed_targets())
         self._check = config.check
         self._defaults = config.sampling_params()
         self._by_name = {t.name: t for t in self.targets}
@@ -125,7 +126,7 @@ class Runtime:
 
         Half a second of import inside the race would block the loop and pass for a slow provider.
         """
-        prepare = getattr(self.chain[0].source, "prepare", None)
+        prepare = getattr(self.chain[0].sources[0], "prepare", None)
         if prepare is not None:
             await asyncio.to_thread(prepare)
         self._prepared = True
@@ -175,8 +176,11 @@ class Runtime:
     def route(self, target: Target) -> Route:
         """Make the place of a target in a chain."""
         limits = target.timeouts or self.plan.timeouts
-        source = create(target.model_copy(update={"timeouts": limits}))
-        return Route(state_of(target), source, limits)
+        keys = target.api_key if isinstance(target.api_key, tuple) else (target.api_key,)
+        first, *others = (
+            create(target.model_copy(update={"timeouts": limits, "api_key": key})) for key in keys
+        )
+        return Route(self._memory.state_of(target), first, limits, other_keys=others)
 
     def _chosen(self, models: Any) -> list[Route]:
         """Find the routes for a `model=` override: targets of the chain, or any others.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from langchain_resilient.policy import Timeouts
+from langchain_resilient.policy import SpendCapOption, Timeouts
 from langchain_resilient.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ DEFAULT_CHAIN = (
 """Two providers with two models each, interleaved, so that one provider's outage costs one hop."""
 
 _SPEC = re.compile(r"^(?P<provider>[a-z][a-z0-9_-]*)(?::(?P<model>\S.*))?$", re.DOTALL)
+
+
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Target(Sampling):
@@ -58,8 +61,9 @@ class Target(Sampling):
     """The LangChain model, where the target is one."""
     name: str = ""
     """What receipts and statistics call it; `"provider:model"` unless given."""
-    api_key: SecretStr | None = None
-    """Else the provider's environment variable is read."""
+    api_key: SecretStr | tuple[SecretStr, ...] | None = None
+    """One key, or several that are used in turn: a limited one rests until its hint, a refused or
+    spent one is left out. Else the provider's environment variable is read."""
     base_url: str | None = None
     """Another server that speaks the provider's API. The key from the environment is not sent
     there: give `api_key` with it."""
@@ -73,6 +77,12 @@ class Target(Sampling):
     """Instead of the model's own."""
     retry_first: bool = False
     """Ask for one quick retry of this target before the chain moves on."""
+    price: tuple[Dollars, Dollars] | None = None
+    """Dollars per million tokens of the prompt and of the answer; else `genai-prices` is asked."""
+    context_window: int | None = Field(default=None, ge=1)
+    """The most tokens it takes, prompt and answer together. Longer requests go to others."""
+    spend_cap: SpendCapOption = None
+    """The most that may be spent on it: `SpendCap(...)`, or dollars a day. Then others answer."""
 
     def __init__(self, spec: str | Runnable[Any, Any] | None = None, /, **fields: Any) -> None:
         """Take the spec apart; see the class."""
@@ -87,6 +97,18 @@ class Target(Sampling):
             # LangChain models say of themselves what changes their answers.
             known["runnable"] = str(getattr(self.runnable, "_identifying_params", self.name))
         return {**known, **self.sampling_params()}
+
+    @field_validator("api_key")
+    @classmethod
+    def _has_a_key(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            if not value:
+                msg = "is an empty list: give at least one key, or leave it out"
+                raise ValueError(msg)
+            if len({key.get_secret_value() for key in value}) < len(value):
+                msg = "holds the same key twice"
+                raise ValueError(msg)
+        return value[0] if isinstance(value, tuple) and len(value) == 1 else value
 
     @field_validator("base_url")
     @classmethod

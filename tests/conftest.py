@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient import registry
+from langchain_resilient import registry, spend
 
 ROOT = Path(__file__).parent.parent
 
@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 def _nothing_remembered() -> None:
     """Ports come back: what one test taught the process about an address is no news of the next."""
     registry.forget()
+    spend.forget()
 
 
 @pytest.fixture(scope="module")

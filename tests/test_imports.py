@@ -32,6 +32,9 @@ EXPECTED_ALL = [
     "ResilientChatModel",
     "ResilientError",
     "Retry",
+    "SpendCap",
+    "SpendCapError",
+    "Stats",
     "StreamBrokenError",
     "Target",
     "Timeouts",
@@ -53,6 +56,10 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 _MAKE = "r.ResilientChatModel(targets=['openai:m'], api_key='k')"
+_CALL = """
+from langchain_core.language_models import FakeListChatModel
+from langchain_resilient import ResilientChatModel
+ResilientChatModel(targets=[FakeListChatModel(responses=["yes"])]).invoke("hello")"""
 
 
 @pytest.mark.parametrize(
@@ -60,13 +67,14 @@ _MAKE = "r.ResilientChatModel(targets=['openai:m'], api_key='k')"
     [
         (
             "import langchain_resilient",
-            ("langchain_core", "openai", "together", "aiohttp", "tenacity"),
+            ("langchain_core", "openai", "together", "aiohttp", "tenacity", "genai_prices"),
         ),
         ("from langchain_resilient import ResilientChatModel", ("openai", "together")),
         (
             "import langchain_resilient as r\n" + _MAKE,
-            ("openai", "together", "xllamacpp"),
+            ("openai", "together", "xllamacpp", "genai_prices"),
         ),
+        (_CALL, ("openai", "together", "xllamacpp", "genai_prices")),
     ],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code, absent):
@@ -87,10 +95,26 @@ ROOMS = {
     "policy": {"fault"},
     "target": {"policy", "sampling"},
     "errors": {"fault", "receipt"},
-    "engine": {"engine", "fault", "policy", "receipt", "request"},
+    "size": set(),
+    "prices": {"providers", "target"},
+    "spend": {"policy"},
+    "purse": {
+        "errors",
+        "fault",
+        "policy",
+        "prices",
+        "providers",
+        "receipt",
+        "size",
+        "spend",
+        "target",
+    },
+    "observability": {"observability", "fault", "policy", "prices", "purse", "receipt"},
+    "engine": {"engine", "fault", "policy", "receipt", "request", "size"},
     "providers": {"providers", "fault", "request", "target", "wire", "sampling"},
     "wire": {"wire", "fault", "request"},
     "testing": {"testing"},
+    "simulation": {"simulation", "engine", "fault", "policy", "receipt", "request"},
 }
 
 

@@ -51,6 +51,7 @@ def test_a_langchain_model_is_a_target():
         ({"presence_penalty": -3}, "presence_penalty"),
         ({"top_logprobs": 21}, "top_logprobs"),
         ({"max_concurrency": 0}, "max_concurrency"),
+        ({"context_window": 0}, "context_window"),
         ({"base_url": "localhost:8000"}, "base_url"),
         ({"temprature": 1}, "temprature"),
     ],
@@ -60,6 +61,13 @@ def test_a_field_out_of_range_is_named(fields, named):
     with pytest.raises(ValidationError) as caught:
         Target("openai:gpt-4", **fields)
     assert caught.value.errors()[0]["loc"] == (named,)
+
+
+@pytest.mark.parametrize("price", [(-1, 2), (1,), (1, float("nan")), 3])
+def test_a_price_is_two_amounts(price):
+    """Dollars per million tokens in and out, not negative."""
+    with pytest.raises(ValidationError, match="price"):
+        Target("openai:gpt-4", price=price)
 
 
 def test_a_target_is_frozen():

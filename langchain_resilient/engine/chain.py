@@ -6,6 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from langchain_resilient.engine.events import Attempt, Lane, Plan
+from langchain_resilient.engine.health import panic
 from langchain_resilient.engine.retrying import retry_state
 from langchain_resilient.fault import BLOCKS_ACCOUNT, EXCLUDES_TARGET, Fault, FaultKind
 
@@ -21,6 +22,9 @@ _ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
 
 None where it was empty because `max_tokens` ran out (code "length"): so would the next one be."""
 
+_KEYS_OWN = BLOCKS_ACCOUNT | {FaultKind.RATE_LIMIT}
+"""Faults of a key, which the target's next key need not share."""
+
 
 class Chain:
     """The lanes of one request, in order of preference.
@@ -30,7 +34,7 @@ class Chain:
         rejected: Whether two providers agree that the request is wrong.
     """
 
-    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "lanes")
+    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "_spent", "lanes")
 
     def __init__(
         self, targets: Iterable[tuple[TargetState, Timeouts | None]], plan: Plan, rng: Random
@@ -39,6 +43,7 @@ class Chain:
         self._rng = rng
         self._bad_at: set[str] = set()
         self._pinned: Lane | None = None
+        self._spent = 0.0
         self.lanes = [Lane(i, s, t or plan.timeouts) for i, (s, t) in enumerate(targets)]
 
     @property
@@ -46,26 +51,69 @@ class Chain:
         """Whether two providers agree that the request is wrong: then it is wrong everywhere."""
         return len(self._bad_at) > 1
 
-    def choose(self, now: float, *, beside: Collection[str] | None = None) -> Lane | None:
-        """Pick the least tried open lane in chain order.
+    # -- choosing -------------------------------------------------------------------------------
+
+    def choose(self, now: float) -> Lane | None:
+        """Pick the least tried open lane in chain order; the well go before the sick."""
+        best: Lane | None = None
+        rank = (True, inf)
+        for lane in self.candidates():
+            if lane.active or lane.available_at() > now or lane.state.slots.full:
+                continue
+            mine = (lane.state.watch.tripped or lane.state.down, lane.tries)
+            if mine < rank or best is None:
+                best, rank = lane, mine
+        return best
+
+    def choose_extra(self, now: float, beside: Collection[str]) -> Lane | None:
+        """Pick a lane for a hedge or a rescue: only one that is well and not strained.
 
         Args:
             now: The engine's clock.
-            beside: The providers of attempts that stay under way, for a hedge: a lane of another
-                provider goes before, and the only target there is may be asked twice.
+            beside: The providers of attempts that stay under way: a lane of another provider goes
+                before, and the only target there is may be asked twice.
         """
         best: Lane | None = None
-        rank = (inf, inf)
+        rank = (True, inf)
         for lane in self.candidates():
-            if lane.active and (beside is None or not self._alone(lane)):
+            state = lane.state
+            if (lane.active and not self._alone(lane)) or self._extra_at(lane) > now:
                 continue
-            if lane.available_at() > now or lane.state.slots.full:
+            if state.watch.tripped or state.slots.full or not self._affordable(state):
                 continue
-            near = beside is not None and lane.state.provider in beside
-            mine = (1.0 if near else 0.0, lane.tries)
-            if mine < rank:
+            mine = (state.provider in beside, lane.tries)
+            if mine < rank or best is None:
                 best, rank = lane, mine
         return best
+
+    def choose_shadow(self, now: float) -> Lane | None:
+        """Pick a sick lane to probe, if it is time for that; its place is taken with it."""
+        for lane in self.lanes:
+            state = lane.state
+            if (
+                state.watch.tripped
+                and not lane.tries
+                and lane.available_at() <= now
+                and not state.slots.full
+                and state.watch.claim_probe(now)
+                and state.slots.take()
+            ):
+                return lane
+        return None
+
+    def spend(self, lane: Lane) -> None:
+        """Count what a hedge or rescue may cost."""
+        self._spent += self._cost(lane.state) or 0.0
+
+    def _affordable(self, state: TargetState) -> bool:
+        hedge = self._plan.hedge
+        if hedge is None or hedge.max_extra_cost is None:
+            return True
+        cost = self._cost(state)
+        return cost is not None and self._spent + cost <= hedge.max_extra_cost
+
+    def _cost(self, state: TargetState) -> float | None:
+        return 0.0 if self._plan.cost is None else self._plan.cost(state)
 
     def candidates(self) -> list[Lane]:
         """The lanes that may be asked, now or later."""
@@ -74,8 +122,21 @@ class Chain:
         return [lane for lane in self.lanes if not lane.excluded]
 
     def _alone(self, lane: Lane) -> bool:
-        """Whether it is the only target: then a hedge may go to it too (Dean & Barroso, 2013)."""
-        return not lane.state.in_process and all(other is lane for other in self.candidates())
+        """Whether no other target is well: then a hedge may go to it too (Dean & Barroso, 2013)."""
+        return not lane.state.in_process and all(
+            other is lane or other.state.watch.tripped or other.state.down
+            for other in self.candidates()
+        )
+
+    @staticmethod
+    def _extra_at(lane: Lane) -> float:
+        """When something extra may be sent to it: not while it says that it has too much."""
+        return max(lane.available_at(), lane.state.strained_until)
+
+    def extra_at(self, now: float) -> float:
+        """When the next lane opens for a hedge; infinity if none will."""
+        waits = (self._extra_at(x) for x in self.candidates() if not x.state.watch.tripped)
+        return min((at for at in waits if at > now), default=inf)
 
     def open_at(self, now: float) -> float:
         """When the next lane ends its backoff; infinity if none is waiting."""
@@ -90,6 +151,13 @@ class Chain:
             if lane.state.slots.full and lane.available_at() <= now
         ]
 
+    def calm(self, now: float) -> None:
+        """If every target that could be asked has tripped, none of that counts."""
+        if any(lane.state.watch.tripped for lane in self.lanes):
+            usable = [x.state for x in self.lanes if x.available_at() <= now]
+            if usable and all(state.watch.tripped for state in usable):
+                panic(usable, now)
+
     def forgive(self, now: float) -> bool:
         """Ask blocked accounts and lost models all the same, where memory leaves nobody to ask.
 
@@ -103,24 +171,32 @@ class Chain:
             lane.forgiven = True
         return any(is_open(lane, now) for lane in forgiven)
 
-    def learn(self, attempts: Sequence[Attempt], lane: Lane, fault: Fault, now: float) -> None:
+    # -- learning -------------------------------------------------------------------------------
+
+    def learn(
+        self, attempts: Sequence[Attempt], attempt: Attempt, fault: Fault, now: float
+    ) -> None:
         """Decide when, if ever, this request may ask a target again that failed.
 
         Args:
             attempts: All of the request, for tenacity's view of them.
-            lane: The target that failed.
+            attempt: The one that failed.
             fault: How.
             now: The engine's clock.
         """
-        lane.state.failed(fault, now, self._rng)
+        lane = attempt.lane
+        self._remember(attempt, fault, now)
         if not self._plan.moves_on(fault):
             self._pinned = lane
         if fault.kind is FaultKind.BAD_REQUEST:
             self._bad_at.add(lane.state.provider)
+        lane.free = False
         if fault.kind is FaultKind.NO_STREAMING:
             # From now on it is asked plainly (TargetState.streams); if it refuses that, it is out.
-            lane.again = lane.tries == 1
+            lane.again = lane.free = lane.tries == 1
             lane.excluded = not lane.again
+        elif fault.kind in _KEYS_OWN and self._has_other_key(lane, now):
+            lane.again = lane.free = True
         elif _hopeless(lane, fault):
             lane.excluded = True
         else:
@@ -128,6 +204,17 @@ class Chain:
             lane.excluded = wait is None
             lane.again = lane.state.retry_first and lane.tries == 1 and wait is not None
             lane.ready_at = now if lane.again or wait is None else now + wait
+
+    def _remember(self, attempt: Attempt, fault: Fault, now: float) -> None:
+        health = self._plan.health
+        trip_after = 0 if health is None else health.trip_after
+        if attempt.late and fault.kind is FaultKind.TIMEOUT:
+            trip_after = 0  # the same silence, counted before
+        attempt.lane.state.failed(fault, now, self._rng, attempt.key, trip_after)
+
+    @staticmethod
+    def _has_other_key(lane: Lane, now: float) -> bool:
+        return lane.tries < len(lane.state.keys) and lane.state.available_at() <= now
 
     def skipped(self, now: float) -> tuple[tuple[str, str], ...]:
         """The targets that were never asked, each with the reason."""
@@ -150,10 +237,11 @@ def _hopeless(lane: Lane, fault: Fault) -> bool:
 
 def _why(lane: Lane, now: float) -> str:
     state = lane.state
-    if state.not_before > now:
-        return f"it asked to be left alone for another {state.not_before - now:.1f} s"
-    if state.account.not_before > now:
-        return "its account refused the key or is out of quota"
+    wait = state.available_at(forgiven=True) - now
+    if wait > 0:
+        return f"it asked to be left alone for another {wait:.1f} s"
     if state.gone_until > now:
         return "its model was not found"
+    if state.available_at() > now:
+        return "its account refused the key or is out of quota"
     return "it has no room (max_concurrency)" if state.slots.full else "its turn never came"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.policy import ALL_FAULTS
 
 if TYPE_CHECKING:
-    from langchain_resilient.engine.budget import Budget
+    from collections.abc import Callable
+
+    from langchain_resilient.engine.budget import Budgets
     from langchain_resilient.engine.health import TargetState
     from langchain_resilient.fault import Fault
-    from langchain_resilient.policy import FallbackOn, Hedge, Retry, Timeouts
+    from langchain_resilient.policy import FallbackOn, Health, Hedge, Retry, Timeouts
     from langchain_resilient.receipt import AttemptKind, Outcome
 
 
@@ -39,17 +42,21 @@ class Plan:
         hedge: None for never.
         retry: When a failed target is asked again.
         fallback_on: After which faults another target is asked.
-        budget: What pays for hedges, shared by all requests.
+        budgets: What pays for hedges, rescues and retries, shared by all requests.
+        health: When a target is taken for sick; None for never.
         reserve: Seconds before the deadline at which the last resort is asked.
+        cost: Dollars that one more send to a target may cost; None if nobody knows.
     """
 
     deadline: float | None
     timeouts: Timeouts
     hedge: Hedge | None
     retry: Retry
-    budget: Budget
+    budgets: Budgets
+    health: Health | None = None
     fallback_on: FallbackOn = ALL_FAULTS
     reserve: float = 0.0
+    cost: Callable[[TargetState], float | None] | None = None
 
     def moves_on(self, fault: Fault) -> bool:
         """Whether another target is asked after this fault."""
@@ -68,11 +75,12 @@ class Lane:
         ready_at: When its backoff is over.
         excluded: Asking it again cannot help this request.
         again: It is owed one try at once, before the chain moves on.
+        free: That try is no retry in the budget's sense: another key, or asked plainly.
         forgiven: It is asked although its account is blocked, for want of any other.
     """
 
-    __slots__ = ("active", "again", "excluded", "forgiven", "index", "limits", "ready_at", "state",
-                 "tries")  # fmt: skip
+    __slots__ = ("active", "again", "excluded", "forgiven", "free", "index", "limits",
+                 "ready_at", "state", "tries")  # fmt: skip
 
     def __init__(self, index: int, state: TargetState, limits: Timeouts) -> None:
         self.index = index
@@ -83,18 +91,23 @@ class Lane:
         self.ready_at = 0.0
         self.excluded = False
         self.again = False
+        self.free = False
         self.forgiven = False
 
     def available_at(self) -> float:
         """The earliest time at which this request may ask it."""
-        known = self.state.not_before if self.forgiven else self.state.available_at()
-        return max(known, self.ready_at)
+        return max(self.state.available_at(forgiven=self.forgiven), self.ready_at)
 
 
 class Attempt:
     """One request under way to one target. The planner owns all but the driver's three fields.
 
     Attributes:
+        key: Which of the target's keys is used.
+        plain: It is judged by its whole answer, not by its first text.
+        hedge_at: When another is to be asked beside it; `inf` for no more.
+        late_at: When its silence counts against the target; `inf` once it was judged.
+        late: It was.
         suspect: It is over a limit: others are asked, but it may still win.
         last_chunk: When content last came; `inf` while our own reader holds it up.
         retry_state: tenacity's view, where this is a retry.
@@ -103,19 +116,32 @@ class Attempt:
         held: The driver's: chunks that wait for the commit.
     """
 
-    __slots__ = ("draft", "ended", "fault", "first_text", "hedge_at", "held", "kind", "lane",
-                 "last_chunk", "number", "outcome", "retry_state", "started", "suspect",
-                 "task")  # fmt: skip
+    __slots__ = ("draft", "ended", "fault", "first_text", "hedge_at", "held", "key", "kind", "lane",
+                 "last_chunk", "late", "late_at", "number", "outcome", "plain", "retry_state",
+                 "started", "suspect", "task")  # fmt: skip
 
-    def __init__(self, number: int, lane: Lane, kind: AttemptKind, now: float) -> None:
+    def __init__(
+        self,
+        number: int,
+        lane: Lane,
+        kind: AttemptKind,
+        now: float,
+        *,
+        key: int = 0,
+        plain: bool = False,
+    ) -> None:
         self.number = number
         self.lane = lane
         self.kind = kind
+        self.key = key
+        self.plain = plain
         self.started = now
         self.first_text: float | None = None
         self.last_chunk = now
         self.ended: float | None = None
-        self.hedge_at: float | None = None
+        self.hedge_at = inf
+        self.late_at = inf
+        self.late = False
         self.suspect = False
         self.outcome: Outcome | None = None
         self.fault: Fault | None = None

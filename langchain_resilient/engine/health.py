@@ -1,13 +1,22 @@
-"""What is remembered of a target between requests: until when it, or its account, is out."""
+"""What is remembered of a target between requests: its speed, its health, until when it is out.
+
+All of it is shared by the requests, models, loops and threads of a process. Numbers are written
+without a lock: two threads that count at the same moment may lose a sample, which nothing notices.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
+from langchain_resilient.engine.latency import LatencyHistogram
 from langchain_resilient.engine.limiter import Slots
+from langchain_resilient.engine.watch import NORMAL, Watch
 from langchain_resilient.fault import BLOCKS_ACCOUNT, Fault, FaultKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from random import Random
 
 ACCOUNT_OUT_SECONDS = 300.0
@@ -16,6 +25,40 @@ ACCOUNT_OUT_SECONDS = 300.0
 ACCOUNT_OUT_MOST = 3600.0
 NOT_FOUND_SECONDS = 3600.0
 """How long a model id that does not exist is left alone."""
+
+STRAINED_SECONDS = 5.0
+"""For so long after a 429 or 503 nothing extra is sent to a target."""
+
+ENOUGH_SAMPLES = 30
+"""Fewer teach nothing about a 95th percentile."""
+
+DOWN_AFTER = 5
+"""So many failures in a row, of any requests, and a target is down until it speaks again."""
+
+SLOW_PROBES = 20
+"""After so many probes that were answered, but late, a target is taken to have become slower."""
+
+FEW_SAMPLES = 5
+"""Enough for a first idea of how fast a target is."""
+
+MOST_EXPECTED = 10.0
+"""Seconds; a request that takes longer is answered by another."""
+
+_SLOW_KINDS = frozenset(
+    {
+        FaultKind.SERVER,
+        FaultKind.CONNECTION,
+        FaultKind.TIMEOUT,
+        FaultKind.STALL,
+        FaultKind.BROKEN,
+    }
+)
+"""Failures that say something about the target, rather than about the request or its rate."""
+
+_REFRESH_SECONDS = 1.0
+"""A learned percentile is this old at most."""
+
+_SPOKE_LATELY = 30.0
 
 
 class Account:
@@ -35,6 +78,20 @@ class Account:
             self.not_before = now + out
 
 
+class Key:
+    """One key of a target: its account, and until when this model is limited for it."""
+
+    __slots__ = ("account", "not_before")
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.not_before = 0.0
+
+    def available_at(self) -> float:
+        """The earliest time at which it may be used."""
+        return max(self.not_before, self.account.not_before)
+
+
 class TargetState:
     """One target as the engine sees it, shared by all requests of the process.
 
@@ -43,46 +100,192 @@ class TargetState:
     Attributes:
         name: As in receipts.
         provider: Hedges prefer another one.
-        account: Shared by the targets of one key.
+        keys: Asked in turn, the limited and dead ones left out.
         slots: Its `max_concurrency`.
-        not_before: It asked to be left alone until then.
         gone_until: Its model does not exist; not asked until then.
+        strained_until: It answered 429 or 503 lately: nothing extra is sent to it.
         streams: False once it refused to stream: then it is asked plainly.
         retry_first: Its `Target.retry_first`.
         in_process: It is this process: asking it twice at once only slows both down.
+        watch: Whether it is well.
+        first_texts: Seconds to the first text.
+        answers: Seconds to a whole answer, where it is asked without streaming.
+        spoke_at: When text last came from it.
+        waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("account", "gone_until", "in_process", "name", "not_before", "provider",
-                 "retry_first", "slots", "streams")  # fmt: skip
+    __slots__ = ("_expected", "_failures", "_last_heard", "_late", "_percentiles", "_slow_probes",
+                 "_turn", "answers", "first_texts", "gone_until", "in_process", "keys", "name",
+                 "provider", "retry_first", "slots", "spoke_at", "strained_until", "streams",
+                 "waiting", "watch")  # fmt: skip
 
     def __init__(
         self,
         name: str,
         provider: str,
         *,
-        account: Account | None = None,
+        accounts: Sequence[Account] = (),
         max_concurrency: int | None = None,
         retry_first: bool = False,
         in_process: bool = False,
     ) -> None:
         self.name = name
         self.provider = provider
-        self.account = account or Account()
+        self.keys = tuple(Key(account) for account in accounts) or (Key(Account()),)
         self.slots = Slots(max_concurrency)
-        self.not_before = 0.0
         self.gone_until = 0.0
+        self.strained_until = 0.0
         self.streams = True
         self.retry_first = retry_first
         self.in_process = in_process
+        self.watch = Watch()
+        self.first_texts = LatencyHistogram()
+        self.answers = LatencyHistogram()
+        self.waiting: dict[object, Callable[[], None]] = {}
+        self._slow_probes: list[float] = []
+        self._turn = 0
+        self._failures = 0
+        self._last_heard = -inf
+        self._late: deque[float] = deque(maxlen=3)
+        self.spoke_at = -inf
+        self._expected: dict[bool, tuple[float, float]] = {}
+        self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
 
-    def available_at(self) -> float:
-        """The earliest time at which it may be asked."""
-        return max(self.not_before, self.gone_until, self.account.not_before)
+    # -- when it may be asked -------------------------------------------------------------------
 
-    def failed(self, fault: Fault, now: float, rng: Random) -> None:
-        """Remember what concerns later requests too."""
+    def available_at(self, *, forgiven: bool = False) -> float:
+        """The earliest time at which it may be asked.
+
+        Args:
+            forgiven: Whatever is remembered of its accounts and model; only its own hint holds.
+        """
+        if forgiven:
+            return min([key.not_before for key in self.keys])
+        if len(self.keys) == 1:
+            return max(self.gone_until, self.keys[0].available_at())
+        return max(self.gone_until, min([key.available_at() for key in self.keys]))
+
+    def next_key(self, now: float) -> int:
+        """Choose the key for the next request: in turn, those that may be used now first."""
+        count = len(self.keys)
+        if count == 1:
+            return 0
+        self._turn += 1
+        turns = [(self._turn + i) % count for i in range(count)]
+        usable = [i for i in turns if self.keys[i].available_at() <= now]
+        return usable[0] if usable else min(turns, key=lambda i: self.keys[i].not_before)
+
+    # -- what is learned ------------------------------------------------------------------------
+
+    def percentile(self, q: float, now: float, *, plain: bool) -> float | None:
+        """The time by which a share `q` of its requests has spoken; None if it is not known yet.
+
+        Args:
+            q: From 0 to 1.
+            now: The engine's clock.
+            plain: Of whole answers, instead of first texts.
+        """
+        known = self._percentiles.get((q, plain))
+        if known is not None and now < known[0]:
+            return known[1]
+        seen = self.answers if plain else self.first_texts
+        found = seen.quantile(q) if seen.count >= ENOUGH_SAMPLES else None
+        if found is None and known is not None and seen.count >= ENOUGH_SAMPLES:
+            found = known[1]  # too many were closed early to tell: believe what was known before
+        self._percentiles[q, plain] = (now + _REFRESH_SECONDS, found)
+        return found
+
+    def late_after(self, now: float, *, plain: bool, cold: float) -> float:
+        """Seconds without text that count as evidence of sickness.
+
+        A target that is not known yet gets four times the cold delay, and twice its slowest text:
+        a model that thinks long is not sick.
+        """
+        learned = self.percentile(1 - NORMAL, now, plain=plain)
+        if learned is not None:
+            return learned
+        seen = self.answers if plain else self.first_texts
+        return max(4 * cold, 2 * seen.slowest)
+
+    def expected(self, now: float, *, plain: bool) -> float:
+        """Return the mean seconds that one waits for it, at most `MOST_EXPECTED` each time.
+
+        Infinity while it is unknown.
+        """
+        known = self._expected.get(plain)
+        if known is not None and now < known[0]:
+            return known[1]
+        seen = self.answers if plain else self.first_texts
+        mean = seen.mean_within(MOST_EXPECTED) if seen.count >= FEW_SAMPLES else None
+        self._expected[plain] = (now + _REFRESH_SECONDS, inf if mean is None else mean)
+        return inf if mean is None else mean
+
+    def learned_delay(self, now: float) -> float | None:
+        """The time by which all but 5 % of its requests have spoken; None if it is unknown."""
+        return self.percentile(1 - NORMAL, now, plain=False)
+
+    def spoke(self, seconds: float, now: float, *, plain: bool, late: bool) -> None:
+        """Take in a first text (or a whole answer)."""
+        (self.answers if plain else self.first_texts).add(seconds, now)
+        self.spoke_at = now
+        self._last_heard = max(self._last_heard, now - seconds)
+        self._failures = 0
+        if not late:
+            self.watch.fast(now, started=now - seconds)
+
+    def probed(self, seconds: float | None, now: float, *, plain: bool, good: float) -> None:
+        """Take in what a probe heard.
+
+        Args:
+            seconds: To its first text; None if it failed or heard nothing.
+            now: The engine's clock.
+            plain: Of a whole answer.
+            good: How many seconds would be in good time.
+        """
+        if seconds is None or seconds <= good:
+            self._slow_probes.clear()
+            self.watch.probed(now, well=seconds is not None)
+            return
+        self._slow_probes.append(seconds)
+        self.watch.probed(now, well=False)
+        if len(self._slow_probes) >= SLOW_PROBES:
+            self._relearn(now, plain=plain)
+
+    def _relearn(self, now: float, *, plain: bool) -> None:
+        """It answers, only slower than it used to: so that is how it is from now on."""
+        seen = LatencyHistogram()
+        for seconds in self._slow_probes:
+            seen.add(seconds, now)
+        self._slow_probes.clear()
+        self._percentiles.clear()
+        if plain:
+            self.answers = seen
+        else:
+            self.first_texts = seen
+        self.watch.believe()
+
+    def closed(self, seconds: float, now: float, *, plain: bool) -> None:
+        """Take in a loser: it had not spoken when it was closed."""
+        (self.answers if plain else self.first_texts).add(seconds, now, censored=True)
+
+    def late(self, now: float, trip_after: int, *, started: float) -> None:
+        """Take in that a request to it is late."""
+        self._late.append(started)
+        if not self.in_process and self.watch.slow(now, trip_after):
+            self._alarm()
+
+    def failed(self, fault: Fault, now: float, rng: Random, key: int, trip_after: int) -> None:
+        """Remember what concerns later requests too.
+
+        Args:
+            fault: What went wrong.
+            now: The engine's clock.
+            rng: The engine's generator.
+            key: Which of its keys was used.
+            trip_after: How many slow or failed requests in a row trip it; 0 for never.
+        """
         if fault.kind in BLOCKS_ACCOUNT:
-            self.account.block(now)
+            self.keys[key].account.block(now)
         elif fault.kind is FaultKind.NOT_FOUND:
             self.gone_until = now + NOT_FOUND_SECONDS
         elif fault.kind is FaultKind.NO_STREAMING:
@@ -90,8 +293,49 @@ class TargetState:
         elif fault.retry_after is not None:
             # Never before the hint, and not all at once after it.
             wait = fault.retry_after * (1 + 0.1 * rng.random())
-            self.not_before = max(self.not_before, now + wait)
+            self.keys[key].not_before = max(self.keys[key].not_before, now + wait)
+        if fault.kind is FaultKind.RATE_LIMIT or fault.status == 503:  # noqa: PLR2004
+            self.strained_until = now + STRAINED_SECONDS
+        if fault.kind in _SLOW_KINDS:
+            self._failures += 1
+        if trip_after and fault.kind in _SLOW_KINDS and not self.in_process:
+            self.watch.slow(now, trip_after, failed=fault.kind is not FaultKind.TIMEOUT)
 
-    def succeeded(self) -> None:
+    def succeeded(self, key: int) -> None:
         """A good answer clears the account's record."""
-        self.account.strikes = 0
+        self.keys[key].account.strikes = 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether nobody has been answered who asked after the last three late ones did."""
+        return bool(self._late) and self._last_heard < self._late[0]
+
+    @property
+    def down(self) -> bool:
+        """Whether all that was asked of it lately failed."""
+        return self._failures >= DOWN_AFTER
+
+    def health(self, now: float) -> str:
+        """One of `ok`, `tripped`, `limited` (by its own hint), `account out`, `gone`."""
+        if self.gone_until > now:
+            return "gone"
+        if min(key.account.not_before for key in self.keys) > now:
+            return "account out"
+        if self.available_at() > now:
+            return "limited"
+        return "tripped" if self.watch.tripped else "ok"
+
+    def _alarm(self) -> None:
+        """Tell those who are caught on it. A failing target tells them itself."""
+        for nudge in list(self.waiting.values()):
+            nudge()
+
+
+def panic(states: Sequence[TargetState], now: float) -> None:
+    """All targets have tripped: that says nothing of any of them (Envoy's panic threshold).
+
+    Those that spoke lately are believed again; if none did, all are. Nothing trips for a while.
+    """
+    speaking = [s for s in states if now - s.spoke_at <= _SPOKE_LATELY]
+    for state in speaking or states:
+        state.watch.calm(now)

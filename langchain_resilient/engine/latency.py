@@ -21,6 +21,9 @@ _BUCKETS = ceil(log(LARGEST / SMALLEST) / _STEP) + 1
 _FEWEST = 200
 """Decay never leaves fewer effective samples than this, whatever the request rate."""
 
+_MOST = 1000
+"""Nor more than this: at a high rate old samples fade sooner, and a change is learned sooner."""
+
 _RESCALE = 2.0**64
 
 
@@ -33,6 +36,9 @@ class LatencyHistogram:
     Args:
         half_life: Seconds.
 
+    Attributes:
+        slowest: The slowest that ever spoke, in seconds; 0 if none did.
+
     Example:
         ```python
         seen = LatencyHistogram(half_life=120)
@@ -42,7 +48,7 @@ class LatencyHistogram:
         ```
     """
 
-    __slots__ = ("_at", "_lost", "_seen", "_weight", "half_life", "total")
+    __slots__ = ("_at", "_lost", "_seen", "_weight", "half_life", "slowest", "total")
 
     def __init__(self, half_life: float = 120.0) -> None:
         self.half_life = half_life
@@ -51,6 +57,7 @@ class LatencyHistogram:
         self._weight = 1.0  # of a sample added now; growing it is cheaper than fading all others
         self._at: float | None = None
         self.total = 0.0
+        self.slowest = 0.0
 
     @property
     def count(self) -> float:
@@ -68,6 +75,10 @@ class LatencyHistogram:
         self._fade(now)
         (self._lost if censored else self._seen)[_bucket(seconds)] += self._weight
         self.total += self._weight
+        if self.total > _MOST * self._weight:
+            self._weight *= 1 + 1 / _MOST
+        if seconds > self.slowest and not censored:
+            self.slowest = seconds
 
     def quantile(self, q: float) -> float | None:
         """The time by which a share `q` of the requests has spoken; None if it is not known.
@@ -86,6 +97,31 @@ class LatencyHistogram:
                     return _middle(bucket)
             at_risk -= seen + lost
         return None
+
+    def mean_within(self, limit: float) -> float | None:
+        """Return the mean of `min(seconds, limit)`: what one waits at most `limit` for it.
+
+        The restricted mean survival time: the area under the Kaplan-Meier curve (Irwin, "The
+        standard error of an estimate of expectation of life", Journal of Hygiene, 1949).
+
+        Args:
+            limit: Seconds.
+
+        Returns:
+            Seconds; None without samples.
+        """
+        if not self.total:
+            return None
+        at_risk, survival, area, before = self.total, 1.0, 0.0, 0.0
+        for bucket, (seen, lost) in enumerate(zip(self._seen, self._lost, strict=True)):
+            if seen and at_risk > 0:
+                at = _middle(bucket)
+                if at >= limit:
+                    break
+                area += survival * (at - before)
+                survival, before = survival * max(0.0, 1.0 - seen / at_risk), at
+            at_risk -= seen + lost
+        return area + survival * (limit - before)
 
     def _fade(self, now: float) -> None:
         if self._at is not None and now > self._at:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from langchain_resilient.engine.attempts import Attempts
 from langchain_resilient.engine.chain import Chain, is_open
 from langchain_resilient.engine.events import (
     Action,
@@ -26,22 +27,28 @@ from langchain_resilient.engine.events import (
     Start,
     Stop,
 )
+from langchain_resilient.engine.lateness import due, hedge_delay, late_after
 from langchain_resilient.engine.retrying import retry_state
+from langchain_resilient.engine.waiting import Waiting
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Timeouts
 from langchain_resilient.receipt import AttemptKind, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from random import Random
 
+    from langchain_resilient.engine.budget import Ticket
     from langchain_resilient.engine.health import TargetState
 
 _NO_LIMITS = Timeouts(first_text=None, chunk_gap=None, answer=None)
 """For the last resort: there is nobody else to ask, so only the deadline ends it."""
 
-_NO_BUDGET_PAUSE = 0.25
-"""Seconds after which a late request without a hedge token asks again."""
+_TIME_TO_ANSWER = 1.0
+"""Seconds before its deadline at which a request lets others go first: a token comes too late."""
+
+_POLL = 1.0
+"""Seconds after which a request that waits for a retry token looks what time has brought."""
 
 
 class Planner:
@@ -49,16 +56,15 @@ class Planner:
 
     Attributes:
         chain: Whom to ask; the planner decides when.
-        attempts: All that were started, in order.
+        shadows: Probes of sick targets that were started beside it; the driver owns them.
         winner: Whose text is the answer so far.
         end: How it ended; None while it goes on.
         wake_at: When `timer` must be called at the latest.
-        wants_room: Targets that are full and would be asked if they were not.
     """
 
-    __slots__ = ("_deadline", "_delivered", "_last_resort", "_live", "_plan", "_resume_at",
-                 "_rng", "attempts", "chain", "end", "started", "wake_at", "wants_room",
-                 "winner")  # fmt: skip
+    __slots__ = ("_deadline", "_delivered", "_last_resort", "_most", "_nudge", "_open", "_plain",
+                 "_plan", "_resume_at", "_rng", "_waiting", "chain", "end", "shadows", "started",
+                 "wake_at", "winner")  # fmt: skip
 
     def __init__(
         self,
@@ -67,42 +73,57 @@ class Planner:
         *,
         now: float,
         rng: Random,
+        nudge: Callable[[], None],
         last_resort: TargetState | None = None,
+        plain: bool = False,
     ) -> None:
         self._plan = plan
         self._rng = rng
+        self._nudge = nudge
+        hedge = plan.hedge
+        self._most = 1 if hedge is None else hedge.max_parallel
+        self._plain = plain or (hedge is not None and hedge.on == "response")
         self.chain = Chain(chain, plan, rng)
         self._last_resort = (
             None if last_resort is None else Lane(len(self.chain.lanes), last_resort, _NO_LIMITS)
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
-        self._live: list[Attempt] = []
+        self._open = Attempts()
+        self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
         self._delivered = False
         self.started = now
-        self.attempts: list[Attempt] = []
+        self.shadows: list[Attempt] = []
         self.winner: Attempt | None = None
         self.end: End | None = None
         self.wake_at = self._deadline
-        self.wants_room: list[TargetState] = []
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """All that were started, in order."""
+        return self._open.all
 
     # -- events ---------------------------------------------------------------------------------
 
     def begin(self, now: float) -> list[Action]:
-        """Send the first attempt."""
-        self._plan.budget.deposit()
+        """Send the first attempt; and a shadow, if a sick target is to be probed."""
+        self._plan.budgets.deposit(now)
         out: list[Action] = []
+        if self._plan.health is not None:
+            self.chain.calm(now)
         self._go_on(now, out)
+        if self._plan.health is not None:
+            self._probe(now, out)
         return self._settle(out)
 
     def first_text(self, attempt: Attempt, now: float) -> list[Action]:
         """Its first visible text or tool call came: it wins, unless whole answers are raced."""
-        hedge = self._plan.hedge
-        if hedge is not None and hedge.on == "response":
+        if self._plain:
             return []
         attempt.first_text = attempt.last_chunk = now
         if self.end is not None or self.winner is not None:
             return []
+        self._open.spoke(attempt, now)
         return self._settle(self._commit(attempt, now))
 
     def chunk(self, attempt: Attempt, now: float) -> list[Action]:
@@ -120,36 +141,47 @@ class Planner:
         """Its answer is whole and valid."""
         if self.end is not None or attempt.outcome is not None:
             return []
-        attempt.first_text = now if attempt.first_text is None else attempt.first_text
+        if attempt.first_text is None:
+            attempt.first_text = now
+            self._open.spoke(attempt, now)
         attempt.fault = None
-        attempt.lane.state.succeeded()
-        self._close(attempt, Outcome.WON, now)
+        attempt.lane.state.succeeded(attempt.key)
+        self._plan.budgets.succeeded(now)
+        self._open.close(attempt, Outcome.WON, now)
         return self._finish(End.ANSWERED, now, [], winner=attempt)
 
     def failed(self, attempt: Attempt, fault: Fault, now: float) -> list[Action]:
         """It failed: the next target is asked at once."""
         if self.end is not None or attempt.outcome is not None:
             return []
-        was_suspect = attempt.suspect
         attempt.fault = fault
-        self._close(attempt, Outcome.FAILED, now)
+        self._open.close(attempt, Outcome.FAILED, now)
         out: list[Action] = []
         if attempt is self.winner:
             self.winner = None
             if self._delivered:
                 return self._finish(End.BROKEN, now, out)
-        if not was_suspect:
-            self.chain.learn(self.attempts, attempt.lane, fault, now)
+        self.chain.learn(self._open.all, attempt, fault, now)
         if self.chain.rejected:
             return self._finish(End.REJECTED, now, out)
         if self.winner is None:
             self._go_on(now, out, failed=attempt.lane)
         return self._settle(out)
 
-    def room(self, now: float) -> list[Action]:
-        """A target that was full has room."""
+    def nudged(self, now: float) -> list[Action]:
+        """A token was granted, a target has room, or one that is being waited for tripped."""
+        if self.end is not None or self.winner is not None:
+            return []
         out: list[Action] = []
-        if self.end is None and not self._active():
+        ticket = self._waiting.granted()
+        if ticket is not None and self._waiting.kind is AttemptKind.RETRY:
+            self._go_on(now, out, paid=ticket)
+        elif ticket is not None:
+            self._extra(self._waiting.kind, now, out, paid=ticket)
+        elif self._open.caught():
+            self._extra(AttemptKind.RESCUE, now, out)
+        elif not self._open.active():
+            self._waiting.leave_queues()
             self._go_on(now, out)
         return self._settle(out)
 
@@ -163,17 +195,19 @@ class Planner:
             self._ask_last_resort(now, out)
         if now >= self._deadline:
             return self._finish(End.DEADLINE, now, out)
-        for attempt in tuple(self._live):
+        for attempt in tuple(self._open.live):
             if attempt.outcome is None:
                 self._check(attempt, now, out)
-        if (
-            self.winner is None
-            and not self._over()
-            and not self._active()
-            and now >= self._resume_at
-        ):
-            self._go_on(now, out)
+        if self.winner is None and self.end is None and now >= self._resume_at:
+            self._resume(now, out)
         return self._settle(out)
+
+    def cancel(self, now: float) -> list[Action]:
+        """The caller went away."""
+        if self.end is not None:
+            return []
+        self._waiting.leave(now)
+        return self._open.close_others(None, Outcome.CANCELLED, now)
 
     # -- rules ----------------------------------------------------------------------------------
 
@@ -187,11 +221,14 @@ class Planner:
         elif attempt.suspect:
             return
         elif attempt.first_text is None:
+            if now >= attempt.late_at:
+                self._judge_late(attempt, now)
             if limits.first_text is not None and now >= attempt.started + limits.first_text:
                 fault = Fault(FaultKind.TIMEOUT, f"no text within {limits.first_text:g} s")
                 self._suspect(attempt, fault, now, out)
-            elif attempt.hedge_at is not None and now >= attempt.hedge_at:
-                self._hedge(attempt, now, out)
+            elif now >= attempt.hedge_at:
+                attempt.hedge_at = inf
+                self._extra(AttemptKind.HEDGE, now, out)
         elif limits.chunk_gap is not None and now >= attempt.last_chunk + limits.chunk_gap:
             fault = Fault(FaultKind.STALL, f"nothing for {limits.chunk_gap:g} s inside the answer")
             if self._delivered and attempt is self.winner:
@@ -200,79 +237,163 @@ class Planner:
             else:
                 self._suspect(attempt, fault, now, out)
 
-    def _suspect(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
-        """Ask others, but keep listening.
+    def _judge_late(self, attempt: Attempt, now: float) -> None:
+        attempt.late_at = inf
+        attempt.late = True
+        if self._plan.health is not None:
+            trip_after = self._plan.health.trip_after
+            attempt.lane.state.late(now, trip_after, started=attempt.started)
 
-        Killing the slow would starve a model that only thinks long. Only the first suspect of a
-        request is kept; more would pile up connections in a black hole.
-        """
-        keep = not any(a.suspect for a in self._live)
-        attempt.suspect = True
+    def _suspect(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
+        """Ask others, but keep listening: a killed model that thinks long would never answer."""
+        keep = self._open.doubt(attempt)
         attempt.fault = fault
-        attempt.lane.active -= 1
         if attempt is self.winner:
             self.winner = None
-        self.chain.learn(self.attempts, attempt.lane, fault, now)
+        self.chain.learn(self._open.all, attempt, fault, now)
         if not keep:
-            self._close(attempt, Outcome.FAILED, now)
+            self._open.close(attempt, Outcome.FAILED, now)
             out.append(Stop(attempt))
-        self._go_on(now, out, failed=attempt.lane)
+        if not self._open.covered():
+            # Else a hedge is under way already, and has its own limits.
+            self._go_on(now, out, failed=attempt.lane)
 
-    def _hedge(self, attempt: Attempt, now: float, out: list[Action]) -> None:
-        attempt.hedge_at = None
-        hedge = self._plan.hedge
-        if hedge is None or self._active() >= hedge.max_parallel:
-            return
-        lane = self.chain.choose(now, beside={a.lane.state.provider for a in self._live})
+    def _extra(
+        self, kind: AttemptKind, now: float, out: list[Action], paid: Ticket | None = None
+    ) -> None:
+        """Ask another beside the one that is waited for, if its budget has a token, else wait."""
+        lane = None
+        if self._open.active() < self._most:
+            beside = {a.lane.state.provider for a in self._open.live}
+            lane = self.chain.choose_extra(now, beside)
         if lane is None:
+            if paid is not None:
+                paid.give_up(now)
+            self._look_again(now)
             return
-        if self._plan.budget.take():
-            self._start(lane, AttemptKind.HEDGE, now, out)
+        budgets = self._plan.budgets
+        budget = budgets.hedge if kind is AttemptKind.HEDGE else budgets.rescue
+        if paid is None and not budget.take():
+            self._waiting.ask(budget, kind, now)
+        elif self._start(lane, kind, now, out):
+            self.chain.spend(lane)
         else:
-            attempt.hedge_at = now + _NO_BUDGET_PAUSE
+            budget.give_back(now)
 
-    def _go_on(self, now: float, out: list[Action], failed: Lane | None = None) -> None:
+    def _look_again(self, now: float) -> None:
+        """No target is open for a hedge now: come back to it when one is."""
+        at = self.chain.extra_at(now)
+        for attempt in self._open.live:
+            if not attempt.suspect and attempt.first_text is None and attempt.hedge_at < inf:
+                return
+        for attempt in self._open.live:
+            if not attempt.suspect and attempt.first_text is None and self._plan.hedge is not None:
+                attempt.hedge_at = at
+                return
+
+    def _go_on(
+        self,
+        now: float,
+        out: list[Action],
+        failed: Lane | None = None,
+        paid: Ticket | None = None,
+    ) -> None:
         """Ask the next target; or wait for the earliest; or give up."""
-        hedge = self._plan.hedge
-        if self._active() >= (hedge.max_parallel if hedge else 1):
-            return
         again = failed is not None and failed.again and is_open(failed, now)
         lane = failed if again else self.chain.choose(now)
-        if lane is not None:
-            kind = AttemptKind.RETRY if lane.tries else AttemptKind.FALLBACK
-            self._start(lane, kind if self.attempts else AttemptKind.PRIMARY, now, out)
-            return
-        if self._active():
-            return
+        sent = False
+        if self._open.active() >= self._most:
+            pass
+        elif self._open.covered():
+            # A sound one is being waited for: only a fresh target is worth a send beside it.
+            if lane is not None and not lane.tries and not lane.state.watch.tripped:
+                sent = self._start(lane, self._kind_for(lane), now, out)
+            else:
+                self._look_again(now)
+        elif lane is None:
+            self._wait_or_end(now, out)
+        elif paid is None and not self._may_send(lane):
+            self._waiting.ask(self._plan.budgets.retry, AttemptKind.RETRY, now)
+            self._resume_at = now + _POLL
+        else:
+            sent = self._start(lane, self._kind_for(lane), now, out)
+        if paid is not None and not sent:
+            paid.give_up(now)
+
+    def _may_send(self, lane: Lane) -> bool:
+        """Whether a first try, or the budget, pays for this.
+
+        A target that is down has to be asked now and then, but not by everybody at once.
+        """
+        fresh = (not lane.tries and not lane.state.down) or lane.free
+        return fresh or self._plan.budgets.retry.take()
+
+    def _kind_for(self, lane: Lane) -> AttemptKind:
+        if not self._open.all:
+            return AttemptKind.PRIMARY
+        return AttemptKind.RETRY if lane.tries else AttemptKind.FALLBACK
+
+    def _wait_or_end(self, now: float, out: list[Action]) -> None:
+        """Nobody can be asked this moment."""
         self._resume_at = self.chain.open_at(now)
-        self.wants_room = self.chain.full(now)
-        if self._resume_at < self._deadline or self.wants_room:
+        if self._open.active():
+            return
+        full = self.chain.full(now)
+        if full:
+            self._waiting.queue(full)
+        if self._resume_at < self._deadline or full:
             return
         if self._last_resort is None and self.chain.forgive(now):
             self._go_on(now, out)
             return
         self._ask_last_resort(now, out)
-        if not self._live:
+        if not self._open.live:
             out.extend(self._finish(End.EXHAUSTED, now, []))
 
-    def _start(self, lane: Lane, kind: AttemptKind, now: float, out: list[Action]) -> None:
-        if not lane.state.slots.take():
-            # Another thread was faster than our look at it.
-            self.wants_room = [lane.state]
-            return
-        attempt = Attempt(len(self.attempts) + 1, lane, kind, now)
-        if lane.tries:
-            attempt.retry_state = retry_state(self.attempts, lane, now, self._rng)
-        lane.tries += 1
-        lane.active += 1
-        lane.again = False
-        if self._plan.hedge is not None and kind is not AttemptKind.LAST_RESORT:
-            attempt.hedge_at = now + self._plan.hedge.delay
-        self.attempts.append(attempt)
-        self._live.append(attempt)
+    def _resume(self, now: float, out: list[Action]) -> None:
+        """A backoff is over, or it is time to look for a retry token."""
         self._resume_at = inf
-        self.wants_room = []
+        if self._open.covered():
+            return
+        if self._waiting.kind is AttemptKind.RETRY and self._waiting.ticket is not None:
+            self._resume_at = now + _POLL
+            self._plan.budgets.retry.refill(now)
+        else:
+            self._go_on(now, out)
+
+    def _start(self, lane: Lane, kind: AttemptKind, now: float, out: list[Action]) -> bool:
+        plan, state = self._plan, lane.state
+        if not state.slots.take():
+            # Another thread was faster than our look at it.
+            self._waiting.queue([state])
+            return False
+        self._waiting.leave(now)
+        attempt = self._attempt(len(self._open.all) + 1, lane, kind, now)
+        if lane.tries:
+            attempt.retry_state = retry_state(self._open.all, lane, now, self._rng)
+        alarm = None
+        if kind is not AttemptKind.LAST_RESORT:
+            if plan.hedge is not None:
+                attempt.hedge_at = now + hedge_delay(plan.hedge, attempt, now)
+            if plan.health is not None:
+                attempt.late_at = now + late_after(plan.hedge, attempt, now)
+                alarm = self._nudge
+        self._open.open(attempt, alarm)
+        self._resume_at = inf
         out.append(Start(attempt))
+        return True
+
+    def _attempt(self, number: int, lane: Lane, kind: AttemptKind, now: float) -> Attempt:
+        plain = self._plain or not lane.state.streams
+        return Attempt(number, lane, kind, now, key=lane.state.next_key(now), plain=plain)
+
+    def _probe(self, now: float, out: list[Action]) -> None:
+        """Send a shadow of this request to a target that tripped, if it is time for one."""
+        lane = self.chain.choose_shadow(now)
+        if lane is not None:
+            shadow = self._attempt(len(self.shadows) + 1, lane, AttemptKind.SHADOW, now)
+            self.shadows.append(shadow)
+            out.append(Start(shadow))
 
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
         lane, self._last_resort = self._last_resort, None
@@ -281,36 +402,12 @@ class Planner:
 
     # -- book-keeping ---------------------------------------------------------------------------
 
-    def _over(self) -> bool:
-        return self.end is not None
-
-    def _active(self) -> int:
-        return sum(not a.suspect for a in self._live)
-
     def _commit(self, attempt: Attempt, now: float) -> list[Action]:
         self.winner = attempt
+        self._waiting.leave(now)
         if attempt.suspect:
-            attempt.suspect = False
-            attempt.fault = None
-            attempt.lane.active += 1
-        return [Commit(attempt), *self._stop_others(attempt, Outcome.LOST, now)]
-
-    def _stop_others(self, winner: Attempt | None, how: Outcome, now: float) -> list[Action]:
-        out: list[Action] = []
-        for attempt in tuple(self._live):
-            if attempt is not winner:
-                # One that was given up on failed; one that was merely slower lost.
-                self._close(attempt, Outcome.FAILED if attempt.fault else how, now)
-                out.append(Stop(attempt))
-        return out
-
-    def _close(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        attempt.outcome = outcome
-        attempt.ended = now
-        if not attempt.suspect:
-            attempt.lane.active -= 1
-        attempt.lane.state.slots.give_back()
-        self._live.remove(attempt)
+            self._open.believe(attempt)
+        return [Commit(attempt), *self._open.close_others(attempt, Outcome.LOST, now)]
 
     def _finish(
         self, end: End, now: float, out: list[Action], winner: Attempt | None = None
@@ -318,15 +415,11 @@ class Planner:
         self.end = end
         self.winner = winner
         self.wake_at = inf
-        self.wants_room = []
+        self._waiting.leave(now)
         how = Outcome.LOST if end is End.ANSWERED else Outcome.CANCELLED
-        out += self._stop_others(None, how, now)
+        out += self._open.close_others(None, how, now)
         out.append(Finish(end, winner))
         return out
-
-    def cancel(self, now: float) -> list[Action]:
-        """The caller went away."""
-        return [] if self.end is not None else self._stop_others(None, Outcome.CANCELLED, now)
 
     def _settle(self, out: list[Action]) -> list[Action]:
         """Find the next moment at which something is due."""
@@ -336,22 +429,8 @@ class Planner:
         if self.winner is None:
             if self._last_resort is not None:
                 at -= self._plan.reserve
-            if self._resume_at < at and not self._active():
-                at = self._resume_at
-        for attempt in self._live:
-            at = min(at, _due(attempt))
+            at = min(at, self._resume_at)
+        for attempt in self._open.live:
+            at = min(at, due(attempt))
         self.wake_at = at
         return out
-
-
-def _due(attempt: Attempt) -> float:
-    """When one of its limits is reached."""
-    limits = attempt.lane.limits
-    at = inf if limits.answer is None else attempt.started + limits.answer
-    if attempt.suspect:
-        return at
-    if attempt.first_text is None:
-        if limits.first_text is not None:
-            at = min(at, attempt.started + limits.first_text)
-        return at if attempt.hedge_at is None else min(at, attempt.hedge_at)
-    return at if limits.chunk_gap is None else min(at, attempt.last_chunk + limits.chunk_gap)

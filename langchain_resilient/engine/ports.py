@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from random import Random
 
     from langchain_resilient.engine.health import TargetState
@@ -48,13 +48,24 @@ class Source(Protocol):
 
 
 class Route:
-    """One place of the chain: the target's state, its provider, and its own limits."""
+    """One place of the chain: the target's state, its provider, and its own limits.
 
-    __slots__ = ("limits", "source", "state")
+    Attributes:
+        sources: The provider, once for each key of the target.
+    """
 
-    def __init__(self, state: TargetState, source: Source, limits: Timeouts | None = None) -> None:
+    __slots__ = ("limits", "sources", "state")
+
+    def __init__(
+        self,
+        state: TargetState,
+        source: Source,
+        limits: Timeouts | None = None,
+        *,
+        other_keys: Sequence[Source] = (),
+    ) -> None:
         self.state = state
-        self.source = source
+        self.sources = (source, *other_keys)
         self.limits = limits
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.engine.events import Action, Attempt, Commit, End, Finish, Plan, Start
 from langchain_resilient.engine.planner import Planner
-from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
+from langchain_resilient.engine.probe import probe
+from langchain_resilient.engine.record import record
+from langchain_resilient.receipt import AttemptKind, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from langchain_resilient.engine.health import TargetState
     from langchain_resilient.engine.ports import Route, Tools
     from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.fault import Fault
@@ -31,6 +32,9 @@ READ_AHEAD = 256
 """Chunks that are read ahead of a slow consumer before the provider is made to wait."""
 
 _VISIBLE = 2
+
+_LAG = 0.05
+"""A timer that fires so many seconds late shows that our own loop was held up."""
 
 
 class Race:
@@ -48,9 +52,9 @@ class Race:
         plain: Ask for whole answers instead of streams.
     """
 
-    __slots__ = ("_chain", "_keep", "_loop", "_on_retry", "_plain", "_planner", "_queue", "_reaper",
-                 "_request", "_room", "_shown", "_streaming", "_timer", "_timer_at", "_tools",
-                 "_validate", "_waiting", "_wake", "end")  # fmt: skip
+    __slots__ = ("_chain", "_closed", "_keep", "_loop", "_on_retry", "_plain", "_planner", "_queue",
+                 "_reaper", "_request", "_room", "_shown", "_streaming", "_timer", "_timer_at",
+                 "_tools", "_validate", "_wake", "end")  # fmt: skip
 
     def __init__(
         self,
@@ -78,14 +82,16 @@ class Race:
             plan,
             now=self._loop.time(),
             rng=tools.rng,
+            nudge=self._nudge,
+            plain=plain,
             last_resort=last_resort.state if last_resort else None,
         )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._wake: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        self._waiting: list[tuple[TargetState, Callable[[], None]]] = []
         self._queue: deque[Chunk] = deque()
+        self._closed = False
         self._keep = False
         self._shown: Attempt | None = None
         self._streaming = False
@@ -152,7 +158,7 @@ class Race:
         began = planner.started
         skipped = () if winner is not None else planner.chain.skipped(now)
         return Receipt(
-            attempts=tuple([_record(a, began, now) for a in planner.attempts]),
+            attempts=tuple([record(a, began, now) for a in (*planner.attempts, *planner.shadows)]),
             winner=winner.lane.state.name if winner is not None else None,
             seconds=now - began,
             skipped=skipped,
@@ -189,7 +195,12 @@ class Race:
 
     def _start(self, attempt: Attempt) -> None:
         attempt.draft = self._tools.draft()
-        attempt.task = self._loop.create_task(self._read(attempt))
+        if attempt.kind is AttemptKind.SHADOW:
+            route = self._chain[attempt.lane.index]
+            task = self._loop.create_task(probe(attempt, route, self._request, self._tools))
+            self._reaper.host(task)
+        else:
+            attempt.task = self._loop.create_task(self._read(attempt))
 
     def _arm(self) -> None:
         """See that `timer` comes in time. An early timer is left alone: it will look again."""
@@ -199,10 +210,16 @@ class Race:
                 self._timer.cancel()
             self._timer = self._loop.call_at(at, self._on_timer)
             self._timer_at = at
-        if self._planner.wants_room:
-            self._wait_for_room(self._planner.wants_room)
 
     def _on_timer(self) -> None:
+        late = self._loop.time() - self._timer_at
+        if late < _LAG:
+            self._look()
+        else:
+            # Our own loop was held up: an answer may lie unread. It goes first.
+            self._timer = self._loop.call_later(_LAG / 5, self._look)
+
+    def _look(self) -> None:
         # A loop may call up to its clock's resolution early: what is due then is due now. Chunks
         # may also have moved the moment on: then nothing is due, and the planner says when to look
         # again.
@@ -210,34 +227,21 @@ class Race:
         self._timer, self._timer_at = None, inf
         self._apply(self._planner.timer(now))
 
-    def _wait_for_room(self, full: Sequence[TargetState]) -> None:
-        known = {id(state) for state, _ in self._waiting}
-        for state in full:
-            if id(state) not in known:
+    def _nudge(self) -> None:
+        """Look at what is shared with other requests; called from any thread."""
+        with contextlib.suppress(RuntimeError):  # our loop is closed: so is this race
+            self._loop.call_soon_threadsafe(self._on_nudge)
 
-                def call() -> None:
-                    self._loop.call_soon_threadsafe(self._on_room)
-
-                self._waiting.append((state, call))
-                state.slots.wait(call)
-
-    def _on_room(self) -> None:
-        if self.end is None:
-            self._forget_room()
-            self._apply(self._planner.room(self._loop.time()))
-
-    def _forget_room(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for state, call in waiting:
-            state.slots.forget(call)
+    def _on_nudge(self) -> None:
+        if self.end is None and not self._closed:
+            self._apply(self._planner.nudged(self._loop.time()))
 
     def _close(self) -> None:
         """Leave nothing running: also the way of a cancelled caller."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waiting:
-            self._forget_room()
         for action in self._planner.cancel(self._loop.time()):
             if not isinstance(action, Finish):
                 self._reaper.take(action.attempt.task)
@@ -253,8 +257,9 @@ class Race:
             try:
                 if attempt.retry_state is not None and self._on_retry is not None:
                     await _maybe(self._on_retry(attempt.retry_state))
-                streams = route.state.streams and not self._plain
-                stream = await route.source.open(self._request, stream=streams)
+                streams = not self._plain and route.state.streams
+                source = route.sources[attempt.key]
+                stream = await source.open(self._request, stream=streams)
                 await self._follow(attempt, stream)
                 fault = attempt.draft.fault() or await self._judge(attempt)
             except asyncio.CancelledError as error:
@@ -336,17 +341,3 @@ async def _close_quietly(stream: Any) -> None:
     """Close a stream whose answer is known already: a failing close changes nothing."""
     with contextlib.suppress(Exception):
         await stream.aclose()
-
-
-def _record(a: Attempt, began: float, now: float) -> AttemptRecord:
-    return AttemptRecord(
-        target=a.lane.state.name,
-        kind=a.kind,
-        started=a.started - began,
-        first_text=None if a.first_text is None else a.first_text - began,
-        ended=(now if a.ended is None else a.ended) - began,
-        outcome=a.outcome or Outcome.CANCELLED,
-        fault=a.fault,
-        input_tokens=a.draft.input_tokens(),
-        output_tokens=a.draft.output_tokens(),
-    )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from langchain_resilient.providers.base import Provider, ProviderFactory
     from langchain_resilient.target import Target
 
-__all__ = ["ProviderEntry", "create", "entry", "key_for", "known", "register"]
+__all__ = ["ProviderEntry", "create", "entry", "key_for", "keys_for", "known", "register"]
 
 F = TypeVar("F")
 
@@ -113,16 +113,23 @@ def entry(name: str) -> ProviderEntry:
         raise ValueError(msg) from None
 
 
-def key_for(target: Target) -> str | None:
-    """The target's own key, or the environment's unless it would go to another host."""
+def keys_for(target: Target) -> tuple[str | None, ...]:
+    """The target's own keys, or the environment's unless it would go to another host."""
     env = entry(target.provider).api_key_env
-    found = ""
-    if target.api_key is not None:
-        found = target.api_key.get_secret_value()
+    found: list[str] = [""]
+    if isinstance(target.api_key, tuple):
+        found = [key.get_secret_value() for key in target.api_key]
+    elif target.api_key is not None:
+        found = [target.api_key.get_secret_value()]
     elif env and not target.base_url:
-        found = os.environ.get(env, "")
+        found = [os.environ.get(env, "")]
     # A key that was read from a file often ends in a newline, which no header may hold.
-    return found.strip() or None
+    return tuple(key.strip() or None for key in found)
+
+
+def key_for(target: Target) -> str | None:
+    """The first of the target's keys; None if it has none."""
+    return keys_for(target)[0]
 
 
 def create(target: Target) -> Provider:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.providers import evidence
+from langchain_resilient.providers.context import token_counts
 from langchain_resilient.providers.hints import retry_after, should_retry
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class AnswerError(Exception):
         self.status_code = status_code
 
 
+_TOO_LONG = frozenset({FaultKind.CONTEXT_LENGTH, FaultKind.TOO_LARGE})
 _QUOTA = frozenset(
     {
         "insufficient_quota",
@@ -68,10 +70,11 @@ _POOR = re.compile(
 _TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
 _KEY = re.compile(r"(?:incorrect|invalid) api key|api key not valid", re.IGNORECASE)
 _CONTEXT = re.compile(
-    r"context_length|context_size|maximum context|context (?:length|window|size)|`?inputs`? tokens "
-    r"\+|must have less than \d+ tokens|prompt is too long|input is too long|maximum prompt length|"
-    r"too many (?:input )?tokens|input tokens? (?:count )?[^.]{0,20}exceeds?\b|"
-    r"reduce the length of the messages",
+    r"context_length|context_size|maximum context|context (?:length|window|size|limit)|"
+    r"`?inputs`? tokens \+|must have less than \d+ tokens|prompt is too long|input is too long|"
+    r"maximum (?:prompt|model) length|model token limit|prompt token count|"
+    r"too many (?:input )?tokens|"
+    r"input tokens? (?:count )?[^.]{0,20}exceeds?\b|reduce the length of the messages",
     re.IGNORECASE,
 )
 _FILTER = re.compile(
@@ -146,14 +149,18 @@ def _classify(error: BaseException) -> Fault:
     headers, details = evidence.headers(error), evidence.details(error)
     status, text = evidence.status(error, details), evidence.words(error, details)
     told = status is not None or bool(details)
+    kind = _by_status(error, status, details, text) if told else _by_name(error, text)
+    limit, given = token_counts(details, text) if kind in _TOO_LONG else (None, None)
     return Fault(
-        kind=_by_status(error, status, details, text) if told else _by_name(error, text),
+        kind=kind,
         message=evidence.short(text),
         status=status,
         code=next((str(details[k]) for k in ("code", "type") if details.get(k)), None),
         retry_after=retry_after(headers, text),
         should_retry=should_retry(headers),
         request_id=evidence.request_id(error, headers),
+        limit=limit,
+        given=given,
         cause=error,
     )
 

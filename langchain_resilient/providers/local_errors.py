@@ -15,7 +15,8 @@ class LocalModelError(Exception):
     Attributes:
         status_code: 400 for the request, 404 for a missing file, 500 and 503 for the model.
         code: E.g. `"context_length_exceeded"`.
-        body: `{"message", "type", "code"}`, the error object of an API.
+        counts: What llama.cpp counted: `{"n_ctx", "n_prompt_tokens"}`, in tokens.
+        body: `{"message", "type", "code"}` and the counts, the error object of an API.
     """
 
     def __init__(
@@ -24,11 +25,12 @@ class LocalModelError(Exception):
         super().__init__(message)
         self.status_code = status_code
         self.code = code
+        self.counts: dict[str, Any] = {}
 
     @property
     def body(self) -> dict[str, Any]:
         """As an API would send it."""
-        return {"message": str(self), "type": self.code, "code": self.code}
+        return {"message": str(self), "type": self.code, "code": self.code, **self.counts}
 
 
 def as_error(told: Any) -> LocalModelError:
@@ -37,6 +39,8 @@ def as_error(told: Any) -> LocalModelError:
         return LocalModelError(str(told), 500, "server_error")
     message, kind = str(told.get("message")), str(told.get("type"))
     if kind == "exceed_context_size_error" or "ontext size has been exceeded" in message:
-        return LocalModelError(message, 400, "context_length_exceeded")
+        error = LocalModelError(message, 400, "context_length_exceeded")
+        error.counts = {name: told[name] for name in ("n_ctx", "n_prompt_tokens") if name in told}
+        return error
     status = told.get("code")
     return LocalModelError(message, status if isinstance(status, int) else 500, kind)

@@ -13,7 +13,7 @@ from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.wire import native
 from langchain_resilient.wire.choice import Choice
 from langchain_resilient.wire.reading import choices_of, read
-from langchain_resilient.wire.usage import count
+from langchain_resilient.wire.usage import cache_counts, count
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
@@ -196,6 +196,11 @@ class Draft:
         """Tokens of the answer: as reported, else the number of pieces that came, None if none."""
         reported = count(self._usage(), "completion_tokens")
         return reported if reported is not None else self._pieces or None
+
+    def cache_tokens(self) -> tuple[int | None, int | None]:
+        """Tokens of the prompt that were read from the provider's cache, and written to it."""
+        usage = self._usage()
+        return cache_counts(usage) if usage else (None, None)
 
     def _usage(self) -> dict[str, Any] | None:
         return native.usage(self.native) if self.native else self.usage

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from langchain_resilient.wire.reading import BadChunkError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from langchain_core.messages import AIMessage, AIMessageChunk
+    from langchain_core.messages.ai import UsageMetadata
 
 RECEIPT_KEY = "resilience"
 """Where a receipt stands in `response_metadata`."""
@@ -60,10 +63,23 @@ def usage(messages: list[AIMessage]) -> dict[str, Any] | None:
     found = [m.usage_metadata for m in messages if m.usage_metadata]
     if not found:
         return None
-    return {
+    counts: dict[str, Any] = {
         "prompt_tokens": sum(u["input_tokens"] for u in found),
         "completion_tokens": sum(u["output_tokens"] for u in found),
         "total_tokens": sum(u["total_tokens"] for u in found),
+    }
+    if details := _cache_details(found):
+        counts["prompt_tokens_details"] = details
+    return counts
+
+
+def _cache_details(found: list[UsageMetadata]) -> dict[str, int]:
+    told: list[Mapping[str, Any]] = [u.get("input_token_details") or {} for u in found]
+    names = (("cached_tokens", "cache_read"), ("cache_write_tokens", "cache_creation"))
+    return {
+        ours: sum(one.get(theirs) or 0 for one in told)
+        for ours, theirs in names
+        if any(theirs in one for one in told)
     }
 
 

@@ -43,21 +43,29 @@ def usage_metadata(usage: Mapping[str, Any] | None) -> UsageMetadata | None:
         "output_tokens": made or 0,
         "total_tokens": total if total is not None else (given or 0) + (made or 0),
     }
-    if into := _input_details(usage, _dict(usage.get("prompt_tokens_details"))):
+    if into := _input_details(usage):
         found["input_token_details"] = into  # type: ignore[typeddict-item]
     if out := _output_details(usage, _dict(usage.get("completion_tokens_details"))):
         found["output_token_details"] = out  # type: ignore[typeddict-item]
     return found
 
 
-def _input_details(usage: Mapping[str, Any], details: dict[str, Any]) -> dict[str, int]:
+def cache_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """How many tokens of the prompt were read from the provider's cache, and written to it."""
+    details = _dict(usage.get("prompt_tokens_details"))
     read = count(details, "cached_tokens")
     if read is None:  # Together and Kimi, DeepSeek, Anthropic's names behind gateways
         read = count(usage, "cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
     written = count(details, "cache_write_tokens", "cache_creation_tokens")
     if written is None:
         written = count(usage, "cache_creation_input_tokens")
-    return _known(audio=count(details, "audio_tokens"), cache_creation=written, cache_read=read)
+    return read, written
+
+
+def _input_details(usage: Mapping[str, Any]) -> dict[str, int]:
+    read, written = cache_counts(usage)
+    audio = count(_dict(usage.get("prompt_tokens_details")), "audio_tokens")
+    return _known(audio=audio, cache_creation=written, cache_read=read)
 
 
 def _output_details(usage: Mapping[str, Any], details: dict[str, Any]) -> dict[str, int]:

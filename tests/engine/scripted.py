@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.engine.budget import Budget
+from langchain_resilient.engine.budget import Budgets
 from langchain_resilient.engine.events import Plan
 from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.ports import Route, Tools
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Hedge, Retry, Timeouts
+from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
 from langchain_resilient.request import ChatRequest
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Hang:
 
 Step = Say | Fail | Hang
 HEDGE = Hedge(delay=2.0)
+HEALTH = Health()
 
 
 class WordDraft:
@@ -156,6 +157,7 @@ def world(
     *scripts: list[Step] | Step,
     deadline: float | None = 60.0,
     hedge: Hedge | None = HEDGE,
+    health: Health | None = HEALTH,
     timeouts: Timeouts | None = None,
     retry: Retry | None = None,
     names: list[str] | None = None,
@@ -167,15 +169,15 @@ def world(
     accounts: dict[str, Account] = {}
     states = {
         n: TargetState(
-            n, n.partition(":")[0], account=accounts.setdefault(n.partition(":")[0], Account())
+            n, n.partition(":")[0], accounts=[accounts.setdefault(n.partition(":")[0], Account())]
         )
         for n in names
     }
-    budget = Budget(hedge.budget, hedge.burst) if hedge else Budget(0, 1)
+    budgets = Budgets.of(hedge, health)
     return World(
         {n: Scripted(s) for n, s in zip(names, lists, strict=True)},
         states,
-        Plan(deadline, timeouts or Timeouts(), hedge, retry or Retry(), budget, **plan),
+        Plan(deadline, timeouts or Timeouts(), hedge, retry or Retry(), budgets, health, **plan),
         Reaper(),
         Tools(classify, WordDraft, Random(1)),
     )

@@ -191,7 +191,7 @@ async def test_a_dead_account_is_asked_if_nobody_else_is_left():
 async def test_a_dead_account_is_asked_if_the_others_fail_in_this_request():
     """Also where memory did not leave nobody at the beginning."""
     w = world(Fail(FaultKind.QUOTA), Say("mended"))
-    w.states["p1:m"].account.block(now())
+    w.states["p1:m"].keys[0].account.block(now())
     assert (await w.race().answer()).text.strip() == "mended"
 
 
@@ -199,7 +199,7 @@ async def test_a_dead_account_is_asked_if_the_others_fail_in_this_request():
 async def test_a_dead_account_is_left_alone_if_there_is_a_last_resort():
     """Then memory is good enough."""
     w = world(Fail(FaultKind.QUOTA), Say("never"))
-    w.states["p1:m"].account.block(now())
+    w.states["p1:m"].keys[0].account.block(now())
     w.last_resort = Route(TargetState("text", "text"), Scripted([Say("sorry")]))
     assert (await w.race().answer()).text.strip() == "sorry"
 

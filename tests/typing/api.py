@@ -16,6 +16,7 @@ from langchain_resilient import (
     ResilientChatModel,
     ResilientError,
     Retry,
+    SpendCap,
     Target,
     Timeouts,
 )
@@ -38,6 +39,7 @@ def build() -> ResilientChatModel:
         targets=[
             "openai:gpt-4o",
             Target("together:maker/model", temperature=0.2, max_concurrency=8),
+            Target("openai:mine", price=(1.5, 2), context_window=8192, spend_cap=SpendCap(1)),
         ],
         timeout=30,
         hedge=Hedge(delay=1.0),
@@ -45,6 +47,7 @@ def build() -> ResilientChatModel:
         timeouts=Timeouts(first_text=5),
         fallback_on={FaultKind.SERVER},
         last_resort="sorry",
+        spend_cap=SpendCap(5, per="hour"),
         temperature=0.5,
         stop=["\n"],
     )

@@ -142,6 +142,25 @@ def test_usage_beside_text():
     assert (draft.usage, draft.text) == (USAGE, "Hi you")
 
 
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (None, (None, None)),
+        (USAGE, (None, None)),
+        ({**USAGE, "prompt_tokens_details": {"cached_tokens": 2}}, (2, None)),
+        (
+            {**USAGE, "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 3}},
+            (0, 3),
+        ),
+        ({**USAGE, "cached_tokens": 1}, (1, None)),
+        ({**USAGE, "prompt_tokens_details": "many"}, (None, None)),
+    ],
+)
+def test_cached_tokens(usage, tokens):
+    """What was read from the provider's cache and written to it; None where it did not say."""
+    assert fold(chunk("Hi", usage=usage)).cache_tokens() == tokens
+
+
 def test_tokens_of_a_cut_answer():
     """Without usage the pieces are counted, and nothing is made up about the prompt."""
     draft = fold(chunk("", role="assistant"), chunk("Hi"), chunk(" you"), chunk(reasoning="hm"))

@@ -52,6 +52,17 @@ def test_what_is_known_of_it():
     assert (draft.input_tokens(), draft.output_tokens()) == (3, 2)
 
 
+def test_cached_tokens_of_it():
+    """In LangChain's fields; chunks are summed, and what none of them says is not made up."""
+    usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+    cached = {**usage, "input_token_details": {"cache_read": 2}}
+    assert draft_of(AIMessageChunk("Hi", usage_metadata=usage)).cache_tokens() == (None, None)
+    draft = draft_of(
+        AIMessageChunk("Hi", usage_metadata=cached), AIMessageChunk("", usage_metadata=cached)
+    )
+    assert draft.cache_tokens() == (4, None)
+
+
 @pytest.mark.parametrize(
     ("message", "kind"),
     [

@@ -1,0 +1,1 @@
+"""What users see of the race from outside: counts, times, money, health."""

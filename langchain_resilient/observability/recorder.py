@@ -1,0 +1,228 @@
+"""`Recorder`: takes each finished call's receipt, cheaply, and adds them up to `Stats`."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from langchain_resilient.fault import FaultKind
+from langchain_resilient.observability.stats import Stats, TargetStats
+from langchain_resilient.observability.times import Times
+from langchain_resilient.prices import Price, Usage, cost
+from langchain_resilient.purse import refused
+from langchain_resilient.receipt import AttemptKind, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from langchain_resilient.receipt import AttemptRecord, Receipt
+
+
+_CUT = frozenset({FaultKind.TIMEOUT, FaultKind.STALL})
+"""Faults that cut an answer short: it would have taken longer."""
+
+
+class State(Protocol):
+    """What the statistics ask of a target's state; the engine's `TargetState` is one."""
+
+    def health(self, now: float) -> str:
+        """In a word or two."""
+        ...
+
+    def learned_delay(self, now: float) -> float | None:
+        """After how many seconds it would be hedged; None while that is not learned."""
+        ...
+
+
+class Recorder:
+    """Adds up what a model's calls did. Safe for use by any thread and event loop.
+
+    Example:
+        ```python
+        recorder = Recorder()
+        recorder.add(race.receipt())
+        recorder.snapshot(states, now=loop.time(), price=prices.get)
+        ```
+    """
+
+    __slots__ = ("_asked", "_calls", "_cancelled", "_lock", "_seconds", "_tallies")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._asked = 0
+        self._cancelled = 0
+        self._seconds = Times()
+        self._tallies: dict[str, _Tally] = {}
+
+    def add(
+        self, receipt: Receipt, costs: Sequence[float] | None = None, *, cancelled: bool = False
+    ) -> None:
+        """Count a finished call.
+
+        Args:
+            receipt: Its own.
+            costs: Dollars for each of its attempts, where a `Purse` has counted them already.
+            cancelled: The caller went away before the end.
+        """
+        attempts = receipt.attempts
+        # A loser's provider is not heard out: its prompt was the winner's.
+        prompt = _prompt(attempts) if len(attempts) > 1 else 0
+        with self._lock:
+            self._calls += 1
+            if attempts:
+                self._asked += 1
+            if receipt.winner is not None:
+                self._seconds.add(receipt.seconds)
+            elif cancelled:
+                self._cancelled += 1
+            for attempt in attempts:
+                tally = self._tallies.get(attempt.target)
+                if tally is None:
+                    tally = self._tallies[attempt.target] = _Tally()
+                tally.add(attempt, prompt)
+            for attempt, dollars in zip(attempts, costs, strict=True) if costs else ():
+                self._tallies[attempt.target].pay(dollars, won=attempt.outcome is Outcome.WON)
+
+    def snapshot(
+        self,
+        states: Mapping[str, State | None],
+        now: float,
+        price: Callable[[str], Price | None],
+    ) -> Stats:
+        """Say how things stand.
+
+        Args:
+            states: The targets, in the order of the chain; None for one without a state.
+            now: The clock that the states know.
+            price: Finds a target's price by its name.
+        """
+        with self._lock:
+            names = dict.fromkeys([*states, *self._tallies])
+            tallies = {name: self._tallies.get(name) or _Tally() for name in names}
+            targets = tuple(
+                tally.stats(name, states.get(name), now, price(name))
+                for name, tally in tallies.items()
+            )
+            return self._totals(targets)
+
+    def _totals(self, targets: tuple[TargetStats, ...]) -> Stats:
+        answered, last = self._seconds.count, AttemptKind.LAST_RESORT
+        hedges = sum(t.hedges for t in targets)
+        return Stats(
+            calls=self._calls,
+            answered=answered,
+            failed=self._calls - answered - self._cancelled,
+            cancelled=self._cancelled,
+            last_resort=sum(tally.wins.get(last, 0) for tally in self._tallies.values()),
+            seconds=self._seconds.quantiles(),
+            hedge_share=hedges / self._calls if self._calls else 0.0,
+            extra_sends=sum(t.requests for t in targets) - self._asked,
+            spent=sum(t.spent or 0.0 for t in targets),
+            wasted=sum(t.wasted or 0.0 for t in targets),
+            targets=targets,
+        )
+
+
+def _prompt(attempts: Sequence[AttemptRecord]) -> int:
+    return next((a.input_tokens for a in attempts if a.input_tokens), 0)
+
+
+class _Tokens:
+    """Tokens of answers: their dollars are found when they are wanted."""
+
+    __slots__ = ("cached", "given", "made", "requests", "written")
+
+    def __init__(self) -> None:
+        self.requests = self.given = self.made = self.cached = self.written = 0
+
+    def add(self, attempt: AttemptRecord, prompt: int) -> None:
+        given = attempt.input_tokens
+        self.requests += 1
+        self.given += prompt if given is None else given
+        self.made += attempt.output_tokens or 0
+        self.cached += attempt.cached_tokens or 0
+        self.written += attempt.written_tokens or 0
+
+    def dollars(self, price: Price) -> float:
+        # A sum of tokens says nothing of how long each prompt was: the first tier is the guess.
+        flat = replace(price, tiers=(), request=0.0)
+        usage = Usage(self.given, self.made, self.cached, self.written)
+        return cost(flat, usage) + self.requests * price.request
+
+
+class _Tally:
+    """What one target did."""
+
+    __slots__ = ("faults", "first", "kinds", "lost", "paid", "whole", "wins", "won")
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, int] = {}
+        self.wins: dict[str, int] = {}
+        self.faults: dict[str, int] = {}
+        self.first = Times()
+        self.whole = Times()
+        self.won, self.lost = _Tokens(), _Tokens()
+        self.paid: tuple[float, float] | None = None
+
+    def add(self, attempt: AttemptRecord, prompt: int) -> None:
+        kind, began, first = attempt.kind, attempt.started, attempt.first_text
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        if first is not None:
+            self.first.add(first - began)
+        if attempt.outcome is Outcome.WON:
+            self.wins[kind] = self.wins.get(kind, 0) + 1
+            self.whole.add(attempt.ended - began)
+            self.won.add(attempt, prompt)
+        else:
+            self._add_loser(attempt, prompt)
+
+    def _add_loser(self, attempt: AttemptRecord, prompt: int) -> None:
+        fault, seconds = attempt.fault, attempt.ended - attempt.started
+        if fault is not None:
+            self.faults[fault.kind] = self.faults.get(fault.kind, 0) + 1
+        if fault is None or fault.kind in _CUT:
+            self.whole.add(seconds, cut=True)
+            if attempt.first_text is None:
+                self.first.add(seconds, cut=True)
+        if not refused(attempt):
+            self.lost.add(attempt, prompt)
+
+    def pay(self, dollars: float, *, won: bool) -> None:
+        """Take over what a purse has counted."""
+        spent, wasted = self.paid or (0.0, 0.0)
+        self.paid = (spent + dollars, wasted if won else wasted + dollars)
+
+    def stats(self, name: str, state: State | None, now: float, price: Price | None) -> TargetStats:
+        spent, wasted = self._dollars(price)
+        return TargetStats(
+            name=name,
+            health=state.health(now) if state is not None else None,
+            learned_delay=state.learned_delay(now) if state is not None else None,
+            requests=sum(self.kinds.values()),
+            wins=sum(self.wins.values()),
+            hedges=self.kinds.get(AttemptKind.HEDGE, 0),
+            hedge_wins=self.wins.get(AttemptKind.HEDGE, 0),
+            kinds=_sorted(self.kinds),
+            faults=_sorted(self.faults),
+            first_text=self.first.quantiles(),
+            whole=self.whole.quantiles(),
+            input_tokens=self.won.given + self.lost.given,
+            output_tokens=self.won.made + self.lost.made,
+            spent=spent,
+            wasted=wasted,
+        )
+
+    def _dollars(self, price: Price | None) -> tuple[float | None, float | None]:
+        if price is None:
+            return None, None
+        if self.paid is not None:
+            return self.paid
+        lost = self.lost.dollars(price)
+        return self.won.dollars(price) + lost, lost
+
+
+def _sorted(counts: dict[str, int]) -> dict[str, int]:
+    """Plain words, the most frequent first."""
+    return {str(name): counts[name] for name in sorted(counts, key=lambda name: -counts[name])}

@@ -1,0 +1,237 @@
+"""What tokens cost: the user's own prices first, else those of the library `genai-prices`.
+
+The library (https://github.com/pydantic/genai-prices, MIT) is imported on first need, knows the
+prices of its own release, and is never told to fetch newer ones: an application that wants them
+runs its `UpdatePrices`, and the next lookup here sees them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.util import find_spec
+from time import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from langchain_resilient.providers.local_errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from langchain_resilient.target import Target
+
+MILLION = 1_000_000
+
+_SLOT = 1800
+"""Seconds for which a looked-up price holds: some providers' prices depend on the time of day, and
+change at full and half hours."""
+
+_FREE_PROVIDERS = frozenset({"local", "text"})
+"""What runs in this process costs no money."""
+
+
+class Usage(NamedTuple):
+    """Tokens of one answer. The last two are parts of `input`.
+
+    Attributes:
+        input: Of the prompt.
+        output: Of the answer, reasoning included.
+        cached: Of the prompt, read from the provider's cache.
+        written: Of the prompt, written to it.
+    """
+
+    input: int
+    output: int
+    cached: int = 0
+    written: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs, in dollars per token.
+
+    Attributes:
+        input: For a token of the prompt.
+        output: For a token of the answer.
+        cached_input: For a token of the prompt that was read from the provider's cache.
+        written_input: For a token of the prompt that was written to it.
+        request: Dollars for each request, beside its tokens.
+        context_window: The most tokens that the model takes, where that is known.
+        tiers: `(start, price)`, rising: a prompt of more than `start` tokens is charged at that
+            price throughout, the answer too. Estimates may leave them aside.
+    """
+
+    input: float
+    output: float
+    cached_input: float
+    written_input: float
+    request: float = 0.0
+    context_window: int | None = None
+    tiers: tuple[tuple[int, Price], ...] = ()
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing is ever paid."""
+        return not (self.input or self.output or self.request)
+
+
+FREE = Price(0.0, 0.0, 0.0, 0.0)
+
+
+def cost(price: Price, usage: Usage) -> float:
+    """Dollars for one answer.
+
+    Args:
+        price: Of the model that gave it.
+        usage: Its tokens.
+
+    Example:
+        ```python
+        cost(price_of("openai", "gpt-4"), Usage(input=1000, output=100))  # 0.036
+        ```
+    """
+    for start, tier in reversed(price.tiers):
+        if usage.input > start:
+            price = tier
+            break
+    fresh = max(0, usage.input - usage.cached - usage.written)
+    return (
+        price.request
+        + fresh * price.input
+        + usage.cached * price.cached_input
+        + usage.written * price.written_input
+        + usage.output * price.output
+    )
+
+
+def typical_cost(price: Price) -> float:
+    """Dollars for 3,000 tokens of prompt and 1,000 of answer: one number to order models by."""
+    return cost(price, Usage(input=3000, output=1000))
+
+
+def price_of(provider: str, model: str, base_url: str | None = None) -> Price | None:
+    """Look up what a model costs at a provider; cached for half an hour.
+
+    Args:
+        provider: As in a target, or any name that `genai-prices` knows.
+        model: The model's id there.
+        base_url: Where the provider's API is spoken, if elsewhere: a provider that is known by this
+            address goes before `provider`.
+
+    Returns:
+        None where it is not known, or the library is not installed.
+
+    Example:
+        ```python
+        price_of("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo").input * 1_000_000  # 0.88
+        ```
+    """
+    if provider in _FREE_PROVIDERS:
+        return FREE
+    return _look_up(provider, model, base_url, int(time() // _SLOT))
+
+
+def price_for(target: Target) -> Price | None:
+    """What a target costs: its own `price`, else what the library says; None if nobody knows.
+
+    A LangChain model as a target is looked up under the names that it gives LangSmith.
+    """
+    if target.price is not None:
+        given, made = (dollars / MILLION for dollars in target.price)
+        return Price(given, made, cached_input=given, written_input=given)
+    if target.runnable is not None:
+        told = _langsmith_names(target.runnable)
+        return price_of(*told) if told else None
+    return price_of(target.provider, target.model, target.base_url)
+
+
+def prices_for(targets: Iterable[Target], feature: str) -> dict[str, Price]:
+    """Find the prices that a feature cannot do without.
+
+    The first call loads the library's data, which takes about a tenth of a second: not for a loop.
+
+    Args:
+        targets: Those that may be asked.
+        feature: What needs them, for the message, e.g. `"spend_cap"`.
+
+    Returns:
+        The price of each, by the target's name.
+
+    Raises:
+        MissingExtraError: If the library is needed and not installed; names the extra.
+        ValueError: If the price of a target is not known; says how to give it.
+    """
+    found = {target.name: price_for(target) for target in targets}
+    unknown = [name for name, price in found.items() if price is None]
+    if unknown and find_spec("genai_prices") is None:
+        msg = (
+            f"{feature} needs prices: pip install 'langchain-resilient[prices]', or give each "
+            f"target its own, Target(..., price=(input, output)) in dollars per million tokens"
+        )
+        raise MissingExtraError(msg)
+    if unknown:
+        msg = (
+            f"{feature} needs the price of {', '.join(unknown)}, which is not known: give it as "
+            "Target(..., price=(input, output)) in dollars per million tokens"
+        )
+        raise ValueError(msg)
+    return {name: price for name, price in found.items() if price is not None}
+
+
+@lru_cache(maxsize=4096)
+def _look_up(provider: str, model: str, base_url: str | None, slot: int) -> Price | None:
+    at = datetime.fromtimestamp(slot * _SLOT, UTC)
+    by_address = _ask({"provider_api_url": base_url}, model, at) if base_url else None
+    return by_address or _ask({"provider_id": provider}, model, at)
+
+
+def _ask(where: dict[str, Any], model: str, at: datetime) -> Price | None:
+    try:
+        import genai_prices  # noqa: PLC0415  # on first need
+
+        said = genai_prices.calc_price(
+            genai_prices.Usage(), model, genai_request_timestamp=at, **where
+        )
+    except (ImportError, LookupError):
+        return None
+    return _as_price(said.model_price, said.model.context_window)
+
+
+def _as_price(told: Any, window: int | None) -> Price | None:
+    if told.input_mtok is None and told.output_mtok is None:
+        return None
+    per_token = (told.input_mtok, told.output_mtok, told.cache_read_mtok, told.cache_write_mtok)
+    starts = {tier.start for one in per_token for tier in getattr(one, "tiers", ())}
+    # The library charges a tier's price to prompts of more tokens than its start.
+    tiers = tuple((start, _level(told, start + 1)) for start in sorted(starts))
+    return replace(_level(told, 0), context_window=window, tiers=tiers)
+
+
+def _level(told: Any, tokens: int) -> Price:
+    """What is charged where the prompt has so many tokens."""
+    given = _dollars(told.input_mtok, tokens) or 0.0
+    read, written = (_dollars(x, tokens) for x in (told.cache_read_mtok, told.cache_write_mtok))
+    return Price(
+        input=given,
+        output=_dollars(told.output_mtok, tokens) or 0.0,
+        cached_input=given if read is None else read,
+        written_input=given if written is None else written,
+        request=float(told.requests_kcount or 0) / 1000,
+    )
+
+
+def _dollars(told: Any, tokens: int) -> float | None:
+    """Dollars per token, from the library's dollars per million, with or without tiers."""
+    if told is None:
+        return None
+    for tier in reversed(getattr(told, "tiers", ())):
+        if tokens > tier.start:
+            return float(tier.price) / MILLION
+    return float(getattr(told, "base", told)) / MILLION
+
+
+def _langsmith_names(runnable: Any) -> tuple[str, str] | None:
+    params: dict[str, Any] = getattr(runnable, "_get_ls_params", dict)()
+    provider, model = params.get("ls_provider"), params.get("ls_model_name")
+    return (provider, model) if provider and model else None

@@ -1,0 +1,111 @@
+"""What others would have made of the same requests: from the samples, without an engine."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from langchain_resilient.simulation.faults import Slow
+from langchain_resilient.simulation.latency import uniform
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from langchain_resilient.simulation.targets import Script
+
+PLAIN_TIMEOUT = 60.0
+"""Seconds that a plain fallback gives each target (Together's SDK default; OpenAI's is 600)."""
+
+_TRIES = 3
+"""How many draws of one target an oracle may choose from."""
+
+
+class Samples:
+    """The latencies of one run, for whoever wants to know how else it could have gone.
+
+    Args:
+        targets: The chain.
+        seed: The run's.
+        deadline: Seconds for a whole call.
+    """
+
+    def __init__(self, targets: Sequence[Script], seed: int, deadline: float) -> None:
+        self._targets = targets
+        self._seed = seed
+        self._deadline = deadline
+
+    def alone(self, number: int, arrived: float) -> float:
+        """Seconds to the answer if only the first target is asked, once; infinity for none."""
+        fate = self._targets[0].fate(uniform(self._seed, 0, number, 0), arrived)
+        return fate.seconds if fate.answered and fate.seconds <= self._deadline else inf
+
+    def plain(self, number: int, arrived: float) -> float:
+        """Seconds with a plain fallback: each target in turn, as LangChain's `with_fallbacks`.
+
+        Each has `PLAIN_TIMEOUT`; there is no deadline over them all. Infinity if all fail.
+        """
+        at = arrived
+        for place, script in enumerate(self._targets):
+            fate = script.fate(uniform(self._seed, place, number, 0), at)
+            if fate.answered and fate.seconds <= PLAIN_TIMEOUT:
+                return at + fate.seconds - arrived
+            at += min(fate.seconds, PLAIN_TIMEOUT)
+        return inf
+
+    def pair(self, number: int, arrived: float, *, in_order: bool = False) -> tuple[float, float]:
+        """Seconds of the two targets that a policy would ask that knows the faults beforehand.
+
+        It knows when each target is out and how much slower it is, but not the latency of any one
+        request; and it may wait for a target to come back.
+
+        Args:
+            number: The request.
+            arrived: When.
+            in_order: Whether it must ask in the chain's order all the same.
+        """
+        found = [self._expect(place, arrived) for place in range(len(self._targets))]
+        if not in_order:
+            found.sort()
+        if len(found) == 1:
+            # The only target there is: a second request goes to it too.
+            wait = found[0][2]
+            first, second = (self.draw(number, arrived, 0, i, wait) for i in range(2))
+        else:
+            first, second = (self.draw(number, arrived, p, 0, wait) for _, p, wait in found[:2])
+        return first, second
+
+    def draw(
+        self, number: int, arrived: float, place: int, attempt: int = 0, wait: float = 0.0
+    ) -> float:
+        """Seconds to an answer of one target, sent `wait` seconds after the request's arrival."""
+        if wait == inf:
+            return inf
+        script = self._targets[place]
+        fate = script.fate(uniform(self._seed, place, number, attempt), arrived + wait)
+        return wait + fate.seconds if fate.answered else inf
+
+    def feasible(self, number: int, arrived: float) -> bool:
+        """Whether anybody could have answered in time: whatever was asked, whenever.
+
+        That is, whether a target i and a time s >= arrived exist with
+        s + X_i(s) <= arrived + deadline; X_i(s) is the best of `_TRIES` draws.
+        """
+        end = arrived + self._deadline
+        for place, script in enumerate(self._targets):
+            for at in (arrived, *script.schedule.changes(arrived, end)):
+                for attempt in range(_TRIES):
+                    fate = script.fate(uniform(self._seed, place, number, attempt), at)
+                    if fate.answered and at + fate.seconds <= end:
+                        return True
+        return False
+
+    def _expect(self, place: int, arrived: float) -> tuple[float, int, float]:
+        """When a target may be expected to answer: (seconds, its place, seconds to wait first)."""
+        script = self._targets[place]
+        end = arrived + self._deadline
+        for at in (arrived, *script.schedule.changes(arrived, end)):
+            effect = script.schedule.at(at)
+            if effect is None or isinstance(effect, Slow):
+                factor = effect.factor if isinstance(effect, Slow) else 1.0
+                return at - arrived + factor * script.latency.at(0.5), place, at - arrived
+        return inf, place, inf

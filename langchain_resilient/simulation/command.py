@@ -1,0 +1,207 @@
+"""`langchain-resilient simulate`: a policy over the user's own recorded latencies."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from math import inf, isinf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from langchain_resilient.simulation.engine import Rules
+    from langchain_resilient.simulation.run import Run
+
+_PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+
+DESCRIPTION = """\
+Run a hedging policy over recorded latencies, in virtual time, beside no hedging (the first target
+alone) and the best possible: the least that any policy could reach at the same extra load, for each
+percentile by itself, if it knows no latency beforehand.
+
+Each simulated request draws its latencies from the recording, independently for each target.
+The file is CSV: columns "target,seconds", or one column a target. Latencies are seconds to the
+first text; an empty cell, "inf" and "timeout" mean that no answer came."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add = parser.add_argument
+    add("--trace", required=True, type=Path, metavar="FILE", help="the recorded latencies, CSV")
+    add("-t", "--target", action="append", metavar="NAME",
+        help="a target of the chain; without any, all of the file's, in its order")  # fmt: skip
+    add("--budget", type=float, metavar="SHARE", help="hedges as a share of requests")
+    add("--delay", type=float, metavar="SECONDS", help="a fixed delay of the hedges")
+    add("--max-parallel", type=int, metavar="N", help="attempts at the same time, a request")
+    add("--timeout", type=float, default=60.0, metavar="SECONDS",
+        help="the deadline (default %(default)g)")  # fmt: skip
+    add("--rate", type=float, default=20.0, metavar="N",
+        help="requests a second (default %(default)g)")  # fmt: skip
+    add("--requests", type=int, default=20_000, metavar="N", help="how many (default %(default)d)")
+    add("--seed", type=int, default=0, help="of all randomness (default %(default)d)")
+    add("--price", action="append", type=_price, default=[], metavar="TARGET=DOLLARS",
+        help="what one request costs there; once for every target")  # fmt: skip
+    add("--json", action="store_true", help="as JSON")
+
+
+def _price(text: str) -> tuple[str, float]:
+    name, _, dollars = text.rpartition("=")
+    try:
+        price = float(dollars)
+    except ValueError:
+        price = -1.0
+    if not name or not 0 <= price < inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form TARGET=DOLLARS")
+    return name, price
+
+
+def simulate(args: argparse.Namespace) -> str:
+    """Run the command.
+
+    Returns:
+        What to print.
+
+    Raises:
+        ValueError: If an option or the file is wrong.
+        OSError: If the file cannot be read.
+        MissingSimulateExtraError: If the library for virtual time is not installed.
+    """
+    from langchain_resilient.simulation.latency import Recorded  # noqa: PLC0415
+    from langchain_resilient.simulation.recordings import read_latencies  # noqa: PLC0415
+    from langchain_resilient.simulation.run import Scenario, run  # noqa: PLC0415
+    from langchain_resilient.simulation.targets import Script  # noqa: PLC0415
+
+    if args.rate <= 0 or args.requests < 1:
+        raise ValueError("--rate and --requests must be over 0")
+    recorded = _chosen(read_latencies(args.trace), args)
+    prices = _prices(args.price, recorded)
+    targets = tuple(Script(name, Recorded(seconds)) for name, seconds in recorded.items())
+    done = run(Scenario(targets, _rules(args), args.rate, args.requests), args.seed)
+    told = _compare(done, prices)
+    if args.json:
+        return json.dumps(told, allow_nan=False) + "\n"
+    return _as_text(told, recorded, args)
+
+
+def _chosen(recorded: dict[str, list[float]], args: argparse.Namespace) -> dict[str, list[float]]:
+    unknown = [name for name in args.target or () if name not in recorded]
+    if unknown:
+        raise ValueError(
+            f"{args.trace}: no latency of {', '.join(unknown)}; there are {', '.join(recorded)}"
+        )
+    return {name: recorded[name] for name in args.target or recorded}
+
+
+def _prices(given: Sequence[tuple[str, float]], targets: Mapping[str, Any]) -> dict[str, float]:
+    prices = dict(given)
+    unknown = [name for name in prices if name not in targets]
+    missing = [name for name in targets if name not in prices]
+    if unknown or (prices and missing):
+        names = f"for {', '.join(unknown)}, which is no target" if unknown else "for some targets"
+        more = f"; {', '.join(missing)} has none" if missing else ""
+        raise ValueError(f"--price is given {names}{more}")
+    return prices
+
+
+def _rules(args: argparse.Namespace) -> Rules:
+    from langchain_resilient.policy import Hedge  # noqa: PLC0415
+    from langchain_resilient.simulation.engine import Rules  # noqa: PLC0415
+
+    if not 0 < args.timeout < inf:
+        raise ValueError("--timeout must be over 0")
+    options = {"budget": args.budget, "delay": args.delay, "max_parallel": args.max_parallel}
+    hedge = Hedge(**{name: value for name, value in options.items() if value is not None})
+    return Rules(deadline=args.timeout, hedge=hedge)
+
+
+def _compare(done: Run, prices: dict[str, float]) -> dict[str, Any]:
+    """Put the policy's figures beside no hedging and the best possible."""
+    from langchain_resilient.simulation.baselines import Samples  # noqa: PLC0415
+    from langchain_resilient.simulation.oracle import quantile  # noqa: PLC0415
+
+    scenario = done.scenario
+    requests, first = scenario.requests, scenario.targets[0].name
+    deadline = scenario.rules.deadline or inf
+    samples = Samples(scenario.targets, done.seed, deadline)
+    taken = sorted(call.latency for call in done.calls)
+    alone = sorted(samples.alone(call.number, call.arrived) for call in done.calls)
+    extra = sum(done.sends.values()) / requests - 1
+    told = {
+        "policy": {name: quantile(taken, p) for name, p in _PERCENTILES.items()},
+        "no_hedging": {name: quantile(alone, p) for name, p in _PERCENTILES.items()},
+        "best_possible": _best(done, samples, extra),
+    }
+    for name, latencies in (("policy", taken), ("no_hedging", alone)):
+        told[name]["unanswered"] = sum(map(isinf, latencies)) / requests
+    told["policy"]["extra_load"] = told["best_possible"]["extra_load"] = extra
+    told["no_hedging"]["extra_load"] = 0.0
+    if prices:
+        dollars = sum(prices[name] * sent for name, sent in done.sends.items())
+        told["policy"]["dollars_per_request"] = dollars / requests
+        told["no_hedging"]["dollars_per_request"] = prices[first]
+    return {
+        "targets": done.sends,
+        "requests": requests,
+        "seed": done.seed,
+        "trace": done.trace.digest,
+        **{name: _finite(figures) for name, figures in told.items()},
+    }
+
+
+def _best(done: Run, samples: Any, load: float) -> dict[str, float]:
+    """Compute the least possible percentiles, over all targets that a second request may go to."""
+    from langchain_resilient.simulation.oracle import Sampled  # noqa: PLC0415
+
+    bounds = [
+        Sampled(
+            [samples.draw(call.number, call.arrived, 0) for call in done.calls],
+            [samples.draw(call.number, call.arrived, *other) for call in done.calls],
+        )
+        for other in [(place, 0) for place in range(1, len(done.scenario.targets))] or [(0, 1)]
+    ]
+    return {name: min(b.best(p, load) for b in bounds) for name, p in _PERCENTILES.items()}
+
+
+def _finite(figures: dict[str, float]) -> dict[str, float | None]:
+    """Say None for never: JSON knows no infinity."""
+    return {name: None if isinf(value) else value for name, value in figures.items()}
+
+
+# -- as text --------------------------------------------------------------------------------------
+
+
+def _as_text(
+    told: dict[str, Any], recorded: dict[str, list[float]], args: argparse.Namespace
+) -> str:
+    lines = [
+        f"{name}: {len(seconds)} latencies, {sum(map(isinf, seconds))} never answered; "
+        f"asked {told['targets'][name]} times"
+        for name, seconds in recorded.items()
+    ]
+    lines.append(f"{args.requests} requests, {args.rate:g} a second, seed {args.seed}\n")
+    priced = "dollars_per_request" in told["policy"]
+    heads = [*(f"{name:>9}" for name in _PERCENTILES), f"{'unanswered':>12}{'extra load':>12}"]
+    lines.append(f"{'':14}{''.join(heads)}" + f"{'$/request':>12}" * priced)
+    rows = ("policy", "no_hedging", "best_possible")
+    lines += [_line(row.replace("_", " "), told[row], priced=priced) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, figures: dict[str, float | None], *, priced: bool) -> str:
+    cells = [f"{name:14}"]
+    cells += [f"{_seconds(figures[p]):>9}" for p in _PERCENTILES]
+    cells += [f"{_percent(figures.get(key)):>12}" for key in ("unanswered", "extra_load")]
+    dollars = figures.get("dollars_per_request")
+    if priced:
+        cells.append(f"{'' if dollars is None else f'{dollars:.6f}':>12}")
+    return "".join(cells).rstrip()
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.2f} s"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"

@@ -1,0 +1,140 @@
+"""Puts the engine together for a simulation: the one place here that knows how.
+
+What `langchain_resilient.runtime` and `langchain_resilient.registry` do for a model, without
+providers, wire and LangChain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+from langchain_resilient.engine.budget import Budgets
+from langchain_resilient.engine.events import Plan
+from langchain_resilient.engine.health import Account, TargetState
+from langchain_resilient.engine.ports import Route, Tools
+from langchain_resilient.engine.race import Race
+from langchain_resilient.engine.reaper import Reaper
+from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
+from langchain_resilient.request import ChatRequest, Chunk
+from langchain_resilient.simulation.targets import ScriptedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from langchain_resilient.simulation.targets import ScriptedSource
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A model's policy, as far as the engine acts on it.
+
+    Attributes:
+        deadline: Seconds for a whole call; None for no limit.
+        hedge: None for never.
+        health: When a target is taken for sick; None for never.
+        timeouts: The limits inside the deadline.
+        retry: When a failed target is asked again.
+    """
+
+    deadline: float | None = 60.0
+    hedge: Hedge | None = field(default_factory=Hedge)
+    health: Health | None = field(default_factory=Health)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retry: Retry = field(default_factory=Retry)
+
+    @property
+    def budget(self) -> float:
+        """Hedges as a share of requests."""
+        return self.hedge.budget if self.hedge is not None else 0.0
+
+    @property
+    def burst(self) -> int:
+        """How many hedges may be saved up."""
+        return self.hedge.burst if self.hedge is not None else 0
+
+    @property
+    def max_parallel(self) -> int:
+        """The most attempts of one call that are waited for at the same time."""
+        return self.hedge.max_parallel if self.hedge is not None else 1
+
+
+class Engine:
+    """The engine's objects of one model over scripted targets, on the running loop.
+
+    Args:
+        rules: Its policy.
+        sources: Its chain.
+        seed: Of the engine's own generator.
+    """
+
+    def __init__(self, rules: Rules, sources: Sequence[ScriptedSource], seed: int) -> None:
+        hedge = rules.hedge
+        self._plan = Plan(
+            deadline=rules.deadline,
+            timeouts=rules.timeouts,
+            hedge=hedge,
+            retry=rules.retry,
+            budgets=Budgets.of(hedge, rules.health),
+            health=rules.health,
+        )
+        self._chain = [Route(_state(source), source, rules.timeouts) for source in sources]
+        self._tools = Tools(_classify, _Draft, Random(seed))
+        self._reaper = Reaper()
+        self._plain = hedge is not None and hedge.on == "response"
+
+    def race(self, number: int) -> Race:
+        """Make the race of one request, known to the targets by its number."""
+        request = ChatRequest([{"role": "user", "content": number}])
+        plain = self._plain
+        return Race(self._chain, request, self._plan, self._tools, self._reaper, plain=plain)
+
+    async def close(self) -> None:
+        """Wait for the losers."""
+        await self._reaper.drain()
+
+    def waiters(self) -> int:
+        """How many calls the budgets still hold a place for."""
+        budgets = self._plan.budgets
+        return budgets.hedge.waiting + budgets.rescue.waiting + budgets.retry.waiting
+
+
+def _state(source: ScriptedSource) -> TargetState:
+    """Make a target's state; every scripted target has an account of its own."""
+    return TargetState(source.script.name, source.script.provider, accounts=[Account()])
+
+
+def _classify(error: BaseException) -> Fault:
+    if isinstance(error, ScriptedError):
+        return error.fault
+    return Fault(FaultKind.INTERNAL, repr(error), cause=error)
+
+
+class _Draft:
+    """As much of an answer as the engine looks at."""
+
+    __slots__ = ("_finished", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._finished = False
+
+    def add(self, chunk: Chunk) -> int:
+        if "text" in chunk:
+            self.text += chunk["text"]
+            return 2
+        self._finished = True
+        return 1
+
+    def fault(self) -> Fault | None:
+        if not self.text:
+            return Fault(FaultKind.EMPTY, "no text")
+        return None if self._finished else Fault(FaultKind.BROKEN, "no end")
+
+    def input_tokens(self) -> int | None:
+        return None
+
+    def output_tokens(self) -> int | None:
+        return None

@@ -1,0 +1,145 @@
+"""What must be true of every run, whatever happened in it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from math import inf
+from typing import TYPE_CHECKING
+
+from langchain_resilient.receipt import Outcome
+from tests.simulation.figures import LATE, hedge_excess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from langchain_resilient.receipt import AttemptRecord
+    from langchain_resilient.simulation.engine import Rules
+    from langchain_resilient.simulation.run import Run
+
+_TICK = 1.1e-6
+"""Seconds; the virtual clock's step, and a little for floats."""
+
+_ENDS = {"answered", "exhausted", "deadline", "rejected", "broken", "cancelled"}
+
+
+def broken(run: Run) -> list[str]:
+    """Say which invariants a run breaks; it must have kept its trace."""
+    rules = (_one_end, _nothing_after_the_end, _answers, _live, _punctual, _each_send_ends,
+             _each_send_is_known, _pushback, _budget, _nothing_left)  # fmt: skip
+    return [f"{rule.__name__.strip('_')}: {what}" for rule in rules for what in rule(run)]
+
+
+def _one_end(run: Run) -> Iterator[str]:
+    """Every request ends, once, in a way that is known."""
+    ends = Counter(e.request for e in run.trace.events if e.what in _ENDS)
+    for number in range(run.scenario.requests):
+        if ends[number] != 1:
+            yield f"#{number} ended {ends[number]} times"
+    if len(run.calls) != run.scenario.requests:
+        yield f"{len(run.calls)} calls of {run.scenario.requests}"
+
+
+def _nothing_after_the_end(run: Run) -> Iterator[str]:
+    """Nothing is sent for a request that is over, or after its deadline."""
+    over = {call.number: call.arrived + call.seconds for call in run.calls}
+    for event in run.trace.events:
+        if event.what == "send" and event.time > over.get(event.request, inf) + _TICK:
+            yield f"#{event.request} was sent to {event.target} after its end, at {event.time}"
+
+
+def _answers(run: Run) -> Iterator[str]:
+    """An answered request has one winner, and sends nothing after that one's first text."""
+    for call in run.calls:
+        won = [a for a in call.attempts if a.outcome is Outcome.WON]
+        # A caller may go away in the very moment of the answer.
+        wanted = {"answered": {1}, "cancelled": {0, 1}}.get(call.end, {0})
+        if len(won) not in wanted:
+            yield f"#{call.number} {call.end} with {len(won)} winners"
+        if won and _committed(won[0], run.scenario.rules):
+            later = [a for a in call.attempts if a.started > (won[0].first_text or 0) + _TICK]
+            if later:
+                yield f"#{call.number} was sent to {later[0].target} after the commit"
+
+
+def _committed(winner: AttemptRecord, rules: Rules) -> bool:
+    """Whether its first text settled the matter: no stall made the engine doubt it again."""
+    if winner.first_text is None or (rules.hedge is not None and rules.hedge.on == "response"):
+        return False
+    gap = rules.timeouts.chunk_gap
+    return gap is None or winner.ended - winner.first_text < gap - _TICK
+
+
+def _live(run: Run) -> Iterator[str]:
+    """At most `max_parallel` attempts are waited for, and one more is suspect."""
+    most = run.scenario.rules.max_parallel + 1
+    for call in run.calls:
+        waited = [a for a in call.attempts if a.kind.value != "shadow"]
+        for a in waited:
+            live = sum(b.started <= a.started < b.ended for b in waited)
+            if live > most:
+                yield f"#{call.number} had {live} attempts at once at {a.started}"
+
+
+def _punctual(run: Run) -> Iterator[str]:
+    """No call outlives its deadline, or its caller."""
+    deadline = run.scenario.rules.deadline or inf
+    for call in run.calls:
+        limit = min(deadline, run.scenario.cancels.get(call.number, inf))
+        if call.seconds > limit + LATE:
+            yield f"#{call.number} took {call.seconds} s of {limit}"
+
+
+def _each_send_ends(run: Run) -> Iterator[str]:
+    """What was sent failed or was closed, once."""
+    balance: dict[tuple[int, str], int] = defaultdict(int)
+    for event in run.trace.events:
+        if event.what in ("send", "fail", "close"):
+            balance[event.request, event.target] += 1 if event.what == "send" else -1
+    for (number, target), left in balance.items():
+        if left:
+            yield f"#{number} at {target}: {left} more sends than ends"
+
+
+def _each_send_is_known(run: Run) -> Iterator[str]:
+    """What reached a target stands in the request's receipt, with its time."""
+    planned = {
+        call.number: [(a.target, call.arrived + a.started) for a in call.attempts]
+        for call in run.calls
+    }
+    for event in run.trace.events:
+        if event.what == "send" and not any(
+            target == event.target and abs(at - event.time) <= _TICK
+            for target, at in planned.get(event.request, [])
+        ):
+            yield f"#{event.request} was sent to {event.target} at {event.time}: no receipt"
+
+
+def _pushback(run: Run) -> Iterator[str]:
+    """A target that asked to be left alone is left alone."""
+    for event in run.trace.events:
+        until = (
+            max(
+                (b for a, b in run.pushbacks[event.target] if a + _TICK < event.time < b - _TICK),
+                default=None,
+            )
+            if event.what == "send"
+            else None
+        )
+        if until is not None:
+            yield (
+                f"#{event.request} was sent to {event.target} at {event.time:.6f}, which had asked "
+                f"to be left alone until {until:.6f}"
+            )
+
+
+def _budget(run: Run) -> Iterator[str]:
+    """Hedges keep to their share of the requests, in every window."""
+    excess = hedge_excess(run)
+    if excess > run.scenario.rules.burst + 1e-6:
+        yield f"{excess} hedges over their share in one window"
+
+
+def _nothing_left(run: Run) -> Iterator[str]:
+    """No task, stream or place in a queue is left; the loop has nothing to complain of."""
+    yield from (f"{count} {what} left" for what, count in run.leaks.items() if count)
+    yield from run.complaints

@@ -1,0 +1,68 @@
+"""Recorded latencies from CSV files: both shapes, and errors that say where."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from langchain_resilient.simulation.recordings import RecordingError, read_latencies
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a file and read it."""
+
+    def function(text: str | bytes):
+        path = tmp_path / "latencies.csv"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return read_latencies(path)
+
+    return function
+
+
+def test_one_latency_a_line(read):
+    """Columns in any order, others ignored, targets in the order of the file."""
+    text = "when,Seconds,target\n1,0.5,b\n2,1.5,a\n3,2,b\n"
+    assert read(text) == {"b": [0.5, 2.0], "a": [1.5]}
+
+
+def test_one_column_a_target(read):
+    """Names may hold colons and slashes; spaces around do not count."""
+    assert read("openai:a, together:b/c\n0.5, 1\n2,3\n") == {
+        "openai:a": [0.5, 2.0],
+        "together:b/c": [1.0, 3.0],
+    }
+
+
+@pytest.mark.parametrize("cell", ["", " ", "inf", "Infinity", "timeout", "TIMEOUT"])
+def test_no_answer_is_infinite(read, cell):
+    """However it is said."""
+    assert read(f"target,seconds\na,1\na,{cell}\n") == {"a": [1.0, inf]}
+
+
+def test_blank_lines_and_a_byte_order_mark_are_passed_over(read):
+    """As spreadsheets write them."""
+    assert read("\ufefftarget,seconds\r\n\r\na,1\r\n,\r\n") == {"a": [1.0]}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("target,seconds\na,1\na,fast\n", r'csv, line 3, column "seconds": \'fast\''),
+        ("a,b\n1,2\n1,-2\n", r'csv, line 3, column "b": \'-2\''),
+        ("a,b\n1,nan\n", r'csv, line 2, column "b": \'nan\''),
+        ("a,b\n1,2,3\n", "csv, line 2: 3 cells, but the header has 2"),
+        ("target,seconds\n,1\n", 'csv, line 2, column "target": it is empty'),
+        ("target,when\na,1\n", 'csv, line 1: the column "seconds" is missing beside "target"'),
+        ("a,a\n1,2\n", "csv, line 1: two columns are named a"),
+        ("a,\n1,2\n", "csv, line 1: every column needs a name"),
+        ("", "csv, line 1: every column needs a name"),
+        ("target,seconds\n", "csv: there is no latency in it"),
+        (b"\xff\xfe\x00a", "csv: not a text file in UTF-8"),
+    ],
+)
+def test_an_error_says_where_it_is(read, text, told):
+    """The file, and the line and column where there is one."""
+    with pytest.raises(RecordingError, match=told):
+        read(text)
