@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient import Hedge, Timeouts
 from langchain_resilient import testing as t
+from langchain_resilient.policy import Health
 from tests.whole_stack.scenario import (
     BLACK_HOLE,
     HEALTHY,
@@ -143,7 +144,7 @@ def _part(random: Random, breaks: bool) -> Step | dict[Step, float]:
 
 def _model(random: Random) -> dict[str, Any]:
     hedge = Hedge(
-        delay=random.choice((0.2, 0.5, 1.0)),
+        delay=random.choice((0.2, 0.5, 1.0, "learned")),
         budget=random.choice((0.05, 0.2, 1.0)),
         burst=random.choice((2, 4, 20)),
         max_parallel=random.choice((2, 2, 3)),
@@ -154,6 +155,7 @@ def _model(random: Random) -> dict[str, Any]:
         "timeouts": Timeouts(connect=1.0, first_text=random.choice((2.0, 4.0)), chunk_gap=1.0),
         "hedge": random.choice((None, hedge, hedge, hedge)),
         "max_retries": random.choice((None, None, None, 1)),
+        "health": random.choice((None, Health(), Health(trip_after=2))),
         **({"validate": bool} if random.random() < 0.15 else {}),
     }
 

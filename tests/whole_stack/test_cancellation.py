@@ -10,14 +10,14 @@ import pytest
 from langchain_resilient import Hedge, Timeouts
 from langchain_resilient.registry import forget
 from langchain_resilient.testing import Cut, NoAnswer, Reply, Status
-from tests.whole_stack.callers import Told, ask
-from tests.whole_stack.everyday import CHAINS
+from tests.whole_stack.callers import Told, ask, ask_all
+from tests.whole_stack.everyday import CHAINS, PRIMARY
 from tests.whole_stack.scenario import HEALTHY, WORDS, Call, How, Scenario, prompts, right_text
 from tests.whole_stack.virtual import VirtualLoop, run_virtual
 from tests.whole_stack.world import close, leftovers, model, simulator
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import ProviderSimulator, Step
+    from langchain_resilient.testing import ProviderSimulator, Seen, Step
     from tests.whole_stack.virtual import Transport
 
 FIRST: dict[str, Step] = {
@@ -31,6 +31,9 @@ FIRST: dict[str, Step] = {
 
 AT_ONCE = 0.15
 """Seconds that closing may take; less than any answer above, so that none is waited for."""
+
+HEAD_START = 0.1
+"""Seconds that the other callers of a scenario, if it has any, begin earlier."""
 
 FEWEST_STEPS = 20
 """A sweep of fewer steps would have missed most of a request."""
@@ -54,18 +57,41 @@ def scenario(chain: tuple[str, ...], how: How, first: Step) -> Scenario:
 async def cancelled_at(
     sim: ProviderSimulator, part: Scenario, steps: tuple[int, ...]
 ) -> tuple[Told, list[str]]:
-    """Make the call from a cold start, cancel its task before the given steps of the loop."""
+    """Make the first call from a cold start, cancel its task before the given steps of the loop.
+
+    Returns:
+        What its caller was told; and what was left behind, or told wrongly to the other callers.
+    """
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     forget(seed=0)
+    llm = model(part, sim)
+    others = asyncio.create_task(ask_all(llm, part.calls[1:]))
+    await asyncio.sleep(HEAD_START)
     told = Told(part.calls[0], loop.time())
-    task = asyncio.create_task(ask(model(part, sim), told))
+    task = asyncio.create_task(ask(llm, told))
     loop.interrupts = {loop.steps + step: task.cancel for step in steps}
     await asyncio.wait([task])
     loop.interrupts = {}
     if task.cancelled():  # before it had begun
         told.error = asyncio.CancelledError()
-    return told, await leftovers(sim, AT_ONCE) + await close(sim)
+    ended = loop.time()
+    wrong = [f"told wrongly: {other}" for other in await others if not is_right(other)]
+    wrong += await leftovers(sim, AT_ONCE) + await close(sim)
+    return told, wrong + [
+        f"went on for nobody: {s}" for s in sim.requests if goes_on(s, told, ended)
+    ]
+
+
+def goes_on(seen: Seen, told: Told, ended: float) -> bool:
+    """Whether a request was still answered when its caller had been gone for a while."""
+    mine = seen.at >= told.began and seen.body["messages"][-1]["content"] in told.call.prompts
+    return mine and (seen.ended_at is None or seen.ended_at > ended + AT_ONCE)
+
+
+def is_right(told: Told) -> bool:
+    """Whether a caller has the whole answer to each prompt."""
+    return told.texts == [right_text(prompt) for prompt in told.call.prompts]
 
 
 async def sweep(loop: VirtualLoop, part: Scenario, again: int | None) -> list[tuple[int, Any]]:
@@ -90,7 +116,7 @@ async def sweep(loop: VirtualLoop, part: Scenario, again: int | None) -> list[tu
             if leaks or not isinstance(told.error, asyncio.CancelledError | None):
                 wrong.append((step, leaks or told.error))
     assert step > FEWEST_STEPS
-    assert told.texts == [right_text(prompt) for prompt in told.call.prompts]
+    assert is_right(told)
     return wrong
 
 
@@ -119,6 +145,23 @@ def test_so_does_one_cancelled_twice(how, first):
 def test_so_does_a_whole_batch():
     """Every prompt of it is given up."""
     assert swept(scenario(CHAINS["openai first"], "abatch", FIRST["is hedged"])) == []
+
+
+@pytest.mark.parametrize("how", ["ainvoke", "astream"])
+def test_so_does_one_that_waits_for_a_place(how):
+    """The target takes one request at a time: who has its place and who comes later are served."""
+    part = Scenario(
+        targets=(PRIMARY,),
+        script={PRIMARY: Reply(first_text=0.3, words=WORDS)},
+        calls=(
+            Call(0, 0.0, how, prompts(0)),
+            Call(1, 0.0, "ainvoke", prompts(1)),
+            Call(2, 1.0, "ainvoke", prompts(2), timeout=5.0),
+        ),
+        model={"timeout": 20.0, "hedge": None},
+        fields={PRIMARY: {"max_concurrency": 1}},
+    )
+    assert swept(part) == []
 
 
 @pytest.mark.parametrize("how", ["ainvoke", "astream"])

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SETTLE_SECONDS = 1.0
 """How long after the last answer a loser may take to be gone, in virtual seconds."""
 
+PROBE_SECONDS = 60.0
+"""The same for a probe of a sick target, which nobody waits for and nobody cancels."""
+
 _TICK = 0.05
 
 
@@ -51,7 +54,9 @@ def play(scenario: Scenario, transport: Transport = "aiohttp") -> Run:
         loop.set_exception_handler(lambda _, context: complaints.append(str(context)))
         async with simulator(scenario, loop) as sim:
             told = await ask_all(model(scenario, sim), scenario.calls)
-            leaks = await leftovers(sim) + await close(sim)
+            probes = scenario.model.get("health", True) is not None
+            leaks = await leftovers(sim, PROBE_SECONDS if probes else SETTLE_SECONDS)
+            leaks += await close(sim)
             gc.collect()  # whatever was dropped without being closed complains now
             seen = list(sim.requests)
         return Run(scenario, told, seen, leaks + complaints, loop.time())
@@ -96,7 +101,7 @@ def model(scenario: Scenario, sim: ProviderSimulator) -> ResilientChatModel:
     return ResilientChatModel(targets=[target(s) for s in scenario.targets], **scenario.model)
 
 
-async def leftovers(sim: ProviderSimulator, seconds: float = SETTLE_SECONDS) -> list[str]:
+async def leftovers(sim: ProviderSimulator, seconds: float) -> list[str]:
     """Wait for the losers to go, and list what is still there: tasks, requests, connections.
 
     Args:
