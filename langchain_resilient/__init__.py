@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from langchain_resilient.fault import Fault, FaultKind
     from langchain_resilient.observability.stats import Stats
-    from langchain_resilient.policy import Hedge, Retry, SpendCap, Timeouts
+    from langchain_resilient.policy import Health, Hedge, Retry, SpendCap, Timeouts
     from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
     from langchain_resilient.target import Target
 
@@ -45,6 +45,7 @@ __all__ = [
     "DeadlineExceededError",
     "Fault",
     "FaultKind",
+    "Health",
     "Hedge",
     "ModelsNotFoundError",
     "NoTargetsError",
@@ -69,7 +70,7 @@ _ROOMS = {
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "fault": ("Fault", "FaultKind"),
     "observability.stats": ("Stats",),
-    "policy": ("Hedge", "Retry", "SpendCap", "Timeouts"),
+    "policy": ("Health", "Hedge", "Retry", "SpendCap", "Timeouts"),
     "receipt": ("AttemptKind", "AttemptRecord", "Outcome", "Receipt"),
     "target": ("Target",),
 }

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from langchain_resilient.policy import HedgeOption, Seconds
 from langchain_resilient.request import ChatRequest
 from langchain_resilient.sampling import SAMPLING_FIELDS, Sampling
+from langchain_resilient.size import characters
 from langchain_resilient.wire.messages import to_wire
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _SAMPLING = frozenset(SAMPLING_FIELDS) | {"model_kwargs"}
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
+_affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
 _hedge: TypeAdapter[Any] = TypeAdapter(HedgeOption)
 
 
@@ -30,13 +32,18 @@ class Call:
     Attributes:
         request: For the providers.
         model: The `model=` override; None for the model's own chain.
+        stream: Whether its text is shown as it comes.
         several: Whether more than one answer is wanted (`n`).
+        affinity: The name of its conversation; None if it has none of its own.
+        max_tokens: The longest answer it asks for; 0 where it does not say.
+        skipped: Targets that are not asked, each with the reason.
 
     Raises:
         ValueError: If there are no messages, or an argument is out of range; names it.
     """
 
-    __slots__ = ("_plan", "model", "request", "several")
+    __slots__ = ("_plan", "_size", "affinity", "max_tokens", "model", "request", "several",
+                 "skipped", "stream")  # fmt: skip
 
     def __init__(
         self,
@@ -47,16 +54,30 @@ class Call:
         *,
         stream: bool,
     ) -> None:
+        self.stream = stream
         self.model: Any = None
+        self.affinity: str | None = None
+        self.skipped: list[tuple[str, str]] = []
+        self._size: int | None = None
         self._plan: dict[str, Any] = {}
         overrides = self._sort(kwargs) if kwargs else {}
         if stop:
             overrides["stop"] = stop
         self.request = ChatRequest(to_wire(messages), defaults, overrides, source=messages)
+        self.max_tokens = int(overrides.get("max_tokens") or defaults.get("max_tokens") or 0)
         self.several = (overrides.get("n") or defaults.get("n") or 1) > 1
         if self.several and stream:
             msg = "n must be 1 for a stream: LangChain has no place for several answers in one"
             raise ValueError(msg)
+
+    @property
+    def size(self) -> int:
+        """The request's size in characters; measured when it is first asked for."""
+        if self._size is None:
+            given = self.request.overrides
+            schemas = (given.get("tools"), given.get("response_format"))
+            self._size = characters(self.request.messages, *schemas)
+        return self._size
 
     def plan(self, plan: Plan) -> Plan:
         """The model's plan, with what this call changes of it."""
@@ -66,6 +87,7 @@ class Call:
         """Take out what is about the race; check what is about sampling; pass the rest on."""
         kwargs.pop("stream", None)
         self.model = kwargs.pop("model", None)
+        self.affinity = _affinity.validate_python(kwargs.pop("affinity", None))
         if "timeout" in kwargs:
             self._plan["deadline"] = _timeout.validate_python(kwargs.pop("timeout"))
         if "hedge" in kwargs:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
     from langchain_core.tools import BaseTool
 
+    from langchain_resilient.observability.stats import Stats
     from langchain_resilient.runtime import Runtime
     from langchain_resilient.wire.structured import Method
 
@@ -62,6 +63,20 @@ class ResilientChatModel(Configuration, BaseChatModel):
 
             self._runtime = runtime.Runtime(self)
         return self._runtime
+
+    def stats(self) -> Stats:
+        """What this model did since it was made, and what is known of its targets now.
+
+        Prints as a table, in a terminal and in a notebook; `as_dict()` is plain JSON. Copies of a
+        model count for themselves.
+
+        Example:
+            ```python
+            llm.invoke("Why is the sky blue?")
+            print(llm.stats())
+            ```
+        """
+        return self._ready().stats()
 
     # -- generating -----------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from langchain_core.messages import AIMessage
 from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, field_validator
@@ -67,6 +67,14 @@ class Configuration(Sampling):
     """Limits inside the deadline, for targets without their own."""
     hedge: HedgeField = Hedge()
     """When to ask a second target beside a late one: `Hedge(...)`, a delay in seconds, or None."""
+    order: Literal["chain", "fastest", "cheapest", "balanced"] = "chain"
+    """Which target is asked first: as given; the one that speaks first by what was learned (one
+    request in twenty explores another); the one that costs least; or each in proportion to its
+    `Target.weight`."""
+    affinity: bool = False
+    """Whether a conversation stays at the target that answered it last, and so holds its prompt
+    cache, while that is well. Conversations are told apart by how they begin, or by the string that
+    a call gives as `affinity=`."""
     health: Health | None = Health()
     """When a target that hangs or fails is left out for a while; None for never."""
     share_learning: bool = True

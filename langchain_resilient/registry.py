@@ -16,6 +16,7 @@ from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.errors import NoTargetsError
 from langchain_resilient.providers import entry, key_for, keys_for
+from langchain_resilient.size import ContextMemory
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -80,6 +81,7 @@ class Memory:
         self._states: dict[Hashable, TargetState] = {}
         self._accounts: dict[Hashable, Account] = {}
         self._budgets: dict[Hashable, Budgets] = {}
+        self._windows: dict[Hashable, ContextMemory] = {}
         self._lock = threading.Lock()
 
     def state_of(self, target: Target) -> TargetState:
@@ -97,6 +99,15 @@ class Memory:
             if found is None:
                 accounts = [self._accounts.setdefault(key, Account()) for key in keys]
                 found = self._states[name] = _new_state(target, accounts)
+        return found
+
+    def window_of(self, target: Target) -> ContextMemory:
+        """What is known of how long a request a target takes."""
+        key = (target.name, target.model, target.base_url, target.context_window)
+        found = self._windows.get(key)
+        if found is None:
+            with self._lock:
+                found = self._windows.setdefault(key, ContextMemory(target.context_window))
         return found
 
     def budgets_of(
@@ -119,6 +130,7 @@ class Memory:
             self._states.clear()
             self._accounts.clear()
             self._budgets.clear()
+            self._windows.clear()
 
 
 SHARED = Memory()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.call import Call
@@ -23,10 +25,13 @@ from langchain_resilient.errors import (
     stream_broken,
 )
 from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.observability.recorder import Recorder
+from langchain_resilient.prices import price_for
 from langchain_resilient.providers import create, known
 from langchain_resilient.providers.faults import classify
 from langchain_resilient.receipt import AttemptKind
 from langchain_resilient.registry import SHARED, Memory, chance, reaper, usable, warn_once
+from langchain_resilient.selection import Selection
 from langchain_resilient.target import Target, as_target
 from langchain_resilient.wire.answers import stamp, to_result
 from langchain_resilient.wire.deltas import Deltas
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.config import Configuration
     from langchain_resilient.engine.events import Attempt
+    from langchain_resilient.observability.stats import Stats
     from langchain_resilient.receipt import Receipt
 
 logger = logging.getLogger("langchain_resilient")
@@ -73,11 +79,15 @@ class Runtime:
         self._defaults = config.sampling_params()
         self._by_name = {t.name: t for t in self.targets}
         self._routes: dict[str, Route] = {}
-        self.chain = [self.route(t) for t in self.targets]
+        routes = [self.route(t) for t in self.targets]
         self.last_resort = self.route(last_resort) if last_resort is not None else None
         if last_resort is not None:
             self._by_name[last_resort.name] = last_resort
-        self._tools = Tools(classify, Draft, chance(), self._on_fault)
+        rng = chance()
+        self._selection = Selection(config, self._by_name, self._memory, rng)
+        self.chain = self._selection.arrange(routes)
+        self._recorder = Recorder()
+        self._tools = Tools(classify, Draft, rng, self._on_fault)
         self._prepared = False
 
     async def generate(
@@ -86,11 +96,14 @@ class Runtime:
         """Race to a whole answer; what `_agenerate` returns."""
         if not self._prepared:
             await self._prepare()
-        race, plan = self._race(messages, stop, run_manager, kwargs)
-        draft = await race.answer()
+        call = Call(self._defaults, messages, stop, kwargs, stream=False)
+        race, plan = self._race(call, run_manager)
+        try:
+            draft = await race.answer()
+        finally:
+            receipt = self._settle(call, race)
         if draft is None:
-            raise self._error(race, plan)
-        receipt = race.receipt()
+            raise self._error(race, plan, receipt)
         target = self._by_name[receipt.winner or ""]
         _log_last_resort(receipt)
         return stamp(to_result(draft, target.provider, target.model), receipt.as_dict())
@@ -101,7 +114,8 @@ class Runtime:
         """Race to the first text, then pass the winner's chunks on; what `_astream` yields."""
         if not self._prepared:
             await self._prepare()
-        race, plan = self._race(messages, stop, run_manager, kwargs, stream=True)
+        call = Call(self._defaults, messages, stop, kwargs, stream=True)
+        race, plan = self._race(call, run_manager)
         deltas: Deltas | None = None
         chunks = race.chunks()
         try:
@@ -113,13 +127,23 @@ class Runtime:
                     yield piece
         finally:
             await chunks.aclose()
+            receipt = self._settle(call, race)
         winner = race.winner
         if race.end is not End.ANSWERED or deltas is None or winner is None:
-            raise self._error(race, plan)
-        last, receipt = deltas.last(winner.draft, self._winner(race).model), race.receipt()
+            raise self._error(race, plan, receipt)
+        last = deltas.last(winner.draft, self._winner(race).model)
         _log_last_resort(receipt)
         stamp(last, receipt.as_dict())
         yield last
+
+    def stats(self) -> Stats:
+        """What `llm.stats()` returns."""
+        routes = [*self.chain, *([self.last_resort] if self.last_resort else [])]
+        return self._recorder.snapshot(
+            {route.state.name: route.state for route in routes},
+            _now(),
+            lambda name: price_for(self._by_name[name]) if name in self._by_name else None,
+        )
 
     async def _prepare(self) -> None:
         """Import the first target's SDK in a thread, once.
@@ -131,20 +155,14 @@ class Runtime:
             await asyncio.to_thread(prepare)
         self._prepared = True
 
-    def _race(
-        self,
-        messages: Sequence[BaseMessage],
-        stop: list[str] | None,
-        run_manager: Any,
-        kwargs: dict[str, Any],
-        *,
-        stream: bool = False,
-    ) -> tuple[Race, Plan]:
-        call = Call(self._defaults, messages, stop, kwargs, stream=stream)
+    def _race(self, call: Call, run_manager: Any) -> tuple[Race, Plan]:
         plan = call.plan(self.plan)
-        plain = call.several or (plan.hedge is not None and plan.hedge.on == "response")
+        hedge = plan.hedge
+        if hedge is not None and hedge.max_extra_cost is not None:
+            plan = replace(plan, cost=lambda state: self._selection.cost(call, state.name))
+        plain = call.several or (hedge is not None and hedge.on == "response")
         race = Race(
-            self.chain if call.model is None else self._chosen(call.model),
+            self._select(call),
             call.request,
             plan,
             self._tools,
@@ -152,9 +170,31 @@ class Runtime:
             last_resort=self.last_resort,
             validate=self._judge if self._check is not None else None,
             on_retry=run_manager.on_retry if run_manager is not None else None,
-            plain=plain and not stream,
+            plain=plain and not call.stream,
         )
         return race, plan
+
+    def _select(self, call: Call) -> Sequence[Route]:
+        """Choose the routes of one call, in order.
+
+        Raises:
+            SpendCapError: If the money is spent and nobody is left who could answer.
+        """
+        chain = self.chain if call.model is None else self._chosen(call.model)
+        now = asyncio.get_running_loop().time()
+        chosen = self._selection.choose(chain, call, now)
+        if not chosen and self.last_resort is None:
+            raise self._selection.error(chain, call, now)
+        return chosen
+
+    def _settle(self, call: Call, race: Race) -> Receipt:
+        """Take in what a race taught and cost, however it ended."""
+        receipt = race.receipt()
+        costs = self._selection.settle(call, receipt, asyncio.get_running_loop().time())
+        self._recorder.add(receipt, costs, cancelled=race.end is None)
+        if receipt.winner is None and call.skipped:
+            receipt = replace(receipt, skipped=(*receipt.skipped, *call.skipped))
+        return receipt
 
     async def _judge(self, attempt: Attempt) -> Fault | None:
         """Ask the caller's `validate` about a whole answer."""
@@ -192,7 +232,8 @@ class Runtime:
         return [self._find(one) for one in wanted]
 
     def _find(self, wanted: Any) -> Route:
-        for target, route in zip(self.targets, self.chain, strict=True):
+        for route in self.chain:
+            target = self._by_name[route.state.name]
             if wanted in (target.name, target.model):
                 return route
         if not isinstance(wanted, str):
@@ -214,9 +255,9 @@ class Runtime:
         self._by_name[target.name] = target
         return self.route(target)
 
-    def _error(self, race: Race, plan: Plan) -> ResilientError:
+    def _error(self, race: Race, plan: Plan, receipt: Receipt) -> ResilientError:
         """Build the error for a race that nobody won."""
-        receipt, timeout = race.receipt(), plan.deadline
+        timeout = plan.deadline
         if race.partial is not None:
             return stream_broken(receipt, race.partial, timeout)
         if race.end is End.REJECTED:
@@ -235,3 +276,11 @@ def _log_last_resort(receipt: Receipt) -> None:
     """Say aloud that no target could answer: an answer of last resort must not pass unnoticed."""
     if receipt.attempts[-1].kind is AttemptKind.LAST_RESORT and receipt.last_resort:
         logger.warning("answered by the last resort: %s", receipt)
+
+
+def _now() -> float:
+    """The engine's clock, inside a loop or out of one."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()  # what the loops of asyncio and uvloop go by

@@ -81,6 +81,8 @@ class Target(Sampling):
     """Dollars per million tokens of the prompt and of the answer; else `genai-prices` is asked."""
     context_window: int | None = Field(default=None, ge=1)
     """The most tokens it takes, prompt and answer together. Longer requests go to others."""
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Its share of first requests under `order="balanced"`; 0 for only when others fail."""
     spend_cap: SpendCapOption = None
     """The most that may be spent on it: `SpendCap(...)`, or dollars a day. Then others answer."""
 

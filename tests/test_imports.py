@@ -22,6 +22,7 @@ EXPECTED_ALL = [
     "DeadlineExceededError",
     "Fault",
     "FaultKind",
+    "Health",
     "Hedge",
     "ModelsNotFoundError",
     "NoTargetsError",

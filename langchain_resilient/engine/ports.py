@@ -34,6 +34,10 @@ class Draft(Protocol):
         """Prompt tokens, as far as known."""
         ...
 
+    def cache_tokens(self) -> tuple[int | None, int | None]:
+        """Prompt tokens read from the provider's cache, and written to it, as far as known."""
+        ...
+
     def output_tokens(self) -> int | None:
         """Answer tokens, as far as known."""
         ...

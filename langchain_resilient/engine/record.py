@@ -19,6 +19,7 @@ def record(a: Attempt, began: float, now: float) -> AttemptRecord:
         now: The engine's clock.
     """
     unknown = Outcome.OPEN if a.kind is AttemptKind.SHADOW else Outcome.CANCELLED
+    cached, written = a.draft.cache_tokens()
     return AttemptRecord(
         target=a.lane.state.name,
         kind=a.kind,
@@ -29,4 +30,6 @@ def record(a: Attempt, began: float, now: float) -> AttemptRecord:
         fault=a.fault,
         input_tokens=a.draft.input_tokens(),
         output_tokens=a.draft.output_tokens(),
+        cached_tokens=cached,
+        written_tokens=written,
     )

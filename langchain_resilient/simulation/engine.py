@@ -136,5 +136,8 @@ class _Draft:
     def input_tokens(self) -> int | None:
         return None
 
+    def cache_tokens(self) -> tuple[int | None, int | None]:
+        return None, None
+
     def output_tokens(self) -> int | None:
         return None

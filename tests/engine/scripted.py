@@ -80,6 +80,9 @@ class WordDraft:
     def input_tokens(self) -> int | None:
         return None
 
+    def cache_tokens(self) -> tuple[int | None, int | None]:
+        return None, None
+
     def output_tokens(self) -> int | None:
         return len(self.words)
 
