@@ -12,7 +12,6 @@ import inspect
 import logging
 import time
 from dataclasses import replace
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.call import Call
@@ -31,7 +30,7 @@ from langchain_resilient.prices import price_for
 from langchain_resilient.providers import create, known
 from langchain_resilient.providers.faults import classify
 from langchain_resilient.receipt import AttemptKind
-from langchain_resilient.registry import SHARED, Memory, reaper, usable, warn_once
+from langchain_resilient.registry import SHARED, Memory, chance, reaper, usable, warn_once
 from langchain_resilient.selection import Selection
 from langchain_resilient.target import Target, as_target
 from langchain_resilient.wire.answers import stamp, to_result
@@ -84,7 +83,7 @@ class Runtime:
         self.last_resort = self.route(last_resort) if last_resort is not None else None
         if last_resort is not None:
             self._by_name[last_resort.name] = last_resort
-        rng = Random()
+        rng = chance()
         self._selection = Selection(config, self._by_name, self._memory, rng)
         self.chain = self._selection.arrange(routes)
         self._recorder = Recorder()
