@@ -60,7 +60,7 @@ class Chain:
         for lane in self.candidates():
             if lane.active or lane.available_at() > now or lane.state.slots.full:
                 continue
-            mine = (lane.state.watch.tripped or lane.state.down, lane.tries)
+            mine = (lane.state.watch.tripped or lane.state.down(now), lane.tries)
             if mine < rank or best is None:
                 best, rank = lane, mine
         return best
@@ -77,7 +77,7 @@ class Chain:
         rank = (True, inf)
         for lane in self.candidates():
             state = lane.state
-            if (lane.active and not self._alone(lane)) or self._extra_at(lane) > now:
+            if (lane.active and not self._alone(lane, now)) or self._extra_at(lane) > now:
                 continue
             if state.watch.tripped or state.slots.full or not self._affordable(state):
                 continue
@@ -121,10 +121,10 @@ class Chain:
             return [] if self._pinned.excluded else [self._pinned]
         return [lane for lane in self.lanes if not lane.excluded]
 
-    def _alone(self, lane: Lane) -> bool:
+    def _alone(self, lane: Lane, now: float) -> bool:
         """Whether no other target is well: then a hedge may go to it too (Dean & Barroso, 2013)."""
         return not lane.state.in_process and all(
-            other is lane or other.state.watch.tripped or other.state.down
+            other is lane or other.state.watch.tripped or other.state.down(now)
             for other in self.candidates()
         )
 

@@ -33,7 +33,10 @@ ENOUGH_SAMPLES = 30
 """Fewer teach nothing about a 95th percentile."""
 
 DOWN_AFTER = 5
-"""So many failures in a row, of any requests, and a target is down until it speaks again."""
+"""So many failures in a row, of any requests, and a target is down."""
+
+DOWN_SECONDS = 5.0
+"""A target that is down is asked again by one request in so many seconds; if it speaks, it is up."""
 
 SLOW_PROBES = 20
 """After so many probes that were answered, but late, a target is taken to have become slower."""
@@ -114,10 +117,10 @@ class TargetState:
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("_expected", "_failures", "_last_heard", "_late", "_percentiles", "_slow_probes",
-                 "_turn", "answers", "first_texts", "gone_until", "in_process", "keys", "name",
-                 "provider", "retry_first", "slots", "spoke_at", "strained_until", "streams",
-                 "waiting", "watch")  # fmt: skip
+    __slots__ = ("_ask_again_at", "_expected", "_failures", "_last_heard", "_late", "_percentiles",
+                 "_slow_probes", "_turn", "answers", "first_texts", "gone_until", "in_process",
+                 "keys", "name", "provider", "retry_first", "slots", "spoke_at", "strained_until",
+                 "streams", "waiting", "watch")  # fmt: skip
 
     def __init__(
         self,
@@ -145,6 +148,7 @@ class TargetState:
         self._slow_probes: list[float] = []
         self._turn = 0
         self._failures = 0
+        self._ask_again_at = 0.0
         self._last_heard = -inf
         self._late: deque[float] = deque(maxlen=3)
         self.spoke_at = -inf
@@ -242,6 +246,9 @@ class TargetState:
             plain: Of a whole answer.
             good: How many seconds would be in good time.
         """
+        if seconds is not None:
+            self._failures = 0
+            self.spoke_at = now
         if seconds is None or seconds <= good:
             self._slow_probes.clear()
             self.watch.probed(now, well=seconds is not None)
@@ -298,6 +305,7 @@ class TargetState:
             self.strained_until = now + STRAINED_SECONDS
         if fault.kind in _SLOW_KINDS:
             self._failures += 1
+            self._ask_again_at = now + DOWN_SECONDS
         if trip_after and fault.kind in _SLOW_KINDS and not self.in_process:
             self.watch.slow(now, trip_after, failed=fault.kind is not FaultKind.TIMEOUT)
 
@@ -310,10 +318,14 @@ class TargetState:
         """Whether nobody has been answered who asked after the last three late ones did."""
         return bool(self._late) and self._last_heard < self._late[0]
 
-    @property
-    def down(self) -> bool:
-        """Whether all that was asked of it lately failed."""
-        return self._failures >= DOWN_AFTER
+    def down(self, now: float) -> bool:
+        """Whether all that was asked of it lately failed, and it is not time to ask again."""
+        return self._failures >= DOWN_AFTER and now < self._ask_again_at
+
+    def asked(self, now: float) -> None:
+        """Take in that a request was sent to it: one at a time tries whether it is still down."""
+        if self._failures >= DOWN_AFTER:
+            self._ask_again_at = now + DOWN_SECONDS
 
     def health(self, now: float) -> str:
         """One of `ok`, `tripped`, `limited` (by its own hint), `account out`, `gone`."""

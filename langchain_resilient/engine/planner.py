@@ -312,7 +312,7 @@ class Planner:
                 self._look_again(now)
         elif lane is None:
             self._wait_or_end(now, out)
-        elif paid is None and not self._may_send(lane):
+        elif paid is None and not self._may_send(lane, now):
             self._waiting.ask(self._plan.budgets.retry, AttemptKind.RETRY, now)
             self._resume_at = now + _POLL
         else:
@@ -320,12 +320,12 @@ class Planner:
         if paid is not None and not sent:
             paid.give_up(now)
 
-    def _may_send(self, lane: Lane) -> bool:
+    def _may_send(self, lane: Lane, now: float) -> bool:
         """Whether a first try, or the budget, pays for this.
 
         A target that is down has to be asked now and then, but not by everybody at once.
         """
-        fresh = (not lane.tries and not lane.state.down) or lane.free
+        fresh = (not lane.tries and not lane.state.down(now)) or lane.free
         return fresh or self._plan.budgets.retry.take()
 
     def _kind_for(self, lane: Lane) -> AttemptKind:
@@ -368,6 +368,7 @@ class Planner:
             self._waiting.queue([state])
             return False
         self._waiting.leave(now)
+        state.asked(now)
         attempt = self._attempt(len(self._open.all) + 1, lane, kind, now)
         if lane.tries:
             attempt.retry_state = retry_state(self._open.all, lane, now, self._rng)
