@@ -65,19 +65,25 @@ class Chain:
                 best, rank = lane, mine
         return best
 
-    def choose_extra(self, now: float, beside: Collection[str]) -> Lane | None:
+    def choose_extra(
+        self, now: float, beside: Collection[str], lost: Collection[Lane] = ()
+    ) -> Lane | None:
         """Pick a lane for a hedge or a rescue: only one that is well and not strained.
 
         Args:
             now: The engine's clock.
             beside: The providers of attempts that stay under way: a lane of another provider goes
                 before, and the only target there is may be asked twice.
+            lost: For a rescue, the lanes whose attempts are lost: one that has come back may be
+                asked again. One that is silent cannot rescue anybody.
         """
         best: Lane | None = None
         rank = (True, inf)
         for lane in self.candidates():
             state = lane.state
-            if (lane.active and not self._alone(lane, now)) or self._extra_at(lane) > now:
+            if lane.active and lane not in lost and not self._alone(lane, now):
+                continue
+            if self._extra_at(lane) > now or (lost and state.mute(now)):
                 continue
             if state.watch.tripped or state.slots.full or not self._affordable(state):
                 continue

@@ -35,8 +35,10 @@ ENOUGH_SAMPLES = 30
 DOWN_AFTER = 5
 """So many failures in a row, of any requests, and a target is down."""
 
+MUTE_SECONDS = 5.0
+
 DOWN_SECONDS = 5.0
-"""A target that is down is asked again by one request in so many seconds; if it speaks, it is up."""
+"""A target that is down is asked again by one request in so many seconds; if it speaks it is up."""
 
 SLOW_PROBES = 20
 """After so many probes that were answered, but late, a target is taken to have become slower."""
@@ -114,13 +116,14 @@ class TargetState:
         first_texts: Seconds to the first text.
         answers: Seconds to a whole answer, where it is asked without streaming.
         spoke_at: When text last came from it.
+        back_since: When the request was sent that ended its last silence.
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("_ask_again_at", "_expected", "_failures", "_last_heard", "_late", "_percentiles",
-                 "_slow_probes", "_turn", "answers", "first_texts", "gone_until", "in_process",
-                 "keys", "name", "provider", "retry_first", "slots", "spoke_at", "strained_until",
-                 "streams", "waiting", "watch")  # fmt: skip
+    __slots__ = ("_alarmed", "_ask_again_at", "_expected", "_failures", "_last_heard", "_late",
+                 "_percentiles", "_slow_probes", "_turn", "answers", "back_since", "first_texts",
+                 "gone_until", "in_process", "keys", "name", "provider", "retry_first", "slots",
+                 "spoke_at", "strained_until", "streams", "waiting", "watch")  # fmt: skip
 
     def __init__(
         self,
@@ -149,9 +152,11 @@ class TargetState:
         self._turn = 0
         self._failures = 0
         self._ask_again_at = 0.0
+        self._alarmed = False
         self._last_heard = -inf
         self._late: deque[float] = deque(maxlen=3)
         self.spoke_at = -inf
+        self.back_since = -inf
         self._expected: dict[bool, tuple[float, float]] = {}
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
 
@@ -231,11 +236,19 @@ class TargetState:
     def spoke(self, seconds: float, now: float, *, plain: bool, late: bool) -> None:
         """Take in a first text (or a whole answer)."""
         (self.answers if plain else self.first_texts).add(seconds, now)
+        started = now - seconds
+        was_silent = self.silent
         self.spoke_at = now
-        self._last_heard = max(self._last_heard, now - seconds)
+        self._last_heard = max(self._last_heard, started)
         self._failures = 0
         if not late:
-            self.watch.fast(now, started=now - seconds)
+            self.watch.fast(now, started=started)
+        self._alarmed = self._alarmed and self.silent
+        if was_silent and not self.silent:
+            # What was sent before it fell silent, or into the silence, is lost (a network that was
+            # down and is back): those who wait for it may ask again.
+            self.back_since = started
+            self._alarm()
 
     def probed(self, seconds: float | None, now: float, *, plain: bool, good: float) -> None:
         """Take in what a probe heard.
@@ -278,7 +291,11 @@ class TargetState:
     def late(self, now: float, trip_after: int, *, started: float) -> None:
         """Take in that a request to it is late."""
         self._late.append(started)
-        if not self.in_process and self.watch.slow(now, trip_after):
+        if self.in_process:
+            return
+        self.watch.slow(now, trip_after)
+        if self.watch.tripped and self.silent and not self._alarmed:
+            self._alarmed = True
             self._alarm()
 
     def failed(self, fault: Fault, now: float, rng: Random, key: int, trip_after: int) -> None:
@@ -317,6 +334,10 @@ class TargetState:
     def silent(self) -> bool:
         """Whether nobody has been answered who asked after the last three late ones did."""
         return bool(self._late) and self._last_heard < self._late[0]
+
+    def mute(self, now: float) -> bool:
+        """Whether it has been silent for so long that nobody should be sent there for rescue."""
+        return self.silent and now - self.spoke_at > MUTE_SECONDS
 
     def down(self, now: float) -> bool:
         """Whether all that was asked of it lately failed, and it is not time to ask again."""
