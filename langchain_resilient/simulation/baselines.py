@@ -84,15 +84,21 @@ class Samples:
         fate = script.fate(uniform(self._seed, place, number, attempt), arrived + wait)
         return wait + fate.seconds if fate.answered else inf
 
-    def feasible(self, number: int, arrived: float) -> bool:
+    def feasible(self, number: int, arrived: float, notice: float = 0.0) -> bool:
         """Whether anybody could have answered in time: whatever was asked, whenever.
 
         That is, whether a target i and a time s >= arrived exist with
         s + X_i(s) <= arrived + deadline; X_i(s) is the best of `_TRIES` draws.
+
+        Args:
+            number: The request.
+            arrived: When.
+            notice: Seconds that pass before anybody can know that a target is back.
         """
         end = arrived + self._deadline
         for place, script in enumerate(self._targets):
-            for at in (arrived, *script.schedule.changes(arrived, end)):
+            changes = script.schedule.changes(arrived, end)
+            for at in (arrived, *[at + notice for at in changes]):
                 for attempt in range(_TRIES):
                     fate = script.fate(uniform(self._seed, place, number, attempt), at)
                     if fate.answered and at + fate.seconds <= end:

@@ -181,6 +181,20 @@ def available() -> Bound:
     return bound
 
 
+def fairly_available() -> Bound:
+    """Hold the answers against an oracle that must notice an outage's end before it can act.
+
+    Requests whose deadline comes within a moment of that end are lost to anybody who cannot foresee
+    it; the share of all that a clairvoyant could have answered stands in the table beside it.
+    """
+
+    def bound(found: Findings) -> Verdict:
+        share = found.parts["whole"].fair_availability
+        return Verdict("availability, end noticed", share, 0.9999, at_least=True)
+
+    return bound
+
+
 def recovered() -> Bound:
     """Hold p99 from a minute after the fault on against the stationary one."""
 

@@ -25,6 +25,10 @@ LATE = 0.05
 """Seconds after its deadline at which a call is late."""
 
 
+NOTICE = 2.0
+"""Seconds: a probe every half second, and 95 in 100 answer it within 1.5."""
+
+
 @dataclass(slots=True)
 class Figures:
     """What was measured; shares are of the requests. Latencies are seconds, infinite if unanswered.
@@ -39,6 +43,9 @@ class Figures:
         kinds: Sends of each kind that is not the first.
         feasible: How many an oracle could have answered in time.
         missed: How many of those were not.
+        known: How many an oracle could have answered that learns of a target's return no sooner
+            than its first answer could tell (`NOTICE`).
+        unknown: How many of those were not.
         wasted: Sends that failed while a caller waited for them.
         at_first: First sends that went to the first target.
         delay: The median time after which the first target's requests were hedged.
@@ -62,10 +69,17 @@ class Figures:
     shadows: float
     feasible: float
     missed: float
+    known: float
+    unknown: float
     wasted: float
     at_first: float
     delay: float
     late: float
+
+    @property
+    def fair_availability(self) -> float:
+        """The same, of what could have been answered by who is not clairvoyant."""
+        return 1 - self.unknown / self.known if self.known else 1.0
 
     @property
     def availability(self) -> float:
@@ -82,6 +96,7 @@ class _Asked:
     plain: float
     pair: tuple[float, float]
     feasible: bool
+    known: bool
 
 
 class Sheet:
@@ -103,6 +118,7 @@ class Sheet:
                 samples.plain(c.number, c.arrived),
                 samples.pair(c.number, c.arrived, in_order=in_order),
                 samples.feasible(c.number, c.arrived),
+                samples.feasible(c.number, c.arrived, NOTICE),
             )
             for c in run.calls
         ]
@@ -140,6 +156,8 @@ class Sheet:
             shadows=_kind("shadow", calls),
             feasible=sum(x.feasible for x in asked),
             missed=sum(x.feasible and x.call.latency > self._deadline + LATE for x in asked),
+            known=sum(x.known for x in asked),
+            unknown=sum(x.known and x.call.latency > self._deadline + LATE for x in asked),
             wasted=_share(sum(_wasted(c) for c in calls), calls),
             at_first=_at_first(calls, self._first),
             delay=_hedge_delay(calls, self._first),

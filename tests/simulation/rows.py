@@ -228,26 +228,38 @@ def _flaps(rng: Random, size: Size) -> list[Phase]:
 
 
 def total(size: Size) -> Row:
-    """All targets fail at once, for three minutes."""
-    return _total("outage-total", size, Fail())
+    """All targets fail at once, for less time than a request has."""
+    return _total("outage-total", size, Fail(), 45.0, bounds.available())
 
 
 def total_hang(size: Size) -> Row:
+    """All targets hang, for less time than a request has."""
+    return _total("outage-total-hang", size, Hang(), 45.0, bounds.available())
+
+
+def long_total(size: Size) -> Row:
+    """All targets fail at once, for three minutes: most requests of that time are lost."""
+    return _total("outage-long", size, Fail(), 180.0, bounds.fairly_available())
+
+
+def long_total_hang(size: Size) -> Row:
     """All targets hang, for three minutes."""
-    return _total("outage-total-hang", size, Hang())
+    return _total("outage-long-hang", size, Hang(), 180.0, bounds.fairly_available())
 
 
-def _total(name: str, size: Size, effect: Effect) -> Row:
-    end = size.start + min(180.0, size.length)
-    row = _outage(
+def _total(name: str, size: Size, effect: Effect, seconds: float, available: Bound) -> Row:
+    end = size.start + min(seconds, size.length)
+    return Row(
         name,
-        size,
-        chain(*[(Phase(size.start, end, effect),)] * 3),
-        end,
-        bounds.sends_when_all_is_down(3.1),
+        _scenario(size, chain(*[(Phase(size.start, end, effect),)] * 3)),
+        {
+            "fault": ((size.start, end),),
+            "after": _after(end),
+            # Of an outage that requests may outlive, all of it; else those that cannot.
+            "dead": ((size.start, end - DEADLINE if seconds > DEADLINE else end),),
+        },
+        (available, bounds.recovered(), bounds.sends_when_all_is_down(3.1)),
     )
-    row.parts["dead"] = ((size.start, end - DEADLINE),)
-    return row
 
 
 ROWS: dict[str, Callable[[Size], Row]] = {
@@ -265,4 +277,6 @@ ROWS: dict[str, Callable[[Size], Row]] = {
     "outage-flapping": flapping,
     "outage-total": total,
     "outage-total-hang": total_hang,
+    "outage-long": long_total,
+    "outage-long-hang": long_total_hang,
 }
