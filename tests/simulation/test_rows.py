@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulation.bounds import Slack
 from tests.simulation.examine import Found, examine, judge
-from tests.simulation.rows import ROWS, SMALL
+from tests.simulation.rows import ROWS, SMALL, Size
 
 SEED = 0
 
@@ -38,3 +38,10 @@ def test_every_bound_of_the_row_holds(name):
     examined = judge(name, [found(name)], healthy, SMALL, SLACK)
     verdicts = [*examined.verdicts, *examined.general]
     assert [str(v) for v in verdicts if not v.holds] == []
+
+
+def test_a_long_brown_out_never_becomes_the_new_normal():
+    """Ten minutes, and a seed with which an engine once went back to the slow target for good."""
+    long = examine("brown-out", 1, Size(24_000, 600.0, 600.0), best=())
+    healthy = found("stationary").parts["whole"]
+    assert long.parts["fault"].p99 <= 1.25 * SLACK.p99 * healthy.p99
