@@ -35,12 +35,18 @@ ENOUGH_SAMPLES = 30
 DOWN_AFTER = 5
 """So many failures in a row, of any requests, and a target is down."""
 
+SILENT_AFTER = 5
+"""So many late ones without an answer to anybody who came after, and a target is silent."""
+
 MUTE_SECONDS = 5.0
 
 DOWN_SECONDS = 5.0
 """A target that is down is asked again by one request in so many seconds; if it speaks it is up."""
 
-SLOW_PROBES = 20
+HELD_SECONDS = 5.0
+"""What is learned of a target's speed counts after so many seconds, if it has not tripped."""
+
+SLOW_PROBES = 40
 """After so many probes that were answered, but late, a target is taken to have become slower."""
 
 FEW_SAMPLES = 5
@@ -120,10 +126,11 @@ class TargetState:
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("_alarmed", "_ask_again_at", "_expected", "_failures", "_last_heard", "_late",
-                 "_percentiles", "_slow_probes", "_turn", "answers", "back_since", "first_texts",
-                 "gone_until", "in_process", "keys", "name", "provider", "retry_first", "slots",
-                 "spoke_at", "strained_until", "streams", "waiting", "watch")  # fmt: skip
+    __slots__ = ("_alarmed", "_ask_again_at", "_expected", "_failures", "_held", "_last_heard",
+                 "_late", "_percentiles", "_slow_probes", "_turn", "answers", "back_since",
+                 "first_texts", "gone_until", "in_process", "keys", "name", "provider",
+                 "retry_first", "slots", "spoke_at", "strained_until", "streams", "waiting",
+                 "watch")  # fmt: skip
 
     def __init__(
         self,
@@ -154,7 +161,8 @@ class TargetState:
         self._ask_again_at = 0.0
         self._alarmed = False
         self._last_heard = -inf
-        self._late: deque[float] = deque(maxlen=3)
+        self._held: deque[tuple[float, float, bool, bool]] = deque()
+        self._late: deque[float] = deque(maxlen=SILENT_AFTER)
         self.spoke_at = -inf
         self.back_since = -inf
         self._expected: dict[bool, tuple[float, float]] = {}
@@ -235,7 +243,7 @@ class TargetState:
 
     def spoke(self, seconds: float, now: float, *, plain: bool, late: bool) -> None:
         """Take in a first text (or a whole answer)."""
-        (self.answers if plain else self.first_texts).add(seconds, now)
+        self._take(seconds, now, plain=plain, censored=False)
         started = now - seconds
         was_silent = self.silent
         self.spoke_at = now
@@ -285,15 +293,36 @@ class TargetState:
         self.watch.believe()
 
     def closed(self, seconds: float, now: float, *, plain: bool) -> None:
-        """Take in a loser: it had not spoken when it was closed."""
-        (self.answers if plain else self.first_texts).add(seconds, now, censored=True)
+        """Take in a loser: it had not spoken when it was closed.
+
+        While the target is silent that says nothing of how fast it is.
+        """
+        if self.silent:
+            return
+        self._take(seconds, now, plain=plain, censored=True)
+
+    def _take(self, seconds: float, now: float, *, plain: bool, censored: bool) -> None:
+        """Keep a sample for a while before it counts: if the target trips, it was of its sickness.
+
+        Without that each bout of slowness would teach that slow is normal, until none is noticed.
+        """
+        seen = self.answers if plain else self.first_texts
+        if seen.count < ENOUGH_SAMPLES:
+            seen.add(seconds, now, censored=censored)
+            return
+        held = self._held
+        held.append((seconds, now, plain, censored))
+        while held[0][1] <= now - HELD_SECONDS:
+            seconds, at, plain, censored = held.popleft()
+            (self.answers if plain else self.first_texts).add(seconds, at, censored=censored)
 
     def late(self, now: float, trip_after: int, *, started: float) -> None:
         """Take in that a request to it is late."""
         self._late.append(started)
         if self.in_process:
             return
-        self.watch.slow(now, trip_after)
+        if self.watch.slow(now, trip_after):
+            self._held.clear()
         if self.watch.tripped and self.silent and not self._alarmed:
             self._alarmed = True
             self._alarm()
@@ -324,7 +353,10 @@ class TargetState:
             self._failures += 1
             self._ask_again_at = now + DOWN_SECONDS
         if trip_after and fault.kind in _SLOW_KINDS and not self.in_process:
-            self.watch.slow(now, trip_after, failed=fault.kind is not FaultKind.TIMEOUT)
+            failed = fault.kind is not FaultKind.TIMEOUT
+            tripped = self.watch.slow(now, trip_after, failed=failed)
+            if tripped:
+                self._held.clear()
 
     def succeeded(self, key: int) -> None:
         """A good answer clears the account's record."""
@@ -332,8 +364,8 @@ class TargetState:
 
     @property
     def silent(self) -> bool:
-        """Whether nobody has been answered who asked after the last three late ones did."""
-        return bool(self._late) and self._last_heard < self._late[0]
+        """Whether nobody has been answered who asked after the last five late ones did."""
+        return len(self._late) == SILENT_AFTER and self._last_heard < self._late[0]
 
     def mute(self, now: float) -> bool:
         """Whether it has been silent for so long that nobody should be sent there for rescue."""
