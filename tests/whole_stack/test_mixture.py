@@ -15,7 +15,7 @@ def test_every_caller_is_served_whatever_the_other_targets_do(seed):
     assert problems(play(mixture(seed))) == []
 
 
-@pytest.mark.parametrize("seed", range(50, 55))
+@pytest.mark.parametrize("seed", range(50, 53))
 def test_so_it_is_on_httpx(seed):
     """The other transport keeps the same promises."""
     assert problems(play(mixture(seed), "httpx")) == []
