@@ -60,24 +60,30 @@ class Chain:
         for lane in self.candidates():
             if lane.active or lane.available_at() > now or lane.state.slots.full:
                 continue
-            mine = (lane.state.watch.tripped or lane.state.down, lane.tries)
+            mine = (lane.state.watch.tripped or lane.state.down(now), lane.tries)
             if mine < rank or best is None:
                 best, rank = lane, mine
         return best
 
-    def choose_extra(self, now: float, beside: Collection[str]) -> Lane | None:
+    def choose_extra(
+        self, now: float, beside: Collection[str], lost: Collection[Lane] = ()
+    ) -> Lane | None:
         """Pick a lane for a hedge or a rescue: only one that is well and not strained.
 
         Args:
             now: The engine's clock.
             beside: The providers of attempts that stay under way: a lane of another provider goes
                 before, and the only target there is may be asked twice.
+            lost: For a rescue, the lanes whose attempts are lost: one that has come back may be
+                asked again. One that is silent cannot rescue anybody.
         """
         best: Lane | None = None
         rank = (True, inf)
         for lane in self.candidates():
             state = lane.state
-            if (lane.active and not self._alone(lane)) or self._extra_at(lane) > now:
+            if lane.active and lane not in lost and not self._alone(lane, now):
+                continue
+            if self._extra_at(lane) > now or (lost and state.mute(now)):
                 continue
             if state.watch.tripped or state.slots.full or not self._affordable(state):
                 continue
@@ -121,10 +127,10 @@ class Chain:
             return [] if self._pinned.excluded else [self._pinned]
         return [lane for lane in self.lanes if not lane.excluded]
 
-    def _alone(self, lane: Lane) -> bool:
+    def _alone(self, lane: Lane, now: float) -> bool:
         """Whether no other target is well: then a hedge may go to it too (Dean & Barroso, 2013)."""
         return not lane.state.in_process and all(
-            other is lane or other.state.watch.tripped or other.state.down
+            other is lane or other.state.watch.tripped or other.state.down(now)
             for other in self.candidates()
         )
 

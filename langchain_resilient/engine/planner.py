@@ -174,12 +174,15 @@ class Planner:
             return []
         out: list[Action] = []
         ticket = self._waiting.granted()
-        if ticket is not None and self._waiting.kind is AttemptKind.RETRY:
+        caught = self._open.caught()
+        if ticket is not None and self._waiting.kind is AttemptKind.RETRY and not caught:
             self._go_on(now, out, paid=ticket)
         elif ticket is not None:
             self._extra(self._waiting.kind, now, out, paid=ticket)
-        elif self._open.caught():
-            self._extra(AttemptKind.RESCUE, now, out)
+        elif caught:
+            # To come back to a target that is back is a retry: as many at a time as it answers.
+            back = self._open.back()
+            self._extra(AttemptKind.RETRY if back else AttemptKind.RESCUE, now, out)
         elif not self._open.active():
             self._waiting.leave_queues()
             self._go_on(now, out)
@@ -265,14 +268,14 @@ class Planner:
         lane = None
         if self._open.active() < self._most:
             beside = {a.lane.state.provider for a in self._open.live}
-            lane = self.chain.choose_extra(now, beside)
+            lost = () if kind is AttemptKind.HEDGE else self._open.lost_lanes()
+            lane = self.chain.choose_extra(now, beside, lost)
         if lane is None:
             if paid is not None:
                 paid.give_up(now)
             self._look_again(now)
             return
-        budgets = self._plan.budgets
-        budget = budgets.hedge if kind is AttemptKind.HEDGE else budgets.rescue
+        budget = self._plan.budgets.of_kind(kind)
         if paid is None and not budget.take():
             self._waiting.ask(budget, kind, now)
         elif self._start(lane, kind, now, out):
@@ -312,7 +315,7 @@ class Planner:
                 self._look_again(now)
         elif lane is None:
             self._wait_or_end(now, out)
-        elif paid is None and not self._may_send(lane):
+        elif paid is None and not self._may_send(lane, now):
             self._waiting.ask(self._plan.budgets.retry, AttemptKind.RETRY, now)
             self._resume_at = now + _POLL
         else:
@@ -320,12 +323,12 @@ class Planner:
         if paid is not None and not sent:
             paid.give_up(now)
 
-    def _may_send(self, lane: Lane) -> bool:
+    def _may_send(self, lane: Lane, now: float) -> bool:
         """Whether a first try, or the budget, pays for this.
 
         A target that is down has to be asked now and then, but not by everybody at once.
         """
-        fresh = (not lane.tries and not lane.state.down) or lane.free
+        fresh = (not lane.tries and not lane.state.down(now)) or lane.free
         return fresh or self._plan.budgets.retry.take()
 
     def _kind_for(self, lane: Lane) -> AttemptKind:
@@ -368,6 +371,7 @@ class Planner:
             self._waiting.queue([state])
             return False
         self._waiting.leave(now)
+        state.asked(now)
         attempt = self._attempt(len(self._open.all) + 1, lane, kind, now)
         if lane.tries:
             attempt.retry_state = retry_state(self._open.all, lane, now, self._rng)

@@ -26,11 +26,6 @@ from tests.whole_stack.scenario import HEALTHY, HINT, Call, Scenario, every, poi
 from tests.whole_stack.verdict import GRACE, problems
 from tests.whole_stack.world import Run, play
 
-NEVER_FORGIVEN = pytest.mark.xfail(
-    reason="engine: TargetState.down is undone by nothing but an answer, which nobody asks it for",
-    strict=True,
-)
-
 
 @pytest.fixture(scope="module")
 def hang() -> Run:
@@ -62,13 +57,11 @@ def test_the_primary_answers_until_the_hang_and_not_in_it(hang):
     assert winners(hang, 22, 70) == {SECOND}
 
 
-@NEVER_FORGIVEN
 def test_the_primary_answers_again_a_minute_after_the_hang(hang):
     """It is forgiven."""
     assert winners(hang, 140, 1000) == {PRIMARY}
 
 
-@NEVER_FORGIVEN
 @pytest.mark.parametrize("health", [Health(), None], ids=["judged", "not judged"])
 def test_failures_at_once_do_not_exile_a_target(health):
     """Six requests fail in the same second; four minutes later the target is asked first again."""
