@@ -56,7 +56,7 @@ def faulty(chain: tuple[str, ...], step: Step, how: Any, **fields: Any) -> Run:
         Scenario(
             targets=chain,
             script={chain[0]: step, chain[1]: HEALTHY},
-            calls=tuple(every(0.7, 6, how)),
+            calls=tuple(every(0.7, 4, how)),
             model=MODEL,
             **fields,
         )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Transport = Literal["aiohttp", "httpx"]
 
-MIDNIGHT = 1_800_000_000.0
+BEGINNING = 1_800_000_000.0
 """What the calendar says when the loop's clock says 0, in seconds since 1970."""
 
 
@@ -88,7 +88,7 @@ class VirtualLoop(async_solipsism.EventLoop):
 
     def calendar(self) -> float:
         """Seconds since 1970, for dates in headers."""
-        return MIDNIGHT + self.time()
+        return BEGINNING + self.time()
 
     def _step(self, callback: Callable[..., object], *args: Any) -> None:
         self.steps += 1
