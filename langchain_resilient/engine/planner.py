@@ -48,7 +48,8 @@ _TIME_TO_ANSWER = 1.0
 """Seconds before its deadline at which a request lets others go first: a token comes too late."""
 
 _POLL = 1.0
-"""Seconds after which a request that waits for a retry token looks what time has brought."""
+"""Seconds after which a request that waits for a retry token, or for room at the last resort, looks
+what time has brought."""
 
 
 class Planner:
@@ -62,9 +63,9 @@ class Planner:
         wake_at: When `timer` must be called at the latest.
     """
 
-    __slots__ = ("_deadline", "_delivered", "_last_resort", "_most", "_nudge", "_open", "_plain",
-                 "_plan", "_resume_at", "_rng", "_waiting", "chain", "end", "shadows", "started",
-                 "wake_at", "winner")  # fmt: skip
+    __slots__ = ("_deadline", "_delivered", "_last_at", "_last_resort", "_most", "_nudge", "_open",
+                 "_plain", "_plan", "_resume_at", "_rng", "_waiting", "chain", "end", "shadows",
+                 "started", "wake_at", "winner")  # fmt: skip
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class Planner:
             None if last_resort is None else Lane(len(self.chain.lanes), last_resort, _NO_LIMITS)
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
+        self._last_at = inf if last_resort is None else self._deadline - plan.reserve
         self._open = Attempts()
         self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
@@ -118,7 +120,7 @@ class Planner:
 
     def first_text(self, attempt: Attempt, now: float) -> list[Action]:
         """Its first visible text or tool call came: it wins, unless whole answers are raced."""
-        if self._plain:
+        if self._plain or attempt.outcome is not None:
             return []
         attempt.first_text = attempt.last_chunk = now
         if self.end is not None or self.winner is not None:
@@ -129,7 +131,8 @@ class Planner:
     def chunk(self, attempt: Attempt, now: float) -> list[Action]:
         """Content came. A suspect that goes on speaking is believed again."""
         attempt.last_chunk = now
-        if attempt.suspect and attempt.first_text is not None and self.winner is None:
+        doubted = attempt.suspect and attempt.outcome is None
+        if doubted and attempt.first_text is not None and self.winner is None:
             return self._settle(self._commit(attempt, now))
         return []
 
@@ -156,12 +159,12 @@ class Planner:
             return []
         attempt.fault = fault
         self._open.close(attempt, Outcome.FAILED, now)
+        self.chain.learn(self._open.all, attempt, fault, now)
         out: list[Action] = []
         if attempt is self.winner:
             self.winner = None
             if self._delivered:
                 return self._finish(End.BROKEN, now, out)
-        self.chain.learn(self._open.all, attempt, fault, now)
         if self.chain.rejected:
             return self._finish(End.REJECTED, now, out)
         if self.winner is None:
@@ -193,8 +196,7 @@ class Planner:
         if self.end is not None:
             return []
         out: list[Action] = []
-        if self._last_resort and not self.winner and now >= self._deadline - self._plan.reserve:
-            self._deadline = max(self._deadline, now + self._plan.reserve)
+        if now >= self._last_at and self.winner is None:
             self._ask_last_resort(now, out)
         if now >= self._deadline:
             return self._finish(End.DEADLINE, now, out)
@@ -266,7 +268,7 @@ class Planner:
     ) -> None:
         """Ask another beside the one that is waited for, if its budget has a token, else wait."""
         lane = None
-        if self._open.active() < self._most:
+        if self._open.active() < self._most and now < self._deadline:
             beside = {a.lane.state.provider for a in self._open.live}
             lost = () if kind is AttemptKind.HEDGE else self._open.lost_lanes()
             lane = self.chain.choose_extra(now, beside, lost)
@@ -305,7 +307,7 @@ class Planner:
         again = failed is not None and failed.again and is_open(failed, now)
         lane = failed if again else self.chain.choose(now)
         sent = False
-        if self._open.active() >= self._most:
+        if self._open.active() >= self._most or now >= self._deadline:
             pass
         elif self._open.covered():
             # A sound one is being waited for: only a fresh target is worth a send beside it.
@@ -315,23 +317,40 @@ class Planner:
                 self._look_again(now)
         elif lane is None:
             self._wait_or_end(now, out)
-        elif paid is None and not self._may_send(lane, now):
-            self._waiting.ask(self._plan.budgets.retry, AttemptKind.RETRY, now)
-            self._resume_at = now + _POLL
         else:
-            sent = self._start(lane, self._kind_for(lane), now, out)
+            sent = self._ask(lane, now, out, paid)
         if paid is not None and not sent:
             paid.give_up(now)
 
-    def _may_send(self, lane: Lane, now: float) -> bool:
-        """Whether a first try, or the budget, pays for this.
+    def _ask(self, lane: Lane, now: float, out: list[Action], paid: Ticket | None) -> bool:
+        """Send, if a first try or a token pays for it; else wait for a token."""
+        retry = self._plan.budgets.retry
+        owes = self._owes(lane, now)
+        if owes and paid is None and not retry.take():
+            self._waiting.ask(retry, AttemptKind.RETRY, now)
+            self._resume_at = now + _POLL
+            return False
+        if not self._start(lane, self._kind_for(lane), now, out):
+            # Another thread took its last place: on to the next.
+            if owes and paid is None:
+                retry.give_back(now)
+            self._go_on(now, out)
+            return False
+        if paid is not None and not owes:
+            paid.give_up(now)
+        return True
+
+    @staticmethod
+    def _owes(lane: Lane, now: float) -> bool:
+        """Whether a send costs a retry token, as all but a first try do.
 
         A target that is down has to be asked now and then, but not by everybody at once.
         """
-        fresh = (not lane.tries and not lane.state.down(now)) or lane.free
-        return fresh or self._plan.budgets.retry.take()
+        return not lane.free and (lane.tries > 0 or lane.state.down(now))
 
     def _kind_for(self, lane: Lane) -> AttemptKind:
+        if lane.index == len(self.chain.lanes):
+            return AttemptKind.LAST_RESORT
         if not self._open.all:
             return AttemptKind.PRIMARY
         return AttemptKind.RETRY if lane.tries else AttemptKind.FALLBACK
@@ -350,7 +369,7 @@ class Planner:
             self._go_on(now, out)
             return
         self._ask_last_resort(now, out)
-        if not self._open.live:
+        if not self._open.live and self._last_resort is None:
             out.extend(self._finish(End.EXHAUSTED, now, []))
 
     def _resume(self, now: float, out: list[Action]) -> None:
@@ -400,9 +419,17 @@ class Planner:
             out.append(Start(shadow))
 
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
-        lane, self._last_resort = self._last_resort, None
-        if lane is not None:
-            self._start(lane, AttemptKind.LAST_RESORT, now, out)
+        """Ask who always answers; where it is full, as soon as it has room."""
+        lane = self._last_resort
+        if lane is None:
+            return
+        if self._start(lane, AttemptKind.LAST_RESORT, now, out):
+            self._last_resort = None
+            self._last_at = inf
+            # Asked late, because our own loop was held up, it gets its time all the same.
+            self._deadline = max(self._deadline, now + self._plan.reserve)
+        else:
+            self._last_at = now + _POLL
 
     # -- book-keeping ---------------------------------------------------------------------------
 
@@ -431,9 +458,7 @@ class Planner:
             return out
         at = self._deadline
         if self.winner is None:
-            if self._last_resort is not None:
-                at -= self._plan.reserve
-            at = min(at, self._resume_at)
+            at = min(at, self._last_at, self._resume_at)
         for attempt in self._open.live:
             at = min(at, due(attempt))
         self.wake_at = at
