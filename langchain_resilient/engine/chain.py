@@ -81,11 +81,13 @@ class Chain:
         rank = (True, inf)
         for lane in self.candidates():
             state = lane.state
-            if lane.active and lane not in lost and not self._alone(lane, now):
+            is_back = lane in lost and not state.silent
+            busy = lane.active and not self._alone(lane, now)
+            if (busy or state.watch.tripped) and not is_back:
                 continue
             if self._extra_at(lane) > now or (lost and state.mute(now)):
                 continue
-            if state.watch.tripped or state.slots.full or not self._affordable(state):
+            if state.slots.full or not self._affordable(state):
                 continue
             mine = (state.provider in beside, lane.tries)
             if mine < rank or best is None:

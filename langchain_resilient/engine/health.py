@@ -43,6 +43,9 @@ MUTE_SECONDS = 5.0
 DOWN_SECONDS = 5.0
 """A target that is down is asked again by one request in so many seconds; if it speaks it is up."""
 
+LATE_FACTOR = 1.2
+"""So many times the learned percentile is late: a few percent slower than usual is not sick."""
+
 HELD_SECONDS = 5.0
 """What is learned of a target's speed counts after so many seconds, if it has not tripped."""
 
@@ -220,7 +223,7 @@ class TargetState:
         """
         learned = self.percentile(1 - NORMAL, now, plain=plain)
         if learned is not None:
-            return learned
+            return LATE_FACTOR * learned
         seen = self.answers if plain else self.first_texts
         return max(4 * cold, 2 * seen.slowest)
 

@@ -183,9 +183,7 @@ class Planner:
         elif ticket is not None:
             self._extra(self._waiting.kind, now, out, paid=ticket)
         elif caught:
-            # To come back to a target that is back is a retry: as many at a time as it answers.
-            back = self._open.back()
-            self._extra(AttemptKind.RETRY if back else AttemptKind.RESCUE, now, out)
+            self._rescue(now, out)
         elif not self._open.active():
             self._waiting.leave_queues()
             self._go_on(now, out)
@@ -228,6 +226,8 @@ class Planner:
         elif attempt.first_text is None:
             if now >= attempt.late_at:
                 self._judge_late(attempt, now)
+                if self._open.caught():
+                    self._rescue(now, out)
             if limits.first_text is not None and now >= attempt.started + limits.first_text:
                 fault = Fault(FaultKind.TIMEOUT, f"no text within {limits.first_text:g} s")
                 self._suspect(attempt, fault, now, out)
@@ -262,6 +262,14 @@ class Planner:
         if not self._open.covered():
             # Else a hedge is under way already, and has its own limits.
             self._go_on(now, out, failed=attempt.lane)
+
+    def _rescue(self, now: float, out: list[Action]) -> None:
+        """All that are waited for are lost: ask elsewhere, or there again if it is back.
+
+        The latter is a retry: so many at a time come back as are answered.
+        """
+        back = self._open.back()
+        self._extra(AttemptKind.RETRY if back else AttemptKind.RESCUE, now, out)
 
     def _extra(
         self, kind: AttemptKind, now: float, out: list[Action], paid: Ticket | None = None
