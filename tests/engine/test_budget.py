@@ -202,7 +202,7 @@ def hammer(budget: Budget, seed: int, spent: list[int]) -> None:
     """Do at random all that a request may do; end with no ticket open."""
     rng, count = Random(seed), 0
     tickets = []
-    for _ in range(1500):
+    for _ in range(5000):
         what = rng.random()
         if what < 0.4:
             budget.deposit(0.0)
