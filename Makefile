@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lint typecheck unit simulate fuzz format clean
+.PHONY: help run test lint typecheck unit simulate fuzz stack format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ simulate: $(VENV)/.developer ## the hedging engine in virtual time: the table, a
 
 fuzz: $(VENV)/.developer ## random fault schedules against the engine's invariants
 	$(BIN)/python -m tests.simulation fuzz --seeds 1000
+
+stack: $(VENV)/.developer ## random mixtures of faults over the real SDKs, in virtual time
+	$(BIN)/python -m tests.whole_stack --seeds 1000
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import warnings
+from random import Random
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -135,11 +137,27 @@ SHARED = Memory()
 """The process's own."""
 
 
-def forget() -> None:
-    """Forget all that was learned of targets: for tests, and after a key was mended in place."""
+_chance = Random()
+if hasattr(os, "register_at_fork"):
+    # Forked workers that all waited the same "random" time would come back at the same moment.
+    os.register_at_fork(after_in_child=_chance.seed)
+
+
+def chance() -> Random:
+    """The engine's one source of chance: every model of the process draws from it."""
+    return _chance
+
+
+def forget(seed: int | None = None) -> None:
+    """Forget all that was learned of targets: for tests, and after a key was mended in place.
+
+    Args:
+        seed: Makes what chance decides from now on replayable; None takes a fresh one.
+    """
     SHARED.forget()
     with _warning:
         _warned.clear()
+    _chance.seed(seed)
 
 
 def _new_state(target: Target, accounts: Sequence[Account]) -> TargetState:

@@ -8,11 +8,12 @@ process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
+import threading
 import time
 from dataclasses import replace
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.call import Call
@@ -31,7 +32,7 @@ from langchain_resilient.prices import price_for
 from langchain_resilient.providers import create, known
 from langchain_resilient.providers.faults import classify
 from langchain_resilient.receipt import AttemptKind
-from langchain_resilient.registry import SHARED, Memory, reaper, usable, warn_once
+from langchain_resilient.registry import SHARED, Memory, chance, reaper, usable, warn_once
 from langchain_resilient.selection import Selection
 from langchain_resilient.target import Target, as_target
 from langchain_resilient.wire.answers import stamp, to_result
@@ -39,7 +40,7 @@ from langchain_resilient.wire.deltas import Deltas
 from langchain_resilient.wire.draft import Draft
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     from langchain_resilient.receipt import Receipt
 
 logger = logging.getLogger("langchain_resilient")
+
+
+_prepared: set[str] = set()
+"""Providers whose SDKs were imported, or are being so."""
 
 
 class Runtime:
@@ -84,7 +89,7 @@ class Runtime:
         self.last_resort = self.route(last_resort) if last_resort is not None else None
         if last_resort is not None:
             self._by_name[last_resort.name] = last_resort
-        rng = Random()
+        rng = chance()
         self._selection = Selection(config, self._by_name, self._memory, rng)
         self.chain = self._selection.arrange(routes)
         self._recorder = Recorder()
@@ -147,14 +152,20 @@ class Runtime:
         )
 
     async def _prepare(self) -> None:
-        """Import the first target's SDK in a thread, once.
+        """Import the first target's SDK in a thread, once, and then the others' beside its answer.
 
-        Half a second of import inside the race would block the loop and pass for a slow provider.
+        Half a second of import inside the race would block the loop and pass for a slow provider;
+        and the first fallback of a process comes when it matters.
         """
-        prepare = getattr(self.chain[0].sources[0], "prepare", None)
-        if prepare is not None:
-            await asyncio.to_thread(prepare)
+        first, *others = [getattr(r.sources[0], "prepare", None) for r in self.chain]
+        if first is not None:
+            await asyncio.to_thread(first)
         self._prepared = True
+        cold = [r.state.provider for r in self.chain if r.state.provider not in _prepared]
+        _prepared.update(cold)
+        if len(set(cold)) > 1:
+            prepares = [prepare for prepare in others if prepare is not None]
+            threading.Thread(target=_prepare_all, args=(prepares,), daemon=True).start()
 
     def _race(self, call: Call, run_manager: Any) -> tuple[Race, Plan]:
         plan = call.plan(self.plan)
@@ -277,6 +288,12 @@ def _log_last_resort(receipt: Receipt) -> None:
     """Say aloud that no target could answer: an answer of last resort must not pass unnoticed."""
     if receipt.attempts[-1].kind is AttemptKind.LAST_RESORT and receipt.last_resort:
         logger.warning("answered by the last resort: %s", receipt)
+
+
+def _prepare_all(prepares: Sequence[Callable[[], None]]) -> None:
+    for prepare in prepares:
+        with contextlib.suppress(Exception):  # whoever needs it will see the error then
+            prepare()
 
 
 def _now() -> float:

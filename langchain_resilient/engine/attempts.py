@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from langchain_resilient.engine.events import Action, Attempt, Stop
+from langchain_resilient.engine.events import Action, Attempt, Lane, Stop
 from langchain_resilient.receipt import Outcome
 
 if TYPE_CHECKING:
@@ -34,12 +34,17 @@ class Attempts:
         return any(not a.suspect and not a.lane.state.watch.tripped for a in self.live)
 
     def caught(self) -> bool:
-        """Whether all that are counted on are at targets that tripped and say nothing at all.
+        """Whether all that are counted on are lost."""
+        counted = [a for a in self.live if not a.suspect]
+        return bool(counted) and all(_lost(a) for a in counted)
 
-        One that is merely slow is still answering; if all are, asking elsewhere only adds load.
-        """
-        states = [a.lane.state for a in self.live if not a.suspect]
-        return bool(states) and all(s.watch.tripped and s.silent for s in states)
+    def lost_lanes(self) -> list[Lane]:
+        """The targets whose attempts are lost, and which may therefore be asked once more."""
+        return [a.lane for a in self.live if not a.suspect and _lost(a)]
+
+    def back(self) -> bool:
+        """Whether a target of theirs has come back from its silence."""
+        return any(a.late and a.started < a.lane.state.back_since for a in self.live)
 
     def open(self, attempt: Attempt, alarm: Callable[[], None] | None) -> None:
         """Begin one.
@@ -106,3 +111,14 @@ class Attempts:
             self.close(attempt, Outcome.FAILED if attempt.fault else how, now)
             out.append(Stop(attempt))
         return out
+
+
+def _lost(attempt: Attempt) -> bool:
+    """Whether its target tripped and says nothing at all, or has come back from such a silence.
+
+    A target that is merely slow is still answering; if all are, asking elsewhere only adds load.
+    """
+    state = attempt.lane.state
+    if state.watch.tripped and state.silent:
+        return True
+    return attempt.late and attempt.started < state.back_since

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from langchain_resilient.policy import Health
+from langchain_resilient.receipt import AttemptKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,6 +209,12 @@ class Budgets:
             Budget(health.rescue, health.rescue_burst),
             Budget(health.retry, health.retry_burst, rate=RETRIES_A_SECOND),
         )
+
+    def of_kind(self, kind: AttemptKind) -> Budget:
+        """Find the one that pays for a kind of extra send."""
+        if kind is AttemptKind.HEDGE:
+            return self.hedge
+        return self.rescue if kind is AttemptKind.RESCUE else self.retry
 
     def deposit(self, now: float) -> None:
         """Count one ordinary request."""

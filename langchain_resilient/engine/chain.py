@@ -60,26 +60,34 @@ class Chain:
         for lane in self.candidates():
             if lane.active or lane.available_at() > now or lane.state.slots.full:
                 continue
-            mine = (not lane.state.sound, lane.tries)
+            mine = (not lane.state.sound(now), lane.tries)
             if mine < rank or best is None:
                 best, rank = lane, mine
         return best
 
-    def choose_extra(self, now: float, beside: Collection[str]) -> Lane | None:
+    def choose_extra(
+        self, now: float, beside: Collection[str], lost: Collection[Lane] = ()
+    ) -> Lane | None:
         """Pick a lane for a hedge or a rescue: only one that is well and not strained.
 
         Args:
             now: The engine's clock.
             beside: The providers of attempts that stay under way: a lane of another provider goes
                 before, and the only target there is may be asked twice.
+            lost: For a rescue, the lanes whose attempts are lost: one that has come back may be
+                asked again. One that is silent cannot rescue anybody.
         """
         best: Lane | None = None
         rank = (True, inf)
         for lane in self.candidates():
             state = lane.state
-            if (lane.active and not self._alone(lane)) or self._extra_at(lane) > now:
+            is_back = lane in lost and not state.silent
+            busy = lane.active and not self._alone(lane, now)
+            if (busy or state.watch.tripped) and not is_back:
                 continue
-            if state.watch.tripped or state.slots.full or not self._affordable(state):
+            if self._extra_at(lane) > now or (lost and state.mute(now)):
+                continue
+            if state.slots.full or not self._affordable(state):
                 continue
             mine = (state.provider in beside, lane.tries)
             if mine < rank or best is None:
@@ -121,10 +129,11 @@ class Chain:
             return [] if self._pinned.excluded else [self._pinned]
         return [lane for lane in self.lanes if not lane.excluded]
 
-    def _alone(self, lane: Lane) -> bool:
+    def _alone(self, lane: Lane, now: float) -> bool:
         """Whether no other target is well: then a hedge may go to it too (Dean & Barroso, 2013)."""
         return not lane.state.in_process and all(
-            other is lane or not other.state.sound for other in self.candidates()
+            other is lane or other.state.watch.tripped or other.state.down(now)
+            for other in self.candidates()
         )
 
     @staticmethod

@@ -33,9 +33,23 @@ ENOUGH_SAMPLES = 30
 """Fewer teach nothing about a 95th percentile."""
 
 DOWN_AFTER = 5
-"""So many failures in a row, of any requests, and a target is down until it speaks again."""
+"""So many failures in a row, of any requests, and a target is down."""
 
-SLOW_PROBES = 20
+SILENT_AFTER = 5
+"""So many late ones without an answer to anybody who came after, and a target is silent."""
+
+MUTE_SECONDS = 5.0
+
+DOWN_SECONDS = 5.0
+"""A target that is down is asked again by one request in so many seconds; if it speaks it is up."""
+
+LATE_FACTOR = 1.2
+"""So many times the learned percentile is late: a few percent slower than usual is not sick."""
+
+HELD_SECONDS = 5.0
+"""What is learned of a target's speed counts after so many seconds, if it has not tripped."""
+
+SLOW_PROBES = 40
 """After so many probes that were answered, but late, a target is taken to have become slower."""
 
 FEW_SAMPLES = 5
@@ -111,13 +125,15 @@ class TargetState:
         first_texts: Seconds to the first text.
         answers: Seconds to a whole answer, where it is asked without streaming.
         spoke_at: When text last came from it.
+        back_since: When the request was sent that ended its last silence.
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
-    __slots__ = ("_expected", "_failures", "_last_heard", "_late", "_percentiles", "_slow_probes",
-                 "_turn", "answers", "first_texts", "gone_until", "in_process", "keys", "name",
-                 "provider", "retry_first", "slots", "spoke_at", "strained_until", "streams",
-                 "waiting", "watch")  # fmt: skip
+    __slots__ = ("_alarmed", "_ask_again_at", "_expected", "_failures", "_held", "_last_heard",
+                 "_late", "_percentiles", "_slow_probes", "_turn", "answers", "back_since",
+                 "first_texts", "gone_until", "in_process", "keys", "name", "provider",
+                 "retry_first", "slots", "spoke_at", "strained_until", "streams", "waiting",
+                 "watch")  # fmt: skip
 
     def __init__(
         self,
@@ -145,9 +161,13 @@ class TargetState:
         self._slow_probes: list[float] = []
         self._turn = 0
         self._failures = 0
+        self._ask_again_at = 0.0
+        self._alarmed = False
         self._last_heard = -inf
-        self._late: deque[float] = deque(maxlen=3)
+        self._held: deque[tuple[float, float, bool, bool]] = deque()
+        self._late: deque[float] = deque(maxlen=SILENT_AFTER)
         self.spoke_at = -inf
+        self.back_since = -inf
         self._expected: dict[bool, tuple[float, float]] = {}
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
 
@@ -203,7 +223,7 @@ class TargetState:
         """
         learned = self.percentile(1 - NORMAL, now, plain=plain)
         if learned is not None:
-            return learned
+            return LATE_FACTOR * learned
         seen = self.answers if plain else self.first_texts
         return max(4 * cold, 2 * seen.slowest)
 
@@ -226,12 +246,20 @@ class TargetState:
 
     def spoke(self, seconds: float, now: float, *, plain: bool, late: bool) -> None:
         """Take in a first text (or a whole answer)."""
-        (self.answers if plain else self.first_texts).add(seconds, now)
+        self._take(seconds, now, plain=plain, censored=False)
+        started = now - seconds
+        was_silent = self.silent
         self.spoke_at = now
-        self._last_heard = max(self._last_heard, now - seconds)
+        self._last_heard = max(self._last_heard, started)
         self._failures = 0
         if not late:
-            self.watch.fast(now, started=now - seconds)
+            self.watch.fast(now, started=started)
+        self._alarmed = self._alarmed and self.silent
+        if was_silent and not self.silent:
+            # What was sent before it fell silent, or into the silence, is lost (a network that was
+            # down and is back): those who wait for it may ask again.
+            self.back_since = started
+            self._alarm()
 
     def probed(self, seconds: float | None, now: float, *, plain: bool, good: float) -> None:
         """Take in what a probe heard.
@@ -242,6 +270,9 @@ class TargetState:
             plain: Of a whole answer.
             good: How many seconds would be in good time.
         """
+        if seconds is not None:
+            self._failures = 0
+            self.spoke_at = now
         if seconds is None or seconds <= good:
             self._slow_probes.clear()
             self.watch.probed(now, well=seconds is not None)
@@ -265,13 +296,38 @@ class TargetState:
         self.watch.believe()
 
     def closed(self, seconds: float, now: float, *, plain: bool) -> None:
-        """Take in a loser: it had not spoken when it was closed."""
-        (self.answers if plain else self.first_texts).add(seconds, now, censored=True)
+        """Take in a loser: it had not spoken when it was closed.
+
+        While the target is silent that says nothing of how fast it is.
+        """
+        if self.silent:
+            return
+        self._take(seconds, now, plain=plain, censored=True)
+
+    def _take(self, seconds: float, now: float, *, plain: bool, censored: bool) -> None:
+        """Keep a sample for a while before it counts: if the target trips, it was of its sickness.
+
+        Without that each bout of slowness would teach that slow is normal, until none is noticed.
+        """
+        seen = self.answers if plain else self.first_texts
+        if seen.count < ENOUGH_SAMPLES:
+            seen.add(seconds, now, censored=censored)
+            return
+        held = self._held
+        held.append((seconds, now, plain, censored))
+        while held[0][1] <= now - HELD_SECONDS:
+            seconds, at, plain, censored = held.popleft()
+            (self.answers if plain else self.first_texts).add(seconds, at, censored=censored)
 
     def late(self, now: float, trip_after: int, *, started: float) -> None:
         """Take in that a request to it is late."""
         self._late.append(started)
-        if not self.in_process and self.watch.slow(now, trip_after):
+        if self.in_process:
+            return
+        if self.watch.slow(now, trip_after):
+            self._held.clear()
+        if self.watch.tripped and self.silent and not self._alarmed:
+            self._alarmed = True
             self._alarm()
 
     def failed(self, fault: Fault, now: float, rng: Random, key: int, trip_after: int) -> None:
@@ -298,8 +354,12 @@ class TargetState:
             self.strained_until = now + STRAINED_SECONDS
         if fault.kind in _SLOW_KINDS:
             self._failures += 1
+            self._ask_again_at = now + DOWN_SECONDS
         if trip_after and fault.kind in _SLOW_KINDS and not self.in_process:
-            self.watch.slow(now, trip_after, failed=fault.kind is not FaultKind.TIMEOUT)
+            failed = fault.kind is not FaultKind.TIMEOUT
+            tripped = self.watch.slow(now, trip_after, failed=failed)
+            if tripped:
+                self._held.clear()
 
     def succeeded(self, key: int) -> None:
         """A good answer clears the account's record."""
@@ -307,18 +367,25 @@ class TargetState:
 
     @property
     def silent(self) -> bool:
-        """Whether nobody has been answered who asked after the last three late ones did."""
-        return bool(self._late) and self._last_heard < self._late[0]
+        """Whether nobody has been answered who asked after the last five late ones did."""
+        return len(self._late) == SILENT_AFTER and self._last_heard < self._late[0]
 
-    @property
-    def down(self) -> bool:
-        """Whether all that was asked of it lately failed."""
-        return self._failures >= DOWN_AFTER
+    def mute(self, now: float) -> bool:
+        """Whether it has been silent for so long that nobody should be sent there for rescue."""
+        return self.silent and now - self.spoke_at > MUTE_SECONDS
 
-    @property
-    def sound(self) -> bool:
+    def down(self, now: float) -> bool:
+        """Whether all that was asked of it lately failed, and it is not time to ask again."""
+        return self._failures >= DOWN_AFTER and now < self._ask_again_at
+
+    def sound(self, now: float) -> bool:
         """Whether there is nothing against it."""
-        return not self.watch.tripped and not self.down
+        return not self.watch.tripped and not self.down(now)
+
+    def asked(self, now: float) -> None:
+        """Take in that a request was sent to it: one at a time tries whether it is still down."""
+        if self._failures >= DOWN_AFTER:
+            self._ask_again_at = now + DOWN_SECONDS
 
     def health(self, now: float) -> str:
         """One of `ok`, `tripped`, `limited` (by its own hint), `account out`, `gone`."""

@@ -94,7 +94,8 @@ class LatencyHistogram:
             if seen and at_risk > 0:
                 survival *= max(0.0, 1.0 - seen / at_risk)
                 if survival <= wanted:
-                    return _middle(bucket)
+                    # The upper edge: of requests that all take the same time, none is later.
+                    return SMALLEST * exp(bucket * _STEP)
             at_risk -= seen + lost
         return None
 

@@ -177,12 +177,13 @@ class Planner:
             return []
         out: list[Action] = []
         ticket = self._waiting.granted()
-        if ticket is not None and self._waiting.kind is AttemptKind.RETRY:
+        caught = self._open.caught()
+        if ticket is not None and self._waiting.kind is AttemptKind.RETRY and not caught:
             self._go_on(now, out, paid=ticket)
         elif ticket is not None:
             self._extra(self._waiting.kind, now, out, paid=ticket)
-        elif self._open.caught():
-            self._extra(AttemptKind.RESCUE, now, out)
+        elif caught:
+            self._rescue(now, out)
         elif not self._open.active():
             self._waiting.leave_queues()
             self._go_on(now, out)
@@ -225,6 +226,8 @@ class Planner:
         elif attempt.first_text is None:
             if now >= attempt.late_at:
                 self._judge_late(attempt, now)
+                if self._open.caught():
+                    self._rescue(now, out)
             if limits.first_text is not None and now >= attempt.started + limits.first_text:
                 fault = Fault(FaultKind.TIMEOUT, f"no text within {limits.first_text:g} s")
                 self._suspect(attempt, fault, now, out)
@@ -260,6 +263,14 @@ class Planner:
             # Else a hedge is under way already, and has its own limits.
             self._go_on(now, out, failed=attempt.lane)
 
+    def _rescue(self, now: float, out: list[Action]) -> None:
+        """All that are waited for are lost: ask elsewhere, or there again if it is back.
+
+        The latter is a retry: so many at a time come back as are answered.
+        """
+        back = self._open.back()
+        self._extra(AttemptKind.RETRY if back else AttemptKind.RESCUE, now, out)
+
     def _extra(
         self, kind: AttemptKind, now: float, out: list[Action], paid: Ticket | None = None
     ) -> None:
@@ -267,18 +278,20 @@ class Planner:
         lane = None
         if self._open.active() < self._most and now < self._deadline:
             beside = {a.lane.state.provider for a in self._open.live}
-            lane = self.chain.choose_extra(now, beside)
+            lost = () if kind is AttemptKind.HEDGE else self._open.lost_lanes()
+            lane = self.chain.choose_extra(now, beside, lost)
         if lane is None:
             if paid is not None:
                 paid.give_up(now)
             self._look_again(now)
             return
-        budgets = self._plan.budgets
-        budget = budgets.hedge if kind is AttemptKind.HEDGE else budgets.rescue
+        budget = self._plan.budgets.of_kind(kind)
         if paid is None and not budget.take():
             self._waiting.ask(budget, kind, now)
         elif self._start(lane, kind, now, out):
             self.chain.spend(lane)
+        elif paid is not None:
+            paid.give_up(now)
         else:
             budget.give_back(now)
 
@@ -307,35 +320,43 @@ class Planner:
         if self._open.active() >= self._most or now >= self._deadline:
             pass
         elif self._open.covered():
-            # A sound one is being waited for: only a fresh, sound one is worth a send beside it.
-            if lane is not None and not lane.tries and lane.state.sound:
+            # A sound one is being waited for: only a fresh sound one is worth a send beside it.
+            if lane is not None and not lane.tries and lane.state.sound(now):
                 sent = self._start(lane, self._kind_for(lane), now, out)
             else:
                 self._look_again(now)
         elif lane is None:
             self._wait_or_end(now, out)
         else:
-            owes = self._owes(lane)
-            if owes and paid is None and not self._plan.budgets.retry.take():
-                self._waiting.ask(self._plan.budgets.retry, AttemptKind.RETRY, now)
-                self._resume_at = now + _POLL
-            else:
-                sent = self._start(lane, self._kind_for(lane), now, out)
-                if not sent:
-                    # Another thread took its last place: on to the next.
-                    if owes and paid is None:
-                        self._plan.budgets.retry.give_back(now)
-                    self._go_on(now, out)
-        if paid is not None and not (sent and owes):
+            sent = self._ask(lane, now, out, paid)
+        if paid is not None and not sent:
             paid.give_up(now)
 
+    def _ask(self, lane: Lane, now: float, out: list[Action], paid: Ticket | None) -> bool:
+        """Send, if a first try or a token pays for it; else wait for a token."""
+        retry = self._plan.budgets.retry
+        owes = self._owes(lane, now)
+        if owes and paid is None and not retry.take():
+            self._waiting.ask(retry, AttemptKind.RETRY, now)
+            self._resume_at = now + _POLL
+            return False
+        if not self._start(lane, self._kind_for(lane), now, out):
+            # Another thread took its last place: on to the next.
+            if owes and paid is None:
+                retry.give_back(now)
+            self._go_on(now, out)
+            return False
+        if paid is not None and not owes:
+            paid.give_up(now)
+        return True
+
     @staticmethod
-    def _owes(lane: Lane) -> bool:
+    def _owes(lane: Lane, now: float) -> bool:
         """Whether a send costs a retry token, as all but a first try do.
 
         A target that is down has to be asked now and then, but not by everybody at once.
         """
-        return not lane.free and (lane.tries > 0 or lane.state.down)
+        return not lane.free and (lane.tries > 0 or lane.state.down(now))
 
     def _kind_for(self, lane: Lane) -> AttemptKind:
         if lane.index == len(self.chain.lanes):
@@ -379,6 +400,7 @@ class Planner:
             self._waiting.queue([state])
             return False
         self._waiting.leave(now)
+        state.asked(now)
         attempt = self._attempt(len(self._open.all) + 1, lane, kind, now)
         if lane.tries:
             attempt.retry_state = retry_state(self._open.all, lane, now, self._rng)

@@ -1,7 +1,8 @@
 """Which HTTP transport the SDK clients get, and how it is set up.
 
-aiohttp costs half the CPU and returns cancelled connections; httpx (httpx2) is there for what works
-only with it: virtual-time loops, and cassettes with vcrpy before 9.
+aiohttp costs half the CPU and returns every cancelled connection, which Together's httpx does not
+(see `tests/whole_stack/test_cancellation.py`); httpx (httpx2) is there for what works only with it:
+cassettes with vcrpy before 9.
 """
 
 from __future__ import annotations

@@ -102,12 +102,12 @@ class RacedSlots(Slots):
     They also note whether the target was down when a place was taken: one event may do both.
     """
 
-    def __init__(self, limit: int | None, state: TargetState) -> None:
+    def __init__(self, limit: int | None, state: TargetState, bench: Bench) -> None:
         super().__init__(limit)
         self.thief = False
         self.stolen = 0
         self.taken: list[bool] = []
-        self._state = state
+        self._state, self._bench = state, bench
 
     def take(self) -> bool:
         if self.thief:
@@ -115,7 +115,7 @@ class RacedSlots(Slots):
             self.stolen += self.limit is not None and super().take()
         taken = super().take()
         if taken:
-            self.taken.append(self._state.down)
+            self.taken.append(self._state.down(self._bench.now))
         return taken
 
     def bring_back(self) -> None:
@@ -180,7 +180,7 @@ class Bench:
         self.calls: list[Call] = []
         self.shadows: list[Attempt] = []
         self.sent: dict[AttemptKind, int] = defaultdict(int)
-        self.owed = 0
+        self.owed = self.payable = 0
         self.hints: dict[tuple[TargetState, int], float] = {}
         self._rng = Random(1)
         self.states = [self._state(i, p) for i, p in enumerate(setup.providers)]
@@ -200,14 +200,14 @@ class Bench:
             retry_first=self.setup.retry_first,
             in_process=self.setup.in_process and not index,
         )
-        state.slots = RacedSlots(self.setup.limits[index], state)
+        state.slots = RacedSlots(self.setup.limits[index], state, self)
         for i in range(40 if self.setup.learned else 0):
             state.first_texts.add(0.1 + i * 0.05, self.now)
         return state
 
     def _last_resort(self) -> TargetState:
         state = TargetState("text", "text")
-        state.slots = RacedSlots(self.setup.last_limit, state)
+        state.slots = RacedSlots(self.setup.last_limit, state, self)
         return state
 
     @staticmethod
@@ -425,14 +425,18 @@ class Bench:
 
     def _account(self, call: Call, attempt: Attempt, *, was_down: bool) -> None:
         lane, state = attempt.lane, attempt.lane.state
+        again = any(a.lane is lane for a in call.planner.attempts[: attempt.number - 1])
         if attempt.kind in _EXTRA:
-            assert not state.watch.tripped, "an extra send to a sick target"
+            back = again and attempt.kind is AttemptKind.RESCUE and not state.silent
+            assert back or not state.watch.tripped, "an extra send to a sick target"
             assert state.strained_until <= self.now, "an extra send to a strained target"
             call.extra += self._price(state)
-        elif not lane.free:
-            before = call.planner.attempts[: attempt.number - 1]
-            again = any(a.lane is lane for a in before)
-            self.owed += again or (was_down and attempt.kind is not AttemptKind.LAST_RESORT)
+        else:
+            first = attempt.kind is AttemptKind.LAST_RESORT or not was_down
+            owes = not lane.free and (again or not first)
+            self.owed += owes
+            # A rescue to where it was lost is a retry too.
+            self.payable += owes or attempt.kind is AttemptKind.RETRY
 
     def _price(self, state: TargetState) -> float:
         cost = 0.0 if self.setup.costs is None else self._cost(state)
@@ -490,7 +494,8 @@ class Bench:
 
     def _check_budget(self, budget: CountedBudget) -> None:
         assert -_TINY <= budget.tokens <= budget.burst
-        assert budget.spent <= budget.income(self.now) + _TINY, "more spent than paid in"
+        made = budget.spent + budget.tokens - budget.income(self.now)
+        assert made <= _TINY, "a token from nowhere"
         assert budget.tokens < 1 or not budget.waiting, "a token that nobody gets"
         running = [call.nudge for call in self.running]
         assert all(t.nudge in running for t in budget.pending()), "a token for nobody"
@@ -501,4 +506,5 @@ class Bench:
             held = sum(t.paid for t in budget.pending())
             assert self.sent[kind] == budget.spent - held, f"{kind} without a token, or no send"
         paid = retry.spent - sum(t.paid for t in retry.pending())
-        assert paid <= self.owed <= paid + retry.released, "retries and their tokens"
+        assert paid <= self.payable, "a retry token without a send"
+        assert self.owed <= paid + retry.released, "a retry without a token"

@@ -1,300 +1,308 @@
-"""Token buckets: what comes in, what goes out, and who is served first."""
+"""Token buckets: what is paid in, what is paid out, and who is served first."""
 
 from __future__ import annotations
 
 import sys
+import time
 from random import Random
 from threading import Thread
 
 import pytest
 
-from langchain_resilient.engine.budget import RETRIES_A_SECOND, Budget, Budgets, Ticket
+from langchain_resilient.engine.budget import RETRIES_A_SECOND, Budget, Budgets
 from langchain_resilient.policy import Health, Hedge
+from langchain_resilient.receipt import AttemptKind
 
 
-def nothing() -> None:
-    """A nudge that nobody needs."""
-
-
-def empty(share: float = 1.0, burst: int = 10, rate: float = 0.0) -> Budget:
-    """A budget that has spent what it began with."""
+def empty(share: float = 0.0, burst: int = 10, rate: float = 0.0) -> Budget:
     budget = Budget(share, burst, rate)
-    while budget.take():
-        pass
+    budget.tokens = 0.0
     return budget
 
 
-def waiting(budget: Budget, *ages: float, useful_until: float = 1e9) -> list[Ticket]:
-    """One ticket for each age."""
-    return [budget.wait(age, useful_until, nothing) for age in ages]
-
-
-# -- deposits -------------------------------------------------------------------------------------
+def line(budget: Budget, *since: float, useful_until: float = 100.0):
+    """Tickets of requests that began then, and the list of those nudged, in order."""
+    nudged: list[float] = []
+    tickets = [budget.wait(at, useful_until, lambda at=at: nudged.append(at)) for at in since]
+    return tickets, nudged
 
 
 def test_it_starts_with_half_a_burst():
-    """The first requests of a short script may hedge too."""
-    assert [Budget(0.05, 5).take() for _ in range(1)] == [True]
-    budget = Budget(0.05, 5)
-    assert [budget.take() for _ in range(3)] == [True, True, False]
+    """A short script may hedge too."""
+    assert Budget(0.05, 20).tokens == 10
 
 
-def test_without_income_it_never_pays():
-    """A share of 0 means never, not a few for a start."""
+def test_a_budget_of_nothing_starts_empty():
+    """A share of zero forbids even the first extra send."""
     assert not Budget(0.0, 20).take()
 
 
-def test_each_request_pays_its_share_in():
-    """Twenty requests at 5 % are one token."""
-    budget = empty(0.05, 1)
-    before = 1 - budget.tokens
-    for _ in range(round(before / 0.05) - 1):
+def test_each_request_pays_in_its_share():
+    """Twenty requests at five per cent pay for one extra send."""
+    budget = empty(0.05)
+    for _ in range(20):
         budget.deposit(0.0)
-    assert not budget.take()
-    budget.deposit(0.0)
-    budget.deposit(0.0)
-    assert budget.take()
-
-
-def test_no_more_than_the_burst_is_saved_up():
-    """However many requests come."""
-    budget = Budget(1.0, 3)
-    for _ in range(100):
-        budget.deposit(0.0)
-    assert [budget.take() for _ in range(4)] == [True, True, True, False]
-
-
-def test_time_pays_in_too():
-    """Five a second, whatever the load."""
-    budget = empty(0.0, 100, rate=5.0)
-    budget.refill(10.0)
-    budget.refill(12.0)
-    assert budget.tokens == pytest.approx(10.0)
-
-
-def test_time_that_runs_backwards_pays_nothing_twice():
-    """Threads may bring their times out of order."""
-    budget = empty(0.0, 100, rate=5.0)
-    for now in (10.0, 12.0, 11.0, 12.0):
-        budget.refill(now)
-    assert budget.tokens == pytest.approx(10.0)
-
-
-def test_time_counts_from_the_last_deposit_even_if_it_was_full():
-    """What came while it was full was not saved up."""
-    budget = Budget(1.0, 4, rate=1.0)
-    for now in (0.0, 0.0, 0.0, 100.0):
-        budget.deposit(now)
-    while budget.take():
-        pass
-    budget.refill(101.0)
     assert budget.tokens == pytest.approx(1.0)
 
 
-def test_a_token_that_was_not_needed_comes_back():
-    """And can be taken again, once."""
-    budget = empty()
-    budget.give_back(0.0)
-    assert [budget.take(), budget.take()] == [True, False]
+def test_no_more_than_a_burst_is_saved():
+    """A quiet day does not pay for a storm."""
+    budget = empty(0.5, burst=3)
+    for _ in range(100):
+        budget.deposit(0.0)
+    assert budget.tokens == 3
 
 
-# -- who waits ------------------------------------------------------------------------------------
+def test_taking_stops_when_less_than_one_is_left():
+    """Two and a half tokens pay for two."""
+    budget = Budget(0.5, 5)
+    assert [budget.take() for _ in range(3)] == [True, True, False]
+
+
+def test_time_pays_in_at_the_rate():
+    """Two a second for a second and a half are three."""
+    budget = empty(rate=2.0)
+    budget.refill(10.0)
+    budget.refill(11.5)
+    assert budget.tokens == pytest.approx(3.0)
+
+
+def test_the_first_look_at_the_clock_pays_nothing():
+    """How long the process ran before is no credit."""
+    budget = empty(rate=2.0)
+    budget.refill(1e6)
+    assert budget.tokens == 0
+
+
+def test_time_while_it_is_full_gives_no_credit():
+    """Who empties it after an idle hour starts from nothing."""
+    budget = Budget(0.0, 4, rate=1.0)
+    budget.tokens = 4.0
+    budget.deposit(0.0)
+    budget.deposit(3600.0)
+    for _ in range(4):
+        budget.take()
+    budget.refill(3600.5)
+    assert budget.tokens == pytest.approx(0.5)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="refill sets _at back to an older `now`, so the same second is paid out twice",
+)
+def test_time_that_runs_backwards_pays_nothing():
+    """Threads may bring their clocks out of order."""
+    budget = empty(rate=1.0)
+    for now in (10.0, 5.0, 10.0):
+        budget.refill(now)
+    assert budget.tokens == 0
 
 
 def test_the_oldest_is_served_first():
-    """Whoever asked first for a token: the age of the request counts."""
+    """Whoever asked for the token first: the age of the request counts."""
+    budget = empty(1.0)
+    _, nudged = line(budget, 3.0, 1.0, 2.0)
+    budget.deposit(4.0)
+    assert nudged == [1.0]
+
+
+def test_who_is_past_use_is_passed_over():
+    """The very oldest would get its token too late."""
+    budget = empty(1.0)
+    line(budget, 1.0, useful_until=5.0)
+    _, nudged = line(budget, 2.0)
+    budget.deposit(6.0)
+    assert nudged == [2.0]
+
+
+def test_if_all_are_past_use_the_oldest_is_served():
+    """A token is never kept from everybody."""
+    budget = empty(1.0)
+    _, nudged = line(budget, 2.0, 1.0, useful_until=5.0)
+    budget.deposit(6.0)
+    assert nudged == [1.0]
+
+
+def test_a_served_ticket_is_paid_for():
+    """Its token is gone from the bucket."""
+    budget = empty(1.0)
+    (ticket,), _ = line(budget, 1.0)
+    budget.deposit(2.0)
+    assert (ticket.granted, ticket.paid, budget.tokens) == (True, True, 0.0)
+
+
+def test_giving_up_in_the_queue_leaves_it():
+    """The next token goes to the next."""
+    budget = empty(1.0)
+    (first, _), nudged = line(budget, 1.0, 2.0)
+    first.give_up(3.0)
+    budget.deposit(3.0)
+    assert nudged == [2.0]
+
+
+def test_giving_up_a_paid_ticket_hands_its_token_on():
+    """At once, to the next who waits."""
+    budget = empty(1.0)
+    (first, _), nudged = line(budget, 1.0, 2.0)
+    budget.deposit(3.0)
+    first.give_up(3.0)
+    assert nudged == [1.0, 2.0]
+
+
+def test_giving_up_a_paid_ticket_saves_its_token_if_nobody_waits():
+    """It is there for whoever comes."""
+    budget = empty(1.0)
+    (ticket,), _ = line(budget, 1.0)
+    budget.deposit(2.0)
+    ticket.give_up(2.0)
+    assert budget.tokens == 1.0
+
+
+def test_a_success_releases_two():
+    """Answers let those who wait back in twice as fast as they come."""
     budget = empty()
-    young, old, middle = waiting(budget, 3.0, 1.0, 2.0)
-    budget.deposit(5.0)
-    assert [t.granted for t in (young, old, middle)] == [False, True, False]
-    budget.deposit(5.0)
-    assert [t.granted for t in (young, old, middle)] == [False, True, True]
+    _, nudged = line(budget, 3.0, 2.0, 1.0)
+    budget.release(4.0)
+    assert nudged == [1.0, 2.0]
 
 
-def test_one_that_the_token_cannot_help_any_more_lets_others_go_first():
-    """Else under overload all tokens would come too late."""
+def test_a_success_releases_the_only_one():
+    """Two are the most, not the least."""
     budget = empty()
-    dying = budget.wait(1.0, 4.0, nothing)
-    young = budget.wait(2.0, 60.0, nothing)
-    budget.deposit(5.0)
-    assert (dying.granted, young.granted) == (False, True)
+    _, nudged = line(budget, 1.0)
+    budget.release(4.0)
+    assert nudged == [1.0]
 
 
-def test_to_the_last_moment_a_token_is_of_use():
-    """The bound belongs to the time in which it helps."""
+def test_giving_up_a_released_ticket_mints_no_token():
+    """Nothing was paid for it, so nothing comes back."""
     budget = empty()
-    dying = budget.wait(1.0, 5.0, nothing)
-    budget.wait(2.0, 60.0, nothing)
-    budget.deposit(5.0)
-    assert dying.granted
+    (ticket,), _ = line(budget, 1.0)
+    budget.release(2.0)
+    ticket.give_up(2.0)
+    assert budget.tokens == 0
 
 
-def test_if_it_can_help_nobody_the_oldest_gets_it():
-    """It may still help."""
-    budget = empty()
-    old, young = waiting(budget, 1.0, 2.0, useful_until=3.0)
-    budget.deposit(5.0)
-    assert (old.granted, young.granted) == (True, False)
+@pytest.mark.xfail(
+    strict=True,
+    reason="a token that comes between take() and wait() serves nobody, and deposit() into a full "
+    "bucket never looks at the queue: with burst=1 the waiter starves while others take()",
+)
+def test_who_comes_to_wait_as_the_bucket_fills_is_served():
+    """The token came from another thread after `take` had found none."""
+    budget = empty(1.0, burst=1)
+    found = budget.take()
+    budget.deposit(1.0)
+    (ticket,), _ = line(budget, 1.0)
+    budget.deposit(2.0)
+    assert not found
+    assert ticket.granted
 
 
-def test_whoever_is_served_is_told_once():
-    """A second token tells the next."""
-    told: list[str] = []
-    budget = empty()
-    budget.wait(1.0, 9.0, lambda: told.append("old"))
-    budget.wait(2.0, 9.0, lambda: told.append("young"))
-    budget.deposit(5.0)
-    assert told == ["old"]
-    budget.deposit(5.0)
-    assert told == ["old", "young"]
+def interrupted(rng: Random):
+    """A trace function that lets other threads run between any two lines of the budget."""
+
+    def trace(frame, event, arg):
+        if not frame.f_code.co_filename.endswith("budget.py"):
+            return None
+        if rng.random() < 0.2:
+            time.sleep(0)  # the interpreter may go on with another thread
+        return trace
+
+    return trace
 
 
-def test_a_waiter_may_come_back_at_once():
-    """A nudge is called without the lock."""
-    budget = empty()
-    again: list[Ticket] = []
-    budget.wait(1.0, 9.0, lambda: again.append(budget.wait(1.0, 9.0, nothing)))
-    budget.deposit(5.0)
-    assert (budget.waiting, again[0].granted) == (1, False)
+def hammer(budget: Budget, seed: int, spent: list[int]) -> None:
+    """Do at random all that a request may do; end with no ticket open."""
+    rng, count = Random(seed), 0
+    sys.settrace(interrupted(Random(seed)))
+    tickets = []
+    for _ in range(500):
+        what = rng.random()
+        if what < 0.4:
+            budget.deposit(0.0)
+        elif what < 0.6:
+            count += budget.take()
+        elif what < 0.8 or not tickets:
+            tickets.append(budget.wait(rng.random(), rng.random(), lambda: None))
+        else:
+            count += settle(tickets.pop(0), rng)
+    spent[seed] = count + sum(settle(ticket, rng) for ticket in tickets)
 
 
-def test_nobody_passes_those_who_wait_by():
-    """A token that came for a waiter cannot be taken by a newcomer."""
-    budget = empty()
-    waiting(budget, 1.0)
-    budget.deposit(5.0)
-    assert not budget.take()
+def settle(ticket, rng: Random) -> bool:
+    """Spend a granted ticket or give it up; True if it was spent."""
+    if ticket.granted and rng.random() < 0.5:
+        return True
+    ticket.give_up(0.5)
+    return False
 
 
-def test_who_leaves_is_not_served():
-    """The next is."""
-    budget = empty()
-    old, young = waiting(budget, 1.0, 2.0)
-    old.give_up(3.0)
-    budget.deposit(5.0)
-    assert (old.granted, young.granted, budget.waiting) == (False, True, 0)
+@pytest.mark.parametrize("burst", [2, 10**6])
+def test_threads_neither_mint_tokens_nor_lose_them(monkeypatch, burst):
+    """Spent and left are what was paid in; with a small burst, at most."""
+    budget, spent = empty(0.5, burst), [0] * 4
+    paid_in: list[float] = []
+    refill = Budget.refill
+
+    def counted(self: Budget, now: float, paid: float = 0.0) -> None:
+        paid_in.append(paid)
+        refill(self, now, paid)
+
+    monkeypatch.setattr(Budget, "refill", counted)
+    threads = [Thread(target=hammer, args=(budget, i, spent)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    total = sum(spent) + budget.tokens
+    assert total <= sum(paid_in)
+    assert burst == 2 or total == sum(paid_in)
 
 
-def test_a_paid_token_that_is_given_up_goes_to_the_next():
-    """Nothing of the budget is lost."""
-    budget = empty()
-    old, young = waiting(budget, 1.0, 2.0)
-    budget.deposit(5.0)
-    old.give_up(6.0)
-    assert (old.granted, young.granted) == (False, True)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (AttemptKind.HEDGE, "hedge"),
+        (AttemptKind.RESCUE, "rescue"),
+        (AttemptKind.RETRY, "retry"),
+    ],
+)
+def test_each_kind_of_extra_send_has_its_budget(kind, name):
+    """Rescues do not eat the hedges' tokens."""
+    budgets = Budgets.of(Hedge(), Health())
+    assert budgets.of_kind(kind) is getattr(budgets, name)
 
 
-def test_a_paid_token_that_is_given_up_is_saved_if_nobody_waits():
-    """For the next who is late."""
-    budget = empty()
-    (ticket,) = waiting(budget, 1.0)
-    budget.deposit(5.0)
-    ticket.give_up(6.0)
-    assert [budget.take(), budget.take()] == [True, False]
-
-
-# -- release --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("waiters", "released"), [(0, 0), (1, 1), (2, 2), (5, 2)])
-def test_a_success_releases_two(waiters, released):
-    """The oldest two, without a token."""
-    budget = empty()
-    tickets = waiting(budget, *range(waiters))
-    budget.release(5.0)
-    assert [t.granted for t in tickets] == [i < released for i in range(waiters)]
-
-
-def test_a_released_ticket_that_is_given_up_mints_no_token():
-    """Nobody paid for it."""
-    budget = empty()
-    (ticket,) = waiting(budget, 1.0)
-    budget.release(5.0)
-    ticket.give_up(6.0)
-    assert not budget.take()
-
-
-# -- the three of a chain -------------------------------------------------------------------------
-
-
-def test_success_releases_only_those_who_wait_to_retry():
-    """Hedges and rescues are bounded by the requests alone."""
-    budgets = Budgets(empty(), empty(), empty())
-    tickets = [waiting(b, 1.0)[0] for b in (budgets.hedge, budgets.rescue, budgets.retry)]
-    budgets.succeeded(5.0)
-    assert [t.granted for t in tickets] == [False, False, True]
-
-
-def test_a_request_pays_into_all_three():
-    """Each its own share."""
-    budgets = Budgets(empty(0.1), empty(0.2), empty(0.3))
+def test_without_hedging_there_is_no_token_for_a_hedge():
+    """Whatever is paid in."""
+    budgets = Budgets.of(None, Health())
     budgets.deposit(0.0)
-    tokens = [b.tokens for b in (budgets.hedge, budgets.rescue, budgets.retry)]
-    assert tokens == pytest.approx([0.1, 0.2, 0.3])
-
-
-def test_a_policy_becomes_three_budgets():
-    """Share, burst and rate as they were set."""
-    budgets = Budgets.of(
-        Hedge(budget=0.1, burst=7), Health(rescue=0.2, rescue_burst=8, retry=0.3, retry_burst=9)
-    )
-    found = [(b.share, b.burst, b.rate) for b in (budgets.hedge, budgets.rescue, budgets.retry)]
-    assert found == [(0.1, 7, 0.0), (0.2, 8, 0.0), (0.3, 9, RETRIES_A_SECOND)]
-
-
-def test_without_hedging_there_is_no_token_for_it():
-    """However many requests come."""
-    budgets = Budgets.of(None, None)
-    for _ in range(1000):
-        budgets.deposit(0.0)
     assert not budgets.hedge.take()
 
 
-# -- threads --------------------------------------------------------------------------------------
+def test_a_request_pays_into_all_three():
+    """Each by its own share."""
+    budgets = Budgets.of(Hedge(budget=0.05), Health(rescue=0.1, retry=0.2))
+    before = [budgets.hedge.tokens, budgets.rescue.tokens, budgets.retry.tokens]
+    budgets.deposit(0.0)
+    after = [budgets.hedge.tokens, budgets.rescue.tokens, budgets.retry.tokens]
+    assert [b - a for a, b in zip(before, after, strict=True)] == pytest.approx([0.05, 0.1, 0.2])
 
 
-class Customer(Thread):
-    """Deposits, takes, waits, leaves, gives back and releases at random; counts what it spent."""
-
-    def __init__(self, budget: Budget, seed: int, steps: int) -> None:
-        super().__init__(daemon=True)
-        self.budget, self.rng, self.steps = budget, Random(seed), steps
-        self.deposits = self.taken = 0
-        self.tickets: list[Ticket] = []
-
-    def run(self) -> None:
-        for step in range(self.steps):
-            self.rng.choice((self.deposit, self.take, self.wait, self.leave))(float(step))
-
-    def deposit(self, now: float) -> None:
-        self.deposits += 1
-        self.budget.deposit(now)
-
-    def take(self, now: float) -> None:
-        self.taken += self.budget.take()
-
-    def wait(self, now: float) -> None:
-        self.tickets.append(self.budget.wait(now, now + 100, nothing))
-
-    def leave(self, now: float) -> None:
-        if self.tickets:
-            self.tickets.pop(self.rng.randrange(len(self.tickets))).give_up(now)
+def test_some_retries_a_second_are_free():
+    """Without a single request paying in."""
+    budgets = Budgets.of(None, Health(retry=0.0))
+    budgets.retry.tokens = 0.0
+    budgets.retry.refill(0.0)
+    budgets.retry.refill(1.0)
+    assert budgets.retry.tokens == pytest.approx(RETRIES_A_SECOND)
 
 
-def test_threads_that_hammer_it_neither_make_nor_lose_a_token():
-    """What was paid in was taken, granted, or is there still."""
-    budget = empty(0.5, 100_000)
-    customers = [Customer(budget, seed, 6000) for seed in range(4)]
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for customer in customers:
-            customer.start()
-        for customer in customers:
-            customer.join(timeout=60)
-    finally:
-        sys.setswitchinterval(before)
-    granted = sum(t.granted for c in customers for t in c.tickets)
-    spent = granted + sum(c.taken for c in customers)
-    assert spent + budget.tokens == pytest.approx(0.5 * sum(c.deposits for c in customers))
-    assert budget.waiting == sum(not t.granted for c in customers for t in c.tickets)
+def test_an_answer_releases_two_who_wait_to_retry():
+    """And none who wait to hedge."""
+    budgets = Budgets.of(Hedge(), Health())
+    (hedge,), _ = line(budgets.hedge, 0.0)
+    retries, _ = line(budgets.retry, 1.0, 2.0, 3.0)
+    budgets.succeeded(4.0)
+    assert [t.granted for t in (hedge, *retries)] == [False, True, True, False]

@@ -1,133 +1,123 @@
-"""When an attempt is late, for a hedge, for the judgement, and for its limits."""
+"""Delays of hedges, lateness, and when an attempt's limits are reached."""
 
 from __future__ import annotations
 
 from math import inf
-from typing import Any
 
 import pytest
 
 from langchain_resilient.engine.events import Attempt, Lane
-from langchain_resilient.engine.health import ENOUGH_SAMPLES, TargetState
-from langchain_resilient.engine.lateness import LEAST, LEAST_LATE, MOST, due, hedge_delay, late_after
+from langchain_resilient.engine.health import ENOUGH_SAMPLES
+from langchain_resilient.engine.lateness import (
+    LEAST,
+    LEAST_LATE,
+    MOST,
+    due,
+    hedge_delay,
+    late_after,
+)
 from langchain_resilient.policy import Hedge, Timeouts
 from langchain_resilient.receipt import AttemptKind
+from tests.engine.states import known, state
+
+NONE = Timeouts(first_text=None, chunk_gap=None, answer=None)
 
 
-def attempt(
-    *seconds: float, times: int = ENOUGH_SAMPLES, plain: bool = False, **limits: Any
-) -> Attempt:
-    """One to a target that has spoken after these seconds, each so many times."""
-    state = TargetState("p:m", "p")
-    for _ in range(times):
-        for x in seconds:
-            state.spoke(x, 0.0, plain=plain, late=False)
-    return Attempt(1, Lane(0, state, Timeouts(**limits)), AttemptKind.PRIMARY, 0.0, plain=plain)
+def attempt(target=None, limits: Timeouts = NONE) -> Attempt:
+    return Attempt(1, Lane(0, target or state(), limits), AttemptKind.PRIMARY, 100.0)
 
 
-# -- hedges ---------------------------------------------------------------------------------------
+def spoken(limits: Timeouts) -> Attempt:
+    """One that spoke after a second, and again after three."""
+    sent = attempt(limits=limits)
+    sent.first_text, sent.last_chunk = 101.0, 103.0
+    return sent
 
 
-def test_a_number_is_the_delay():
-    """Whatever was learned."""
-    assert hedge_delay(Hedge(delay=1.25), attempt(3.0), 0.0) == 1.25
+def test_a_number_is_a_fixed_delay():
+    """Whatever was learned of the target."""
+    assert hedge_delay(Hedge(delay=1.5), attempt(known(0.1)), 100.0) == 1.5
 
 
-def test_an_unknown_target_is_hedged_after_the_cold_delay():
-    """One sample less than enough teaches nothing."""
-    unknown = attempt(1.0, times=ENOUGH_SAMPLES - 1)
-    assert hedge_delay(Hedge(cold=1.7), unknown, 0.0) == 1.7
+def test_a_cold_target_has_the_cold_delay():
+    """One sample less than enough."""
+    target = known(0.1, count=ENOUGH_SAMPLES - 1)
+    assert hedge_delay(Hedge(cold=3.0), attempt(target), 100.0) == 3.0
 
 
-def test_the_delay_is_learned_from_enough_samples():
-    """Then it is the target's own."""
-    assert hedge_delay(Hedge(cold=1.7), attempt(1.0), 0.0) == pytest.approx(1.0, rel=0.02)
+@pytest.mark.parametrize(("budget", "share"), [(0.05, 0.955), (0.5, 0.55), (1.0, 0.1)])
+def test_a_learned_delay_is_the_percentile_that_the_budget_pays_for(budget, share):
+    """All but nine tenths of the budget have spoken by then."""
+    target = state()
+    for i in range(1, 1001):
+        target.first_texts.add(i / 200, 0.0)
+    delay = hedge_delay(Hedge(budget=budget), attempt(target), 100.0)
+    assert delay == pytest.approx(5 * share, rel=0.03)
 
 
-@pytest.mark.parametrize(("budget", "expected"), [(0.1, 91.0), (0.5, 55.0), (1.0, 10.0)])
-def test_the_delay_leaves_as_many_late_ones_as_the_budget_pays_for(budget, expected):
-    """The percentile is `1 - 0.9 * budget`: a tenth is kept for variance."""
-    even = attempt(*[i / 100 for i in range(1, 101)], times=1, first_text=None)
-    delay = hedge_delay(Hedge(budget=budget), even, 0.0)
-    assert delay == pytest.approx(expected / 100, rel=0.03)
+@pytest.mark.parametrize(("seconds", "delay"), [(0.002, LEAST), (60.0, MOST)])
+def test_a_learned_delay_is_bounded(seconds, delay):
+    """Else one that grows slower drags its own percentile along."""
+    assert hedge_delay(Hedge(), attempt(known(seconds)), 100.0) == delay
 
 
-def test_of_whole_answers_another_delay_is_learned():
-    """A target that is asked plainly is judged by its answers."""
-    plain = attempt(4.0, plain=True)
-    plain.lane.state.spoke(0.3, 0.0, plain=False, late=False)
-    assert hedge_delay(Hedge(), plain, 0.0) == pytest.approx(4.0, rel=0.02)
+def test_a_learned_delay_is_at_most_half_of_the_limit():
+    """The hedge must have time to speak before the first is given up."""
+    sent = attempt(known(5.0), Timeouts(first_text=4.0))
+    assert hedge_delay(Hedge(), sent, 100.0) == 2.0
 
 
-@pytest.mark.parametrize(
-    ("seconds", "first_text", "expected"),
-    [(0.002, 15.0, LEAST), (25.0, None, MOST), (8.0, 6.0, 3.0), (8.0, None, 8.0)],
-)
-def test_a_learned_delay_is_bounded(seconds, first_text, expected):
-    """By 0.05 s, by 10 s, and by half the limit for the first text."""
-    known = attempt(seconds, first_text=first_text)
-    assert hedge_delay(Hedge(), known, 0.0) == pytest.approx(expected, rel=0.02)
+@pytest.mark.parametrize(("hedge", "seconds"), [(Hedge(cold=1.0), 4.0), (None, 8.0)])
+def test_an_unknown_target_is_late_after_four_times_the_cold_delay(hedge, seconds):
+    """The default one where nothing is hedged."""
+    assert late_after(hedge, attempt(), 100.0) == seconds
 
 
-# -- evidence -------------------------------------------------------------------------------------
-
-
-def test_silence_counts_after_the_95th_percentile():
-    """Whatever the budget for hedges is."""
-    even = attempt(*[i / 100 for i in range(1, 101)], times=1)
-    assert late_after(Hedge(budget=1.0), even, 0.0) == pytest.approx(0.95, rel=0.03)
-
-
-def test_a_quarter_of_a_second_is_never_late():
+def test_nobody_is_late_within_a_quarter_of_a_second():
     """Our own loop may have been busy."""
-    assert late_after(Hedge(), attempt(0.01), 0.0) == LEAST_LATE
+    assert late_after(Hedge(), attempt(known(0.01)), 100.0) == LEAST_LATE
 
 
-def test_an_unknown_target_has_four_times_the_cold_delay():
-    """Nobody knows yet how long it thinks."""
-    assert late_after(Hedge(cold=1.5), attempt(), 0.0) == 6.0
+def test_without_limits_nothing_is_due():
+    """Not ever."""
+    assert due(attempt()) == inf
 
 
-def test_an_unknown_target_that_was_slow_has_twice_its_slowest():
-    """A model that thinks long is not sick."""
-    assert late_after(Hedge(cold=1.5), attempt(9.0, times=1), 0.0) == 18.0
+@pytest.mark.parametrize("name", ["hedge_at", "late_at"])
+def test_before_its_first_text_a_delay_is_due(name):
+    """That of the hedge, or that of the judge."""
+    sent = attempt(limits=Timeouts(first_text=15.0))
+    setattr(sent, name, 102.0)
+    assert due(sent) == 102.0
 
 
-def test_without_hedging_the_cold_delay_is_the_default():
-    """Health is watched all the same."""
-    assert late_after(None, attempt(), 0.0) == 4 * Hedge().cold
+@pytest.mark.parametrize("limits", [Timeouts(first_text=7.0), Timeouts(answer=7.0)])
+def test_before_its_first_text_a_limit_is_due(limits):
+    """That of the first text, or that of the answer where it is shorter."""
+    assert due(attempt(limits=limits)) == 107.0
 
 
-# -- what is due ----------------------------------------------------------------------------------
+def test_after_its_first_text_the_gap_is_due():
+    """Counted from its last chunk."""
+    assert due(spoken(Timeouts(chunk_gap=10.0))) == 113.0
 
 
-def under_way(**fields: Any) -> Attempt:
-    """An attempt that was sent at 100, with all limits."""
-    found = attempt(first_text=15.0, chunk_gap=10.0, answer=600.0)
-    found.started = found.last_chunk = 100.0
-    for name, value in fields.items():
-        setattr(found, name, value)
-    return found
+def test_after_its_first_text_no_delay_is_due():
+    """What has spoken is neither hedged nor judged."""
+    sent = spoken(NONE)
+    sent.hedge_at = sent.late_at = 102.0
+    assert due(sent) == inf
 
 
-@pytest.mark.parametrize(
-    ("fields", "at"),
-    [
-        ({}, 115.0),
-        ({"hedge_at": 102.0, "late_at": 108.0}, 102.0),
-        ({"late_at": 101.0, "hedge_at": 102.0}, 101.0),
-        ({"first_text": 101.0, "last_chunk": 104.0}, 114.0),
-        ({"first_text": 101.0, "last_chunk": 699.0}, 700.0),
-        ({"first_text": 101.0, "last_chunk": inf}, 700.0),
-        ({"first_text": 101.0, "hedge_at": 102.0, "late_at": 103.0}, 110.0),
-        ({"suspect": True}, 700.0),
-    ],
-)
-def test_the_next_of_its_limits_is_due(fields, at):
-    """Before the text: hedge, judgement, first text; then the gap; of a suspect only the whole."""
-    assert due(under_way(**fields)) == at
+def test_while_our_own_reader_holds_it_up_no_gap_is_due():
+    """Only the answer's limit counts."""
+    sent = spoken(Timeouts(chunk_gap=10.0, answer=60.0))
+    sent.last_chunk = inf
+    assert due(sent) == 160.0
 
 
-def test_without_limits_nothing_is_ever_due():
-    """Only the deadline ends it."""
-    assert due(attempt(first_text=None, chunk_gap=None, answer=None)) == inf
+def test_of_a_suspect_only_the_answers_limit_is_due():
+    """It was given up on for the others already."""
+    sent = attempt(limits=Timeouts(first_text=1.0, answer=60.0))
+    sent.suspect, sent.hedge_at, sent.late_at = True, 102.0, 103.0
+    assert due(sent) == 160.0

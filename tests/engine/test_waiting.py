@@ -1,161 +1,170 @@
-"""What one request waits for: at most one ticket, and places at full targets."""
+"""One request's ticket and its places in the queues of full targets."""
 
 from __future__ import annotations
 
-import pytest
-
 from langchain_resilient.engine.budget import Budget
-from langchain_resilient.engine.health import TargetState
 from langchain_resilient.engine.waiting import Waiting
 from langchain_resilient.receipt import AttemptKind
-
-
-def empty() -> Budget:
-    """A budget without a token; each deposit is one."""
-    budget = Budget(1.0, 1)
-    budget.tokens = 0.0
-    return budget
+from tests.engine.states import state
 
 
 class Request:
-    """Somebody who waits, and counts how often it is nudged."""
+    """Counts how often it is nudged."""
 
-    def __init__(self, since: float = 1.0) -> None:
+    def __init__(self, since: float = 0.0) -> None:
         self.nudges = 0
-        self.waiting = Waiting(since, 60.0, self.nudge)
+        self.waiting = Waiting(since, 100.0, self.nudge)
 
     def nudge(self) -> None:
         self.nudges += 1
 
 
-def full(count: int = 1) -> list[TargetState]:
-    """Targets whose only place is taken."""
-    states = [TargetState(f"p:{i}", "p", max_concurrency=1) for i in range(count)]
-    assert all(state.slots.take() for state in states)
-    return states
+def empty() -> Budget:
+    budget = Budget(1.0, 10)
+    budget.tokens = 0.0
+    return budget
 
 
-# -- tickets --------------------------------------------------------------------------------------
+def full_target():
+    target = state(max_concurrency=1)
+    target.slots.take()
+    return target
 
 
-def test_nothing_is_granted_to_one_that_waits_for_nothing():
+def test_nothing_is_granted_to_who_did_not_ask():
     """There is no ticket."""
     assert Request().waiting.granted() is None
 
 
-def test_a_ticket_is_not_granted_before_its_token_comes():
-    """And the request stays in the queue."""
-    budget, request = empty(), Request()
-    request.waiting.ask(budget, AttemptKind.RESCUE, 2.0)
-    assert request.waiting.granted() is None
-    assert (budget.waiting, request.waiting.kind) == (1, AttemptKind.RESCUE)
+def test_nothing_is_granted_before_a_token_comes():
+    """The ticket is kept."""
+    request = Request()
+    request.waiting.ask(empty(), AttemptKind.HEDGE, 1.0)
+    assert (request.waiting.granted(), request.waiting.ticket is None) == (None, False)
 
 
-def test_a_granted_ticket_is_handed_out_once():
-    """The caller spends it or gives it up."""
-    budget, request = empty(), Request()
-    request.waiting.ask(budget, AttemptKind.HEDGE, 2.0)
-    budget.deposit(3.0)
+def test_a_token_that_comes_nudges():
+    """Once."""
+    request, budget = Request(), empty()
+    request.waiting.ask(budget, AttemptKind.HEDGE, 1.0)
+    budget.deposit(2.0)
     assert request.nudges == 1
-    assert request.waiting.granted() is not None
-    assert request.waiting.granted() is None
 
 
-def test_it_keeps_its_place_if_it_asks_again():
-    """Asking twice does not put it behind others, nor into the queue twice."""
-    budget, request = empty(), Request()
-    for now in (2.0, 3.0):
-        request.waiting.ask(budget, AttemptKind.HEDGE, now)
+def test_a_granted_ticket_is_taken_once():
+    """It cannot be spent twice."""
+    request, budget = Request(), empty()
+    request.waiting.ask(budget, AttemptKind.HEDGE, 1.0)
+    budget.deposit(2.0)
+    taken = [request.waiting.granted() is not None for _ in range(2)]
+    assert taken == [True, False]
+
+
+def test_asking_the_same_budget_again_keeps_the_place():
+    """There is one ticket, not two."""
+    request, budget = Request(), empty()
+    for _ in range(3):
+        request.waiting.ask(budget, AttemptKind.HEDGE, 1.0)
     assert budget.waiting == 1
 
 
-def test_asking_for_another_token_leaves_the_first_queue():
-    """At most one ticket a request."""
-    hedge, rescue, request = empty(), empty(), Request()
-    request.waiting.ask(hedge, AttemptKind.HEDGE, 2.0)
-    request.waiting.ask(rescue, AttemptKind.RESCUE, 3.0)
+def test_asking_another_budget_leaves_the_first():
+    """A rescue is more urgent than the hedge that was waited for."""
+    request, hedge, rescue = Request(), empty(), empty()
+    request.waiting.ask(hedge, AttemptKind.HEDGE, 1.0)
+    request.waiting.ask(rescue, AttemptKind.RESCUE, 2.0)
     assert (hedge.waiting, rescue.waiting, request.waiting.kind) == (0, 1, AttemptKind.RESCUE)
 
 
-def test_a_token_that_came_while_it_asks_for_another_goes_to_the_next():
-    """Nothing of the budget is lost."""
-    hedge, rescue, request, other = empty(), empty(), Request(), Request(2.0)
-    request.waiting.ask(hedge, AttemptKind.HEDGE, 2.0)
-    other.waiting.ask(hedge, AttemptKind.HEDGE, 2.0)
-    hedge.deposit(3.0)
-    request.waiting.ask(rescue, AttemptKind.RESCUE, 3.0)
-    assert other.waiting.granted() is not None
+def test_asking_another_budget_gives_back_a_token_that_had_come():
+    """It is there for the others."""
+    request, hedge = Request(), empty()
+    request.waiting.ask(hedge, AttemptKind.HEDGE, 1.0)
+    hedge.deposit(1.0)
+    request.waiting.ask(empty(), AttemptKind.RESCUE, 2.0)
+    assert hedge.tokens == 1.0
 
 
-@pytest.mark.parametrize("granted", [False, True])
-def test_one_that_leaves_leaves_its_token_too(granted):
-    """Whether it had come or not."""
-    budget, request = empty(), Request()
-    request.waiting.ask(budget, AttemptKind.HEDGE, 2.0)
-    if granted:
-        budget.deposit(3.0)
-    request.waiting.leave(4.0)
-    request.waiting.leave(5.0)
-    assert (budget.waiting, budget.tokens) == (0, float(granted))
+def test_older_requests_are_served_first():
+    """A request waits with its own age, not with the moment of asking."""
+    young, old, budget = Request(since=5.0), Request(since=1.0), empty()
+    young.waiting.ask(budget, AttemptKind.HEDGE, 6.0)
+    old.waiting.ask(budget, AttemptKind.HEDGE, 7.0)
+    budget.deposit(8.0)
+    assert (young.nudges, old.nudges) == (0, 1)
 
 
-# -- queues ---------------------------------------------------------------------------------------
+def test_leaving_gives_up_the_ticket():
+    """The budget waits for nobody."""
+    request, budget = Request(), empty()
+    request.waiting.ask(budget, AttemptKind.HEDGE, 1.0)
+    request.waiting.leave(2.0)
+    assert budget.waiting == 0
 
 
-def test_it_is_told_when_a_target_has_room():
-    """Whichever of them."""
-    states, request = full(2), Request()
-    request.waiting.queue(states)
-    states[1].slots.give_back()
+def test_leaving_hands_a_granted_token_on():
+    """To the next request."""
+    first, second, budget = Request(1.0), Request(2.0), empty()
+    first.waiting.ask(budget, AttemptKind.HEDGE, 3.0)
+    second.waiting.ask(budget, AttemptKind.HEDGE, 3.0)
+    budget.deposit(4.0)
+    first.waiting.leave(4.0)
+    assert second.waiting.granted() is not None
+
+
+def test_leaving_twice_is_harmless():
+    """The second time there is nothing left to give up."""
+    request, budget = Request(), empty()
+    request.waiting.ask(budget, AttemptKind.HEDGE, 1.0)
+    budget.deposit(1.0)
+    for _ in range(2):
+        request.waiting.leave(2.0)
+    assert budget.tokens == 1.0
+
+
+def test_room_at_any_of_the_full_targets_nudges():
+    """Whichever comes free first."""
+    request, targets = Request(), [full_target(), full_target()]
+    request.waiting.queue(targets)
+    targets[1].slots.give_back()
     assert request.nudges == 1
 
 
-def test_it_stands_in_each_queue_once():
-    """However often it looks."""
-    states, request = full(1), Request()
-    request.waiting.queue(states)
-    request.waiting.queue(states)
-    states[0].slots.give_back()
-    states[0].slots.take()
-    states[0].slots.give_back()
+def test_a_request_stands_in_a_queue_once():
+    """Though it looked at the full target several times."""
+    request, target = Request(), full_target()
+    for _ in range(3):
+        request.waiting.queue([target])
+    target.slots.give_back()
+    target.slots.take()
+    target.slots.give_back()
     assert request.nudges == 1
 
 
-def test_one_that_leaves_is_not_told_any_more():
-    """The next in the queue is."""
-    states, request, other = full(1), Request(), Request()
-    request.waiting.queue(states)
-    other.waiting.queue(states)
-    request.waiting.leave(2.0)
-    states[0].slots.give_back()
-    assert (request.nudges, other.nudges) == (0, 1)
+def test_after_leaving_the_queues_room_does_not_nudge():
+    """It was for somebody else."""
+    request, target = Request(), full_target()
+    request.waiting.queue([target])
+    request.waiting.leave(1.0)
+    target.slots.give_back()
+    assert request.nudges == 0
 
 
-def test_room_that_is_not_taken_is_passed_on():
-    """One that was told and leaves without it tells the next."""
-    states, request, other = full(1), Request(), Request()
-    request.waiting.queue(states)
-    other.waiting.queue(states)
-    states[0].slots.give_back()
-    request.waiting.leave(2.0)
-    assert (request.nudges, other.nudges) == (1, 1)
+def test_room_that_was_offered_is_passed_on():
+    """Who leaves with the offer in hand tells the next."""
+    first, second, target = Request(), Request(), full_target()
+    first.waiting.queue([target])
+    second.waiting.queue([target])
+    target.slots.give_back()
+    first.waiting.leave(1.0)
+    assert second.nudges == 1
 
 
-def test_it_may_queue_again_after_it_left():
-    """Room came, and another thread was faster."""
-    states, request = full(1), Request()
-    request.waiting.queue(states)
-    states[0].slots.give_back()
-    states[0].slots.take()
+def test_after_leaving_the_queues_it_may_stand_there_again():
+    """The next time that it finds the target full."""
+    request, target = Request(), full_target()
+    request.waiting.queue([target])
     request.waiting.leave_queues()
-    request.waiting.queue(states)
-    states[0].slots.give_back()
-    assert request.nudges == 2
-
-
-def test_a_target_that_has_room_meanwhile_tells_at_once():
-    """Between the look and the queue a place may have come free."""
-    states, request = full(1), Request()
-    states[0].slots.give_back()
-    request.waiting.queue(states)
+    request.waiting.queue([target])
+    target.slots.give_back()
     assert request.nudges == 1

@@ -13,7 +13,7 @@ from tests.simulation.figures import ALWAYS, Figures, Sheet, average, hedge_exce
 from tests.simulation.rows import ROWS, SHOWN, Row, Size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 
 @dataclass(slots=True)
@@ -45,13 +45,20 @@ class Examined:
         return all(v.holds for v in [*self.verdicts, *self.general])
 
 
-def examine(name: str, seed: int, size: Size) -> Found:
-    """Run one row with one seed."""
+def examine(name: str, seed: int, size: Size, *, best: Collection[str] = SHOWN) -> Found:
+    """Run one row with one seed.
+
+    Args:
+        name: Of the row.
+        seed: Of the run.
+        size: Of the row.
+        best: The parts for which to compute the best possible.
+    """
     row = ROWS[name](size)
     done = run(row.scenario, seed)
     sheet = Sheet(done, in_order=row.in_order)
     windows = {"whole": ALWAYS, **row.parts}
-    parts = {part: sheet.figures(x, best=part in SHOWN) for part, x in windows.items()}
+    parts = {part: sheet.figures(x, best=part in best) for part, x in windows.items()}
     unknown = sum(done.sends.values()) - sum(len(call.attempts) for call in done.calls)
     return Found(
         name,

@@ -51,7 +51,7 @@ class Size:
 
 
 FULL = Size(50_000, 600.0, 600.0)
-SMALL = Size(8_000, 100.0, 120.0)
+SMALL = Size(7_000, 80.0, 120.0)
 
 
 @dataclass(frozen=True)

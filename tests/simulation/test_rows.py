@@ -8,22 +8,29 @@ import pytest
 
 from tests.simulation.bounds import Slack
 from tests.simulation.examine import Found, examine, judge
-from tests.simulation.rows import ROWS, SMALL
+from tests.simulation.rows import ROWS, SMALL, Size
 
 SEED = 0
 
-# One seed of 8,000 requests (2,400 in a fault) instead of 150,000 (36,000). What quantiles of that
-# size scatter by, in standard deviations over 14 seeds of a policy with the ideal fixed delay:
-# p50 of a window 0.9 %, its p99 against the whole's 2.7 %, p99 / best 0.8 %, p99.9 / best 7.6 %.
-# So limits are wider by about two and a half of them. Extra sends: a burst of 20 saved hedges is
-# 0.83 % of 2,400 requests, but 0.17 % of the 12,000 in the whole table's faults.
-SLACK = Slack(p50=1.02, p99=1.07, rho99=1.02, rho999=1.2, extra=20 / 2_400 - 20 / 12_000)
+# One seed of 7,000 requests (2,400 in a fault, 1,800 after it) instead of 150,000 (36,000). Over 14
+# seeds of the stationary row of that size, such figures had a mean and standard deviation of
+#   p50 of a window / p50 of the row   1.004  0.008
+#   p99 of a window / p99 of the row   0.997  0.053
+#   p99 / best possible                1.038  0.023  (learning takes more of 6 minutes than of 42)
+#   p99.9 / best possible              1.012  0.027
+# so that limits widen by about two and a half deviations over the
+# mean. Extra sends: a burst of 20 saved hedges is 0.83 % of 2,400 requests, 0.17 % of the 12,000
+# in a fault of the whole table. One request may be missed.
+SLACK = Slack(
+    p50=1.02, p99=1.13, rho99=1.05, rho999=1.05, extra=20 / 2_400 - 20 / 12_000, missed=1 / 5_000
+)
 
 
 @cache
 def found(name: str) -> Found:
-    """Run a row, once."""
-    return examine(name, SEED, SMALL)
+    """Run a row, once; the best possible only where a bound asks for it, since it takes long."""
+    held = {"permanent-x2": ["relearned"], "stationary": ["whole"], "stationary-2": ["whole"]}
+    return examine(name, SEED, SMALL, best=held.get(name, ()))
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -33,3 +40,10 @@ def test_every_bound_of_the_row_holds(name):
     examined = judge(name, [found(name)], healthy, SMALL, SLACK)
     verdicts = [*examined.verdicts, *examined.general]
     assert [str(v) for v in verdicts if not v.holds] == []
+
+
+def test_a_long_brown_out_never_becomes_the_new_normal():
+    """Ten minutes, and a seed with which an engine once went back to the slow target for good."""
+    long = examine("brown-out", 1, Size(24_000, 600.0, 600.0), best=())
+    healthy = found("stationary").parts["whole"]
+    assert long.parts["fault"].p99 <= 1.25 * SLACK.p99 * healthy.p99

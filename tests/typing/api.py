@@ -11,6 +11,7 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from langchain_resilient import (
     FaultKind,
+    Health,
     Hedge,
     Receipt,
     ResilientChatModel,
@@ -42,7 +43,11 @@ def build() -> ResilientChatModel:
             Target("openai:mine", price=(1.5, 2), context_window=8192, spend_cap=SpendCap(1)),
         ],
         timeout=30,
-        hedge=Hedge(delay=1.0),
+        hedge=Hedge(delay=1.0, max_extra_cost=0.01),
+        health=Health(trip_after=8),
+        order="fastest",
+        affinity=True,
+        share_learning=False,
         retry=Retry(stop=stop_after_attempt(3), wait=wait_fixed(1)),
         timeouts=Timeouts(first_text=5),
         fallback_on={FaultKind.SERVER},

@@ -1,0 +1,69 @@
+"""What the written scenarios share: two targets, an ordinary model, and how long things take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient import Hedge, Timeouts
+from langchain_resilient.testing import Exchange, Step
+from tests.whole_stack.scenario import HEALTHY
+
+if TYPE_CHECKING:
+    from tests.whole_stack.callers import Told
+    from tests.whole_stack.world import Run
+
+PRIMARY, SECOND = "openai:primary", "together:second"
+CHAINS = {
+    "openai first": (PRIMARY, SECOND),
+    "together first": ("together:primary", "openai:second"),
+}
+
+OWN = 1.0
+"""More than the seconds that a healthy target takes for a whole answer."""
+
+HEDGE = 1.0
+"""Seconds after which a silent target is hedged."""
+
+GAP = 2.0
+"""Seconds of silence in the midst of an answer that are too many."""
+
+FIRST_TEXT = 5.0
+"""Seconds after which the first text is no longer waited for."""
+
+MODEL: dict[str, Any] = {
+    "timeout": 60.0,
+    "hedge": Hedge(delay=HEDGE, budget=1.0),
+    "timeouts": Timeouts(first_text=FIRST_TEXT, chunk_gap=GAP),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Hangs(Step):
+    """Requests wait until the target comes back; then they are answered.
+
+    Attributes:
+        until: When that is, in seconds from the simulator's start.
+    """
+
+    until: float
+
+    async def play(self, exchange: Exchange) -> None:
+        """Wait, then answer."""
+        await exchange.sleep(self.until - exchange.at)
+        await HEALTHY.play(exchange)
+
+
+def took(told: Told) -> float:
+    """Return the seconds from a call to its end."""
+    return told.ended - told.began
+
+
+def slowest(run: Run) -> float:
+    """Return the seconds that the slowest call took."""
+    return max(map(took, run.told))
+
+
+def winners(run: Run, after: float, before: float) -> set[str]:
+    """Return the targets that answered the calls that began in a time."""
+    return {r["winner"] for x in run.told if after <= x.began < before for r in x.receipts}
