@@ -86,10 +86,6 @@ def test_time_while_it_is_full_gives_no_credit():
     assert budget.tokens == pytest.approx(0.5)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="refill sets _at back to an older `now`, so the same second is paid out twice",
-)
 def test_time_that_runs_backwards_pays_nothing():
     """Threads may bring their clocks out of order."""
     budget = empty(rate=1.0)
