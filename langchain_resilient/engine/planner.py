@@ -134,7 +134,7 @@ class Planner:
         doubted = attempt.suspect and attempt.outcome is None
         if doubted and attempt.first_text is not None and self.winner is None:
             return self._settle(self._commit(attempt, now))
-        return []
+        return self._settle([])
 
     def delivered(self) -> None:
         """Some of the winner's text reached the caller: nothing can replace it from now on."""

@@ -129,8 +129,7 @@ class Race:
                 while queue:
                     chunk = queue.popleft()
                     if self._room is not None and not queue:
-                        self._room.set_result(None)
-                        self._room = None
+                        self._make_room()
                     yield chunk
                 if self.end is not None:
                     return
@@ -173,6 +172,12 @@ class Race:
         finally:
             self._wake = None
 
+    def _make_room(self) -> None:
+        room, self._room = self._room, None
+        # Whoever waited for it may have been stopped meanwhile.
+        if room is not None and not room.done():
+            room.set_result(None)
+
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
@@ -190,7 +195,7 @@ class Race:
             elif attempt is not None and attempt.task is not None:
                 self._report(attempt)
                 self._reaper.take(attempt.task)
-        if self.end is None:
+        if self.end is None and not self._closed:
             self._arm()
 
     def _start(self, attempt: Attempt) -> None:
@@ -299,7 +304,8 @@ class Race:
         attempt.last_chunk = inf
         self._room = self._loop.create_future()
         await self._room
-        attempt.last_chunk = self._loop.time()
+        # The gap counts from now on: that may be the next thing that is due.
+        self._apply(self._planner.chunk(attempt, self._loop.time()))
 
     async def _judge(self, attempt: Attempt) -> Fault | None:
         if self._validate is None or attempt.kind is AttemptKind.LAST_RESORT:
@@ -309,6 +315,8 @@ class Race:
 
     def _ended(self, attempt: Attempt, fault: Fault | None) -> None:
         now, planner = self._loop.time(), self._planner
+        if attempt.outcome is not None:
+            return  # it was stopped, and its provider does not let itself be cancelled
         if fault is None:
             actions = planner.done(attempt, now)
             self._queue.extend(attempt.held)
