@@ -88,9 +88,9 @@ class Budget:
 
     def deposit(self, now: float) -> None:
         """Count one ordinary request."""
-        if self.tokens < self.burst:
+        if self.tokens < self.burst or self._waiting:
             self.refill(now, self.share)
-        else:
+        elif self._at is None or now > self._at:
             self._at = now
 
     def refill(self, now: float, paid: float = 0.0) -> None:
@@ -98,7 +98,8 @@ class Budget:
         with self._lock:
             if self._at is not None and self.rate:
                 paid += self.rate * max(0.0, now - self._at)
-            self._at = now
+            # Another thread may have looked at the clock before us, and come here after us.
+            self._at = now if self._at is None else max(self._at, now)
             self.tokens = min(self.burst, self.tokens + paid)
             served = self._serve(now)
         for ticket in served:
@@ -125,7 +126,14 @@ class Budget:
         """
         ticket = Ticket(self, since, useful_until, nudge)
         with self._lock:
-            insort(self._waiting, ticket)
+            if self.tokens >= 1:
+                # One came between the caller's `take` and now.
+                self.tokens -= 1
+                ticket.granted = ticket.paid = True
+            else:
+                insort(self._waiting, ticket)
+        if ticket.granted:
+            nudge()
         return ticket
 
     def leave(self, ticket: Ticket, now: float) -> None:

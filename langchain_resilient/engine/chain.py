@@ -60,7 +60,7 @@ class Chain:
         for lane in self.candidates():
             if lane.active or lane.available_at() > now or lane.state.slots.full:
                 continue
-            mine = (lane.state.watch.tripped or lane.state.down(now), lane.tries)
+            mine = (not lane.state.sound(now), lane.tries)
             if mine < rank or best is None:
                 best, rank = lane, mine
         return best
@@ -132,8 +132,7 @@ class Chain:
     def _alone(self, lane: Lane, now: float) -> bool:
         """Whether no other target is well: then a hedge may go to it too (Dean & Barroso, 2013)."""
         return not lane.state.in_process and all(
-            other is lane or other.state.watch.tripped or other.state.down(now)
-            for other in self.candidates()
+            other is lane or not other.state.sound(now) for other in self.candidates()
         )
 
     @staticmethod

@@ -318,8 +318,8 @@ class Planner:
         if self._open.active() >= self._most or now >= self._deadline:
             pass
         elif self._open.covered():
-            # A sound one is being waited for: only a fresh target is worth a send beside it.
-            if lane is not None and not lane.tries and not lane.state.watch.tripped:
+            # A sound one is being waited for: only a fresh, sound one is worth a send beside it.
+            if lane is not None and not lane.tries and lane.state.sound(now):
                 sent = self._start(lane, self._kind_for(lane), now, out)
             else:
                 self._look_again(now)

@@ -76,16 +76,15 @@ class Watch:
         self._trip(now)
         return True
 
-    def fast(self, now: float, *, started: float) -> None:
+    def fast(self, *, started: float) -> None:
         """Take in a request that was answered in good time.
 
         Args:
-            now: The engine's clock.
             started: When it was sent: what was sent before the trip says nothing of the time since.
         """
         if self.tripped:
             if started > self.tripped_at:
-                self.probed(now, well=True)
+                self._count_well()
         elif self._score:
             self._score = max(0.0, self._score + _DOWN)
 
@@ -109,8 +108,11 @@ class Watch:
             self._probe_at = now + self._probe_wait
             self._probe_wait = min(PROBE_MOST, 2 * self._probe_wait)
             return
-        self._well += 1
         self._probe_at = now + PROBE_AGAIN
+        self._count_well()
+
+    def _count_well(self) -> None:
+        self._well += 1
         if self._well >= PROBES_WELL:
             self._recover()
 

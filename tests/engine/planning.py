@@ -19,7 +19,6 @@ from langchain_resilient.engine.events import (
     Commit,
     End,
     Finish,
-    Lane,
     Plan,
     Start,
     Stop,
@@ -98,18 +97,27 @@ class CountedBudget(Budget):
 
 
 class RacedSlots(Slots):
-    """Slots that another thread also takes from, between this one's look and its hand."""
+    """Slots that another thread also takes from, between this one's look and its hand.
 
-    def __init__(self, limit: int | None) -> None:
+    They also note whether the target was down when a place was taken: one event may do both.
+    """
+
+    def __init__(self, limit: int | None, state: TargetState, clock: Callable[[], float]) -> None:
         super().__init__(limit)
+        self._clock = clock
         self.thief = False
         self.stolen = 0
+        self.taken: list[bool] = []
+        self._state = state
 
     def take(self) -> bool:
         if self.thief:
             self.thief = False
             self.stolen += self.limit is not None and super().take()
-        return super().take()
+        taken = super().take()
+        if taken:
+            self.taken.append(self._state.down(self._clock()))
+        return taken
 
     def bring_back(self) -> None:
         self.stolen -= 1
@@ -193,14 +201,14 @@ class Bench:
             retry_first=self.setup.retry_first,
             in_process=self.setup.in_process and not index,
         )
-        state.slots = RacedSlots(self.setup.limits[index])
+        state.slots = RacedSlots(self.setup.limits[index], state, lambda: self.now)
         for i in range(40 if self.setup.learned else 0):
             state.first_texts.add(0.1 + i * 0.05, self.now)
         return state
 
     def _last_resort(self) -> TargetState:
         state = TargetState("text", "text")
-        state.slots = RacedSlots(self.setup.last_limit)
+        state.slots = RacedSlots(self.setup.last_limit, state, lambda: self.now)
         return state
 
     @staticmethod
@@ -291,6 +299,11 @@ class Bench:
             budget.looked_at(call.nudge)
         self._apply(call, actions)
 
+    def nudge_all(self) -> None:
+        for call in self.calls:
+            while call.nudges:
+                self.nudge(call)
+
     def timer(self, call: Call) -> None:
         """Time is up, or the driver merely looks."""
         at, count = call.timers
@@ -309,7 +322,8 @@ class Bench:
         self.shadows.remove(shadow)
         shadow.outcome = Outcome.LOST
         shadow.lane.state.slots.give_back()
-        shadow.lane.state.watch.probed(self.now, well=well)
+        seconds = 0.1 if well else None
+        shadow.lane.state.probed(seconds, self.now, plain=shadow.plain, good=1.0)
 
     def stray(self, call: Call, attempt: Attempt, fault: Fault) -> None:
         """A task that was stopped goes on a little: that changes nothing."""
@@ -340,9 +354,7 @@ class Bench:
         self.check()
 
     def _round(self) -> None:
-        for call in self.calls:
-            while call.nudges:
-                self.nudge(call)
+        self.nudge_all()
         for call, attempt in self.in_flight():
             if attempt in call.open:
                 self.done(call, attempt)
@@ -399,6 +411,7 @@ class Bench:
         if attempt.kind is not AttemptKind.LAST_RESORT:
             assert self.hints.get((state, attempt.key), 0.0) <= self.now, "sent before the hint"
         self.sent[attempt.kind] += 1
+        was_down = state.slots.taken.pop(0)  # type: ignore[attr-defined]
         if attempt.kind is AttemptKind.SHADOW:
             self.shadows.append(attempt)
             return
@@ -408,17 +421,18 @@ class Bench:
             call.deadline = max(call.deadline, self.now + self.setup.reserve)
         else:
             assert self.now < call.deadline, "started after the deadline"
-        self._account(call, attempt, attempt.lane)
+        self._account(call, attempt, was_down=was_down)
         call.open.append(attempt)
 
-    def _account(self, call: Call, attempt: Attempt, lane: Lane) -> None:
-        state = lane.state
+    def _account(self, call: Call, attempt: Attempt, *, was_down: bool) -> None:
+        lane, state = attempt.lane, attempt.lane.state
         if attempt.kind in _EXTRA:
             assert not state.watch.tripped, "an extra send to a sick target"
             assert state.strained_until <= self.now, "an extra send to a strained target"
             call.extra += self._price(state)
-        elif attempt.kind is not AttemptKind.LAST_RESORT:
-            self.owed += not lane.free and (lane.tries > 1 or state.down)
+        elif not lane.free:
+            first = attempt.kind is AttemptKind.LAST_RESORT or not was_down
+            self.owed += lane.tries > 1 or not first
 
     def _price(self, state: TargetState) -> float:
         cost = 0.0 if self.setup.costs is None else self._cost(state)

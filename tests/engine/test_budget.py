@@ -86,10 +86,6 @@ def test_time_while_it_is_full_gives_no_credit():
     assert budget.tokens == pytest.approx(0.5)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="refill sets _at back to an older `now`, so the same second is paid out twice",
-)
 def test_time_that_runs_backwards_pays_nothing():
     """Threads may bring their clocks out of order."""
     budget = empty(rate=1.0)
@@ -183,11 +179,6 @@ def test_giving_up_a_released_ticket_mints_no_token():
     assert budget.tokens == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a token that comes between take() and wait() serves nobody, and deposit() into a full "
-    "bucket never looks at the queue: with burst=1 the waiter starves while others take()",
-)
 def test_who_comes_to_wait_as_the_bucket_fills_is_served():
     """The token came from another thread after `take` had found none."""
     budget = empty(1.0, burst=1)

@@ -27,7 +27,7 @@ hedges = st.one_of(
         delay=st.sampled_from(["learned", 2.0, 0.0, 1.0]),
         budget=st.sampled_from([0.05, 0.0, 0.5, 1.0]),
         burst=st.sampled_from([1, 3, 20]),
-        max_parallel=st.integers(1, 3),
+        max_parallel=st.sampled_from([2, 3, 1]),
         on=st.sampled_from(["first_text", "first_text", "response"]),
         max_extra_cost=st.sampled_from([None, None, 0.0, 1.5]),
     ),
@@ -38,14 +38,14 @@ healths = st.one_of(
         Health,
         trip_after=st.sampled_from([2, 3, 5]),
         rescue=st.sampled_from([0.1, 0.0]),
-        rescue_burst=st.sampled_from([2, 50]),
+        rescue_burst=st.sampled_from([50, 3, 1]),
         retry=st.sampled_from([0.05, 0.0]),
         retry_burst=st.sampled_from([1, 20]),
     ),
 )
 limits = st.builds(
     Timeouts,
-    first_text=st.sampled_from([5.0, 1.0, None]),
+    first_text=st.sampled_from([15.0, 5.0, 1.0, None]),
     chunk_gap=st.sampled_from([10.0, 1.0, None]),
     answer=st.sampled_from([600.0, 5.0, None]),
 )
@@ -90,7 +90,36 @@ def setups(draw: Any) -> Setup:
         in_process=draw(st.booleans()),
         fallback_on=draw(st.sampled_from([frozenset(FaultKind), only_some])),
         costs=draw(st.sampled_from([None, {0: 1.0, 1: 1.0, 2: None, 3: 0.5}])),
-        learned=draw(st.booleans()),
+        learned=draw(st.sampled_from([True, True, False])),
+    )
+
+
+@st.composite
+def crowded(draw: Any) -> Setup:
+    """Targets that are known, and few tokens: here hangs trip, and calls wait for a token."""
+    hedge = st.builds(
+        Hedge,
+        budget=st.sampled_from([0.5, 0.05, 0.0]),
+        burst=st.sampled_from([1, 2, 5]),
+        max_parallel=st.sampled_from([2, 3]),
+    )
+    health = st.builds(
+        Health,
+        trip_after=st.sampled_from([2, 3]),
+        rescue=st.sampled_from([0.1, 0.0, 1.0]),
+        rescue_burst=st.sampled_from([2, 4, 50]),
+        retry=st.sampled_from([0.05, 0.0]),
+        retry_burst=st.sampled_from([1, 2]),
+    )
+    count = draw(st.integers(2, 3))
+    return Setup(
+        providers=range(count),
+        limits=[None] * count,
+        hedge=draw(hedge),
+        health=draw(health),
+        timeouts=draw(limits),
+        deadline=draw(st.sampled_from([60.0, None])),
+        learned=True,
     )
 
 
@@ -99,7 +128,7 @@ class Planners(RuleBasedStateMachine):
 
     bench: Bench
 
-    @initialize(setup=setups())
+    @initialize(setup=setups() | crowded())
     def build(self, setup: Setup) -> None:
         self.bench = Bench(setup)
 
@@ -110,10 +139,11 @@ class Planners(RuleBasedStateMachine):
     # -- requests -------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.bench.running) < 6)
-    @rule(count=st.integers(1, 2), streaming=st.booleans())
+    @rule(count=st.integers(1, 4), streaming=st.booleans())
     def begin(self, count: int, streaming: bool) -> None:
         for _ in range(count):
             self.bench.begin(streaming=streaming)
+            self.bench.check()
 
     @precondition(lambda self: self.bench.running)
     @rule(which=st.integers(0, 5))
@@ -154,15 +184,27 @@ class Planners(RuleBasedStateMachine):
             if not call.over and (times == 1 or call.planner.wake_at <= self.bench.now):
                 self.bench.timer(call)
 
-    @rule(backwards=st.booleans())
-    def next_moment(self, backwards: bool) -> None:
-        """As the driver does it: on to the next timer, and all that are due, in either order."""
-        due = [call.planner.wake_at for call in self.bench.running]
-        if due and min(due) < 1e12:
-            self.bench.now = max(self.bench.now, min(due))
-            for call in self.bench.running[:: -1 if backwards else 1]:
-                if call.planner.wake_at <= self.bench.now:
-                    self.bench.timer(call)
+    @precondition(lambda self: self.bench.running)
+    @rule(moments=st.integers(1, 6), backwards=st.booleans())
+    def silence(self, moments: int, backwards: bool) -> None:
+        """As the driver does it: timer after timer, and all that are due, in either order."""
+        for _ in range(moments):
+            self.bench.nudge_all()
+            due = [call.planner.wake_at for call in self.bench.running]
+            if due and min(due) < 1e12:
+                self.bench.now = max(self.bench.now, min(due))
+                for call in self.bench.running[:: -1 if backwards else 1]:
+                    if call.planner.wake_at <= self.bench.now:
+                        self.bench.timer(call)
+                self.bench.check()
+
+    @precondition(lambda self: len(self.bench.running) < 6)
+    @rule(first=st.integers(1, 5), moments=st.integers(1, 4), then=st.integers(1, 3))
+    def wave(self, first: int, moments: int, then: int) -> None:
+        """A crowd that nobody answers, and newcomers that pay in what some of it wait for."""
+        self.begin(first, streaming=False)
+        self.silence(moments, backwards=False)
+        self.begin(then, streaming=False)
 
     # -- attempts -------------------------------------------------------------------------------
 
