@@ -184,9 +184,11 @@ class Planner:
             self._extra(self._waiting.kind, now, out, paid=ticket)
         elif caught:
             self._rescue(now, out)
-        elif not self._open.active():
+        else:
+            # Room that nobody of ours needs any more goes to the next.
             self._waiting.leave_queues()
-            self._go_on(now, out)
+            if not self._open.active():
+                self._go_on(now, out)
         return self._settle(out)
 
     def timer(self, now: float) -> list[Action]:
@@ -290,6 +292,8 @@ class Planner:
             self._waiting.ask(budget, kind, now)
         elif self._start(lane, kind, now, out):
             self.chain.spend(lane)
+        elif paid is not None:
+            paid.give_up(now)
         else:
             budget.give_back(now)
 

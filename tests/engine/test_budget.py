@@ -293,6 +293,7 @@ def test_some_retries_a_second_are_free():
 def test_an_answer_releases_two_who_wait_to_retry():
     """And none who wait to hedge."""
     budgets = Budgets.of(Hedge(), Health())
+    budgets.hedge.tokens = budgets.retry.tokens = 0.0
     (hedge,), _ = line(budgets.hedge, 0.0)
     retries, _ = line(budgets.retry, 1.0, 2.0, 3.0)
     budgets.succeeded(4.0)
