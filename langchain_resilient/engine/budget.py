@@ -88,7 +88,7 @@ class Budget:
 
     def deposit(self, now: float) -> None:
         """Count one ordinary request."""
-        if self.tokens < self.burst:
+        if self.tokens < self.burst or self._waiting:
             self.refill(now, self.share)
         elif self._at is None or now > self._at:
             self._at = now
@@ -126,7 +126,14 @@ class Budget:
         """
         ticket = Ticket(self, since, useful_until, nudge)
         with self._lock:
-            insort(self._waiting, ticket)
+            if self.tokens >= 1:
+                # One came between the caller's `take` and now.
+                self.tokens -= 1
+                ticket.granted = ticket.paid = True
+            else:
+                insort(self._waiting, ticket)
+        if ticket.granted:
+            nudge()
         return ticket
 
     def leave(self, ticket: Ticket, now: float) -> None:

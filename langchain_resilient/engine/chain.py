@@ -132,8 +132,7 @@ class Chain:
     def _alone(self, lane: Lane, now: float) -> bool:
         """Whether no other target is well: then a hedge may go to it too (Dean & Barroso, 2013)."""
         return not lane.state.in_process and all(
-            other is lane or other.state.watch.tripped or other.state.down(now)
-            for other in self.candidates()
+            other is lane or not other.state.sound(now) for other in self.candidates()
         )
 
     @staticmethod

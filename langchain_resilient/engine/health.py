@@ -7,6 +7,7 @@ without a lock: two threads that count at the same moment may lose a sample, whi
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -253,7 +254,7 @@ class TargetState:
         self._last_heard = max(self._last_heard, started)
         self._failures = 0
         if not late:
-            self.watch.fast(now, started=started)
+            self.watch.fast(started=started)
         self._alarmed = self._alarmed and self.silent
         if was_silent and not self.silent:
             # What was sent before it fell silent, or into the silence, is lost (a network that was
@@ -313,11 +314,14 @@ class TargetState:
         if seen.count < ENOUGH_SAMPLES:
             seen.add(seconds, now, censored=censored)
             return
+        if self.watch.tripped:
+            return
         held = self._held
         held.append((seconds, now, plain, censored))
-        while held[0][1] <= now - HELD_SECONDS:
-            seconds, at, plain, censored = held.popleft()
-            (self.answers if plain else self.first_texts).add(seconds, at, censored=censored)
+        with suppress(IndexError):  # another thread's trip emptied it
+            while held[0][1] <= now - HELD_SECONDS:
+                seconds, at, plain, censored = held.popleft()
+                (self.answers if plain else self.first_texts).add(seconds, at, censored=censored)
 
     def late(self, now: float, trip_after: int, *, started: float) -> None:
         """Take in that a request to it is late."""
@@ -378,14 +382,14 @@ class TargetState:
         """Whether all that was asked of it lately failed, and it is not time to ask again."""
         return self._failures >= DOWN_AFTER and now < self._ask_again_at
 
-    def sound(self, now: float) -> bool:
-        """Whether there is nothing against it."""
-        return not self.watch.tripped and not self.down(now)
-
     def asked(self, now: float) -> None:
         """Take in that a request was sent to it: one at a time tries whether it is still down."""
         if self._failures >= DOWN_AFTER:
             self._ask_again_at = now + DOWN_SECONDS
+
+    def sound(self, now: float) -> bool:
+        """Whether there is nothing against it."""
+        return not self.watch.tripped and not self.down(now)
 
     def health(self, now: float) -> str:
         """One of `ok`, `tripped`, `limited` (by its own hint), `account out`, `gone`."""

@@ -184,9 +184,11 @@ class Planner:
             self._extra(self._waiting.kind, now, out, paid=ticket)
         elif caught:
             self._rescue(now, out)
-        elif not self._open.active():
+        else:
+            # Room that nobody of ours needs any more goes to the next.
             self._waiting.leave_queues()
-            self._go_on(now, out)
+            if not self._open.active():
+                self._go_on(now, out)
         return self._settle(out)
 
     def timer(self, now: float) -> list[Action]:
@@ -320,7 +322,7 @@ class Planner:
         if self._open.active() >= self._most or now >= self._deadline:
             pass
         elif self._open.covered():
-            # A sound one is being waited for: only a fresh sound one is worth a send beside it.
+            # A sound one is being waited for: only a fresh, sound one is worth a send beside it.
             if lane is not None and not lane.tries and lane.state.sound(now):
                 sent = self._start(lane, self._kind_for(lane), now, out)
             else:

@@ -202,8 +202,7 @@ class Race:
         attempt.draft = self._tools.draft()
         if attempt.kind is AttemptKind.SHADOW:
             route = self._chain[attempt.lane.index]
-            task = self._loop.create_task(probe(attempt, route, self._request, self._tools))
-            self._reaper.host(task)
+            self._reaper.host(probe(attempt, route, self._request, self._tools))
         else:
             attempt.task = self._loop.create_task(self._read(attempt))
 

@@ -9,7 +9,7 @@ load, 19 of 20 requests would wait for their limit.
 
 from __future__ import annotations
 
-from math import log
+from math import inf, log
 
 NORMAL = 0.05
 """The share of slow requests of a healthy target."""
@@ -21,6 +21,8 @@ _SICK = 0.7
 _UP = log(_SICK / NORMAL)
 _UP_FAILED = log(_SICK / FAILING)
 _DOWN = log((1 - _SICK) / (1 - NORMAL))
+
+_ON_TRIAL = 0.6
 
 PROBE_SECONDS = 1.0
 """The first wait between probes; it doubles."""
@@ -44,14 +46,15 @@ class Watch:
         trips: How often it has tripped.
     """
 
-    __slots__ = ("_muted_until", "_probe_at", "_probe_wait", "_score", "_well", "tripped",
-                 "tripped_at", "trips")  # fmt: skip
+    __slots__ = ("_enough", "_muted_until", "_probe_at", "_probe_wait", "_score", "_well",
+                 "tripped", "tripped_at", "trips")  # fmt: skip
 
     def __init__(self) -> None:
         self.tripped = False
         self.tripped_at = float("-inf")
         self.trips = 0
         self._score = 0.0
+        self._enough = inf
         self._muted_until = 0.0
         self._probe_at = 0.0
         self._probe_wait = PROBE_SECONDS
@@ -71,21 +74,21 @@ class Watch:
         if self.tripped or now < self._muted_until:
             return False
         self._score += _UP_FAILED if failed else _UP
-        if self._score < trip_after * _UP - 1e-9:
+        self._enough = trip_after * _UP - 1e-9
+        if self._score < self._enough:
             return False
         self._trip(now)
         return True
 
-    def fast(self, now: float, *, started: float) -> None:
+    def fast(self, *, started: float) -> None:
         """Take in a request that was answered in good time.
 
         Args:
-            now: The engine's clock.
             started: When it was sent: what was sent before the trip says nothing of the time since.
         """
         if self.tripped:
             if started > self.tripped_at:
-                self.probed(now, well=True)
+                self._count_well()
         elif self._score:
             self._score = max(0.0, self._score + _DOWN)
 
@@ -109,8 +112,11 @@ class Watch:
             self._probe_at = now + self._probe_wait
             self._probe_wait = min(PROBE_MOST, 2 * self._probe_wait)
             return
-        self._well += 1
         self._probe_at = now + PROBE_AGAIN
+        self._count_well()
+
+    def _count_well(self) -> None:
+        self._well += 1
         if self._well >= PROBES_WELL:
             self._recover()
 
@@ -136,5 +142,5 @@ class Watch:
 
     def _recover(self, *, half: bool = False) -> None:
         self.tripped = False
-        # One that nobody has probed is on trial: two more in a row and it is out again.
-        self._score = 3 * _UP if half else 0.0
+        # One that nobody has probed is on trial: the half of it puts it out again.
+        self._score = self._enough * _ON_TRIAL if half else 0.0

@@ -102,12 +102,12 @@ class RacedSlots(Slots):
     They also note whether the target was down when a place was taken: one event may do both.
     """
 
-    def __init__(self, limit: int | None, state: TargetState, bench: Bench) -> None:
+    def __init__(self, limit: int | None, state: TargetState, clock: Callable[[], float]) -> None:
         super().__init__(limit)
         self.thief = False
         self.stolen = 0
         self.taken: list[bool] = []
-        self._state, self._bench = state, bench
+        self._state, self._clock = state, clock
 
     def take(self) -> bool:
         if self.thief:
@@ -115,7 +115,7 @@ class RacedSlots(Slots):
             self.stolen += self.limit is not None and super().take()
         taken = super().take()
         if taken:
-            self.taken.append(self._state.down(self._bench.now))
+            self.taken.append(self._state.down(self._clock()))
         return taken
 
     def bring_back(self) -> None:
@@ -200,14 +200,14 @@ class Bench:
             retry_first=self.setup.retry_first,
             in_process=self.setup.in_process and not index,
         )
-        state.slots = RacedSlots(self.setup.limits[index], state, self)
+        state.slots = RacedSlots(self.setup.limits[index], state, lambda: self.now)
         for i in range(40 if self.setup.learned else 0):
             state.first_texts.add(0.1 + i * 0.05, self.now)
         return state
 
     def _last_resort(self) -> TargetState:
         state = TargetState("text", "text")
-        state.slots = RacedSlots(self.setup.last_limit, state, self)
+        state.slots = RacedSlots(self.setup.last_limit, state, lambda: self.now)
         return state
 
     @staticmethod

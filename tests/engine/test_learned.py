@@ -66,9 +66,9 @@ def test_an_unknown_target_is_late_after_twice_its_slowest_text():
 
 
 def test_a_known_target_is_late_after_its_95th_percentile():
-    """Whatever the cold delay is."""
+    """A fifth over it, whatever the cold delay is."""
     late = known(0.5).late_after(1.0, plain=False, cold=2.0)
-    assert late == pytest.approx(0.5, rel=0.03)
+    assert late == pytest.approx(0.6, rel=0.03)
 
 
 def test_a_sample_is_held_back_for_a_while():
@@ -100,11 +100,6 @@ def test_held_samples_are_dropped_at_a_trip(how):
     assert target.first_texts.slowest == 0.5
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="held samples are dropped at the trip only: those that arrive while it is tripped, of "
-    "requests sent before, count five seconds later, so a bout teaches that slow is normal",
-)
 def test_what_comes_late_from_a_tripped_target_teaches_nothing():
     """It too was of its sickness."""
     target = known()
@@ -114,11 +109,6 @@ def test_what_comes_late_from_a_tripped_target_teaches_nothing():
     assert target.first_texts.slowest == 0.5
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=IndexError,
-    reason="_take reads held[0] after another thread's trip may have emptied the deque",
-)
 def test_a_trip_in_another_thread_does_not_break_the_sample_beside_it():
     """It may be lost, but the request goes on."""
 
