@@ -320,10 +320,11 @@ class Race:
             actions = planner.done(attempt, now)
             self._queue.extend(attempt.held)
             attempt.held = []
-            self._reaper.keep(attempt.task)
         else:
             actions = planner.failed(attempt, fault, now)
             self._report(attempt)
+        # What is left of it is to close its stream.
+        self._reaper.keep(attempt.task)
         self._apply(actions)
 
     def _deliver_held(self, attempt: Attempt) -> None:
