@@ -103,7 +103,7 @@ class Stage:
         built.targets = dict(zip(built.states, targets, strict=True))  # type: ignore[arg-type]
         states = list(built.states.values())
         for state in states:
-            state.slots.limit = scene.limit if scene.limit else 9
+            state.slots.limit = scene.limit or 9
         if scene.last_resort:
             states.append(TargetState("text", "text", max_concurrency=9))
             targets.append(Upstream([QUICK]))

@@ -1,0 +1,168 @@
+"""What the state machine has found, each as short as it can be told."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+from tenacity import wait_fixed
+
+from langchain_resilient.engine.events import Attempt, End
+from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.policy import Hedge, Retry, Timeouts
+from langchain_resilient.receipt import AttemptKind
+from tests.engine.planning import Bench, Call, Setup
+
+PATIENT = Timeouts(first_text=None, chunk_gap=None, answer=None)
+
+
+def fault(kind: FaultKind = FaultKind.SERVER, retry_after: float | None = None) -> Fault:
+    return Fault(kind, kind.value, retry_after=retry_after)
+
+
+def names(call: Call) -> list[str]:
+    """Whom a call is asking."""
+    return [attempt.lane.state.name for attempt in call.open]
+
+
+def first(call: Call) -> Attempt:
+    return call.planner.attempts[0]
+
+
+def drain(bench: Bench) -> None:
+    """Spend all retry tokens."""
+    while bench.budgets.retry.take():
+        pass
+
+
+@pytest.mark.parametrize("how", ["cancelled", "lost"])
+def test_text_of_a_stopped_attempt_wins_nothing(how):
+    """Its task may go on for a little, or for ever."""
+    bench = Bench(Setup(hedge=Hedge(delay=1.0)))
+    call = bench.begin()
+    if how == "cancelled":
+        bench.cancel(call)
+    else:
+        bench.now += 1.0
+        bench.timer(call)
+        bench.done(call, call.open[1])
+    bench.stray(call, first(call), fault())
+    assert call.planner.winner is not first(call)
+
+
+@pytest.mark.parametrize("late", [0.0, 5.0])
+def test_a_failure_at_the_deadline_sends_nothing_more(late):
+    """The timer, which is about to end it, may come after."""
+    bench = Bench(Setup(deadline=10.0, timeouts=PATIENT, hedge=None))
+    call = bench.begin()
+    bench.now += 10.0 + late
+    bench.fail(call, first(call), fault())
+    assert len(call.planner.attempts) == 1
+    assert call.planner.wake_at <= bench.now
+
+
+def test_a_token_that_comes_at_the_deadline_is_given_back():
+    """It is of use to somebody else."""
+    bench = Bench(Setup(deadline=10.0, timeouts=PATIENT, hedge=Hedge(delay=1.0, burst=1)))
+    call = bench.begin()
+    bench.now += 1.0
+    bench.timer(call)
+    assert bench.budgets.hedge.waiting
+    bench.budgets.hedge.refill(bench.now, 1.0)
+    bench.now += 9.0
+    bench.nudge(call)
+    assert (len(call.open), bench.budgets.hedge.take()) == (1, True)
+
+
+def test_what_breaks_a_delivered_answer_is_remembered():
+    """The call is over, but the next one must keep to the hint."""
+    bench = Bench(Setup())
+    call = bench.begin(streaming=True)
+    bench.text(call, first(call))
+    bench.fail(call, first(call), fault(FaultKind.SERVER, retry_after=30.0))
+    assert call.planner.end is End.BROKEN
+    assert names(bench.begin()) == ["p1:m1"]
+
+
+def test_if_another_thread_takes_the_last_place_the_next_target_is_asked():
+    """Not waited for the one that is full."""
+    bench = Bench(Setup(limits=[1, None]))
+    bench.states[0].slots.thief = True
+    assert names(bench.begin()) == ["p1:m1"]
+
+
+def test_if_another_thread_takes_the_last_place_the_token_comes_back():
+    """It was not spent."""
+    bench = Bench(Setup(providers=[0], limits=[1], hedge=None, retry=Retry(wait=wait_fixed(0))))
+    call = bench.begin()
+    before = bench.budgets.retry.tokens
+    bench.states[0].slots.thief = True
+    bench.fail(call, first(call), fault())
+    bench.check()
+    assert (call.open, bench.budgets.retry.tokens) == ([], before)
+
+
+def test_a_token_for_a_retry_is_not_spent_on_a_first_try():
+    """A target that nobody has asked yet is free, and has become free meanwhile."""
+    bench = Bench(Setup(retry=Retry(wait=wait_fixed(0)), hedge=None))
+    bench.states[1].keys[0].not_before = bench.now + 0.5
+    drain(bench)
+    call = bench.begin()
+    bench.fail(call, first(call), fault())
+    bench.now += 0.6
+    bench.budgets.retry.refill(bench.now)
+    before = bench.budgets.retry.tokens
+    bench.nudge(call)
+    assert (names(call), bench.budgets.retry.tokens) == (["p1:m1"], before + 1)
+
+
+def test_a_target_that_is_down_is_not_asked_beside_one_that_is_well():
+    """It costs a retry token, which nobody asked for."""
+    chain = {"providers": [0, 1, 2], "limits": [None] * 3}
+    bench = Bench(Setup(**chain, hedge=Hedge(delay=1.0), health=None))
+    for _ in range(5):
+        bench.states[2].failed(fault(), bench.now, bench._rng, 0, 0)
+    call = bench.begin()
+    bench.now += 1.0
+    bench.timer(call)
+    bench.fail(call, first(call), fault())
+    assert names(call) == ["p1:m1"]
+
+
+def test_a_last_resort_that_cannot_stream_is_asked_plainly():
+    """And is still the last resort: without limits, and called so in the receipt."""
+    bench = Bench(Setup(providers=[0], last_resort=True))
+    call = bench.begin()
+    bench.fail(call, first(call), fault(FaultKind.NOT_FOUND))
+    bench.fail(call, call.open[0], fault(FaultKind.NO_STREAMING))
+    (again,) = call.open
+    assert (again.kind, again.plain, again.late_at) == (AttemptKind.LAST_RESORT, True, inf)
+
+
+def test_a_full_last_resort_is_waited_for():
+    """As any target is: two calls with one local model."""
+    bench = Bench(Setup(providers=[0], last_resort=True, last_limit=1))
+    one, two = bench.begin(), bench.begin()
+    for call in (one, two):
+        bench.fail(call, first(call), fault(FaultKind.NOT_FOUND))
+    assert (names(one), names(two), two.planner.end) == (["text"], [], None)
+    bench.done(one, one.open[0])
+    bench.nudge(two)
+    assert names(two) == ["text"]
+
+
+def test_a_full_last_resort_is_looked_at_again_before_the_deadline():
+    """Also if others are still under way, when its room comes free."""
+    bench = Bench(
+        Setup(providers=[0], last_resort=True, last_limit=1, reserve=10.0, timeouts=PATIENT)
+    )
+    call = bench.begin()
+    assert bench.last is not None
+    assert bench.last.slots.take()
+    bench.now += 50.0
+    bench.timer(call)
+    bench.last.slots.give_back()
+    bench.now = call.planner.wake_at
+    bench.timer(call)
+    assert "text" in names(call)
+    assert bench.now < 160.0
