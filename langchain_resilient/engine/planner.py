@@ -340,7 +340,7 @@ class Planner:
         owes = self._owes(lane, now)
         if owes and paid is None and not retry.take():
             self._waiting.ask(retry, AttemptKind.RETRY, now)
-            self._resume_at = now + _POLL
+            self._resume_at = min(now + _POLL, self.chain.open_at(now))
             return False
         if not self._start(lane, self._kind_for(lane), now, out):
             # Another thread took its last place: on to the next.
@@ -390,10 +390,8 @@ class Planner:
         if self._open.covered():
             return
         if self._waiting.kind is AttemptKind.RETRY and self._waiting.ticket is not None:
-            self._resume_at = now + _POLL
             self._plan.budgets.retry.refill(now)
-        else:
-            self._go_on(now, out)
+        self._go_on(now, out)
 
     def _start(self, lane: Lane, kind: AttemptKind, now: float, out: list[Action]) -> bool:
         plan, state = self._plan, lane.state

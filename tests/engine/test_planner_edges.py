@@ -116,6 +116,20 @@ def test_a_token_for_a_retry_is_not_spent_on_a_first_try():
     assert (names(call), bench.budgets.retry.tokens) == (["p1:m1"], before + 1)
 
 
+def test_who_waits_for_a_token_asks_a_target_that_opens_meanwhile():
+    """A first try costs none."""
+    bench = Bench(Setup(retry=Retry(wait=wait_fixed(0)), hedge=None))
+    bench.states[1].keys[0].not_before = bench.now + 0.3
+    drain(bench)
+    bench.budgets.retry.rate = 0.0
+    call = bench.begin()
+    bench.fail(call, first(call), fault())
+    assert call.planner.wake_at == bench.now + 0.3
+    bench.now = call.planner.wake_at
+    bench.timer(call)
+    assert names(call) == ["p1:m1"]
+
+
 def test_a_target_that_is_down_is_not_asked_beside_one_that_is_well():
     """It costs a retry token, which nobody asked for."""
     chain = {"providers": [0, 1, 2], "limits": [None] * 3}

@@ -274,7 +274,7 @@ class Planners(RuleBasedStateMachine):
 
 TestPlanners = Planners.TestCase
 TestPlanners.settings = settings(
-    max_examples=800 * TIMES,
+    max_examples=500 * TIMES,
     stateful_step_count=40,
     deadline=None,
     derandomize=TIMES == 1,
