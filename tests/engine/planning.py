@@ -122,6 +122,10 @@ class RacedSlots(Slots):
         self.stolen -= 1
         self.give_back()
 
+    @property
+    def waiters(self) -> int:
+        return len(self._waiters)
+
     def has(self, nudge: Callable[[], None]) -> bool:
         return nudge in self._waiters
 
@@ -430,6 +434,7 @@ class Bench:
             back = again and attempt.kind is AttemptKind.RESCUE and not state.silent
             assert back or not state.watch.tripped, "an extra send to a sick target"
             assert state.strained_until <= self.now, "an extra send to a strained target"
+            assert not (state.in_process and lane.active > 1), "two at once in this process"
             call.extra += self._price(state)
         else:
             first = attempt.kind is AttemptKind.LAST_RESORT or not was_down
@@ -466,6 +471,10 @@ class Bench:
         assert {a for a in planner.attempts if a.outcome is None} == set(call.open)
         if hedge is not None and hedge.max_extra_cost is not None:
             assert call.extra <= hedge.max_extra_cost + _TINY, "more dollars than allowed"
+        assert not any(a.suspect and a is planner.winner for a in call.open), "a doubtful winner"
+        for lane in planner.chain.lanes:
+            counted = [a for a in call.open if a.lane is lane and not a.suspect]
+            assert lane.active == len(counted), "who is counted on"
         if call.over:
             assert not call.open, "an attempt outlives its call"
             assert not self._waits(call), "a ticket or a place in a queue outlives its call"
@@ -488,6 +497,8 @@ class Bench:
         if slots.limit is not None:
             shadows = sum(a.lane.state is state for a in self.shadows)
             assert slots.used == len(there) + shadows + slots.stolen, "slots"
+        offered = any(call.nudges for call in self.calls)
+        assert slots.full or not slots.waiters or offered, "room that nobody is told of"
         silent = [a for a in there if a.first_text is None]
         expected = set() if self.setup.health is None or state is self.last else set(silent)
         assert set(state.waiting) == expected, "who waits for a first text"

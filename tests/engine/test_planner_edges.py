@@ -102,6 +102,23 @@ def test_if_another_thread_takes_the_last_place_the_token_comes_back():
     assert (call.open, bench.budgets.retry.tokens) == ([], before)
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_if_another_thread_takes_the_place_for_a_hedge_only_a_paid_token_comes_back(released):
+    """One that was let go without a token mints none."""
+    bench = Bench(Setup(limits=[None, 1], hedge=Hedge(delay=1.0, budget=0.0)))
+    budget = bench.budgets.hedge
+    call = bench.begin()
+    bench.now += 1.0
+    bench.timer(call)
+    if released:
+        budget.release(bench.now)
+    else:
+        budget.refill(bench.now, 1.0)
+    bench.states[1].slots.thief = True
+    bench.nudge(call)
+    assert (len(call.open), budget.take()) == (1, not released)
+
+
 def test_a_token_for_a_retry_is_not_spent_on_a_first_try():
     """A target that nobody has asked yet is free, and has become free meanwhile."""
     bench = Bench(Setup(retry=Retry(wait=wait_fixed(0)), hedge=None))
@@ -176,7 +193,7 @@ def test_a_full_last_resort_is_looked_at_again_before_the_deadline():
     bench.now += 50.0
     bench.timer(call)
     bench.last.slots.give_back()
+    assert bench.now < call.planner.wake_at < 160.0
     bench.now = call.planner.wake_at
     bench.timer(call)
     assert "text" in names(call)
-    assert bench.now < 160.0

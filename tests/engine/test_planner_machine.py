@@ -102,6 +102,7 @@ def crowded(draw: Any) -> Setup:
         budget=st.sampled_from([0.5, 0.05, 0.0]),
         burst=st.sampled_from([1, 2, 5]),
         max_parallel=st.sampled_from([2, 3]),
+        max_extra_cost=st.sampled_from([None, 0.5, 1.5]),
     )
     health = st.builds(
         Health,
@@ -114,11 +115,13 @@ def crowded(draw: Any) -> Setup:
     count = draw(st.integers(2, 3))
     return Setup(
         providers=range(count),
-        limits=[None] * count,
+        limits=[draw(st.sampled_from([None, None, 2])) for _ in range(count)],
         hedge=draw(hedge),
         health=draw(health),
         timeouts=draw(limits),
         deadline=draw(st.sampled_from([60.0, None])),
+        in_process=draw(st.booleans()),
+        costs=draw(st.sampled_from([None, {0: 1.0, 1: 0.5, 2: None}])),
         learned=True,
     )
 
