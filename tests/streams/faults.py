@@ -1,0 +1,77 @@
+"""The rows of the first table: what the first target does wrong, before its text or in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from langchain_resilient import testing as t
+from tests.streams.steps import ThenKeepAlives, Thinks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.streams.limits import Wait
+
+AFTER = 5
+"""Pieces of text that come through before a stream breaks in its text."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row.
+
+    Attributes:
+        name: As the table shows it.
+        step: What the first target does with every request.
+        waits: What must pass before the fault shows.
+        says: The pieces of its answer that come before it; 0 for none.
+        survives: Whether the target's own answer is complete all the same.
+    """
+
+    name: str
+    step: t.Step
+    waits: Wait = "nothing"
+    says: int = 0
+    survives: bool = False
+
+
+def _both(name: str, make: Callable[[int], t.Step], *, hangs: bool = False) -> tuple[Fault, Fault]:
+    """Make a row for the fault before the first text, and one for it in the text."""
+    return (
+        Fault(f"{name}, before text", make(0), "hedge" if hangs else "nothing"),
+        Fault(f"{name}, in text", make(AFTER), "gap" if hangs else "nothing", says=AFTER),
+    )
+
+
+def _sound(name: str, step: t.Step) -> Fault:
+    """Make a row for a blemish that a stream survives."""
+    return Fault(name, step, survives=True)
+
+
+HEALTHY = _sound("nothing wrong", t.Reply())
+"""What the others' seconds are held against."""
+
+FAULTS: tuple[Fault, ...] = (
+    *_both("cut", t.Cut),
+    *_both("reset", lambda after: t.Reset(after=after)),
+    *_both("stall (role chunk first)", t.Stall, hangs=True),
+    *_both("clean end, no finish_reason", t.CleanEnd),
+    *_both("SSE error", t.SseError),
+    *_both("SSE error, named event", lambda after: t.SseError(after, named=True)),
+    *_both("SSE error, usage and [DONE]", lambda after: t.SseError(after, goes_on=True)),
+    *_both("malformed chunk, then the end", t.Malformed),
+    _sound("malformed chunk first, goes on", t.Malformed(0, resume=True)),
+    _sound("malformed chunk in text, goes on", t.Malformed(AFTER, resume=True)),
+    *_both("HTML inside", t.HtmlInside),
+    Fault("white space for ever", t.Whitespace(forever=True), "hedge"),
+    _sound("no [DONE]", t.NoDone()),
+    Fault("keep-alives only", t.KeepAlives(0.05), "hedge"),
+    Fault("keep-alives only, in text", ThenKeepAlives(AFTER), "gap", says=AFTER),
+    Fault("long reasoning, then dead", Thinks(40, gap=0.05), "hedge"),
+    Fault("reasoning, then dead at once", Thinks(5)),
+    Fault("drip: 0.9 tokens a second", t.Reply(rate=0.9), "gap", says=1),
+    _sound("refuses to stream", t.NoStreaming()),
+    Fault("500", t.Status(500)),
+    Fault("no answer", t.NoAnswer(), "hedge"),
+)
