@@ -106,10 +106,12 @@ async def settled(what_is_left: Callable[[], list[str]]) -> list[str]:
     Returns:
         What is still there after `SETTLE` seconds.
     """
+    left = what_is_left()
     for _ in range(round(SETTLE / _TICK)):
-        if not (left := what_is_left()):
+        if not left:
             break
         await asyncio.sleep(_TICK)
+        left = what_is_left()
     return left
 
 

@@ -82,7 +82,12 @@ class Round:
 
 
 async def run(
-    bench: Bench, scenarios: Sequence[Scenario], *, rounds: int, at_once: int
+    bench: Bench,
+    scenarios: Sequence[Scenario],
+    *,
+    rounds: int,
+    at_once: int,
+    allowance: float = ALLOWANCE,
 ) -> list[Verdict]:
     """Try scenarios in every way, some at a time.
 
@@ -91,12 +96,14 @@ async def run(
         scenarios: What to try.
         rounds: How often each is tried, in turns with the fallback alone.
         at_once: How many at the same time.
+        allowance: Seconds that the machine's noise may cost.
     """
     room = asyncio.Semaphore(at_once)
 
     async def one(scenario: Scenario, way: str) -> Verdict:
         async with room:
-            return decide(scenario, way, [await _play(bench, scenario, way) for _ in range(rounds)])
+            found = [await _play(bench, scenario, way) for _ in range(rounds)]
+            return decide(scenario, way, found, allowance)
 
     return await asyncio.gather(*(one(s, way) for s in scenarios for way in WAYS))
 
@@ -128,13 +135,13 @@ async def _play(bench: Bench, scenario: Scenario, way: str) -> Round:
     return Round(got, first, others[0] if others else [], leaks, own)
 
 
-def decide(scenario: Scenario, way: str, rounds: Sequence[Round]) -> Verdict:
+def decide(scenario: Scenario, way: str, rounds: Sequence[Round], allowance: float) -> Verdict:
     """Hold the rounds of a scenario against what is promised."""
     it = Verdict(scenario.title, way)
     it.alone = median(one.alone for one in rounds)
     it.seconds = median(one.got.seconds for one in rounds)
     it.first = median(one.got.first for one in rounds)
-    it.bound = SLOWER * (WAITS[scenario.waits] + it.alone) + ALLOWANCE
+    it.bound = SLOWER * (WAITS[scenario.waits] + it.alone) + allowance
     it.attempts = f"{len(rounds[-1].first)}+{len(rounds[-1].second)}"
     for one in rounds:
         _look_at_answer(it, one)

@@ -68,7 +68,7 @@ FAULTS: tuple[Fault, ...] = (
     _sound("no [DONE]", t.NoDone()),
     Fault("keep-alives only", t.KeepAlives(0.05), "hedge"),
     Fault("keep-alives only, in text", ThenKeepAlives(AFTER), "gap", says=AFTER),
-    Fault("long reasoning, then dead", Thinks(40, gap=0.05), "hedge"),
+    Fault("long reasoning, then dead", Thinks(60, gap=0.05), "hedge"),
     Fault("reasoning, then dead at once", Thinks(5)),
     Fault("drip: 0.9 tokens a second", t.Reply(rate=0.9), "gap", says=1),
     _sound("refuses to stream", t.NoStreaming()),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
@@ -93,7 +93,7 @@ async def _agent(llm: ResilientChatModel, prompt: str, got: Got) -> None:
     """Let an agent use a tool; the simulator then repeats what the tool said."""
     agent = create_agent(llm, tools=[look_up])
     question = f'Use look_up("{prompt}") now.'
-    found = await agent.ainvoke({"messages": [("human", question)]})
+    found = await agent.ainvoke({"messages": [HumanMessage(question)]})
     told = [m.text for m in found["messages"] if isinstance(m, ToolMessage)]
     got.messages = [m for m in found["messages"] if isinstance(m, AIMessage)]
     got.text = got.messages[-1].text
