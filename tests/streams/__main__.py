@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from tests.streams import failover, faulty, flapping, limits, report
 from tests.streams.bench import bench
-from tests.streams.faults import FAULTS
+from tests.streams.faults import faults
 from tests.streams.scenarios import SCENARIOS
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ async def _run(options: argparse.Namespace) -> bool:
 
 
 async def _faults(made: Bench, options: argparse.Namespace) -> list[Result]:
-    rows = [fault for fault in FAULTS if options.only in fault.name]
     bounds = limits.real() if options.real_limits else limits.small()
+    rows = [fault for fault in faults(bounds) if options.only in fault.name]
     return await faulty.run(made, faulty.cells(rows), bounds, at_once=options.at_once)
 
 

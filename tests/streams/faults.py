@@ -11,7 +11,7 @@ from tests.streams.steps import ThenKeepAlives, Thinks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.streams.limits import Wait
+    from tests.streams.limits import Limits, Wait
 
 AFTER = 5
 """Pieces of text that come through before a stream breaks in its text."""
@@ -40,7 +40,7 @@ def _both(name: str, make: Callable[[int], t.Step], *, hangs: bool = False) -> t
     """Make a row for the fault before the first text, and one for it in the text."""
     return (
         Fault(f"{name}, before text", make(0), "hedge" if hangs else "nothing"),
-        Fault(f"{name}, in text", make(AFTER), "gap" if hangs else "nothing", says=AFTER),
+        Fault(f"{name}, in text", make(AFTER), "pause" if hangs else "nothing", says=AFTER),
     )
 
 
@@ -52,26 +52,33 @@ def _sound(name: str, step: t.Step) -> Fault:
 HEALTHY = _sound("nothing wrong", t.Reply())
 """What the others' seconds are held against."""
 
-FAULTS: tuple[Fault, ...] = (
-    *_both("cut", t.Cut),
-    *_both("reset", lambda after: t.Reset(after=after)),
-    *_both("stall (role chunk first)", t.Stall, hangs=True),
-    *_both("clean end, no finish_reason", t.CleanEnd),
-    *_both("SSE error", t.SseError),
-    *_both("SSE error, named event", lambda after: t.SseError(after, named=True)),
-    *_both("SSE error, usage and [DONE]", lambda after: t.SseError(after, goes_on=True)),
-    *_both("malformed chunk, then the end", t.Malformed),
-    _sound("malformed chunk first, goes on", t.Malformed(0, resume=True)),
-    _sound("malformed chunk in text, goes on", t.Malformed(AFTER, resume=True)),
-    *_both("HTML inside", t.HtmlInside),
-    Fault("white space for ever", t.Whitespace(forever=True), "hedge"),
-    _sound("no [DONE]", t.NoDone()),
-    Fault("keep-alives only", t.KeepAlives(0.05), "hedge"),
-    Fault("keep-alives only, in text", ThenKeepAlives(AFTER), "gap", says=AFTER),
-    Fault("long reasoning, then dead", Thinks(60, gap=0.05), "hedge"),
-    Fault("reasoning, then dead at once", Thinks(5)),
-    Fault("drip: 0.9 tokens a second", t.Reply(rate=0.9), "gap", says=1),
-    _sound("refuses to stream", t.NoStreaming()),
-    Fault("500", t.Status(500)),
-    Fault("no answer", t.NoAnswer(), "hedge"),
-)
+
+def faults(limits: Limits) -> tuple[Fault, ...]:
+    """List the rows.
+
+    Args:
+        limits: A drip is slow by them alone.
+    """
+    return (
+        *_both("cut", t.Cut),
+        *_both("reset", lambda after: t.Reset(after=after)),
+        *_both("stall (role chunk first)", t.Stall, hangs=True),
+        *_both("clean end, no finish_reason", t.CleanEnd),
+        *_both("SSE error", t.SseError),
+        *_both("SSE error, named event", lambda after: t.SseError(after, named=True)),
+        *_both("SSE error, usage and [DONE]", lambda after: t.SseError(after, goes_on=True)),
+        *_both("malformed chunk, then the end", t.Malformed),
+        _sound("malformed chunk first, goes on", t.Malformed(0, resume=True)),
+        _sound("malformed chunk in text, goes on", t.Malformed(AFTER, resume=True)),
+        *_both("HTML inside", t.HtmlInside),
+        Fault("white space for ever", t.Whitespace(forever=True), "hedge"),
+        _sound("no [DONE]", t.NoDone()),
+        Fault("keep-alives only", t.KeepAlives(0.05), "hedge"),
+        Fault("keep-alives only, in text", ThenKeepAlives(AFTER), "pause", says=AFTER),
+        Fault("long reasoning, then dead", Thinks(60, gap=0.05), "hedge"),
+        Fault("reasoning, then dead at once", Thinks(5)),
+        Fault("slow drip", t.Reply(rate=limits.drip), "pace", says=1),
+        _sound("refuses to stream", t.NoStreaming()),
+        Fault("500", t.Status(500)),
+        Fault("no answer", t.NoAnswer(), "hedge"),
+    )

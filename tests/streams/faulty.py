@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tests.streams.bench import DIALECTS
 from tests.streams.cell import Cell, Result, play, wait_of
 from tests.streams.faults import HEALTHY
-from tests.streams.ways import WAYS
+from tests.streams.ways import TURNS, WAYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,12 +62,9 @@ async def run(
 
 def _bound(results: Sequence[Result], limits: Limits) -> None:
     """Work out how long each may take, from what the healthy row of the same way took."""
+    healthy = [result for result in results if result.cell.fault is HEALTHY]
     for result in results:
         cell = result.cell
-        own = median(
-            r.got.seconds
-            for r in results
-            if r.cell.fault is HEALTHY and r.cell.way == cell.way and r.got.error is None
-        )
-        turns = 2 if cell.way == "agent" else 1
-        result.bound = SLOWER * (wait_of(cell, limits) + own) + ALLOWANCE * turns
+        own = median(one.got.seconds for one in healthy if one.cell.way == cell.way)
+        noise = ALLOWANCE * TURNS.get(cell.way, 1)
+        result.bound = SLOWER * (wait_of(cell, limits) + own) + noise

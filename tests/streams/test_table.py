@@ -10,7 +10,7 @@ import pytest
 from tests.streams import failover, faulty, limits
 from tests.streams.bench import bench
 from tests.streams.cell import Cell, Mark, Result
-from tests.streams.faults import FAULTS
+from tests.streams.faults import faults
 from tests.streams.scenarios import SCENARIOS
 
 ROWS = [
@@ -26,7 +26,8 @@ ROWS = [
     "refuses to stream",
     "500",
 ]
-CELLS = faulty.cells(fault for fault in FAULTS if fault.name in ROWS)
+LIMITS = limits.small()
+CELLS = faulty.cells(fault for fault in faults(LIMITS) if fault.name in ROWS)
 CHOSEN = [s for s in SCENARIOS if s.title[:3] in {"S02", "S06", "S08", "S10", "S11", "S14", "S16"}]
 VERDICTS = [(scenario.title, way) for scenario in CHOSEN for way in failover.WAYS]
 
@@ -45,7 +46,7 @@ class Everything:
 
 async def run() -> Everything:
     async with bench() as made:
-        found = await faulty.run(made, CELLS, limits.small(), at_once=8)
+        found = await faulty.run(made, CELLS, LIMITS, at_once=8)
         verdicts = await failover.run(made, CHOSEN, rounds=1, at_once=8, allowance=NOISE)
         leaks = await made.census.close(made.sim)
     return Everything(
@@ -61,7 +62,7 @@ def everything() -> Everything:
 
 def test_every_row_is_one_of_the_table():
     """A row that was renamed must not drop out here unnoticed."""
-    assert [fault.name for fault in FAULTS if fault.name in ROWS] == ROWS
+    assert [fault.name for fault in faults(LIMITS) if fault.name in ROWS] == ROWS
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
