@@ -62,6 +62,7 @@ class Result:
         attempts: The requests that the server saw.
         leaks: What was left behind.
         bound: The seconds that it may take; set when the healthy row is known.
+        again: Whether this is the second try, alone, of a cell that was only too slow.
     """
 
     cell: Cell
@@ -70,6 +71,7 @@ class Result:
     attempts: int
     leaks: list[str]
     bound: float = field(default=float("inf"))
+    again: bool = False
 
     @property
     def slow(self) -> bool:
@@ -79,8 +81,12 @@ class Result:
     @property
     def good(self) -> bool:
         """Whether the answer was whole, in time, and nothing was left behind."""
-        whole = self.mark in {Mark.WHOLE, Mark.CONTINUED}
-        return whole and not self.slow and not self.leaks
+        return self.whole and not self.slow and not self.leaks
+
+    @property
+    def whole(self) -> bool:
+        """Whether the user got the right answer."""
+        return self.mark in {Mark.WHOLE, Mark.CONTINUED}
 
 
 async def play(bench: Bench, cell: Cell, limits: Limits) -> Result:
@@ -135,7 +141,7 @@ def happened(cell: Cell, got: Got, first: list[Seen], second: list[Seen]) -> boo
         silent = not any(seen.pieces for seen in played)
         return silent and (fault.waits != "nothing" or _failed_first(played, second))
     spoke = any(len(seen.pieces) >= fault.says for seen in played)
-    return spoke and _was_heard(got, first, second)
+    return spoke and _was_heard(fault, got, first, second)
 
 
 def _failed_first(first: list[Seen], second: list[Seen]) -> bool:
@@ -144,7 +150,7 @@ def _failed_first(first: list[Seen], second: list[Seen]) -> bool:
     return all(a.ended_at is not None and a.ended_at <= b.at for a, b in pairs)
 
 
-def _was_heard(got: Got, first: list[Seen], second: list[Seen]) -> bool:
+def _was_heard(fault: Fault, got: Got, first: list[Seen], second: list[Seen]) -> bool:
     """Whether the text before the fault reached the model: else a hedge had won already."""
     if got.receipts:
         target = first[0].target
@@ -152,7 +158,7 @@ def _was_heard(got: Got, first: list[Seen], second: list[Seen]) -> bool:
         return any("first_text" in a for a in attempts if a["target"] == target)
     # A parser threw the receipt away. What the second target said whole was not begun by the first,
     # for such a stream is shown as it comes.
-    return got.error is not None or judge(got, second) is not Mark.WHOLE
+    return fault.burst or got.error is not None or judge(got, second) is not Mark.WHOLE
 
 
 def wait_of(cell: Cell, limits: Limits) -> float:

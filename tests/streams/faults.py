@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from langchain_resilient import testing as t
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 AFTER = 5
 """Pieces of text that come through before a stream breaks in its text."""
 
+PACED = t.Reply(chunk_gap=0.01)
+"""An answer slow enough that what comes before a fault is shown before it."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -27,6 +31,7 @@ class Fault:
         waits: What must pass before the fault shows.
         says: The pieces of its answer that come before it; 0 for none.
         survives: Whether the target's own answer is complete all the same.
+        burst: Whether text and fault come together, so that the text may not have been shown.
     """
 
     name: str
@@ -34,14 +39,25 @@ class Fault:
     waits: Wait = "nothing"
     says: int = 0
     survives: bool = False
+    burst: bool = False
 
 
-def _both(name: str, make: Callable[[int], t.Step], *, hangs: bool = False) -> tuple[Fault, Fault]:
+def _both(name: str, make: Callable[..., t.Step], *, hangs: bool = False) -> tuple[Fault, Fault]:
     """Make a row for the fault before the first text, and one for it in the text."""
     return (
         Fault(f"{name}, before text", make(0), "hedge" if hangs else "nothing"),
-        Fault(f"{name}, in text", make(AFTER), "pause" if hangs else "nothing", says=AFTER),
+        Fault(
+            f"{name}, in text",
+            make(AFTER, reply=PACED),
+            "pause" if hangs else "nothing",
+            says=AFTER,
+        ),
     )
+
+
+def _burst(name: str, step: t.Step) -> Fault:
+    """Make a row for a fault that comes in one packet with the text before it."""
+    return Fault(f"{name}, text in a burst", step, says=AFTER, burst=True)
 
 
 def _sound(name: str, step: t.Step) -> Fault:
@@ -61,12 +77,14 @@ def faults(limits: Limits) -> tuple[Fault, ...]:
     """
     return (
         *_both("cut", t.Cut),
-        *_both("reset", lambda after: t.Reset(after=after)),
+        _burst("cut", t.Cut(AFTER)),
+        *_both("reset", t.Reset),
         *_both("stall (role chunk first)", t.Stall, hangs=True),
         *_both("clean end, no finish_reason", t.CleanEnd),
         *_both("SSE error", t.SseError),
-        *_both("SSE error, named event", lambda after: t.SseError(after, named=True)),
-        *_both("SSE error, usage and [DONE]", lambda after: t.SseError(after, goes_on=True)),
+        _burst("SSE error", t.SseError(AFTER)),
+        *_both("SSE error, named event", partial(t.SseError, named=True)),
+        *_both("SSE error, usage and [DONE]", partial(t.SseError, goes_on=True)),
         *_both("malformed chunk, then the end", t.Malformed),
         _sound("malformed chunk first, goes on", t.Malformed(0, resume=True)),
         _sound("malformed chunk in text, goes on", t.Malformed(AFTER, resume=True)),

@@ -41,7 +41,7 @@ def faults(results: Sequence[Result]) -> Iterator[str]:
     yield (
         f"{len(results)} cells: {kinds}; {sum(r.slow for r in results)} too slow, "
         f"{sum(bool(r.leaks) for r in results)} leaking; {sum(r.attempts for r in results)} "
-        "requests"
+        f"requests; {sum(r.again for r in results)} tried again alone, since they were too slow"
     )
     for result in results:
         if not result.good:
