@@ -28,6 +28,9 @@ SLOWER = 1.2
 ALLOWANCE = 0.25
 """... and so many seconds more: the machine is shared, and other scenarios run beside."""
 
+MORE = 2
+"""Rounds that follow if the first ones were too slow."""
+
 WAITS = {"nothing": 0.0, "hedge": Hedge().cold, "hint": HINT}
 
 _HUNG = 60.0
@@ -58,6 +61,11 @@ class Verdict:
     seconds: float = 0.0
     first: float = 0.0
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def slow(self) -> bool:
+        """Whether it took longer than it may."""
+        return self.seconds > self.bound
 
     def note(self, problem: str) -> None:
         """Add a problem, once."""
@@ -103,7 +111,11 @@ async def run(
     async def one(scenario: Scenario, way: str) -> Verdict:
         async with room:
             found = [await _play(bench, scenario, way) for _ in range(rounds)]
-            return decide(scenario, way, found, allowance)
+            verdict = decide(scenario, way, found, allowance)
+            if verdict.slow:  # the machine may have been busy elsewhere: the median of more tells
+                found += [await _play(bench, scenario, way) for _ in range(MORE)]
+                verdict = decide(scenario, way, found, allowance)
+            return verdict
 
     return await asyncio.gather(*(one(s, way) for s in scenarios for way in WAYS))
 
@@ -147,7 +159,7 @@ def decide(scenario: Scenario, way: str, rounds: Sequence[Round], allowance: flo
         _look_at_answer(it, one)
         _look_at_sends(it, one, scenario)
         _look_at_accounts(it, one)
-    if it.seconds > it.bound:
+    if it.slow:
         it.note(f"{it.seconds - it.bound:.2f} s too slow")
     if scenario.waits == "hint" and min(one.got.seconds for one in rounds) < HINT:
         it.note("came before the server's hint")

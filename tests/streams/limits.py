@@ -42,16 +42,12 @@ class Limits:
         return 0.0 if wait == "nothing" else float(getattr(self, wait))
 
 
-_WINDOWS = 2
-"""Windows of the throughput that pass before it is judged: the one with the first text is not."""
-
-
 def small() -> Limits:
     """The defaults in proportion, but so small that a table of them takes half a minute."""
     window = {"min_tokens_per_second": 5.0, "throughput_window": 0.9}
     timeouts = _made(Timeouts, first_text=1.0, chunk_gap=0.8, **window)
     fields = {"hedge": _made(Hedge, cold=0.3, pause=0.4), "timeouts": timeouts, "timeout": 10.0}
-    return Limits(0.3, 0.4, 0.8, pace=_WINDOWS * 0.9, drip=3.0, deadline=10.0, fields=fields)
+    return Limits(0.3, 0.4, 0.8, pace=0.9, drip=3.0, deadline=10.0, fields=fields)
 
 
 def real() -> Limits:
@@ -59,7 +55,7 @@ def real() -> Limits:
     hedge, timeouts = Hedge(), Timeouts()
     gap = timeouts.chunk_gap or 0.0
     pause = getattr(hedge, "pause", gap)
-    pace = _WINDOWS * getattr(timeouts, "throughput_window", gap)
+    pace = getattr(timeouts, "throughput_window", gap)
     deadline = ResilientChatModel.model_fields["timeout"].default
     return Limits(hedge.cold, pause, gap, pace=pace, drip=0.9, deadline=deadline, fields={})
 
