@@ -104,7 +104,7 @@ async def _play(bench: Bench, cell: Cell, limits: Limits) -> Result:
     other = DIALECTS[1 - DIALECTS.index(cell.dialect)]
     specs = (
         bench.name(cell.dialect, "bad", number, [cell.fault.step]),
-        f"{other}:good-{number}",  # healthy, as all are unless a script says otherwise
+        bench.name(other, "next", number, cell.fault.then),
     )
     prompt = f"Tell the story of number {number}, please."
     work = ask(bench.model(*specs, **limits.fields), cell.way, prompt, limits.deadline + _GRACE)
@@ -158,7 +158,7 @@ def _was_heard(fault: Fault, got: Got, first: list[Seen], second: list[Seen]) ->
         return any("first_text" in a for a in attempts if a["target"] == target)
     # A parser threw the receipt away. What the second target said whole was not begun by the first,
     # for such a stream is shown as it comes.
-    return fault.burst or got.error is not None or judge(got, second) is not Mark.WHOLE
+    return fault.retold or got.error is not None or judge(got, second) is not Mark.WHOLE
 
 
 def wait_of(cell: Cell, limits: Limits) -> float:

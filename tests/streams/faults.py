@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 AFTER = 5
 """Pieces of text that come through before a stream breaks in its text."""
 
+LATE = 60
+"""The same, of a break that comes late: two thirds of the answer."""
+
 PACED = t.Reply(chunk_gap=0.01)
 """An answer slow enough that what comes before a fault is shown before it."""
 
@@ -31,7 +34,9 @@ class Fault:
         waits: What must pass before the fault shows.
         says: The pieces of its answer that come before it; 0 for none.
         survives: Whether the target's own answer is complete all the same.
-        burst: Whether text and fault come together, so that the text may not have been shown.
+        retold: Whether the second target may tell the whole answer by itself: because the first
+            one's text and its fault come together and nothing was shown, or because it begins anew.
+        then: What the second target does: step after step, the last for ever.
     """
 
     name: str
@@ -39,7 +44,8 @@ class Fault:
     waits: Wait = "nothing"
     says: int = 0
     survives: bool = False
-    burst: bool = False
+    retold: bool = False
+    then: tuple[t.Step, ...] = (t.Reply(),)
 
 
 def _both(name: str, make: Callable[..., t.Step], *, hangs: bool = False) -> tuple[Fault, Fault]:
@@ -57,7 +63,13 @@ def _both(name: str, make: Callable[..., t.Step], *, hangs: bool = False) -> tup
 
 def _burst(name: str, step: t.Step) -> Fault:
     """Make a row for a fault that comes in one packet with the text before it."""
-    return Fault(f"{name}, text in a burst", step, says=AFTER, burst=True)
+    return Fault(f"{name}, text in a burst", step, says=AFTER, retold=True)
+
+
+def _late_cut(name: str, *then: t.Step, waits: Wait = "nothing", retold: bool = False) -> Fault:
+    """Make a row for a cut after much text, and a second target that is not quite well either."""
+    step = t.Cut(LATE, reply=t.Reply(chunk_gap=0.002))
+    return Fault(f"cut, {name}", step, waits, says=LATE, then=then, retold=retold)
 
 
 def _sound(name: str, step: t.Step) -> Fault:
@@ -78,6 +90,9 @@ def faults(limits: Limits) -> tuple[Fault, ...]:
     return (
         *_both("cut", t.Cut),
         _burst("cut", t.Cut(AFTER)),
+        _late_cut("the next repeats some", t.Reply(overlap=200)),
+        _late_cut("the next begins anew", t.Reply(overlap=10_000), retold=True),
+        _late_cut("the next is cut too", t.Cut(20, reply=PACED), t.Reply(), waits="gap"),
         *_both("reset", t.Reset),
         *_both("stall (role chunk first)", t.Stall, hangs=True),
         *_both("clean end, no finish_reason", t.CleanEnd),
