@@ -1,0 +1,87 @@
+"""S15: a target that is down and comes back, under a steady flow of requests."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.streams.cell import Mark, judge
+from tests.streams.failover import ALLOWANCE, SLOWER, WAYS, Verdict, alone
+from tests.streams.scenarios import DOWN, FLAPPING, PACE, flapping
+from tests.streams.ways import Got, ask
+
+if TYPE_CHECKING:
+    from langchain_resilient import ResilientChatModel
+    from tests.streams.bench import Bench
+
+EVERY = 1.2
+"""Seconds between two requests, as in failoverbench's "fast" sequence."""
+
+BACK = 30.0
+"""Seconds after its recovery in which the first target must be asked again (`recovered`)."""
+
+_HUNG = 10.0
+
+
+@dataclass
+class Flow:
+    """A flow of requests over one chain, until the first target answers again."""
+
+    bench: Bench
+    way: str
+    first: str
+    llm: ResilientChatModel
+    until: float
+
+    async def one(self) -> Got:
+        """Make one request; the time to the next one is part of it."""
+        began, number = self.bench.now(), self.bench.number()
+        got = await ask(self.llm, self.way, f"What is known of number {number}?", _HUNG)
+        await asyncio.sleep(max(0.0, EVERY - (self.bench.now() - began)))
+        return got
+
+    async def all(self) -> list[Got]:
+        """Make requests until the first target has answered one, or it is too late for that."""
+        found = [await self.one()]
+        while not self._back(found[-1]) and self.bench.now() < self.until:
+            found.append(await self.one())
+        return found
+
+    def _back(self, got: Got) -> bool:
+        return any(receipt["winner"] == self.first for receipt in got.receipts)
+
+
+async def run(bench: Bench) -> list[Verdict]:
+    """Let a target flap under a flow of requests, in every way at the same time."""
+    return await asyncio.gather(*(_run(bench, way) for way in WAYS))
+
+
+async def _run(bench: Bench, way: str) -> Verdict:
+    own = await alone(bench, way)
+    number = bench.number()
+    specs = (
+        bench.name("openai", "flaps", number, [flapping(bench.now())]),
+        bench.name("together", "steady", number, [PACE]),
+    )
+    flow = Flow(bench, way, specs[0], bench.model(*specs), bench.now() + DOWN + BACK)
+    gots: list[Got] = await bench.census.run(number, flow.all())
+    leaks = await bench.left(number, specs)
+    first, second = map(bench.seen, specs)
+    it = Verdict(FLAPPING, way, alone=own, bound=SLOWER * own + ALLOWANCE, problems=leaks)
+    it.attempts = f"{len(first)}+{len(second)}"
+    it.seconds = max(got.seconds for got in gots)
+    it.first = max(got.first for got in gots)
+    for got in gots:
+        mark = judge(got, [*first, *second])
+        if mark is not Mark.WHOLE:
+            it.mark = mark
+            it.note(f"not whole: {mark.name}")
+    told = sum(len(receipt["attempts"]) for got in gots for receipt in got.receipts)
+    if told != len(first) + len(second):
+        it.note(f"the receipts tell of {told} of {len(first) + len(second)} requests")
+    if not any(receipt["winner"] == specs[0] for receipt in gots[-1].receipts):
+        it.note(f"the first target is not asked again {BACK:g} s after its recovery")
+    if it.slow:
+        it.note(f"{it.seconds - it.bound:.2f} s too slow")
+    return it
