@@ -209,7 +209,7 @@ async def test_a_body_without_end_is_given_up(monkeypatch):
 
 @pytest.mark.parametrize("reply", [
     Response(events('data: {"error":{"message":"hush-hush"}}')),
-    Response(events("data: {hush-hush")),
+    Response(events('data: {"choices":[{"delta":{"content":"hush-hush')),
     Response(events("event: error\ndata: hush-hush")),
     Response(b"hush-hush", kind="application/json"),
     Response(b'{"error":"hush-hush"}', kind="application/json"),
