@@ -173,14 +173,15 @@ def test_blank_text_is_nothing_to_go_on_from():
     assert continued(request, " \n", 3) is request
 
 
-@pytest.mark.parametrize("cut", [1, 9, 30, 200, 350])
-def test_the_simulated_model_understands(cut):
-    """It goes on where the answer broke off."""
+@pytest.mark.parametrize("overlap", [0, 9, 40, 80, 400])
+def test_the_simulated_model_understands(overlap):
+    """Wherever the answer broke off, it goes on there, and the join is exact."""
     whole = answer_to(Q)
-    request = continued(ask(), whole[:cut], None)
-    turns = [Turn(m["role"], m["content"]) for m in request.messages]
-    more = continuation(turns, words=40)
-    assert joined(whole[:cut], more, finished=True) == whole
+    for cut in range(1, len(whole) + 1):
+        request = continued(ask(), whole[:cut], None)
+        turns = [Turn(m["role"], m["content"]) for m in request.messages]
+        more = continuation(turns, words=40, overlap=overlap)
+        assert joined(whole[:cut], more, finished=True) == whole
 
 
 def test_it_can_be_continued_more_than_once():
