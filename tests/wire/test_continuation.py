@@ -1,11 +1,13 @@
 """Asking another target to go on, and joining what it says."""
 
+from itertools import accumulate
+
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 
 from langchain_resilient.request import ChatRequest
 from langchain_resilient.testing import answer_to
-from langchain_resilient.testing.text import Turn, continuation
+from langchain_resilient.testing.text import Turn, continuation, tokens
 from langchain_resilient.wire.continuation import (
     FEWEST_TOKENS,
     Join,
@@ -173,14 +175,15 @@ def test_blank_text_is_nothing_to_go_on_from():
     assert continued(request, " \n", 3) is request
 
 
-@pytest.mark.parametrize("cut", [1, 9, 30, 200, 350])
-def test_the_simulated_model_understands(cut):
-    """It goes on where the answer broke off."""
+@pytest.mark.parametrize("overlap", [0, 9, 40, 80, 400])
+def test_the_simulated_model_understands(overlap):
+    """After whichever token the answer broke off, it goes on there, and the join is exact."""
     whole = answer_to(Q)
-    request = continued(ask(), whole[:cut], None)
-    turns = [Turn(m["role"], m["content"]) for m in request.messages]
-    more = continuation(turns, words=40)
-    assert joined(whole[:cut], more, finished=True) == whole
+    for cut in accumulate(map(len, tokens(whole))):
+        request = continued(ask(), whole[:cut], None)
+        turns = [Turn(m["role"], m["content"]) for m in request.messages]
+        more = continuation(turns, words=40, overlap=overlap)
+        assert joined(whole[:cut], more, finished=True) == whole
 
 
 def test_it_can_be_continued_more_than_once():
@@ -280,6 +283,7 @@ def test_a_join(delivered, more, whole):
         ("she had", " had enough", "she had enough", "a word that is doubled by right"),
         ("a\n", "\nb", "a\nb", "an empty line that broke off in its middle"),
         ("12 1", "1 13", "12 1 13", "a digit, where a number broke off between equal ones"),
+        ("7 mo", "mo 8", "7 mo 8", "a syllable, where a word of equal ones broke off between them"),
         ("done\n- ", "- next", "done\n- - next", "a list mark is too short to be an echo"),
         ("Missis", "sissippi", "Missississippi", "an echo within one word looks like chance"),
         ("今天天", "天气", "今天天天气", "one character without spaces: `天天` is a word"),
