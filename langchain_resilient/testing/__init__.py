@@ -14,8 +14,13 @@ What is what:
   `ModelNotFound`, `BadRequest`, `Compatible`, `Html`; and, depending on the request,
   `UnsupportedParameter`, `NoStreaming`, `RejectPrefill`.
 - A broken connection or stream is a `Cut`, `Reset`, `Stall`, `CleanEnd`, `NoDone`, `Malformed`,
-  `HtmlInside`, `SseError`, `KeepAlives`, `SlowHeaders`, `NoAnswer` or `Raw`.
-- A complete answer that is none is `Empty`, `Whitespace` or `Garbage`.
+  `HtmlInside`, `SseError`, `KeepAlives`, `SlowHeaders`, `NoAnswer` or `Raw`; most take `after`, the
+  pieces of the answer that get through first. A `Stall` may end after some `seconds`, a `NoDone`
+  may `hold` or `reset` the connection, a `Malformed` line may go by or be what `eats` a piece.
+- A complete answer that is none is `Empty`, `Whitespace` or `Garbage`; white space may also come
+  `after` some pieces, and last `forever`.
+- Asked to go on with what it said last, the model does, whatever that was (`Reply.overlap` repeats
+  some of it); of an answer that is complete nothing is left.
 - `Timeline` changes all that with time, `Delayed` puts it off.
 
 Nothing here depends on anything but the standard library.

@@ -1,10 +1,11 @@
 """The deterministic model behind the simulator: one request in, one whole answer out.
 
-It decides in this order: what the step's `Reply` prescribes; tools to call (`tools.py`); JSON
-that fits `response_format` (`schemas.py`); what the tools just said; a code word mentioned
-earlier; the continuation of an answer that broke off; and else `answer_to` the last user message
-(`text.py`). `max_tokens`, `stop` and `n` are honoured; `seed` and `temperature` change nothing,
-for the answer is the same every time anyway.
+It decides in this order: what the step's `Reply` prescribes; the rest of whatever it said last, if
+the user asks to go on with that; tools to call (`tools.py`); JSON that fits `response_format`
+(`schemas.py`); what the tools just said; a code word mentioned earlier; the continuation of an
+answer that is quoted or was said before; and else `answer_to` the last user message (`text.py`).
+`max_tokens`, `stop` and `n` are honoured; `seed` and `temperature` change nothing, for the answer
+is the same every time anyway.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from langchain_resilient.testing.schemas import instance
 from langchain_resilient.testing.text import (
     Turn,
     answer_to,
+    asks_to_continue,
     continuation,
     count_prompt_tokens,
+    rest_of,
     tokens,
 )
 from langchain_resilient.testing.tools import ToolCall, forces_one_tool, planned_calls
@@ -130,14 +133,16 @@ def think(
     turns = turns_of(body)
     effort = str(body.get("reasoning_effort") or "")
     hidden = _REASONING_TOKENS.get(effort, _REASONING_BY_DEFAULT) if thinks else 0
-    said = _prescribed(reply) or _tool_calls(body, turns)
+    rest = _rest(body, turns, reply)
+    said = _prescribed(reply) or (_tool_calls(body, turns) if rest is None else None)
     if said:
         choices = [said] * (body.get("n") or 1)
     else:
         room = None if limit is None else max(0, limit - hidden)
         choices = [
-            _cut(_speech(body, turns, reply, index), body.get("stop"), room, reply)
+            _cut(text, body.get("stop"), room, reply)
             for index in range(body.get("n") or 1)
+            for text in [_speech(body, turns, reply, index) if rest is None else rest]
         ]
     visible = sum(_size(choice) for choice in choices)
     reasoning = hidden + sum(len(tokens(choice.reasoning)) for choice in choices)
@@ -182,6 +187,26 @@ def _speech(body: Mapping[str, Any], turns: Sequence[Turn], reply: Reply, index:
         return f"The code word is {code_word}."
     rest = continuation(turns, words=reply.words, overlap=reply.overlap)
     return answer_to(question, words=reply.words, choice=index) if rest is None else rest
+
+
+def _rest(body: Mapping[str, Any], turns: Sequence[Turn], reply: Reply) -> str | None:
+    """Go on with the last answer, if that is what the last message asks for.
+
+    It may have broken off more than once. Its whole is worked out from what was asked before it.
+    """
+    at = len(turns)
+    while at > 2 and _breaks_off(turns[at - 2], turns[at - 1]):  # noqa: PLR2004 - and a question
+        at -= 2
+    if at == len(turns):
+        return None
+    said = "".join(turn.text for turn in turns[at::2])
+    earlier = {**body, "messages": body["messages"][:at]}
+    return rest_of(_speech(earlier, turns[:at], reply, 0), said, reply.overlap)
+
+
+def _breaks_off(said: Turn, asking: Turn) -> bool:
+    roles = (said.role, asking.role)
+    return roles == ("assistant", "user") and bool(said.text) and asks_to_continue(asking.text)
 
 
 def _question(turns: Sequence[Turn]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from langchain_resilient.testing.dialects.base import quoted
 from langchain_resilient.testing.http import LAST_CHUNK, chunk, head
 
 if TYPE_CHECKING:
@@ -143,9 +144,18 @@ class Telling:
         Args:
             done: Whether a stream ends with `[DONE]`.
         """
-        parts = self.parts
-        self._send(parts.finish, parts.usage, *([parts.done] if done else []))
+        self.conclude(done=done)
         self.end_body()
+
+    def conclude(self, *, usage: bool = True, done: bool = True) -> None:
+        """Send the ending, and leave the body open.
+
+        Args:
+            usage: Whether the usage follows `finish_reason`, where it has a chunk of its own.
+            done: Whether a stream ends with `[DONE]`.
+        """
+        parts = self.parts
+        self._send(parts.finish, *([parts.usage] * usage), *([parts.done] * done))
 
     def end_body(self) -> None:
         """Close the body properly for HTTP, whatever it lacks, and leave the connection open."""
@@ -159,6 +169,22 @@ class Telling:
         A plain body with a length keeps it, so what is put into it pushes its end out.
         """
         self._send(text.encode())
+
+    def cut_short(self) -> str | None:
+        """Take the next piece off the answer; return its line, broken off within the text.
+
+        Returns:
+            None if all pieces were told.
+        """
+        while self._at < len(self.parts.fragments):
+            data, text, _ = self.parts.fragments[self._at]
+            self._at += 1
+            if text:
+                line, half = data.decode(), quoted(text[: (len(text) + 1) // 2])[1:-1]
+                start = line.rfind(quoted(text)[1:-1])
+                return line[: start + len(half)] + "\n\n"
+            self._send(data)
+        return None
 
     def fill(self, garbage: str) -> None:
         """Fill a plain body up to its length with garbage, and end it."""

@@ -100,16 +100,34 @@ def continuation(turns: Sequence[Turn], *, words: int, overlap: int = 0) -> str 
         overlap: How many characters of what was already said to repeat first.
 
     Returns:
-        The rest of the answer, or None if nothing is to be continued.
+        The rest of the answer, or None if nothing is to be continued. Of an answer that is complete
+        only what is repeated is left: nothing, without an overlap.
     """
     asking, before = _split_asking(turns)
     if not asking and before is None:
         return None
     earlier = turns if before is None else turns[:before]
     for whole, said in _candidates(earlier, asking, words):
-        if said and len(said) < len(whole) and whole.startswith(said):
-            return whole[max(0, len(said) - overlap) :]
+        rest = rest_of(whole, said, overlap)
+        if rest is not None:
+            return rest
     return None
+
+
+def rest_of(whole: str, said: str, overlap: int = 0) -> str | None:
+    """Return what is left of an answer, after the last characters that were already said of it.
+
+    Args:
+        whole: The answer.
+        said: Its beginning; with anything else, and with nothing, there is no rest: None.
+        overlap: How many characters to repeat.
+    """
+    return whole[max(0, len(said) - overlap) :] if said and whole.startswith(said) else None
+
+
+def asks_to_continue(text: str) -> bool:
+    """Tell whether a message wants the model to go on with what it said."""
+    return bool(_ASKS_TO_CONTINUE.search(text))
 
 
 def _split_asking(turns: Sequence[Turn]) -> tuple[list[str], int | None]:
@@ -117,12 +135,12 @@ def _split_asking(turns: Sequence[Turn]) -> tuple[list[str], int | None]:
     asking = [
         turn.text
         for turn in turns
-        if turn.role in {"system", "developer"} and _ASKS_TO_CONTINUE.search(turn.text)
+        if turn.role in {"system", "developer"} and asks_to_continue(turn.text)
     ]
     if turns and turns[-1].role == "assistant":
         return asking, len(turns)
     last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=None)
-    if last is not None and _ASKS_TO_CONTINUE.search(turns[last].text):
+    if last is not None and asks_to_continue(turns[last].text):
         return [turns[last].text, *asking], last
     return asking, None
 

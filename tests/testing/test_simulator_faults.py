@@ -34,6 +34,7 @@ from tests.testing.wire_client import ask, chat
 WHOLE = answer_to("Hello")
 TWO = "Answer 33cb0479"[: len("Answer 33cb0479")]  # the first two pieces of WHOLE
 STREAM = chat(stream=True)
+COUNTED = chat(stream=True, stream_options={"include_usage": True})
 PATIENCE = 0.1  # seconds after which a connection that is still open counts as such
 BOTH = pytest.mark.parametrize("dialect", ["openai", "together"])
 
@@ -133,6 +134,37 @@ async def test_no_done(sim: ProviderSimulator) -> None:
     assert (await ask(sim)).text == WHOLE
 
 
+async def test_no_done_and_the_connection_held(sim: ProviderSimulator) -> None:
+    """All is said, the usage too, and nothing more comes."""
+    sim.script("*", then=NoDone(hold=True))
+    wire = await ask(sim, COUNTED, patience=PATIENCE)
+    assert (wire.end, wire.text, wire.finish) == ("open", WHOLE, ["stop"])
+    assert wire.events[-1]["usage"]["completion_tokens"] > 0
+
+
+@BOTH
+async def test_a_reset_after_the_finish_reason(sim: ProviderSimulator, dialect: str) -> None:
+    """The answer is whole, its usage and the last line are lost."""
+    sim.script("*", then=NoDone(reset=True))
+    wire = await ask(sim, COUNTED, dialect=dialect)
+    assert (wire.end, wire.text, wire.finish) == ("reset", WHOLE, ["stop"])
+    assert wire.events[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("step", [NoDone(hold=True), NoDone(reset=True)])
+async def test_a_plain_answer_has_no_last_line_to_miss(sim: ProviderSimulator, step: Step) -> None:
+    """It is given as ever."""
+    sim.script("*", then=step)
+    wire = await ask(sim)
+    assert (wire.end, wire.text) == ("complete", WHOLE)
+
+
+def test_a_connection_is_held_or_reset() -> None:
+    """Not both."""
+    with pytest.raises(ValueError, match="cannot be held"):
+        NoDone(hold=True, reset=True)
+
+
 @pytest.mark.parametrize(("resume", "text"), [(False, TWO), (True, WHOLE)])
 async def test_one_malformed_line(sim: ProviderSimulator, resume: bool, text: str) -> None:
     """The stream ends there, or goes on as if nothing had been."""
@@ -140,6 +172,33 @@ async def test_one_malformed_line(sim: ProviderSimulator, resume: bool, text: st
     wire = await ask(sim, STREAM)
     broken = [event for event in wire.events if isinstance(event, str) and event != "[DONE]"]
     assert (wire.end, wire.text, len(broken)) == ("complete", text, 1)
+
+
+@BOTH
+async def test_a_malformed_line_in_place_of_a_piece(sim: ProviderSimulator, dialect: str) -> None:
+    """A real chunk that breaks off within its text: whoever skips it loses that."""
+    sim.script("*", then=Malformed(after=2, resume=True, eats=True))
+    wire = await ask(sim, STREAM, dialect=dialect)
+    (broken,) = [event for event in wire.events if isinstance(event, str) and event != "[DONE]"]
+    assert broken.endswith('"content":" t')
+    assert (wire.end, wire.text) == ("complete", WHOLE.replace(" to", "", 1))
+    assert sim.requests[0].text == wire.text
+
+
+async def test_a_page_in_place_of_a_piece(sim: ProviderSimulator) -> None:
+    """The proxy's words instead of the model's."""
+    sim.script("*", then=HtmlInside(after=2, resume=True, eats=True))
+    wire = await ask(sim, STREAM)
+    assert any(line.startswith("<html>") for line in wire.lines)
+    assert wire.text == WHOLE.replace(" to", "", 1)
+
+
+async def test_a_malformed_line_where_no_piece_is_left(sim: ProviderSimulator) -> None:
+    """It is garbage as ever, and the answer is whole."""
+    sim.script("*", then=Malformed(after=None, resume=True, eats=True))
+    wire = await ask(sim, STREAM)
+    broken = [event for event in wire.events if isinstance(event, str) and event != "[DONE]"]
+    assert (wire.text, len(broken)) == (WHOLE, 1)
 
 
 @pytest.mark.parametrize("step", [Malformed(after=2), HtmlInside(after=2)])
@@ -219,6 +278,25 @@ async def test_white_space_only(sim: ProviderSimulator, stream: bool) -> None:
     assert wire.end == "complete"
     assert wire.text
     assert not wire.text.strip()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_white_space_after_some_words(sim: ProviderSimulator, stream: bool) -> None:
+    """Two pieces, then blanks to the end."""
+    sim.script("*", then=Whitespace(after=2))
+    wire = await ask(sim, chat(stream=stream))
+    assert wire.end == "complete"
+    assert wire.text.rstrip() == TWO
+    assert wire.text != TWO
+
+
+@BOTH
+async def test_white_space_for_ever_after_some_words(sim: ProviderSimulator, dialect: str) -> None:
+    """The stream never breaks off, and never says anything more."""
+    sim.script("*", then=Whitespace(after=2, forever=True))
+    wire = await ask(sim, STREAM, dialect=dialect, patience=PATIENCE)
+    assert (wire.end, wire.text.rstrip()) == ("open", TWO)
+    assert len(wire.text) > len(TWO) + 3
 
 
 async def test_white_space_for_ever(sim: ProviderSimulator) -> None:

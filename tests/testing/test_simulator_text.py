@@ -123,10 +123,73 @@ async def test_an_ordinary_second_question_is_not_continued(sim: ProviderSimulat
     assert (await ask(sim, body)).text == answer_to("And ants?")
 
 
-async def test_a_whole_answer_is_not_continued(sim: ProviderSimulator) -> None:
-    """Nothing is left, so the request to go on is a question of its own."""
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_whole_answer_has_no_rest(sim: ProviderSimulator, stream: bool) -> None:
+    """Asked to go on, the model has nothing to add, and says so with `stop`."""
     body = conversation(("user", Q), ("assistant", T), ("user", CONTINUE))
-    assert (await ask(sim, body)).text == answer_to(CONTINUE)
+    wire = await ask(sim, body | {"stream": stream})
+    finish = wire.finish if stream else [wire.json["choices"][0]["finish_reason"]]
+    assert (wire.text, finish) == ("", ["stop"])
+
+
+async def test_the_end_of_a_whole_answer_may_be_repeated(sim: ProviderSimulator) -> None:
+    """As a model does that is told to begin with the last words."""
+    sim.script("*", then=Reply(overlap=30))
+    body = conversation(("user", Q), ("assistant", T), ("user", CONTINUE))
+    assert (await ask(sim, body)).text == T[-30:]
+
+
+async def test_after_a_whole_answer_a_new_question_is_answered(sim: ProviderSimulator) -> None:
+    """And its answer is continued, not the earlier one."""
+    turns = [("user", Q), ("assistant", T), ("user", "And ants?")]
+    assert (await ask(sim, conversation(*turns))).text == answer_to("And ants?")
+    whole = answer_to("And ants?")
+    body = conversation(*turns, ("assistant", whole[:70]), ("user", CONTINUE))
+    assert whole[:70] + (await ask(sim, body)).text == whole
+
+
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        },
+    },
+}
+TOOL_TURNS = [
+    {"role": "user", "content": "Add 3 and 4"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "c1",
+                "type": "function",
+                "function": {"name": "add", "arguments": '{"a":3,"b":4}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "the sum of both is 7"},
+]
+
+
+async def test_what_was_said_of_a_tool_is_continued(sim: ProviderSimulator) -> None:
+    """The tool is not called once more, though the asking message has numbers for it."""
+    body = {"model": "gpt-4", "messages": TOOL_TURNS, "tools": [ADD]}
+    whole = (await ask(sim, body)).text
+    asking = {"role": "user", "content": f'Cut off: "1 of 2 {whole[:9]}". {CONTINUE}'}
+    said = {"role": "assistant", "content": whole[:9]}
+    rest = (await ask(sim, {**body, "messages": [*TOOL_TURNS, said, asking]})).text
+    assert whole[:9] + rest == whole == "add says: the sum of both is 7"
+
+
+async def test_what_was_remembered_is_continued(sim: ProviderSimulator) -> None:
+    """Whatever the answer was made of."""
+    turns = [("user", "The code word is zebra."), ("assistant", "Noted.")]
+    turns += [("user", "What is the code word?"), ("assistant", "The code")]
+    assert (await ask(sim, conversation(*turns, ("user", CONTINUE)))).text == " word is zebra."
 
 
 @pytest.mark.parametrize(

@@ -108,15 +108,33 @@ class CleanEnd(Broken):
 
 @dataclass(frozen=True, repr=False)
 class NoDone(Broken):
-    """A whole stream without `[DONE]` at its end; a plain answer has nothing to miss."""
+    """A whole stream without `[DONE]` at its end; a plain answer has nothing to miss.
+
+    Attributes:
+        hold: Whether the connection is then held open for ever, instead of a proper end.
+        reset: Whether it is reset right after `finish_reason`, before a usage chunk.
+    """
 
     after: int | None = None
+    hold: bool = False
+    reset: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hold and self.reset:
+            msg = "a connection that is reset cannot be held"
+            raise ValueError(msg)
 
     async def play(self, exchange: Exchange) -> None:
         """Tell everything but the last line."""
         telling = await self.begin(exchange)
         await telling.say()
-        telling.finish(done=False)
+        if not exchange.call.stream or not (self.hold or self.reset):
+            telling.finish(done=False)
+            return
+        telling.conclude(usage=not self.reset, done=False)
+        if self.hold:
+            await exchange.sleep(math.inf)
+        exchange.reset()
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,10 +143,14 @@ class Malformed(Broken):
 
     Attributes:
         resume: Whether the stream goes on properly afterwards.
+        garbage: The line.
+        eats: Whether it stands in place of a piece: that piece's own line, broken off in the middle
+            of the text, so that whoever skips it loses what it says.
     """
 
     resume: bool = False
     garbage: str = 'data: {"id":"chatcmpl-broken","choices":[{"ind\n\n'
+    eats: bool = False
 
     async def play(self, exchange: Exchange) -> None:
         """Begin, and put the garbage in."""
@@ -136,19 +158,29 @@ class Malformed(Broken):
         if not exchange.call.stream:
             telling.fill(self.garbage)
             return
-        telling.inject(self.garbage)
+        telling.inject(self.line(telling))
         if self.resume:
             await telling.say()
             telling.finish()
         else:
             telling.end_body()
 
+    def line(self, telling: Telling) -> str:
+        """Return what does not belong there."""
+        return (telling.cut_short() if self.eats else None) or self.garbage
+
 
 @dataclass(frozen=True, repr=False)
 class HtmlInside(Malformed):
-    """A proxy's error page in the middle of the body."""
+    """A proxy's error page in the middle of the body, besides the pieces or in place of one."""
 
     garbage: str = "<html><body><h1>502 Bad Gateway</h1></body></html>\n\n"
+
+    def line(self, telling: Telling) -> str:
+        """Return the page."""
+        if self.eats:
+            telling.cut_short()
+        return self.garbage
 
 
 @dataclass(frozen=True, repr=False)

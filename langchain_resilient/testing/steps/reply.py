@@ -37,7 +37,8 @@ class Reply(Step):
         refusal: What to say instead of an answer: content is null, as OpenAI does it.
         usage: Whether token counts are sent where the dialect sends them.
         words: The length of an answer that is thought out, in numbered words.
-        overlap: How many characters a continuation repeats of what was already said.
+        overlap: How many characters a continuation repeats of what was already said; with 0, an
+            answer that is complete is continued by an empty one.
         quirks: Turns on the odd variants of the dialect that real routes were seen to send.
         status: HTTP status; one maker answers success with 201.
         headers: Further response headers.

@@ -50,27 +50,32 @@ class KeepAlives(Step):
 
 @dataclass(frozen=True, repr=False)
 class Whitespace(Step):
-    """An answer of nothing but white space.
+    """An answer of nothing but white space, or of nothing else from some point on.
 
     Attributes:
         forever: Whether it never ends; a plain request then gets blanks before its JSON.
         interval: Seconds between two blanks, if they never end.
+        after: How many pieces of the answer come first.
     """
 
     forever: bool = False
     interval: float = 0.01
+    after: int = 0
 
     async def play(self, exchange: Exchange) -> None:
         """Say nothing at length."""
+        begun = exchange.shortened(AT_ONCE, self.after, None).text or ""
         if not self.forever:
-            await Reply(" \n \n ").play(exchange)
+            await Reply(f"{begun} \n \n ").play(exchange)
             return
-        telling = exchange.tell(Reply(" "))
+        telling = exchange.tell(Reply(f"{begun} "))
         await telling.open_head()
         blank = " "
         if exchange.call.stream:
             telling.begin()
-            blank = telling.parts.fragments[0].data.decode()
+            *pieces, last = telling.parts.fragments
+            await telling.say(len(pieces))
+            blank = last.data.decode()
         while True:
             telling.inject(blank)
             await exchange.drain()

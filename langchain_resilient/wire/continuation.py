@@ -1,0 +1,292 @@
+"""Going on with an answer that broke off: what to ask of another target, and how to join the two.
+
+The next target is asked by a message, never by leaving the assistant's own message open: several
+providers refuse that ("prefill"), and others answer it as if it were finished.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient.wire.native import kinds
+from langchain_resilient.wire.words import anchor, echoes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from langchain_core.messages import AIMessage
+
+    from langchain_resilient.request import ChatRequest
+    from langchain_resilient.wire.draft import Draft
+
+FEWEST_TOKENS = 16
+"""What a continuation is given at least: it must have room to repeat a few words."""
+
+_LIMITS = ("max_tokens", "max_completion_tokens")
+
+_SHAPES = frozenset(
+    {"grammar", "json_schema", "format", "structured_outputs", "guided_json", "guided_regex",
+     "guided_choice", "guided_grammar"}
+)  # fmt: skip
+"""What llama.cpp, Ollama and vLLM call it when an answer must have a certain form."""
+
+_ELSEWHERE = ("refusal", "function_call", "audio")
+
+_ASKING = """\
+Your answer was cut off. These are its last words:
+
+"{anchor}"
+
+Continue it from there. Begin by repeating these last words verbatim, without the quotation marks, \
+and go straight on with what comes next, in the same language, voice and formatting: no preamble, \
+no remark, nothing said twice. If the answer was already complete, repeat these words and stop."""
+
+_NO_SPACE = re.compile(r"\S|\Z")
+_ELLIPSIS = re.compile(r"\.{3,}|…+")
+_QUOTES = dict(zip("\"'`“„\u2018«「『", "\"'`”“\u2019»」』", strict=True))
+
+
+def may_continue(request: ChatRequest, draft: Draft) -> bool:
+    """Whether another target may go on with what an answer has said so far.
+
+    Only plain text can be glued. What must parse (JSON, a grammar), a tool call, a refusal, speech
+    and several choices cannot: they are asked for anew. Tools that are merely offered do not
+    matter, nor do log probabilities.
+
+    Args:
+        request: What was asked.
+        draft: What has come of the answer.
+
+    Example:
+        ```python
+        if may_continue(request, draft):
+            request = continued(request, draft.text, draft.output_tokens())
+        ```
+    """
+    wanted = {**request.defaults, **request.overrides}
+    return not (_shaped(wanted) or _calls_or_speaks(wanted) or draft.calling or _says_more(draft))
+
+
+def continued(request: ChatRequest, text: str, tokens: int | None) -> ChatRequest:
+    """Make the request by which another target goes on from what was delivered.
+
+    Args:
+        request: The one that was being answered; it stays as it is, and its messages are shared.
+        text: All that was delivered.
+        tokens: Its length in tokens: where the request has a limit, the rest is what is left of it,
+            and at least `FEWEST_TOKENS`. None, where nobody knows, leaves the limit alone.
+
+    Returns:
+        A new request, or the same one if the text is empty or blank: there is nothing to go on
+        from.
+
+    Example:
+        ```python
+        continued(request, "The quick bro", 4).messages[-2:]
+        # [{'role': 'assistant', 'content': 'The quick bro'},
+        #  {'role': 'user', 'content': 'Your answer was cut off. ...'}]
+        ```
+    """
+    if not text.strip():
+        return request
+    from langchain_core.messages import AIMessage, HumanMessage  # noqa: PLC0415  # only for this
+
+    asking = _ASKING.format(anchor=anchor(text))
+    said, asks = {"role": "assistant", "content": text}, {"role": "user", "content": asking}
+    return replace(
+        request,
+        messages=[*request.messages, said, asks],
+        source=(*request.source, AIMessage(text), HumanMessage(asking)),
+        defaults=_left(request.defaults, tokens),
+        overrides=_left(request.overrides, tokens),
+    )
+
+
+class Join:
+    """Trims what a continuation repeats of the delivered text. Not safe for use by two tasks.
+
+    The first text of the continuation is held back for as long as it may turn out to be the end of
+    what was delivered (the last `LONGEST_ECHO` characters), or all of it once more. White space
+    need not agree, and white space, an ellipsis or a quotation mark may stand before an echo. When
+    nothing longer can match, the longest echo is cut out. One that is hardly more than chance stays
+    (see `langchain_resilient.wire.words.telling`): then the texts are just put together, for
+    answers break off in the middle of words.
+
+    Args:
+        delivered: The text so far.
+
+    Attributes:
+        settled: Once True, text passes unchanged: the caller may drop the join.
+
+    Example:
+        ```python
+        join = Join("The quick bro")
+        join.feed("quick")  # '': it may be an echo
+        join.feed(" brown fox")  # 'wn fox'
+        join.settled  # True
+        ```
+    """
+
+    __slots__ = ("_held", "_places", "_said", "_space", "settled")
+
+    def __init__(self, delivered: str) -> None:
+        self.settled = not delivered
+        self._said = " ".join(delivered.split())
+        self._space = delivered[len(delivered.rstrip()) :]
+        self._places = echoes(self._said)
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """Take what came; return what may be shown now."""
+        if self.settled:
+            return text
+        self._held += text
+        return self._show(ended=False)
+
+    def finish(self) -> str:
+        """Return what is left to be shown, now that the continuation has come to a sound end."""
+        return "" if self.settled else self._show(ended=True)
+
+    def _show(self, *, ended: bool) -> str:
+        beginnings = list(_beginnings(self._held))
+        if not ended and self._may_grow(beginnings):
+            return ""
+        rest = self._rest(beginnings, ended=ended)
+        if rest is None:
+            return ""
+        self.settled, self._held = True, ""
+        return rest
+
+    def _may_grow(self, beginnings: list[tuple[int, str]]) -> bool:
+        """Whether an echo, or what may stand before one, is incomplete."""
+        if self._held[beginnings[-1][0] :] in {"", ".", ".."}:
+            return True
+        said = self._said
+        heard = [_single_spaced(self._held[place:]) for place, _ in beginnings]
+        return any(
+            said.startswith(text, place) and len(said) - place > len(text)
+            for text in heard
+            for place in self._places
+        )
+
+    def _rest(self, beginnings: list[tuple[int, str]], *, ended: bool) -> str | None:
+        """Cut the longest echo out; None while too little is known of what follows it."""
+        found = [(*self._echo(place), closing) for place, closing in beginnings]
+        length, end, closing = max(found, key=lambda echo: echo[0])
+        if not length:
+            return _without_common(self._space, self._held)
+        rest = self._held[end:]
+        unsure = closing and not rest
+        if closing and rest.startswith(closing):
+            rest = rest[1:]
+        unsure = unsure or (self._space and not rest.strip())
+        if unsure and not ended:
+            return None
+        return _without_double(self._space, rest)
+
+    def _echo(self, beginning: int) -> tuple[int, int]:
+        """Find the longest echo at a place of the held text: its length, and where it ends."""
+        heard = _single_spaced(self._held[beginning:])
+        echo = next((e for p in self._places if heard.startswith(e := self._said[p:])), "")
+        pattern = re.compile(r"\s+".join(map(re.escape, echo.split(" "))))
+        match = pattern.match(self._held, beginning)
+        return len(echo), match.end() if match else 0
+
+
+def joined(delivered: str, more: str, *, finished: bool) -> str:
+    """Put a continuation behind the delivered text, without what it repeats.
+
+    Args:
+        delivered: The text so far.
+        more: All that came of the continuation.
+        finished: Whether it came to a sound end; else what is undecided of it is dropped.
+
+    Example:
+        ```python
+        joined("Once upon a", "a time", finished=True)  # 'Once upon a time'
+        ```
+    """
+    join = Join(delivered)
+    shown = join.feed(more)
+    return delivered + shown + (join.finish() if finished else "")
+
+
+def _beginnings(text: str) -> Iterator[tuple[int, str]]:
+    """Yield where an echo may begin, and the quotation mark that then ends it, if any."""
+    place = _skip_space(text, 0)
+    yield place, ""
+    if ellipsis := _ELLIPSIS.match(text, place):
+        place = _skip_space(text, ellipsis.end())
+        yield place, ""
+    if closing := _QUOTES.get(text[place : place + 1]):
+        yield _skip_space(text, place + 1), closing
+
+
+def _single_spaced(text: str) -> str:
+    """Make one space of all white space; at the beginning there is none."""
+    return " ".join(text.split()) + " " * text[-1:].isspace()
+
+
+def _skip_space(text: str, place: int) -> int:
+    match = _NO_SPACE.search(text, place)
+    return match.start() if match else len(text)
+
+
+def _without_common(space: str, more: str) -> str:
+    """Leave out the white space with which one text ends and the other begins."""
+    run = more[: _skip_space(more, 0)]
+    common = next((n for n in range(len(run), 0, -1) if space.endswith(run[:n])), 0)
+    return more[common:]
+
+
+def _without_double(space: str, rest: str) -> str:
+    """Leave out white space after an echo where the delivered text ends with some already."""
+    run = rest[: _skip_space(rest, 0)]
+    if run.startswith(space):
+        return rest[len(space) :]
+    # A line that is missing would change lists, tables and programs.
+    return rest if "\n" in run and "\n" not in space else rest[len(run) :]
+
+
+def _shaped(wanted: Mapping[str, Any]) -> bool:
+    """Whether the answer must be JSON, or in some other prescribed form."""
+    more = wanted.get("extra_body")
+    shape = wanted.get("response_format")
+    kind = shape.get("type") if isinstance(shape, dict) else shape
+    if kind not in {None, "text"} or any(wanted.get(name) for name in _SHAPES):
+        return True
+    return isinstance(more, dict) and _shaped(more)
+
+
+def _calls_or_speaks(wanted: Mapping[str, Any]) -> bool:
+    """Whether something else than one text was asked for."""
+    choice = wanted.get("tool_choice")
+    forced = isinstance(choice, dict) or choice not in {None, "auto", "none"}
+    spoken = "audio" in (wanted.get("modalities") or ())
+    return bool(wanted.get("tools") and forced) or spoken or (wanted.get("n") or 1) > 1
+
+
+def _says_more(draft: Draft) -> bool:
+    """Whether the answer holds something that its text does not."""
+    if draft.native:
+        return any(map(_has_more, draft.native))
+    return len(draft.choices) > 1 or any(map(draft.choices[0].extras().get, _ELSEWHERE))
+
+
+def _has_more(message: AIMessage) -> bool:
+    text, visible, _ = kinds(message)
+    return (visible and not text) or any(map(message.additional_kwargs.get, _ELSEWHERE))
+
+
+def _left(limits: Mapping[str, Any], tokens: int | None) -> Mapping[str, Any]:
+    """Take the tokens that were delivered off the limits that are set."""
+    if not tokens:
+        return limits
+    left = {
+        name: max(FEWEST_TOKENS, limit - tokens)
+        for name in _LIMITS
+        if isinstance(limit := limits.get(name), int)
+    }
+    return {**limits, **left} if left else limits
