@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from langchain_resilient.policy import HedgeOption, Seconds
+from langchain_resilient.policy import HedgeOption, OnBreak, Seconds
 from langchain_resilient.request import ChatRequest
 from langchain_resilient.sampling import SAMPLING_FIELDS, Sampling
 from langchain_resilient.size import characters
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SAMPLING = frozenset(SAMPLING_FIELDS) | {"model_kwargs"}
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
 _affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
+_on_break: TypeAdapter[OnBreak | None] = TypeAdapter(OnBreak | None)
 _hedge: TypeAdapter[Any] = TypeAdapter(HedgeOption)
 
 
@@ -33,6 +34,7 @@ class Call:
         request: For the providers.
         model: The `model=` override; None for the model's own chain.
         stream: Whether its text is shown as it comes.
+        on_break: What follows a break; None for what the model says.
         several: Whether more than one answer is wanted (`n`).
         affinity: The name of its conversation; None if it has none of its own.
         max_tokens: The longest answer it asks for; 0 where it does not say.
@@ -42,8 +44,8 @@ class Call:
         ValueError: If there are no messages, or an argument is out of range; names it.
     """
 
-    __slots__ = ("_plan", "_size", "affinity", "max_tokens", "model", "request", "several",
-                 "skipped", "stream")  # fmt: skip
+    __slots__ = ("_plan", "_size", "affinity", "max_tokens", "model", "on_break", "request",
+                 "several", "skipped", "stream")  # fmt: skip
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Call:
         self.stream = stream
         self.model: Any = None
         self.affinity: str | None = None
+        self.on_break: OnBreak | None = None
         self.skipped: list[tuple[str, str]] = []
         self._size: int | None = None
         self._plan: dict[str, Any] = {}
@@ -88,6 +91,7 @@ class Call:
         kwargs.pop("stream", None)
         self.model = kwargs.pop("model", None)
         self.affinity = _affinity.validate_python(kwargs.pop("affinity", None))
+        self.on_break = _on_break.validate_python(kwargs.pop("on_break", None))
         if "timeout" in kwargs:
             self._plan["deadline"] = _timeout.validate_python(kwargs.pop("timeout"))
         if "hedge" in kwargs:

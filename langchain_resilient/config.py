@@ -14,6 +14,7 @@ from langchain_resilient.policy import (
     Health,
     Hedge,
     HedgeOption,
+    OnBreak,
     Retry,
     Seconds,
     SpendCap,
@@ -86,6 +87,12 @@ class Configuration(Sampling):
     """How often one target may be asked again within a call; None goes on until the deadline."""
     fallback_on: FallbackOn = ALL_FAULTS
     """After which kinds of fault another target is asked."""
+    on_break: OnBreak = "continue"
+    """What happens if a stream dies after some of its text was delivered. `"continue"`: another
+    target goes on from there, by a prompt; JSON and tool calls are never glued together, they raise
+    as below. `"replace"`: a chunk whose `response_metadata` holds `resilience_replaced` says that
+    all before it is void, and a new answer follows. `"raise"`: `StreamBrokenError`, whose `partial`
+    holds the text so far."""
     last_resort: LastResort = None
     """Who answers when no target can: `"local"`, a target, a fixed text, or any Runnable. Never
     silent: the receipt's last attempt is of the kind `last_resort`."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+OnBreak = Literal["continue", "replace", "raise"]
+"""What is done when a stream dies after some of its text was delivered."""
+
 
 class _Policy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -41,6 +44,12 @@ class Timeouts(_Policy):
     """Between two chunks with content. Keep-alive comments do not count as content."""
     answer: Seconds | None = 600.0
     """From sending a request to the end of its answer."""
+    min_tokens_per_second: float | None = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """The slowest that an answer may come, in tokens (or four characters) a second, once it has
+    begun. One that is slower is given up if another target is free: a slow answer is better than
+    none."""
+    throughput_window: Seconds = 10.0
+    """Seconds over which that is measured, one window after the other."""
 
 
 class Hedge(_Policy):
@@ -63,6 +72,10 @@ class Hedge(_Policy):
     """Hedges as a share of requests, over time."""
     burst: int = Field(default=20, ge=1)
     """How many hedges may be saved up for a bad moment."""
+    pause: Seconds | None = 2.0
+    """The least silence in the middle of an answer after which another target is asked to go on
+    beside it, in seconds; whoever speaks first goes on. It is longer for targets whose own pauses
+    are: twice the longest pause of 99 % of their answers. None for never."""
     max_parallel: int = Field(default=2, ge=1, le=10)
     """The most attempts of one call that are waited for at the same time."""
     on: Literal["first_text", "response"] = "first_text"

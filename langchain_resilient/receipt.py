@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from langchain_resilient.fault import Fault
@@ -100,6 +100,38 @@ _TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "written_tokens")
 
 
 @dataclass(frozen=True, slots=True)
+class Break:
+    """A stream that died after some of its text was delivered.
+
+    Attributes:
+        target: Whose stream it was.
+        seconds: When it was given up, since the call began.
+        characters: How much of the answer had been delivered by then.
+        fault: What went wrong; None if only the deadline passed.
+        action: `"continued"` or `"replaced"` by another target, or `"raised"`.
+    """
+
+    target: str
+    seconds: float
+    characters: int
+    fault: Fault | None
+    action: Literal["continued", "replaced", "raised"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        found: dict[str, Any] = {
+            "target": self.target,
+            "seconds": round(self.seconds, 4),
+            "characters": self.characters,
+            "action": self.action,
+        }
+        if self.fault is not None:
+            found["fault"] = self.fault.kind.value
+            found["message"] = self.fault.message
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What one call cost and who answered it.
 
@@ -111,12 +143,14 @@ class Receipt:
         winner: The name of the target that answered; None where none did.
         seconds: From the call to its end.
         skipped: Targets that were never asked, each with the reason; filled where nobody answered.
+        breaks: Where the stream broke after some of it was delivered, and what was done.
     """
 
     attempts: tuple[AttemptRecord, ...]
     winner: str | None
     seconds: float
     skipped: tuple[tuple[str, str], ...] = ()
+    breaks: tuple[Break, ...] = ()
 
     @property
     def faults(self) -> tuple[tuple[str, Fault], ...]:
@@ -141,19 +175,24 @@ class Receipt:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, as it stands in `response_metadata["resilience"]`."""
-        return {
+        found: dict[str, Any] = {
             "winner": self.winner,
             "seconds": round(self.seconds, 4),
             "lost_tokens": self.lost_tokens,
             "attempts": [a.as_dict() for a in self.attempts],
         }
+        if self.breaks:
+            found["breaks"] = [b.as_dict() for b in self.breaks]
+        return found
 
     def __str__(self) -> str:
         """One line: `openai:gpt-4 answered in 1.21 s (2 attempts: ...)`."""
         who = f"{self.winner} answered" if self.winner else "no answer"
         tries = ", ".join(_brief(a) for a in self.attempts)
         plural = "" if len(self.attempts) == 1 else "s"
-        return f"{who} in {self.seconds:.2f} s ({len(self.attempts)} attempt{plural}: {tries})"
+        broke = "".join([f", {b.action} after {b.characters} characters" for b in self.breaks])
+        said = f"{len(self.attempts)} attempt{plural}: {tries}{broke}"
+        return f"{who} in {self.seconds:.2f} s ({said})"
 
 
 def _brief(a: AttemptRecord) -> str:

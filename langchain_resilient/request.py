@@ -22,6 +22,7 @@ class ChatRequest:
         overrides: Parameters of this call; they go before a target's own.
         source: The messages as LangChain gave them, for targets that are LangChain models.
         native: The call's LangChain keyword arguments (tools, ...), for the same.
+        continues: Whether it asks for the rest of an answer whose beginning was delivered.
     """
 
     messages: list[dict[str, Any]]
@@ -29,6 +30,7 @@ class ChatRequest:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     source: Sequence[Any] = ()
     native: Mapping[str, Any] = field(default_factory=dict)
+    continues: bool = False
 
     def body(self, target_params: Mapping[str, Any]) -> dict[str, Any]:
         """Merge into one new request body: call before target before model.

@@ -20,6 +20,7 @@ from langchain_resilient.call import Call
 from langchain_resilient.engine.events import End, Plan
 from langchain_resilient.engine.ports import Route, Tools
 from langchain_resilient.engine.race import Race
+from langchain_resilient.engine.show import Leg, Show
 from langchain_resilient.errors import (
     ResilientError,
     exhausted,
@@ -34,9 +35,9 @@ from langchain_resilient.providers.faults import classify
 from langchain_resilient.receipt import AttemptKind
 from langchain_resilient.registry import SHARED, Memory, chance, reaper, usable, warn_once
 from langchain_resilient.selection import Selection
+from langchain_resilient.streaming import Telling, sequel
 from langchain_resilient.target import Target, as_target
 from langchain_resilient.wire.answers import stamp, to_result
-from langchain_resilient.wire.deltas import Deltas
 from langchain_resilient.wire.draft import Draft
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Runtime:
             reserve=config.reserve(),
         )
         self._check = config.check
+        self._on_break = config.on_break
         self._defaults = config.sampling_params()
         self._by_name = {t.name: t for t in self.targets}
         self._routes: dict[str, Route] = {}
@@ -122,22 +124,27 @@ class Runtime:
             await self._prepare()
         call = Call(self._defaults, messages, stop, kwargs, stream=True)
         race, plan = self._race(call, run_manager)
-        deltas: Deltas | None = None
+        telling = Telling(call.on_break or self._on_break, self._target_of)
+        add = telling.add
         chunks = race.chunks()
         try:
-            async for chunk in chunks:
-                if deltas is None:
-                    deltas = Deltas(self._winner(race).provider)
-                piece = deltas.add(chunk)
+            async for item in chunks:
+                if isinstance(item, Leg):
+                    piece = telling.turn(item)
+                    add = telling.add
+                else:
+                    piece = add(item)
                 if piece is not None:
                     yield piece
         finally:
             await chunks.aclose()
-            receipt = self._settle(call, race)
+            receipt = self._settle(call, race, telling)
         winner = race.winner
-        if race.end is not End.ANSWERED or deltas is None or winner is None:
-            raise self._error(race, plan, receipt)
-        last = deltas.last(winner.draft, self._winner(race).model)
+        if winner is None:
+            raise self._error(race, plan, receipt, telling.partial)
+        if (rest := telling.rest()) is not None:
+            yield rest
+        last = telling.last(winner)
         _log_last_resort(receipt)
         stamp(last, receipt.as_dict())
         yield last
@@ -173,6 +180,7 @@ class Runtime:
         if hedge is not None and hedge.max_extra_cost is not None:
             plan = replace(plan, cost=lambda state: self._selection.cost(call, state.name))
         plain = call.several or (hedge is not None and hedge.on == "response")
+        follows = sequel(call.on_break or self._on_break, call.request) if call.stream else None
         race = Race(
             self._select(call),
             call.request,
@@ -183,6 +191,7 @@ class Runtime:
             validate=self._judge if self._check is not None else None,
             on_retry=run_manager.on_retry if run_manager is not None else None,
             plain=plain and not call.stream,
+            show=Show(follows) if call.stream else None,
         )
         return race, plan
 
@@ -199,9 +208,11 @@ class Runtime:
             raise self._selection.error(chain, call, now)
         return chosen
 
-    def _settle(self, call: Call, race: Race) -> Receipt:
+    def _settle(self, call: Call, race: Race, telling: Telling | None = None) -> Receipt:
         """Take in what a race taught and cost, however it ended."""
         receipt = race.receipt()
+        if telling is not None and (breaks := telling.breaks(race)):
+            receipt = replace(receipt, breaks=breaks)
         costs = self._selection.settle(call, receipt, asyncio.get_running_loop().time())
         self._recorder.add(receipt, costs, cancelled=race.end is None)
         if receipt.winner is None and call.skipped:
@@ -210,7 +221,7 @@ class Runtime:
 
     async def _judge(self, attempt: Attempt) -> Fault | None:
         """Ask the caller's `validate` about a whole answer."""
-        target = self._by_name[attempt.lane.state.name]
+        target = self._target_of(attempt)
         result = to_result(attempt.draft, target.provider, target.model)
         try:
             # Only called where there is a check; a generation of ours holds an AIMessage.
@@ -221,9 +232,8 @@ class Runtime:
             return Fault(FaultKind.INVALID, f"validate raised {error!r}", cause=error)
         return Fault(FaultKind.INVALID, "validate said False") if said is False else None
 
-    def _winner(self, race: Race) -> Target:
-        winner = race.winner
-        return self._by_name[winner.lane.state.name if winner is not None else ""]
+    def _target_of(self, attempt: Attempt) -> Target:
+        return self._by_name[attempt.lane.state.name]
 
     def route(self, target: Target) -> Route:
         """Make the place of a target in a chain."""
@@ -267,11 +277,13 @@ class Runtime:
         self._by_name[target.name] = target
         return self.route(target)
 
-    def _error(self, race: Race, plan: Plan, receipt: Receipt) -> ResilientError:
+    def _error(
+        self, race: Race, plan: Plan, receipt: Receipt, partial: str | None = None
+    ) -> ResilientError:
         """Build the error for a race that nobody won."""
         timeout = plan.deadline
-        if race.partial is not None:
-            return stream_broken(receipt, race.partial, timeout)
+        if partial is not None:
+            return stream_broken(receipt, partial, timeout)
         if race.end is End.REJECTED:
             return rejected(receipt)
         return exhausted(receipt, deadline=race.end is End.DEADLINE, timeout=timeout)

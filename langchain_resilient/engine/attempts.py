@@ -98,11 +98,20 @@ class Attempts:
         lane.state.waiting.pop(attempt, None)
         self.live.remove(attempt)
 
-    def close_others(self, winner: Attempt | None, how: Outcome, now: float) -> list[Action]:
-        """End all but the winner. One that had not spoken teaches how long it took at least."""
+    def close_others(
+        self, winner: Attempt | None, how: Outcome, now: float, *, begun: bool = True
+    ) -> list[Action]:
+        """End all but the winner. One that had not spoken teaches how long it took at least.
+
+        Args:
+            winner: It goes on; None ends all.
+            how: The outcome of those that were merely slower.
+            now: The engine's clock.
+            begun: Whether those that have spoken are ended too.
+        """
         out: list[Action] = []
         for attempt in tuple(self.live):
-            if attempt is winner:
+            if attempt is winner or (attempt.first_text is not None and not begun):
                 continue
             if attempt.first_text is None:
                 seconds = now - attempt.started

@@ -109,16 +109,23 @@ class Attempt:
         late_at: When its silence counts against the target; `inf` once it was judged.
         late: It was.
         suspect: It is over a limit: others are asked, but it may still win.
+        paused: It fell silent in the middle: another is asked beside it; whoever speaks first wins.
         last_chunk: When content last came; `inf` while our own reader holds it up.
+        longest: Its longest pause since the first text, in seconds.
+        pause: Seconds of silence after which it counts as paused; `inf` for never.
+        pace_at: When its throughput is looked at next; `inf` for never.
+        pace_from: How many tokens it had when that was looked at last; None before its first.
+        excused: Seconds that our own reader held it up.
         retry_state: tenacity's view, where this is a retry.
         draft: The driver's: what was received.
         task: The driver's: who reads it.
         held: The driver's: chunks that wait for the commit.
     """
 
-    __slots__ = ("draft", "ended", "fault", "first_text", "hedge_at", "held", "key", "kind", "lane",
-                 "last_chunk", "late", "late_at", "number", "outcome", "plain", "retry_state",
-                 "started", "suspect", "task")  # fmt: skip
+    __slots__ = ("draft", "ended", "excused", "fault", "first_text", "hedge_at", "held", "key",
+                 "kind", "lane", "last_chunk", "late", "late_at", "longest", "number", "outcome",
+                 "pace_at", "pace_from", "pause", "paused", "plain", "retry_state", "started",
+                 "suspect", "task")  # fmt: skip
 
     def __init__(
         self,
@@ -143,6 +150,12 @@ class Attempt:
         self.late_at = inf
         self.late = False
         self.suspect = False
+        self.paused = False
+        self.longest = 0.0
+        self.pause = inf
+        self.pace_at = inf
+        self.pace_from: int | None = None
+        self.excused = 0.0
         self.outcome: Outcome | None = None
         self.fault: Fault | None = None
         self.retry_state: Any = None

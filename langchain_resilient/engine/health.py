@@ -125,16 +125,17 @@ class TargetState:
         watch: Whether it is well.
         first_texts: Seconds to the first text.
         answers: Seconds to a whole answer, where it is asked without streaming.
+        pauses: Seconds of the longest pause in each whole stream.
         spoke_at: When text last came from it.
         back_since: When the request was sent that ended its last silence.
         waiting: Who waits for a first text from it: told when it trips, oldest first.
     """
 
     __slots__ = ("_alarmed", "_ask_again_at", "_expected", "_failures", "_held", "_last_heard",
-                 "_late", "_percentiles", "_slow_probes", "_turn", "answers", "back_since",
-                 "first_texts", "gone_until", "in_process", "keys", "name", "provider",
-                 "retry_first", "slots", "spoke_at", "strained_until", "streams", "waiting",
-                 "watch")  # fmt: skip
+                 "_late", "_percentiles", "_slow_probes", "_turn", "_usual_pause", "answers",
+                 "back_since", "first_texts", "gone_until", "in_process", "keys", "name", "pauses",
+                 "provider", "retry_first", "slots", "spoke_at", "strained_until", "streams",
+                 "waiting", "watch")  # fmt: skip
 
     def __init__(
         self,
@@ -158,6 +159,7 @@ class TargetState:
         self.watch = Watch()
         self.first_texts = LatencyHistogram()
         self.answers = LatencyHistogram()
+        self.pauses = LatencyHistogram()
         self.waiting: dict[object, Callable[[], None]] = {}
         self._slow_probes: list[float] = []
         self._turn = 0
@@ -171,6 +173,7 @@ class TargetState:
         self.back_since = -inf
         self._expected: dict[bool, tuple[float, float]] = {}
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
+        self._usual_pause = (0.0, 0.0)
 
     # -- when it may be asked -------------------------------------------------------------------
 
@@ -241,6 +244,15 @@ class TargetState:
         self._expected[plain] = (now + _REFRESH_SECONDS, inf if mean is None else mean)
         return inf if mean is None else mean
 
+    def usual_pause(self, now: float) -> float:
+        """Seconds that the longest pause of all but 1 % of its answers takes; 0 if unknown."""
+        good_until, found = self._usual_pause
+        if now >= good_until:
+            known = self.pauses.quantile(0.99) if self.pauses.count >= ENOUGH_SAMPLES else None
+            found = known or 0.0
+            self._usual_pause = (now + _REFRESH_SECONDS, found)
+        return found
+
     def learned_delay(self, now: float) -> float | None:
         """The time by which all but 5 % of its requests have spoken; None if it is unknown."""
         return self.percentile(1 - NORMAL, now, plain=False)
@@ -261,6 +273,10 @@ class TargetState:
             # down and is back): those who wait for it may ask again.
             self.back_since = started
             self._alarm()
+
+    def flowed(self, longest_pause: float, now: float) -> None:
+        """Take in the longest pause of a whole stream, in seconds."""
+        self.pauses.add(longest_pause, now)
 
     def probed(self, seconds: float | None, now: float, *, plain: bool, good: float) -> None:
         """Take in what a probe heard.

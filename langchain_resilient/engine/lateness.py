@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Hedge
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ late (CASSANDRA-14293)."""
 LEAST_LATE = 0.25
 """Nothing is held against a target that spoke within this many seconds: our own loop may have been
 busy."""
+
+PAUSE_FACTOR = 2.0
+"""A silence in the middle of an answer is long if it is so many times as long as the longest of
+nearly all answers."""
 
 _COLD = Hedge().cold
 
@@ -42,13 +47,49 @@ def late_after(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
     return max(LEAST_LATE, attempt.lane.state.late_after(now, plain=attempt.plain, cold=cold))
 
 
+def pause_after(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
+    """Seconds of silence in the middle of an answer after which another target is asked beside."""
+    if hedge is None or hedge.pause is None:
+        return inf
+    return max(hedge.pause, PAUSE_FACTOR * attempt.lane.state.usual_pause(now))
+
+
 def due(attempt: Attempt) -> float:
     """When one of its limits is reached."""
     limits = attempt.lane.limits
-    at = inf if limits.answer is None else attempt.started + limits.answer
+    at = inf if limits.answer is None else attempt.started + attempt.excused + limits.answer
     if attempt.suspect:
         return at
+    at = min(at, attempt.pace_at)
     if attempt.first_text is None:
         at = min(at, attempt.hedge_at, attempt.late_at)
         return at if limits.first_text is None else min(at, attempt.started + limits.first_text)
+    if not attempt.paused:
+        at = min(at, attempt.last_chunk + attempt.pause)
     return at if limits.chunk_gap is None else min(at, attempt.last_chunk + limits.chunk_gap)
+
+
+def watch_pace(attempt: Attempt, now: float) -> None:
+    """Look at its throughput one window from now; what it has said by now is not counted."""
+    limits = attempt.lane.limits
+    if limits.min_tokens_per_second is not None:
+        attempt.pace_at = now + limits.throughput_window
+        attempt.pace_from = (attempt.draft.tokens() or None) if attempt.draft else None
+
+
+def too_slow(attempt: Attempt, now: float) -> Fault | None:
+    """Judge its throughput over the last window, and begin the next.
+
+    The window in which it began to speak is not judged: how long it takes to begin has its own
+    limit.
+    """
+    limits, before = attempt.lane.limits, attempt.pace_from
+    watch_pace(attempt, now)
+    least, after = limits.min_tokens_per_second, attempt.pace_from
+    if least is None or before is None or after is None:
+        return None
+    speed = (after - before) / limits.throughput_window
+    if speed >= least:
+        return None
+    said = f"only {speed:.2g} tokens/s for {limits.throughput_window:g} s"
+    return Fault(FaultKind.STALL, said)

@@ -27,7 +27,14 @@ from langchain_resilient.engine.events import (
     Start,
     Stop,
 )
-from langchain_resilient.engine.lateness import due, hedge_delay, late_after
+from langchain_resilient.engine.lateness import (
+    due,
+    hedge_delay,
+    late_after,
+    pause_after,
+    too_slow,
+    watch_pace,
+)
 from langchain_resilient.engine.retrying import retry_state
 from langchain_resilient.engine.waiting import Waiting
 from langchain_resilient.fault import Fault, FaultKind
@@ -52,8 +59,23 @@ _POLL = 1.0
 what time has brought."""
 
 
+def _always(_: Attempt) -> bool:
+    return True
+
+
 class Planner:
     """Decides every send of one request.
+
+    Args:
+        chain: The targets, in order, each with its own limits or None for the plan's.
+        plan: The policy.
+        now: The engine's clock.
+        rng: The engine's generator.
+        nudge: Called from any thread when something shared has changed; then call `nudged`.
+        last_resort: Asked when nobody else can answer.
+        plain: Whole answers are raced.
+        goes_on: Where text is shown as it comes: whether another target may go on after what is
+            shown of this attempt. None where only a whole answer is shown.
 
     Attributes:
         chain: Whom to ask; the planner decides when.
@@ -63,9 +85,9 @@ class Planner:
         wake_at: When `timer` must be called at the latest.
     """
 
-    __slots__ = ("_deadline", "_delivered", "_last_at", "_last_resort", "_most", "_nudge", "_open",
-                 "_plain", "_plan", "_resume_at", "_rng", "_waiting", "chain", "end", "shadows",
-                 "started", "wake_at", "winner")  # fmt: skip
+    __slots__ = ("_deadline", "_goes_on", "_held_up", "_last_at", "_last_resort", "_most", "_nudge",
+                 "_open", "_plain", "_plan", "_resume_at", "_rng", "_waiting", "_whole", "chain",
+                 "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
 
     def __init__(
         self,
@@ -77,8 +99,12 @@ class Planner:
         nudge: Callable[[], None],
         last_resort: TargetState | None = None,
         plain: bool = False,
+        goes_on: Callable[[Attempt], bool] | None = None,
     ) -> None:
         self._plan = plan
+        # Without anybody to show text to, an answer counts when it is whole.
+        self._whole = goes_on is None
+        self._goes_on = goes_on or _always
         self._rng = rng
         self._nudge = nudge
         hedge = plan.hedge
@@ -93,7 +119,7 @@ class Planner:
         self._open = Attempts()
         self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
-        self._delivered = False
+        self._held_up = (now, 0.0, inf)
         self.started = now
         self.shadows: list[Attempt] = []
         self.winner: Attempt | None = None
@@ -123,22 +149,35 @@ class Planner:
         if self._plain or attempt.outcome is not None:
             return []
         attempt.first_text = attempt.last_chunk = now
-        if self.end is not None or self.winner is not None:
+        attempt.longest = 0.0
+        watch_pace(attempt, now)
+        if attempt.kind is not AttemptKind.LAST_RESORT:
+            attempt.pause = pause_after(self._plan.hedge, attempt, now)
+        if self.end is not None:
             return []
         self._open.spoke(attempt, now)
-        return self._settle(self._commit(attempt, now))
+        return self._settle(self._commit(attempt, now) if self.winner is None else [])
 
     def chunk(self, attempt: Attempt, now: float) -> list[Action]:
-        """Content came. A suspect that goes on speaking is believed again."""
+        """Content came of one that is not the winner: if it was doubted, it is believed again."""
         attempt.last_chunk = now
-        doubted = attempt.suspect and attempt.outcome is None
-        if doubted and attempt.first_text is not None and self.winner is None:
+        if self.winner is None and attempt.outcome is None and attempt.first_text is not None:
             return self._settle(self._commit(attempt, now))
         return self._settle([])
 
-    def delivered(self) -> None:
-        """Some of the winner's text reached the caller: nothing can replace it from now on."""
-        self._delivered = True
+    def held_up(self, attempt: Attempt, now: float) -> None:
+        """Our own reader is slow: until `let_on` no limit is held against anybody."""
+        self._held_up = now, attempt.excused, self._deadline
+        attempt.last_chunk = attempt.pace_at = attempt.excused = self._deadline = inf
+
+    def let_on(self, attempt: Attempt, now: float) -> list[Action]:
+        """The reader has caught up: its own slowness took none of the answer's time."""
+        since, excused, deadline = self._held_up
+        attempt.last_chunk = now
+        attempt.excused = excused + (now - since)
+        self._deadline = deadline + (now - since)
+        watch_pace(attempt, now)
+        return self._settle([])
 
     def done(self, attempt: Attempt, now: float) -> list[Action]:
         """Its answer is whole and valid."""
@@ -149,6 +188,8 @@ class Planner:
             self._open.spoke(attempt, now)
         attempt.fault = None
         attempt.lane.state.succeeded(attempt.key)
+        if attempt.pause < inf:
+            attempt.lane.state.flowed(attempt.longest, now)
         self._plan.budgets.succeeded(now)
         self._open.close(attempt, Outcome.WON, now)
         return self._finish(End.ANSWERED, now, [], winner=attempt)
@@ -163,7 +204,7 @@ class Planner:
         out: list[Action] = []
         if attempt is self.winner:
             self.winner = None
-            if self._delivered:
+            if not self._goes_on(attempt):
                 return self._finish(End.BROKEN, now, out)
         if self.chain.rejected:
             return self._finish(End.REJECTED, now, out)
@@ -219,30 +260,59 @@ class Planner:
     def _check(self, attempt: Attempt, now: float, out: list[Action]) -> None:
         """Hold one attempt against its limits."""
         limits = attempt.lane.limits
-        if limits.answer is not None and now >= attempt.started + limits.answer:
+        if limits.answer is not None and now >= attempt.started + attempt.excused + limits.answer:
             fault = Fault(FaultKind.TIMEOUT, f"the answer took over {limits.answer:g} s")
-            out.append(Stop(attempt))
-            out.extend(self.failed(attempt, fault, now))
-        elif attempt.suspect:
+            self._give_up(attempt, fault, now, out)
+        elif attempt.suspect or (now >= attempt.pace_at and self._crawls(attempt, now, out)):
             return
         elif attempt.first_text is None:
-            if now >= attempt.late_at:
-                self._judge_late(attempt, now)
-                if self._open.caught():
-                    self._rescue(now, out)
-            if limits.first_text is not None and now >= attempt.started + limits.first_text:
-                fault = Fault(FaultKind.TIMEOUT, f"no text within {limits.first_text:g} s")
+            self._check_silent(attempt, now, out)
+        else:
+            self._check_speaking(attempt, now, out)
+
+    def _check_silent(self, attempt: Attempt, now: float, out: list[Action]) -> None:
+        """It has not spoken yet."""
+        limit = attempt.lane.limits.first_text
+        if now >= attempt.late_at:
+            self._judge_late(attempt, now)
+            if self._open.caught():
+                self._rescue(now, out)
+        if limit is not None and now >= attempt.started + limit:
+            fault = Fault(FaultKind.TIMEOUT, f"no text within {limit:g} s")
+            self._suspect(attempt, fault, now, out)
+        elif now >= attempt.hedge_at:
+            attempt.hedge_at = inf
+            self._extra(AttemptKind.HEDGE, now, out)
+
+    def _check_speaking(self, attempt: Attempt, now: float, out: list[Action]) -> None:
+        """It may have stopped in the middle."""
+        limit = attempt.lane.limits.chunk_gap
+        if limit is not None and now >= attempt.last_chunk + limit:
+            fault = Fault(FaultKind.STALL, f"nothing for {limit:g} s inside the answer")
+            if self._goes_on(attempt):
                 self._suspect(attempt, fault, now, out)
-            elif now >= attempt.hedge_at:
-                attempt.hedge_at = inf
-                self._extra(AttemptKind.HEDGE, now, out)
-        elif limits.chunk_gap is not None and now >= attempt.last_chunk + limits.chunk_gap:
-            fault = Fault(FaultKind.STALL, f"nothing for {limits.chunk_gap:g} s inside the answer")
-            if self._delivered and attempt is self.winner:
-                out.append(Stop(attempt))
-                out.extend(self.failed(attempt, fault, now))
             else:
-                self._suspect(attempt, fault, now, out)
+                self._give_up(attempt, fault, now, out)
+        elif attempt is self.winner and now >= attempt.last_chunk + attempt.pause:
+            attempt.paused = True
+            if self._goes_on(attempt):
+                self.winner = None
+                self._extra(AttemptKind.HEDGE, now, out)
+
+    def _crawls(self, attempt: Attempt, now: float, out: list[Action]) -> bool:
+        """Give one up that is too slow, if another target is free: slow is better than none."""
+        fault = too_slow(attempt, now)
+        other = self.chain.choose(now) if fault is not None else None
+        if fault is None or other is None or other.tries or not other.state.sound(now):
+            return False
+        if attempt.first_text is not None and not self._goes_on(attempt):
+            return False
+        self._give_up(attempt, fault, now, out)
+        return True
+
+    def _give_up(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
+        out.append(Stop(attempt))
+        out.extend(self.failed(attempt, fault, now))
 
     def _judge_late(self, attempt: Attempt, now: float) -> None:
         attempt.late_at = inf
@@ -404,6 +474,7 @@ class Planner:
         attempt = self._attempt(len(self._open.all) + 1, lane, kind, now)
         if lane.tries:
             attempt.retry_state = retry_state(self._open.all, lane, now, self._rng)
+        watch_pace(attempt, now)
         alarm = None
         if kind is not AttemptKind.LAST_RESORT:
             if plan.hedge is not None:
@@ -448,7 +519,20 @@ class Planner:
         self._waiting.leave(now)
         if attempt.suspect:
             self._open.believe(attempt)
-        return [Commit(attempt), *self._open.close_others(attempt, Outcome.LOST, now)]
+        attempt.paused = False
+        self._overtake(now)
+        # Of answers that only count when they are whole, one that has begun goes on: nobody knows
+        # who will be first.
+        stop = self._open.close_others(attempt, Outcome.LOST, now, begun=not self._whole)
+        return [Commit(attempt), *stop]
+
+    def _overtake(self, now: float) -> None:
+        """Another has spoken since these fell silent: that is a failure of theirs."""
+        for other in self._open.live:
+            if other.paused and not other.suspect and not self._whole:
+                said = f"silent for {now - other.last_chunk:.3g} s inside the answer"
+                other.fault = Fault(FaultKind.STALL, said)
+                self.chain.learn(self._open.all, other, other.fault, now)
 
     def _finish(
         self, end: End, now: float, out: list[Action], winner: Attempt | None = None

@@ -30,6 +30,15 @@ class Draft(Protocol):
         """The visible text so far."""
         ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether the provider said that this is all, though usage may still come."""
+        ...
+
+    def tokens(self) -> int:
+        """About how much has come so far, thoughts and tool calls included."""
+        ...
+
     def input_tokens(self) -> int | None:
         """Prompt tokens, as far as known."""
         ...
@@ -40,6 +49,23 @@ class Draft(Protocol):
 
     def output_tokens(self) -> int | None:
         """Answer tokens, as far as known."""
+        ...
+
+
+class Sequel(Protocol):
+    """How an answer goes on at another target when its stream broke after text was delivered."""
+
+    @property
+    def appends(self) -> bool:
+        """Whether what follows is added to what was delivered: then nothing is a good answer."""
+        ...
+
+    def may_follow(self, draft: Any) -> bool:
+        """Whether another answer may follow what is delivered of this one."""
+        ...
+
+    def request(self, drafts: Sequence[Any]) -> ChatRequest:
+        """Make the request for what follows these broken answers."""
         ...
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ from langchain_resilient.engine.events import Action, Attempt, Commit, End, Fini
 from langchain_resilient.engine.planner import Planner
 from langchain_resilient.engine.probe import probe
 from langchain_resilient.engine.record import record
+from langchain_resilient.engine.show import READ_AHEAD, Leg, Show
+from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.receipt import AttemptKind, Receipt
 
 if TYPE_CHECKING:
@@ -25,13 +26,12 @@ if TYPE_CHECKING:
 
     from langchain_resilient.engine.ports import Route, Tools
     from langchain_resilient.engine.reaper import Reaper
-    from langchain_resilient.fault import Fault
     from langchain_resilient.request import ChatRequest, Chunk
 
-READ_AHEAD = 256
-"""Chunks that are read ahead of a slow consumer before the provider is made to wait."""
-
 _VISIBLE = 2
+
+_TAIL = 1.0
+"""Seconds that are waited for usage and the end of a stream after its `finish_reason`."""
 
 _LAG = 0.05
 """A timer that fires so many seconds late shows that our own loop was held up."""
@@ -50,11 +50,15 @@ class Race:
         validate: Looks at a whole draft; a fault means the next target. May be asynchronous.
         on_retry: Told tenacity's state before a target is asked again. May be asynchronous.
         plain: Ask for whole answers instead of streams.
+        show: For `chunks()`: what is shown, and what follows a break.
+
+    Attributes:
+        end: How it ended; None while it goes on.
     """
 
-    __slots__ = ("_chain", "_closed", "_keep", "_loop", "_on_retry", "_plain", "_planner", "_queue",
-                 "_reaper", "_request", "_room", "_shown", "_streaming", "_timer", "_timer_at",
-                 "_tools", "_validate", "_wake", "end")  # fmt: skip
+    __slots__ = ("_chain", "_closed", "_loop", "_on_retry", "_plain", "_planner", "_reaper",
+                 "_request", "_room", "_show", "_streaming", "_timer", "_timer_at", "_tools",
+                 "_validate", "_wake", "end")  # fmt: skip
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Race:
         validate: Callable[[Any], Fault | Awaitable[Fault | None] | None] | None = None,
         on_retry: Callable[[Any], Any] | None = None,
         plain: bool = False,
+        show: Show | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._chain = [*chain, last_resort] if last_resort else chain
@@ -85,16 +90,16 @@ class Race:
             nudge=self._nudge,
             plain=plain,
             last_resort=last_resort.state if last_resort else None,
+            goes_on=show.goes_on if show is not None and validate is None else None,
         )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._wake: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        self._queue: deque[Chunk] = deque()
         self._closed = False
-        self._keep = False
-        self._shown: Attempt | None = None
-        self._streaming = False
+        self._show = show
+        # A stream that must be judged whole cannot be shown in part.
+        self._streaming = show is not None and validate is None
         self.end: End | None = None
 
     # -- for the caller -------------------------------------------------------------------------
@@ -114,15 +119,19 @@ class Race:
         winner = self._planner.winner
         return winner.draft if winner is not None else None
 
-    async def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """Race to the first text, then yield the winner's chunks as they come.
+    async def chunks(self) -> AsyncGenerator[Chunk | Leg, None]:
+        """Race to the first text, then yield the winner's chunks as they come, after its `Leg`.
 
-        Ends with the answer; look at `end` then. Closing it early stops every attempt.
+        If its stream breaks, another `Leg` may follow, and the chunks of who goes on. Ends with the
+        answer; look at `end` then. Closing it early stops every attempt.
+
+        Raises:
+            ValueError: Without a show.
         """
-        self._keep = True
-        # A stream that must be judged whole cannot be shown in part.
-        self._streaming = self._validate is None
-        queue = self._queue
+        if self._show is None:
+            msg = "chunks() needs a show"
+            raise ValueError(msg)
+        queue = self._show.queue
         try:
             self._apply(self._planner.begin(self._loop.time()))
             while True:
@@ -130,6 +139,8 @@ class Race:
                     chunk = queue.popleft()
                     if self._room is not None and not queue:
                         self._make_room()
+                    if isinstance(chunk, Leg):
+                        chunk.fixed = True
                     yield chunk
                 if self.end is not None:
                     return
@@ -139,16 +150,13 @@ class Race:
 
     @property
     def winner(self) -> Attempt | None:
-        """Who answered, or whose text is being delivered."""
-        return self._planner.winner or self._shown
+        """Who answered, or whose text is the answer so far."""
+        return self._planner.winner
 
     @property
-    def partial(self) -> str | None:
-        """The text that was delivered by a stream that then died; None if nothing was."""
-        if self.end is End.ANSWERED or self._shown is None:
-            return None
-        text: str = self._shown.draft.text
-        return text
+    def started(self) -> float:
+        """When it began, by the loop's clock."""
+        return self._planner.started
 
     def receipt(self) -> Receipt:
         """What happened so far."""
@@ -188,11 +196,13 @@ class Race:
             if isinstance(action, Start) and attempt is not None:
                 self._start(attempt)
             elif isinstance(action, Commit) and attempt is not None:
-                self._deliver_held(attempt)
+                self._announce(attempt)
             elif isinstance(action, Finish):
                 self.end = action.end
                 self._notify()
             elif attempt is not None and attempt.task is not None:
+                if self._show is not None:
+                    self._show.withdraw(attempt)
                 self._report(attempt)
                 self._reaper.take(attempt.task)
         if self.end is None and not self._closed:
@@ -200,11 +210,17 @@ class Race:
 
     def _start(self, attempt: Attempt) -> None:
         attempt.draft = self._tools.draft()
+        request = self._request if self._show is None else self._show.request(self._request)
         if attempt.kind is AttemptKind.SHADOW:
             route = self._chain[attempt.lane.index]
-            self._reaper.host(probe(attempt, route, self._request, self._tools))
+            self._reaper.host(probe(attempt, route, request, self._tools))
         else:
-            attempt.task = self._loop.create_task(self._read(attempt))
+            attempt.task = self._loop.create_task(self._read(attempt, request))
+
+    def _announce(self, attempt: Attempt) -> None:
+        if self._streaming and self._show is not None:
+            self._show.announce(attempt)
+            self._notify()
 
     def _arm(self) -> None:
         """See that `timer` comes in time. An early timer is left alone: it will look again."""
@@ -252,7 +268,7 @@ class Race:
 
     # -- one attempt ----------------------------------------------------------------------------
 
-    async def _read(self, attempt: Attempt) -> None:
+    async def _read(self, attempt: Attempt, request: ChatRequest) -> None:
         """Read one stream into its draft and tell the planner what is seen. Owns the stream."""
         route = self._chain[attempt.lane.index]
         stream: Any = None
@@ -263,9 +279,12 @@ class Race:
                     await _maybe(self._on_retry(attempt.retry_state))
                 streams = not self._plain and route.state.streams
                 source = route.sources[attempt.key]
-                stream = await source.open(self._request, stream=streams)
-                await self._follow(attempt, stream)
-                fault = attempt.draft.fault() or await self._judge(attempt)
+                stream = await source.open(request, stream=streams)
+                if self._show is None:
+                    await self._listen(attempt, stream)
+                else:
+                    await self._relay(attempt, stream, self._show)
+                fault = self._fault(attempt) or await self._judge(attempt)
             except asyncio.CancelledError as error:
                 if attempt.task.cancelling():
                     raise
@@ -278,33 +297,82 @@ class Race:
             if stream is not None:
                 await _close_quietly(stream)
 
-    async def _follow(self, attempt: Attempt, stream: Any) -> None:
-        add, time, planner = attempt.draft.add, self._loop.time, self._planner
+    async def _listen(self, attempt: Attempt, stream: Any) -> None:
+        """Read an answer that counts when it is whole."""
+        draft, time, planner = attempt.draft, self._loop.time, self._planner
+        add = draft.add
         async for chunk in stream:
             seen = add(chunk)
-            if self._keep:
-                if self._streaming and planner.winner is attempt:
-                    self._queue.append(chunk)
+            if seen:
+                now = time()
+                attempt.longest = max(attempt.longest, now - attempt.last_chunk)
+                attempt.last_chunk = now
+                if planner.winner is not attempt:
+                    self._apply(self._heard(attempt, seen, now))
+            if draft.ended:
+                await self._hear_out(attempt, stream)
+                return
+
+    async def _relay(self, attempt: Attempt, stream: Any, show: Show) -> None:
+        """Read an answer and show it, while it is the winner's."""
+        draft, held, time, planner = attempt.draft, attempt.held, self._loop.time, self._planner
+        add, queue = draft.add, show.queue
+        async for chunk in stream:
+            seen = add(chunk)
+            if not seen:
+                # It waits for what shows something: white space without end is never shown.
+                held.append(chunk)
+            else:
+                now = time()
+                attempt.longest = max(attempt.longest, now - attempt.last_chunk)
+                attempt.last_chunk = now
+                if planner.winner is attempt and self._streaming:
+                    if held:
+                        queue.extend(held)
+                        held.clear()
+                    queue.append(chunk)
                     self._notify()
-                    if len(self._queue) >= READ_AHEAD:
+                    if len(queue) >= READ_AHEAD:
                         await self._wait_for_reader(attempt)
                 else:
+                    held.append(chunk)
+                    if planner.winner is not attempt:
+                        self._apply(self._heard(attempt, seen, now))
+            if draft.ended:
+                await self._hear_out(attempt, stream)
+                return
+
+    def _heard(self, attempt: Attempt, seen: int, now: float) -> Sequence[Action]:
+        if attempt.first_text is not None:
+            return self._planner.chunk(attempt, now)
+        return self._planner.first_text(attempt, now) if seen >= _VISIBLE else ()
+
+    async def _hear_out(self, attempt: Attempt, stream: Any) -> None:
+        """Take in what follows a `finish_reason`: usage. The answer is whole, whatever happens."""
+        attempt.last_chunk = attempt.pace_at = inf
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_TAIL) as limit:
+                async for chunk in stream:
                     attempt.held.append(chunk)
-            if seen >= _VISIBLE and attempt.first_text is None:
-                self._apply(planner.first_text(attempt, time()))
-            elif seen:
-                if attempt.suspect:
-                    self._apply(planner.chunk(attempt, time()))
-                else:
-                    attempt.last_chunk = time()
+                    if attempt.draft.add(chunk):
+                        # Some servers give a reason with every chunk.
+                        limit.reschedule(self._loop.time() + _TAIL)
+                        if self._planner.winner is attempt:
+                            self._announce(attempt)
 
     async def _wait_for_reader(self, attempt: Attempt) -> None:
         """Let a slow consumer catch up; its own slowness is not the provider's stall."""
-        attempt.last_chunk = inf
+        self._planner.held_up(attempt, self._loop.time())
         self._room = self._loop.create_future()
         await self._room
-        # The gap counts from now on: that may be the next thing that is due.
-        self._apply(self._planner.chunk(attempt, self._loop.time()))
+        self._apply(self._planner.let_on(attempt, self._loop.time()))
+
+    def _fault(self, attempt: Attempt) -> Fault | None:
+        fault: Fault | None = attempt.draft.fault()
+        if fault is None or fault.kind is not FaultKind.EMPTY or fault.code != "stop":
+            return fault
+        complete = self._show is not None and self._show.nothing_missing()
+        return None if complete else fault
 
     async def _judge(self, attempt: Attempt) -> Fault | None:
         if self._validate is None or attempt.kind is AttemptKind.LAST_RESORT:
@@ -318,22 +386,16 @@ class Race:
             return  # it was stopped, and its provider does not let itself be cancelled
         if fault is None:
             actions = planner.done(attempt, now)
-            self._queue.extend(attempt.held)
-            attempt.held = []
+            if self._show is not None:
+                self._show.announce(attempt)
         else:
             actions = planner.failed(attempt, fault, now)
+            if self._show is not None:
+                self._show.withdraw(attempt)
             self._report(attempt)
         # What is left of it is to close its stream.
         self._reaper.keep(attempt.task)
         self._apply(actions)
-
-    def _deliver_held(self, attempt: Attempt) -> None:
-        if self._streaming:
-            self._planner.delivered()
-            self._shown = attempt
-            self._queue.extend(attempt.held)
-            attempt.held.clear()
-            self._notify()
 
     def _report(self, attempt: Attempt) -> None:
         if attempt.fault is not None and self._tools.on_fault is not None:

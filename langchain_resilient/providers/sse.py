@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A plain answer over this is refused: no language model writes that much."""
 
+MOST_FLAWS = 3
+"""Chunks of one stream that may be left out because they are no JSON."""
+
 _DRAIN_SECONDS = 0.1
 
 
@@ -51,11 +54,21 @@ class EventStream:
         secrets: Kept out of the errors that are raised.
     """
 
-    __slots__ = ("_bytes", "_cut", "_decoder", "_done", "_events", "_response", "_secrets")
+    __slots__ = (
+        "_bytes",
+        "_cut",
+        "_decoder",
+        "_done",
+        "_events",
+        "_flaws",
+        "_response",
+        "_secrets",
+    )
 
     def __init__(self, response: Response, secrets: Collection[str] = ()) -> None:
         self._response = response
         self._secrets = secrets
+        self._flaws = 0
         self._bytes = response.aiter_bytes()
         self._decoder = SSEDecoder()
         self._events: list[bytes | NamedEvent] = []  # newest first, so that taking one is a pop
@@ -87,9 +100,12 @@ class EventStream:
     def _decode(self, event: bytes | NamedEvent) -> Chunk | None:
         """Decode one event; None for one that carries nothing, such as a `ping`.
 
+        A chunk that cannot be read is left out, as long as the stream goes on soundly: an answer
+        that ends without a `finish_reason` is broken in any case.
+
         Raises:
-            AnswerError: If it is an error, or a chunk that cannot be read: to leave that out would
-                make an answer with a hole in it look whole.
+            AnswerError: If it is an error, the fourth chunk that cannot be read, or one that shows
+                part of a text: to leave that out would make an answer with a hole look whole.
         """
         if isinstance(event, NamedEvent):
             name, data = event
@@ -107,8 +123,10 @@ class EventStream:
             message = "the provider reported an error inside its stream"
             raise AnswerError(message, without(body, self._secrets))
         if data.lstrip()[:1] == b"{" and not self._cut:
-            message = f"a chunk is not JSON: {_start(data)!r}"
-            raise AnswerError(without(message, self._secrets), status_code=200)
+            self._flaws += 1
+            if self._flaws > MOST_FLAWS or _says_something(data):
+                message = f"a chunk is not JSON: {_start(data)!r}"
+                raise AnswerError(without(message, self._secrets), status_code=200)
         return None
 
     async def aclose(self) -> None:
@@ -202,6 +220,16 @@ def decode_body(data: bytes, secrets: Collection[str] = ()) -> Chunk:
     if body.get("error"):
         raise AnswerError("the answer is an error", without(body, secrets))
     return body
+
+
+def _says_something(data: bytes) -> bool:
+    """Whether what can be read of a chunk that was cut short holds a part of the answer."""
+    try:
+        (choice,) = from_json(data, allow_partial="trailing-strings")["choices"]
+        delta = choice["delta"]
+        return any(delta[name] for name in delta if name != "role")
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _start(data: bytes) -> str:

@@ -18,9 +18,9 @@ class TextProvider:
         self._text = target.model
 
     async def open(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:  # noqa: ARG002
-        """Answer at once."""
-        return self._answer()
+        """Answer at once; after an answer that broke off, in a paragraph of its own."""
+        return self._answer("\n\n" + self._text if request.continues else self._text)
 
-    async def _answer(self) -> AsyncGenerator[Chunk, None]:
-        delta = {"role": "assistant", "content": self._text}
+    async def _answer(self, text: str) -> AsyncGenerator[Chunk, None]:
+        delta = {"role": "assistant", "content": text}
         yield {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}

@@ -128,6 +128,13 @@ class _Draft:
         self._finished = True
         return 1
 
+    @property
+    def ended(self) -> bool:
+        return self._finished
+
+    def tokens(self) -> int:
+        return len(self.text)
+
     def fault(self) -> Fault | None:
         if not self.text:
             return Fault(FaultKind.EMPTY, "no text")

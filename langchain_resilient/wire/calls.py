@@ -34,6 +34,10 @@ class Call:
         """The arguments, JSON if the model did well."""
         return "".join(self._args)
 
+    def length(self) -> int:
+        """Characters of its arguments."""
+        return sum(map(len, self._args))
+
     def add(self, fragment: Fragment) -> tuple[str | None, str | None, str | None]:
         """Take what is new in a fragment.
 
@@ -69,6 +73,10 @@ class ToolCalls:
         self.calls: list[Call] = []
         self._by_index: dict[int, int] = {}
         self._by_id: dict[str, int] = {}
+
+    def length(self) -> int:
+        """Characters of all their arguments."""
+        return sum([call.length() for call in self.calls])
 
     def add(self, fragment: Fragment) -> tuple[int, str | None, str | None, str | None]:
         """Fold in one fragment.

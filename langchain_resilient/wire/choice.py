@@ -63,6 +63,11 @@ class Choice:
         """Whether the provider said that this is all; a whole message says so by being one."""
         return self.whole or self.finish_reason is not None
 
+    def length(self) -> int:
+        """Characters of its text and thoughts, and of the arguments of its tool calls."""
+        said = sum(map(len, self.parts)) + sum(map(len, self._reasoning))
+        return said + self.tools.length()
+
     def add(self, delta: Delta) -> None:
         """Fold in what one chunk added."""
         if delta.text:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from langchain_resilient.wire.reading import Delta
 
 
+REPLACED_KEY = "resilience_replaced"
+"""In the `response_metadata` of a chunk: all before it is void, the whole answer follows."""
+
+
 class Deltas:
     """Turns the chunks of one stream into LangChain's. Each stream needs its own.
 
@@ -47,7 +51,7 @@ class Deltas:
         ```
     """
 
-    __slots__ = ("_named", "_provider", "_relay", "_tools")
+    __slots__ = ("_named", "_place", "_provider", "_relay", "_tools")
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
@@ -55,6 +59,7 @@ class Deltas:
         self._named = False
         self._relay: native.Relay | None = None
         self._tools = ToolCalls()
+        self._place = 0
 
     def add(self, chunk: Chunk) -> ChatGenerationChunk | None:
         """Convert one chunk; None where it holds nothing to pass on yet.
@@ -79,6 +84,19 @@ class Deltas:
         except (KeyError, TypeError, ValueError, AttributeError):
             pass
         return self._add_any(chunk)
+
+    def turn(self) -> None:
+        """Begin with the chunks of another answer, which goes on where this one broke."""
+        self._relay = None
+        # LangChain would join its tool calls to those of the same place.
+        self._place += len(self._tools.calls)
+        self._tools = ToolCalls()
+
+    def marker(self, replaced: dict[str, Any]) -> ChatGenerationChunk:
+        """Make the chunk which says that a new answer replaces all that came before it."""
+        chunk = self.text("")
+        chunk.message.response_metadata[REPLACED_KEY] = [replaced]
+        return chunk
 
     def text(self, text: str) -> ChatGenerationChunk:
         """Make a chunk of text that no server sent as it is, such as a trimmed continuation."""
@@ -120,7 +138,7 @@ class Deltas:
         place, id_, name, args = self._tools.add(fragment)
         if id_ is None and name is None and args is None:
             return None
-        return tool_call_chunk(name=name, args=args, id=id_, index=place)
+        return tool_call_chunk(name=name, args=args, id=id_, index=self._place + place)
 
     def _pass_on(self, message: AIMessage) -> ChatGenerationChunk:
         if self._relay is None:
@@ -145,7 +163,7 @@ class Deltas:
         choice = draft.choices[0]
         told = metadata(draft, choice, self._provider, model_name)
         made = [
-            tool_call_chunk(id=call.id, index=place)
+            tool_call_chunk(id=call.id, index=self._place + place)
             for place, call in enumerate(choice.tools.calls)
             if not call.given_id
         ]

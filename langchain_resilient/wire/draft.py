@@ -25,6 +25,12 @@ PLAIN = frozenset({"content", "role", "token_id"})
 """What may stand in a delta that is nothing but text; the last two are on all of Together's."""
 
 
+MOST_BLANK = 200
+"""Characters of white space on end that pass for text; a model that goes on like that is stuck."""
+
+CHARACTERS_A_TOKEN = 4
+
+
 class Seen(IntEnum):
     """What a chunk brought, for whoever waits for it. Larger is more."""
 
@@ -50,6 +56,7 @@ class Draft:
         usage: The provider's token counts, as it sent them; the last that counts anything.
         warnings: What Together warns about.
         error: An error object inside a 200 stream: it decides, whatever else came.
+        ended: Whether every choice has said why it ended; of a native answer that is not known.
         choices: What each choice has said, by its index; the first is always there.
         native: The messages of a target that is a LangChain model; such a draft has nothing else.
 
@@ -64,10 +71,13 @@ class Draft:
 
     __slots__ = (
         "_append",
+        "_blank",
         "_known",
         "_pieces",
         "_visible",
+        "_withheld",
         "choices",
+        "ended",
         "error",
         "id",
         "model",
@@ -91,8 +101,11 @@ class Draft:
         self.native: list[AIMessage] = []
         self._append = first.parts.append
         self._known = False
+        self.ended = False
         self._pieces = 0
         self._visible = False
+        self._blank = 0
+        self._withheld = 0
 
     def add(self, chunk: Chunk) -> Seen:
         """Fold in a chunk of a stream, a whole completion, or `{"message_chunk": AIMessageChunk}`.
@@ -121,11 +134,20 @@ class Draft:
             return self._add_any(chunk)
         self._append(text)
         self._pieces += 1
-        if not self._visible:
-            if text.isspace():
-                return _NOTHING
-            self._visible = True
+        if text.isspace():
+            return self._add_blank(len(text))
+        self._visible = True
+        if self._blank:
+            self._blank = self._withheld = 0
         return _VISIBLE
+
+    def _add_blank(self, length: int) -> Seen:
+        """Take in white space: nothing before anything visible, nor where it does not end."""
+        self._blank += length
+        if self._visible and self._blank <= MOST_BLANK:
+            return _VISIBLE
+        self._withheld += length
+        return _NOTHING
 
     def _add_any(self, chunk: Chunk) -> Seen:
         choices = choices_of(chunk)
@@ -140,7 +162,11 @@ class Draft:
                 choice = self.choices[delta.index] = Choice()
             choice.add(delta)
             said = bool(delta.text or delta.calls or delta.refusal)
-            seen = max(seen, self._see(said, delta.visible, bool(delta.reasoning)))
+            if said and not delta.visible and self._visible:
+                seen = max(seen, self._add_blank(len(delta.text)))
+            else:
+                seen = max(seen, self._see(said, delta.visible, bool(delta.reasoning)))
+        self.ended = all(choice.ended for choice in self.choices.values())
         return seen
 
     def _add_native(self, message: AIMessage) -> Seen:
@@ -150,6 +176,8 @@ class Draft:
     def _see(self, said: bool, visible: bool, thinking: bool) -> Seen:
         self._pieces += said or visible or thinking
         self._visible = self._visible or visible
+        if visible:
+            self._blank = self._withheld = 0
         if self._visible and (said or visible):
             return _VISIBLE
         return _THINKING if thinking else _NOTHING
@@ -175,6 +203,12 @@ class Draft:
         return "".join(m.text for m in self.native) if self.native else self.choices[0].text
 
     @property
+    def shown(self) -> str:
+        """The visible text without what was withheld: white space that does not end."""
+        text = self.text
+        return text[: len(text) - self._withheld] if self._withheld else text
+
+    @property
     def finish_reason(self) -> str | None:
         """Why the first choice ended; None if it was not said."""
         if self.native:
@@ -196,6 +230,11 @@ class Draft:
         """Tokens of the answer: as reported, else the number of pieces that came, None if none."""
         reported = count(self._usage(), "completion_tokens")
         return reported if reported is not None else self._pieces or None
+
+    def tokens(self) -> int:
+        """About how much has come so far, thoughts and tool calls included: to judge its pace."""
+        length = sum([choice.length() for choice in self.choices.values()])
+        return max(self._pieces, length // CHARACTERS_A_TOKEN)
 
     def cache_tokens(self) -> tuple[int | None, int | None]:
         """Tokens of the prompt that were read from the provider's cache, and written to it."""

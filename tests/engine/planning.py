@@ -166,6 +166,8 @@ class Call:
     over: bool = False
     commits: int = 0
     delivered: bool = False
+    follows: bool = False
+    shown: Attempt | None = None
     extra: float = 0.0
     timers: tuple[float, int] = (-inf, 0)
 
@@ -245,7 +247,8 @@ class Bench:
 
     # -- events ---------------------------------------------------------------------------------
 
-    def begin(self, *, streaming: bool = False, plain: bool = False) -> Call:
+    def begin(self, *, streaming: bool = False, plain: bool = False, follows: bool = False) -> Call:
+        """Begin a call; one whose stream another target may go on with, if it `follows`."""
         plan = self.plan
         call: Call
 
@@ -255,9 +258,10 @@ class Bench:
         planner = Planner(
             [(state, None) for state in self.states], plan, now=self.now, rng=self._rng,
             nudge=nudge, last_resort=self.last, plain=plain,
+            goes_on=(lambda _: follows or not call.delivered) if streaming else None,
         )  # fmt: skip
         deadline = inf if plan.deadline is None else self.now + plan.deadline
-        call = Call(planner, deadline, streaming, nudge=nudge)
+        call = Call(planner, deadline, streaming, nudge=nudge, follows=follows)
         self.calls.append(call)
         self._apply(call, planner.begin(self.now))
         return call
@@ -271,7 +275,7 @@ class Bench:
 
     def chunk(self, call: Call, attempt: Attempt) -> None:
         """Content comes that shows nothing, or more text."""
-        if attempt.suspect:
+        if attempt.first_text is not None and call.planner.winner is not attempt:
             self._apply(call, call.planner.chunk(attempt, self.now))
         else:
             attempt.last_chunk = self.now
@@ -290,7 +294,7 @@ class Bench:
     def deliver(self, call: Call) -> None:
         """Some of the winner's text reaches the caller."""
         call.delivered = True
-        call.planner.delivered()
+        call.shown = call.planner.winner
 
     def nudge(self, call: Call) -> None:
         """One of the calls of `nudge` comes home."""
@@ -400,7 +404,8 @@ class Bench:
                 self._commit(call, action.attempt)
 
     def _commit(self, call: Call, attempt: Attempt) -> None:
-        assert not call.delivered, "another winner after delivery"
+        same = call.follows or attempt is call.shown
+        assert same or not call.delivered, "another winner after delivery"
         assert attempt in call.open
         assert call.planner.winner is attempt
         if call.streaming:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,15 @@ from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.ports import Route, Tools
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
+from langchain_resilient.engine.show import Leg, Show
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
 from langchain_resilient.request import ChatRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from langchain_resilient.engine.ports import Sequel
 
 
 class Failure(Exception):  # noqa: N818
@@ -71,6 +75,13 @@ class WordDraft:
         word = chunk.get("word", "")
         self.words.append(word)
         return 2 if word.strip() else 0
+
+    @property
+    def ended(self) -> bool:
+        return self.finished
+
+    def tokens(self) -> int:
+        return len(self.words)
 
     def fault(self) -> Fault | None:
         if not self.text.strip():
@@ -129,6 +140,31 @@ class Scripted:
             self.closed += 1
 
 
+async def shown(race: Race) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield what a streaming caller sees, without telling whose it is."""
+    async with aclosing(race.chunks()) as items:
+        async for item in items:
+            if not isinstance(item, Leg):
+                yield item
+
+
+class GoesOn:
+    """A sequel that asks for the rest, and notes what had been delivered."""
+
+    appends = True
+
+    def __init__(self, *, may: bool = True) -> None:
+        self.may = may
+        self.asked: list[str] = []
+
+    def may_follow(self, _: Any) -> bool:
+        return self.may
+
+    def request(self, drafts: Any) -> ChatRequest:
+        self.asked.append("".join(draft.text for draft in drafts))
+        return ChatRequest([{"role": "user", "content": f"go on after {self.asked[-1]}"}])
+
+
 def classify(error: BaseException) -> Fault:
     """Read the fault that the script put in."""
     return getattr(error, "fault", None) or Fault(FaultKind.INTERNAL, repr(error), cause=error)
@@ -151,6 +187,9 @@ class World:
             chain, ChatRequest([]), self.plan, self.tools, self.reaper,
             last_resort=self.last_resort, **options,
         )  # fmt: skip
+
+    def stream(self, sequel: Sequel | None = None, **options: Any) -> Race:
+        return self.race(show=Show(sequel), **options)
 
     def sends(self) -> int:
         return sum(len(t.sent) for t in self.targets.values())

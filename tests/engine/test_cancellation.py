@@ -16,7 +16,7 @@ from langchain_resilient.engine.ports import Route
 from langchain_resilient.engine.watch import PROBE_SECONDS
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Health, Hedge, Timeouts
-from tests.engine.scripted import World, world
+from tests.engine.scripted import GoesOn, World, world
 from tests.engine.stepping import Act, SteppedLoop, Upstream, read, run_stepped
 
 SLOW = Act(after=9.0)
@@ -115,7 +115,11 @@ class Stage:
             trip(self.states[0], self.world.plan)
             await asyncio.sleep(PROBE_SECONDS)
         for _ in range(self.scene.callers):
-            mine = self.world.race(**self.scene.options)
+            mine = (
+                self.world.stream(GoesOn(), **self.scene.options)
+                if self.scene.streaming
+                else self.world.race(**self.scene.options)
+            )
             caller = read(mine, streaming=self.scene.streaming, pause=self.scene.pause)
             self.callers.append(asyncio.get_running_loop().create_task(caller))
 

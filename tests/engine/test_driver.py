@@ -10,7 +10,7 @@ import pytest
 from langchain_resilient.engine.events import End
 from langchain_resilient.engine.race import READ_AHEAD
 from langchain_resilient.policy import Timeouts
-from tests.engine.scripted import Hang, Say, Scripted, Step, World, world
+from tests.engine.scripted import Hang, Say, Scripted, Step, World, shown, world
 from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def now() -> float:
 
 async def read_slowly(w: World, pause: float) -> tuple[End | None, float]:
     """Read a stream with one long pause early in it; returns how it ended, and when."""
-    race, began, count = w.race(), now(), 0
-    async for _ in race.chunks():
+    race, began, count = w.stream(), now(), 0
+    async for _ in shown(race):
         count += 1
         if count == 10:
             await asyncio.sleep(pause)
@@ -35,9 +35,17 @@ async def read_slowly(w: World, pause: float) -> tuple[End | None, float]:
 
 
 @virtual_time
-async def test_the_deadline_may_pass_while_the_provider_waits_for_a_slow_reader():
-    """Then the stream ends with it, once the reader has read what was there."""
-    assert await read_slowly(world(Say(MANY), deadline=10.0), 20.0) == (End.DEADLINE, 20.0)
+async def test_the_time_in_which_a_slow_reader_held_the_provider_up_does_not_count():
+    """Neither against the deadline nor against the limit for the whole answer."""
+    w = world(Say(MANY), deadline=10.0, timeouts=Timeouts(answer=10.0))
+    assert await read_slowly(w, 20.0) == (End.ANSWERED, 20.0)
+
+
+@virtual_time
+async def test_the_time_after_a_slow_reader_counts_again():
+    """What was left of the deadline is left."""
+    w = world(Say(MANY, then="hang"), deadline=10.0, hedge=None, timeouts=Timeouts(chunk_gap=None))
+    assert await read_slowly(w, 20.0) == (End.DEADLINE, pytest.approx(30.0))
 
 
 @virtual_time
@@ -68,8 +76,8 @@ def test_a_loser_that_does_not_stop_speaking_is_not_heard(judged):
     async def run():
         w = world(Hang(), Say("fast one", gap=1.0))
         w.targets["p0:m"] = Deaf([Hang()])
-        race = w.race(validate=(lambda _: None) if judged else None)
-        words = [chunk["word"] async for chunk in race.chunks() if chunk.get("word")]
+        race = w.stream(validate=(lambda _: None) if judged else None)
+        words = [chunk["word"] async for chunk in shown(race) if chunk.get("word")]
         assert words == ["fast ", "one "]
 
     run()

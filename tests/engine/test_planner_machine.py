@@ -142,10 +142,10 @@ class Planners(RuleBasedStateMachine):
     # -- requests -------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.bench.running) < 6)
-    @rule(count=st.integers(1, 4), streaming=st.booleans())
-    def begin(self, count: int, streaming: bool) -> None:
+    @rule(count=st.integers(1, 4), streaming=st.booleans(), follows=st.booleans())
+    def begin(self, count: int, streaming: bool, follows: bool) -> None:
         for _ in range(count):
-            self.bench.begin(streaming=streaming)
+            self.bench.begin(streaming=streaming, follows=follows)
             self.bench.check()
 
     @precondition(lambda self: self.bench.running)
@@ -163,7 +163,7 @@ class Planners(RuleBasedStateMachine):
     @rule()
     def deliver(self) -> None:
         for call in self.bench.running:
-            if call.planner.winner is not None:
+            if call.planner.winner is not None and call.streaming:
                 self.bench.deliver(call)
 
     # -- time -----------------------------------------------------------------------------------
@@ -205,9 +205,9 @@ class Planners(RuleBasedStateMachine):
     @rule(first=st.integers(1, 5), moments=st.integers(1, 4), then=st.integers(1, 3))
     def wave(self, first: int, moments: int, then: int) -> None:
         """A crowd that nobody answers, and newcomers that pay in what some of it wait for."""
-        self.begin(first, streaming=False)
+        self.begin(first, streaming=False, follows=False)
         self.silence(moments, backwards=False)
-        self.begin(then, streaming=False)
+        self.begin(then, streaming=False, follows=False)
 
     # -- attempts -------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from langchain_resilient.engine.race import READ_AHEAD
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Hedge, Retry, Timeouts
 from langchain_resilient.receipt import AttemptKind, Outcome
-from tests.engine.scripted import Fail, Failure, Hang, Say, Scripted, world
+from tests.engine.scripted import Fail, Failure, Hang, Say, Scripted, shown, world
 from tests.virtual_time import virtual_time
 
 
@@ -69,7 +69,7 @@ async def test_a_late_first_text_is_hedged_at_another_provider():
 @virtual_time
 async def test_a_slow_answer_that_has_begun_is_not_hedged():
     """Only the first text tells a slow target from a long answer."""
-    w = world(Say("a b c d e f", gap=3.0), Say("no"))
+    w = world(Say("a b c d e f", gap=1.5), Say("no"))
     assert (await w.race().answer()).text.split() == list("abcdef")
     assert w.sends() == 1
 
@@ -265,7 +265,7 @@ async def test_only_the_first_suspect_is_kept():
 @virtual_time
 async def test_a_stall_inside_an_unseen_answer_is_restarted_elsewhere():
     """Under `answer` nothing was delivered yet, so another target starts from the beginning."""
-    w = world(Say("one two", then="hang"), Say("whole"))
+    w = world(Say("one two", then="hang"), Say("whole"), hedge=None)
     began = now()
     assert (await w.race().answer()).text.strip() == "whole"
     assert now() - began == pytest.approx(10.0)
@@ -381,7 +381,7 @@ async def test_with_all_full_it_waits_for_room():
 async def test_chunks_of_losers_are_never_delivered():
     """A stream is the winner's alone, with its held-back role chunk first."""
     w = world(Say("slow", after=5.0), Say("fast one"))
-    got = [c async for c in w.race().chunks()]
+    got = [c async for c in shown(w.stream())]
     assert [c.get("word", "").strip() for c in got if c.get("word")] == ["fast", "one"]
     assert got[0] == {"role": "assistant"}
 
@@ -391,7 +391,7 @@ async def test_the_stream_is_delivered_as_it_comes():
     """The first chunk is there at the first text, not at the end."""
     w = world(Say("a b c", after=1.0, gap=1.0))
     began = now()
-    times = [round(now() - began, 3) async for c in w.race().chunks() if c.get("word")]
+    times = [round(now() - began, 3) async for c in shown(w.stream()) if c.get("word")]
     assert times == [1.0, 2.0, 3.0]
 
 
@@ -399,8 +399,8 @@ async def test_the_stream_is_delivered_as_it_comes():
 async def test_a_break_after_delivery_ends_the_stream_as_broken():
     """What was delivered cannot be replaced behind the caller's back."""
     w = world(Say("a b", then=Failure(FaultKind.CONNECTION)), Say("other"))
-    race = w.race()
-    got = [c["word"] async for c in race.chunks() if c.get("word")]
+    race = w.stream()
+    got = [c["word"] async for c in shown(race) if c.get("word")]
     assert got == ["a ", "b "]
     assert race.end is End.BROKEN
 
@@ -409,7 +409,7 @@ async def test_a_break_after_delivery_ends_the_stream_as_broken():
 async def test_closing_the_stream_early_stops_the_upstream():
     """No task and no open stream stays behind."""
     w = world(Say("a b c d e", gap=1.0))
-    chunks = w.race().chunks()
+    chunks = shown(w.stream())
     async for chunk in chunks:
         if chunk.get("word"):
             break
@@ -422,9 +422,9 @@ async def test_closing_the_stream_early_stops_the_upstream():
 async def test_a_slow_reader_holds_the_upstream_within_a_bound():
     """Reading ahead stops at the bound, and the wait is not taken for a stall."""
     w = world(Say(" ".join("x" for _ in range(3 * READ_AHEAD))))
-    race, longest, count = w.race(), 0, 0
-    async for _ in race.chunks():
-        longest = max(longest, len(race._queue))
+    race, longest, count = w.stream(), 0, 0
+    async for _ in shown(race):
+        longest = max(longest, len(race._show.queue))
         count += 1
         if count % 100 == 0:
             await asyncio.sleep(4.0)

@@ -80,10 +80,32 @@ async def test_an_event_may_have_a_name(name):
     assert await read(Response(events(f"event: {name}\n{DATA}", DONE))) == [CHUNK]
 
 
-@pytest.mark.parametrize("spoilt", ['data: {"choices":[{"ind', 'data: {"a": "\x00"}', "data: {]"])
-async def test_a_chunk_that_cannot_be_read_is_an_error(spoilt):
+SPOILT = ['data: {"choices":[{"ind', 'data: {"a": "\x00"}', "data: {]",
+          'data: {"choices":[{"index":0,"delta":{"role":"assi',
+          'data: {"choices":[{"index":0,"delta":{"content":"']  # fmt: skip
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+async def test_a_chunk_that_cannot_be_read_is_skipped_if_the_stream_goes_on(spoilt):
+    """It shows nothing of the answer."""
+    assert await read(Response(events(DATA, spoilt, END, DONE))) == [CHUNK, json.loads(END[6:])]
+
+
+async def test_a_stream_of_chunks_that_cannot_be_read_is_an_error():
+    """Three may be chance; a fourth is a server that is broken."""
+    response = Response(events(DATA, *SPOILT[:4], END, DONE))
+    with pytest.raises(AnswerError, match="a chunk is not JSON"):
+        await read(response)
+    assert response.closed == 1
+
+
+HOLES = ['{"content":"hel', '{"content":"hello"', '{"tool_calls":[{"index":0', '{"reasoning":"so']
+
+
+@pytest.mark.parametrize("hole", HOLES)
+async def test_a_chunk_that_shows_what_would_be_missing_is_an_error(hole):
     """Without it the answer would have a hole that nobody sees."""
-    response = Response(events(DATA, spoilt, END, DONE))
+    response = Response(events(DATA, 'data: {"choices":[{"index":0,"delta":' + hole, END, DONE))
     with pytest.raises(AnswerError, match="a chunk is not JSON"):
         await read(response)
     assert response.closed == 1
@@ -187,7 +209,7 @@ async def test_a_body_without_end_is_given_up(monkeypatch):
 
 @pytest.mark.parametrize("reply", [
     Response(events('data: {"error":{"message":"hush-hush"}}')),
-    Response(events("data: {hush-hush")),
+    Response(events('data: {"choices":[{"delta":{"content":"hush-hush')),
     Response(events("event: error\ndata: hush-hush")),
     Response(b"hush-hush", kind="application/json"),
     Response(b'{"error":"hush-hush"}', kind="application/json"),

@@ -1,0 +1,88 @@
+"""What the caller of a stream gets to see: whose chunks, in which order, and what follows a break.
+
+Chunks lie in one queue until the caller takes them; a `Leg` stands before each attempt's. What has
+not been taken when its stream dies is withdrawn, and nobody will know.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from langchain_resilient.engine.events import Attempt
+    from langchain_resilient.engine.ports import Sequel
+    from langchain_resilient.request import ChatRequest, Chunk
+
+READ_AHEAD = 256
+"""Chunks that are read ahead of a slow consumer before the provider is made to wait."""
+
+
+class Leg:
+    """One attempt's part of a stream; it stands before its chunks.
+
+    Attributes:
+        attempt: Whose chunks follow.
+        fixed: They were taken, or another attempt goes on from them: they cannot be withdrawn.
+    """
+
+    __slots__ = ("attempt", "fixed")
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self.fixed = False
+
+
+class Show:
+    """One stream as it is shown.
+
+    Args:
+        sequel: How another target goes on where a stream broke; None for not at all.
+
+    Attributes:
+        queue: What the caller has not taken yet.
+        legs: Whose chunks were shown, in order: more than one if a stream broke.
+    """
+
+    __slots__ = ("_sequel", "legs", "queue")
+
+    def __init__(self, sequel: Sequel | None) -> None:
+        self._sequel = sequel
+        self.queue: deque[Chunk | Leg] = deque()
+        self.legs: list[Leg] = []
+
+    def announce(self, attempt: Attempt) -> None:
+        """Show an attempt's chunks from now on; one that speaks again needs no new leg."""
+        if not self._is_last(attempt):
+            leg = Leg(attempt)
+            self.legs.append(leg)
+            self.queue.append(leg)
+        self.queue.extend(attempt.held)
+        attempt.held.clear()
+
+    def withdraw(self, attempt: Attempt) -> None:
+        """Take back what nobody has seen of an attempt that failed."""
+        if self._is_last(attempt) and not self.legs[-1].fixed:
+            leg = self.legs.pop()
+            while self.queue.pop() is not leg:
+                pass
+
+    def goes_on(self, attempt: Attempt) -> bool:
+        """Whether another may go on after what is shown of it, or nothing is and nobody knows."""
+        if not self._is_last(attempt) or not self.legs[-1].fixed:
+            return True
+        return self._sequel is not None and self._sequel.may_follow(attempt.draft)
+
+    def request(self, original: ChatRequest) -> ChatRequest:
+        """Choose what a new attempt is asked: all, or what is missing after what is shown."""
+        if not self.legs or self._sequel is None:
+            return original
+        self.legs[-1].fixed = True
+        return self._sequel.request([leg.attempt.draft for leg in self.legs])
+
+    def nothing_missing(self) -> bool:
+        """Whether one that is asked now may find that nothing is missing any more."""
+        return bool(self.legs) and self._sequel is not None and self._sequel.appends
+
+    def _is_last(self, attempt: Attempt) -> bool:
+        return bool(self.legs) and self.legs[-1].attempt is attempt

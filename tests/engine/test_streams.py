@@ -1,0 +1,319 @@
+"""Streams that pause, crawl or break: who goes on, from where, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from langchain_resilient.engine.events import End
+from langchain_resilient.engine.show import Leg
+from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.policy import Hedge, Timeouts
+from langchain_resilient.receipt import AttemptKind, Outcome
+from tests.engine.scripted import Failure, GoesOn, Hang, Say, shown, world
+from tests.virtual_time import virtual_time
+
+if TYPE_CHECKING:
+    from langchain_resilient.engine.race import Race
+
+BREAK = Failure(FaultKind.CONNECTION)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def words(race: Race) -> list[str]:
+    return [c["word"].strip() async for c in shown(race) if c.get("word", "").strip()]
+
+
+# -- a break --------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_another_target_goes_on_at_once_where_a_stream_broke():
+    """It is asked for what is missing after what was delivered."""
+    w, sequel = world(Say("a b", gap=1.0, then=BREAK), Say("c d", after=0.5)), GoesOn()
+    race, began = w.stream(sequel), now()
+    assert await words(race) == ["a", "b", "c", "d"]
+    assert (sequel.asked, now() - began, race.end) == (["a b "], 2.5, End.ANSWERED)
+
+
+@virtual_time
+async def test_a_stream_can_go_on_more_than_once():
+    """Each time from all that was delivered."""
+    chain = [Say(two, gap=1.0, then=BREAK) for two in ("a b", "c d", "e f")]
+    w, sequel = world(*chain, Say("g")), GoesOn()
+    assert await words(w.stream(sequel)) == list("abcdefg")
+    assert sequel.asked == ["a b ", "a b c d ", "a b c d e f "]
+
+
+@virtual_time
+async def test_each_part_is_announced_by_its_leg():
+    """Whose words follow is known before the first of them."""
+    w = world(Say("a", gap=1.0, then=BREAK), Say("b"))
+    items = [item async for item in w.stream(GoesOn()).chunks()]
+    legs = [i for i, item in enumerate(items) if isinstance(item, Leg)]
+    assert [items[i].attempt.lane.state.name for i in legs] == ["p0:m", "p1:m"]
+    assert legs[0] == 0
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_what_must_not_be_glued_ends_as_broken(may):
+    """JSON and tool calls: the caller gets the error instead."""
+
+    @virtual_time
+    async def run():
+        race = world(Say("a b", gap=1.0, then=BREAK), Say("c")).stream(GoesOn(may=may))
+        assert await words(race) == (["a", "b", "c"] if may else ["a", "b"])
+        assert race.end is (End.ANSWERED if may else End.BROKEN)
+
+    run()
+
+
+@virtual_time
+async def test_what_nobody_has_taken_yet_is_withdrawn():
+    """A stream that dies in one piece with its first words is simply answered by another."""
+
+    class Burst:
+        async def open(self, request, *, stream):
+            async def answer():
+                yield {"word": "x "}
+                yield {"word": "y "}
+                raise BREAK
+
+            return answer()
+
+    w = world(Say("no"), Say("whole"))
+    w.targets["p0:m"] = Burst()
+    race = w.stream(GoesOn(may=False))
+    assert (await words(race), race.end) == (["whole"], End.ANSWERED)
+
+
+@virtual_time
+async def test_a_part_that_was_withdrawn_does_not_count_as_delivered():
+    """Who goes on after it starts from what was really shown."""
+
+    class Burst:
+        async def open(self, request, *, stream):
+            async def answer():
+                yield {"word": "never "}
+                raise BREAK
+
+            return answer()
+
+    w, sequel = world(Say("a", gap=1.0, then=BREAK), Say("no"), Say("b")), GoesOn()
+    w.targets["p1:m"] = Burst()
+    assert await words(w.stream(sequel)) == ["a", "b"]
+    assert sequel.asked == ["a ", "a "]
+
+
+@virtual_time
+async def test_nothing_more_is_a_good_answer_to_one_who_is_to_go_on():
+    """The stream may have died between its last word and its end."""
+    w = world(Say("all of it", gap=1.0, then=BREAK), Say(""))
+    empty = Fault(FaultKind.EMPTY, "nothing", code="stop")
+    made = w.tools.draft
+
+    def draft():
+        found = made()
+        judge = found.fault
+        found.fault = lambda: empty if not found.text.strip() else judge()
+        return found
+
+    w.tools.draft = draft
+    race = w.stream(GoesOn())
+    assert await words(race) == ["all", "of", "it"]
+    assert (race.end, w.sends()) == (End.ANSWERED, 2)
+
+
+@virtual_time
+async def test_if_nobody_can_go_on_the_stream_ends_with_the_deadline():
+    """What was delivered stays delivered."""
+    w = world([Say("a", gap=1.0, then=BREAK), Hang()], Hang(), deadline=20.0)
+    race = w.stream(GoesOn())
+    assert await words(race) == ["a"]
+    assert race.end is End.DEADLINE
+
+
+# -- a pause --------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_another_is_asked_to_go_on_beside_a_stream_that_pauses():
+    """After `Hedge.pause`, long before the limit of the gap."""
+    w, sequel = world(Say("a b", then="hang"), Say("c d", after=0.5)), GoesOn()
+    race, began = w.stream(sequel), now()
+    assert await words(race) == ["a", "b", "c", "d"]
+    assert (now() - began, sequel.asked) == (2.5, ["a b "])
+
+
+@virtual_time
+async def test_a_pause_that_is_overtaken_is_a_failure_of_the_target():
+    """It is told in the receipt, and counts against its health."""
+    w = world(Say("a b", then="hang"), Say("c", after=0.5))
+    race = w.stream(GoesOn())
+    await words(race)
+    first, second = race.receipt().attempts
+    assert (first.outcome, first.fault.kind) == (Outcome.FAILED, FaultKind.STALL)
+    assert (second.kind, second.outcome) == (AttemptKind.HEDGE, Outcome.WON)
+    assert w.states["p0:m"]._failures == 1
+
+
+@virtual_time
+async def test_a_stream_that_speaks_again_first_goes_on_itself():
+    """The other is closed unheard, and the same part goes on."""
+    w, sequel = world(Say("a b", gap=3.0), Say("no", after=5.0)), GoesOn()
+    race = w.stream(sequel)
+    assert await words(race) == ["a", "b"]
+    assert len(race._show.legs) == 1
+    first, *others = [a.outcome for a in race.receipt().attempts]
+    assert (first, set(others)) == (Outcome.WON, {Outcome.LOST})
+
+
+@virtual_time
+async def test_a_pause_without_a_token_waits_for_the_limit_of_the_gap():
+    """Going on beside a stream is a hedge; replacing a stalled one is a fallback, and free."""
+    hedge = Hedge(delay=2.0, budget=0.0, burst=1)
+    w = world(Say("a", then="hang"), Say("b"), hedge=hedge)
+    w.plan.budgets.hedge.take()
+    began = now()
+    assert await words(w.stream(GoesOn())) == ["a", "b"]
+    assert now() - began == 10.0
+
+
+@virtual_time
+async def test_a_pause_is_not_hedged_where_nothing_may_follow():
+    """It would only cost."""
+    w = world(Say("a", gap=5.0), Say("no"))
+    race = w.stream(GoesOn(may=False))
+    assert await words(race) == ["a"]
+    assert w.sends() == 1
+
+
+@virtual_time
+async def test_who_always_pauses_is_given_the_time_for_it():
+    """The delay is twice the longest pause of nearly all its answers."""
+    w = world(Say("a b", gap=3.0), Say("no"))
+    for _ in range(40):
+        w.states["p0:m"].flowed(3.0, now())
+    assert (await w.race().answer()).text.split() == ["a", "b"]
+    assert w.sends() == 1
+
+
+@virtual_time
+async def test_pauses_are_learned_from_whole_streams():
+    """The time to the first text is none of them."""
+    w = world(Say("a b", after=1.9, gap=1.5))
+    await w.race().answer()
+    assert w.states["p0:m"].pauses.slowest == pytest.approx(1.5)
+
+
+@virtual_time
+async def test_under_answer_the_paused_one_may_still_be_first():
+    """Nothing was shown, so both go on to the end, and the first whole answer counts."""
+    w = world(Say("a b c", gap=3.0), Say("x y z", after=0.5, gap=1.9))
+    assert (await w.race().answer()).text.split() == ["x", "y", "z"]
+    w = world(Say("a b c", gap=3.0), Say("x y z w u v", after=0.5, gap=1.9))
+    race = w.race()
+    assert (await race.answer()).text.split() == ["a", "b", "c"]
+    assert [a.outcome for a in race.receipt().attempts] == [Outcome.WON, Outcome.LOST]
+
+
+# -- a crawl --------------------------------------------------------------------------------------
+
+CRAWL = Timeouts(min_tokens_per_second=2.0, throughput_window=5.0)
+
+
+@virtual_time
+async def test_a_stream_that_crawls_is_given_up_for_a_free_target():
+    """After one window below the floor."""
+    w = world(Say("a b c d e f g h", gap=1.5), Say("x", after=0.5), timeouts=CRAWL)
+    began = now()
+    assert await words(w.stream(GoesOn())) == ["a", "b", "c", "d", "x"]
+    assert now() - began == 5.5
+
+
+@virtual_time
+async def test_a_slow_answer_is_better_than_none():
+    """Without another target that is free and well, it is left alone."""
+    w = world(Say("a b c d e f g h", gap=1.5), timeouts=CRAWL)
+    assert await words(w.stream(GoesOn())) == list("abcdefgh")
+
+
+@virtual_time
+async def test_a_crawling_answer_that_nobody_sees_is_asked_for_elsewhere():
+    """Under `answer` too."""
+    w = world(Say("a b c d e f g h i j k l", gap=1.5), Say("x", after=0.5), timeouts=CRAWL)
+    race = w.race()
+    assert (await race.answer()).text.split() == ["x"]
+    assert race.receipt().attempts[0].fault.kind is FaultKind.STALL
+
+
+@virtual_time
+async def test_an_answer_above_the_floor_is_left_alone():
+    """Two tokens a second are enough."""
+    w = world(Say(" ".join("x" * 30), gap=0.4), Say("no"), timeouts=CRAWL)
+    await w.race().answer()
+    assert w.sends() == 1
+
+
+# -- the end --------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_after_a_finish_reason_the_end_is_not_waited_for_long():
+    """A server that forgets to close its stream costs a second."""
+
+    class Forgetful:
+        async def open(self, request, *, stream):
+            async def answer():
+                yield {"word": "all "}
+                yield {"finish": True}
+                await asyncio.Event().wait()
+
+            return answer()
+
+    w, began = world(Say("no")), now()
+    w.targets["p0:m"] = Forgetful()
+    assert (await w.race().answer()).text == "all "
+    assert now() - began == 1.0
+
+
+@virtual_time
+async def test_a_connection_lost_after_the_finish_reason_loses_nothing():
+    """The answer was whole."""
+
+    class Hasty:
+        async def open(self, request, *, stream):
+            async def answer():
+                yield {"word": "all "}
+                yield {"finish": True}
+                raise BREAK
+
+            return answer()
+
+    w = world(Say("no"))
+    w.targets["p0:m"] = Hasty()
+    race = w.stream(GoesOn())
+    assert (await words(race), race.end) == (["all"], End.ANSWERED)
+
+
+@virtual_time
+async def test_text_after_a_finish_reason_is_still_heard():
+    """Some servers give a reason with every chunk."""
+
+    class Eager:
+        async def open(self, request, *, stream):
+            async def answer():
+                for word in ("a ", "b ", "c "):
+                    yield {"word": word, "finish": True}
+                    await asyncio.sleep(0.9)
+
+            return answer()
+
+    w = world(Say("no"))
+    w.targets["p0:m"] = Eager()
+    assert await words(w.stream(GoesOn())) == ["a", "b", "c"]
