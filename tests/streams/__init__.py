@@ -8,6 +8,6 @@
 - `census.py`: what is left behind afterwards.
 - `bench.py`: what all runs share: simulator, names, models.
 - `cell.py`, `faulty.py`: the table of faults, ways and dialects.
-- `scenarios.py`, `failover.py`: the table of public failover scenarios, with defaults.
+- `scenarios.py`, `failover.py`, `flapping.py`: the public failover scenarios, with defaults.
 - `report.py`: how both are printed.
 """

@@ -32,7 +32,12 @@ def cells(faults: Iterable[Fault], ways: Iterable[str] = tuple(WAYS)) -> list[Ce
 
 
 async def run(
-    bench: Bench, chosen: Sequence[Cell], limits: Limits, *, at_once: int
+    bench: Bench,
+    chosen: Sequence[Cell],
+    limits: Limits,
+    *,
+    at_once: int,
+    allowance: float = ALLOWANCE,
 ) -> list[Result]:
     """Try all cells, some at a time, in an order without system.
 
@@ -41,6 +46,7 @@ async def run(
         chosen: What to try; the healthy row for the same ways is added.
         limits: What a fault may cost.
         at_once: How many cells at the same time.
+        allowance: Seconds that the machine's noise may cost each call of the model.
 
     Returns:
         The results in the order of the cells, the healthy row first.
@@ -56,7 +62,7 @@ async def run(
     mixed = Random(0).sample(every, len(every))
     found = dict(zip(mixed, await asyncio.gather(*map(one, mixed)), strict=True))
     results = [found[cell] for cell in every]
-    _bound(results, limits)
+    _bound(results, limits, allowance)
     return [await _once_more(bench, result, limits) for result in results]
 
 
@@ -69,11 +75,11 @@ async def _once_more(bench: Bench, result: Result, limits: Limits) -> Result:
     return again
 
 
-def _bound(results: Sequence[Result], limits: Limits) -> None:
+def _bound(results: Sequence[Result], limits: Limits, allowance: float) -> None:
     """Work out how long each may take, from what the healthy row of the same way took."""
     healthy = [result for result in results if result.cell.fault is HEALTHY]
     for result in results:
         cell = result.cell
         own = median(one.got.seconds for one in healthy if one.cell.way == cell.way)
-        noise = ALLOWANCE * TURNS.get(cell.way, 1)
+        noise = allowance * TURNS.get(cell.way, 1)
         result.bound = SLOWER * (wait_of(cell, limits) + own) + noise
