@@ -35,6 +35,11 @@ class Draft(Protocol):
         """Whether the provider said that this is all, though usage may still come."""
         ...
 
+    @property
+    def counted(self) -> bool:
+        """Whether usage has come."""
+        ...
+
     def tokens(self) -> int:
         """About how much has come so far, thoughts and tool calls included."""
         ...

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 _VISIBLE = 2
 
 _TAIL = 1.0
-"""Seconds that are waited for usage and the end of a stream after its `finish_reason`."""
+"""Seconds that are waited for usage after a stream's `finish_reason`."""
+
+_END = 0.1
+"""Seconds that are waited for its end after that: a connection that was read to it serves again."""
 
 _LAG = 0.05
 """A timer that fires so many seconds late shows that our own loop was held up."""
@@ -349,16 +352,16 @@ class Race:
 
     async def _hear_out(self, attempt: Attempt, stream: Any) -> None:
         """Take in what follows a `finish_reason`: usage. The answer is whole, whatever happens."""
+        draft, time = attempt.draft, self._loop.time
         attempt.last_chunk = attempt.pace_at = inf
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(_TAIL) as limit:
+            async with asyncio.timeout(_END if draft.counted else _TAIL) as limit:
                 async for chunk in stream:
                     attempt.held.append(chunk)
-                    if attempt.draft.add(chunk):
-                        # Some servers give a reason with every chunk.
-                        limit.reschedule(self._loop.time() + _TAIL)
-                        if self._planner.winner is attempt:
-                            self._announce(attempt)
+                    # Some servers give a reason with every chunk.
+                    if draft.add(chunk) and self._planner.winner is attempt:
+                        self._announce(attempt)
+                    limit.reschedule(time() + (_END if draft.counted else _TAIL))
 
     async def _wait_for_reader(self, attempt: Attempt) -> None:
         """Let a slow consumer catch up; its own slowness is not the provider's stall."""

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from langchain_resilient.providers.evidence import without
 from langchain_resilient.providers.faults import AnswerError
-from langchain_resilient.wire.sse import NamedEvent, SSEDecoder
+from langchain_resilient.wire.sse import PAGE, NamedEvent, SSEDecoder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -109,6 +109,10 @@ class EventStream:
         """
         if isinstance(event, NamedEvent):
             name, data = event
+            if name == PAGE:
+                # It may stand in place of a chunk: that would leave a hole.
+                message = f"a page inside the stream: {_start(data)!r}"
+                raise AnswerError(without(message, self._secrets), status_code=200)
         else:
             name, data = "", event
         failed = name == "error"

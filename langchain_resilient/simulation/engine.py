@@ -132,6 +132,10 @@ class _Draft:
     def ended(self) -> bool:
         return self._finished
 
+    @property
+    def counted(self) -> bool:
+        return True
+
     def tokens(self) -> int:
         return len(self.text)
 

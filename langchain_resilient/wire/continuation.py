@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from langchain_resilient.request import ChatRequest
     from langchain_resilient.wire.draft import Draft
 
-FEWEST_TOKENS = 16
-"""What a continuation is given at least: it must have room to repeat a few words."""
+ECHO_TOKENS = 24
+"""What a continuation is given for the words that it repeats."""
+
+FEWEST_TOKENS = 16 + ECHO_TOKENS
+"""What a continuation is given at least."""
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
@@ -285,7 +288,7 @@ def _left(limits: Mapping[str, Any], tokens: int | None) -> Mapping[str, Any]:
     if not tokens:
         return limits
     left = {
-        name: max(FEWEST_TOKENS, limit - tokens)
+        name: max(FEWEST_TOKENS, limit - tokens + ECHO_TOKENS)
         for name in _LIMITS
         if isinstance(limit := limits.get(name), int)
     }

@@ -25,9 +25,6 @@ PLAIN = frozenset({"content", "role", "token_id"})
 """What may stand in a delta that is nothing but text; the last two are on all of Together's."""
 
 
-MOST_BLANK = 200
-"""Characters of white space on end that pass for text; a model that goes on like that is stuck."""
-
 CHARACTERS_A_TOKEN = 4
 
 
@@ -35,11 +32,11 @@ class Seen(IntEnum):
     """What a chunk brought, for whoever waits for it. Larger is more."""
 
     NOTHING = 0
-    """A role, an empty delta, usage, or white space before anything visible."""
+    """A role, an empty delta, usage, or white space: some models go on with that for ever."""
     THINKING = 1
     """Reasoning only: the model is alive, but nothing of its answer has come."""
     VISIBLE = 2
-    """Text, a tool call, a refusal or audio; once that has come, white space too."""
+    """Text, a tool call, a refusal or audio."""
 
 
 _NOTHING, _THINKING, _VISIBLE = Seen
@@ -75,7 +72,6 @@ class Draft:
         "_known",
         "_pieces",
         "_visible",
-        "_withheld",
         "choices",
         "ended",
         "error",
@@ -105,7 +101,6 @@ class Draft:
         self._pieces = 0
         self._visible = False
         self._blank = 0
-        self._withheld = 0
 
     def add(self, chunk: Chunk) -> Seen:
         """Fold in a chunk of a stream, a whole completion, or `{"message_chunk": AIMessageChunk}`.
@@ -135,19 +130,11 @@ class Draft:
         self._append(text)
         self._pieces += 1
         if text.isspace():
-            return self._add_blank(len(text))
+            self._blank += len(text)
+            return _NOTHING
         self._visible = True
-        if self._blank:
-            self._blank = self._withheld = 0
+        self._blank = 0
         return _VISIBLE
-
-    def _add_blank(self, length: int) -> Seen:
-        """Take in white space: nothing before anything visible, nor where it does not end."""
-        self._blank += length
-        if self._visible and self._blank <= MOST_BLANK:
-            return _VISIBLE
-        self._withheld += length
-        return _NOTHING
 
     def _add_any(self, chunk: Chunk) -> Seen:
         choices = choices_of(chunk)
@@ -162,23 +149,21 @@ class Draft:
                 choice = self.choices[delta.index] = Choice()
             choice.add(delta)
             said = bool(delta.text or delta.calls or delta.refusal)
-            if said and not delta.visible and self._visible:
-                seen = max(seen, self._add_blank(len(delta.text)))
-            else:
-                seen = max(seen, self._see(said, delta.visible, bool(delta.reasoning)))
+            self._blank = 0 if delta.visible else self._blank + len(delta.text)
+            seen = max(seen, self._see(said, delta.visible, bool(delta.reasoning)))
         self.ended = all(choice.ended for choice in self.choices.values())
         return seen
 
     def _add_native(self, message: AIMessage) -> Seen:
         self.native.append(message)
-        return self._see(*native.kinds(message))
+        said, visible, thinking = native.kinds(message)
+        self._blank = 0 if visible else self._blank + len(message.text)
+        return self._see(said, visible, thinking)
 
     def _see(self, said: bool, visible: bool, thinking: bool) -> Seen:
         self._pieces += said or visible or thinking
         self._visible = self._visible or visible
         if visible:
-            self._blank = self._withheld = 0
-        if self._visible and (said or visible):
             return _VISIBLE
         return _THINKING if thinking else _NOTHING
 
@@ -203,10 +188,15 @@ class Draft:
         return "".join(m.text for m in self.native) if self.native else self.choices[0].text
 
     @property
+    def counted(self) -> bool:
+        """Whether the provider's token counts have come."""
+        return self.usage is not None
+
+    @property
     def shown(self) -> str:
-        """The visible text without what was withheld: white space that does not end."""
+        """The text up to its last visible character: white space waits for what follows it."""
         text = self.text
-        return text[: len(text) - self._withheld] if self._withheld else text
+        return text[: len(text) - self._blank] if self._blank else text
 
     @property
     def finish_reason(self) -> str | None:

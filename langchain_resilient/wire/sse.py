@@ -11,8 +11,12 @@ _BOM = b"\xef\xbb\xbf"
 _DONE = b"[DONE]"
 
 
+PAGE = "<page>"
+"""The name of what is no event at all, but a page that a proxy put into the stream."""
+
+
 class NamedEvent(NamedTuple):
-    """An event that has a name other than "message", such as "error"."""
+    """An event that has a name other than "message", such as "error"; or a `PAGE`."""
 
     event: str
     data: bytes
@@ -165,7 +169,7 @@ def _parse(event: bytes) -> bytes | NamedEvent | None:
         elif field == b"event":
             name = value
     if not data:
-        return None
+        return NamedEvent(PAGE, event) if event.lstrip()[:1] == b"<" else None
     payload = b"\n".join(data)
     return (
         payload if name in {b"", b"message"} else NamedEvent(name.decode(errors="replace"), payload)

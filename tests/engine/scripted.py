@@ -80,6 +80,10 @@ class WordDraft:
     def ended(self) -> bool:
         return self.finished
 
+    @property
+    def counted(self) -> bool:
+        return False
+
     def tokens(self) -> int:
         return len(self.words)
 

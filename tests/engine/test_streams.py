@@ -260,6 +260,27 @@ async def test_an_answer_above_the_floor_is_left_alone():
     assert w.sends() == 1
 
 
+@virtual_time
+async def test_white_space_without_end_is_silence():
+    """It is not shown, and another goes on from the last word."""
+
+    class Blank:
+        async def open(self, request, *, stream):
+            async def answer():
+                yield {"word": "a "}
+                while True:
+                    yield {"word": " "}
+                    await asyncio.sleep(0.01)
+
+            return answer()
+
+    w, began = world(Say("no"), Say("b")), now()
+    w.targets["p0:m"] = Blank()
+    race = w.stream(GoesOn())
+    assert [c["word"] async for c in shown(race) if c.get("word")] == ["a ", "b "]
+    assert now() - began == pytest.approx(2.0)
+
+
 # -- the end --------------------------------------------------------------------------------------
 
 

@@ -67,7 +67,7 @@ async def test_events_become_chunks_in_order():
 
 
 @pytest.mark.parametrize("noise", [": PROCESSING", "data: ping", "data:", "data: []", "data: null",
-                                   "data: 7", 'data: "x"', "id: 7", "retry: 100", "<html>",
+                                   "data: 7", 'data: "x"', "id: 7", "retry: 100",
                                    "event: ping\ndata: ping"])  # fmt: skip
 async def test_what_carries_nothing_is_skipped(noise):
     """Keep-alives and whatever proxies put in."""
@@ -78,6 +78,13 @@ async def test_what_carries_nothing_is_skipped(noise):
 async def test_an_event_may_have_a_name(name):
     """Some servers give every one the same."""
     assert await read(Response(events(f"event: {name}\n{DATA}", DONE))) == [CHUNK]
+
+
+async def test_a_page_inside_a_stream_is_an_error():
+    """It may stand in place of a chunk."""
+    response = Response(events(DATA, "<html><h1>502 Bad Gateway</h1></html>", END, DONE))
+    with pytest.raises(AnswerError, match="a page inside the stream"):
+        await read(response)
 
 
 SPOILT = ['data: {"choices":[{"ind', 'data: {"a": "\x00"}', "data: {]",

@@ -62,11 +62,12 @@ def _answers(run: Run) -> Iterator[str]:
 
 
 def _committed(winner: AttemptRecord, rules: Rules) -> bool:
-    """Whether its first text settled the matter: no stall made the engine doubt it again."""
+    """Whether its first text settled the matter: no silence made the engine doubt it again."""
     if winner.first_text is None or (rules.hedge is not None and rules.hedge.on == "response"):
         return False
-    gap = rules.timeouts.chunk_gap
-    return gap is None or winner.ended - winner.first_text < gap - _TICK
+    pauses = [rules.timeouts.chunk_gap, rules.hedge.pause if rules.hedge is not None else None]
+    least = min((pause for pause in pauses if pause is not None), default=inf)
+    return winner.ended - winner.first_text < least - _TICK
 
 
 def _live(run: Run) -> Iterator[str]:

@@ -9,6 +9,7 @@ from langchain_resilient.request import ChatRequest
 from langchain_resilient.testing import answer_to
 from langchain_resilient.testing.text import Turn, continuation, tokens
 from langchain_resilient.wire.continuation import (
+    ECHO_TOKENS,
     FEWEST_TOKENS,
     Join,
     continued,
@@ -155,7 +156,12 @@ def test_nothing_of_the_request_is_changed_or_copied():
 
 @pytest.mark.parametrize(
     ("limit", "tokens", "left"),
-    [(100, 30, 70), (100, 95, FEWEST_TOKENS), (100, 200, FEWEST_TOKENS), (100, None, 100)],
+    [
+        (100, 30, 70 + ECHO_TOKENS),
+        (100, 95, FEWEST_TOKENS),
+        (100, 200, FEWEST_TOKENS),
+        (100, None, 100),
+    ],
 )
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_what_is_left_of_the_limit(name, limit, tokens, left):

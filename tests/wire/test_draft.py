@@ -61,12 +61,20 @@ def test_what_the_first_chunk_brings(piece, seen):
     assert draft.add(piece) is seen
 
 
-def test_white_space_after_text_is_visible():
-    """Once something is visible, white space is part of it; silence still is not."""
+def test_white_space_after_text_shows_nothing_by_itself():
+    """Some models go on with it for ever: it waits for what follows."""
     draft = fold(chunk("Hi"))
-    assert draft.add(chunk(" ")) is VISIBLE
+    assert draft.add(chunk(" ")) is NOTHING
     assert draft.add(chunk("")) is NOTHING
     assert draft.add(chunk(reasoning="hm")) is THINKING
+
+
+def test_what_is_shown_ends_with_something_visible():
+    """Until more comes; the text itself lacks nothing."""
+    draft = fold(chunk("Hi"), chunk("\n"), chunk(" "))
+    assert (draft.shown, draft.text) == ("Hi", "Hi\n ")
+    draft.add(chunk("you"))
+    assert draft.shown == "Hi\n you"
 
 
 def test_text_is_joined_with_the_white_space_before_it():
