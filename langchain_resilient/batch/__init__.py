@@ -1,0 +1,1 @@
+"""Many prompts through one model: workers, order, progress, reports."""
