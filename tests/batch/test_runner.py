@@ -75,11 +75,15 @@ async def test_the_first_error_cancels_the_others():
     """And is raised when nothing is left running; what was done before it is reported."""
     work = Script(seconds=lambda item, _: item, fails=lambda item, _: item == 3)
     items = Items(range(1, 100))
-    found = []
-    with pytest.raises(Sad):
+    found: list[Any] = []
+
+    async def gather() -> None:
         async with aclosing(runner(items.open(), work, workers=5).results()) as results:
             async for one in results:
                 found.append(one)  # noqa: PERF401  # kept when it raises
+
+    with pytest.raises(Sad):
+        await gather()
     assert found == [(0, 10), (1, 20)]
     assert not work.running
     assert items.closed
@@ -230,7 +234,7 @@ _SECONDS = st.lists(st.integers(0, 30), max_size=60)
     gap=st.sampled_from([None, 0.0, 2.0]),
     pause=st.sampled_from([0.0, 3.0]),
 )
-def test_every_input_gets_exactly_its_own_answer(seconds, bad, known, workers, gap, pause):
+def test_every_input_gets_exactly_its_own_answer(*, seconds, bad, known, workers, gap, pause):
     """For all durations, failures, restored answers, sources and consumers (langchain#35475)."""
     work = Script(
         seconds=lambda item, _: float(seconds[item]),
