@@ -114,10 +114,9 @@ class Journal:
     async def record(self, index: int, key: str, message: AIMessage) -> None:
         """Keep an answer; it is on disk when this returns."""
         usage = message.usage_metadata
-        tokens = (usage["input_tokens"], usage["output_tokens"]) if usage else (None, None)
-        await self._write(
-            Item(index, key, encode(message), None, winner(message), *tokens, time.time())
-        )
+        sent, got = (usage["input_tokens"], usage["output_tokens"]) if usage else (None, None)
+        text = encode(message)
+        await self._write(Item(index, key, text, None, winner(message), sent, got, time.time()))
 
     async def record_failure(self, index: int, key: str, error: BaseException) -> None:
         """Keep what a failure said, for `journal show`; the item is sent again all the same."""
@@ -206,9 +205,7 @@ class Journal:
 _Waiting = tuple[Item, "asyncio.Future[None]"]
 
 
-def _tell(
-    loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[Any]], result: Any
-) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[Any]], result: Any) -> None:
     def settle() -> None:
         for future in futures:
             if future.done():  # whoever waited was cancelled

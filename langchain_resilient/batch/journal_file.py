@@ -199,40 +199,30 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
 
 # -- what went wrong ------------------------------------------------------------------------------
 
+_KEPT = "and run the same again; what was recorded is kept"
+_OTHER_FILE = "or give another file"
+
 _TROUBLE: dict[int, tuple[type[JournalError], str]] = {
-    sqlite3.SQLITE_NOTADB: (
-        NotAJournalError,
-        "{path} is not a journal: give another file",
-    ),
+    sqlite3.SQLITE_NOTADB: (NotAJournalError, "is not a journal: give another file"),
     sqlite3.SQLITE_CORRUPT: (
         JournalDamagedError,
-        "the journal {path} is damaged ({error}): save what is left with "
-        "`sqlite3 {path} .recover`, or give another file",
+        f"is damaged ({{error}}): save what is left with `sqlite3 FILE .recover`, {_OTHER_FILE}",
     ),
     sqlite3.SQLITE_BUSY: (
         JournalLockedError,
-        "the journal {path} is locked by another program: wait for it or stop it",
+        f"is locked by another program: wait for it or stop it, {_OTHER_FILE}",
     ),
     sqlite3.SQLITE_READONLY: (
         JournalReadOnlyError,
-        "the journal {path} cannot be written: check the permissions of the file and of its "
-        "directory, or give another file",
+        f"cannot be written: check the permissions of it and of its directory, {_OTHER_FILE}",
     ),
     sqlite3.SQLITE_CANTOPEN: (
         JournalReadOnlyError,
-        "the journal {path} cannot be opened: check that its directory exists and may be written",
+        f"cannot be opened: check that its directory exists and may be written, {_OTHER_FILE}",
     ),
-    sqlite3.SQLITE_FULL: (
-        JournalFullError,
-        "no room for the journal {path}: make room on its disk and run the same again; what was "
-        "recorded is kept",
-    ),
+    sqlite3.SQLITE_FULL: (JournalFullError, f"has no room to grow: make room on its disk {_KEPT}"),
 }
-_OTHER = (
-    JournalError,
-    "the journal {path} failed ({error}): check its disk and run the same again; what was "
-    "recorded is kept",
-)
+_OTHER = (JournalError, f"failed ({{error}}): check its disk {_KEPT}")
 _SAME = {sqlite3.SQLITE_LOCKED: sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PERM: sqlite3.SQLITE_READONLY}
 
 
@@ -254,4 +244,5 @@ def _told(error: sqlite3.Error, path: Path) -> JournalError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     kind, words = _TROUBLE.get(_SAME.get(code, code), _OTHER)
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
-    return kind(words.format(path=path, error=f"{name}: {error}"), path=str(path))
+    told = words.replace("{error}", f"{name}: {error}")
+    return kind(f"the journal {path} {told}", path=str(path))

@@ -64,12 +64,16 @@ def multiply(a: int, b: int) -> int:
 
 
 class Effort(Enum):
+    """How hard to think."""
+
     LOW = 1
     HIGH = 2
 
 
 @dataclass
 class Choice:
+    """A dataclass as an argument."""
+
     name: str
 
 
