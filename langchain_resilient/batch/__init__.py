@@ -1,1 +1,1 @@
-"""Many prompts through one model: workers, order, progress, reports."""
+"""Batches: many prompts through one model, and nothing lost."""
