@@ -91,7 +91,7 @@ def test_a_bar_shows_counts_and_details():
 
 
 def test_a_bar_starts_no_thread():
-    """tqdm's own monitor would stay for ever."""
+    """The monitor of tqdm would stay for ever."""
     code = (
         "import io, threading\n"
         "from langchain_resilient.batch.progress import Bar, BatchProgress\n"
@@ -159,8 +159,10 @@ async def test_a_batch_tells_how_far_it_is():
 @virtual_time
 async def test_a_log_file_is_clean(capsys):
     """Under pytest stderr is no terminal."""
-    await Brain(seconds=lambda _: 4.0).model().abatch(
-        prompts(20), {"max_concurrency": 2}, progress=True
+    await (
+        Brain(seconds=lambda _: 4.0)
+        .model()
+        .abatch(prompts(20), {"max_concurrency": 2}, progress=True)
     )
     shown = capsys.readouterr().err
     assert "\r" not in shown
