@@ -80,8 +80,10 @@ def as_display(progress: Progress, stream: TextIO | None = None) -> Display | No
         return Told(progress)
     if not progress:
         return None
-    stream = stream or sys.stderr
-    return Bar(stream) if stream.isatty() or _in_notebook() else Lines(stream)
+    place = stream or sys.stderr
+    if place is None:  # a program without a console
+        return None
+    return Bar(place) if place.isatty() or _in_notebook() else Lines(place)
 
 
 def _in_notebook() -> bool:

@@ -225,7 +225,7 @@ async def test_closing_early_leaves_nothing_running(taken):
 _SECONDS = st.lists(st.integers(0, 30), max_size=60)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     seconds=_SECONDS,
     bad=st.sets(st.integers(0, 59), max_size=10),
