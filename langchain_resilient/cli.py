@@ -1,11 +1,11 @@
-"""The command line: `langchain-resilient ask "..."`, `langchain-resilient targets`, `... simulate`.
+"""The command line: `langchain-resilient ask`, `batch`, `journal`, `targets` and `simulate`.
 
 Exit codes, for scripts:
 
 | code | meaning |
 |---|---|
 | 0 | answered |
-| 1 | every target failed |
+| 1 | every target failed; for a batch: some prompts failed |
 | 2 | the command or its settings are wrong (bad target, no key) |
 | 3 | the request was refused as wrong |
 | 4 | the deadline passed |
@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import ValidationError
 
 from langchain_resilient._version import __version__
+from langchain_resilient.batch import command as batch
+from langchain_resilient.batch import journal_command as journal
 from langchain_resilient.simulation import command as simulate
 
 if TYPE_CHECKING:
@@ -70,16 +72,26 @@ def _parser() -> argparse.ArgumentParser:
     ask = commands.add_parser("ask", help="answer one prompt", description="Answer one prompt.")
     ask.add_argument("prompt", nargs="*", help='the prompt; "-" or nothing reads standard input')
     _add_targets(ask)
-    ask.add_argument("-s", "--system", metavar="TEXT", help="a system message before the prompt")
-    ask.add_argument("--timeout", type=float, metavar="SECONDS", help="the deadline (default 120)")
-    ask.add_argument("--hedge", type=float, metavar="SECONDS", help="ask a second target this late")
-    ask.add_argument("--max-tokens", type=int, metavar="N", help="the longest answer")
-    ask.add_argument("--temperature", type=float, metavar="T", help="randomness, 0 to 2")
-    ask.add_argument("--last-resort", metavar="TARGET", help='"local", a target, or a fixed text')
+    _add_settings(ask)
     ask.add_argument("--json", action="store_true", help="one JSON object with text and receipt")
     ask.add_argument("--no-stream", action="store_true", help="print the answer when it is whole")
     ask.add_argument("-q", "--quiet", action="store_true", help="no receipt on standard error")
     ask.set_defaults(command=_ask)
+
+    many = commands.add_parser(
+        "batch",
+        help="answer a file of prompts",
+        description=batch.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    batch.add_arguments(many)
+    _add_targets(many)
+    _add_settings(many)
+    many.set_defaults(command=_batch)
+
+    kept = commands.add_parser("journal", help="show or export what a batch has answered")
+    journal.add_arguments(kept)
+    kept.set_defaults(command=_journal)
 
     targets = commands.add_parser(
         "targets",
@@ -110,6 +122,16 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
         help='a target of the chain, e.g. "openai:gpt-4o", "together:maker/model", "local"; '
         "may be given several times, in order of preference",
     )
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-s", "--system", metavar="TEXT", help="a system message before the prompt")
+    add("--timeout", type=float, metavar="SECONDS", help="the deadline (default 120)")
+    add("--hedge", type=float, metavar="SECONDS", help="ask a second target this late")
+    add("--max-tokens", type=int, metavar="N", help="the longest answer")
+    add("--temperature", type=float, metavar="T", help="randomness, 0 to 2")
+    add("--last-resort", metavar="TARGET", help='"local", a target, or a fixed text')
 
 
 # -- ask ------------------------------------------------------------------------------------------
@@ -213,6 +235,38 @@ def _receipt_line(metadata: dict[str, Any], usage: Any) -> str:
     ]
     parts.append(f"{len(attempts)} attempt{'s' if len(attempts) != 1 else ''}")
     return "[" + ", ".join(parts) + (": " + "; ".join(others) if others else "") + "]"
+
+
+# -- batch ----------------------------------------------------------------------------------------
+
+
+def _batch(args: argparse.Namespace) -> int:
+    from langchain_resilient.errors import JournalError  # noqa: PLC0415  # see `_ask`
+    from langchain_resilient.providers.local_errors import (  # noqa: PLC0415
+        LocalModelError,
+        MissingExtraError,
+    )
+
+    try:
+        batch.check(args)
+        llm = _model(args)
+        _preload(llm)
+        return batch.run(args, llm)
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, JournalError, LocalModelError, MissingExtraError) as error:
+        return _complain(_plain(error))
+
+
+def _journal(args: argparse.Namespace) -> int:
+    from langchain_resilient.errors import JournalError  # noqa: PLC0415  # see `_ask`
+
+    try:
+        return journal.run(args)
+    except BrokenPipeError:
+        raise
+    except (OSError, JournalError) as error:
+        return _complain(_plain(error))
 
 
 # -- targets --------------------------------------------------------------------------------------

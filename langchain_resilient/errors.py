@@ -12,7 +12,13 @@ langchain_core.exceptions.ModelError
     ├── RequestRejectedError           wrong everywhere         (also ModelInvalidRequestError)
     ├── StreamBrokenError              died after text was delivered; .partial
     ├── SpendCapError                  the money is spent; .opens_in
-    └── NoTargetsError                 nothing to ask: no key   (also ValueError)
+    ├── NoTargetsError                 nothing to ask: no key   (also ValueError)
+    └── JournalError                   a batch's journal fails; .path
+        ├── NotAJournalError               another file, or of a newer version
+        ├── JournalDamagedError            its content is broken
+        ├── JournalLockedError             another program keeps it locked
+        ├── JournalReadOnlyError           it must not be written, or has no directory
+        └── JournalFullError               the disk is full
 ```
 
 `is_retryable` is False on all of them: the chain has already tried what could be tried, and an
@@ -133,6 +139,40 @@ class SpendCapError(ResilientError):
 
 class NoTargetsError(ResilientError, ValueError):
     """There is no target to ask, since each lacks its key or its package."""
+
+
+class JournalError(ResilientError):
+    """A batch's journal cannot be used; the message names the file and says what to do.
+
+    What was recorded before stays recorded.
+
+    Attributes:
+        path: The journal's file.
+    """
+
+    def __init__(self, message: str, receipt: Receipt | None = None, *, path: str = "") -> None:
+        super().__init__(message, receipt)
+        self.path = path
+
+
+class NotAJournalError(JournalError):
+    """The file is something else, or was written by a newer version; it was left as it is."""
+
+
+class JournalDamagedError(JournalError):
+    """The journal's content is broken."""
+
+
+class JournalLockedError(JournalError):
+    """Another program keeps the journal locked for longer than the patience."""
+
+
+class JournalReadOnlyError(JournalError):
+    """The journal cannot be opened for writing."""
+
+
+class JournalFullError(JournalError):
+    """There is no room for the journal to grow."""
 
 
 _BY_KIND: dict[frozenset[FaultKind], type[AllTargetsFailedError]] = {

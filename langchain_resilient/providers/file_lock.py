@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.1
 def locked(path: Path) -> Iterator[None]:
     """Keep other processes and threads out; the system lets go of it when a process dies."""
     with path.open("ab") as file:
-        while not _try_lock(file):
+        while not try_lock(file):
             time.sleep(_POLL_SECONDS)
         yield
 
@@ -26,7 +26,8 @@ def locked(path: Path) -> Iterator[None]:
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(file: BinaryIO) -> bool:
+    def try_lock(file: BinaryIO) -> bool:
+        """Lock an open file until it is closed; False if another has locked it."""
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:
@@ -36,7 +37,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _try_lock(file: BinaryIO) -> bool:
+    def try_lock(file: BinaryIO) -> bool:
+        """Lock an open file until it is closed; False if another has locked it."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,0 +1,1 @@
+"""Batches: many prompts through one model, and nothing lost."""
