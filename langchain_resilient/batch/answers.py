@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from langchain_resilient.providers.file_lock import try_lock
 
@@ -138,7 +138,7 @@ class AnswerFile:
             os.fsync(self._file.fileno())
             self._part.replace(self._path)
 
-    def __enter__(self) -> AnswerFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
