@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import LangSmithParams
-from langchain_core.language_models.chat_models import BaseChatModel
 from pydantic import PrivateAttr, model_validator
 
 from langchain_resilient._version import __version__
+from langchain_resilient.batch.face import BatchingChatModel
 from langchain_resilient.config import Configuration
 from langchain_resilient.portal import portal
+from langchain_resilient.prices import price_for
 from langchain_resilient.tokens import pseudo_token_ids
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
     from langchain_resilient.observability.stats import Stats
+    from langchain_resilient.prices import Price
     from langchain_resilient.runtime import Runtime
     from langchain_resilient.wire.structured import Method
 
 
-class ResilientChatModel(Configuration, BaseChatModel):
+class ResilientChatModel(Configuration, BatchingChatModel):
     """A chat model that always answers, as fast as possible, over several providers.
 
     A failure starts the next target at once; a late answer is raced against another target; the
@@ -230,6 +232,13 @@ class ResilientChatModel(Configuration, BaseChatModel):
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
         return pseudo_token_ids(text)
+
+    def _price(self, target: str) -> Price | None:
+        last = self.fallback_target()
+        for one in (*self.chain(), *([last] if last else [])):
+            if one.name == target:
+                return price_for(one)
+        return None
 
     # -- copies travel without the runtime, which is built anew on first use ----------------------
 

@@ -46,18 +46,29 @@ class Portal:
             future.cancel()
             raise
 
-    def iterate(self, source: AsyncGenerator[T, None]) -> Iterator[T]:
-        """Yield what an async generator yields; closing the iterator closes it."""
+    def iterate(
+        self, source: AsyncGenerator[T, None], *, ahead: int = READ_AHEAD, wait: bool = False
+    ) -> Iterator[T]:
+        """Yield what an async generator yields; closing the iterator closes it.
+
+        Args:
+            source: The generator.
+            ahead: How many items are read before they are wanted.
+            wait: Whether closing early, or Ctrl-C, waits until the generator is closed.
+        """
         if threading.current_thread() is self._thread:
-            yield from self._next().iterate(source)
+            yield from self._next().iterate(source, ahead=ahead, wait=wait)
             return
-        pipe: _Pipe[T] = _Pipe(self._loop, source)
+        pipe: _Pipe[T] = _Pipe(self._loop, source, ahead)
         future = asyncio.run_coroutine_threadsafe(pipe.fill(), self._loop)
         try:
             yield from pipe.drain()
             future.result()
         finally:
             future.cancel()
+            # An iterator may be collected in the loop's own thread, which must not wait for itself.
+            if wait and threading.current_thread() is not self._thread:
+                asyncio.run_coroutine_threadsafe(pipe.closed(), self._loop).result()
 
     def close(self) -> None:
         """Cancel what runs, close the clients and the loop."""
@@ -78,19 +89,24 @@ class Portal:
 class _Pipe(Generic[T]):
     """Carries items from the loop to a thread without a wake-up a token."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, source: AsyncGenerator[T, None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, source: AsyncGenerator[T, None], ahead: int
+    ) -> None:
         self._loop = loop
         self._source = source
+        self._ahead = ahead
+        self._filling: asyncio.Task[None] | None = None
         self._items: SimpleQueue[Any] = SimpleQueue()
         self._room = asyncio.Event()
         self._blocked = False
 
     async def fill(self) -> None:
         items = self._items
+        self._filling = asyncio.current_task()
         try:
             async for item in self._source:
                 items.put(item)
-                if items.qsize() >= READ_AHEAD:
+                if items.qsize() >= self._ahead:
                     await self._wait_for_room()
         finally:
             items.put(_END)
@@ -100,9 +116,14 @@ class _Pipe(Generic[T]):
         self._room.clear()
         # Set before the second look: a reader that empties the queue after it will see the flag.
         self._blocked = True
-        if self._items.qsize() >= READ_AHEAD:
+        if self._items.qsize() >= self._ahead:
             await self._room.wait()
         self._blocked = False
+
+    async def closed(self) -> None:
+        """Wait until the source is closed. One that was never begun has nothing to close."""
+        if self._filling is not None:
+            await asyncio.wait({self._filling})
 
     def drain(self) -> Iterator[T]:
         get, qsize = self._items.get, self._items.qsize

@@ -57,7 +57,7 @@ def summary(stats: Stats) -> str:
         f"{stats.calls} calls, {stats.answered} answered",
         f"{stats.last_resort} by the last resort" if stats.last_resort else "",
         *(f"{n} {name}" for name, n in rare if n),
-        _spread("", stats.seconds),
+        spread("", stats.seconds),
         f"hedges {stats.hedge_share:.1%}, extra sends {stats.extra_sends}",
         f"{money(stats.spent)} spent, {money(stats.wasted)} of it wasted" if stats.spent else "",
     ]
@@ -70,7 +70,7 @@ def line(target: TargetStats) -> str:
     parts = [
         f"{target.requests} requests, {target.wins} wins",
         f"{faults} faults" if faults else "",
-        _spread("first text ", target.first_text),
+        spread("first text ", target.first_text),
         f"{money(target.spent)} spent" if target.spent else "",
     ]
     health = f" ({target.health})" if target.health else ""
@@ -79,24 +79,34 @@ def line(target: TargetStats) -> str:
 
 def text(stats: Stats) -> str:
     """The totals and a table for a terminal."""
+    return text_table(summary(stats), stats.targets)
+
+
+def text_table(head: str, targets: Sequence[TargetStats]) -> str:
+    """A head and a table of targets for a terminal."""
     columns = [column for column in _COLUMNS if column.everywhere]
     rows = [[c.head for c in columns]]
-    rows += [[_elided(c.cell(t), _WIDEST_NAME) for c in columns] for t in stats.targets]
+    rows += [[_elided(c.cell(t), _WIDEST_NAME) for c in columns] for t in targets]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_row(row, columns, widths) for row in rows]
     rule = "  ".join("-" * width for width in widths)
-    return "\n".join([summary(stats), "", lines[0], rule, *lines[1:], "", _NOTE])
+    return "\n".join([head, "", lines[0], rule, *lines[1:], "", _NOTE])
 
 
 def html(stats: Stats) -> str:
     """The totals and a table for a notebook."""
+    return html_table(summary(stats), stats.targets)
+
+
+def html_table(head: str, targets: Sequence[TargetStats]) -> str:
+    """A head and a table of targets for a notebook."""
     heads = "".join(f"<th>{escape(c.head)}</th>" for c in _COLUMNS)
     rows = "".join(
-        f"<tr>{''.join(_td(c.cell(t), words=c.words) for c in _COLUMNS)}</tr>"
-        for t in stats.targets
+        f"<tr>{''.join(_td(c.cell(t), words=c.words) for c in _COLUMNS)}</tr>" for t in targets
     )
+    caption = "<br>".join(map(escape, head.splitlines()))
     return (
-        f"<table><caption>{escape(summary(stats))}<br><small>{_NOTE}</small></caption>"
+        f"<table><caption>{caption}<br><small>{_NOTE}</small></caption>"
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     )
 
@@ -124,7 +134,8 @@ def _three(times: Quantiles) -> str:
     return "/".join(_seconds(t) or "?" for t in (times.p50, times.p95, times.p99))
 
 
-def _spread(name: str, times: Quantiles) -> str:
+def spread(name: str, times: Quantiles) -> str:
+    """Half of a line: `first text p50 0.41 s p99 1.20 s`."""
     told = (("p50", times.p50), ("p99", times.p99))
     known = " ".join(f"{q} {_seconds(t)} s" for q, t in told if t is not None)
     return f"{name}{known}" if known else ""

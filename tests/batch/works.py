@@ -1,0 +1,95 @@
+"""Scripted work for the runner: how long each item takes, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient.batch.runner import Runner
+from langchain_resilient.batch.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Sad(Exception):  # noqa: N818
+    """An item failed."""
+
+
+@dataclass
+class Script:
+    """Does what is written: the answer to item `x` is `x * 10`."""
+
+    seconds: Callable[[Any, bool], float] = lambda _item, _again: 1.0
+    fails: Callable[[Any, bool], bool] = lambda _item, _again: False
+    known: dict[int, Any] = field(default_factory=dict)
+    keeping: float = 0.0
+    asked: list[tuple[Any, bool, float]] = field(default_factory=list)
+    kept: dict[int, Any] = field(default_factory=dict)
+    cancelled: list[Any] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+
+    def find(self, index: int, item: Any) -> Any:
+        return self.known.get(index)
+
+    async def ask(self, index: int, item: Any, *, again: bool) -> Any:
+        self.asked.append((item, again, asyncio.get_running_loop().time()))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await asyncio.sleep(self.seconds(item, again))
+            if self.fails(item, again):
+                raise Sad(item)
+        except asyncio.CancelledError:
+            self.cancelled.append((item, again))
+            raise
+        finally:
+            self.running -= 1
+        return item * 10
+
+    async def keep(self, index: int, result: Any) -> None:
+        assert index not in self.kept
+        await asyncio.sleep(self.keeping)
+        self.kept[index] = result
+
+
+@dataclass
+class Items:
+    """A source that tells how far it was read, and whether it was closed."""
+
+    items: Iterable[Any]
+    gap: float | None = None
+    read: int = 0
+    closed: bool = False
+
+    def plain(self) -> Any:
+        try:
+            for item in self.items:
+                self.read += 1
+                yield item
+        finally:
+            self.closed = True
+
+    async def slow(self) -> Any:
+        try:
+            for item in self.items:
+                await asyncio.sleep(self.gap or 0)
+                self.read += 1
+                yield item
+        finally:
+            self.closed = True
+
+    def open(self) -> Any:
+        return self.plain() if self.gap is None else self.slow()
+
+
+def runner(items: Any, work: Any, workers: int = 4, **options: Any) -> Runner[Any, Any]:
+    return Runner(Source(items), work, workers=workers, **options)
+
+
+async def collect(items: Any, work: Any, workers: int = 4, **options: Any) -> list[Any]:
+    async with aclosing(runner(items, work, workers, **options).results()) as results:
+        return [found async for found in results]
