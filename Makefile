@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lint typecheck unit simulate fuzz stack format clean
+.PHONY: help run test lint typecheck unit simulate fuzz stack kill format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ fuzz: $(VENV)/.developer ## random fault schedules against the engine's invarian
 
 stack: $(VENV)/.developer ## random mixtures of faults over the real SDKs, in virtual time
 	$(BIN)/python -m tests.whole_stack --seeds 1000
+
+kill: $(VENV)/.developer ## kill -9 a batch with a journal 50 times: nothing lost, nothing asked twice
+	$(BIN)/python -m tests.batch.kill
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

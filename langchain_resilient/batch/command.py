@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import signal
 import sys
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from langchain_resilient.batch.files import FORMATS, Row, Rows
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from langchain_core.messages import AIMessage
@@ -58,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from langchain_resilient.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from pathlib import Path
 
 VERSION = 1
@@ -120,7 +120,7 @@ class JournalFile:
         except sqlite3.Error as error:
             raise _told(error, self._path) from error
 
-    def select(self, statement: str, *values: Any) -> Iterator[sqlite3.Row]:
+    def select(self, statement: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
         """Run any query, for those who show journals; rows come as they are read."""
         with _in_words(self._path):
             cursor = self._reader.execute(statement, values)

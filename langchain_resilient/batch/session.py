@@ -77,9 +77,7 @@ async def answers(
     kwargs = {**_ITEM_KWARGS, **kwargs}
     async with _metered(tally, options) as meter, _opened(options) as journal:
         key = None if journal is None else keys_of(model, kwargs)
-        work = Questions(
-            model, configs, kwargs, tally=tally, meter=meter, journal=journal, key=key
-        )
+        work = Questions(model, configs, kwargs, tally=tally, meter=meter, journal=journal, key=key)
         runner = Runner(
             Source(inputs),
             work,
