@@ -257,6 +257,31 @@ def test_an_interrupted_batch_keeps_what_is_done(sim, tmp_path, number):
     assert [row["answer"] for row in read(tmp_path / "out.jsonl")] == list("abcdefgh")
 
 
+def test_a_disk_that_fills_up_stops_the_batch_and_costs_nothing(sim, tmp_path, capsys, monkeypatch):
+    """What was answered is kept; with room again the same command goes on."""
+    from langchain_resilient.batch.journal_file import JournalFile
+
+    write(tmp_path / "in.jsonl", *say(*"abcd"), say("e" * 50_000)[0], *say(*"fg"))
+    args = ("in.jsonl", "-o", "out.jsonl", "--max-concurrency", "1")
+    prepare = JournalFile.__init__
+
+    def small(self, *given, **more):
+        prepare(self, *given, **more)
+        self._writer.execute("PRAGMA max_page_count = 10")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JournalFile, "__init__", small)
+        assert batch(*args) == cli.WRONG
+    err = capsys.readouterr().err
+    assert "stopped: 4 of 7 prompts answered in " in err
+    assert "the journal out.jsonl.journal has no room to grow: make room on its disk" in err
+    assert not (tmp_path / "out.jsonl").exists()
+    sim.reset()
+    assert batch(*args) == 0
+    assert sim.count() == 3
+    assert len(read(tmp_path / "out.jsonl")) == 7
+
+
 def test_two_runs_do_not_write_one_output(sim, tmp_path, capsys):
     """The second says who is in the way."""
     from langchain_resilient.batch.answers import AnswerFile
