@@ -107,3 +107,37 @@ def test_close_ends_what_runs(portal):
     portal.close()
     assert ended == [True]
     assert portal._loop.is_closed()
+
+
+def test_a_waiting_iterator_closes_its_source_before_it_returns(portal):
+    """So that nothing of it runs on, in a `finally` of the caller or after Ctrl-C."""
+    closed = []
+
+    async def source():
+        try:
+            for i in range(10**6):
+                yield i
+                await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0.02)
+            closed.append(True)
+
+    items = portal.iterate(source(), wait=True)
+    assert next(items) == 0
+    items.close()
+    assert closed == [True]
+
+
+def test_little_is_read_ahead_where_that_is_wanted(portal):
+    """Each item may cost money."""
+    made = []
+
+    async def source():
+        for i in range(1000):
+            made.append(i)
+            yield i
+
+    items = portal.iterate(source(), ahead=4, wait=True)
+    assert next(items) == 0
+    items.close()
+    assert len(made) <= 6

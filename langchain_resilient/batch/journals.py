@@ -18,9 +18,9 @@ Key = Callable[[Sequence["BaseMessage"]], str]
 def as_journal(journal: Journal | str | PathLike[str] | None) -> Journal | None:
     """Take a journal, or make one of a path."""
     if isinstance(journal, str | PathLike):
-        from langchain_resilient.batch import journal as files  # noqa: PLC0415  # loads sqlite3
+        from langchain_resilient.batch.journal import Journal as File  # noqa: PLC0415  # sqlite3
 
-        return files.Journal(journal)
+        return File(journal)
     return journal
 
 
@@ -31,8 +31,9 @@ def keys_of(model: BaseChatModel, kwargs: Mapping[str, Any]) -> Key:
         model: Who is asked.
         kwargs: The arguments that all its calls share.
     """
-    from langchain_resilient.batch import keys  # noqa: PLC0415  # only where there is a journal
+    # Only where there is a journal.
+    from langchain_resilient.batch.keys import item_key, model_key  # noqa: PLC0415
 
     given = {name: value for name, value in kwargs.items() if name != "stop"}
-    prefix = keys.model_key(model, kwargs.get("stop"), given)
-    return lambda messages: keys.item_key(prefix, messages)
+    prefix = model_key(model, kwargs.get("stop"), given)
+    return lambda messages: item_key(prefix, messages)

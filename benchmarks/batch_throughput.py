@@ -1,0 +1,67 @@
+"""Prompts a second over real sockets, beside LangChain's own `abatch` and litellm's Router.
+
+The server is the simulator, which answers at once, in a process of its own; each contestant has a
+process of its own too. Rounds are interleaved and medians taken, since the machine is shared; CPU
+is the contestant's own.
+
+    python -m benchmarks.batch_throughput [--prompts 10000] [--rounds 3] [--rivals PYTHON]
+
+Rivals need an environment of their own, since litellm has its own wishes:
+`python -m venv .rivals && .rivals/bin/pip install litellm langchain-openai`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.overhead import server
+from benchmarks.rivals import CONTESTANTS
+
+SCRIPT = Path(__file__).with_name("rivals.py")
+
+
+def run(name: str, python: str, url: str, prompts: int, workers: int) -> dict[str, float] | None:
+    """One contestant, once; None where it is not installed."""
+    command = [python, str(SCRIPT), name, url, str(prompts), str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        return None
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--prompts", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rivals", default=".rivals/bin/python")
+    args = parser.parse_args()
+    rivals = args.rivals if Path(args.rivals).exists() else sys.executable
+    found: dict[str, list[dict[str, float]]] = {}
+    for _ in range(args.rounds):
+        for name in CONTESTANTS:
+            python = sys.executable if name.startswith("ours") else rivals
+            with server() as url:
+                one = run(name, python, url, args.prompts, args.workers)
+            if one is not None:
+                found.setdefault(name, []).append(one)
+                print(f"  {name:28} {args.prompts / one['wall']:7.0f} prompts/s", flush=True)
+    print(f"{args.prompts:,} prompts, {args.workers} at a time, medians of {args.rounds} rounds:")
+    for name, rounds in found.items():
+        wall, cpu = (statistics.median(one[kind] for one in rounds) for kind in ("wall", "cpu"))
+        print(
+            f"{name:28} {args.prompts / wall:7.0f} prompts/s  "
+            f"{cpu / args.prompts * 1e3:6.2f} ms CPU a prompt"
+        )
+
+
+if __name__ == "__main__":
+    main()

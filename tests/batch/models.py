@@ -1,0 +1,80 @@
+"""Models for batch tests: their one target answers in process, and tells what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
+
+from langchain_resilient import ResilientChatModel, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass
+class Brain:
+    """Answers `re: <prompt>` after a while."""
+
+    seconds: Callable[[str], float] = lambda _prompt: 0.01
+    fails: Callable[[str], bool] = lambda _prompt: False
+    asked: list[str] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+
+    async def answer(self, messages: Any) -> AIMessage:
+        prompt = str(messages[-1].content)
+        self.asked.append(prompt)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await asyncio.sleep(self.seconds(prompt))
+        finally:
+            self.running -= 1
+        if self.fails(prompt):
+            msg = f"cannot answer {prompt}"
+            raise ValueError(msg)
+        usage: Any = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+        return AIMessage(f"re: {prompt}", usage_metadata=usage)
+
+    def target(self, name: str = "brain", **fields: Any) -> Target:
+        return Target(RunnableLambda(self.answer), name=name, **fields)
+
+    def model(self, **fields: Any) -> ResilientChatModel:
+        fields = {"hedge": None, "max_retries": 0, "share_learning": False, **fields}
+        return ResilientChatModel(targets=[self.target()], **fields)
+
+
+def prompts(count: int) -> list[Any]:
+    return [f"q{i}" for i in range(count)]
+
+
+def answers(count: int) -> list[str]:
+    return [f"re: q{i}" for i in range(count)]
+
+
+@dataclass
+class Book:
+    """A journal in memory."""
+
+    found: dict[tuple[int, str], AIMessage] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+    full: bool = False
+
+    async def open(self) -> None:
+        self.events.append("open")
+
+    def look_up(self, index: int, key: str) -> AIMessage | None:
+        return self.found.get((index, key))
+
+    async def record(self, index: int, key: str, message: AIMessage) -> None:
+        await asyncio.sleep(0)
+        if self.full:
+            raise OSError(28, "disk full")
+        self.found[index, key] = message
+
+    async def aclose(self) -> None:
+        self.events.append("close")

@@ -1,0 +1,131 @@
+"""The report of a batch: what it counts, and how it reads."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from langchain_core.messages import AIMessage
+
+from langchain_resilient import AllTargetsFailedError, ResilientChatModel
+from langchain_resilient.batch.receipts import receipt_of
+from langchain_resilient.batch.tally import Tally
+from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
+from tests.batch.models import Brain, prompts
+from tests.virtual_time import virtual_time
+
+LOST = AttemptRecord(
+    "a:m", AttemptKind.PRIMARY, 0.0, None, 0.5, Outcome.FAILED,
+    Fault(FaultKind.SERVER, "broken", status=500),
+)  # fmt: skip
+WON = AttemptRecord("b:m", AttemptKind.HEDGE, 0.5, 0.75, 1.5, Outcome.WON, None, 10, 4, 2, 1)
+RECEIPT = Receipt((LOST, WON), "b:m", 1.5)
+
+
+def _message(receipt: Receipt) -> AIMessage:
+    return AIMessage("x", response_metadata={"resilience": receipt.as_dict()})
+
+
+def test_a_receipt_comes_back_from_a_message():
+    """As it was when it was stamped on it."""
+    assert receipt_of(_message(RECEIPT)) == RECEIPT
+
+
+def test_a_receipt_comes_back_from_an_exception():
+    """Whole; another exception has none."""
+    assert receipt_of(AllTargetsFailedError("x", RECEIPT)) is RECEIPT
+    assert receipt_of(ValueError("x")) is None
+
+
+def test_a_message_of_another_model_has_none():
+    """E.g. one that a user put into the cache."""
+    assert receipt_of(AIMessage("x")) is None
+
+
+def _tally() -> Tally:
+    now = [0.0]
+    tally = Tally(10, lambda: now[0], lambda _: None)
+    for _ in range(6):
+        tally.add(_message(RECEIPT))
+    tally.add(AllTargetsFailedError("x", Receipt((LOST,), None, 0.5)))
+    tally.restore()
+    now[0] = 4.0
+    return tally
+
+
+def test_everything_is_counted():
+    """Items, requests, faults, tokens, times."""
+    report = _tally().report()
+    assert (report.total, report.done, report.failed, report.restored) == (10, 7, 1, 1)
+    assert (report.hedges, report.retries) == (6, 0)
+    assert (report.input_tokens, report.output_tokens) == (60, 24)
+    assert report.errors == {"AllTargetsFailedError": 1}
+    assert report.seconds.p50 == pytest.approx(1.5, rel=0.02)
+    assert report.first_text.p99 == pytest.approx(0.75, rel=0.02)
+    assert report.rate == 7 / 4
+    a, b = report.targets
+    assert (a.name, a.requests, a.wins, a.faults) == ("a:m", 7, 0, {"server": 7})
+    assert (b.name, b.requests, b.wins, b.faults) == ("b:m", 6, 6, {})
+
+
+def test_a_report_is_plain_json():
+    """Through `as_dict`."""
+    told = json.loads(json.dumps(_tally().report().as_dict()))
+    assert told["done"] == 7
+    assert told["targets"][0]["faults"] == {"server": 7}
+
+
+def test_a_report_reads_as_text():
+    """Totals, failures, and a line a target."""
+    text = str(_tally().report())
+    assert text.startswith("7 of 10 done, 1 failed, 1 restored, 6 hedges, 4.00 s, 1.8 a second")
+    assert "failures: AllTargetsFailedError 1" in text
+    assert "not complete" in text
+    assert "server 7" in text
+
+
+def test_a_report_reads_as_html():
+    """In a notebook; escaped."""
+    html = _tally().report()._repr_html_()
+    assert html.startswith("<table><caption>7 of 10 done")
+    assert "<td" in html
+
+
+def test_a_report_stands_still_when_the_batch_has_ended():
+    """The clock goes on without it."""
+    now = [0.0]
+    tally = Tally(None, lambda: now[0], lambda _: None)
+    now[0] = 2.0
+    tally.end(complete=True)
+    now[0] = 5.0
+    tally.end(complete=False)
+    report = tally.report()
+    assert (report.wall_seconds, report.complete, report.total) == (2.0, True, 0)
+
+
+@virtual_time
+async def test_faults_and_fallbacks_reach_the_report():
+    """From messages' and from exceptions' receipts."""
+    bad = Brain(fails=lambda _: True)
+    good = Brain(fails=lambda prompt: prompt == "q3")
+    llm = ResilientChatModel(
+        targets=[bad.target("bad"), good.target("good")], hedge=None, max_retries=0, health=None
+    )
+    await llm.abatch(prompts(10), return_exceptions=True)
+    report = llm.batch_report()
+    by_name = {target.name: target for target in report.targets}
+    assert (report.done, report.failed) == (9, 1)
+    assert (by_name["bad"].wins, by_name["good"].wins) == (0, 9)
+    assert sum(by_name["bad"].faults.values()) >= 10
+
+
+@virtual_time
+async def test_the_report_is_handed_over_at_the_end():
+    """However the batch ends; while it runs it can be asked for."""
+    brain, given = Brain(seconds=lambda _: 1.0), []
+    llm = brain.model()
+    async for _ in llm.amap(prompts(4), max_concurrency=2, report=given.append):
+        assert not llm.batch_report().complete
+    assert [report.complete for report in given] == [True]
+    assert given[0] == llm.batch_report()
