@@ -34,8 +34,8 @@ SELECT position, error, recorded FROM items WHERE error IS NOT NULL ORDER BY pos
 """
 _ALL = "SELECT * FROM items ORDER BY position, recorded"
 
-_COLUMNS = ("position", "answer", "error", "target", "input_tokens", "output_tokens", "recorded",
-            "key")  # fmt: skip
+_NUMBERS = ("input_tokens", "output_tokens", "recorded")
+_COLUMNS: tuple[str, ...] = ("position", "answer", "error", "target", *_NUMBERS, "key")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -70,8 +71,8 @@ class Verdict:
         prompts = self.recorded[-1]
         return (
             f"{self.kills} kills, {self.early} of them before the first request; "
-            f"{prompts} prompts, {self.requests} requests: {self.requests - prompts} were in "
-            f"flight when a process died; recorded after each kill: {self.recorded}\n"
+            f"{prompts} prompts, {self.requests} requests, so {self.requests - prompts} for "
+            f"answers that were not recorded yet; recorded after each kill: {self.recorded}\n"
             f"asked again after a kill though recorded: {self.again}\n"
             f"asked after being recorded: {self.late}\n"
             f"wrong: {'; '.join(self.wrong) or 'nothing'}"
@@ -166,14 +167,22 @@ class Schedule:
         self.verdict.recorded.append(len(found))
 
     def _recorded(self) -> dict[str, tuple[str, float]]:
+        """Read a copy: the files themselves are for the next process to recover."""
         if not self._journal.exists() or not self._journal.stat().st_size:
             return {}
-        file = JournalFile(self._journal, patience=PATIENCE, create=False)
-        rows = list(file.select("SELECT * FROM items WHERE answer IS NOT NULL"))
-        file.close()
+        with tempfile.TemporaryDirectory() as folder:
+            for path in (self._journal, Path(f"{self._journal}-wal")):
+                if path.exists():
+                    shutil.copy(path, folder)
+            file = JournalFile(Path(folder, self._journal.name), patience=PATIENCE, create=False)
+            rows = list(file.select("SELECT * FROM items WHERE answer IS NOT NULL"))
+            file.close()
         return {r["key"]: (json.loads(r["answer"])["content"], r["recorded"]) for r in rows}
 
     def _check_answers(self) -> None:
+        if not self._answers.exists():
+            self.verdict.wrong.append("there is no output")
+            return
         rows = [json.loads(line) for line in self._answers.read_text().splitlines()]
         wanted = list(enumerate(self._texts))
         if [(row["number"], row.get("answer")) for row in rows] != wanted:

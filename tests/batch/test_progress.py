@@ -159,8 +159,10 @@ async def test_a_batch_tells_how_far_it_is():
 @virtual_time
 async def test_a_log_file_is_clean(capsys):
     """Under pytest stderr is no terminal."""
-    await Brain(seconds=lambda _: 4.0).model().abatch(
-        prompts(20), {"max_concurrency": 2}, progress=True
+    await (
+        Brain(seconds=lambda _: 4.0)
+        .model()
+        .abatch(prompts(20), {"max_concurrency": 2}, progress=True)
     )
     shown = capsys.readouterr().err
     assert "\r" not in shown
