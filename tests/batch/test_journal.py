@@ -99,7 +99,7 @@ MESSAGE = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(MESSAGE)
 def test_a_message_comes_back_as_it_was(message):
     """Blocks, tool calls, usage and metadata, whatever text is in them."""
