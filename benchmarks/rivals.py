@@ -59,7 +59,7 @@ def langchain(url: str, workers: int) -> Batch:
 
 
 def litellm(url: str, workers: int) -> Batch:
-    """litellm's Router with retries and a fallback, behind a semaphore: its batches have none."""
+    """The Router of litellm with retries and a fallback; the semaphore is ours, it has none."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches prices when imported
     from litellm import Router
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_resilient._version import __version__
 
 if TYPE_CHECKING:
+    from langchain_resilient.batch.report import BatchProgress, BatchReport
     from langchain_resilient.chat_model import ResilientChatModel
     from langchain_resilient.errors import (
         AllTargetsFailedError,
@@ -47,6 +48,8 @@ __all__ = [
     "AttemptKind",
     "AttemptRecord",
     "AuthenticationFailedError",
+    "BatchProgress",
+    "BatchReport",
     "ContextTooLongError",
     "DeadlineExceededError",
     "Fault",
@@ -78,6 +81,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "batch.report": ("BatchProgress", "BatchReport"),
     "chat_model": ("ResilientChatModel",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "fault": ("Fault", "FaultKind"),

@@ -64,8 +64,8 @@ class BatchingChatModel(BaseChatModel):
       call after a crash sends only what is missing.
     - `report`: a function that is given the `BatchReport` at the end, however the batch ends.
     - `tail_hedge`: whether free workers ask stragglers of the tail a second time, once they have
-      run for 3 times the median: fewer than `max_concurrency` more calls a batch, each a LangChain
-      run with the tag `tail_hedge`, and none before 20 answers.
+      run for 3 times the median and for a second: fewer than `max_concurrency` more calls a batch,
+      each a LangChain run with the tag `tail_hedge`, and none before 20 answers.
 
     At most `max_concurrency` prompts are under way: the first config's, else 256, or 64 for `amap`.
     The first error cancels all others and is raised when nothing is left running, unless

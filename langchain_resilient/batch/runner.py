@@ -26,6 +26,9 @@ R = TypeVar("R")
 LATE = 3.0
 """How many times the median duration an item of the tail runs before it is asked a second time."""
 
+SOONEST = 1.0
+"""Seconds before which nothing is late, however fast the others are."""
+
 ENOUGH = 20
 """Results before which the median is not trusted."""
 
@@ -59,10 +62,10 @@ class Runner(Generic[T, R]):
     the workers down.
 
     The tail: when the source is empty, a free worker waits beside the oldest item that is still
-    being asked, and asks it a second time once it has run for 3 times the median. The first answer
-    wins, the other call is cancelled (Dean & Barroso, "The Tail at Scale", CACM 2013; backup tasks
-    of Dean & Ghemawat, "MapReduce", OSDI 2004). That is at most one more call an item, fewer than
-    `workers` in all, and none in a batch with fewer than 20 results before it.
+    being asked, and asks it a second time once it has run for 3 times the median, and for a second.
+    The first answer wins, the other call is cancelled (Dean & Barroso, "The Tail at Scale", CACM
+    2013; backup tasks of Dean & Ghemawat, "MapReduce", OSDI 2004). That is at most one more call an
+    item, fewer than `workers` in all, and none before 20 results.
 
     Args:
         source: The items.
@@ -232,7 +235,8 @@ class Runner(Generic[T, R]):
         job.helped = True
         job.workers.append(_me())
         median = self._seconds.quantiles().p50 or 0.0
-        await asyncio.sleep(max(0.0, job.started + LATE * median - self._clock()))
+        patience = max(SOONEST, LATE * median)
+        await asyncio.sleep(max(0.0, job.started + patience - self._clock()))
         await self._ask(job, again=True)
 
 

@@ -91,7 +91,7 @@ def test_a_bar_shows_counts_and_details():
 
 
 def test_a_bar_starts_no_thread():
-    """tqdm's own monitor would stay for ever."""
+    """The monitor of tqdm would stay for ever."""
     code = (
         "import io, threading\n"
         "from langchain_resilient.batch.progress import Bar, BatchProgress\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from langchain_resilient.batch.runner import ENOUGH, LATE
+from langchain_resilient.batch.runner import ENOUGH, LATE, SOONEST
 from tests.batch.works import Sad, Script, collect
 from tests.virtual_time import virtual_time
 
@@ -104,3 +104,11 @@ async def test_even_durations_cause_no_second_calls():
     await collect(range(500), work, workers=64)
     assert not _again(work)
     assert not work.cancelled
+
+
+@virtual_time
+async def test_nothing_is_late_within_a_second():
+    """However fast the others are: a second call would cost more than it saves."""
+    work = Script(seconds=lambda item, _: SOONEST - 0.1 if item == LAST else 0.01)
+    await collect(range(LAST + 1), work, workers=10)
+    assert not _again(work)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from tenacity import stop_after_attempt, wait_fixed
 
 from langchain_resilient import (
+    BatchReport,
     FaultKind,
     Health,
     Hedge,
@@ -76,3 +77,18 @@ async def use(llm: ResilientChatModel) -> str:
         if receipt is not None:
             print(receipt.winner, receipt.attempts[0].kind)  # noqa: T201
     return f"{answer.text}{len(answers)}{await chain.ainvoke({'x': 'y'})}"
+
+
+async def batches(llm: ResilientChatModel) -> None:
+    """Answers are messages; with `return_exceptions` they may be exceptions."""
+    answers: list[AIMessage] = await llm.abatch(["a", "b"], {"max_concurrency": 2}, progress=True)
+    answers = llm.batch(["a"], journal="run.db", report=print)
+    print(answers[0].text)  # noqa: T201
+    async for _, answer in llm.amap(["a"], max_concurrency=2):
+        print(answer.text)  # noqa: T201
+    async for _, result in llm.abatch_as_completed(["a"], return_exceptions=True):
+        print(result if isinstance(result, Exception) else result.text)  # noqa: T201
+    for index, answer in llm.batch_as_completed(str(n) for n in range(9)):
+        print(index, answer.text)  # noqa: T201
+    report: BatchReport = llm.batch_report()
+    print(report.rate)  # noqa: T201
