@@ -241,6 +241,20 @@ def _receipt_line(metadata: dict[str, Any], usage: Any) -> str:
 
 
 def _batch(args: argparse.Namespace) -> int:
+    def run() -> int:
+        batch.check(args)
+        llm = _model(args)
+        _preload(llm)
+        return batch.run(args, llm)
+
+    return _or_complain(run)
+
+
+def _journal(args: argparse.Namespace) -> int:
+    return _or_complain(lambda: journal.run(args))
+
+
+def _or_complain(work: Callable[[], int]) -> int:
     from langchain_resilient.errors import JournalError  # noqa: PLC0415  # see `_ask`
     from langchain_resilient.providers.local_errors import (  # noqa: PLC0415
         LocalModelError,
@@ -248,24 +262,10 @@ def _batch(args: argparse.Namespace) -> int:
     )
 
     try:
-        batch.check(args)
-        llm = _model(args)
-        _preload(llm)
-        return batch.run(args, llm)
+        return work()
     except BrokenPipeError:
         raise
     except (ValueError, OSError, JournalError, LocalModelError, MissingExtraError) as error:
-        return _complain(_plain(error))
-
-
-def _journal(args: argparse.Namespace) -> int:
-    from langchain_resilient.errors import JournalError  # noqa: PLC0415  # see `_ask`
-
-    try:
-        return journal.run(args)
-    except BrokenPipeError:
-        raise
-    except (OSError, JournalError) as error:
         return _complain(_plain(error))
 
 

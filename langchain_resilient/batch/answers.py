@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from langchain_resilient.providers.file_lock import try_lock
 
@@ -119,10 +119,15 @@ class AnswerFile:
             return
         self._part = self._path.with_name(f"{self._path.name}.part")
         self._file = self._part.open("ab")
-        if not try_lock(self._file):
+        if not try_lock(self._file) or not self._is_there():
             self._file.close()
             raise BlockingIOError(f"{self._part} is being written by another run: wait for it")
         self._file.truncate(0)
+
+    def _is_there(self) -> bool:
+        """Whether the file was not made the output by another run since it was opened."""
+        mine = os.fstat(self._file.fileno())
+        return self._part.exists() and os.path.samestat(mine, self._part.stat())
 
     def put(self, index: int, line: bytes) -> None:
         """Write a line as soon as all before it are written."""
@@ -136,9 +141,11 @@ class AnswerFile:
         self._file.flush()
         if self._path is not None:
             os.fsync(self._file.fileno())
+            if sys.platform == "win32":  # where what is open cannot be renamed
+                self._file.close()
             self._part.replace(self._path)
 
-    def __enter__(self) -> AnswerFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

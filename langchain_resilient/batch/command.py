@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import signal
 import sys
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.batch.files import FORMATS, Row, Rows
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from langchain_core.messages import AIMessage
 
+    from langchain_resilient.batch.face import BatchingChatModel
     from langchain_resilient.batch.journal import Journal
-    from langchain_resilient.chat_model import ResilientChatModel
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
 MOST_LISTED = 100
@@ -58,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -81,7 +82,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"answers are JSON lines: call the output .jsonl, not {args.output}")
 
 
-def run(args: argparse.Namespace, llm: ResilientChatModel) -> int:
+def run(args: argparse.Namespace, llm: BatchingChatModel) -> int:
     """Run the command.
 
     Returns:
@@ -98,8 +99,12 @@ def run(args: argparse.Namespace, llm: ResilientChatModel) -> int:
         try:
             asyncio.run(batch.run())
         except (KeyboardInterrupt, asyncio.CancelledError):
-            batch.tell(interrupted=True)
+            batch.tell("interrupted")
             return INTERRUPTED
+        except BaseException:
+            if batch.done:  # a full disk, say: what is done is kept all the same
+                batch.tell("stopped")
+            raise
     batch.tell()
     return FAILED if batch.failed else OK
 
@@ -138,7 +143,7 @@ class _Batch:
     """One run of the command, and what it tells in the end."""
 
     args: argparse.Namespace
-    llm: ResilientChatModel
+    llm: BatchingChatModel
     prompts: _Prompts
     journal: Journal | None = None
     done: int = 0
@@ -167,7 +172,8 @@ class _Batch:
             self.prompts,
             max_concurrency=self.args.max_concurrency,
             return_exceptions=True,
-            progress=sys.stderr.isatty() and not self.args.quiet,
+            # tqdm is an extra, and a command does not fail for want of a bar.
+            progress=sys.stderr.isatty() and not self.args.quiet and bool(find_spec("tqdm")),
             journal=self.journal,
         )
 
@@ -195,29 +201,33 @@ class _Batch:
 
     # -- telling ----------------------------------------------------------------------------------
 
-    def tell(self, *, interrupted: bool = False) -> None:
-        """List what failed; say how it went and what to do next, all on standard error."""
+    def tell(self, ended: str = "") -> None:
+        """List what failed; say how it went and what to do next, all on standard error.
+
+        Args:
+            ended: How the batch came to an early end.
+        """
         lines = list(self.reasons)
         if self.failed > len(lines):
             lines.append(
                 f"... and {self.failed - len(lines)} more, with their errors in the output"
             )
-        if not self.args.quiet or interrupted:
-            lines.append(self._summary(interrupted=interrupted))
+        if ended or not self.args.quiet:
+            lines.append(self._summary(ended))
         sys.stderr.write("".join(f"{line}\n" for line in lines))
         sys.stderr.flush()
 
-    def _summary(self, *, interrupted: bool) -> str:
-        head = "interrupted: " if interrupted else ""
-        head += f"{self.done} of {len(self.prompts)} prompts answered"
+    def _summary(self, ended: str) -> str:
+        told = [f"{ended}: " if ended else ""]
+        told.append(f"{self.done} of {len(self.prompts)} prompts answered")
         if self.journal is not None and self.journal.restored:
-            head += f" ({self.journal.restored} restored from {self.journal.path})"
-        failed = f", {self.failed} failed" if self.failed else ""
-        seconds = f" in {time.monotonic() - self.begin:.1f} s"
-        again = ""
-        if self.journal is not None and (interrupted or self.failed):
-            again = "; the same command sends only what is missing"
-        return f"langchain-resilient: {head}{failed}{seconds}{again}"
+            told.append(f" ({self.journal.restored} restored from {self.journal.path})")
+        if self.failed:
+            told.append(f", {self.failed} failed")
+        told.append(f" in {time.monotonic() - self.begin:.1f} s")
+        if self.journal is not None and (ended or self.failed):
+            told.append("; the same command sends only what is missing")
+        return f"langchain-resilient: {''.join(told)}"
 
 
 def _journal_name(args: argparse.Namespace) -> str | None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ class Rows:
         ):
             self._kind = "jsonl"
 
-    def __enter__(self) -> Rows:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -121,13 +121,12 @@ class Rows:
         csv.field_size_limit(_LONGEST_FIELD)
         table = csv.reader((text for _, text in self._lines()), strict=True)
         begin = 1
-        heads: list[str] | None = None
         try:
+            heads = next(table, [])
+            column = self._choose(heads)
+            begin = table.line_num + 1
             for cells in table:
-                if heads is None:
-                    heads = cells
-                    column = self._choose(heads)
-                elif cells:
+                if cells:
                     yield self._table_row(begin, heads, column, cells)
                 begin = table.line_num + 1
         except csv.Error as error:

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_resilient.batch.journal_file import Item, JournalFile
 from langchain_resilient.batch.stored import decode, encode, winner
@@ -45,7 +45,7 @@ class Journal:
 
     Attributes:
         path: The file.
-        restored: Answers that `look_up` found.
+        restored: Answers that `look_up` found since it was opened.
         changed: Positions that `look_up` was asked for and that hold only answers to other
             questions.
 
@@ -70,6 +70,7 @@ class Journal:
         self._file: JournalFile | None = None
         self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._ended: asyncio.Future[None] | None = None
+        self._thread: threading.Thread | None = None
 
     async def open(self) -> None:
         """Open the file, or make it."""
@@ -78,10 +79,12 @@ class Journal:
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[JournalFile] = loop.create_future()
         self._ended = loop.create_future()
+        self._waiting = SimpleQueue()
+        self.restored = self.changed = 0
         # The thread owns the file: it opens it, writes to it, and closes it.
-        threading.Thread(
-            target=self._keep, args=(loop, opened, self._ended), name="journal", daemon=True
-        ).start()
+        work = (loop, self._waiting, opened, self._ended)
+        self._thread = threading.Thread(target=self._keep, args=work, name="journal", daemon=True)
+        self._thread.start()
         try:
             self._file = await opened
         except BaseException:
@@ -136,8 +139,10 @@ class Journal:
                 self.path, self.restored, self.changed,
             )  # fmt: skip
         await ended
+        if self._thread is not None:
+            self._thread.join()  # it has nothing left to do
 
-    async def __aenter__(self) -> Journal:
+    async def __aenter__(self) -> Self:
         await self.open()
         return self
 
@@ -166,6 +171,7 @@ class Journal:
     def _keep(
         self,
         loop: asyncio.AbstractEventLoop,
+        waiting: SimpleQueue[_Waiting | None],
         opened: asyncio.Future[JournalFile],
         ended: asyncio.Future[None],
     ) -> None:
@@ -178,7 +184,7 @@ class Journal:
         _tell(loop, [opened], file)
         more = True
         while more:
-            batch, more = self._take()
+            batch, more = _take(waiting)
             try:
                 if batch:
                     file.write(item for item, _ in batch)
@@ -190,19 +196,20 @@ class Journal:
             file.close()
         _tell(loop, [ended], None)
 
-    def _take(self) -> tuple[list[_Waiting], bool]:
-        """Wait for something to write; take all that waits, and whether more may come."""
-        batch: list[_Waiting] = []
-        with suppress(Empty):
-            while len(batch) < MOST_AT_ONCE:
-                waiting = self._waiting.get(block=not batch)
-                if waiting is None:
-                    return batch, False
-                batch.append(waiting)
-        return batch, True
-
 
 _Waiting = tuple[Item, "asyncio.Future[None]"]
+
+
+def _take(waiting: SimpleQueue[_Waiting | None]) -> tuple[list[_Waiting], bool]:
+    """Wait for something to write; take all that waits, and whether more may come."""
+    batch: list[_Waiting] = []
+    with suppress(Empty):
+        while len(batch) < MOST_AT_ONCE:
+            found = waiting.get(block=not batch)
+            if found is None:
+                return batch, False
+            batch.append(found)
+    return batch, True
 
 
 def _tell(loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[Any]], result: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -34,8 +34,8 @@ SELECT position, error, recorded FROM items WHERE error IS NOT NULL ORDER BY pos
 """
 _ALL = "SELECT * FROM items ORDER BY position, recorded"
 
-_COLUMNS = ("position", "answer", "error", "target", "input_tokens", "output_tokens", "recorded",
-            "key")  # fmt: skip
+_NUMBERS = ("input_tokens", "output_tokens", "recorded")
+_COLUMNS: tuple[str, ...] = ("position", "answer", "error", "target", *_NUMBERS, "key")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,8 +128,8 @@ def _timed(row: Any) -> dict[str, Any]:
 
 
 def _export(args: argparse.Namespace, file: JournalFile) -> None:
-    rows = (_exported(row) for row in file.select(_ALL))
-    with _output(args.output) as out:
+    with closing(file.select(_ALL)) as found, _output(args.output) as out:
+        rows = map(_exported, found)
         if Path(args.output).suffix.lower() == ".csv":
             table = csv.DictWriter(out, _COLUMNS, extrasaction="ignore")
             table.writeheader()

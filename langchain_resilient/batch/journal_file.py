@@ -6,7 +6,6 @@ import os
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.errors import (
@@ -19,7 +18,8 @@ from langchain_resilient.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
+    from pathlib import Path
 
 VERSION = 1
 """Of the schema; a journal of a later one is refused, never rewritten."""
@@ -91,8 +91,8 @@ class JournalFile:
         with _in_words(path):
             if create:
                 _make_private(path)
-            elif not path.exists():
-                raise JournalError(f"there is no journal {path}", path=str(path))
+            elif not path.exists() or not path.stat().st_size:
+                raise NotAJournalError(f"there is no journal {path}", path=str(path))
             self._writer = _connect(path, patience)
             try:
                 _prepare(self._writer, path, time.monotonic() + patience)
@@ -120,7 +120,7 @@ class JournalFile:
         except sqlite3.Error as error:
             raise _told(error, self._path) from error
 
-    def select(self, statement: str, *values: Any) -> Iterator[sqlite3.Row]:
+    def select(self, statement: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
         """Run any query, for those who show journals; rows come as they are read."""
         with _in_words(self._path):
             cursor = self._reader.execute(statement, values)
@@ -235,7 +235,7 @@ def _in_words(path: Path) -> Iterator[None]:
     except OSError as error:
         raise JournalReadOnlyError(
             f"the journal {path} cannot be opened ({error.strerror}): check that its directory "
-            "exists and may be written",
+            f"exists and may be written, {_OTHER_FILE}",
             path=str(path),
         ) from error
 

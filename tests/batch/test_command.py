@@ -1,0 +1,371 @@
+"""`langchain-resilient batch` and `journal`, as a script would use them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from langchain_resilient import cli
+from langchain_resilient.batch.answers import InOrder, as_line
+from langchain_resilient.testing import InvalidKey, ProviderSimulator, Reply, Uniform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CANARY = "canary-0123456789"
+
+
+@pytest.fixture
+def sim(monkeypatch, tmp_path) -> Iterator[ProviderSimulator]:
+    """A simulator at the environment's base URL, and an empty directory to work in."""
+    with ProviderSimulator() as found:
+        monkeypatch.setenv("OPENAI_BASE_URL", found.base_url("openai"))
+        monkeypatch.setenv("OPENAI_API_KEY", f"sk-{CANARY}")
+        monkeypatch.chdir(tmp_path)
+        yield found
+
+
+def batch(*args: str) -> int:
+    return cli.main(["batch", *args, "-t", "openai:m"])
+
+
+def say(*texts: str) -> list[str]:
+    return [f"Say exactly: {text}" for text in texts]
+
+
+def write(path, *rows) -> None:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def read(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# -- what goes in and comes out -------------------------------------------------------------------
+
+
+def test_answers_stand_in_the_order_of_the_prompts(sim, tmp_path):
+    """However long each takes; the other fields come with them."""
+    sim.script("*", then=Reply(first_text=Uniform(0, 0.1)))
+    rows = [{"id": n, "prompt": p} for n, p in enumerate(say(*map(str, range(40))))]
+    write(tmp_path / "in.jsonl", *rows)
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    found = [(row["id"], row["answer"]) for row in read(tmp_path / "out.jsonl")]
+    assert found == [(n, str(n)) for n in range(40)]
+
+
+def test_each_kind_of_row(sim, tmp_path):
+    """A string, a prompt, messages; empty lines do not count."""
+    hello = {"role": "user", "content": "Say exactly: c"}
+    write(tmp_path / "in.jsonl", *say("a"), {"prompt": say("b")[0]}, {"messages": [hello], "x": 1})
+    with (tmp_path / "in.jsonl").open("a") as file:
+        file.write("\n\n")
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    rows = read(tmp_path / "out.jsonl")
+    assert [row["answer"] for row in rows] == ["a", "b", "c"]
+    assert rows[0].keys() == {"answer", "target", "usage"}
+    assert rows[0]["target"] == "openai:m"
+    assert rows[2]["x"] == 1
+
+
+def test_a_field_with_the_name_of_ours_is_kept_under_another():
+    """Data sets often have an `answer` to compare with."""
+    row = as_line({"answer": 1, "input_answer": 2}, {"answer": "a"})
+    assert json.loads(row) == {"input_answer": 1, "input_input_answer": 2, "answer": "a"}
+
+
+def test_half_of_a_surrogate_pair_does_not_break_the_output():
+    """UTF-8 cannot say it, JSON can."""
+    assert json.loads(as_line({}, {"answer": "\ud83d"})) == {"answer": "\ud83d"}
+
+
+def test_plain_lines(sim, tmp_path, capsys):
+    """One prompt a line, to standard output, without a journal."""
+    (tmp_path / "in.txt").write_text("Say exactly: a\r\n\nSay exactly: b")
+    assert batch("in.txt") == 0
+    out = [json.loads(line)["answer"] for line in capsys.readouterr().out.splitlines()]
+    assert out == ["a", "b"]
+    assert [p.name for p in tmp_path.iterdir()] == ["in.txt"]
+
+
+@pytest.mark.parametrize(
+    "text", ["Say exactly: a\nSay exactly: b\n", '{"prompt": "Say exactly: a"}\n"Say exactly: b"\n']
+)
+def test_standard_input(sim, monkeypatch, capsys, text):
+    """JSON lines if it begins with a brace, else plain lines."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert batch("-") == 0
+    out = [json.loads(line)["answer"] for line in capsys.readouterr().out.splitlines()]
+    assert out == ["a", "b"]
+
+
+def test_csv(sim, tmp_path):
+    """A column of prompts, line ends inside cells, a byte order mark; other columns are kept."""
+    with (tmp_path / "in.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.writer(file)
+        table.writerows([["id", "ask"], ["1", "Say exactly: a,b"], ["2\n2", 'Say exactly: "c" d']])
+    assert batch("in.csv", "-o", "out.jsonl", "--column", "ask") == 0
+    found = [(row["id"], row["answer"]) for row in read(tmp_path / "out.jsonl")]
+    assert found == [("1", "a,b"), ("2\n2", '"c" d')]
+
+
+def test_the_system_message_goes_before_each_prompt(sim, tmp_path):
+    """But for rows that have their own."""
+    own = [{"role": "system", "content": "own"}, {"role": "user", "content": "b"}]
+    write(tmp_path / "in.jsonl", "a", {"messages": own})
+    assert batch("in.jsonl", "--system", "given", "--max-concurrency", "1") == 0
+    systems = [seen.body["messages"][0]["content"] for seen in sim.requests]
+    assert systems == ["given", "own"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("in.jsonl", '"a"\n{"prompt": 1}\n', "in.jsonl:2: the row has a prompt that is no text"),
+        ("in.jsonl", '"a"\n\n{"x": 1}\n', 'in.jsonl:3: the row must be a string, {"prompt"'),
+        ("in.jsonl", '"a"\n"b', "in.jsonl:2: the row is not JSON"),
+        ("in.jsonl", '{"messages": [{"role": "x", "content": ""}]}', "in.jsonl:1: the row has mes"),
+        ("in.jsonl", '{"messages": []}', "in.jsonl:1: the row has messages that are no list"),
+        ("in.txt", b"a\n\xff\n", "in.txt:2: the row is not UTF-8"),
+        ("in.csv", "a,b\n1,2\n", "has no column 'prompt': choose with --column from a, b"),
+        ("in.csv", "a,a\n1,2\n", "in.csv:1: the row names a column twice"),
+        ("in.csv", 'prompt,b\n"1\n1",2\n3\n', "in.csv:4: the row has 1 columns"),
+        ("in.csv", 'prompt\n"1', "in.csv:2: the row is not CSV"),
+    ],
+)
+def test_a_bad_row_is_told_before_anything_is_sent(  # noqa: PLR0917
+    sim, tmp_path, capsys, name, text, told
+):
+    """With the file and the line."""
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert batch(name, "-o", "out.jsonl") == cli.WRONG
+    assert told in capsys.readouterr().err
+    assert sim.count() == 0
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["missing.txt"], "missing.txt"),
+        (["in.txt", "-o", "in.txt"], "must be different files"),
+        (["in.txt", "-o", "out.csv"], "answers are JSON lines"),
+        (["in.txt", "-o", "no/out.jsonl"], "no/out.jsonl"),
+        (["in.txt", "--journal", "j", "--no-journal"], "exclude each other"),
+        (["in.txt", "--journal", "in.txt.old"], "is not a journal"),
+        (["in.txt", "--timeout", "-1"], "timeout"),
+    ],
+)
+def test_a_wrong_command_is_told(sim, tmp_path, capsys, args, told):
+    """In a line, with exit code 2."""
+    (tmp_path / "in.txt").write_text("a\n")
+    (tmp_path / "in.txt.old").write_text("my notes\n")
+    assert batch(*args) == cli.WRONG
+    assert told in capsys.readouterr().err
+    assert sim.count() == 0
+
+
+# -- going on -------------------------------------------------------------------------------------
+
+
+def test_the_same_command_sends_only_what_is_missing(sim, tmp_path, capsys):
+    """And says how much it had."""
+    write(tmp_path / "in.jsonl", *say("a", "b"))
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    write(tmp_path / "in.jsonl", *say("a", "b", "c"))
+    capsys.readouterr()
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    assert sim.count() == 3
+    assert "3 of 3 prompts answered (2 restored from out.jsonl.journal)" in capsys.readouterr().err
+    assert [row["answer"] for row in read(tmp_path / "out.jsonl")] == ["a", "b", "c"]
+
+
+def test_a_changed_parameter_sends_everything_again(sim, tmp_path):
+    """And changed back, nothing."""
+    write(tmp_path / "in.jsonl", *say("a", "b"))
+    for args, count in (([], 2), (["--temperature", "0"], 4), ([], 4)):
+        assert batch("in.jsonl", "-o", "out.jsonl", *args) == 0
+        assert sim.count() == count
+
+
+def test_failed_prompts_are_listed_and_sent_again(sim, tmp_path, capsys):
+    """On stderr with their lines, in the output as errors, in the journal to look at."""
+    sim.script("*", Reply("a"), then=InvalidKey())
+    write(tmp_path / "in.jsonl", "one", {"prompt": "two", "id": 2})
+    args = ("in.jsonl", "-o", "out.jsonl", "--timeout", "5", "--max-concurrency", "1")
+    assert batch(*args) == cli.FAILED
+    err = capsys.readouterr().err
+    assert "in.jsonl:2: AuthenticationFailedError: all targets failed" in err
+    assert "1 of 2 prompts answered, 1 failed" in err
+    good, bad = read(tmp_path / "out.jsonl")
+    assert good["answer"] == "a"
+    assert bad["id"] == 2
+    assert bad["error"].startswith("AuthenticationFailedError: ")
+    assert cli.main(["journal", "show", "--failed", "out.jsonl.journal"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("2 items, 1 answered, 1 failed\n  openai:m: 1 answers, ")
+    assert "\n1: AuthenticationFailedError: all targets failed" in shown
+    sim.reset()
+    assert batch(*args) == 0
+    assert sim.count() == 1
+    assert all("answer" in row for row in read(tmp_path / "out.jsonl"))
+
+
+def test_no_key_is_in_any_file(sim, tmp_path):
+    """Not even where a provider repeats it in an error."""
+    sim.script("*", Reply("a"), then=InvalidKey())
+    write(tmp_path / "in.jsonl", "one", "two")
+    assert batch("in.jsonl", "-o", "out.jsonl", "--timeout", "5") == cli.FAILED
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert len(files) == 3
+    assert not [path.name for path in files if CANARY.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are other there")
+def test_an_interrupted_batch_keeps_what_is_done(sim, tmp_path, number):
+    """No traceback, no output that looks whole; the same command goes on."""
+    sim.script("*", *[Reply()] * 5, then=Reply(first_text=60))
+    write(tmp_path / "in.jsonl", *say(*"abcdefgh"))
+    command = ["-m", "langchain_resilient", "batch", "in.jsonl", "-o", "out.jsonl"]
+    process = subprocess.Popen(
+        [sys.executable, *command, "-t", "openai:m", "--max-concurrency", "1"],
+        stderr=subprocess.PIPE, text=True, env=dict(os.environ),
+    )  # fmt: skip
+    until = time.monotonic() + 30
+    while sim.count() < 6 and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == cli.INTERRUPTED
+    assert err.startswith("langchain-resilient: interrupted: 5 of 8 prompts answered in ")
+    assert err.endswith("; the same command sends only what is missing\n")
+    assert not (tmp_path / "out.jsonl").exists()
+    assert len(read(tmp_path / "out.jsonl.part")) == 5
+    sim.reset()
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    assert sim.count() == 3
+    assert [row["answer"] for row in read(tmp_path / "out.jsonl")] == list("abcdefgh")
+
+
+def test_a_disk_that_fills_up_stops_the_batch_and_costs_nothing(sim, tmp_path, capsys, monkeypatch):
+    """What was answered is kept; with room again the same command goes on."""
+    from langchain_resilient.batch.journal_file import JournalFile
+
+    write(tmp_path / "in.jsonl", *say(*"abcd"), say("e" * 50_000)[0], *say(*"fg"))
+    args = ("in.jsonl", "-o", "out.jsonl", "--max-concurrency", "1")
+    prepare = JournalFile.__init__
+
+    def small(self, *given, **more):
+        prepare(self, *given, **more)
+        self._writer.execute("PRAGMA max_page_count = 10")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JournalFile, "__init__", small)
+        assert batch(*args) == cli.WRONG
+    err = capsys.readouterr().err
+    assert "stopped: 4 of 7 prompts answered in " in err
+    assert "the journal out.jsonl.journal has no room to grow: make room on its disk" in err
+    assert not (tmp_path / "out.jsonl").exists()
+    sim.reset()
+    assert batch(*args) == 0
+    assert sim.count() == 3
+    assert len(read(tmp_path / "out.jsonl")) == 7
+
+
+def test_two_runs_do_not_write_one_output(sim, tmp_path, capsys):
+    """The second says who is in the way."""
+    from langchain_resilient.batch.answers import AnswerFile
+
+    write(tmp_path / "in.jsonl", "a")
+    with AnswerFile("out.jsonl"):
+        assert batch("in.jsonl", "-o", "out.jsonl") == cli.WRONG
+    assert "is being written by another run" in capsys.readouterr().err
+
+
+# -- order ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [0, 10, 1000])
+def test_lines_go_out_in_order_as_soon_as_they_may(most):
+    """Whether those that wait fit into memory or not."""
+    order = InOrder(most)
+    lines = [b"%d" % number * (number + 1) for number in range(6)]
+    put = [order.put(number, lines[number]) for number in (2, 1, 0, 5, 3, 4)]
+    order.close()
+    assert put == [[], [], lines[:3], [], [lines[3]], lines[4:]]
+
+
+# -- journals -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def journal(sim, tmp_path) -> str:
+    """The journal of a batch of two."""
+    write(tmp_path / "in.jsonl", *say("a", "b\nc"))
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    return "out.jsonl.journal"
+
+
+def test_show_as_json(journal, capsys):
+    """For scripts."""
+    capsys.readouterr()
+    assert cli.main(["journal", "show", "--json", "--failed", journal]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["items"], told["done"], told["failed"], told["failures"]) == (2, 2, 0, [])
+    assert told["targets"][0]["target"] == "openai:m"
+    assert told["first"] <= told["last"]
+
+
+def test_show_counts_answers_to_changed_questions(journal, capsys):
+    """They are still there."""
+    assert batch("in.jsonl", "-o", "out.jsonl", "--temperature", "0") == 0
+    capsys.readouterr()
+    assert cli.main(["journal", "show", journal]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line == (
+        "2 items, 2 answered, 0 failed; 2 more answers to prompts or parameters that were changed"
+    )
+
+
+@pytest.mark.parametrize("output", [[], ["-o", "x.jsonl"]])
+def test_export_as_json_lines(journal, capsys, tmp_path, output):
+    """With the text, and with the whole message."""
+    capsys.readouterr()
+    assert cli.main(["journal", "export", journal, *output]) == 0
+    text = (tmp_path / "x.jsonl").read_text() if output else capsys.readouterr().out
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [(row["position"], row["answer"]) for row in rows] == [(0, "a"), (1, "b\nc")]
+    assert rows[0]["message"]["response_metadata"]["resilience"]["winner"] == "openai:m"
+
+
+def test_export_as_csv(journal, tmp_path):
+    """By the name of the output."""
+    assert cli.main(["journal", "export", journal, "-o", "x.csv"]) == 0
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["position"], row["answer"], row["error"]) for row in rows] == [
+        ("0", "a", ""),
+        ("1", "b\nc", ""),
+    ]
+
+
+@pytest.mark.parametrize("action", ["show", "export"])
+def test_what_is_no_journal_cannot_be_shown(tmp_path, capsys, action):
+    """A missing file, an empty one, notes."""
+    (tmp_path / "notes").write_text("my notes")
+    (tmp_path / "empty").touch()
+    for name in ("notes", "empty", "missing"):
+        assert cli.main(["journal", action, str(tmp_path / name)]) == cli.WRONG
+        assert name in capsys.readouterr().err
+    assert (tmp_path / "empty").stat().st_size == 0
+    assert not (tmp_path / "missing").exists()

@@ -1,0 +1,507 @@
+"""The journal: nothing that was reported is ever lost, and nothing else is in it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
+
+from langchain_resilient.batch import journal_file
+from langchain_resilient.batch.journal import Journal
+from langchain_resilient.batch.stored import decode, encode
+from langchain_resilient.errors import (
+    JournalDamagedError,
+    JournalError,
+    JournalFullError,
+    JournalLockedError,
+    JournalReadOnlyError,
+    NotAJournalError,
+)
+
+KEY = "0" * 64
+OTHER = "1" * 64
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where a journal may lie."""
+    return tmp_path / "run.db"
+
+
+async def record(path, *answers: str, key: str = KEY) -> None:
+    async with Journal(path) as journal:
+        for index, text in enumerate(answers):
+            await journal.record(index, key, AIMessage(text))
+
+
+async def texts(path, count: int, key: str = KEY) -> list[str | None]:
+    async with Journal(path) as journal:
+        found = [journal.look_up(index, key) for index in range(count)]
+        return [message.text if message else None for message in found]
+
+
+def statement(path, text: str) -> None:
+    """Change the file behind the journal's back."""
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(text)
+    connection.close()
+
+
+# -- messages -------------------------------------------------------------------------------------
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()))  # halves of surrogate pairs too
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+OBJECT = st.dictionaries(ANY_TEXT, JSON, max_size=3)
+CALL = st.fixed_dictionaries(
+    {"name": ANY_TEXT, "args": OBJECT, "id": st.none() | ANY_TEXT, "type": st.just("tool_call")}
+)
+BAD_CALL = st.fixed_dictionaries(
+    {
+        "name": ANY_TEXT,
+        "args": ANY_TEXT,
+        "id": ANY_TEXT,
+        "error": st.none() | ANY_TEXT,
+        "type": st.just("invalid_tool_call"),
+    }
+)
+BLOCK = st.builds(lambda text, more: {**more, "type": "text", "text": text}, ANY_TEXT, OBJECT)
+COUNT = st.integers(0, 10**9)
+USAGE = st.fixed_dictionaries(
+    {"input_tokens": COUNT, "output_tokens": COUNT, "total_tokens": COUNT},
+    optional={"input_token_details": st.fixed_dictionaries({"cache_read": COUNT})},
+)
+MESSAGE = st.builds(
+    AIMessage,
+    content=ANY_TEXT | st.lists(ANY_TEXT | BLOCK, max_size=3),
+    tool_calls=st.lists(CALL, max_size=2),
+    invalid_tool_calls=st.lists(BAD_CALL, max_size=2),
+    usage_metadata=st.none() | USAGE,
+    response_metadata=OBJECT,
+    additional_kwargs=OBJECT.filter(lambda found: "tool_calls" not in found),
+    id=st.none() | ANY_TEXT,
+    name=st.none() | ANY_TEXT,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(MESSAGE)
+def test_a_message_comes_back_as_it_was(message):
+    """Blocks, tool calls, usage and metadata, whatever text is in them."""
+    assert decode(encode(message)) == message
+
+
+def test_what_json_cannot_say_becomes_a_string():
+    """An answer is not refused for a date in its metadata."""
+    message = AIMessage("a", response_metadata={"data": b"x", "kind": int})
+    assert decode(encode(message)).response_metadata == {"data": "b'x'", "kind": "<class 'int'>"}
+
+
+# -- what it keeps --------------------------------------------------------------------------------
+
+
+async def test_an_answer_is_there_after_a_new_start(path):
+    """For the same question at the same position only."""
+    await record(path, "a", "b")
+    assert await texts(path, 3) == ["a", "b", None]
+    assert await texts(path, 2, OTHER) == [None, None]
+
+
+async def test_a_changed_question_is_noticed(path, caplog):
+    """Counted for each position, and warned of once."""
+    await record(path, "a", "b", "c")
+    with caplog.at_level(logging.WARNING, logger="langchain_resilient"):
+        async with Journal(path) as journal:
+            journal.look_up(0, KEY)
+            journal.look_up(1, OTHER)
+            journal.look_up(2, OTHER)
+            journal.look_up(3, OTHER)
+        assert (journal.restored, journal.changed) == (1, 2)
+    (line,) = [line.getMessage() for line in caplog.records]
+    assert "1 answers were found and used, but 2 prompts" in line
+
+
+async def test_the_answer_to_the_old_question_is_kept(path):
+    """Who changes a prompt back finds it again."""
+    await record(path, "a")
+    await record(path, "b", key=OTHER)
+    assert await texts(path, 1) + await texts(path, 1, OTHER) == ["a", "b"]
+
+
+async def test_the_first_answer_stays(path):
+    """What was reported once is not replaced."""
+    await record(path, "first")
+    await record(path, "second")
+    assert await texts(path, 1) == ["first"]
+
+
+async def test_a_failure_is_no_answer_and_an_answer_replaces_it(path):
+    """A failed item is sent again."""
+    async with Journal(path) as journal:
+        await journal.record_failure(0, KEY, ValueError("oh \ud800"))
+        assert journal.look_up(0, KEY) is None
+        assert journal.changed == 0
+        await journal.record(0, KEY, AIMessage("a"))
+        await journal.record_failure(0, KEY, ValueError("late"))
+    assert await texts(path, 1) == ["a"]
+
+
+async def test_many_records_share_a_transaction(path, monkeypatch):
+    """One fsync each would be hundreds a second, not thousands."""
+    sizes = []
+    write = journal_file.JournalFile.write
+
+    def counted(file, items):
+        items = list(items)
+        sizes.append(len(items))
+        write(file, items)
+
+    monkeypatch.setattr(journal_file.JournalFile, "write", counted)
+    async with Journal(path) as journal:
+        await asyncio.gather(*(journal.record(i, KEY, AIMessage("a")) for i in range(2000)))
+    assert sum(sizes) == 2000
+    assert len(sizes) < 200
+
+
+async def test_a_transaction_reaches_the_disk_before_it_is_reported(path):
+    """`synchronous` is FULL and the log is written ahead."""
+    async with Journal(path) as journal:
+        writer = journal._file._writer
+        assert writer.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_the_files_are_the_users_alone(path):
+    """With the log and the shared memory beside the file, whatever the umask."""
+    before = os.umask(0)
+    try:
+        async with Journal(path) as journal:
+            await journal.record(0, KEY, AIMessage("a"))
+            modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"run.db": 0o600, "run.db-wal": 0o600, "run.db-shm": 0o600}
+
+
+# -- opening and closing --------------------------------------------------------------------------
+
+
+async def test_closing_writes_what_waits_and_ends_the_thread(path):
+    """Nobody who records loses an answer by a close."""
+    journal = Journal(path)
+    await journal.open()
+    waiting = [asyncio.create_task(journal.record(i, KEY, AIMessage("a"))) for i in range(50)]
+    await asyncio.sleep(0)
+    await journal.aclose()
+    await asyncio.gather(*waiting)
+    assert await texts(path, 50) == ["a"] * 50
+    assert not [thread for thread in threading.enumerate() if thread.name == "journal"]
+
+
+async def test_a_cancelled_record_is_written_all_the_same(path):
+    """The answer is paid for."""
+    async with Journal(path) as journal:
+        waiting = asyncio.create_task(journal.record(0, KEY, AIMessage("a")))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert await texts(path, 1) == ["a"]
+
+
+async def test_a_closed_journal_says_so(path):
+    """Before it is opened and after; closing twice does nothing."""
+    journal = Journal(path)
+    await journal.aclose()
+    with pytest.raises(RuntimeError, match="not open"):
+        journal.look_up(0, KEY)
+    await journal.open()
+    with pytest.raises(RuntimeError, match="already open"):
+        await journal.open()
+    await journal.aclose()
+    await journal.aclose()
+    with pytest.raises(RuntimeError, match="not open"):
+        await journal.record(0, KEY, AIMessage("a"))
+
+
+async def test_a_journal_can_be_opened_after_it_could_not(path):
+    """As when its directory was made meanwhile."""
+    journal = Journal(path.parent / "new" / "run.db")
+    with pytest.raises(JournalReadOnlyError):
+        await journal.open()
+    (path.parent / "new").mkdir()
+    async with journal:
+        await journal.record(0, KEY, AIMessage("a"))
+        assert journal.look_up(0, KEY) == AIMessage("a")
+
+
+async def test_opening_can_be_cancelled(path):
+    """The file is let go of all the same."""
+    opening = asyncio.create_task(Journal(path).open())
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    for thread in threading.enumerate():
+        if thread.name == "journal":
+            await asyncio.to_thread(thread.join, 10)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["run.db"]
+
+
+# -- files that are no good -----------------------------------------------------------------------
+
+
+def newer(path):
+    asyncio.run(record(path, "a"))
+    statement(path, f"PRAGMA user_version = {journal_file.VERSION + 1}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "words"),
+    [
+        (lambda p: p.write_text("Dear diary, " * 99), NotAJournalError, "is not a journal"),
+        (lambda p: statement(p, "CREATE TABLE t (a)"), NotAJournalError, "another SQLite"),
+        (newer, NotAJournalError, "update langchain-resilient"),
+        (lambda p: p.mkdir(), JournalReadOnlyError, "cannot be opened"),
+    ],
+)
+def test_what_is_no_journal_is_refused_and_left_alone(path, spoil, kind, words):
+    """With its name, and what to do."""
+    spoil(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(kind, match=words) as caught:
+        asyncio.run(texts(path, 1))
+    assert str(path) in str(caught.value)
+    assert caught.value.path == str(path)
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_an_empty_file_becomes_a_journal(path):
+    """As `mktemp` makes one."""
+    path.touch()
+    asyncio.run(record(path, "a"))
+    assert asyncio.run(texts(path, 1)) == ["a"]
+
+
+async def test_a_damaged_answer_is_told_by_its_position(path):
+    """The others are still there."""
+    await record(path, "a", "b")
+    statement(path, "UPDATE items SET answer = '[1' WHERE position = 0")
+    async with Journal(path) as journal:
+        with pytest.raises(JournalDamagedError, match="position 0"):
+            journal.look_up(0, KEY)
+        assert journal.look_up(1, KEY) == AIMessage("b")
+
+
+async def test_damaged_pages_are_told(path):
+    """SQLite finds them; the message says how to save the rest."""
+    await record(path, *("a" * 500 for _ in range(200)))
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    with pytest.raises(JournalDamagedError, match=r"sqlite3 FILE \.recover"):
+        await texts(path, 200)
+
+
+async def test_a_locked_journal_waits_then_says_so_and_goes_on(path):
+    """Another program that writes for long is no reason to lose anything."""
+    async with Journal(path, patience=0.05) as journal:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalLockedError, match="locked by another program"):
+            await journal.record(0, KEY, AIMessage("a"))
+        other.execute("ROLLBACK")
+        other.close()
+        await journal.record(0, KEY, AIMessage("a"))
+    assert await texts(path, 1) == ["a"]
+
+
+_AS_NOBODY = """
+import asyncio, os, sys
+from langchain_resilient.batch.journal import Journal
+from langchain_resilient.errors import JournalReadOnlyError
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    asyncio.run(Journal(sys.argv[1]).open())
+except JournalReadOnlyError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are other there")
+def test_a_journal_without_permission_to_write_is_told(path):
+    """Whether the file is there or not."""
+    asyncio.run(record(path, "a"))
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    for folder in path.parents[:3]:  # pytest's own are closed to others
+        folder.chmod(folder.stat().st_mode | 0o555)
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", _AS_NOBODY, name],
+            capture_output=True, text=True, check=False, timeout=60,
+        ).stdout
+        for name in (path, path.with_name("new.db"))
+    ]  # fmt: skip
+    path.parent.chmod(0o755)
+    assert "cannot be written: check the permissions" in told[0] or "cannot be opened" in told[0]
+    assert "cannot be opened" in told[1]
+
+
+async def test_a_full_disk_costs_only_what_does_not_fit(path):
+    """What was recorded stays; with room again recording goes on."""
+    async with Journal(path) as journal:
+        await journal.record(0, KEY, AIMessage("a"))
+        writer = journal._file._writer
+        (pages,) = writer.execute("PRAGMA page_count").fetchone()
+        writer.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(JournalFullError, match="make room") as caught:
+            await journal.record(1, KEY, AIMessage("b" * 100_000))
+        assert str(path) in str(caught.value)
+        assert journal.look_up(0, KEY) == AIMessage("a")
+        writer.execute("PRAGMA max_page_count = 100000")
+        await journal.record(1, KEY, AIMessage("b" * 100_000))
+    assert await texts(path, 2) == ["a", "b" * 100_000]
+
+
+class _FailingDisk:
+    """A connection whose first commit fails as SQLite tells of a failed fsync."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.failed = False
+
+    def execute(self, text, *values):
+        if text == "COMMIT" and not self.failed:
+            self.failed = True
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+            raise error
+        return self._connection.execute(text, *values)
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+
+async def test_a_failed_fsync_is_told_and_its_answers_are_not_reported(path):
+    """The next one may work."""
+    async with Journal(path) as journal:
+        await journal.record(0, KEY, AIMessage("a"))
+        journal._file._writer = _FailingDisk(journal._file._writer)
+        with pytest.raises(JournalError, match=r"SQLITE_IOERR_FSYNC.*check its disk"):
+            await journal.record(1, KEY, AIMessage("b"))
+        assert journal.look_up(1, KEY) is None
+        await journal.record(1, KEY, AIMessage("c"))
+    assert await texts(path, 2) == ["a", "c"]
+
+
+# -- sudden ends ----------------------------------------------------------------------------------
+
+ANSWERS = 30
+
+
+@pytest.fixture
+async def crashed(path):
+    """A journal as it lies on the disk of a process that was killed."""
+    async with Journal(path) as journal:
+        for index in range(ANSWERS):
+            await journal.record(index, KEY, AIMessage(f"answer {index}"))
+        copy = path.with_name("crashed.db")
+        shutil.copy(path, copy)
+        shutil.copy(f"{path}-wal", f"{copy}-wal")
+    return copy
+
+
+def fill(path) -> tuple[int, list[str | None]]:
+    """Do what a batch does with it: how many were there, and what is there after."""
+
+    async def run():
+        async with Journal(path) as journal:
+            known = [journal.look_up(i, KEY) for i in range(ANSWERS)]
+            missing = [i for i, message in enumerate(known) if message is None]
+            # What is left is what was recorded first: no hole.
+            assert missing == list(range(ANSWERS - len(missing), ANSWERS))
+            for index in missing:
+                await journal.record(index, KEY, AIMessage(f"answer {index}"))
+            return journal.restored
+
+    return asyncio.run(run()), asyncio.run(texts(path, ANSWERS))
+
+
+def test_a_log_that_was_cut_anywhere_costs_only_what_is_cut(crashed, tmp_path):
+    """Power loss: what is whole is found, the rest is asked again, and the file is sound."""
+    log = crashed.with_name("crashed.db-wal").read_bytes()
+    restored = []
+    for size in [*range(0, len(log), len(log) // 97), len(log) - 1, len(log)]:
+        copy = tmp_path / f"cut{size}.db"
+        shutil.copy(crashed, copy)
+        copy.with_name(f"{copy.name}-wal").write_bytes(log[:size])
+        count, found = fill(copy)
+        assert found == [f"answer {i}" for i in range(ANSWERS)]
+        restored.append(count)
+    assert restored == sorted(restored)
+    assert restored[0] == 0
+    assert restored[-2:] == [ANSWERS - 1, ANSWERS]
+
+
+def test_a_log_with_a_torn_page_costs_only_what_follows(crashed, tmp_path):
+    """Power loss in the middle of a sector."""
+    log = bytearray(crashed.with_name("crashed.db-wal").read_bytes())
+    log[len(log) // 2] ^= 0xFF
+    crashed.with_name("crashed.db-wal").write_bytes(log)
+    count, found = fill(crashed)
+    assert 0 < count < ANSWERS
+    assert found == [f"answer {i}" for i in range(ANSWERS)]
+
+
+_WRITER = """
+import asyncio, json, sys
+from langchain_core.messages import AIMessage
+from langchain_resilient.batch.journal import Journal
+
+async def main(path, name):
+    async with Journal(path) as journal:
+        async def one(i):
+            if journal.look_up(i, "0" * 64) is None:
+                await journal.record(i, "0" * 64, AIMessage(f"{name} {i}"))
+        # Each begins at another place, so that they meet.
+        for i in range(400):
+            mine = 400 + 400 * int(name) + i
+            await asyncio.gather(one((i + 100 * int(name)) % 400), one(mine))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_four_processes_share_a_journal(path):
+    """None loses an answer, and the file stays sound."""
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(path), str(name)], stderr=subprocess.PIPE, text=True
+        )
+        for name in range(4)
+    ]
+    assert [writer.communicate(timeout=60)[1] for writer in writers] == [""] * 4
+    found = asyncio.run(texts(path, 2000))
+    shared, own = found[:400], found[400:]
+    assert own == [f"{i // 400 - 1} {i}" for i in range(400, 2000)]
+    assert [text.partition(" ")[2] for text in shared] == [str(i) for i in range(400)]
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
