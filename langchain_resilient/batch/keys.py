@@ -40,7 +40,17 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 UNIMPORTANT = frozenset(
-    {"affinity", "hedge", "journal", "max_concurrency", "priority", "progress", "stream", "timeout"}
+    {
+        "affinity",
+        "hedge",
+        "journal",
+        "max_concurrency",
+        "on_break",
+        "priority",
+        "progress",
+        "stream",
+        "timeout",
+    }
 )
 """Arguments of a call that change when its answer comes, and nothing in it."""
 

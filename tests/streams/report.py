@@ -21,7 +21,7 @@ W whole answer of one target, C whole and continued by the next, P part and an e
 E error alone, ? the fault did not happen; then the requests made; s too slow, l something leaked.
 o: the target that fails speaks OpenAI's dialect, t: Together's. s: the slowest cell's seconds."""
 
-_NAME = 41
+_NAME = 43
 _CELL = 5
 
 
