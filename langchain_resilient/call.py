@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
 from langchain_resilient.policy import HedgeOption, Seconds
 from langchain_resilient.request import ChatRequest
 from langchain_resilient.sampling import SAMPLING_FIELDS, Sampling
-from langchain_resilient.size import characters
+from langchain_resilient.size import characters, tokens
 from langchain_resilient.wire.messages import to_wire
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _SAMPLING = frozenset(SAMPLING_FIELDS) | {"model_kwargs"}
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
 _affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
 _hedge: TypeAdapter[Any] = TypeAdapter(HedgeOption)
+_priority: TypeAdapter[str] = TypeAdapter(Literal["interactive", "batch"])
 
 
 class Call:
@@ -35,6 +36,8 @@ class Call:
         stream: Whether its text is shown as it comes.
         several: Whether more than one answer is wanted (`n`).
         affinity: The name of its conversation; None if it has none of its own.
+        batch: Whether nobody sits and waits for it (`priority="batch"`): at a target's rate limit
+            it lets interactive calls go first, and its deadline runs from its first send.
         max_tokens: The longest answer it asks for; 0 where it does not say.
         skipped: Targets that are not asked, each with the reason.
 
@@ -42,7 +45,7 @@ class Call:
         ValueError: If there are no messages, or an argument is out of range; names it.
     """
 
-    __slots__ = ("_plan", "_size", "affinity", "max_tokens", "model", "request", "several",
+    __slots__ = ("_plan", "_size", "affinity", "batch", "max_tokens", "model", "request", "several",
                  "skipped", "stream")  # fmt: skip
 
     def __init__(
@@ -57,6 +60,7 @@ class Call:
         self.stream = stream
         self.model: Any = None
         self.affinity: str | None = None
+        self.batch = False
         self.skipped: list[tuple[str, str]] = []
         self._size: int | None = None
         self._plan: dict[str, Any] = {}
@@ -79,6 +83,10 @@ class Call:
             self._size = characters(self.request.messages, *schemas)
         return self._size
 
+    def prompt_tokens(self) -> int:
+        """About how many tokens its prompt has."""
+        return tokens(self.size)
+
     def plan(self, plan: Plan) -> Plan:
         """The model's plan, with what this call changes of it."""
         return replace(plan, **self._plan) if self._plan else plan
@@ -88,6 +96,7 @@ class Call:
         kwargs.pop("stream", None)
         self.model = kwargs.pop("model", None)
         self.affinity = _affinity.validate_python(kwargs.pop("affinity", None))
+        self.batch = _priority.validate_python(kwargs.pop("priority", "interactive")) == "batch"
         if "timeout" in kwargs:
             self._plan["deadline"] = _timeout.validate_python(kwargs.pop("timeout"))
         if "hedge" in kwargs:

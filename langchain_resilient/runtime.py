@@ -80,6 +80,7 @@ class Runtime:
             health=config.health,
             fallback_on=config.fallback_on,
             reserve=config.reserve(),
+            spread=config.spread,
         )
         self._check = config.check
         self._defaults = config.sampling_params()
@@ -183,6 +184,7 @@ class Runtime:
             validate=self._judge if self._check is not None else None,
             on_retry=run_manager.on_retry if run_manager is not None else None,
             plain=plain and not call.stream,
+            load=call,
         )
         return race, plan
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.engine.pacing import Ask, Pacer
     from langchain_resilient.policy import Timeouts
 
 _ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
@@ -31,20 +32,26 @@ class Chain:
 
     Attributes:
         lanes: One a target.
+        patience: Until when a saturated target is waited for, where work is not spread.
         rejected: Whether two providers agree that the request is wrong.
     """
 
-    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "_spent", "lanes")
+    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "_spent", "lanes", "patience")
 
     def __init__(
-        self, targets: Iterable[tuple[TargetState, Timeouts | None]], plan: Plan, rng: Random
+        self,
+        targets: Iterable[tuple[TargetState, Timeouts | None]],
+        plan: Plan,
+        rng: Random,
+        ask: Ask | None = None,
     ) -> None:
         self._plan = plan
         self._rng = rng
         self._bad_at: set[str] = set()
         self._pinned: Lane | None = None
         self._spent = 0.0
-        self.lanes = [Lane(i, s, t or plan.timeouts) for i, (s, t) in enumerate(targets)]
+        self.patience = inf
+        self.lanes = [Lane(i, s, t or plan.timeouts, ask) for i, (s, t) in enumerate(targets)]
 
     @property
     def rejected(self) -> bool:
@@ -59,11 +66,22 @@ class Chain:
         rank = (True, inf)
         for lane in self.candidates():
             if lane.active or lane.available_at() > now or lane.state.slots.full:
+                if best is None and not self._plan.spread and self._is_waited_for(lane, now):
+                    return None
                 continue
             mine = (not lane.state.sound(now), lane.tries)
             if mine < rank or best is None:
                 best, rank = lane, mine
         return best
+
+    def _is_waited_for(self, lane: Lane, now: float) -> bool:
+        """Whether nothing is wrong with a target that was not asked yet but that it has no room."""
+        return (
+            not lane.tries
+            and lane.state.sound(now)
+            and lane.saturated(now)
+            and lane.available_at() < self.patience
+        )
 
     def choose_extra(
         self, now: float, beside: Collection[str], lost: Collection[Lane] = ()
@@ -157,6 +175,16 @@ class Chain:
             for lane in self.candidates()
             if lane.state.slots.full and lane.available_at() <= now
         ]
+
+    def lines(self, now: float) -> list[tuple[Pacer, Ask]]:
+        """Where this request has to stand in line."""
+        found: list[tuple[Pacer, Ask]] = []
+        for lane in self.candidates():
+            if lane.ask is not None and lane.saturated(now) and not lane.state.slots.full:
+                found += [(pacer, lane.ask) for pacer in lane.state.lines(now)]
+                if not self._plan.spread and self._is_waited_for(lane, now):
+                    break
+        return found
 
     def calm(self, now: float) -> None:
         """If every target that could be asked has tripped, none of that counts."""

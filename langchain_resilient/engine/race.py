@@ -23,7 +23,7 @@ from langchain_resilient.receipt import AttemptKind, Receipt
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from langchain_resilient.engine.ports import Route, Tools
+    from langchain_resilient.engine.ports import Load, Route, Tools
     from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.fault import Fault
     from langchain_resilient.request import ChatRequest, Chunk
@@ -50,6 +50,7 @@ class Race:
         validate: Looks at a whole draft; a fault means the next target. May be asynchronous.
         on_retry: Told tenacity's state before a target is asked again. May be asynchronous.
         plain: Ask for whole answers instead of streams.
+        load: Its size and its priority, for pacing; None for an interactive call of no known size.
     """
 
     __slots__ = ("_chain", "_closed", "_keep", "_loop", "_on_retry", "_plain", "_planner", "_queue",
@@ -68,6 +69,7 @@ class Race:
         validate: Callable[[Any], Fault | Awaitable[Fault | None] | None] | None = None,
         on_retry: Callable[[Any], Any] | None = None,
         plain: bool = False,
+        load: Load | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._chain = [*chain, last_resort] if last_resort else chain
@@ -84,6 +86,7 @@ class Race:
             rng=tools.rng,
             nudge=self._nudge,
             plain=plain,
+            load=load,
             last_resort=last_resort.state if last_resort else None,
         )
         self._timer: asyncio.TimerHandle | None = None
@@ -264,6 +267,8 @@ class Race:
                 streams = not self._plain and route.state.streams
                 source = route.sources[attempt.key]
                 stream = await source.open(self._request, stream=streams)
+                if route.state.paced:
+                    route.state.heard(attempt, stream, self._loop.time())
                 await self._follow(attempt, stream)
                 fault = attempt.draft.fault() or await self._judge(attempt)
             except asyncio.CancelledError as error:
