@@ -134,8 +134,8 @@ class Attempt:
         grant: What was reserved for it; None where it is not paced.
     """
 
-    __slots__ = ("draft", "ended", "fault", "first_text", "grant", "hedge_at", "held", "key", "kind", "lane",
-                 "last_chunk", "late", "late_at", "number", "outcome", "plain", "retry_state",
+    __slots__ = ("draft", "ended", "fault", "first_text", "grant", "hedge_at", "held", "key",
+                 "kind", "lane", "last_chunk", "late", "late_at", "number", "outcome", "plain", "retry_state",
                  "started", "suspect", "task")  # fmt: skip
 
     def __init__(

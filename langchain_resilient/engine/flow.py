@@ -190,7 +190,7 @@ class Flow:
         self._heard = True
 
     def _follow(self, reported: float, now: float) -> None:
-        """Follow the provider's count: an alpha-beta filter of its level and of others' spending."""
+        """Follow the provider's count: an alpha-beta filter of its level and others' spending."""
         error = reported - self.credit
         seconds = now - self._observed[1]
         share = min(1.0, seconds / _SYNC_SECONDS)

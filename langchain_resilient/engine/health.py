@@ -143,8 +143,8 @@ class TargetState:
     __slots__ = ("_alarmed", "_ask_again_at", "_expected", "_failures", "_held", "_last_heard",
                  "_late", "_percentiles", "_slow_probes", "_turn", "answers", "back_since",
                  "first_texts", "gone_until", "in_process", "keys", "name", "paced",
-                 "provider", "retry_first", "slots", "spoke_at", "strained_until", "streams", "waiting",
-                 "watch")  # fmt: skip
+                 "provider", "retry_first", "slots", "spoke_at", "strained_until", "streams",
+                 "waiting", "watch")  # fmt: skip
 
     def __init__(
         self,

@@ -121,7 +121,7 @@ class Grant:
         fault = attempt.fault
         if fault is not None and fault.kind is FaultKind.RATE_LIMIT:
             self._pacer.settle(1, self.tokens, now)
-        elif attempt.outcome is Outcome.WON:
+        elif attempt.outcome is Outcome.WON and self.tokens and attempt.draft is not None:
             given, said = attempt.draft.input_tokens(), attempt.draft.output_tokens()
             if given is None or said is None:
                 return
