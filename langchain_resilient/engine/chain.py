@@ -101,6 +101,8 @@ class Chain:
             state = lane.state
             is_back = lane in lost and not state.silent
             busy = lane.active and not self._alone(lane, now)
+            if not lost and lane.ask is not None and lane.ask.batch and state.limited:
+                continue  # it would take the place of a first send
             if (busy or state.watch.tripped) and not is_back:
                 continue
             if self._extra_at(lane) > now or (lost and state.mute(now)):

@@ -135,8 +135,8 @@ class Attempt:
     """
 
     __slots__ = ("draft", "ended", "fault", "first_text", "grant", "hedge_at", "held", "key",
-                 "kind", "lane", "last_chunk", "late", "late_at", "number", "outcome", "plain", "retry_state",
-                 "started", "suspect", "task")  # fmt: skip
+                 "kind", "lane", "last_chunk", "late", "late_at", "number", "outcome", "plain",
+                 "retry_state", "started", "suspect", "task")  # fmt: skip
 
     def __init__(
         self,

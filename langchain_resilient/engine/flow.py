@@ -32,14 +32,24 @@ _DEBT_SECONDS = 2.0
 _LEAST = 0.05
 """Of the rate: it never stands still."""
 
-_TRUST = 0.5
-"""Of what the provider says against our own reckoning."""
+_TRUST = 1.0
+"""A second: how fast our reckoning follows what the provider says."""
 
 _DRIFT = 0.1
-"""Of the difference is taken for the rate at which others spend."""
+"""A second, squared: how fast the difference is taken for what others spend. With `_TRUST` it makes
+a Luenberger observer without overshoot."""
 
-_SYNC_SECONDS = 0.25
-"""What is said more often than this counts as said at once."""
+_SYNC_SECONDS = 1.0
+"""What was said longer ago tells no more of the time between."""
+
+_SHORT_SECONDS = 1.5
+"""A provider whose bucket holds no more than so much of the rate paces by itself."""
+
+_MARGIN = 0.05
+"""Of such a bucket is left in it."""
+
+_MOST_DRIFT = 0.9
+"""Of the rate, that others are believed to spend."""
 
 _HAIR = 1e-6
 """Rounding must not cost another round."""
@@ -55,8 +65,8 @@ class Flow:
         sent: How much was ever sent.
     """
 
-    __slots__ = ("_at", "_configured", "_drift", "_heard", "_level", "_observed", "_ours", "_short",
-                 "_speed", "capacity", "credit", "rate", "sent")  # fmt: skip
+    __slots__ = ("_at", "_configured", "_drift", "_factor", "_heard", "_level", "_observed", "_ours",
+                 "_short", "_speed", "capacity", "credit", "rate", "sent")  # fmt: skip
 
     def __init__(self) -> None:
         self.rate = 0.0
@@ -69,6 +79,7 @@ class Flow:
         self._short = False
         self._level = 0.0
         self._drift = 0.0
+        self._factor = 1.0
         self._speed = 0.0
         self._at = 0.0
         self._observed = (-inf, -inf)
@@ -113,17 +124,23 @@ class Flow:
         if not self.rate or seconds < 0:
             return
         self._level = min(self.burst, self._level + seconds * self._speed)
-        self.credit = min(self.capacity, self.credit + seconds * (self.rate - self._drift))
+        self.credit = min(self.capacity, self.credit + seconds * self._refill)
         self._at = now
+        self._factor = factor
         self._speed = self._wanted(factor)
+
+    @property
+    def _refill(self) -> float:
+        """What comes into the provider's bucket in a second, for us."""
+        told = self._observed[0] > -inf
+        return (self.rate - self._drift) * (1.0 if told else self._factor)
 
     def _wanted(self, factor: float) -> float:
         """The rate, and what brings the provider's bucket to where it should stand."""
         steady = factor * (self.rate - self._drift)
-        if not self._heard:
-            return max(steady, _LEAST * self.rate)
-        surplus = self.credit - self.spare
-        steady += surplus / (_SURPLUS_SECONDS if surplus > 0 else _DEBT_SECONDS)
+        if self._heard:
+            surplus = self.credit - self.spare
+            steady += surplus / (_SURPLUS_SECONDS if surplus > 0 else _DEBT_SECONDS)
         return max(steady, _LEAST * self.rate)
 
     def ready_at(self, cost: float, *, urgent: bool) -> float:
@@ -135,12 +152,17 @@ class Flow:
         """
         if not self.rate or (urgent and self.credit >= cost + self.spare):
             return -inf
-        missing = min(cost, self.burst) - self._level
-        return self._at + missing / self._speed if missing > _HAIR * self.burst else self._at
+        wait = 0.0
+        if self._heard:
+            margin = (_MARGIN + 1 - self._factor) * min(self.capacity, self.rate)
+            wait = (min(cost + margin, self.capacity) - self.credit) / self._refill
+        if not self._heard or self.capacity > _SHORT_SECONDS * self.rate:
+            wait = max(wait, (min(cost, self.burst) - self._level) / self._speed)
+        return self._at + wait if wait > _HAIR else self._at
 
     def seconds_for(self, cost: float) -> float:
         """How long so much takes to come."""
-        return cost / self._speed if self.rate else 0.0
+        return cost / (max(self._refill, self._speed)) if self.rate else 0.0
 
     def take(self, cost: float, *, urgent: bool) -> None:
         """Spend; what goes beyond the pace is owed."""
@@ -180,7 +202,7 @@ class Flow:
             self.capacity = min(self.capacity, told.capacity)
         if sent_at < self._observed[0]:
             return  # a later request has told already
-        reported = told.remaining - (self.sent - mark) + (now - sent_at) * (self.rate - self._drift)
+        reported = told.remaining - (self.sent - mark) + (now - sent_at) * self._refill
         reported = min(reported, self.capacity)
         if self._observed[0] == -inf or self._ours:
             self.credit = min(self.credit, reported)
@@ -192,12 +214,10 @@ class Flow:
     def _follow(self, reported: float, now: float) -> None:
         """Follow the provider's count: an alpha-beta filter of its level and others' spending."""
         error = reported - self.credit
-        seconds = now - self._observed[1]
-        share = min(1.0, seconds / _SYNC_SECONDS)
-        self.credit += _TRUST * share * error
-        if reported < self.capacity:
-            drift = self._drift - _DRIFT * share * error / max(seconds, _SYNC_SECONDS)
-            self._drift = min(max(drift, -self.rate), (1 - _LEAST) * self.rate)
+        seconds = min(now - self._observed[1], _SYNC_SECONDS)
+        self.credit += _TRUST * seconds * error
+        drift = self._drift - _DRIFT * seconds * error
+        self._drift = min(max(drift, -self.rate), _MOST_DRIFT * self.rate)
 
     @property
     def tight(self) -> bool:

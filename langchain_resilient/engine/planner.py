@@ -66,8 +66,8 @@ class Planner:
     """
 
     __slots__ = ("_ask_for", "_deadline", "_delivered", "_last_at", "_last_resort", "_most",
-                 "_nudge", "_open", "_plain", "_plan", "_resume_at", "_rng", "_waiting", "chain", "end", "shadows",
-                 "started", "wake_at", "winner")  # fmt: skip
+                 "_nudge", "_open", "_plain", "_plan", "_resume_at", "_rng", "_waiting", "chain",
+                 "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
 
     def __init__(
         self,
