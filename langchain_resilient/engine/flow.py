@@ -32,10 +32,10 @@ _DEBT_SECONDS = 2.0
 _LEAST = 0.05
 """Of the rate: it never stands still."""
 
-_TRUST = 1.0
+_TRUST = 4.0
 """A second: how fast our reckoning follows what the provider says."""
 
-_DRIFT = 0.1
+_DRIFT = 0.5
 """A second, squared: how fast the difference is taken for what others spend. With `_TRUST` it makes
 a Luenberger observer without overshoot."""
 
@@ -156,7 +156,7 @@ class Flow:
         if self._heard:
             margin = (_MARGIN + 1 - self._factor) * min(self.capacity, self.rate)
             wait = (min(cost + margin, self.capacity) - self.credit) / self._refill
-        if not self._heard or self.capacity > _SHORT_SECONDS * self.rate:
+        if not (self._heard and self.short):
             wait = max(wait, (min(cost, self.burst) - self._level) / self._speed)
         return self._at + wait if wait > _HAIR else self._at
 
@@ -195,16 +195,16 @@ class Flow:
             now: The engine's clock, to which this was advanced.
         """
         if told.limit <= self._configured:
-            self._ours = False
-            if abs(told.limit / _MINUTE - self.rate) > _HAIR or told.capacity > self.capacity:
+            if self._ours or abs(told.limit / _MINUTE - self.rate) > _HAIR:
                 self._set(told.limit, told.capacity)
-        else:
-            self.capacity = min(self.capacity, told.capacity)
+            self._ours = False
+        # Beside others it fills up more slowly than it says: the least that it said is nearest.
+        self.capacity = max(min(self.capacity, told.capacity), min(told.remaining, told.limit))
         if sent_at < self._observed[0]:
             return  # a later request has told already
         reported = told.remaining - (self.sent - mark) + (now - sent_at) * self._refill
         reported = min(reported, self.capacity)
-        if self._observed[0] == -inf or self._ours:
+        if self._observed[0] == -inf or self._ours or not told.remaining:
             self.credit = min(self.credit, reported)
         else:
             self._follow(reported, now)
@@ -215,14 +215,19 @@ class Flow:
         """Follow the provider's count: an alpha-beta filter of its level and others' spending."""
         error = reported - self.credit
         seconds = min(now - self._observed[1], _SYNC_SECONDS)
-        self.credit += _TRUST * seconds * error
+        self.credit += min(1.0, _TRUST * seconds) * error
         drift = self._drift - _DRIFT * seconds * error
-        self._drift = min(max(drift, -self.rate), _MOST_DRIFT * self.rate)
+        self._drift = min(max(drift, 0.0), _MOST_DRIFT * self.rate)
 
     @property
     def tight(self) -> bool:
         """Whether what the provider's bucket holds is worth watching."""
         return bool(self.rate) and self.credit < self.capacity / 2
+
+    @property
+    def short(self) -> bool:
+        """Whether the provider lets in no more than about a second's worth at once."""
+        return self.capacity <= _SHORT_SECONDS * self.rate
 
     @property
     def low(self) -> bool:

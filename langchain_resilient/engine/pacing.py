@@ -303,7 +303,8 @@ class Pacer:
             self._factor = max(_LEAST, self._factor * CUT)
             low = [flow for flow in (self.requests, self.tokens) if flow.low]
             for flow in low:
-                flow.empty()
+                if not flow.short:
+                    flow.empty()
             if not low:
                 self.requests.distrust()
                 self.tokens.distrust()
