@@ -32,24 +32,17 @@ _DEBT_SECONDS = 2.0
 _LEAST = 0.05
 """Of the rate: it never stands still."""
 
-_TRUST = 4.0
-"""A second: how fast our reckoning follows what the provider says."""
+_FOLLOW_SECONDS = 0.25
+"""Our reckoning follows what the provider says within so many seconds."""
 
-_DRIFT = 0.5
-"""A second, squared: how fast the difference is taken for what others spend. With `_TRUST` it makes
-a Luenberger observer without overshoot."""
-
-_SYNC_SECONDS = 1.0
-"""What was said longer ago tells no more of the time between."""
+_MEMORY_SECONDS = 10.0
+"""How fast the provider's bucket fills up is measured over about so long."""
 
 _SHORT_SECONDS = 1.5
 """A provider whose bucket holds no more than so much of the rate paces by itself."""
 
 _MARGIN = 0.05
 """Of such a bucket is left in it."""
-
-_MOST_DRIFT = 0.9
-"""Of the rate, that others are believed to spend."""
 
 _HAIR = 1e-6
 """Rounding must not cost another round."""
@@ -65,8 +58,8 @@ class Flow:
         sent: How much was ever sent.
     """
 
-    __slots__ = ("_at", "_configured", "_drift", "_factor", "_heard", "_level", "_observed", "_ours",
-                 "_short", "_speed", "capacity", "credit", "rate", "sent")  # fmt: skip
+    __slots__ = ("_at", "_configured", "_factor", "_heard", "_level", "_observed", "_ours",
+                 "_share", "_short", "_speed", "capacity", "credit", "rate", "sent")  # fmt: skip
 
     def __init__(self) -> None:
         self.rate = 0.0
@@ -78,11 +71,11 @@ class Flow:
         self._heard = False
         self._short = False
         self._level = 0.0
-        self._drift = 0.0
+        self._share = 1.0
         self._factor = 1.0
         self._speed = 0.0
         self._at = 0.0
-        self._observed = (-inf, -inf)
+        self._observed = (-inf, 0.0, 0.0)
 
     # -- limits ---------------------------------------------------------------------------------
 
@@ -124,20 +117,25 @@ class Flow:
         if not self.rate or seconds < 0:
             return
         self._level = min(self.burst, self._level + seconds * self._speed)
-        self.credit = min(self.capacity, self.credit + seconds * self._refill)
+        self.credit = min(self.capacity + self._margin, self.credit + seconds * self._refill)
         self._at = now
         self._factor = factor
         self._speed = self._wanted(factor)
 
     @property
+    def _margin(self) -> float:
+        """What is left in the provider's bucket, for our reckoning may be wrong."""
+        return (_MARGIN + 1 - self._factor) * min(self.capacity, self.rate)
+
+    @property
     def _refill(self) -> float:
         """What comes into the provider's bucket in a second, for us."""
         told = self._observed[0] > -inf
-        return (self.rate - self._drift) * (1.0 if told else self._factor)
+        return self.rate * (self._share if told else self._factor)
 
     def _wanted(self, factor: float) -> float:
         """The rate, and what brings the provider's bucket to where it should stand."""
-        steady = factor * (self.rate - self._drift)
+        steady = factor * self._share * self.rate
         if self._heard:
             surplus = self.credit - self.spare
             steady += surplus / (_SURPLUS_SECONDS if surplus > 0 else _DEBT_SECONDS)
@@ -154,8 +152,7 @@ class Flow:
             return -inf
         wait = 0.0
         if self._heard:
-            margin = (_MARGIN + 1 - self._factor) * min(self.capacity, self.rate)
-            wait = (min(cost + margin, self.capacity) - self.credit) / self._refill
+            wait = (min(cost, self.capacity) + self._margin - self.credit) / self._refill
         if not (self._heard and self.short):
             wait = max(wait, (min(cost, self.burst) - self._level) / self._speed)
         return self._at + wait if wait > _HAIR else self._at
@@ -178,6 +175,11 @@ class Flow:
         if self.rate:
             self._level = min(self.burst, self._level + amount)
             self.credit = min(self.capacity, self.credit + amount)
+
+    def take_back(self, amount: float) -> None:
+        """Forget what was refused: the provider did not count it."""
+        self.sent -= amount
+        self.give_back(amount)
 
     # -- what the provider says -----------------------------------------------------------------
 
@@ -207,17 +209,23 @@ class Flow:
         if self._observed[0] == -inf or self._ours or not told.remaining:
             self.credit = min(self.credit, reported)
         else:
-            self._follow(reported, now)
-        self._observed = (sent_at, now)
+            self._measure(told.remaining, mark, sent_at - self._observed[0])
+            follow = min(1.0, (sent_at - self._observed[0]) / _FOLLOW_SECONDS)
+            self.credit += follow * (reported - self.credit)
+        self._observed = (sent_at, told.remaining, mark)
         self._heard = True
 
-    def _follow(self, reported: float, now: float) -> None:
-        """Follow the provider's count: an alpha-beta filter of its level and others' spending."""
-        error = reported - self.credit
-        seconds = min(now - self._observed[1], _SYNC_SECONDS)
-        self.credit += min(1.0, _TRUST * seconds) * error
-        drift = self._drift - _DRIFT * seconds * error
-        self._drift = min(max(drift, 0.0), _MOST_DRIFT * self.rate)
+    def _measure(self, remaining: float, mark: float, seconds: float) -> None:
+        """Measure what share of the limit is ours: how fast it fills up between two answers.
+
+        Nothing is learned from a bucket that was empty or may have been full.
+        """
+        _, before, mark_before = self._observed
+        if before and before + seconds * self.rate < self.capacity:
+            share = (remaining - before + mark - mark_before) / self.rate
+            weight = max(0.0, 1 - seconds / _MEMORY_SECONDS)
+            self._share = weight * self._share + share / _MEMORY_SECONDS
+            self._share = min(1.0, max(_LEAST, self._share))
 
     @property
     def tight(self) -> bool:

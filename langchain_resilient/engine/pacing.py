@@ -120,14 +120,14 @@ class Grant:
         """Make good what was reserved too much or too little."""
         fault = attempt.fault
         if fault is not None and fault.kind is FaultKind.RATE_LIMIT:
-            self._pacer.settle(1, self.tokens, now)
+            self._pacer.take_back(self.tokens, now)
         elif attempt.outcome is Outcome.WON and self.tokens and attempt.draft is not None:
             given, said = attempt.draft.input_tokens(), attempt.draft.output_tokens()
             if given is None or said is None:
                 return
             self._pacer.learn(said)
             if not self._limited:
-                self._pacer.settle(0, self.tokens - given - said, now)
+                self._pacer.settle(self.tokens - given - said, now)
 
 
 class Pacer:
@@ -310,16 +310,22 @@ class Pacer:
                 self.tokens.distrust()
             self._advance(now)
 
-    def settle(self, requests: float, tokens: float, now: float) -> None:
+    def settle(self, tokens: float, now: float) -> None:
         """Take back what was not used; a negative amount was used beyond what was reserved."""
         with self._lock:
             before = self._first_turn()
             self._advance(now)
-            self.requests.give_back(requests)
             self.tokens.give_back(tokens)
             told = self._sooner(before)
         for ask in told:
             ask.nudge()
+
+    def take_back(self, tokens: float, now: float) -> None:
+        """Take back a request that was refused, with its tokens."""
+        with self._lock:
+            self._advance(now)
+            self.requests.take_back(1.0)
+            self.tokens.take_back(tokens)
 
     def learn(self, tokens: float) -> None:
         """Take in how long an answer was."""
