@@ -91,7 +91,7 @@ class Flow:
         self.capacity = max(1.0, self.rate if self._short else capacity)
         if first:
             self._level = self.burst
-        self.credit = min(self.credit, self.capacity)
+        self.credit = min(self.credit, self.capacity + self._margin)
         self._speed = self._wanted(1.0)
 
     @property
@@ -169,6 +169,7 @@ class Flow:
             floor = min(self._level, -self.burst) if urgent else -inf
             self._level = max(floor, self._level - cost)
             self.credit -= cost
+            self._speed = self._wanted(self._factor)
 
     def give_back(self, amount: float) -> None:
         """Take back what was reserved too much, or spend what was reserved too little."""
@@ -202,6 +203,8 @@ class Flow:
             self._ours = False
         # Beside others it fills up more slowly than it says: the least that it said is nearest.
         self.capacity = max(min(self.capacity, told.capacity), min(told.remaining, told.limit))
+        if self._short:
+            self.capacity = max(1.0, min(self.capacity, self.rate))
         if sent_at < self._observed[0]:
             return  # a later request has told already
         reported = told.remaining - (self.sent - mark) + (now - sent_at) * self._refill

@@ -197,7 +197,8 @@ class Pacer:
             ahead = bisect_left(self._line, ask.place)
             if not ahead:
                 return self._ready(ask)
-            return self._ready(self._line[0][3]) + ahead * self._interval()
+            first = max(self._ready(self._line[0][3]), self._factor_at)
+            return first + ahead * self._interval()
 
     def _ready(self, ask: Ask) -> float:
         if self.fresh and ask.batch and self._scout_at > self._paused_until:

@@ -1,23 +1,31 @@
-"""One run: the simulator, workers, and the model or the bare SDK, on one virtual loop."""
+"""One run without sockets: the engine, or a plain semaphore, before the simulator's limits."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any
 
-import openai
-
-from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.providers import clients
-from langchain_resilient.testing import ProviderSimulator, Reply, Uniform
-from tests.limits.rows import FASTEST, SLOWEST, WORKERS, Row, ideal
-from tests.whole_stack.virtual import run_virtual
+from langchain_resilient.engine.budget import Budgets
+from langchain_resilient.engine.events import Plan
+from langchain_resilient.engine.health import TargetState
+from langchain_resilient.engine.ports import Route, Tools
+from langchain_resilient.engine.race import Race
+from langchain_resilient.engine.reaper import Reaper
+from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
+from langchain_resilient.request import ChatRequest
+from langchain_resilient.simulation.clock import run_virtual
+from langchain_resilient.size import characters, tokens
+from tests.limits.rows import WORKERS, Row, ideal
+from tests.limits.server import LimitedSource, RefusedError, Words
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.whole_stack.virtual import VirtualLoop
+    Item = dict[str, Any]
+    One = Callable[[Item], Awaitable[bool]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Result:
 
     def broken(self) -> list[str]:
         """Say which promises of ours were not kept; the plain way promised nothing."""
-        row, found = self.row, []
+        row, found = self.row, list[str]()
         if row.how == "plain":
             return found
         if self.failed:
@@ -62,81 +70,99 @@ class Result:
         return found
 
 
+@dataclass(frozen=True)
+class _Load:
+    prompt: int
+    max_tokens: int
+    batch: bool = True
+
+    def prompt_tokens(self) -> int:
+        return self.prompt
+
+
 def play(row: Row) -> Result:
     """Run it."""
-
-    async def main(loop: VirtualLoop) -> Result:
-        async with ProviderSimulator(row.seed, wall_clock=loop.calendar, remember=1) as sim:
-            names = _targets(sim, row)
-            one = _plain(sim, names[0]) if row.how == "plain" else _ours(sim, names, row)
-            began = loop.time()
-            failed = await _crowd(one, row)
-            seconds = loop.time() - began
-            await clients.close_clients()
-            sends = tuple(sim.count(name) for name in names)
-            refused = sum(sim.count(name, status=429) for name in names)
-        return Result(row, seconds, sends, refused, failed)
-
-    return run_virtual(main, seed=row.seed)
+    return run_virtual(_play(row))
 
 
-def _targets(sim: ProviderSimulator, row: Row) -> list[str]:
-    names = [f"openai:m{i}" for i in range(len(row.limits))]
-    for name, limits in zip(names, row.limits, strict=True):
-        sim.script(name, then=Reply(latency=0.05, first_text=Uniform(FASTEST, SLOWEST)))
-        sim.limit(
-            name,
-            requests_per_minute=limits.requests,
-            tokens_per_minute=limits.tokens,
-            window=limits.window,
-            others=limits.others,
-        )
-    return names
+async def _play(row: Row) -> Result:
+    loop = asyncio.get_running_loop()
+    sources = [LimitedSource(limits, row.seed + i) for i, limits in enumerate(row.limits)]
+    one = _plain(sources[0], row) if row.how == "plain" else _ours(sources, row)
+    began = loop.time()
+    failed = await crowd(one, row)
+    return Result(
+        row,
+        loop.time() - began,
+        tuple(source.sends for source in sources),
+        sum(source.refused for source in sources),
+        failed,
+    )
 
 
-async def _crowd(one: Callable[[dict[str, Any]], Awaitable[object]], row: Row) -> int:
-    """Let the workers do it all."""
+async def crowd(one: One, row: Row) -> int:
+    """Let the workers do it all; returns how many prompts got no answer."""
     work, failed = iter(row.work()), 0
 
     async def worker() -> None:
         nonlocal failed
         for item in work:
-            try:
-                await one(dict(item))
-            except Exception:
-                failed += 1
+            failed += not await one(item)
 
     await asyncio.gather(*(worker() for _ in range(WORKERS)))
     return failed
 
 
-def _ours(
-    sim: ProviderSimulator, names: list[str], row: Row
-) -> Callable[[dict[str, Any]], Awaitable[object]]:
-    def target(number: int) -> Target:
-        limits = row.limits[number]
-        configured = {}
+def _ours(sources: list[LimitedSource], row: Row) -> One:
+    """The engine, as `langchain_resilient.runtime` puts it together."""
+    hedge, health, reaper = Hedge(), Health(), Reaper()
+    plan = Plan(
+        120.0, Timeouts(), hedge, Retry(), Budgets.of(hedge, health), health, spread=row.spread
+    )
+    tools = Tools(_classify, Words, Random(row.seed))
+    routes = []
+    for number, (source, limits) in enumerate(zip(sources, row.limits, strict=True)):
+        state = TargetState(f"p{number}:m", f"p{number}")
         if row.how == "configured":
-            configured = {
-                "requests_per_minute": limits.requests,
-                "tokens_per_minute": limits.tokens,
-            }
-        return Target(names[number], base_url=sim.base_url("openai"), api_key="k", **configured)
+            state.keys[0].pacer.configure(limits.requests, limits.tokens)
+        routes.append(Route(state, source))
 
-    targets = [target(number) for number in range(len(names))]
-    llm = ResilientChatModel(targets=targets, spread=row.spread)
-
-    async def one(item: dict[str, Any]) -> object:
-        return await llm.ainvoke(item.pop("messages"), priority="batch", **item)
+    async def one(item: Item) -> bool:
+        most = item.get("max_tokens", 0)
+        request = ChatRequest(item["messages"], overrides={"max_tokens": most} if most else {})
+        load = _Load(tokens(characters(request.messages)), most)
+        return await Race(routes, request, plan, tools, reaper, load=load).answer() is not None
 
     return one
 
 
-def _plain(sim: ProviderSimulator, name: str) -> Callable[[dict[str, Any]], Awaitable[object]]:
-    """A semaphore and the SDK's own retries: 0.5 to 8 s with jitter, or what the server says."""
-    client = openai.AsyncOpenAI(api_key="k", base_url=sim.base_url("openai"), max_retries=200)
+def _classify(error: BaseException) -> Fault:
+    if isinstance(error, RefusedError):
+        return error.fault
+    return Fault(FaultKind.INTERNAL, repr(error), cause=error)
 
-    async def one(item: dict[str, Any]) -> object:
-        return await client.chat.completions.create(model=name.partition(":")[2], **item)
+
+def _plain(source: LimitedSource, row: Row) -> One:
+    """A semaphore with the openai SDK's own retries, as many as it takes.
+
+    0.5 to 8 s with a quarter of jitter, unless the server says how long (openai 3.54,
+    `_base_client._calculate_retry_timeout`).
+    """
+    random = Random(row.seed)
+
+    async def one(item: Item) -> bool:
+        overrides = {k: v for k, v in item.items() if k != "messages"}
+        request, tries = ChatRequest(item["messages"], overrides=overrides), 0
+        while True:
+            try:
+                async for _ in await source.open(request, stream=False):
+                    pass
+            except RefusedError as error:
+                said = error.fault.retry_after
+                backoff = min(0.5 * 2.0**tries, 8.0) * (1 - 0.25 * random.random())
+                tries += 1
+                await asyncio.sleep(said if said is not None and 0 < said <= 120 else backoff)
+            else:
+                return True
 
     return one
