@@ -1,4 +1,4 @@
-"""`python -m tests.limits`: batches under rate limits beside the ideal, and beside a plain semaphore.
+"""`python -m tests.limits`: batches under rate limits, beside the ideal and a plain semaphore.
 
 python -m tests.limits                    the whole table
 python -m tests.limits --requests 1000    smaller batches

@@ -159,7 +159,7 @@ def _plain(source: LimitedSource, row: Row) -> One:
                     pass
             except RefusedError as error:
                 said = error.fault.retry_after
-                backoff = min(0.5 * 2.0**tries, 8.0) * (1 - 0.25 * random.random())
+                backoff = min(0.5 * 2.0 ** min(tries, 4), 8.0) * (1 - 0.25 * random.random())
                 tries += 1
                 await asyncio.sleep(said if said is not None and 0 < said <= 120 else backoff)
             else:
