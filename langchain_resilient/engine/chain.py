@@ -101,8 +101,8 @@ class Chain:
             state = lane.state
             is_back = lane in lost and not state.silent
             busy = lane.active and not self._alone(lane, now)
-            if not lost and lane.ask is not None and lane.ask.batch and state.limited:
-                continue  # it would take the place of a first send
+            if not lost and self._is_for_first_sends(lane):
+                continue
             if (busy or state.watch.tripped) and not is_back:
                 continue
             if self._extra_at(lane) > now or (lost and state.mute(now)):
@@ -156,13 +156,22 @@ class Chain:
         )
 
     @staticmethod
+    def _is_for_first_sends(lane: Lane) -> bool:
+        """Whether a batch's hedge would only take the place of its own first sends."""
+        return lane.ask is not None and lane.ask.batch and lane.state.limited
+
+    @staticmethod
     def _extra_at(lane: Lane) -> float:
         """When something extra may be sent to it: not while it says that it has too much."""
         return max(lane.available_at(), lane.state.strained_until)
 
     def extra_at(self, now: float) -> float:
         """When the next lane opens for a hedge; infinity if none will."""
-        waits = (self._extra_at(x) for x in self.candidates() if not x.state.watch.tripped)
+        waits = (
+            self._extra_at(lane)
+            for lane in self.candidates()
+            if not lane.state.watch.tripped and not self._is_for_first_sends(lane)
+        )
         return min((at for at in waits if at > now), default=inf)
 
     def open_at(self, now: float) -> float:
@@ -186,7 +195,7 @@ class Chain:
                 found += [(pacer, lane.ask) for pacer in lane.state.lines(now)]
                 if not self._plan.spread and self._is_waited_for(lane, now):
                     break
-        return found
+        return list(dict.fromkeys(found))  # two targets may differ in name only
 
     def calm(self, now: float) -> None:
         """If every target that could be asked has tripped, none of that counts."""

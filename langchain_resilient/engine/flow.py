@@ -159,7 +159,7 @@ class Flow:
 
     def seconds_for(self, cost: float) -> float:
         """How long so much takes to come."""
-        return cost / (max(self._refill, self._speed)) if self.rate else 0.0
+        return cost / max(self._refill, self._speed) if self.rate else 0.0
 
     def take(self, cost: float, *, urgent: bool) -> None:
         """Spend; what goes beyond the pace is owed."""
@@ -229,6 +229,8 @@ class Flow:
             weight = max(0.0, 1 - seconds / _MEMORY_SECONDS)
             self._share = weight * self._share + share / _MEMORY_SECONDS
             self._share = min(1.0, max(_LEAST, self._share))
+        elif seconds > _MEMORY_SECONDS:
+            self._share = 1.0  # who knows whether the others are still there
 
     @property
     def tight(self) -> bool:
