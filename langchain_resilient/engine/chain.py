@@ -51,7 +51,10 @@ class Chain:
         self._pinned: Lane | None = None
         self._spent = 0.0
         self.patience = inf
-        self.lanes = [Lane(i, s, t or plan.timeouts, ask) for i, (s, t) in enumerate(targets)]
+        self.lanes = [
+            Lane(i, s, t or plan.timeouts, ask if s.paced and _is_paced(s, ask) else None)
+            for i, (s, t) in enumerate(targets)
+        ]
 
     @property
     def rejected(self) -> bool:
@@ -265,6 +268,11 @@ class Chain:
     def skipped(self, now: float) -> tuple[tuple[str, str], ...]:
         """The targets that were never asked, each with the reason."""
         return tuple((x.state.name, _why(x, now)) for x in self.lanes if not x.tries)
+
+
+def _is_paced(state: TargetState, ask: Ask | None) -> bool:
+    """Whether a request has to wait for its turn: only a batch does where no limit is known yet."""
+    return ask is not None and (ask.batch or state.limited)
 
 
 def is_open(lane: Lane, now: float) -> bool:

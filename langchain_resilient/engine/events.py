@@ -111,9 +111,11 @@ class Lane:
 
     def saturated(self, now: float) -> bool:
         """Whether nothing but its pace, its hint or its room is in the way."""
-        if self.excluded or self.ask is None or self.ready_at > now:
+        if self.excluded or self.ready_at > now:
             return False
-        return self.state.slots.full or (self.available_at() > now and bool(self.state.lines(now)))
+        if self.available_at() <= now:
+            return self.state.slots.full
+        return self.ask is not None and bool(self.state.lines(now))
 
 
 class Attempt:

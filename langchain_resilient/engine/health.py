@@ -215,7 +215,9 @@ class TargetState:
     @property
     def limited(self) -> bool:
         """Whether a limit of its rate is known."""
-        return self.paced and any(key.pacer.active for key in self.keys)
+        if len(self.keys) == 1:
+            return self.keys[0].pacer.active
+        return any(key.pacer.active for key in self.keys)
 
     def turn_at(self, ask: Ask) -> float:
         """When a request's turn is at one of its keys; see `Pacer.turn_at`."""
