@@ -24,7 +24,7 @@ def test_a_batch_takes_hardly_longer_than_its_limit_makes_it(row):
 
 def test_so_does_a_batch_through_the_real_sdk():
     """The limits are learned from the headers of HTTP answers."""
-    assert stack.play(Row((Limits(60),), requests=120)).broken() == []
+    assert stack.play(Row((Limits(60),), requests=180)).broken() == []
 
 
 def test_the_plain_way_is_refused_far_more_often():
