@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
 from langchain_resilient.policy import HedgeOption, OnBreak, Seconds
 from langchain_resilient.request import ChatRequest
 from langchain_resilient.sampling import SAMPLING_FIELDS, Sampling
-from langchain_resilient.size import characters
+from langchain_resilient.size import characters, tokens
 from langchain_resilient.wire.messages import to_wire
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
 _affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
 _on_break: TypeAdapter[OnBreak | None] = TypeAdapter(OnBreak | None)
 _hedge: TypeAdapter[Any] = TypeAdapter(HedgeOption)
+_priority: TypeAdapter[str] = TypeAdapter(Literal["interactive", "batch"])
 
 
 class Call:
@@ -37,6 +38,8 @@ class Call:
         on_break: What follows a break; None for what the model says.
         several: Whether more than one answer is wanted (`n`).
         affinity: The name of its conversation; None if it has none of its own.
+        batch: Whether nobody sits and waits for it (`priority="batch"`): at a target's rate limit
+            it lets interactive calls go first, and its deadline runs from its first send.
         max_tokens: The longest answer it asks for; 0 where it does not say.
         skipped: Targets that are not asked, each with the reason.
 
@@ -44,8 +47,8 @@ class Call:
         ValueError: If there are no messages, or an argument is out of range; names it.
     """
 
-    __slots__ = ("_plan", "_size", "affinity", "max_tokens", "model", "on_break", "request",
-                 "several", "skipped", "stream")  # fmt: skip
+    __slots__ = ("_plan", "_size", "affinity", "batch", "max_tokens", "model", "on_break",
+                 "request", "several", "skipped", "stream")  # fmt: skip
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Call:
         self.model: Any = None
         self.affinity: str | None = None
         self.on_break: OnBreak | None = None
+        self.batch = False
         self.skipped: list[tuple[str, str]] = []
         self._size: int | None = None
         self._plan: dict[str, Any] = {}
@@ -82,6 +86,10 @@ class Call:
             self._size = characters(self.request.messages, *schemas)
         return self._size
 
+    def prompt_tokens(self) -> int:
+        """About how many tokens its prompt has."""
+        return tokens(self.size)
+
     def plan(self, plan: Plan) -> Plan:
         """The model's plan, with what this call changes of it."""
         return replace(plan, **self._plan) if self._plan else plan
@@ -92,6 +100,7 @@ class Call:
         self.model = kwargs.pop("model", None)
         self.affinity = _affinity.validate_python(kwargs.pop("affinity", None))
         self.on_break = _on_break.validate_python(kwargs.pop("on_break", None))
+        self.batch = _priority.validate_python(kwargs.pop("priority", "interactive")) == "batch"
         if "timeout" in kwargs:
             self._plan["deadline"] = _timeout.validate_python(kwargs.pop("timeout"))
         if "hedge" in kwargs:

@@ -76,6 +76,9 @@ class Configuration(Sampling):
     """Whether a conversation stays at the target that answered it last, and so holds its prompt
     cache, while that is well. Conversations are told apart by how they begin, or by the string that
     a call gives as `affinity=`."""
+    spread: bool = True
+    """Whether a call goes on to the next target where one is saturated (its rate limit or its
+    `max_concurrency` is used up), or waits for its turn there, as long as its deadline allows."""
     health: Health | None = Health()
     """When a target that hangs or fails is left out for a while; None for never."""
     share_learning: bool = True

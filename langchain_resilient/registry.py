@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from langchain_resilient.engine.budget import Budgets
 from langchain_resilient.engine.health import Account, TargetState
+from langchain_resilient.engine.pacing import Pacer
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.errors import NoTargetsError
 from langchain_resilient.providers import entry, key_for, keys_for
@@ -80,6 +81,7 @@ class Memory:
     def __init__(self) -> None:
         self._states: dict[Hashable, TargetState] = {}
         self._accounts: dict[Hashable, Account] = {}
+        self._pacers: dict[Hashable, Pacer] = {}
         self._budgets: dict[Hashable, Budgets] = {}
         self._windows: dict[Hashable, ContextMemory] = {}
         self._lock = threading.Lock()
@@ -90,15 +92,19 @@ class Memory:
         A LangChain model as a target is known to its own chain only: two cannot be told equal.
         """
         if target.runnable is not None:
-            return _new_state(target, [Account()])
+            return _new_state(target, [Account()], [_configured(Pacer(), target)])
         server = (target.provider, target.base_url)
         keys = tuple((*server, hash(key)) for key in keys_for(target))
-        name = (target.name, target.model, target.max_concurrency, target.retry_first, keys)
+        paced = (target.requests_per_minute, target.tokens_per_minute)
+        name = (target.name, target.model, target.max_concurrency, target.retry_first, keys, paced)
         with self._lock:
             found = self._states.get(name)
             if found is None:
                 accounts = [self._accounts.setdefault(key, Account()) for key in keys]
-                found = self._states[name] = _new_state(target, accounts)
+                pacers = [self._pacers.setdefault((key, target.model), Pacer()) for key in keys]
+                found = self._states[name] = _new_state(target, accounts, pacers)
+                for pacer in pacers:
+                    _configured(pacer, target)
         return found
 
     def window_of(self, target: Target) -> ContextMemory:
@@ -129,6 +135,7 @@ class Memory:
         with self._lock:
             self._states.clear()
             self._accounts.clear()
+            self._pacers.clear()
             self._budgets.clear()
             self._windows.clear()
 
@@ -160,11 +167,17 @@ def forget(seed: int | None = None) -> None:
     _chance.seed(seed)
 
 
-def _new_state(target: Target, accounts: Sequence[Account]) -> TargetState:
+def _configured(pacer: Pacer, target: Target) -> Pacer:
+    pacer.configure(target.requests_per_minute, target.tokens_per_minute)
+    return pacer
+
+
+def _new_state(target: Target, accounts: Sequence[Account], pacers: Sequence[Pacer]) -> TargetState:
     return TargetState(
         target.name,
         target.provider,
         accounts=accounts,
+        pacers=pacers,
         max_concurrency=target.max_concurrency,
         retry_first=target.retry_first,
         in_process=entry(target.provider).in_process,

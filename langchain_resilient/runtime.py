@@ -81,6 +81,7 @@ class Runtime:
             health=config.health,
             fallback_on=config.fallback_on,
             reserve=config.reserve(),
+            spread=config.spread,
         )
         self._check = config.check
         self._on_break = config.on_break
@@ -192,6 +193,7 @@ class Runtime:
             on_retry=run_manager.on_retry if run_manager is not None else None,
             plain=plain and not call.stream,
             show=Show(follows) if call.stream else None,
+            load=call,
         )
         return race, plan
 

@@ -73,6 +73,11 @@ class Target(Sampling):
     """Sent with each request."""
     max_concurrency: int | None = Field(default=None, ge=1)
     """The most requests under way at this target at one time, over all calls of this process."""
+    requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The most requests that are sent to its model with one key; they are spread evenly. None goes
+    by what the provider says with its answers, if it does (OpenAI)."""
+    tokens_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The same for tokens: the prompt's, and `max_tokens` or what answers usually have."""
     timeouts: Timeouts | None = None
     """Instead of the model's own."""
     retry_first: bool = False

@@ -95,6 +95,8 @@ class Attempts:
         if not attempt.suspect:
             lane.active -= 1
         lane.state.slots.give_back()
+        if attempt.grant is not None:
+            attempt.grant.settle(attempt, now)
         lane.state.waiting.pop(attempt, None)
         self.live.remove(attempt)
 

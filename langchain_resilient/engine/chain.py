@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.engine.pacing import Ask, Pacer
     from langchain_resilient.policy import Timeouts
 
 _ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
@@ -31,20 +32,29 @@ class Chain:
 
     Attributes:
         lanes: One a target.
+        patience: Until when a saturated target is waited for, where work is not spread.
         rejected: Whether two providers agree that the request is wrong.
     """
 
-    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "_spent", "lanes")
+    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "_spent", "lanes", "patience")
 
     def __init__(
-        self, targets: Iterable[tuple[TargetState, Timeouts | None]], plan: Plan, rng: Random
+        self,
+        targets: Iterable[tuple[TargetState, Timeouts | None]],
+        plan: Plan,
+        rng: Random,
+        ask: Ask | None = None,
     ) -> None:
         self._plan = plan
         self._rng = rng
         self._bad_at: set[str] = set()
         self._pinned: Lane | None = None
         self._spent = 0.0
-        self.lanes = [Lane(i, s, t or plan.timeouts) for i, (s, t) in enumerate(targets)]
+        self.patience = inf
+        self.lanes = [
+            Lane(i, s, t or plan.timeouts, ask if s.paced and _is_paced(s, ask) else None)
+            for i, (s, t) in enumerate(targets)
+        ]
 
     @property
     def rejected(self) -> bool:
@@ -59,11 +69,22 @@ class Chain:
         rank = (True, inf)
         for lane in self.candidates():
             if lane.active or lane.available_at() > now or lane.state.slots.full:
+                if best is None and not self._plan.spread and self._is_waited_for(lane, now):
+                    return None
                 continue
             mine = (not lane.state.sound(now), lane.tries)
             if mine < rank or best is None:
                 best, rank = lane, mine
         return best
+
+    def _is_waited_for(self, lane: Lane, now: float) -> bool:
+        """Whether nothing is wrong with a target that was not asked yet but that it has no room."""
+        return (
+            not lane.tries
+            and lane.state.sound(now)
+            and lane.saturated(now)
+            and lane.available_at() < self.patience
+        )
 
     def choose_extra(
         self, now: float, beside: Collection[str], lost: Collection[Lane] = ()
@@ -83,6 +104,8 @@ class Chain:
             state = lane.state
             is_back = lane in lost and not state.silent
             busy = lane.active and not self._alone(lane, now)
+            if not lost and self._is_for_first_sends(lane):
+                continue
             if (busy or state.watch.tripped) and not is_back:
                 continue
             if self._extra_at(lane) > now or (lost and state.mute(now)):
@@ -136,13 +159,22 @@ class Chain:
         )
 
     @staticmethod
+    def _is_for_first_sends(lane: Lane) -> bool:
+        """Whether a batch's hedge would only take the place of its own first sends."""
+        return lane.ask is not None and lane.ask.batch and lane.state.limited
+
+    @staticmethod
     def _extra_at(lane: Lane) -> float:
         """When something extra may be sent to it: not while it says that it has too much."""
         return max(lane.available_at(), lane.state.strained_until)
 
     def extra_at(self, now: float) -> float:
         """When the next lane opens for a hedge; infinity if none will."""
-        waits = (self._extra_at(x) for x in self.candidates() if not x.state.watch.tripped)
+        waits = (
+            self._extra_at(lane)
+            for lane in self.candidates()
+            if not lane.state.watch.tripped and not self._is_for_first_sends(lane)
+        )
         return min((at for at in waits if at > now), default=inf)
 
     def open_at(self, now: float) -> float:
@@ -157,6 +189,16 @@ class Chain:
             for lane in self.candidates()
             if lane.state.slots.full and lane.available_at() <= now
         ]
+
+    def lines(self, now: float) -> list[tuple[Pacer, Ask]]:
+        """Where this request has to stand in line."""
+        found: list[tuple[Pacer, Ask]] = []
+        for lane in self.candidates():
+            if lane.ask is not None and lane.saturated(now) and not lane.state.slots.full:
+                found += [(pacer, lane.ask) for pacer in lane.state.lines(now)]
+                if not self._plan.spread and self._is_waited_for(lane, now):
+                    break
+        return list(dict.fromkeys(found))  # two targets may differ in name only
 
     def calm(self, now: float) -> None:
         """If every target that could be asked has tripped, none of that counts."""
@@ -226,6 +268,11 @@ class Chain:
     def skipped(self, now: float) -> tuple[tuple[str, str], ...]:
         """The targets that were never asked, each with the reason."""
         return tuple((x.state.name, _why(x, now)) for x in self.lanes if not x.tries)
+
+
+def _is_paced(state: TargetState, ask: Ask | None) -> bool:
+    """Whether a request has to wait for its turn: only a batch does where no limit is known yet."""
+    return ask is not None and (ask.batch or state.limited)
 
 
 def is_open(lane: Lane, now: float) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.engine.budget import Budgets
     from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.engine.pacing import Ask, Grant
     from langchain_resilient.fault import Fault
     from langchain_resilient.policy import FallbackOn, Health, Hedge, Retry, Timeouts
     from langchain_resilient.receipt import AttemptKind, Outcome
@@ -46,6 +47,7 @@ class Plan:
         health: When a target is taken for sick; None for never.
         reserve: Seconds before the deadline at which the last resort is asked.
         cost: Dollars that one more send to a target may cost; None if nobody knows.
+        spread: Whether the next target is asked where one is saturated, or that one waited for.
     """
 
     deadline: float | None
@@ -57,6 +59,7 @@ class Plan:
     fallback_on: FallbackOn = ALL_FAULTS
     reserve: float = 0.0
     cost: Callable[[TargetState], float | None] | None = None
+    spread: bool = True
 
     def moves_on(self, fault: Fault) -> bool:
         """Whether another target is asked after this fault."""
@@ -77,12 +80,15 @@ class Lane:
         again: It is owed one try at once, before the chain moves on.
         free: That try is no retry in the budget's sense: another key, or asked plainly.
         forgiven: It is asked although its account is blocked, for want of any other.
+        ask: What the request wants of pacers; None where it is not paced.
     """
 
-    __slots__ = ("active", "again", "excluded", "forgiven", "free", "index", "limits",
+    __slots__ = ("active", "again", "ask", "excluded", "forgiven", "free", "index", "limits",
                  "ready_at", "state", "tries")  # fmt: skip
 
-    def __init__(self, index: int, state: TargetState, limits: Timeouts) -> None:
+    def __init__(
+        self, index: int, state: TargetState, limits: Timeouts, ask: Ask | None = None
+    ) -> None:
         self.index = index
         self.state = state
         self.limits = limits
@@ -93,10 +99,23 @@ class Lane:
         self.again = False
         self.free = False
         self.forgiven = False
+        self.ask = ask
 
     def available_at(self) -> float:
         """The earliest time at which this request may ask it."""
-        return max(self.state.available_at(forgiven=self.forgiven), self.ready_at)
+        state = self.state
+        at = max(state.available_at(forgiven=self.forgiven), self.ready_at)
+        if state.paced and self.ask is not None:
+            return max(at, state.turn_at(self.ask))
+        return at
+
+    def saturated(self, now: float) -> bool:
+        """Whether nothing but its pace, its hint or its room is in the way."""
+        if self.excluded or self.ready_at > now:
+            return False
+        if self.available_at() <= now:
+            return self.state.slots.full
+        return self.ask is not None and bool(self.state.lines(now))
 
 
 class Attempt:
@@ -120,12 +139,13 @@ class Attempt:
         draft: The driver's: what was received.
         task: The driver's: who reads it.
         held: The driver's: chunks that wait for the commit.
+        grant: What was reserved for it; None where it is not paced.
     """
 
-    __slots__ = ("draft", "ended", "excused", "fault", "first_text", "hedge_at", "held", "key",
-                 "kind", "lane", "last_chunk", "late", "late_at", "longest", "number", "outcome",
-                 "pace_at", "pace_from", "pause", "paused", "plain", "retry_state", "started",
-                 "suspect", "task")  # fmt: skip
+    __slots__ = ("draft", "ended", "excused", "fault", "first_text", "grant", "hedge_at", "held",
+                 "key", "kind", "lane", "last_chunk", "late", "late_at", "longest", "number",
+                 "outcome", "pace_at", "pace_from", "pause", "paused", "plain", "retry_state",
+                 "started", "suspect", "task")  # fmt: skip
 
     def __init__(
         self,
@@ -162,6 +182,7 @@ class Attempt:
         self.draft: Any = None
         self.task: Any = None
         self.held: list[Any] = []
+        self.grant: Grant | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 
 from langchain_resilient.engine.latency import LatencyHistogram
 from langchain_resilient.engine.limiter import Slots
+from langchain_resilient.engine.pacing import Pacer
 from langchain_resilient.engine.watch import NORMAL, Watch
 from langchain_resilient.fault import BLOCKS_ACCOUNT, Fault, FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
+
+    from langchain_resilient.engine.events import Attempt
+    from langchain_resilient.engine.pacing import Ask
 
 ACCOUNT_OUT_SECONDS = 300.0
 """How long an account that refused the key or ran out of quota is left alone, at first."""
@@ -94,13 +98,18 @@ class Account:
 
 
 class Key:
-    """One key of a target: its account, and until when this model is limited for it."""
+    """One key of a target: its account, and until when this model is limited for it.
 
-    __slots__ = ("account", "not_before")
+    Attributes:
+        pacer: Spreads what is sent with this key to this model.
+    """
 
-    def __init__(self, account: Account) -> None:
+    __slots__ = ("account", "not_before", "pacer")
+
+    def __init__(self, account: Account, pacer: Pacer | None = None) -> None:
         self.account = account
         self.not_before = 0.0
+        self.pacer = Pacer() if pacer is None else pacer
 
     def available_at(self) -> float:
         """The earliest time at which it may be used."""
@@ -129,11 +138,13 @@ class TargetState:
         spoke_at: When text last came from it.
         back_since: When the request was sent that ended its last silence.
         waiting: Who waits for a first text from it: told when it trips, oldest first.
+        paced: Whether a limit of it is known, or may still be.
     """
 
     __slots__ = ("_alarmed", "_ask_again_at", "_expected", "_failures", "_held", "_last_heard",
                  "_late", "_percentiles", "_slow_probes", "_turn", "_usual_pause", "answers",
-                 "back_since", "first_texts", "gone_until", "in_process", "keys", "name", "pauses",
+                 "back_since", "first_texts", "gone_until", "in_process", "keys", "name", "paced",
+                 "pauses",
                  "provider", "retry_first", "slots", "spoke_at", "strained_until", "streams",
                  "waiting", "watch")  # fmt: skip
 
@@ -143,13 +154,15 @@ class TargetState:
         provider: str,
         *,
         accounts: Sequence[Account] = (),
+        pacers: Sequence[Pacer | None] = (),
         max_concurrency: int | None = None,
         retry_first: bool = False,
         in_process: bool = False,
     ) -> None:
         self.name = name
         self.provider = provider
-        self.keys = tuple(Key(account) for account in accounts) or (Key(Account()),)
+        self.keys = tuple(map(Key, accounts, pacers or [None] * len(accounts))) or (Key(Account()),)
+        self.paced = True
         self.slots = Slots(max_concurrency)
         self.gone_until = 0.0
         self.strained_until = 0.0
@@ -189,7 +202,7 @@ class TargetState:
             return max(self.gone_until, self.keys[0].available_at())
         return max(self.gone_until, min([key.available_at() for key in self.keys]))
 
-    def next_key(self, now: float) -> int:
+    def next_key(self, now: float, ask: Ask | None = None) -> int:
         """Choose the key for the next request: in turn, those that may be used now first."""
         count = len(self.keys)
         if count == 1:
@@ -197,7 +210,38 @@ class TargetState:
         self._turn += 1
         turns = [(self._turn + i) % count for i in range(count)]
         usable = [i for i in turns if self.keys[i].available_at() <= now]
+        if ask is not None and self.paced and usable:
+            return min(usable, key=lambda i: max(now, self.keys[i].pacer.turn_at(ask)))
         return usable[0] if usable else min(turns, key=lambda i: self.keys[i].not_before)
+
+    # -- its pace -------------------------------------------------------------------------------
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limit of its rate is known."""
+        if len(self.keys) == 1:
+            return self.keys[0].pacer.active
+        return any(key.pacer.active for key in self.keys)
+
+    def turn_at(self, ask: Ask) -> float:
+        """When a request's turn is at one of its keys; see `Pacer.turn_at`."""
+        if len(self.keys) == 1:
+            return self.keys[0].pacer.turn_at(ask)
+        return min([max(key.available_at(), key.pacer.turn_at(ask)) for key in self.keys])
+
+    def lines(self, now: float) -> list[Pacer]:
+        """Where to stand in line for it: with the keys that are no worse than limited."""
+        if not self.paced or self.gone_until > now:
+            return []
+        return [key.pacer for key in self.keys if key.account.not_before <= now]
+
+    def heard(self, attempt: Attempt, stream: object, now: float) -> None:
+        """Take in what a provider says of its limits with the head of an answer."""
+        pacer = self.keys[attempt.key].pacer
+        if pacer.curious(now):
+            quota = getattr(stream, "quota", None)
+            pacer.observe(None if quota is None else quota(), attempt.grant, now)
+            self.paced = any(key.pacer.active or key.pacer.fresh for key in self.keys)
 
     # -- what is learned ------------------------------------------------------------------------
 
@@ -372,6 +416,8 @@ class TargetState:
             self.keys[key].not_before = max(self.keys[key].not_before, now + wait)
         if fault.kind is FaultKind.RATE_LIMIT or fault.status == 503:  # noqa: PLR2004
             self.strained_until = now + STRAINED_SECONDS
+        if fault.kind is FaultKind.RATE_LIMIT:
+            self.keys[key].pacer.refused(now, self.keys[key].not_before)
         if fault.kind in _SLOW_KINDS:
             self._failures += 1
             self._ask_again_at = now + DOWN_SECONDS

@@ -35,6 +35,7 @@ from langchain_resilient.engine.lateness import (
     too_slow,
     watch_pace,
 )
+from langchain_resilient.engine.pacing import Ask
 from langchain_resilient.engine.retrying import retry_state
 from langchain_resilient.engine.waiting import Waiting
 from langchain_resilient.fault import Fault, FaultKind
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.engine.budget import Ticket
     from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.engine.ports import Load
 
 _NO_LIMITS = Timeouts(first_text=None, chunk_gap=None, answer=None)
 """For the last resort: there is nobody else to ask, so only the deadline ends it."""
@@ -85,8 +87,9 @@ class Planner:
         wake_at: When `timer` must be called at the latest.
     """
 
-    __slots__ = ("_deadline", "_goes_on", "_held_up", "_last_at", "_last_resort", "_most", "_nudge",
-                 "_open", "_plain", "_plan", "_resume_at", "_rng", "_waiting", "_whole", "chain",
+    __slots__ = ("_ask_for", "_deadline", "_goes_on", "_held_up", "_last_at", "_last_resort",
+                 "_most", "_nudge", "_open", "_plain", "_plan", "_resume_at", "_rng", "_waiting",
+                 "_whole", "chain",
                  "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
 
     def __init__(
@@ -100,6 +103,7 @@ class Planner:
         last_resort: TargetState | None = None,
         plain: bool = False,
         goes_on: Callable[[Attempt], bool] | None = None,
+        load: Load | None = None,
     ) -> None:
         self._plan = plan
         # Without anybody to show text to, an answer counts when it is whole.
@@ -110,12 +114,15 @@ class Planner:
         hedge = plan.hedge
         self._most = 1 if hedge is None else hedge.max_parallel
         self._plain = plain or (hedge is not None and hedge.on == "response")
-        self.chain = Chain(chain, plan, rng)
+        self._ask_for = Ask(load, now, nudge)
+        self.chain = Chain(chain, plan, rng, self._ask_for)
         self._last_resort = (
             None if last_resort is None else Lane(len(self.chain.lanes), last_resort, _NO_LIMITS)
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
         self._last_at = inf if last_resort is None else self._deadline - plan.reserve
+        if not self._ask_for.batch:
+            self.chain.patience = self._deadline - _TIME_TO_ANSWER
         self._open = Attempts()
         self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
@@ -410,6 +417,7 @@ class Planner:
         owes = self._owes(lane, now)
         if owes and paid is None and not retry.take():
             self._waiting.ask(retry, AttemptKind.RETRY, now)
+            self._waiting.stand_in((), now)  # it is held up by its own fault, not the others
             self._resume_at = min(now + _POLL, self.chain.open_at(now))
             return False
         if not self._start(lane, self._kind_for(lane), now, out):
@@ -445,7 +453,11 @@ class Planner:
         full = self.chain.full(now)
         if full:
             self._waiting.queue(full)
-        if self._resume_at < self._deadline or full:
+        lines = self.chain.lines(now)
+        self._waiting.stand_in(lines, now)
+        if self._ask_for.batch and not self._open.all:
+            self._begin_deadline(inf if full or lines else now)
+        if self._resume_at < self._deadline or full or lines:
             return
         if self._last_resort is None and self.chain.forgive(now):
             self._go_on(now, out)
@@ -470,6 +482,8 @@ class Planner:
             self._waiting.queue([state])
             return False
         self._waiting.leave(now)
+        if self._ask_for.batch and not self._open.all:
+            self._begin_deadline(now)
         state.asked(now)
         attempt = self._attempt(len(self._open.all) + 1, lane, kind, now)
         if lane.tries:
@@ -489,7 +503,20 @@ class Planner:
 
     def _attempt(self, number: int, lane: Lane, kind: AttemptKind, now: float) -> Attempt:
         plain = self._plain or not lane.state.streams
-        return Attempt(number, lane, kind, now, key=lane.state.next_key(now), plain=plain)
+        key = lane.state.next_key(now, lane.ask)
+        attempt = Attempt(number, lane, kind, now, key=key, plain=plain)
+        if lane.state.paced:
+            attempt.grant = lane.state.keys[key].pacer.take(self._ask_for, now)
+        return attempt
+
+    def _begin_deadline(self, now: float) -> None:
+        """The time of a batch call runs from its first send: who waits in line loses nothing."""
+        if self._plan.deadline is None:
+            return
+        self._deadline = now + self._plan.deadline
+        self._waiting.useful_until = self._deadline - _TIME_TO_ANSWER
+        if self._last_resort is not None:
+            self._last_at = self._deadline - self._plan.reserve
 
     def _probe(self, now: float, out: list[Action]) -> None:
         """Send a shadow of this request to a target that tripped, if it is time for one."""

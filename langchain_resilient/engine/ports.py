@@ -74,11 +74,30 @@ class Sequel(Protocol):
         ...
 
 
+class Load(Protocol):
+    """How much one call asks for, and how soon; `langchain_resilient.call.Call` is one.
+
+    Attributes:
+        batch: Whether nobody sits and waits for it.
+        max_tokens: The longest answer it asks for; 0 where it does not say.
+    """
+
+    batch: bool
+    max_tokens: int
+
+    def prompt_tokens(self) -> int:
+        """About how many tokens its prompt has."""
+        ...
+
+
 class Source(Protocol):
     """A provider bound to one target; `langchain_resilient.providers.base.Provider` is one."""
 
     async def open(self, request: ChatRequest, *, stream: bool) -> Any:
-        """Send and return an async iterator of chunks with `aclose`."""
+        """Send and return an async iterator of chunks with `aclose`.
+
+        It may have a method `quota`, which reads what the provider says of its limits.
+        """
         ...
 
 

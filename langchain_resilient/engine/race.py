@@ -24,7 +24,7 @@ from langchain_resilient.receipt import AttemptKind, Receipt
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from langchain_resilient.engine.ports import Route, Tools
+    from langchain_resilient.engine.ports import Load, Route, Tools
     from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.request import ChatRequest, Chunk
 
@@ -54,6 +54,7 @@ class Race:
         on_retry: Told tenacity's state before a target is asked again. May be asynchronous.
         plain: Ask for whole answers instead of streams.
         show: For `chunks()`: what is shown, and what follows a break.
+        load: Its size and its priority, for pacing; None for an interactive call of no known size.
 
     Attributes:
         end: How it ended; None while it goes on.
@@ -76,6 +77,7 @@ class Race:
         on_retry: Callable[[Any], Any] | None = None,
         plain: bool = False,
         show: Show | None = None,
+        load: Load | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._chain = [*chain, last_resort] if last_resort else chain
@@ -92,6 +94,7 @@ class Race:
             rng=tools.rng,
             nudge=self._nudge,
             plain=plain,
+            load=load,
             last_resort=last_resort.state if last_resort else None,
             goes_on=show.goes_on if show is not None and validate is None else None,
         )
@@ -283,6 +286,8 @@ class Race:
                 streams = not self._plain and route.state.streams
                 source = route.sources[attempt.key]
                 stream = await source.open(request, stream=streams)
+                if route.state.paced:
+                    route.state.heard(attempt, stream, self._loop.time())
                 if self._show is None:
                     await self._listen(attempt, stream)
                 else:

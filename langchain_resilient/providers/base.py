@@ -41,6 +41,9 @@ class ChunkStream(Protocol):
     one `chat.completion`, where the answer came plainly). The iterator ends when the provider's
     answer ends; a failure is raised as the provider's own exception. `aclose` frees the connection
     and is called exactly once, by the task that read it.
+
+    It may also have a method `quota() -> Quota | None`, which reads from the answer's head what the
+    provider says of its rate limits (`langchain_resilient.quota`): then requests are paced by it.
     """
 
     def __aiter__(self) -> ChunkStream:

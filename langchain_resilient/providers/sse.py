@@ -15,11 +15,13 @@ from pydantic_core import from_json
 
 from langchain_resilient.providers.evidence import without
 from langchain_resilient.providers.faults import AnswerError
+from langchain_resilient.providers.quota import quota
 from langchain_resilient.wire.sse import PAGE, NamedEvent, SSEDecoder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
+    from langchain_resilient.quota import Quota
     from langchain_resilient.request import Chunk
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -133,6 +135,10 @@ class EventStream:
                 raise AnswerError(without(message, self._secrets), status_code=200)
         return None
 
+    def quota(self) -> Quota | None:
+        """Read what its headers say of rate limits."""
+        return quota(self._response.headers)
+
     async def aclose(self) -> None:
         """Free the connection; a finished HTTP/1.1 answer is read to its end, for reuse."""
         try:
@@ -169,6 +175,10 @@ class WholeAnswer:
             raise StopAsyncIteration
         self._given = True
         return decode_body(await _read(self._response), self._secrets)
+
+    def quota(self) -> Quota | None:
+        """Read what its headers say of rate limits."""
+        return quota(self._response.headers)
 
     async def aclose(self) -> None:
         """Free the connection."""

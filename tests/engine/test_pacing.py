@@ -1,0 +1,364 @@
+"""The pacer: who may be sent when, and what refusals and answers teach."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+from threading import Thread
+
+import pytest
+
+from langchain_resilient.engine.events import End
+from langchain_resilient.engine.pacing import CUT, SCOUTS, Ask, Pacer
+from langchain_resilient.fault import FaultKind
+from langchain_resilient.policy import Hedge
+from langchain_resilient.quota import Level, Quota
+from langchain_resilient.receipt import AttemptKind
+from tests.engine.scripted import Fail, Hang, Say, world
+from tests.virtual_time import virtual_time
+
+
+@dataclass
+class Asked:
+    """The size and the priority of a call."""
+
+    batch: bool = True
+    max_tokens: int = 0
+    prompt: int = 100
+
+    def prompt_tokens(self) -> int:
+        return self.prompt
+
+
+def ask(since: float = 0.0, nudge=lambda: None, **load) -> Ask:
+    return Ask(Asked(**load), since, nudge)
+
+
+def paced(requests: float | None = 60, tokens: float | None = None) -> Pacer:
+    """A pacer that knows its limits and has seen an answer."""
+    pacer = Pacer()
+    pacer.configure(requests, tokens)
+    pacer.observe(None, None, 0.0)
+    return pacer
+
+
+def spend(pacer: Pacer, since: float = 0.0) -> float:
+    """Send calls until the next has to wait, whatever its priority; return when its turn is."""
+    for _ in range(10_000):
+        at = pacer.turn_at(ask(batch=False))
+        if at > since:
+            return at
+        pacer.take(ask(batch=False), since)
+    raise AssertionError("nobody ever waits")
+
+
+def told(requests: float, remaining: float, capacity: float | None = None) -> Quota:
+    return Quota(Level(requests, remaining, requests if capacity is None else capacity), None)
+
+
+def test_while_no_limit_is_known_nobody_waits():
+    """An interactive call goes before the first answer, a batch call after it."""
+    pacer = Pacer()
+    assert pacer.turn_at(ask(batch=False)) == -inf
+    pacer.observe(None, None, 0.0)
+    assert pacer.turn_at(ask()) == -inf
+
+
+def test_before_the_first_answer_a_batch_sends_scouts():
+    """A few at once, then a few a second: a whole crowd could be over a limit nobody knows."""
+    pacer = Pacer()
+    for _ in range(SCOUTS):
+        assert pacer.turn_at(ask()) <= 10.0
+        pacer.take(ask(), 10.0)
+    assert pacer.turn_at(ask()) == pytest.approx(10.0 + 1 / SCOUTS)
+
+
+def test_sends_are_spread_evenly():
+    """At sixty a minute one a second, once what was saved up is spent."""
+    pacer, now, sent = paced(60), 0.0, []
+    while now < 120:
+        pacer.take(ask(), now)
+        sent.append(now)
+        now = max(now, pacer.turn_at(ask()))
+    late = [b - a for a, b in pairwise(sent) if a > 60]
+    assert late == pytest.approx([1.0] * len(late), rel=0.02)
+
+
+def test_a_large_request_takes_the_time_its_tokens_take():
+    """Both buckets must have room: here the tokens decide."""
+    pacer = paced(600_000, 60_000)
+    spend(pacer)
+    pacer.take(ask(prompt=5_000, max_tokens=1), 0.0)
+    assert pacer.turn_at(ask(prompt=10, max_tokens=1)) > 2.0
+
+
+def test_what_max_tokens_says_is_reserved_where_it_is_more_than_the_prompt():
+    """OpenAI counts the larger of the two when a request is let in."""
+    assert ask(prompt=100, max_tokens=500).tokens(7.0) == 500
+    assert ask(prompt=900, max_tokens=500).tokens(7.0) == 900
+    assert ask(prompt=100).tokens(7.0) == 107
+
+
+def test_the_oldest_is_first_whenever_it_joins():
+    """A call that has to stand in line again gets its old place."""
+    pacer = paced()
+    spend(pacer)
+    young, old = ask(since=2.0), ask(since=1.0)
+    pacer.join(young, 3.0)
+    pacer.join(old, 3.0)
+    assert pacer.turn_at(old) < pacer.turn_at(young)
+
+
+def test_an_interactive_call_goes_before_all_batch_calls():
+    """However long those have waited."""
+    pacer = paced()
+    spend(pacer)
+    batch = ask(since=0.0)
+    pacer.join(batch, 0.0)
+    before = pacer.turn_at(batch)
+    somebody = ask(since=50.0, batch=False)
+    pacer.join(somebody, 0.0)
+    assert pacer.turn_at(somebody) <= before < pacer.turn_at(batch)
+
+
+def test_who_leaves_tells_the_next():
+    """Only the one that is first now."""
+    pacer, told = paced(), []
+    asks = [ask(since=i, nudge=lambda i=i: told.append(i)) for i in range(3)]
+    for one in asks:
+        pacer.join(one, 0.0)
+    pacer.leave(asks[2])
+    assert told == []
+    pacer.leave(asks[0])
+    assert told == [1]
+
+
+def test_refusals_cut_the_rate_once_a_second():
+    """A crowd that was sent before the first refusal was known is one lesson."""
+    pacer = paced(6000)
+    before = pacer.requests._speed
+    for _ in range(5):
+        pacer.refused(1.0, 1.0)
+    assert pacer._factor == CUT
+    assert pacer.requests._speed < before
+    pacer.refused(2.5, 2.5)
+    assert pacer._factor == pytest.approx((CUT + 1.5 * 0.02) * CUT)
+
+
+def test_the_rate_comes_back():
+    """Bit by bit, and no further than the limit."""
+    pacer = paced(600)
+    pacer.refused(1.0, 1.0)
+    pacer.take(ask(), 4.0)
+    assert CUT < pacer._factor < 1.0
+    pacer.take(ask(), 60.0)
+    assert pacer._factor == 1.0
+
+
+def test_nobody_is_sent_before_the_providers_hint():
+    """The first in line, and the last."""
+    pacer = paced(6000)
+    pacer.refused(1.0, 9.0)
+    assert pacer.turn_at(ask()) >= 9.0
+    assert pacer.turn_at(ask(batch=False)) >= 9.0
+
+
+def test_limits_are_learned_from_an_answer():
+    """As the provider says them."""
+    pacer = Pacer()
+    grant = pacer.take(ask(), 0.0)
+    pacer.observe(told(600, 599), grant, 0.1)
+    assert pacer.active
+    assert pacer.requests.rate == pytest.approx(10.0)
+
+
+def test_the_lower_of_what_the_user_and_the_provider_say_counts():
+    """A user may leave room for others; a provider may have lowered its limit."""
+    for limit, expected in ((300, 5.0), (60, 1.0)):
+        pacer = paced(300)
+        pacer.observe(told(limit if limit < 300 else 6000, 50), pacer.take(ask(), 1.0), 1.1)
+        assert pacer.requests.rate == pytest.approx(expected)
+
+
+def test_a_minutes_worth_is_spent_within_seconds_but_not_at_once():
+    """What the provider's bucket has saved up counts, as far as it says so."""
+    pacer = Pacer()
+    pacer.observe(told(600, 599), pacer.take(ask(), 0.0), 0.0)
+    at_once = 0
+    while pacer.turn_at(ask()) <= 0.0:
+        pacer.take(ask(), 0.0)
+        at_once += 1
+    assert at_once < 10
+    now, sent = 0.0, 0
+    while now < 10.0:
+        now = max(now, pacer.turn_at(ask()))
+        pacer.take(ask(), now)
+        sent += 1
+    assert 400 < sent < 700
+
+
+def test_others_use_is_seen_in_what_is_left():
+    """The bucket fills up by seven a second instead of ten: that is what is sent from then on."""
+    pacer, now = Pacer(), 0.0
+    server, filled = 600.0, 0.0
+    sent: list[float] = []
+    while now < 200:
+        now = max(now, pacer.turn_at(ask()))
+        server = min(600.0, server + (now - filled) * 7.0) - 1
+        filled = now
+        assert server > -1, "it would have been refused"
+        pacer.observe(told(600, int(server)), pacer.take(ask(), now), now)
+        sent.append(now)
+    assert sum(at > 150 for at in sent) / 50 == pytest.approx(7.0, rel=0.05)
+
+
+def test_a_refusal_out_of_plenty_ends_the_trust_in_it():
+    """The server says a minute's worth is left, but counts by the second."""
+    pacer = Pacer()
+    pacer.observe(told(600, 599), pacer.take(ask(), 0.0), 0.1)
+    pacer.refused(0.2, 0.2)
+    pacer.observe(told(600, 590), pacer.take(ask(), 0.3), 0.4)
+    assert pacer.requests.capacity <= 10.0
+
+
+def test_threads_lose_no_request():
+    """All that is taken is counted, whoever takes it."""
+    pacer = paced(600)
+    crowd = [Thread(target=lambda: [pacer.take(ask(), 1.0) for _ in range(500)]) for _ in range(4)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join()
+    assert pacer.requests.sent == 2000
+
+
+# -- in a race ----------------------------------------------------------------------------------
+
+
+def configure(made, name: str, requests: float, spent: bool = True) -> Pacer:
+    """Put a target under a limit that others of this process have used up."""
+    pacer = made.states[name].keys[0].pacer
+    now = asyncio.get_running_loop().time()
+    pacer.configure(requests)
+    pacer.observe(None, None, now)
+    if spent:
+        spend(pacer, now)
+    return pacer
+
+
+@virtual_time
+async def test_a_crowd_is_sent_at_the_rate():
+    """Thirty batch calls at once, sixty a minute: ten are saved up, the rest come one a second."""
+    made = world(Say())
+    configure(made, "p0:m", 60, spent=False)
+    races = [made.race(load=Asked()) for _ in range(30)]
+    assert all(await asyncio.gather(*[race.answer() for race in races]))
+    sent = made.targets["p0:m"].sent
+    assert 18 < sent[-1] - sent[0] < 32
+    assert max(sum(a <= b < a + 1.0 for b in sent) for a in sent) <= 4
+
+
+@virtual_time
+async def test_work_goes_to_the_next_target_where_one_is_saturated():
+    """At once: nobody waits for a turn while another target is free."""
+    made = world(Say(), Say())
+    configure(made, "p0:m", 60)
+    race = made.race(load=Asked(batch=False))
+    await race.answer()
+    assert made.targets["p1:m"].sent == [0.0]
+
+
+@virtual_time
+async def test_without_spread_the_preferred_target_is_waited_for():
+    """Its turn comes after a while, and it answers."""
+    made = world(Say(), Say(), spread=False)
+    configure(made, "p0:m", 60)
+    race = made.race(load=Asked(batch=False))
+    await race.answer()
+    assert made.targets["p1:m"].sent == []
+    assert 0 < made.targets["p0:m"].sent[0] < 10
+
+
+@virtual_time
+async def test_without_spread_a_dead_target_is_not_waited_for():
+    """A failure is no lack of room."""
+    made = world(Fail(FaultKind.SERVER), Say(), spread=False)
+    configure(made, "p0:m", 60, spent=False)
+    race = made.race(load=Asked(batch=False))
+    await race.answer()
+    assert race.winner.lane.state.name == "p1:m"
+
+
+@virtual_time
+async def test_a_batch_calls_time_runs_from_its_first_send():
+    """Waiting in line for two minutes costs nothing of a deadline of ten seconds."""
+    made = world(Say(after=5.0), deadline=10.0)
+    configure(made, "p0:m", 0.5)
+    race = made.race(load=Asked())
+    assert await race.answer() is not None
+    assert made.targets["p0:m"].sent[0] > 20
+
+
+@virtual_time
+async def test_a_batch_call_has_its_whole_time_and_no_more():
+    """From its send on the deadline counts."""
+    made = world(Hang(), deadline=10.0, hedge=None)
+    configure(made, "p0:m", 0.5)
+    race = made.race(load=Asked())
+    await race.answer()
+    assert race.end is End.DEADLINE
+    now = asyncio.get_running_loop().time()
+    assert now == pytest.approx(made.targets["p0:m"].sent[0] + 10.0)
+
+
+@virtual_time
+async def test_an_interactive_call_never_waits_past_its_deadline():
+    """Its caller sits and waits."""
+    made = world(Say(), deadline=10.0)
+    configure(made, "p0:m", 0.01)
+    race = made.race(load=Asked(batch=False))
+    await race.answer()
+    assert race.end is End.DEADLINE
+    assert asyncio.get_running_loop().time() == pytest.approx(10.0)
+
+
+@virtual_time
+async def test_interactive_calls_overtake_batch_calls():
+    """The batch was there first, and waits."""
+    made = world(Say())
+    configure(made, "p0:m", 60)
+    ends: list[str] = []
+
+    async def one(name: str, load: Asked) -> None:
+        await made.race(load=load).answer()
+        ends.append(name)
+
+    batch = [asyncio.create_task(one("batch", Asked())) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.gather(one("interactive", Asked(batch=False)), *batch)
+    assert ends == ["interactive", "batch", "batch", "batch"]
+
+
+@virtual_time
+async def test_a_hedge_never_takes_the_place_of_a_first_send():
+    """The second target is saturated: the late one is waited for."""
+    made = world(Say(after=8.0), Say(), hedge=Hedge(delay=1.0))
+    configure(made, "p1:m", 0.5)
+    race = made.race(load=Asked(batch=False))
+    await race.answer()
+    kinds = [attempt.kind for attempt in race.receipt().attempts]
+    assert kinds == [AttemptKind.PRIMARY]
+
+
+@virtual_time
+async def test_a_cancelled_call_leaves_the_line():
+    """And the next one takes its turn."""
+    made = world(Say())
+    pacer = configure(made, "p0:m", 60)
+    first, second = (asyncio.create_task(made.race(load=Asked()).answer()) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    assert await second is not None
+    assert pacer._line == []

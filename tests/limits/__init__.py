@@ -1,0 +1,1 @@
+"""Batches under rate limits, in virtual time: the real SDK, the simulator, and what is possible."""
