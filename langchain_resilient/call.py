@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from langchain_resilient.policy import HedgeOption, OnBreak, Seconds
+from langchain_resilient.priority import PRIORITY, Priority
 from langchain_resilient.request import ChatRequest
 from langchain_resilient.sampling import SAMPLING_FIELDS, Sampling
 from langchain_resilient.size import characters, tokens
@@ -25,7 +26,7 @@ _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
 _affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
 _on_break: TypeAdapter[OnBreak | None] = TypeAdapter(OnBreak | None)
 _hedge: TypeAdapter[Any] = TypeAdapter(HedgeOption)
-_priority: TypeAdapter[str] = TypeAdapter(Literal["interactive", "batch"])
+_priority: TypeAdapter[Priority] = TypeAdapter(Priority)
 
 
 class Call:
@@ -63,7 +64,7 @@ class Call:
         self.model: Any = None
         self.affinity: str | None = None
         self.on_break: OnBreak | None = None
-        self.batch = False
+        self.batch = PRIORITY.get() == "batch"
         self.skipped: list[tuple[str, str]] = []
         self._size: int | None = None
         self._plan: dict[str, Any] = {}
@@ -100,7 +101,8 @@ class Call:
         self.model = kwargs.pop("model", None)
         self.affinity = _affinity.validate_python(kwargs.pop("affinity", None))
         self.on_break = _on_break.validate_python(kwargs.pop("on_break", None))
-        self.batch = _priority.validate_python(kwargs.pop("priority", "interactive")) == "batch"
+        if "priority" in kwargs:
+            self.batch = _priority.validate_python(kwargs.pop("priority")) == "batch"
         if "timeout" in kwargs:
             self._plan["deadline"] = _timeout.validate_python(kwargs.pop("timeout"))
         if "hedge" in kwargs:

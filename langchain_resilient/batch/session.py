@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from langchain_resilient.batch.report import BatchReport
     from langchain_resilient.batch.tally import Tally
 
-_ITEM_KWARGS: dict[str, Any] = {}
-"""Given to each call of a batch, unless the caller gives the same."""
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -74,7 +71,6 @@ async def answers(
         options: Of the batch.
         tally: Counts it.
     """
-    kwargs = {**_ITEM_KWARGS, **kwargs}
     async with _metered(tally, options) as meter, _opened(options) as journal:
         key = None if journal is None else keys_of(model, kwargs)
         work = Questions(model, configs, kwargs, tally=tally, meter=meter, journal=journal, key=key)

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.priority import PRIORITY
+
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel, LanguageModelInput
     from langchain_core.messages import AIMessage
@@ -129,7 +131,8 @@ class Questions:
         return found
 
     async def ask(self, index: int, item: LanguageModelInput, *, again: bool) -> AIMessage:
-        """Ask the model."""
+        """Ask the model, in the second row at a rate limit."""
+        PRIORITY.set("batch")  # of this worker's context, which is nobody else's
         if again:
             self._tally.ask_again()
         config = self._configs.again(index) if again else self._configs.at(index)

@@ -103,6 +103,17 @@ class Words:
         self._finished = "finish" in chunk
         return 2 if "text" in chunk else 1
 
+    @property
+    def ended(self) -> bool:
+        return self._finished
+
+    @property
+    def counted(self) -> bool:
+        return True
+
+    def tokens(self) -> int:
+        return _ANSWER_TOKENS
+
     def fault(self) -> Fault | None:
         return None if self._finished else Fault(FaultKind.BROKEN, "no end")
 
