@@ -10,7 +10,8 @@ import asyncio
 import atexit
 import os
 import threading
-from queue import SimpleQueue
+from concurrent.futures import CancelledError
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -60,15 +61,15 @@ class Portal:
             yield from self._next().iterate(source, ahead=ahead, wait=wait)
             return
         pipe: _Pipe[T] = _Pipe(self._loop, source, ahead)
-        future = asyncio.run_coroutine_threadsafe(pipe.fill(), self._loop)
         try:
+            # Ctrl-C may come while this hands the work over: what it started is stopped below.
+            pipe.start()
             yield from pipe.drain()
-            future.result()
         finally:
-            future.cancel()
+            pipe.stop()
             # An iterator may be collected in the loop's own thread, which must not wait for itself.
             if wait and threading.current_thread() is not self._thread:
-                asyncio.run_coroutine_threadsafe(pipe.closed(), self._loop).result()
+                pipe.wait()
 
     def close(self) -> None:
         """Cancel what runs, close the clients and the loop."""
@@ -95,21 +96,59 @@ class _Pipe(Generic[T]):
         self._loop = loop
         self._source = source
         self._ahead = ahead
-        self._filling: asyncio.Task[None] | None = None
         self._items: SimpleQueue[Any] = SimpleQueue()
         self._room = asyncio.Event()
         self._blocked = False
+        self._task: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
 
-    async def fill(self) -> None:
-        items = self._items
-        self._filling = asyncio.current_task()
+    # -- in the thread --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to fill it."""
+        self._loop.call_soon_threadsafe(self._begin)
+
+    def drain(self) -> Iterator[T]:
+        """Yield the items, then raise what the source raised."""
+        qsize = self._items.qsize
+        while (item := self._get()) is not _END:
+            if self._blocked and not qsize():
+                self._loop.call_soon_threadsafe(self._room.set)
+            yield item
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Close the source, if it has not ended; once."""
+        if not self._ended.is_set() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def wait(self) -> None:
+        """Wait until the source is closed."""
+        while not self._loop.is_closed() and not self._ended.wait(_LOOK_UP):
+            pass
+
+    def _get(self) -> Any:
+        while True:
+            try:
+                return self._items.get(timeout=_LOOK_UP)
+            except Empty:
+                continue
+
+    # -- on the loop, in this order -------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._fill())
+        self._task.add_done_callback(self._end)
+
+    async def _fill(self) -> None:
         try:
             async for item in self._source:
-                items.put(item)
-                if items.qsize() >= self._ahead:
+                self._items.put(item)
+                if self._items.qsize() >= self._ahead:
                     await self._wait_for_room()
         finally:
-            items.put(_END)
             await self._source.aclose()
 
     async def _wait_for_room(self) -> None:
@@ -120,18 +159,21 @@ class _Pipe(Generic[T]):
             await self._room.wait()
         self._blocked = False
 
-    async def closed(self) -> None:
-        """Wait until the source is closed. One that was never begun has nothing to close."""
-        if self._filling is not None:
-            await asyncio.wait({self._filling})
+    def _cancel(self) -> None:
+        if self._task is None:
+            self._ended.set()  # it was never begun: there is nothing to close
+        else:
+            self._task.cancel()
 
-    def drain(self) -> Iterator[T]:
-        get, qsize = self._items.get, self._items.qsize
-        while (item := get()) is not _END:
-            if self._blocked and not qsize():
-                self._loop.call_soon_threadsafe(self._room.set)
-            yield item
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._error = CancelledError() if task.cancelled() else task.exception()
+        self._items.put(_END)
+        self._ended.set()
 
+
+_LOOK_UP = 1.0
+"""Seconds after which a waiting thread looks up: a Ctrl-C in the moment before it falls asleep does
+not wake it."""
 
 _END = object()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
 
 import pytest
 
-from langchain_resilient.portal import READ_AHEAD, Portal
+from langchain_resilient.portal import READ_AHEAD, Portal, _Pipe
 
 
 @pytest.fixture
@@ -141,3 +142,29 @@ def test_little_is_read_ahead_where_that_is_wanted(portal):
     assert next(items) == 0
     items.close()
     assert len(made) <= 6
+
+
+def test_an_interrupt_while_work_is_handed_over_leaves_nothing_running(portal, monkeypatch):
+    """The handing over gives the loop's thread the first turn: Ctrl-C does come just then."""
+    events = []
+    begun = threading.Event()
+
+    async def source():
+        events.append("begun")
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+            yield 0
+        finally:
+            events.append("closed")
+
+    def start_and_interrupt(pipe):
+        start(pipe)
+        assert begun.wait(5)
+        raise KeyboardInterrupt
+
+    start = _Pipe.start
+    monkeypatch.setattr(_Pipe, "start", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        next(portal.iterate(source(), wait=True))
+    assert events == ["begun", "closed"]
