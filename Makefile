@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lint typecheck unit simulate fuzz stack streams kill format clean
+.PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ stack: $(VENV)/.developer ## random mixtures of faults over the real SDKs, in vi
 
 streams: $(VENV)/.developer ## broken streams and public failover scenarios: what the user gets
 	$(BIN)/python -m tests.streams
+
+limits: $(VENV)/.developer ## batches under rate limits, in virtual time: makespan and refusals
+	$(BIN)/python -m tests.limits
 
 kill: $(VENV)/.developer ## kill -9 a batch with a journal 50 times: nothing lost, nothing asked twice
 	$(BIN)/python -m tests.batch.kill
