@@ -40,6 +40,7 @@ EXPECTED_ALL = [
     "Target",
     "Timeouts",
     "__version__",
+    "sum_chunks",
 ]
 
 
@@ -95,6 +96,7 @@ ROOMS = {
     "sampling": set(),
     "policy": {"fault"},
     "target": {"policy", "sampling"},
+    "chunks": {"wire"},
     "errors": {"fault", "receipt"},
     "size": set(),
     "prices": {"providers", "target"},

@@ -170,6 +170,8 @@ class Draft:
         return seen
 
     def _add_native(self, message: AIMessage) -> Seen:
+        if native.REPLACED_KEY in message.response_metadata:
+            self.native.clear()  # a chain inside the chain began anew
         self.native.append(message)
         return self._see(*native.kinds(message))
 
