@@ -58,7 +58,7 @@ class Replacement:
         """Always: nothing is added to what was delivered."""
         return True
 
-    def request(self, _: Sequence[Draft]) -> ChatRequest:
+    def request(self, drafts: Sequence[Draft]) -> ChatRequest:  # noqa: ARG002
         """Ask the same."""
         return self._request
 
