@@ -188,7 +188,9 @@ class Telling:
         """What was held back at the end, because it might have been a repetition."""
         if self._join is None:
             return None
-        piece = self._released(self._join.finish())
+        rest = self._join.finish()
+        # Of an answer that was complete, white space may be all that is left to say.
+        piece = self._released(rest if rest.strip() else "")
         return self._same(piece) if piece is not None else None
 
     def last(self, winner: Attempt) -> ChatGenerationChunk:

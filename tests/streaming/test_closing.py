@@ -61,9 +61,7 @@ async def upstream_is_left(sim: ProviderSimulator, *, aborted: int = 1) -> None:
 
 @pytest.mark.parametrize("moment", SCENES)
 @pytest.mark.parametrize(("first", "second"), ORDERS)
-async def test_cancelling_the_reader(
-    sim: ProviderSimulator, first: str, second: str, moment: str
-):
+async def test_cancelling_the_reader(sim: ProviderSimulator, first: str, second: str, moment: str):
     """A task that reads is cancelled."""
     llm, seen = scene(sim, first, second, moment), []
 

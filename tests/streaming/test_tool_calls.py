@@ -95,7 +95,10 @@ async def test_a_break_inside_a_call_that_nobody_saw_is_mended(dialect: str):
         message = added(await read(model(sim, f"{dialect}:one", "openai:two")))
     assert made(message) == WANTED
     receipt = message.response_metadata["resilience"]
-    assert [attempt["target"] for attempt in receipt["attempts"]] == [f"{dialect}:one", "openai:two"]
+    assert [attempt["target"] for attempt in receipt["attempts"]] == [
+        f"{dialect}:one",
+        "openai:two",
+    ]
     assert "breaks" not in receipt
 
 

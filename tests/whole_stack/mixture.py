@@ -127,7 +127,7 @@ def mixture(seed: int) -> Scenario:
 
 def _part(random: Random, breaks: bool) -> Step | dict[Step, float]:
     """Draw what a bad target does: always one thing, some things at odds, or an outage."""
-    faults = (*BEFORE_TEXT, *IN_TEXT) if breaks else BEFORE_TEXT
+    faults = IN_TEXT if breaks and random.random() < 0.5 else BEFORE_TEXT
     good = random.choice(_GOOD)
     kind = random.random()
     if kind < 0.2:
