@@ -18,6 +18,7 @@ from langchain_resilient._version import __version__
 if TYPE_CHECKING:
     from langchain_resilient.batch.report import BatchProgress, BatchReport
     from langchain_resilient.chat_model import ResilientChatModel
+    from langchain_resilient.chunks import sum_chunks
     from langchain_resilient.errors import (
         AllTargetsFailedError,
         AuthenticationFailedError,
@@ -78,11 +79,13 @@ __all__ = [
     "Target",
     "Timeouts",
     "__version__",
+    "sum_chunks",
 ]
 
 _ROOMS = {
     "batch.report": ("BatchProgress", "BatchReport"),
     "chat_model": ("ResilientChatModel",),
+    "chunks": ("sum_chunks",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "fault": ("Fault", "FaultKind"),
     "observability.stats": ("Stats",),

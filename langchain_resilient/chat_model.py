@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import LangSmithParams
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
     from langchain_core.tools import BaseTool
 
+    from langchain_resilient.chunks import Watched
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.prices import Price
     from langchain_resilient.runtime import Runtime
+    from langchain_resilient.streaming import Audience
     from langchain_resilient.wire.structured import Method
 
 
@@ -89,7 +92,16 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return await self._ready().generate(messages, stop, run_manager, kwargs)
+        watched = self._watched(run_manager, kwargs, async_api=True)
+        if run_manager is None or watched is None:
+            return await self._ready().generate(messages, stop, run_manager, kwargs)
+        async with aclosing(
+            self._ready().stream(messages, stop, run_manager, kwargs, "handlers")
+        ) as chunks:
+            async for chunk in chunks:
+                watched.add(chunk)
+                await run_manager.on_llm_new_token(chunk.message.content, chunk=chunk)
+        return watched.result()
 
     def _generate(
         self,
@@ -98,7 +110,14 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return portal().run(self._ready().generate(messages, stop, run_manager, kwargs))
+        watched = self._watched(run_manager, kwargs, async_api=False)
+        if run_manager is None or watched is None:
+            return portal().run(self._ready().generate(messages, stop, run_manager, kwargs))
+        chunks = self._ready().stream(messages, stop, run_manager, kwargs, "handlers")
+        for chunk in portal().iterate(chunks):
+            watched.add(chunk)
+            run_manager.on_llm_new_token(chunk.message.content, chunk=chunk)
+        return watched.result()
 
     async def _astream(
         self,
@@ -107,14 +126,14 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        chunks = self._ready().stream(messages, stop, run_manager, kwargs)
-        try:
+        audience: Audience = "reader" if run_manager is None else "events"
+        async with aclosing(
+            self._ready().stream(messages, stop, run_manager, kwargs, audience)
+        ) as chunks:
             async for chunk in chunks:
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
-        finally:
-            await chunks.aclose()
 
     def _stream(
         self,
@@ -123,11 +142,38 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        chunks = self._ready().stream(messages, stop, run_manager, kwargs)
+        audience: Audience = "reader" if run_manager is None else "events"
+        chunks = self._ready().stream(messages, stop, run_manager, kwargs, audience)
         for chunk in portal().iterate(chunks):
             if run_manager is not None:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
+
+    def _should_stream(
+        self,
+        *,
+        async_api: bool,
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        """Tell LangChain not to stream under `invoke`, which alone has a run manager: we do."""
+        return run_manager is None and super()._should_stream(async_api=async_api, **kwargs)
+
+    def _watched(
+        self,
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        kwargs: Mapping[str, Any],
+        *,
+        async_api: bool,
+    ) -> Watched | None:
+        """Tell whether handlers want to see the chunks of an `invoke`; of several answers never."""
+        if run_manager is None or (kwargs.get("n") or self.n or 1) > 1:
+            return None
+        if not super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs):
+            return None
+        from langchain_resilient.chunks import Watched  # noqa: PLC0415
+
+        return Watched(run_manager.run_id, self.output_version)
 
     # -- binding --------------------------------------------------------------------------------
 

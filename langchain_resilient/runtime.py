@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.events import Attempt
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.receipt import Receipt
+    from langchain_resilient.streaming import Audience
 
 logger = logging.getLogger("langchain_resilient")
 
@@ -118,14 +119,20 @@ class Runtime:
         return stamp(to_result(draft, target.provider, target.model), receipt.as_dict())
 
     async def stream(
-        self, messages: Sequence[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: Any
+        self,
+        messages: Sequence[BaseMessage],
+        stop: list[str] | None,
+        run_manager: Any,
+        kwargs: Any,
+        audience: Audience = "reader",
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         """Race to the first text, then pass the winner's chunks on; what `_astream` yields."""
         if not self._prepared:
             await self._prepare()
         call = Call(self._defaults, messages, stop, kwargs, stream=True)
-        race, plan = self._race(call, run_manager)
-        telling = Telling(call.on_break or self._on_break, self._target_of)
+        follows = sequel(call.on_break or self._on_break, call.request, audience)
+        race, plan = self._race(call, run_manager, Show(follows))
+        telling = Telling(follows, self._target_of)
         add = telling.add
         chunks = race.chunks()
         try:
@@ -175,13 +182,12 @@ class Runtime:
             prepares = [prepare for prepare in others if prepare is not None]
             threading.Thread(target=_prepare_all, args=(prepares,), daemon=True).start()
 
-    def _race(self, call: Call, run_manager: Any) -> tuple[Race, Plan]:
+    def _race(self, call: Call, run_manager: Any, show: Show | None = None) -> tuple[Race, Plan]:
         plan = call.plan(self.plan)
         hedge = plan.hedge
         if hedge is not None and hedge.max_extra_cost is not None:
             plan = replace(plan, cost=lambda state: self._selection.cost(call, state.name))
         plain = call.several or (hedge is not None and hedge.on == "response")
-        follows = sequel(call.on_break or self._on_break, call.request) if call.stream else None
         race = Race(
             self._select(call),
             call.request,
@@ -191,8 +197,8 @@ class Runtime:
             last_resort=self.last_resort,
             validate=self._judge if self._check is not None else None,
             on_retry=run_manager.on_retry if run_manager is not None else None,
-            plain=plain and not call.stream,
-            show=Show(follows) if call.stream else None,
+            plain=plain and show is None,
+            show=show,
             load=call,
         )
         return race, plan

@@ -7,11 +7,11 @@ it stopped, or replaced by a new answer behind a marker. `Telling` joins the par
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_resilient.receipt import Break
 from langchain_resilient.wire.continuation import Join, continued, joined, may_continue
-from langchain_resilient.wire.deltas import Deltas
+from langchain_resilient.wire.deltas import Deltas, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,20 +54,53 @@ class Replacement:
     def __init__(self, request: ChatRequest) -> None:
         self._request = request
 
-    def may_follow(self, _: Draft) -> bool:
+    def may_follow(self, draft: Draft) -> bool:  # noqa: ARG002
         """Always: nothing is added to what was delivered."""
         return True
 
-    def request(self, _: Sequence[Draft]) -> ChatRequest:
+    def request(self, drafts: Sequence[Draft]) -> ChatRequest:  # noqa: ARG002
         """Ask the same."""
         return self._request
 
 
-def sequel(on_break: OnBreak, request: ChatRequest) -> Sequel | None:
+class Completion:
+    """The next target goes on where that can be done; where it cannot, it answers anew.
+
+    For `invoke`: handlers see the parts, but what its caller waits for is a whole answer.
+    """
+
+    def __init__(self, request: ChatRequest) -> None:
+        self.appends = True
+        self._request = request
+        self._continuation = Continuation(request)
+        self._start = 0
+
+    def may_follow(self, draft: Draft) -> bool:  # noqa: ARG002
+        """Always, in the one way or the other."""
+        return True
+
+    def request(self, drafts: Sequence[Draft]) -> ChatRequest:
+        """Ask for the rest of what came since the last answer that was begun anew, or anew."""
+        current = drafts[self._start :]
+        self.appends = bool(current) and self._continuation.may_follow(current[-1])
+        if self.appends:
+            return self._continuation.request(current)
+        self._start = len(drafts)
+        return self._request
+
+
+Audience = Literal["reader", "handlers", "events"]
+"""Whom a stream is for: who reads its chunks; callback handlers, while its caller waits for the
+message; or LangChain's events of `version="v3"`, which add it up and have no place for a marker."""
+
+
+def sequel(on_break: OnBreak, request: ChatRequest, audience: Audience) -> Sequel | None:
     """Choose what follows a break."""
     if on_break == "raise":
         return None
-    return Continuation(request) if on_break == "continue" else Replacement(request)
+    if on_break == "replace" and audience != "events":
+        return Replacement(request)
+    return Completion(request) if audience == "handlers" else Continuation(request)
 
 
 def told(drafts: Sequence[Draft]) -> str:
@@ -82,20 +115,25 @@ class Telling:
     """Turns the items of `Race.chunks` into LangChain's chunks. Each stream needs its own.
 
     Args:
-        on_break: What follows a break.
+        sequel: What follows a break; it knows whether that is added or replaces.
         target_of: Which target an attempt went to.
 
     Attributes:
         add: Converts one chunk; another after each `turn`.
     """
 
-    __slots__ = ("_deltas", "_join", "_legs", "_on_break", "_target_of", "add")
+    __slots__ = ("_deltas", "_held", "_id", "_join", "_legs", "_sequel", "_starts", "_target_of",
+                 "add")  # fmt: skip
 
-    def __init__(self, on_break: OnBreak, target_of: Callable[[Attempt], Target]) -> None:
-        self._on_break = on_break
+    def __init__(self, sequel: Sequel | None, target_of: Callable[[Attempt], Target]) -> None:
+        self._sequel = sequel
         self._target_of = target_of
         self._legs: list[Leg] = []
+        # For each leg, the number of that with which its answer began.
+        self._starts: list[int] = []
         self._join: Join | None = None
+        self._held: list[ChatGenerationChunk] = []
+        self._id: str | None = None
         self._deltas = Deltas("")
         self.add: Callable[[Chunk], ChatGenerationChunk | None] = self._deltas.add
 
@@ -107,86 +145,99 @@ class Telling:
         """
         self._legs.append(leg)
         if len(self._legs) == 1:
+            self._starts.append(0)
             self._deltas = Deltas(self._target_of(leg.attempt).provider)
             self.add = self._deltas.add
             return None
+        said = self._legs[0].attempt.draft.native
+        self._id = said[0].id if said else None
         self._deltas.turn()
-        if self._on_break == "replace":
-            return self._deltas.marker(_replaced(self._broken()[-1]))
-        self._join = Join(told([leg.attempt.draft for leg in self._legs[:-1]]))
-        self.add = self._add_joined
-        return None
+        self.add = self._add_more
+        self._join, self._held = None, []
+        if self._sequel is not None and self._sequel.appends:
+            self._starts.append(self._starts[-1])
+            self._join = Join(self._told(len(self._legs) - 2))
+            return None
+        self._starts.append(len(self._legs) - 1)
+        return self._same(self._deltas.marker(self._replaced()))
 
-    def _add_joined(self, chunk: Chunk) -> ChatGenerationChunk | None:
-        """Convert a chunk of a continuation, without what it only repeats."""
-        piece, join = self._deltas.add(chunk), self._join
-        if piece is None or join is None:
+    def _add_more(self, chunk: Chunk) -> ChatGenerationChunk | None:
+        """Convert a chunk of a later part; of a continuation without what it only repeats."""
+        piece = self._deltas.add(chunk)
+        if piece is not None and self._join is not None:
+            piece = self._trimmed(piece, self._join)
+        return self._same(piece) if piece is not None else None
+
+    def _trimmed(self, piece: ChatGenerationChunk, join: Join) -> ChatGenerationChunk | None:
+        text = str(piece.message.text)
+        if not text:
             return piece
-        content = piece.message.content
-        if not isinstance(content, str):
-            self._join = None
-            return piece
-        shown = join.feed(content)
-        if join.settled:
-            self._join = None
-        if shown == content:
-            return piece
-        if shown:
-            return self._deltas.text(shown)
-        return piece if _says_more(piece) else None
+        self._held.append(piece)
+        shown = join.feed(text)
+        return self._released(shown) if join.settled else None
+
+    def _released(self, shown: str) -> ChatGenerationChunk | None:
+        """Let go what was held back of a continuation, with so much of its text."""
+        held, self._held, self._join = self._held, [], None
+        if not held:
+            return None
+        piece = held[0] + held[1:] if len(held) > 1 else held[0]
+        return piece if shown == piece.message.text else shortened(piece, shown)
 
     def rest(self) -> ChatGenerationChunk | None:
         """What was held back at the end, because it might have been a repetition."""
-        shown = self._join.finish() if self._join is not None else ""
-        return self._deltas.text(shown) if shown else None
+        if self._join is None:
+            return None
+        rest = self._join.finish()
+        # Of an answer that was complete, white space may be all that is left to say.
+        piece = self._released(rest if rest.strip() else "")
+        return self._same(piece) if piece is not None else None
 
     def last(self, winner: Attempt) -> ChatGenerationChunk:
         """Make the chunk that ends the stream."""
-        return self._deltas.last(winner.draft, self._target_of(winner).model)
+        piece = self._deltas.last(winner.draft, self._target_of(winner).model)
+        return piece if len(self._legs) == 1 else self._same(piece)
+
+    def _same(self, piece: ChatGenerationChunk) -> ChatGenerationChunk:
+        """Give a chunk of a later part the id of the first ones; None is LangChain's to fill."""
+        piece.message.id = self._id
+        return piece
 
     @property
     def partial(self) -> str | None:
         """The text that was delivered; None if nothing was."""
-        if not self._legs:
-            return None
-        legs = self._legs[-1:] if self._on_break == "replace" else self._legs
+        return self._told(len(self._legs) - 1) if self._legs else None
+
+    def _told(self, number: int) -> str:
+        """Put together what was delivered of the answer that one part belongs to, with it."""
+        legs = self._legs[self._starts[number] : number + 1]
         return told([leg.attempt.draft for leg in legs])
 
     def breaks(self, race: Race) -> tuple[Break, ...]:
         """Where the stream broke, and what was done about it."""
         over = race.winner is None and race.end is not None
         return tuple(
-            Break(
-                target=leg.attempt.lane.state.name,
-                seconds=(leg.attempt.ended or race.started) - race.started,
-                characters=characters,
-                fault=leg.attempt.fault,
-                action="raised" if leg is self._legs[-1] else _DONE[self._on_break],
-            )
-            for leg, characters in self._broken(with_last=over)
+            [
+                Break(
+                    target=leg.attempt.lane.state.name,
+                    seconds=(leg.attempt.ended or race.started) - race.started,
+                    characters=len(self._told(number)),
+                    fault=leg.attempt.fault,
+                    action=self._action(number),
+                )
+                for number, leg in enumerate(self._legs if over else self._legs[:-1])
+            ]
         )
 
-    def _broken(self, *, with_last: bool = False) -> list[tuple[Leg, int]]:
-        """The parts that broke, each with the characters that had been delivered by its end."""
-        legs = self._legs if with_last else self._legs[:-1]
-        alone = self._on_break == "replace"
-        drafts = [leg.attempt.draft for leg in legs]
-        return [
-            (leg, len(told(drafts[i : i + 1] if alone else drafts[: i + 1])))
-            for i, leg in enumerate(legs)
-        ]
+    def _action(self, number: int) -> Literal["continued", "replaced", "raised"]:
+        after = self._starts[number + 1 : number + 2]
+        if not after:
+            return "raised"
+        return "replaced" if after[0] == number + 1 else "continued"
 
-
-_DONE: dict[OnBreak, Any] = {"continue": "continued", "replace": "replaced", "raise": "raised"}
-
-
-def _replaced(broken: tuple[Leg, int]) -> dict[str, Any]:
-    leg, characters = broken
-    found = {"target": leg.attempt.lane.state.name, "characters": characters}
-    fault = leg.attempt.fault
-    return found if fault is None else {**found, "fault": fault.kind.value}
-
-
-def _says_more(piece: Any) -> bool:
-    message = piece.message
-    return bool(message.additional_kwargs or message.tool_call_chunks or piece.generation_info)
+    def _replaced(self) -> dict[str, Any]:
+        """Tell what the newest part replaces."""
+        number = len(self._legs) - 2
+        broken = self._legs[number].attempt
+        found = {"target": broken.lane.state.name, "characters": len(self._told(number))}
+        return found if broken.fault is None else {**found, "fault": broken.fault.kind.value}

@@ -48,6 +48,7 @@ EXPECTED_ALL = [
     "Target",
     "Timeouts",
     "__version__",
+    "sum_chunks",
 ]
 
 
@@ -104,6 +105,7 @@ ROOMS = {
     "sampling": set(),
     "policy": {"fault"},
     "target": {"policy", "sampling"},
+    "chunks": {"wire"},
     "errors": {"fault", "receipt"},
     "size": set(),
     "prices": {"providers", "target"},

@@ -379,7 +379,7 @@ class Race:
         fault: Fault | None = attempt.draft.fault()
         if fault is None or fault.kind is not FaultKind.EMPTY or fault.code != "stop":
             return fault
-        complete = self._show is not None and self._show.nothing_missing()
+        complete = self._show is not None and self._show.is_complete()
         return None if complete else fault
 
     async def _judge(self, attempt: Attempt) -> Fault | None:

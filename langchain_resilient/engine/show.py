@@ -44,18 +44,20 @@ class Show:
         legs: Whose chunks were shown, in order: more than one if a stream broke.
     """
 
-    __slots__ = ("_sequel", "legs", "queue")
+    __slots__ = ("_sequel", "_silent", "legs", "queue")
 
     def __init__(self, sequel: Sequel | None) -> None:
         self._sequel = sequel
         self.queue: deque[Chunk | Leg] = deque()
         self.legs: list[Leg] = []
+        self._silent = 0
 
     def announce(self, attempt: Attempt) -> None:
         """Show an attempt's chunks from now on; one that speaks again needs no new leg."""
         if not self._is_last(attempt):
             leg = Leg(attempt)
             self.legs.append(leg)
+            self._silent = 0
             self.queue.append(leg)
         self.queue.extend(attempt.held)
         attempt.held.clear()
@@ -80,9 +82,15 @@ class Show:
         self.legs[-1].fixed = True
         return self._sequel.request([leg.attempt.draft for leg in self.legs])
 
-    def nothing_missing(self) -> bool:
-        """Whether one that is asked now may find that nothing is missing any more."""
-        return bool(self.legs) and self._sequel is not None and self._sequel.appends
+    def is_complete(self) -> bool:
+        """Whether nothing is missing, as one who was to go on has just said by saying nothing.
+
+        It may only have failed to answer: two in a row must agree.
+        """
+        if not self.legs or self._sequel is None or not self._sequel.appends:
+            return False
+        self._silent += 1
+        return self._silent > 1
 
     def _is_last(self, attempt: Attempt) -> bool:
         return bool(self.legs) and self.legs[-1].attempt is attempt

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from langchain_resilient.wire.reading import Delta
 
 
-REPLACED_KEY = "resilience_replaced"
-"""In the `response_metadata` of a chunk: all before it is void, the whole answer follows."""
-
-
 class Deltas:
     """Turns the chunks of one stream into LangChain's. Each stream needs its own.
 
@@ -95,7 +91,7 @@ class Deltas:
     def marker(self, replaced: dict[str, Any]) -> ChatGenerationChunk:
         """Make the chunk which says that a new answer replaces all that came before it."""
         chunk = self.text("")
-        chunk.message.response_metadata[REPLACED_KEY] = [replaced]
+        chunk.message.response_metadata[native.REPLACED_KEY] = [replaced]
         return chunk
 
     def text(self, text: str) -> ChatGenerationChunk:
@@ -177,6 +173,23 @@ class Deltas:
         )
         info = {k: told[k] for k in ("finish_reason", "model_name") if k in told}
         return ChatGenerationChunk(message=message, generation_info=info)
+
+
+def shortened(piece: ChatGenerationChunk, text: str) -> ChatGenerationChunk | None:
+    """Say less of a chunk's text, and nothing of log probabilities; None if nothing is left."""
+    message = piece.message
+    content: Any = text
+    if isinstance(message.content, list):
+        blocks = [block for block in message.content if isinstance(block, dict)]
+        content = [block for block in blocks if block.get("type") != "text"]
+        if text:
+            place = next((b for b in blocks if b.get("type") == "text"), {"type": "text"})
+            content.append({**place, "text": text})
+    told = {k: v for k, v in message.response_metadata.items() if k != "logprobs"}
+    kept = message.model_copy(update={"content": content, "response_metadata": told})
+    if not (content or kept.additional_kwargs or getattr(kept, "tool_call_chunks", None)):
+        return None
+    return ChatGenerationChunk(message=kept)
 
 
 def text_chunk(text: str, provider: str) -> ChatGenerationChunk:

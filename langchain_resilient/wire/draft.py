@@ -155,6 +155,8 @@ class Draft:
         return seen
 
     def _add_native(self, message: AIMessage) -> Seen:
+        if native.REPLACED_KEY in message.response_metadata:
+            self.native.clear()  # a chain inside the chain began anew
         self.native.append(message)
         said, visible, thinking = native.kinds(message)
         self._blank = 0 if visible else self._blank + len(message.text)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 RECEIPT_KEY = "resilience"
 """Where a receipt stands in `response_metadata`."""
 
+REPLACED_KEY = "resilience_replaced"
+"""In the `response_metadata` of a chunk: all before it is void, the whole answer follows."""
+
 _THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
 _ENDS = ("finish_reason", "stop_reason", "done_reason")
 
@@ -83,8 +86,15 @@ def _cache_details(found: list[UsageMetadata]) -> dict[str, int]:
     }
 
 
+_AT_ONCE = frozenset({"model_provider", "output_version", REPLACED_KEY})
+"""Metadata that belongs to its chunk; LangChain does not join the first two when it adds them."""
+
+
 class Relay:
     """Passes on the chunks of one stream of a LangChain model, so that they can be summed.
+
+    Metadata and usage wait for the last chunk: if the stream breaks and another target goes on,
+    LangChain would join and add them to that one's.
 
     Args:
         provider: What every chunk says: LangChain would join two names to one.
@@ -100,12 +110,11 @@ class Relay:
     def chunk(self, message: AIMessage) -> AIMessageChunk:
         """Copy one message; what a model without streaming yields is a whole `AIMessage`."""
         piece = _as_chunk(message)
-        told = piece.response_metadata
         if self._first is None:
             self._first = piece
-        told["model_provider"] = self._provider
-        # Of a chain inside the chain: the receipt of this call takes its place.
-        told.pop(RECEIPT_KEY, None)
+        told = {**piece.response_metadata, "model_provider": self._provider}
+        piece.response_metadata = {name: told[name] for name in _AT_ONCE & told.keys()}
+        piece.usage_metadata = None
         piece.chunk_position = None
         self._listed = isinstance(piece.content, list)
         return piece
@@ -114,12 +123,24 @@ class Relay:
         """Make the chunk that ends the stream of these messages."""
         from langchain_core.messages import AIMessageChunk  # noqa: PLC0415
 
-        told = {"model_provider": self._provider}
+        waiting = [
+            AIMessageChunk(
+                content="", response_metadata=m.response_metadata, usage_metadata=m.usage_metadata
+            )
+            for m in messages
+            if m.usage_metadata or m.response_metadata.keys() - _AT_ONCE
+        ]
+        total = AIMessageChunk(content="") + waiting
+        told = {**total.response_metadata, "model_provider": self._provider}
+        # Of a chain inside the chain: the receipt of this call takes its place.
+        told.pop(RECEIPT_KEY, None)
+        told.pop(REPLACED_KEY, None)
         if _told(messages, "model_name") is None:
             told["model_name"] = _told(messages, "model") or model_name
         return AIMessageChunk(
             content=[] if self._listed else "",
             response_metadata=told,
+            usage_metadata=total.usage_metadata,
             chunk_position="last",
             id=self._first.id if self._first else None,
         )
@@ -144,8 +165,7 @@ def _as_chunk(message: AIMessage) -> AIMessageChunk:
 
     if not isinstance(message, AIMessageChunk):
         return AIMessageChunk(**message.model_dump(exclude={"type"}))
-    told = dict(message.response_metadata)
-    return message.model_copy(update={"response_metadata": told})
+    return message.model_copy()
 
 
 def _told(messages: list[AIMessage], *names: str) -> str | None:

@@ -17,6 +17,7 @@ from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
     from langchain_resilient.engine.race import Race
+    from tests.engine.scripted import World
 
 BREAK = Failure(FaultKind.CONNECTION)
 
@@ -110,10 +111,8 @@ async def test_a_part_that_was_withdrawn_does_not_count_as_delivered():
     assert sequel.asked == ["a ", "a "]
 
 
-@virtual_time
-async def test_nothing_more_is_a_good_answer_to_one_who_is_to_go_on():
-    """The stream may have died between its last word and its end."""
-    w = world(Say("all of it", gap=1.0, then=BREAK), Say(""))
+def with_empty_answers(w: World) -> World:
+    """Let an answer without a word be a fault, as it is for real."""
     empty = Fault(FaultKind.EMPTY, "nothing", code="stop")
     made = w.tools.draft
 
@@ -124,9 +123,25 @@ async def test_nothing_more_is_a_good_answer_to_one_who_is_to_go_on():
         return found
 
     w.tools.draft = draft
+    return w
+
+
+@virtual_time
+async def test_nothing_more_is_a_good_answer_if_two_agree():
+    """The stream may have died between its last word and its end."""
+    w = with_empty_answers(world(Say("all of it", gap=1.0, then=BREAK), Say(""), Say("")))
     race = w.stream(GoesOn())
     assert await words(race) == ["all", "of", "it"]
-    assert (race.end, w.sends()) == (End.ANSWERED, 2)
+    assert (race.end, w.sends()) == (End.ANSWERED, 3)
+
+
+@virtual_time
+async def test_one_who_says_nothing_is_not_believed_alone():
+    """An empty answer is a fault too: it must not pass for the end of half a text."""
+    w = with_empty_answers(world(Say("all of", gap=1.0, then=BREAK), Say(""), Say("it")))
+    race = w.stream(GoesOn())
+    assert await words(race) == ["all", "of", "it"]
+    assert race.end is End.ANSWERED
 
 
 @virtual_time

@@ -92,7 +92,7 @@ IN_TEXT: tuple[Step, ...] = (
     t.Malformed(3, reply=HEALTHY),
     t.Malformed(3, resume=True, reply=HEALTHY),
 )
-"""A reader of a stream may notice these."""
+"""Whoever reads a stream has seen text by then: another target must go on from it."""
 
 _GOOD: tuple[Step, ...] = (
     HEALTHY,
@@ -121,14 +121,13 @@ def mixture(seed: int) -> Scenario:
         model=_model(random),
         fields={target: _fields(random) for target in targets},
         addresses={b: random.choice((REFUSED, BLACK_HOLE)) for b in bad if random.random() < 0.07},
-        breaks=breaks,
         seed=seed,
     )
 
 
 def _part(random: Random, breaks: bool) -> Step | dict[Step, float]:
     """Draw what a bad target does: always one thing, some things at odds, or an outage."""
-    faults = (*BEFORE_TEXT, *IN_TEXT) if breaks else BEFORE_TEXT
+    faults = IN_TEXT if breaks and random.random() < 0.5 else BEFORE_TEXT
     good = random.choice(_GOOD)
     kind = random.random()
     if kind < 0.2:

@@ -33,6 +33,12 @@ def prompts(number: int, count: int = 1) -> tuple[str, ...]:
     return tuple(f"q{number}_{i}" for i in range(count))
 
 
+def prompt_of(body: Mapping[str, Any]) -> str:
+    """What a request is about: its first message, also where it asks for the rest of an answer."""
+    prompt: str = body["messages"][0]["content"]
+    return prompt
+
+
 def right_text(prompt: str) -> str:
     """The one answer to a prompt."""
     return answer_to(prompt, words=WORDS)
@@ -76,7 +82,6 @@ class Scenario:
         model: The model's other fields.
         fields: Fields of single targets.
         addresses: Targets that are not at the simulator, with their base URL.
-        breaks: Whether a target may die in the midst of its text.
         seed: Of all chance.
     """
 
@@ -86,7 +91,6 @@ class Scenario:
     model: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)
-    breaks: bool = False
     seed: int = 0
 
 

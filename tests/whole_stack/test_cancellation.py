@@ -12,7 +12,16 @@ from langchain_resilient.registry import forget
 from langchain_resilient.testing import Cut, NoAnswer, Reply, Status
 from tests.whole_stack.callers import Told, ask, ask_all
 from tests.whole_stack.everyday import CHAINS, PRIMARY
-from tests.whole_stack.scenario import HEALTHY, WORDS, Call, How, Scenario, prompts, right_text
+from tests.whole_stack.scenario import (
+    HEALTHY,
+    WORDS,
+    Call,
+    How,
+    Scenario,
+    prompt_of,
+    prompts,
+    right_text,
+)
 from tests.whole_stack.virtual import VirtualLoop, run_virtual
 from tests.whole_stack.world import close, leftovers, model, simulator
 
@@ -85,7 +94,7 @@ async def cancelled_at(
 
 def goes_on(seen: Seen, told: Told, ended: float) -> bool:
     """Whether a request was still answered when its caller had been gone for a while."""
-    mine = seen.at >= told.began and seen.body["messages"][-1]["content"] in told.call.prompts
+    mine = seen.at >= told.began and prompt_of(seen.body) in told.call.prompts
     return mine and (seen.ended_at is None or seen.ended_at > ended + AT_ONCE)
 
 

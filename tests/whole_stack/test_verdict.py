@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from langchain_resilient import AllTargetsFailedError, Hedge
+from langchain_resilient import AllTargetsFailedError, Hedge, StreamBrokenError
 from langchain_resilient.providers.sse import EventStream
 from langchain_resilient.testing import Malformed, RateLimited, Reply
 from tests.whole_stack.everyday import MODEL, PRIMARY, SECOND
@@ -57,6 +57,16 @@ def test_an_error_is_found(run):
     """A target was healthy."""
     run.told[2].error = AllTargetsFailedError("no")
     assert found(run, "failed")
+
+
+def test_a_stream_that_broke_is_an_error_too(run):
+    """Another target could have gone on from it; only its caller's own deadline excuses that."""
+    told = run.told[1]
+    told.texts[0] = told.texts[0][:9]
+    told.error = StreamBrokenError("no", partial=told.texts[0])
+    assert found(run, "failed")
+    told.call = replace(told.call, timeout=99.0)
+    assert problems(run) == []
 
 
 def test_an_answer_after_the_deadline_is_found(run):
@@ -108,7 +118,7 @@ def test_a_connection_that_is_not_given_back_is_found(monkeypatch, transport):
         kept.append(self)
 
     monkeypatch.setattr(EventStream, "aclose", keep)
-    nonsense = Malformed(0, resume=True, reply=Reply(chunk_gap=10.0))
+    nonsense = Malformed(0, resume=True, eats=True, reply=Reply(chunk_gap=10.0))
     script = {PRIMARY: nonsense, SECOND: HEALTHY}
     run = play(replace(QUIET, script=script, calls=QUIET.calls[:1]), transport)
     assert any("a pool holds" in problem for problem in problems(run))

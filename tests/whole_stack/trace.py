@@ -6,6 +6,8 @@ import json
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from tests.whole_stack.scenario import prompt_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -53,7 +55,7 @@ def _story(receipt: dict) -> str:
 
 def _of_server(number: int, seen: Seen) -> Iterator[Event]:
     name = f"server {number} {seen.target}"
-    prompt = seen.body["messages"][-1]["content"]
+    prompt = prompt_of(seen.body)
     yield seen.at, f"{name} {'streams' if seen.stream else 'answers'} {seen.step}: {prompt}"
     if seen.ended_at is not None:
         how = "is left" if seen.aborted else "has ended"

@@ -6,7 +6,7 @@ from asyncio import CancelledError
 from typing import TYPE_CHECKING
 
 from langchain_resilient import DeadlineExceededError, Hedge, StreamBrokenError
-from tests.whole_stack.scenario import HINT, right_text
+from tests.whole_stack.scenario import HINT, prompt_of, right_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ def problems(run: Run) -> list[str]:
     their budget.
     """
     return [
-        *(p for told in run.told for p in _wrong_answers(told, run.scenario)),
+        *(p for told in run.told for p in _wrong_answers(told)),
         *(p for told in run.told for p in _late(told, run.scenario)),
         *run.leaks,
         *_sent_too_late(run),
@@ -39,10 +39,10 @@ def problems(run: Run) -> list[str]:
     ]
 
 
-def _wrong_answers(told: Told, scenario: Scenario) -> Iterator[str]:
+def _wrong_answers(told: Told) -> Iterator[str]:
     call, error = told.call, told.error
     whole = error is None and not told.left
-    if error is not None and not _is_allowed(told, scenario):
+    if error is not None and not _is_allowed(told):
         yield f"call {call.number} ({call.how}) failed: {error!r}"
     if whole and len(told.texts) != len(call.prompts):
         yield f"call {call.number} got {len(told.texts)} answers to {len(call.prompts)} prompts"
@@ -54,13 +54,13 @@ def _wrong_answers(told: Told, scenario: Scenario) -> Iterator[str]:
         yield f"call {call.number} got {told.texts[0]!r}, but its error says {error.partial!r}"
 
 
-def _is_allowed(told: Told, scenario: Scenario) -> bool:
+def _is_allowed(told: Told) -> bool:
     """Whether a call may end with this error although a target is healthy."""
     call = told.call
     return (
         (isinstance(told.error, CancelledError) and call.cancel_after is not None)
         or (isinstance(told.error, DeadlineExceededError) and call.timeout is not None)
-        or (isinstance(told.error, StreamBrokenError) and (scenario.breaks or bool(call.timeout)))
+        or (isinstance(told.error, StreamBrokenError) and call.timeout is not None)
     )
 
 
@@ -78,7 +78,7 @@ def _sent_too_late(run: Run) -> Iterator[str]:
     """Find requests that were sent when their caller was gone already."""
     gone = {prompt: told.ended for told in run.told for prompt in told.call.prompts}
     for seen in run.seen:
-        prompt = seen.body["messages"][-1]["content"]
+        prompt = prompt_of(seen.body)
         if seen.at > gone[prompt] + _TICK:
             yield f"{seen.target} was asked {prompt} at {seen.at:.3f} s, over at {gone[prompt]:.3f}"
 

@@ -142,10 +142,26 @@ def _transports_on(loop: VirtualLoop, transport: Transport) -> Iterator[None]:
         patch.setattr(
             aiohappyeyeballs, "start_connection", async_solipsism.aiohappyeyeballs_start_connection
         )
+        patch.setattr("async_solipsism.socket.ListenSocket.make_connection", _connect)
         for httpcore in ("httpcore", "httpcore2"):
             patch.setattr(f"{httpcore}._backends.anyio.is_socket_readable", _is_readable)
             patch.setattr(f"{httpcore}._async.http11.time", clock)
         yield
+
+
+async def _connect(listener: Any, peer: Any) -> Any:
+    """Connect as the library does, and close what has come of it for one who is cancelled then.
+
+    The library forgets the socket of whom it has just let in, and the server would keep its own.
+    """
+    waiter = asyncio.get_running_loop().create_future()
+    listener._queue.append((waiter, peer))
+    try:
+        return await waiter
+    except asyncio.CancelledError:
+        if not waiter.cancelled():
+            waiter.result().close()
+        raise
 
 
 def _is_readable(sock: Any) -> bool:

@@ -1,0 +1,1 @@
+"""Streams as a user of LangChain meets them, over real sockets."""

@@ -1,0 +1,33 @@
+"""The providers of these tests."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from langchain_resilient.registry import reaper
+from langchain_resilient.testing import ProviderSimulator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@pytest.fixture
+def sim() -> Iterator[ProviderSimulator]:
+    """A simulator whose targets are all healthy, until a test says otherwise."""
+    with ProviderSimulator() as found:
+        yield found
+
+
+@pytest.fixture
+async def loop_is_left_empty() -> AsyncIterator[None]:
+    """After the test nothing of a stream runs on its loop any more."""
+    before = asyncio.all_tasks()
+    yield
+    gc.collect()
+    async with asyncio.timeout(2.0):
+        while await reaper().drain() or asyncio.all_tasks() - before - {asyncio.current_task()}:
+            await asyncio.sleep(0.005)
