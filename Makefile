@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lint typecheck unit simulate fuzz stack streams format clean
+.PHONY: help run test lint typecheck unit simulate fuzz stack streams losers format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ stack: $(VENV)/.developer ## random mixtures of faults over the real SDKs, in vi
 
 streams: $(VENV)/.developer ## broken streams and public failover scenarios: what the user gets
 	$(BIN)/python -m tests.streams
+
+losers: $(VENV)/.developer ## a real llama.cpp server loses races, and its metrics show that it stops
+	$(BIN)/python -m tests.losers
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .
