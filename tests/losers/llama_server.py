@@ -6,6 +6,7 @@ until its stdin ends, so that it cannot outlive whoever started it.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Any
@@ -19,8 +20,7 @@ SLOTS = 2
 def serve(path: str) -> None:
     """Load a model and serve it on a free port of the loopback interface."""
     os.environ["GOMP_SPINCOUNT"] = "0"
-    import xllamacpp
-
+    xllamacpp: Any = importlib.import_module("xllamacpp")  # it has no type stubs
     params: Any = xllamacpp.CommonParams()
     params.model.path = path
     params.model_alias = {"smollm2"}

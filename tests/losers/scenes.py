@@ -119,13 +119,13 @@ async def cancelled(stage: Stage) -> float:
     """The task that reads `astream` is cancelled."""
     spoken = asyncio.Event()
 
-    async def read() -> None:
+    async def listen() -> None:
         stream = stage.alone().astream(stage.prompt)
         await read(stream, _SPOKEN)
         spoken.set()
         await read(stream)
 
-    return await _cancel(read(), spoken.wait())
+    return await _cancel(listen(), spoken.wait())
 
 
 async def cancelled_ainvoke(stage: Stage) -> float:
@@ -164,11 +164,13 @@ async def read(stream: AsyncIterator[Any], chunks: int | None = None) -> None:
         chunks = None if chunks is None else chunks - 1
 
 
-async def _cancel(work: Any, ready: Awaitable[Any]) -> float:
-    task = asyncio.ensure_future(work)
-    await ready
+async def _cancel(work: Any, ready: Any) -> float:
+    """Cancel some work as soon as it is ready for that."""
+    task, signal = asyncio.ensure_future(work), asyncio.ensure_future(ready)
+    await asyncio.wait((task, signal), return_when=asyncio.FIRST_COMPLETED)
     at = time.monotonic()
-    task.cancel()
+    for one in (task, signal):
+        one.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
     return at
