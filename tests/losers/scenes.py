@@ -192,7 +192,7 @@ class Scene:
 
 
 _SENDING = 0.5
-_SILENT = 2.0
+_SILENT = 3.0
 """llama.cpp looks whether its client is there when it sends, else once a second
 (`HTTP_POLLING_SECONDS` in its `server-context.cpp`), and finishes a batch first."""
 
