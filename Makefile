@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill format clean
+.PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers \
+  format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +55,9 @@ limits: $(VENV)/.developer ## batches under rate limits, in virtual time: makesp
 
 kill: $(VENV)/.developer ## kill -9 a batch with a journal 50 times: nothing lost, nothing asked twice
 	$(BIN)/python -m tests.batch.kill
+
+losers: $(VENV)/.developer ## a real llama.cpp server loses races, and its metrics show that it stops
+	$(BIN)/python -m tests.losers
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .
