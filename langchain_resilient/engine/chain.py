@@ -104,8 +104,6 @@ class Chain:
             state = lane.state
             is_back = lane in lost and not state.silent
             busy = lane.active and not self._alone(lane, now)
-            if not lost and self._is_for_first_sends(lane):
-                continue
             if (busy or state.watch.tripped) and not is_back:
                 continue
             if self._extra_at(lane) > now or (lost and state.mute(now)):
@@ -159,22 +157,13 @@ class Chain:
         )
 
     @staticmethod
-    def _is_for_first_sends(lane: Lane) -> bool:
-        """Whether a batch's hedge would only take the place of its own first sends."""
-        return lane.ask is not None and lane.ask.batch and lane.state.limited
-
-    @staticmethod
     def _extra_at(lane: Lane) -> float:
         """When something extra may be sent to it: not while it says that it has too much."""
         return max(lane.available_at(), lane.state.strained_until)
 
     def extra_at(self, now: float) -> float:
         """When the next lane opens for a hedge; infinity if none will."""
-        waits = (
-            self._extra_at(lane)
-            for lane in self.candidates()
-            if not lane.state.watch.tripped and not self._is_for_first_sends(lane)
-        )
+        waits = (self._extra_at(lane) for lane in self.candidates() if not lane.state.watch.tripped)
         return min((at for at in waits if at > now), default=inf)
 
     def open_at(self, now: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from langchain_resilient.engine.watch import NORMAL
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Hedge
 
@@ -22,6 +23,9 @@ LEAST_LATE = 0.25
 """Nothing is held against a target that spoke within this many seconds: our own loop may have been
 busy."""
 
+BATCH_FACTOR = 3.0
+"""So many times the time by which 95 % have spoken is taken for a hang in a batch."""
+
 PAUSE_FACTOR = 2.0
 """A silence in the middle of an answer is long if it is so many times as long as the longest of
 nearly all answers."""
@@ -29,10 +33,21 @@ nearly all answers."""
 _COLD = Hedge().cold
 
 
-def hedge_delay(hedge: Hedge, attempt: Attempt, now: float) -> float:
-    """Seconds after which another target is asked beside this attempt."""
+def hedge_delay(hedge: Hedge, attempt: Attempt, now: float, *, batch: bool = False) -> float:
+    """Seconds after which another target is asked beside this attempt.
+
+    Args:
+        hedge: The policy.
+        attempt: Its target has learned what is usual.
+        now: The engine's clock.
+        batch: Nobody waits for this one answer, and under a limit of the rate a hedge takes the
+            place of a first send: only what hangs is worth that.
+    """
     if hedge.delay != "learned":
         return hedge.delay
+    if batch and attempt.lane.state.limited:
+        usual = attempt.lane.state.percentile(1 - NORMAL, now, plain=attempt.plain)
+        return max(hedge.cold, BATCH_FACTOR * (usual or 0.0))
     q = 1 - 0.9 * hedge.budget
     learned = attempt.lane.state.percentile(q, now, plain=attempt.plain)
     if learned is None:

@@ -492,7 +492,9 @@ class Planner:
         alarm = None
         if kind is not AttemptKind.LAST_RESORT:
             if plan.hedge is not None:
-                attempt.hedge_at = now + hedge_delay(plan.hedge, attempt, now)
+                attempt.hedge_at = now + hedge_delay(
+                    plan.hedge, attempt, now, batch=self._ask_for.batch
+                )
             if plan.health is not None:
                 attempt.late_at = now + late_after(plan.hedge, attempt, now)
                 alarm = self._nudge

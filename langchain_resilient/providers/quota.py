@@ -43,7 +43,8 @@ def _level(headers: Mapping[str, str], kind: str) -> Level | None:
         return None
     reset = seconds(headers.get(f"x-ratelimit-reset-{kind}", ""))
     if reset is None:
-        return Level(limit, remaining, limit)
+        # Together tells a limit of its tokens, which its answers then do not keep to.
+        return None
     # The bucket is full again after `reset`: that tells its window and its size.
     if remaining < limit and reset * limit / (limit - remaining) > _LONGEST_WINDOW:
         return None

@@ -19,9 +19,14 @@ def headers(limit="600", remaining="599", reset=None, kind="requests") -> dict[s
 
 def test_both_limits_are_read():
     """Each on its own."""
-    said = quota(headers() | headers("200000", "150000", "15s", kind="tokens"))
+    said = quota(headers(reset="100ms") | headers("200000", "150000", "15s", kind="tokens"))
     assert said.requests == Level(600, 599, 600)
     assert said.tokens == Level(200_000, 150_000, 200_000)
+
+
+def test_a_limit_that_does_not_say_when_it_is_full_again_is_not_trusted():
+    """Together's tokens, on every answer: nobody keeps to it."""
+    assert quota(headers("3000", "3000", kind="tokens")) is None
 
 
 def test_the_reset_tells_how_much_the_bucket_holds():
