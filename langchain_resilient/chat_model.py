@@ -98,21 +98,16 @@ class ResilientChatModel(Configuration, BaseChatModel):
     ) -> ChatResult:
         return portal().run(self._ready().generate(messages, stop, run_manager, kwargs))
 
-    async def _astream(
+    def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
+        # LangChain tells its callbacks itself and gives no manager: then nothing stands between.
         chunks = self._ready().stream(messages, stop, run_manager, kwargs)
-        try:
-            async for chunk in chunks:
-                if run_manager is not None:
-                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
-        finally:
-            await chunks.aclose()
+        return chunks if run_manager is None else _told(chunks, run_manager)
 
     def _stream(
         self,
@@ -249,3 +244,15 @@ class ResilientChatModel(Configuration, BaseChatModel):
             return super().__deepcopy__(memo)
         finally:
             self._runtime = runtime
+
+
+async def _told(
+    chunks: AsyncGenerator[ChatGenerationChunk, None], run_manager: AsyncCallbackManagerForLLMRun
+) -> AsyncGenerator[ChatGenerationChunk, None]:
+    """Pass chunks on, and tell the callbacks of each."""
+    try:
+        async for chunk in chunks:
+            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+    finally:
+        await chunks.aclose()
