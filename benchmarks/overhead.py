@@ -3,7 +3,7 @@
 The server is the simulator in its own process. Rounds are interleaved and medians taken, since the
 machine is shared; the figures are CPU seconds of this process alone (`time.process_time`).
 
-    python benchmarks/overhead.py [--calls 1000] [--rounds 7]
+    python benchmarks/overhead.py [--calls 1000] [--rounds 5]
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 MODEL = "gpt-4o-mini"
 PROMPT = "Say exactly: The sky is blue because of Rayleigh scattering."
+LONG = "Say exactly: " + " ".join(f"word {number}" for number in range(200))
 IN_FLIGHT = 64
+STREAMS_IN_FLIGHT = 8
 
 
 @contextmanager
@@ -50,24 +52,24 @@ def server() -> Iterator[str]:
         process.stdout.close()
 
 
-async def crowd(one: Callable[[], Awaitable[Any]], calls: int) -> None:
-    """Run so many calls, `IN_FLIGHT` at a time."""
+async def crowd(one: Callable[[], Awaitable[Any]], calls: int, at_once: int) -> None:
+    """Run so many calls, so many at a time."""
     left = iter(range(calls))
 
     async def worker() -> None:
         for _ in left:
             await one()
 
-    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    await asyncio.gather(*(worker() for _ in range(at_once)))
 
 
 def contestants(url: str) -> dict[str, tuple[Callable[[], Awaitable[Any]], str]]:
     """Name, one call, and what it is measured per."""
     import openai
 
-    bare = openai.AsyncOpenAI(api_key="k", base_url=url, max_retries=0)
+    bare = openai.AsyncOpenAI(api_key="k", base_url=url, max_retries=0, timeout=600)
     messages: Any = [{"role": "user", "content": PROMPT}]
-    long: Any = [{"role": "user", "content": "Tell a long story."}]
+    long: Any = [{"role": "user", "content": LONG}]
     target = Target(f"openai:{MODEL}", base_url=url, api_key="k")
     ours = ResilientChatModel(targets=[target])
     plain = ResilientChatModel(targets=[target], hedge=Hedge(on="response"))
@@ -82,8 +84,11 @@ def contestants(url: str) -> dict[str, tuple[Callable[[], Awaitable[Any]], str]]
             pass
 
     async def our_stream() -> None:
-        async for _ in ours.astream("Tell a long story."):
+        async for _ in ours.astream(LONG):
             pass
+
+    async def bare_long() -> None:
+        await bare.chat.completions.create(model=MODEL, messages=long)
 
     return {
         "openai create()": (bare_call, "call"),
@@ -91,18 +96,29 @@ def contestants(url: str) -> dict[str, tuple[Callable[[], Awaitable[Any]], str]]
         "ours, streaming upstream": (lambda: ours.ainvoke(PROMPT), "call"),
         "openai stream": (bare_stream, "stream"),
         "ours, astream": (our_stream, "stream"),
+        "ours, ainvoke, long": (lambda: ours.ainvoke(LONG), "stream"),
+        "openai create(), long": (bare_long, "stream"),
     }
 
 
+async def chunks_of(url: str) -> int:
+    """How many chunks of text the long answer has."""
+    model = ResilientChatModel(targets=[Target(f"openai:{MODEL}", base_url=url, api_key="k")])
+    return sum([bool(chunk.text) async for chunk in model.astream(LONG)])
+
+
 async def measure(url: str, calls: int, rounds: int) -> dict[str, list[float]]:
-    """CPU seconds per call, by contestant, one figure a round."""
+    """CPU seconds per call, by contestant, one figure a round; the first warms up."""
     found: dict[str, list[float]] = {}
+    racing = contestants(url)
     for turn in range(rounds + 1):
-        for name, (one, per) in contestants(url).items():
-            count = calls if per == "call" else max(64, calls // 10)
-            await crowd(one, 64)
+        for name, (one, per) in racing.items():
+            if per == "call":
+                count, at_once = calls, IN_FLIGHT
+            else:
+                count, at_once = max(STREAMS_IN_FLIGHT, calls // 40), STREAMS_IN_FLIGHT
             began = time.process_time()
-            await crowd(one, count)
+            await crowd(one, count, at_once)
             if turn:
                 found.setdefault(name, []).append((time.process_time() - began) / count)
     return found
@@ -116,16 +132,22 @@ def main() -> None:
     args = parser.parse_args()
     with server() as url:
         found = asyncio.run(measure(url, args.calls, args.rounds))
+        chunks = asyncio.run(chunks_of(url))
     for base, names in (
         ("openai create()", ("ours, plain", "ours, streaming upstream")),
-        ("openai stream", ("ours, astream",)),
+        ("openai stream", ("ours, astream", "ours, ainvoke, long", "openai create(), long")),
     ):
         for name in (base, *names):
             ratios = [a / b for a, b in zip(found[name], found[base], strict=True)]
-            print(
-                f"{name:28} {statistics.median(found[name]) * 1e3:8.3f} ms CPU"
-                f"   ratio {statistics.median(ratios):.2f}"
+            each = statistics.median(found[name])
+            per_chunk = (
+                f"   {each / chunks * 1e6:6.1f} us a chunk" if base.endswith("stream") else ""
             )
+            print(
+                f"{name:26}{each * 1e3:8.3f} ms CPU   ratio {statistics.median(ratios):.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f}){per_chunk}"
+            )
+    print(f"{chunks} chunks in the long answer; {args.rounds} rounds")
 
 
 if __name__ == "__main__":

@@ -119,21 +119,17 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             run_manager.on_llm_new_token(chunk.message.content, chunk=chunk)
         return watched.result()
 
-    async def _astream(
+    def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
+        # LangChain tells its callbacks itself and gives no manager: then nothing stands between.
         audience: Audience = "reader" if run_manager is None else "events"
-        async with aclosing(
-            self._ready().stream(messages, stop, run_manager, kwargs, audience)
-        ) as chunks:
-            async for chunk in chunks:
-                if run_manager is not None:
-                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        chunks = self._ready().stream(messages, stop, run_manager, kwargs, audience)
+        return chunks if run_manager is None else _told(chunks, run_manager)
 
     def _stream(
         self,
@@ -304,3 +300,15 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             return super().__deepcopy__(memo)
         finally:
             self._runtime = runtime
+
+
+async def _told(
+    chunks: AsyncGenerator[ChatGenerationChunk, None], run_manager: AsyncCallbackManagerForLLMRun
+) -> AsyncGenerator[ChatGenerationChunk, None]:
+    """Pass chunks on, and tell the callbacks of each."""
+    try:
+        async for chunk in chunks:
+            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+    finally:
+        await chunks.aclose()
