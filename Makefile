@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lint typecheck unit simulate fuzz stack streams kill format clean
+.PHONY: help run test lint typecheck unit simulate fuzz stack streams kill standard record recordings \
+  typed format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +34,9 @@ lint: $(VENV)/.developer ## ruff
 typecheck: $(VENV)/.developer ## mypy --strict
 	$(BIN)/mypy
 
+typed: $(VENV)/.developer ## how much of the public API pyright finds typed
+	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes langchain_resilient --ignoreexternal | tail -22
+
 unit: $(VENV)/.developer ## the tests alone
 	$(BIN)/python -m pytest
 
@@ -51,6 +55,15 @@ streams: $(VENV)/.developer ## broken streams and public failover scenarios: wha
 
 kill: $(VENV)/.developer ## kill -9 a batch with a journal 50 times: nothing lost, nothing asked twice
 	$(BIN)/python -m tests.batch.kill
+
+standard: $(VENV)/.developer ## LangChain's standard suites: what passed, and why the rest was skipped
+	@$(BIN)/python -m tests.standard
+
+record: $(VENV)/.developer ## record the cassettes anew, live where a provider's key is set
+	$(BIN)/python -m tests.cassettes
+
+recordings: $(VENV)/.developer ## count what the real exchanges beside the repository hold
+	@$(BIN)/python -m tests.wire
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .
