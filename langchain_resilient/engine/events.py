@@ -83,16 +83,16 @@ class Lane:
                  "ready_at", "state", "tries")  # fmt: skip
 
     def __init__(self, index: int, state: TargetState, limits: Timeouts) -> None:
-        self.index = index
-        self.state = state
-        self.limits = limits
-        self.tries = 0
-        self.active = 0
-        self.ready_at = 0.0
-        self.excluded = False
-        self.again = False
-        self.free = False
-        self.forgiven = False
+        self.index: int = index
+        self.state: TargetState = state
+        self.limits: Timeouts = limits
+        self.tries: int = 0
+        self.active: int = 0
+        self.ready_at: float = 0.0
+        self.excluded: bool = False
+        self.again: bool = False
+        self.free: bool = False
+        self.forgiven: bool = False
 
     def available_at(self) -> float:
         """The earliest time at which this request may ask it."""
@@ -137,25 +137,25 @@ class Attempt:
         key: int = 0,
         plain: bool = False,
     ) -> None:
-        self.number = number
-        self.lane = lane
-        self.kind = kind
-        self.key = key
-        self.plain = plain
-        self.started = now
+        self.number: int = number
+        self.lane: Lane = lane
+        self.kind: AttemptKind = kind
+        self.key: int = key
+        self.plain: bool = plain
+        self.started: float = now
         self.first_text: float | None = None
-        self.last_chunk = now
+        self.last_chunk: float = now
         self.ended: float | None = None
-        self.hedge_at = inf
-        self.late_at = inf
-        self.late = False
-        self.suspect = False
-        self.paused = False
-        self.longest = 0.0
-        self.pause = inf
-        self.pace_at = inf
+        self.hedge_at: float = inf
+        self.late_at: float = inf
+        self.late: bool = False
+        self.suspect: bool = False
+        self.paused: bool = False
+        self.longest: float = 0.0
+        self.pause: float = inf
+        self.pace_at: float = inf
         self.pace_from: int | None = None
-        self.excused = 0.0
+        self.excused: float = 0.0
         self.outcome: Outcome | None = None
         self.fault: Fault | None = None
         self.retry_state: Any = None

@@ -82,8 +82,8 @@ class Account:
     __slots__ = ("not_before", "strikes")
 
     def __init__(self) -> None:
-        self.not_before = 0.0
-        self.strikes = 0
+        self.not_before: float = 0.0
+        self.strikes: int = 0
 
     def block(self, now: float) -> None:
         """Leave it alone for five minutes, doubling up to an hour while it stays out."""
@@ -99,8 +99,8 @@ class Key:
     __slots__ = ("account", "not_before")
 
     def __init__(self, account: Account) -> None:
-        self.account = account
-        self.not_before = 0.0
+        self.account: Account = account
+        self.not_before: float = 0.0
 
     def available_at(self) -> float:
         """The earliest time at which it may be used."""
@@ -147,19 +147,19 @@ class TargetState:
         retry_first: bool = False,
         in_process: bool = False,
     ) -> None:
-        self.name = name
-        self.provider = provider
+        self.name: str = name
+        self.provider: str = provider
         self.keys = tuple(Key(account) for account in accounts) or (Key(Account()),)
-        self.slots = Slots(max_concurrency)
-        self.gone_until = 0.0
-        self.strained_until = 0.0
-        self.streams = True
-        self.retry_first = retry_first
-        self.in_process = in_process
-        self.watch = Watch()
-        self.first_texts = LatencyHistogram()
-        self.answers = LatencyHistogram()
-        self.pauses = LatencyHistogram()
+        self.slots: Slots = Slots(max_concurrency)
+        self.gone_until: float = 0.0
+        self.strained_until: float = 0.0
+        self.streams: bool = True
+        self.retry_first: bool = retry_first
+        self.in_process: bool = in_process
+        self.watch: Watch = Watch()
+        self.first_texts: LatencyHistogram = LatencyHistogram()
+        self.answers: LatencyHistogram = LatencyHistogram()
+        self.pauses: LatencyHistogram = LatencyHistogram()
         self.waiting: dict[object, Callable[[], None]] = {}
         self._slow_probes: list[float] = []
         self._turn = 0
@@ -169,8 +169,8 @@ class TargetState:
         self._last_heard = -inf
         self._held: deque[tuple[float, float, bool, bool]] = deque()
         self._late: deque[float] = deque(maxlen=SILENT_AFTER)
-        self.spoke_at = -inf
-        self.back_since = -inf
+        self.spoke_at: float = -inf
+        self.back_since: float = -inf
         self._expected: dict[bool, tuple[float, float]] = {}
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
         self._usual_pause = (0.0, 0.0)

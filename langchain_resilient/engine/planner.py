@@ -110,7 +110,7 @@ class Planner:
         hedge = plan.hedge
         self._most = 1 if hedge is None else hedge.max_parallel
         self._plain = plain or (hedge is not None and hedge.on == "response")
-        self.chain = Chain(chain, plan, rng)
+        self.chain: Chain = Chain(chain, plan, rng)
         self._last_resort = (
             None if last_resort is None else Lane(len(self.chain.lanes), last_resort, _NO_LIMITS)
         )
@@ -120,11 +120,11 @@ class Planner:
         self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
         self._held_up = (now, 0.0, inf)
-        self.started = now
+        self.started: float = now
         self.shadows: list[Attempt] = []
         self.winner: Attempt | None = None
         self.end: End | None = None
-        self.wake_at = self._deadline
+        self.wake_at: float = self._deadline
 
     @property
     def attempts(self) -> list[Attempt]:

@@ -35,7 +35,7 @@ class Waiting:
         self._nudge = nudge
         self._queues: list[Slots] = []
         self.ticket: Ticket | None = None
-        self.kind = AttemptKind.HEDGE
+        self.kind: AttemptKind = AttemptKind.HEDGE
 
     def ask(self, budget: Budget, kind: AttemptKind, now: float) -> None:
         """Wait for a token; one that was waited for before is no longer needed."""

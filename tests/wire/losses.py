@@ -45,6 +45,7 @@ PLACES = {
 
 _AZURE = "Azure's verdict on a prompt or answer that it let through; a filtered one is a fault"
 _MAKER = "another maker's extension, in neither provider's API"
+_FUNCTION = "always a function: LangChain's tool calls know no other"
 _TIMES = "how long the server took: the receipt has what the caller saw"
 REASONS = {
     "object": "names the kind of JSON, which a message's class does",
@@ -55,8 +56,8 @@ REASONS = {
     "choices[].delta.role": "always the assistant: the message's class says so",
     "choices[].message.role": "always the assistant: the message's class says so",
     "choices[].delta.token_id": "Together's number of a token whose text is in the content",
-    "choices[].delta.tool_calls[].type": "always a function: LangChain's tool calls know no other",
-    "choices[].message.tool_calls[].type": "always a function: LangChain's tool calls know no other",
+    "choices[].delta.tool_calls[].type": _FUNCTION,
+    "choices[].message.tool_calls[].type": _FUNCTION,
     "choices[].content_filter_results": _AZURE,
     "prompt_filter_results": _AZURE,
     "choices[].matched_stop": _MAKER,
