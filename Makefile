@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers \
-  format clean
+.PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
+  record recordings typed format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ lint: $(VENV)/.developer ## ruff
 typecheck: $(VENV)/.developer ## mypy --strict
 	$(BIN)/mypy
 
+typed: $(VENV)/.developer ## how much of the public API pyright finds typed
+	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes langchain_resilient --ignoreexternal | tail -22
+
 unit: $(VENV)/.developer ## the tests alone
 	$(BIN)/python -m pytest
 
@@ -58,6 +61,15 @@ kill: $(VENV)/.developer ## kill -9 a batch with a journal 50 times: nothing los
 
 losers: $(VENV)/.developer ## a real llama.cpp server loses races, and its metrics show that it stops
 	$(BIN)/python -m tests.losers
+
+standard: $(VENV)/.developer ## LangChain's standard suites: what passed, and why the rest was skipped
+	@$(BIN)/python -m tests.standard
+
+record: $(VENV)/.developer ## record the cassettes anew, live where a provider's key is set
+	$(BIN)/python -m tests.cassettes
+
+recordings: $(VENV)/.developer ## count what the real exchanges beside the repository hold
+	@$(BIN)/python -m tests.wire
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

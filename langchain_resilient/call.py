@@ -60,7 +60,7 @@ class Call:
         *,
         stream: bool,
     ) -> None:
-        self.stream = stream
+        self.stream: bool = stream
         self.model: Any = None
         self.affinity: str | None = None
         self.on_break: OnBreak | None = None
@@ -72,7 +72,7 @@ class Call:
         if stop:
             overrides["stop"] = stop
         self.request = ChatRequest(to_wire(messages), defaults, overrides, source=messages)
-        self.max_tokens = int(overrides.get("max_tokens") or defaults.get("max_tokens") or 0)
+        self.max_tokens: int = int(overrides.get("max_tokens") or defaults.get("max_tokens") or 0)
         self.several = (overrides.get("n") or defaults.get("n") or 1) > 1
         if self.several and stream:
             msg = "n must be 1 for a stream: LangChain has no place for several answers in one"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from langchain_resilient.policy import Health, Hedge
     from langchain_resilient.target import Target
 
-logger = logging.getLogger("langchain_resilient")
+logger: logging.Logger = logging.getLogger("langchain_resilient")
 
 
 class SkippedTargetWarning(UserWarning):

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from langchain_resilient.receipt import Receipt
     from langchain_resilient.streaming import Audience
 
-logger = logging.getLogger("langchain_resilient")
+logger: logging.Logger = logging.getLogger("langchain_resilient")
 
 
 _prepared: set[str] = set()
@@ -73,7 +73,7 @@ class Runtime:
         hedge, last_resort = config.hedging(), config.fallback_target()
         self.targets = usable(config.keyed_targets())
         self._memory = SHARED if config.share_learning else Memory()
-        self.plan = Plan(
+        self.plan: Plan = Plan(
             deadline=config.timeout,
             timeouts=config.timeouts,
             hedge=hedge,

@@ -117,7 +117,7 @@ class ContextMemory:
 
     def __init__(self, window: int | None = None, *, guess: int | None = None) -> None:
         self.window = window or guess
-        self.bounded = self.window is not None
+        self.bounded: bool = self.window is not None
         self._certain = window is not None
         self._packed = 0.0
         self._passed = 0.0

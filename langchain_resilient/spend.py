@@ -39,7 +39,7 @@ class Ledger:
     __slots__ = ("_buckets", "_expiry", "_lock", "_step", "_sum", "cap")
 
     def __init__(self, cap: SpendCap) -> None:
-        self.cap = cap
+        self.cap: SpendCap = cap
         self._step = cap.window / BUCKETS
         self._buckets: deque[tuple[int, float]] = deque()
         self._sum = 0.0

@@ -65,7 +65,7 @@ class Rows:
     """
 
     def __init__(self, name: str, kind: str | None = None, column: str | None = None) -> None:
-        self.name = "standard input" if name == "-" else name
+        self.name: str = "standard input" if name == "-" else name
         self._column = column
         self._file = _open(name)
         self._kind = kind or _SUFFIXES.get(Path(name).suffix.lower()) or "txt"

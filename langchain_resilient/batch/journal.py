@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import AIMessage
 
-logger = logging.getLogger("langchain_resilient")
+logger: logging.Logger = logging.getLogger("langchain_resilient")
 
 MOST_AT_ONCE = 1000
 """Items that one transaction takes at most, so that none waits long for the others."""
@@ -63,9 +63,9 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, patience: float = 10.0) -> None:
-        self.path = Path(path)
-        self.restored = 0
-        self.changed = 0
+        self.path: Path = Path(path)
+        self.restored: int = 0
+        self.changed: int = 0
         self._patience = patience
         self._file: JournalFile | None = None
         self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()

@@ -39,12 +39,12 @@ class Ticket:
     def __init__(
         self, budget: Budget, since: float, useful_until: float, nudge: Callable[[], None]
     ) -> None:
-        self.budget = budget
-        self.since = since
-        self.useful_until = useful_until
+        self.budget: Budget = budget
+        self.since: float = since
+        self.useful_until: float = useful_until
         self.nudge = nudge
-        self.granted = False
-        self.paid = False
+        self.granted: bool = False
+        self.paid: bool = False
 
     def __lt__(self, other: Ticket) -> bool:
         """Sort by age."""
@@ -78,10 +78,10 @@ class Budget:
     __slots__ = ("_at", "_lock", "_waiting", "burst", "rate", "share", "tokens")
 
     def __init__(self, share: float, burst: int, rate: float = 0.0) -> None:
-        self.share = share
-        self.burst = burst
-        self.rate = rate
-        self.tokens = burst / 2 if share > 0 or rate > 0 else 0.0
+        self.share: float = share
+        self.burst: int = burst
+        self.rate: float = rate
+        self.tokens: float = burst / 2 if share > 0 or rate > 0 else 0.0
         self._at: float | None = None
         self._waiting: list[Ticket] = []
         self._lock = Lock()
@@ -203,9 +203,9 @@ class Budgets:
     __slots__ = ("hedge", "rescue", "retry")
 
     def __init__(self, hedge: Budget, rescue: Budget, retry: Budget) -> None:
-        self.hedge = hedge
-        self.rescue = rescue
-        self.retry = retry
+        self.hedge: Budget = hedge
+        self.rescue: Budget = rescue
+        self.retry: Budget = retry
 
     @classmethod
     def of(cls, hedge: Hedge | None, health: Health | None) -> Budgets:

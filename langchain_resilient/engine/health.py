@@ -86,8 +86,8 @@ class Account:
     __slots__ = ("not_before", "strikes")
 
     def __init__(self) -> None:
-        self.not_before = 0.0
-        self.strikes = 0
+        self.not_before: float = 0.0
+        self.strikes: int = 0
 
     def block(self, now: float) -> None:
         """Leave it alone for five minutes, doubling up to an hour while it stays out."""
@@ -182,8 +182,8 @@ class TargetState:
         self._last_heard = -inf
         self._held: deque[tuple[float, float, bool, bool]] = deque()
         self._late: deque[float] = deque(maxlen=SILENT_AFTER)
-        self.spoke_at = -inf
-        self.back_since = -inf
+        self.spoke_at: float = -inf
+        self.back_since: float = -inf
         self._expected: dict[bool, tuple[float, float]] = {}
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
         self._usual_pause = (0.0, 0.0)

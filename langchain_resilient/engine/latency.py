@@ -51,13 +51,13 @@ class LatencyHistogram:
     __slots__ = ("_at", "_lost", "_seen", "_weight", "half_life", "slowest", "total")
 
     def __init__(self, half_life: float = 120.0) -> None:
-        self.half_life = half_life
+        self.half_life: float = half_life
         self._seen = [0.0] * _BUCKETS
         self._lost = [0.0] * _BUCKETS
         self._weight = 1.0  # of a sample added now; growing it is cheaper than fading all others
         self._at: float | None = None
-        self.total = 0.0
-        self.slowest = 0.0
+        self.total: float = 0.0
+        self.slowest: float = 0.0
 
     @property
     def count(self) -> float:

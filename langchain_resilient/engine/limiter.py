@@ -21,8 +21,8 @@ class Slots:
     __slots__ = ("_lock", "_waiters", "limit", "used")
 
     def __init__(self, limit: int | None) -> None:
-        self.limit = limit
-        self.used = 0
+        self.limit: int | None = limit
+        self.used: int = 0
         self._lock = Lock()
         self._waiters: deque[Callable[[], None]] = deque()
 

@@ -127,11 +127,11 @@ class Planner:
         self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
         self._held_up = (now, 0.0, inf)
-        self.started = now
+        self.started: float = now
         self.shadows: list[Attempt] = []
         self.winner: Attempt | None = None
         self.end: End | None = None
-        self.wake_at = self._deadline
+        self.wake_at: float = self._deadline
 
     @property
     def attempts(self) -> list[Attempt]:

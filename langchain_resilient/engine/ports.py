@@ -118,9 +118,9 @@ class Route:
         *,
         other_keys: Sequence[Source] = (),
     ) -> None:
-        self.state = state
+        self.state: TargetState = state
         self.sources = (source, *other_keys)
-        self.limits = limits
+        self.limits: Timeouts | None = limits
 
 
 class Tools:
@@ -144,5 +144,5 @@ class Tools:
     ) -> None:
         self.classify = classify
         self.draft = draft
-        self.rng = rng
+        self.rng: Random = rng
         self.on_fault = on_fault

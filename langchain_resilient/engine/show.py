@@ -29,8 +29,8 @@ class Leg:
     __slots__ = ("attempt", "fixed")
 
     def __init__(self, attempt: Attempt) -> None:
-        self.attempt = attempt
-        self.fixed = False
+        self.attempt: Attempt = attempt
+        self.fixed: bool = False
 
 
 class Show:

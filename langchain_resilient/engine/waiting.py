@@ -38,7 +38,7 @@ class Waiting:
         self._queues: list[Slots] = []
         self._lines: list[tuple[Pacer, Ask]] = []
         self.ticket: Ticket | None = None
-        self.kind = AttemptKind.HEDGE
+        self.kind: AttemptKind = AttemptKind.HEDGE
 
     def ask(self, budget: Budget, kind: AttemptKind, now: float) -> None:
         """Wait for a token; one that was waited for before is no longer needed."""

@@ -50,9 +50,9 @@ class Watch:
                  "tripped", "tripped_at", "trips")  # fmt: skip
 
     def __init__(self) -> None:
-        self.tripped = False
-        self.tripped_at = float("-inf")
-        self.trips = 0
+        self.tripped: bool = False
+        self.tripped_at: float = float("-inf")
+        self.trips: int = 0
         self._score = 0.0
         self._enough = inf
         self._muted_until = 0.0

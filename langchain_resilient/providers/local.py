@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalModelError", "LocalProvider", "MissingExtraError", "preload", "unload"]
 
-logger = logging.getLogger("langchain_resilient")
+logger: logging.Logger = logging.getLogger("langchain_resilient")
 
 
 class LocalProvider:
@@ -110,7 +110,7 @@ class Generation:
 
     def __init__(self, body: dict[str, Any]) -> None:
         self.body = body
-        self.stopped = False
+        self.stopped: bool = False
         self.chunks: asyncio.Queue[Chunk | Exception | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
 
@@ -134,7 +134,7 @@ class LocalAnswer:
     """The chunks of one answer, on the event loop that asked for it."""
 
     def __init__(self, body: dict[str, Any], forced: ForcedCall | None, stream: bool) -> None:
-        self.generation = Generation(body)
+        self.generation: Generation = Generation(body)
         self._forced = forced
         self._stream = stream
         self._first: Chunk | None = None

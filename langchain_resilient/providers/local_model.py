@@ -70,8 +70,8 @@ class LocalModel:
         self._server: Any = None
         self._failure: tuple[str, int, str] | None = None
         self._failed_until = 0.0
-        self.embedded = path is None
-        self.name = EMBEDDED if path is None else path.stem
+        self.embedded: bool = path is None
+        self.name: str = EMBEDDED if path is None else path.stem
 
     def submit(self, job: Job) -> None:
         """Queue a job. It ends by `job.end`, also where the model cannot be loaded."""

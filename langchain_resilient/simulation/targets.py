@@ -80,7 +80,7 @@ class ScriptedError(Exception):
 
     def __init__(self, kind: FaultKind, retry_after: float | None = None) -> None:
         super().__init__(kind.value)
-        self.fault = Fault(kind, "scripted", retry_after=retry_after, cause=self)
+        self.fault: Fault = Fault(kind, "scripted", retry_after=retry_after, cause=self)
 
 
 class ScriptedSource:
@@ -100,8 +100,8 @@ class ScriptedSource:
 
     def __init__(self, script: Script, place: int, seed: int, trace: Trace) -> None:
         self.script = script
-        self.live = 0
-        self.sends = 0
+        self.live: int = 0
+        self.sends: int = 0
         self.pushbacks: list[tuple[float, float]] = []
         self._place = place
         self._seed = seed

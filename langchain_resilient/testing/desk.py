@@ -54,7 +54,7 @@ class Desk:
         self.script = script
         self.rules = rules
         self.ledger = ledger
-        self.started = 0.0
+        self.started: float = 0.0
         self._seed = seed
         self._wall_clock = wall_clock
         self._memory = Memory()

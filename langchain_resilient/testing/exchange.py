@@ -67,7 +67,7 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self._pieces: list[str] = []
         seen.pieces = self._pieces
-        self.ended = False
+        self.ended: bool = False
 
     def start(self, step: Step) -> asyncio.Task[None]:
         """Play a step in a task of its own."""

@@ -39,9 +39,9 @@ class Reading:
     def __init__(self, dialect: Dialect, data: bytes) -> None:
         self.body = _json_object(data)
         model = self.body.get("model")
-        self.model = model if isinstance(model, str) else ""
-        self.stream = self.body.get("stream") is True
-        self.unreadable = not self.body
+        self.model: str = model if isinstance(model, str) else ""
+        self.stream: bool = self.body.get("stream") is True
+        self.unreadable: bool = not self.body
         self.problem: Problem | None = None
         if self.model:
             self.problem = find_problem(dialect.name, self.body)

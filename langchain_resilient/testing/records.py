@@ -69,8 +69,8 @@ class Ledger:
 
     def __init__(self, remember: int, log: Callable[[Seen], None] | None) -> None:
         self.requests: deque[Seen] = deque(maxlen=remember)
-        self.in_flight = 0
-        self.aborted = 0
+        self.in_flight: int = 0
+        self.aborted: int = 0
         self._log = log
         self._counts: Counter[tuple[str, int | None]] = Counter()
         self._open: Counter[str] = Counter()

@@ -164,7 +164,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.handle = handle
         self.notify = notify
-        self.stopping = False
+        self.stopping: bool = False
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -81,6 +81,10 @@ def metadata(draft: Draft, choice: Choice, provider: str, model_name: str) -> di
         "system_fingerprint": draft.system_fingerprint,
         "service_tier": draft.service_tier,
         "warnings": draft.warnings,
+        "moderation": draft.moderation,
+        "seed": choice.seed,
+        # LangChain puts it there under `invoke`; it has costs and counts that usage_metadata lacks.
+        "token_usage": draft.usage if choice is draft.choices[0] else None,
     }
     head = {"model_provider": provider, "model_name": draft.model or model_name}
     return head | {name: value for name, value in known.items() if value}

@@ -17,7 +17,7 @@ class Call:
     def __init__(self) -> None:
         self.given_id: str | None = None
         self.made_id: str | None = None
-        self.name = ""
+        self.name: str = ""
         self._args: list[str] = []
 
     @property

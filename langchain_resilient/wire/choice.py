@@ -21,6 +21,7 @@ class Choice:
         parts: The pieces of its text.
         tools: Its tool calls.
         finish_reason: Why it ended, `"eos"` read as `"stop"`; None while it has not.
+        seed: Together's: what would make the model say the same again.
         whole: Whether it came as one complete message.
     """
 
@@ -35,18 +36,20 @@ class Choice:
         "finish_reason",
         "logprobs",
         "parts",
+        "seed",
         "tools",
         "whole",
     )
 
     def __init__(self) -> None:
         self.parts: list[str] = []
-        self.tools = ToolCalls()
+        self.tools: ToolCalls = ToolCalls()
         self.annotations: list[Any] = []
         self.details: list[dict[str, Any]] = []
         self.logprobs: dict[str, Any] | None = None
         self.finish_reason: str | None = None
-        self.whole = False
+        self.seed: int | None = None
+        self.whole: bool = False
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._function_call: dict[str, str] | None = None
@@ -85,6 +88,8 @@ class Choice:
             _merge_logprobs(self.logprobs, delta.logprobs)
         if delta.whole:
             self.whole = True
+        if delta.seed is not None:
+            self.seed = delta.seed
         if delta.annotations or delta.details or delta.function_call or delta.audio:
             self._add_rarities(delta)
 

@@ -52,6 +52,7 @@ class Draft:
         service_tier: The tier that served it.
         usage: The provider's token counts, as it sent them; the last that counts anything.
         warnings: What Together warns about.
+        moderation: What OpenAI's moderation, where it was asked for, thinks of prompt and answer.
         error: An error object inside a 200 stream: it decides, whatever else came.
         ended: Whether every choice has said why it ended; of a native answer that is not known.
         choices: What each choice has said, by its index; the first is always there.
@@ -77,6 +78,7 @@ class Draft:
         "error",
         "id",
         "model",
+        "moderation",
         "native",
         "service_tier",
         "system_fingerprint",
@@ -93,6 +95,7 @@ class Draft:
         self.service_tier: str | None = None
         self.usage: dict[str, Any] | None = None
         self.warnings: list[Any] = []
+        self.moderation: dict[str, Any] | None = None
         self.error: Any = None
         self.native: list[AIMessage] = []
         self._append = first.parts.append
@@ -183,6 +186,8 @@ class Draft:
             self.usage = usage
         if isinstance(warnings, list):
             self.warnings.extend(warnings)
+        if isinstance(moderation := chunk.get("moderation"), dict):
+            self.moderation = moderation
 
     @property
     def text(self) -> str:

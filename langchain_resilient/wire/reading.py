@@ -43,6 +43,7 @@ class Delta:
         details: OpenRouter's structured reasoning, to be sent back with the next request.
         logprobs: Log probabilities, a list under each name.
         finish_reason: Why the model stopped; None while it goes on.
+        seed: Together's: what would make the model say the same again.
     """
 
     index: int = 0
@@ -57,6 +58,7 @@ class Delta:
     details: Sequence[dict[str, Any]] = ()
     logprobs: dict[str, Any] | None = None
     finish_reason: str | None = None
+    seed: int | None = None
 
     @property
     def visible(self) -> bool:
@@ -107,6 +109,8 @@ def read(choice: Any) -> Delta:
         delta.index = _index(choice["index"]) or 0
     if choice.get("finish_reason"):
         delta.finish_reason = _finish_reason(choice["finish_reason"])
+    if isinstance(seed := choice.get("seed"), int):
+        delta.seed = seed
     if choice.get("logprobs") is not None:
         delta.logprobs = _logprobs(choice["logprobs"])
     if body:

@@ -39,3 +39,11 @@ class TestUnit(ChatModelUnitTests):
             {},
             {"api_key": None},
         )
+
+
+class TestUnitv1(TestUnit):
+    """The same with LangChain's content blocks."""
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"targets": ["openai:gpt-4"], "output_version": "v1"}

@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any, assert_type
 
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from pydantic import BaseModel
-from tenacity import stop_after_attempt, wait_fixed
+from langchain_core.runnables import Runnable, RunnableConfig
+from pydantic import BaseModel, SecretStr
+from tenacity import stop_after_attempt, stop_after_delay, wait_fixed
 
 from langchain_resilient import (
+    AllTargetsFailedError,
+    AttemptKind,
+    AttemptRecord,
+    BatchProgress,
     BatchReport,
+    DeadlineExceededError,
+    Fault,
     FaultKind,
     Health,
     Hedge,
+    JournalError,
+    NoTargetsError,
+    Outcome,
+    RateLimitedError,
     Receipt,
+    RequestRejectedError,
     ResilientChatModel,
     ResilientError,
     Retry,
     SpendCap,
+    SpendCapError,
+    Stats,
+    StreamBrokenError,
     Target,
     Timeouts,
 )
-
-if TYPE_CHECKING:
-    from langchain_core.messages import AIMessage
-    from langchain_core.runnables import Runnable
+from langchain_resilient.batch.journal import Journal
+from langchain_resilient.testing import (
+    Cut,
+    ProviderSimulator,
+    Reply,
+    Seen,
+    Status,
+    answer_to,
+)
 
 
 class Joke(BaseModel):
@@ -81,14 +104,87 @@ async def use(llm: ResilientChatModel) -> str:
 
 async def batches(llm: ResilientChatModel) -> None:
     """Answers are messages; with `return_exceptions` they may be exceptions."""
-    answers: list[AIMessage] = await llm.abatch(["a", "b"], {"max_concurrency": 2}, progress=True)
-    answers = llm.batch(["a"], journal="run.db", report=print)
-    print(answers[0].text)  # noqa: T201
-    async for _, answer in llm.amap(["a"], max_concurrency=2):
-        print(answer.text)  # noqa: T201
-    async for _, result in llm.abatch_as_completed(["a"], return_exceptions=True):
-        print(result if isinstance(result, Exception) else result.text)  # noqa: T201
-    for index, answer in llm.batch_as_completed(str(n) for n in range(9)):
-        print(index, answer.text)  # noqa: T201
-    report: BatchReport = llm.batch_report()
-    print(report.rate)  # noqa: T201
+    assert_type(await llm.abatch(["a", "b"], RunnableConfig(max_concurrency=2)), list[AIMessage])
+    assert_type(llm.batch(["a"], journal="run.db", report=print), list[AIMessage])
+    assert_type(llm.batch(["a"], journal=Journal("run.db"), tail_hedge=False), list[AIMessage])
+    async for found in llm.amap(["a"], max_concurrency=2):
+        assert_type(found, tuple[int, AIMessage])
+    async for either in llm.abatch_as_completed(["a"], return_exceptions=True):
+        assert_type(either, tuple[int, AIMessage | Exception])
+    for one in llm.batch_as_completed(str(n) for n in range(9)):
+        assert_type(one, tuple[int, AIMessage])
+    report = llm.batch_report()
+    assert_type(report, BatchReport)
+    assert_type(report.rate, float)
+    assert_type(report.errors, Mapping[str, int])
+    await llm.abatch(["a"], progress=watch)
+
+
+def watch(progress: BatchProgress) -> None:
+    """A progress callback."""
+    assert_type(progress.total, int | None)
+    assert_type(progress.seconds_left, float | None)
+
+
+def streams(llm: ResilientChatModel) -> None:
+    """Chunks are message chunks."""
+    for chunk in llm.stream("hello"):
+        assert_type(chunk, AIMessageChunk)
+    assert_type(llm.invoke("hello"), AIMessage)
+    assert_type(llm.bind_tools([Joke]), Runnable[LanguageModelInput, AIMessage])
+    ResilientChatModel(targets=["openai:m"], on_break="replace")
+    ResilientChatModel(targets=["openai:m"], on_break="raise")
+
+
+def statistics(llm: ResilientChatModel) -> None:
+    """What was counted."""
+    stats = llm.stats()
+    assert_type(stats, Stats)
+    assert_type(stats.as_dict(), dict[str, Any])
+    assert_type(stats["openai:gpt-4o"].wins, int)
+
+
+def policies() -> None:
+    """Frozen, with the units that their docstrings name."""
+    assert_type(Hedge(delay=1.0), Hedge)
+    assert_type(Timeouts(connect=2, first_text=5), Timeouts)
+    assert_type(Retry(stop=stop_after_attempt(3) | stop_after_delay(9)), Retry)
+    assert_type(Health(trip_after=8), Health)
+    target = Target("openai:gpt-4o", api_key="secret", base_url="http://localhost/v1")
+    assert_type(target.name, str)
+    assert_type(target.api_key, SecretStr | tuple[SecretStr, ...] | None)
+
+
+def receipts(receipt: Receipt) -> None:
+    """What happened to one answer."""
+    assert_type(receipt.winner, str | None)
+    assert_type(receipt.as_dict(), dict[str, Any])
+    for attempt in receipt.attempts:
+        assert_type(attempt, AttemptRecord)
+        assert_type(attempt.kind, AttemptKind)
+        assert_type(attempt.outcome, Outcome)
+        assert_type(attempt.fault, Fault | None)
+
+
+def errors(llm: ResilientChatModel) -> None:
+    """One tree, whose every error has a receipt."""
+    try:
+        llm.invoke("hello")
+    except StreamBrokenError as error:
+        assert_type(error.partial, str)
+    except (RateLimitedError, DeadlineExceededError, AllTargetsFailedError) as error:
+        assert_type(error.receipt, Receipt | None)
+    except (JournalError, NoTargetsError, RequestRejectedError, SpendCapError) as error:
+        root: ResilientError = error
+        assert_type(root.receipt, Receipt | None)
+
+
+def simulated() -> None:
+    """The provider that tests may break."""
+    with ProviderSimulator(seed=1) as sim:
+        assert_type(sim, ProviderSimulator)
+        assert_type(sim.base_url("openai"), str)
+        sim.script("openai:*", Status(500), Cut(after=3), then=Reply(first_text=0.3))
+        assert_type(sim.count("openai:*", status=500), int)
+        assert_type(sim.requests[0], Seen)
+        assert_type(answer_to("hello"), str)

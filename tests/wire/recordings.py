@@ -1,10 +1,39 @@
 """Reads the recorded exchanges, and says by simple means what each answer holds."""
 
+import base64
 import gzip
 import json
+import os
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[2] / ".." / "shared" / "recordings"
+VARIABLE = "RESILIENT_RECORDINGS"
+FOLDER = Path(
+    os.environ.get(VARIABLE) or Path(__file__).parents[2] / ".." / "shared" / "recordings"
+)
+MISSING = f"no recordings: neither ../shared/recordings nor ${VARIABLE} is a folder"
+
+OWN_ADDRESSES = (
+    "https://api.openai.com/",
+    "https://api.together.xyz/",
+    "https://api.together.ai/",
+)
+NO_ANSWERS = {
+    "azure-openai-1a605ba889fc": "an error, with status 200",
+    "openai-eb22750d50ea": "an empty body",
+    "openai-4adc3ba7049f": "no JSON",
+}
+"""Exchanges with a good status and no answer: each must become a fault."""
+
+STORED = {
+    *["id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"]
+}
+"""Of a stored completion, what the completion itself said; the rest echoes its request."""
+
+
+def own(exchange, chunks):
+    """Whether OpenAI or Together itself answered; one gateway was recorded under OpenAI's name."""
+    at_home = exchange["request"]["url"].startswith(OWN_ADDRESSES)
+    return at_home and not str(chunks[0].get("id")).startswith("gen-")
 
 
 def exchanges():
@@ -38,21 +67,43 @@ def payloads(body):
     return found
 
 
-class Expected:
-    """What the first choice of an answer says, read naively: each kind of piece joined in order."""
+def answers(exchange):
+    """The answers of an exchange that went well, each as its chunks.
 
-    def __init__(self, chunks):
+    None where it is an error, or nothing that makes sense: that is for the tests of faults.
+    """
+    response = exchange["response"]
+    body = response["body"]
+    if response["status"] >= 300:
+        return []
+    if body.startswith('{"b64":'):  # how one recorder kept streams
+        body = base64.b64decode(json.loads(body)["b64"]).decode()
+    try:
+        chunks = payloads(body)
+    except ValueError:
+        return []
+    if chunks and chunks[0].get("object") == "list":  # OpenAI's stored completions, one an entry
+        return [[{k: v for k, v in one.items() if k in STORED}] for one in chunks[0]["data"]]
+    return [chunks] if any(isinstance(c.get("choices"), list) for c in chunks) else []
+
+
+class Expected:
+    """What one choice of an answer says, read naively: each kind of piece joined in order."""
+
+    def __init__(self, chunks, index=0):
         self.text = self.refusal = self.reasoning = ""
         self.calls, self.finishes, self.logprobs = {}, [], []
         self.usage, self.models, self.audio, self.function = None, [], None, {}
-        self.annotations = []
-        self.indexes = set()
+        self.annotations, self.details, self.seeds = [], [], []
+        self.head = {}
         for chunk in chunks:
             self.usage = chunk.get("usage") or self.usage
             self.models.append(chunk.get("model"))
+            for name in ("system_fingerprint", "service_tier", "warnings", "moderation"):
+                self.head[name] = chunk.get(name) or self.head.get(name)
+            self.head["id"] = self.head.get("id") or chunk.get("id")
             for choice in chunk.get("choices") or []:
-                self.indexes.add(choice.get("index") or 0)
-                if not choice.get("index"):
+                if (choice.get("index") or 0) == index:
                     self._add(choice)
 
     def _add(self, choice):
@@ -62,6 +113,8 @@ class Expected:
         self.reasoning += body.get("reasoning_content") or body.get("reasoning") or ""
         self.audio = body.get("audio") or self.audio
         self.annotations += body.get("annotations") or []
+        self.details += body.get("reasoning_details") or []
+        self.seeds += [choice["seed"]] if choice.get("seed") is not None else []
         for key, value in (body.get("function_call") or {}).items():
             self.function[key] = self.function.get(key, "") + (value or "")
         if choice.get("finish_reason"):

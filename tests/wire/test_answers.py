@@ -36,9 +36,28 @@ def test_a_plain_answer():
             "system_fingerprint": "fp",
             "service_tier": "default",
             "warnings": [{"message": "w"}],
+            "token_usage": USAGE,
         },
         usage_metadata={"input_tokens": 3, "output_tokens": 2, "total_tokens": 5},
     )
+
+
+def test_what_only_one_of_the_two_providers_tells():
+    """OpenAI's moderation of the whole and Together's seed of a choice."""
+    last = chunk(finish="stop", head={"moderation": {"flagged": False}})
+    last["choices"][0]["seed"] = 2**63
+    told = message(chunk("Hi"), last).response_metadata
+    assert told["moderation"] == {"flagged": False}
+    assert told["seed"] == 2**63
+
+
+def test_the_first_message_alone_tells_the_usage():
+    """Whoever adds up the messages counts it once."""
+    first, second = result(
+        chunk("a"), chunk("b", index=1), chunk(finish="stop", usage=USAGE)
+    ).generations
+    assert first.message.response_metadata["token_usage"] == USAGE
+    assert "token_usage" not in second.message.response_metadata
 
 
 def test_output_for_callbacks():

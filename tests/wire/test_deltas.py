@@ -118,6 +118,7 @@ def test_the_last_chunk():
         "finish_reason": "tool_calls",
         "id": "chatcmpl-1",
         "system_fingerprint": "fp",
+        "token_usage": USAGE,
         "service_tier": "default",
     }
     assert pieces[-1].generation_info == {"finish_reason": "tool_calls", "model_name": "gpt-4o"}

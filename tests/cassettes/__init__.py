@@ -1,0 +1,1 @@
+"""Recorded exchanges: how they are kept, cleaned, replayed, and recorded anew (`make record`)."""

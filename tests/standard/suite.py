@@ -1,0 +1,122 @@
+"""LangChain's integration suite with this model's capabilities, for each way to run it.
+
+The switches are those that OpenAI's own integration turns on, and audio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+
+from langchain_resilient import ResilientChatModel, Target
+
+
+class OnlyAsync(ResilientChatModel):
+    """Its sync methods go through its async ones, so that the whole suite tests those."""
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        """Through `ainvoke`."""
+        return asyncio.run(self.ainvoke(*args, **kwargs))
+
+    def batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Through `abatch`."""
+        return asyncio.run(self.abatch(*args, **kwargs))
+
+    def stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Through `astream`."""
+
+        async def chunks() -> list[Any]:
+            return [chunk async for chunk in self.astream(*args, **kwargs)]
+
+        yield from asyncio.run(chunks())
+
+
+class Suite(ChatModelIntegrationTests):
+    """All but where the targets are."""
+
+    dialect: ClassVar[str]
+    version: ClassVar[str | None] = None
+    face: ClassVar[type[ResilientChatModel]] = ResilientChatModel
+
+    def target(self) -> Target:
+        """The one target of the models under test."""
+        raise NotImplementedError  # a subclass's whole purpose
+
+    @property
+    def chat_model_class(self) -> type[ResilientChatModel]:
+        return self.face
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        version = {"output_version": self.version} if self.version else {}
+        return {"targets": [self.target()], **version}
+
+    @property
+    def supports_image_inputs(self) -> bool:
+        return True
+
+    @property
+    def supports_image_urls(self) -> bool:
+        return True
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
+
+    @property
+    def supports_anthropic_inputs(self) -> bool:
+        return True
+
+    @property
+    def supports_audio_inputs(self) -> bool:
+        return True
+
+    @property
+    def supports_image_tool_message(self) -> bool:
+        return True
+
+    @property
+    def supports_pdf_inputs(self) -> bool:
+        return self.dialect == "openai"  # Together's API takes none
+
+    @property
+    def supported_usage_metadata_details(self) -> dict[str, list[str]]:
+        # Together's API reports none.
+        found = ["reasoning_output", "cache_read_input"] if self.dialect == "openai" else []
+        return {"invoke": found, "stream": []}
+
+    @property
+    def enable_vcr_tests(self) -> bool:
+        return True
+
+    @property
+    def model_override_value(self) -> str:
+        return self.target().model
+
+    def invoke_with_reasoning_output(self, *, stream: bool = False) -> Any:
+        llm = self.chat_model_class(
+            **self.chat_model_params, model_kwargs={"reasoning_effort": "medium"}
+        )
+        return _ask(
+            llm, "explain the relationship between the 2008/9 economic crisis", stream=stream
+        )
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> Any:
+        llm = self.chat_model_class(**self.chat_model_params)
+        prompt = "word " * 2000
+        llm.invoke(prompt)
+        return _ask(llm, prompt, stream=stream)
+
+
+MODELS = {"openai": "gpt-4o-mini", "together": "Qwen/Qwen2.5-7B-Instruct-Turbo"}
+
+
+def _ask(llm: ResilientChatModel, prompt: str, *, stream: bool) -> Any:
+    if not stream:
+        return llm.invoke(prompt)
+    whole: Any = None
+    for chunk in llm.stream(prompt):
+        whole = chunk if whole is None else whole + chunk
+    return whole
