@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
     from langchain_resilient.engine.events import Plan
+    from langchain_resilient.wire.structure import Structure
 
 _SAMPLING = frozenset(SAMPLING_FIELDS) | {"model_kwargs"}
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
@@ -38,6 +39,7 @@ class Call:
         several: Whether more than one answer is wanted (`n`).
         affinity: The name of its conversation; None if it has none of its own.
         max_tokens: The longest answer it asks for; 0 where it does not say.
+        structure: What the answer must fit; None for any.
         skipped: Targets that are not asked, each with the reason.
 
     Raises:
@@ -45,7 +47,7 @@ class Call:
     """
 
     __slots__ = ("_plan", "_size", "affinity", "max_tokens", "model", "on_break", "request",
-                 "several", "skipped", "stream")  # fmt: skip
+                 "several", "skipped", "stream", "structure")  # fmt: skip
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class Call:
         self.model: Any = None
         self.affinity: str | None = None
         self.on_break: OnBreak | None = None
+        self.structure: Structure | None = None
         self.skipped: list[tuple[str, str]] = []
         self._size: int | None = None
         self._plan: dict[str, Any] = {}
@@ -90,6 +93,7 @@ class Call:
         """Take out what is about the race; check what is about sampling; pass the rest on."""
         kwargs.pop("stream", None)
         self.model = kwargs.pop("model", None)
+        self.structure = kwargs.pop("structure", None)
         self.affinity = _affinity.validate_python(kwargs.pop("affinity", None))
         self.on_break = _on_break.validate_python(kwargs.pop("on_break", None))
         if "timeout" in kwargs:

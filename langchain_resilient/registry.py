@@ -15,7 +15,7 @@ from langchain_resilient.engine.budget import Budgets
 from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.errors import NoTargetsError
-from langchain_resilient.providers import entry, key_for, keys_for
+from langchain_resilient.providers import entry, key_for, keys_for, ways
 from langchain_resilient.size import ContextMemory
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def forget(seed: int | None = None) -> None:
         seed: Makes what chance decides from now on replayable; None takes a fresh one.
     """
     SHARED.forget()
+    ways.forget()
     with _warning:
         _warned.clear()
     _chance.seed(seed)

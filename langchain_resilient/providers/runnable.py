@@ -11,6 +11,9 @@ from pydantic import SecretStr
 
 from langchain_resilient.providers._sdk import DroppedParameterWarning
 from langchain_resilient.providers.evidence import refused_parameters, scrub
+from langchain_resilient.providers.runnable_ways import knows_tools, reshaped, turned
+from langchain_resilient.providers.ways import Ways
+from langchain_resilient.wire.ways import wanted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.request import ChatRequest, Chunk
     from langchain_resilient.target import Target
+    from langchain_resilient.wire.ways import Wanted, Way
 
 # Most chat models of LangChain take these by call; what else is special to one belongs to it.
 _OPTIONAL = frozenset({"stop", "temperature", "max_tokens", "top_p", "parallel_tool_calls", "seed"})
@@ -41,29 +45,58 @@ class RunnableProvider:
         self._runnable = target.runnable
         self._params = target.sampling_params()
         self._dropped: set[str] = set()
+        self._ways = Ways(id(self))
 
     async def open(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
         """Start; the model runs when the first chunk is asked for."""
         return self._answer(request, stream=stream)
 
     async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
-        wanted = {**self._params, **request.overrides}
-        messages, begun = list(request.source), False
+        given = {**self._params, **request.overrides}
+        begun, want = False, wanted(given)
+        way = self._first_way(want) if want else None
         while True:
-            kwargs = {k: wanted[k] for k in (_PORTABLE - self._dropped) & wanted.keys()}
+            kwargs = {k: given[k] for k in (_PORTABLE - self._dropped) & given.keys()}
             try:
-                async with aclosing(self._run(messages, kwargs, stream=stream)) as values:
-                    async for value in values:
+                async with aclosing(self._ask(request, kwargs, want, way, stream=stream)) as chunks:
+                    async for chunk in chunks:
                         begun = True
-                        yield as_chunk(value)
+                        yield chunk
             except Exception as error:
                 scrub(error, _secrets(self._runnable))
-                refused = refused_parameters(error, kwargs.keys() & _OPTIONAL)
-                if begun or not refused:
+                if begun:
                     raise
-                self._drop(refused)
+                if refused := refused_parameters(error, kwargs.keys() & _OPTIONAL):
+                    self._drop(refused)
+                elif not want or not way or not (way := self._ways.after(error, want, way)):
+                    raise
             else:
                 return
+
+    def _first_way(self, want: Wanted) -> Way:
+        return self._ways.first(want) if knows_tools(self._runnable) else "prompt"
+
+    async def _ask(
+        self,
+        request: ChatRequest,
+        kwargs: dict[str, Any],
+        want: Wanted | None,
+        way: Way | None,
+        *,
+        stream: bool,
+    ) -> AsyncGenerator[Chunk, None]:
+        """Run the model in one of the ways to have JSON; None of them is the plain one."""
+        messages = list(request.source)
+        turns = want is not None and way is not None and way != want.asked
+        if want is not None and way is not None and turns:
+            messages, kwargs = reshaped(messages, kwargs, want, way)
+        async with aclosing(self._run(messages, kwargs, stream=stream)) as values:
+            if want is not None and way is not None and turns:
+                async for chunk in turned(values, want, way):
+                    yield chunk
+            else:
+                async for value in values:
+                    yield as_chunk(value)
 
     def _run(
         self, messages: list[BaseMessage], kwargs: dict[str, Any], *, stream: bool
