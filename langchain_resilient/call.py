@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.messages import convert_to_messages
 from pydantic import TypeAdapter
 
 from langchain_resilient.policy import HedgeOption, OnBreak, Seconds
@@ -12,6 +15,7 @@ from langchain_resilient.request import ChatRequest
 from langchain_resilient.sampling import SAMPLING_FIELDS, Sampling
 from langchain_resilient.size import characters
 from langchain_resilient.wire.messages import to_wire
+from langchain_resilient.wire.repair import repaired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
     from langchain_resilient.engine.events import Plan
     from langchain_resilient.wire.structure import Structure
+
+logger = logging.getLogger("langchain_resilient")
 
 _SAMPLING = frozenset(SAMPLING_FIELDS) | {"model_kwargs"}
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
@@ -69,7 +75,8 @@ class Call:
         overrides = self._sort(kwargs) if kwargs else {}
         if stop:
             overrides["stop"] = stop
-        self.request = ChatRequest(to_wire(messages), defaults, overrides, source=messages)
+        wire, source = _conversation(messages)
+        self.request = ChatRequest(wire, defaults, overrides, source=source)
         self.max_tokens = int(overrides.get("max_tokens") or defaults.get("max_tokens") or 0)
         self.several = (overrides.get("n") or defaults.get("n") or 1) > 1
         if self.several and stream:
@@ -104,3 +111,24 @@ class Call:
         if sampling:
             kwargs.update(Sampling(**sampling).sampling_params())
         return kwargs
+
+
+def _conversation(
+    messages: Sequence[BaseMessage],
+) -> tuple[list[dict[str, Any]], Sequence[BaseMessage]]:
+    """Convert the messages, for the wire and for targets that are LangChain models."""
+    wire = to_wire(messages)
+    mended = repaired(wire)
+    if mended is wire:
+        return wire, messages
+    _tell_of_repairs()
+    return mended, convert_to_messages(mended)
+
+
+@cache
+def _tell_of_repairs() -> None:
+    """Say it once a process: an agent sends its history with every turn."""
+    logger.warning(
+        "a conversation was mended before it was sent: it held a tool call without its result, a "
+        "result without its call, or a call that cannot be read"
+    )

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _MOST_PROBLEMS = 5
 
 
+class _NoValueError(ValueError):
+    """An answer holds nothing that could fit a schema or not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Structure:
     """What the answer to one call must fit. It travels as a bound argument, in copies and pickles.
@@ -51,7 +55,7 @@ class Structure:
             return Fault(FaultKind.INVALID, text, code="length")
         try:
             problem = self._problem(self._value(message))
-        except OutputParserException as error:
+        except _NoValueError as error:
             problem = str(error)
         return Fault(FaultKind.INVALID, problem) if problem else None
 
@@ -61,7 +65,7 @@ class Structure:
         try:
             return JsonOutputParser().parse_result([ChatGeneration(message=message)])
         except OutputParserException:
-            raise OutputParserException("the answer is no JSON") from None
+            raise _NoValueError("the answer is no JSON") from None
 
     def _problem(self, value: Any) -> str | None:
         schema: Any = self.schema
@@ -110,8 +114,8 @@ def _arguments(message: AIMessage, name: str) -> Any:
         if call["name"] == name:
             return call["args"]
     if message.invalid_tool_calls:
-        raise OutputParserException(str(message.invalid_tool_calls[0]["error"]))
-    raise OutputParserException(f"the tool {name!r} was not called")
+        raise _NoValueError(str(message.invalid_tool_calls[0]["error"]))
+    raise _NoValueError(f"the tool {name!r} was not called")
 
 
 def _sum(seen: list[AIMessage]) -> AIMessage | None:

@@ -12,7 +12,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from langchain_resilient.wire.calls import ToolCalls
 from langchain_resilient.wire.json_text import JSONText
+from langchain_resilient.wire.reading import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -184,7 +186,7 @@ class _Turned:
         self._name = want.name if want.asked == "tools" else None
         self._json = JSONText()
         self._said = ""
-        self._first: Any = None
+        self._tools = ToolCalls()
         self._begun = False
 
     def turn(self, choice: dict[str, Any]) -> None:
@@ -217,12 +219,9 @@ class _Turned:
     def _arguments(self, part: dict[str, Any], text: str) -> str:
         """Read the first call's arguments; what is said before it is a remark."""
         self._said += text
-        found = ""
-        for call in part.pop("tool_calls", None) or ():
-            index = call.get("index") or call.get("id") or 0
-            self._first = index if self._first is None else self._first
-            if index == self._first:
-                found += (call.get("function") or {}).get("arguments") or ""
+        fragments = read({"delta": {"tool_calls": part.pop("tool_calls", None)}}).calls
+        added = [self._tools.add(fragment) for fragment in fragments]
+        found = "".join(args for place, _, _, args in added if not place and args)
         self._begun = self._begun or bool(found)
         return found
 
