@@ -6,6 +6,7 @@ import warnings
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import SecretStr
 
@@ -13,6 +14,7 @@ from langchain_resilient.providers._sdk import DroppedParameterWarning
 from langchain_resilient.providers.evidence import refused_parameters, scrub
 from langchain_resilient.providers.runnable_ways import knows_tools, reshaped, turned
 from langchain_resilient.providers.ways import Ways
+from langchain_resilient.wire.native import without_foreign_blocks
 from langchain_resilient.wire.ways import wanted
 
 if TYPE_CHECKING:
@@ -73,6 +75,11 @@ class RunnableProvider:
             else:
                 return
 
+    def _messages(self, request: ChatRequest) -> list[BaseMessage]:
+        """The conversation, without what only other providers could read in it."""
+        own = provider_of(self._runnable)
+        return without_foreign_blocks(request.source, own) if own else list(request.source)
+
     def _first_way(self, want: Wanted) -> Way:
         return self._ways.first(want) if knows_tools(self._runnable) else "prompt"
 
@@ -86,7 +93,7 @@ class RunnableProvider:
         stream: bool,
     ) -> AsyncGenerator[Chunk, None]:
         """Run the model in one of the ways to have JSON; None of them is the plain one."""
-        messages = list(request.source)
+        messages = self._messages(request)
         turns = want is not None and way is not None and way != want.asked
         if want is not None and way is not None and turns:
             messages, kwargs = reshaped(messages, kwargs, want, way)
@@ -128,6 +135,14 @@ def _choice(choice: Any) -> Any:
     if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
         return choice["function"].get("name")
     return "any" if choice == "required" else choice
+
+
+def provider_of(runnable: Any) -> str | None:
+    """Whose messages a LangChain model reads, as they name it; None if it does not say."""
+    model = getattr(runnable, "bound", runnable)
+    if not isinstance(model, BaseChatModel):
+        return None
+    return model._get_ls_params().get("ls_provider")  # noqa: SLF001  # LangChain's own name for it
 
 
 def _secrets(runnable: Any) -> list[str]:
