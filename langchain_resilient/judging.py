@@ -1,4 +1,4 @@
-"""Whether a whole answer is good enough: it must fit the schema asked for, and please `validate`."""
+"""Whether a whole answer is good enough: it must fit its schema, and please `validate`."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.testing import Reply, Status, Step
+from langchain_resilient.testing import Status, Step
+from langchain_resilient.testing.steps.reply import AT_ONCE
 
 if TYPE_CHECKING:
     from langchain_resilient.testing.dialects.base import Call
@@ -36,7 +37,7 @@ class Lacks(Step):
     """
 
     features: tuple[str, ...]
-    otherwise: Step = Reply()
+    otherwise: Step = AT_ONCE
 
     def choose(self, call: Call, at: float) -> Step:
         feature = used(call.body)

@@ -70,7 +70,7 @@ async def test_an_agent_completes_though_the_primary_dies_half_way(sim, first, s
     assert winners == [f"{first}:a", f"{second}:b", f"{second}:b"]
 
 
-# -- parallel calls, interruptions, other providers' messages ----------------------------------------
+# -- parallel calls, interruptions, other providers' messages -------------------------------------
 
 
 def history(found: dict) -> list:
@@ -88,7 +88,9 @@ async def test_parallel_calls_keep_their_ids_when_the_loop_moves(sim, first, sec
     found = await agent.ainvoke({"messages": [("human", "The weather in Paris and Rome?")]})
     assert history(found) == ["human", "ai", "tool", "tool", "ai"]
     (seen,) = [seen for seen in sim.requests if seen.target == f"{second}:b"]
-    answers = {m["tool_call_id"]: m["content"] for m in seen.body["messages"] if m["role"] == "tool"}
+    answers = {
+        m["tool_call_id"]: m["content"] for m in seen.body["messages"] if m["role"] == "tool"
+    }
     assert answers == {f"{first}-Paris": "sunny in Paris", f"{first}-Rome": "sunny in Rome"}
 
 
@@ -130,8 +132,9 @@ async def test_repairs_are_told_once(sim, caplog):
 @pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy])
 async def test_agents_give_structured_answers(sim, strategy):
     """By either of LangChain's strategies, beside tools of the agent's own."""
-    sim.script("openai:a", Reply(tool_calls=[ToolCall("weather", {"city": "Paris"})]),
-               then=report("sunny") if strategy is ToolStrategy else Reply('{"sky": "sunny"}'))  # fmt: skip
+    last = report("sunny") if strategy is ToolStrategy else Reply('{"sky": "sunny"}')
+    first = Reply(tool_calls=[ToolCall("weather", {"city": "Paris"})])
+    sim.script("openai:a", first, then=last)
     agent = create_agent(chain(sim, "openai:a"), [weather], response_format=strategy(Report))
     found = await agent.ainvoke({"messages": [("human", "The weather in Paris?")]})
     assert found["structured_response"] == Report(sky="sunny")

@@ -7,8 +7,8 @@ import pickle
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import pytest
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage
@@ -98,7 +98,7 @@ def asked(sim: ProviderSimulator, spec: str) -> list[str]:
     return [used(seen.body) for seen in sim.requests if seen.target == spec]
 
 
-# -- validation ----------------------------------------------------------------------------------
+# -- validation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -202,7 +202,7 @@ def test_the_models_own_validate_is_asked_as_well(sim):
     assert llm.with_structured_output(Joke).invoke("a joke").rating == 9
 
 
-# -- repair ----------------------------------------------------------------------------------------
+# -- repair ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
@@ -242,7 +242,7 @@ def test_langchain_models_are_told_too():
     assert "rating" in told[1][2].content
 
 
-# -- streams ---------------------------------------------------------------------------------------
+# -- streams --------------------------------------------------------------------------------------
 
 
 async def test_streams_show_their_parts(sim):
@@ -281,7 +281,7 @@ async def test_a_streaming_handler_does_not_undo_the_judging(sim):
     assert (await llm.ainvoke("a joke", {"callbacks": [Streams()]})).rating == 7
 
 
-# -- other ways --------------------------------------------------------------------------------------
+# -- other ways -----------------------------------------------------------------------------------
 
 
 LADDER = {
@@ -296,7 +296,7 @@ LADDER = {
 @pytest.mark.parametrize("lacks", LADDER, ids=lambda lacks: "+".join(lacks) or "nothing")
 @pytest.mark.parametrize("how", ["ainvoke", "astream", "plain"])
 async def test_a_target_without_schemas_is_asked_in_another_way(sim, dialect, lacks, how):
-    """By a tool, JSON mode, or the prompt: at once, and the answer reads as if it had been asked."""
+    """By a tool, JSON mode, or the prompt: at once; the answer reads as if it had been asked."""
     way = LADDER[lacks]
     said = f"Sure!\n```json\n{GOOD}\n``` Anything else?" if way == "prompt" else GOOD
     answer = Reply(tool_calls=[ToolCall("Joke", GOOD)]) if way == "tools" else Reply(said)
@@ -395,7 +395,7 @@ async def test_langchain_models_see_the_schema():
     assert seen[0][-1].content.startswith("a joke")
 
 
-# -- at home in LangChain ----------------------------------------------------------------------------
+# -- at home in LangChain -------------------------------------------------------------------------
 
 
 def test_the_chain_travels(sim):

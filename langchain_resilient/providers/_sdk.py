@@ -44,8 +44,8 @@ class SDKProvider:
     """Base of the providers that go through an official SDK client.
 
     A parameter that the API refuses is left out for the target from then on, with one warning; of
-    the two names of the token limit, the other is tried first. JSON that it will not give in the way
-    that was asked for is asked for in another: see `ways.py`.
+    the two names of the token limit, the other is tried first. JSON that it will not give as it was
+    asked for is asked for in another way: see `ways.py`.
     """
 
     public_url: ClassVar[str]
@@ -96,8 +96,9 @@ class SDKProvider:
                 elif not want or not way or not (way := self._ways.after(error, want, way)):
                     raise
             else:
-                turned = want and way and way != want.asked
-                return Turned(answer, want, way) if turned else answer
+                if want and way and way != want.asked:
+                    return Turned(answer, want, way)
+                return answer
 
     def prepare(self) -> None:
         """Import the SDK and read the root certificates now: slow and blocking, so in a thread."""

@@ -60,7 +60,8 @@ class RunnableProvider:
         while True:
             kwargs = {k: given[k] for k in (_PORTABLE - self._dropped) & given.keys()}
             try:
-                async with aclosing(self._ask(request, kwargs, want, way, stream=stream)) as chunks:
+                other = (want, way) if want and way and way != want.asked else None
+                async with aclosing(self._ask(request, kwargs, other, stream=stream)) as chunks:
                     async for chunk in chunks:
                         begun = True
                         yield chunk
@@ -87,23 +88,21 @@ class RunnableProvider:
         self,
         request: ChatRequest,
         kwargs: dict[str, Any],
-        want: Wanted | None,
-        way: Way | None,
+        other: tuple[Wanted, Way] | None,
         *,
         stream: bool,
     ) -> AsyncGenerator[Chunk, None]:
-        """Run the model in one of the ways to have JSON; None of them is the plain one."""
+        """Run the model, for JSON in another way than was asked where that is given."""
         messages = self._messages(request)
-        turns = want is not None and way is not None and way != want.asked
-        if want is not None and way is not None and turns:
-            messages, kwargs = reshaped(messages, kwargs, want, way)
+        if other is not None:
+            messages, kwargs = reshaped(messages, kwargs, *other)
         async with aclosing(self._run(messages, kwargs, stream=stream)) as values:
-            if want is not None and way is not None and turns:
-                async for chunk in turned(values, want, way):
+            if other is not None:
+                async for chunk in turned(values, *other):
                     yield chunk
-            else:
-                async for value in values:
-                    yield as_chunk(value)
+                return
+            async for value in values:
+                yield as_chunk(value)
 
     def _run(
         self, messages: list[BaseMessage], kwargs: dict[str, Any], *, stream: bool

@@ -76,7 +76,6 @@ def _calls(message: AIMessage) -> list[dict[str, Any]]:
             for c in message.tool_call_chunks
         ]
 
-
     return [
         {"index": n, "function": {"arguments": json.dumps(call["args"])}}
         for n, call in enumerate(message.tool_calls)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Schema = Mapping[str, Any]
     Check = Callable[[Any, Schema, "Place"], Iterator[str]]
 
-_DEEPEST = 64  # a schema may lead back into itself without a value getting any smaller
+_DEEPEST = 12  # a schema may lead back into itself without the value getting any smaller
 
 
 def misfit(value: Any, schema: Any) -> str | None:
@@ -50,7 +50,7 @@ class Place:
 
     def at(self, step: str | int) -> Place:
         """Go to a member."""
-        return Place(self.root, f"{self.path}.{step}" if self.path else str(step), self.depth)
+        return Place(self.root, f"{self.path}.{step}" if self.path else str(step), 0)
 
     def deeper(self) -> Place:
         """Stay, in another part of the schema."""
@@ -118,11 +118,9 @@ def _properties(value: Any, schema: Schema, place: Place) -> Iterator[str]:
 
 def _others(value: Any, schema: Schema, place: Place) -> Iterator[str]:
     if isinstance(value, dict):
-        patterns = [re.compile(p) for p in schema.get("patternProperties") or ()]
+        known, patterns = schema.get("properties") or {}, schema.get("patternProperties") or ()
         for name, one in value.items():
-            if name not in (schema.get("properties") or {}) and not any(
-                p.search(name) for p in patterns
-            ):
+            if name not in known and not any(_matches(p, name) for p in patterns):
                 yield from _problems(one, schema["additionalProperties"], place.at(name))
 
 
@@ -160,8 +158,15 @@ def _not(value: Any, schema: Schema, place: Place) -> Iterator[str]:
 
 
 def _pattern(value: Any, schema: Schema, place: Place) -> Iterator[str]:
-    if isinstance(value, str) and not re.search(schema["pattern"], value):
+    if isinstance(value, str) and not _matches(schema["pattern"], value):
         yield place.says(f"does not match {schema['pattern']!r}")
+
+
+def _matches(pattern: str, text: str) -> bool:
+    try:
+        return re.search(pattern, text) is not None
+    except re.error:  # JavaScript's dialect, which JSON Schema means, has things that ours has not
+        return True
 
 
 def _bound(
@@ -187,9 +192,9 @@ def _bound(
 
 
 def _unique(value: Any, schema: Schema, place: Place) -> Iterator[str]:
-    if schema["uniqueItems"] and isinstance(value, list):
-        if any(_same(one, other) for n, one in enumerate(value) for other in value[:n]):
-            yield place.says("holds something twice")
+    items = value if schema["uniqueItems"] and isinstance(value, list) else []
+    if any(_same(one, other) for n, one in enumerate(items) for other in items[:n]):
+        yield place.says("holds something twice")
 
 
 def _multiple(value: Any, schema: Schema, place: Place) -> Iterator[str]:
@@ -218,7 +223,7 @@ _TYPES: dict[Any, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
     "number": _is_number,
     # 1.0 is an integer in JSON (JSON Schema, draft 6 and later).
-    "integer": lambda value: _is_number(value) and value == int(value),
+    "integer": lambda value: _is_number(value) and value % 1 == 0,
 }
 
 _CHECKS: dict[str, Check] = {

@@ -1,4 +1,4 @@
-"""The JSON object in what a model says: without the prose, the fences and the thoughts around it."""
+"""The JSON object in what a model says, without the prose, fences and thoughts around it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _THINKS, _THOUGHT = "<think>", "</think>"
 
 
 class JSONText:
-    """Passes on the first JSON object of a text that comes in pieces.
+    r"""Passes on the first JSON object of a text that comes in pieces.
 
     It knows brackets and strings, and nothing else of JSON: whether it is valid, the reader says.
 

@@ -72,7 +72,8 @@ class Structure:
         if not (isinstance(schema, type) and is_basemodel_subclass(schema)):
             return misfit(value, schema_of(schema))
         try:
-            validate = getattr(schema, "model_validate", None) or schema.parse_obj
+            model: Any = schema
+            validate = getattr(model, "model_validate", None) or model.parse_obj
             validate(value)
         except Exception as error:  # noqa: BLE001  # validators are the user's: any way to say no
             return _told(error)

@@ -122,7 +122,7 @@ def test_the_conversation_stays_as_it_is():
     assert messages == before
 
 
-# -- whatever agents leave behind -------------------------------------------------------------------
+# -- whatever agents leave behind -----------------------------------------------------------------
 
 IDS = st.sampled_from(["", "0", "1", "call_1", "toolu_01A", "functions.add:0", "fc_" + "x" * 60])
 ARGS = st.sampled_from([{}, {"a": 1}, {"city": "Köln"}])
