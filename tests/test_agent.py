@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 
 from langchain_resilient import ResilientChatModel
 from langchain_resilient.call import _tell_of_repairs
-from langchain_resilient.testing import ProviderSimulator, Reply, Reset, ToolCall
+from langchain_resilient.testing import ProviderSimulator, Reply, Reset, Status, ToolCall
 from tests.helpers import chain
 from tests.lacking import Lacks
 
@@ -92,6 +93,33 @@ async def test_parallel_calls_keep_their_ids_when_the_loop_moves(sim, first, sec
         m["tool_call_id"]: m["content"] for m in seen.body["messages"] if m["role"] == "tool"
     }
     assert answers == {f"{first}-Paris": "sunny in Paris", f"{first}-Rome": "sunny in Rome"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Tool call IDs should be alphanumeric strings with length 9!",
+        "Tool call id was call_1 but must be a-z, A-Z, 0-9, with a length of 9.",
+    ],
+)
+async def test_models_that_want_short_ids_get_them(sim, said):
+    """Mistral's templates take nothing else; it is asked again at once, and known from then on."""
+    sim.script("together:a", Status(400, message=said), then=Reply("Sunny."))
+    llm = chain(sim, "together:a")
+    call = {"name": "weather", "args": {}, "id": "call_of_another_provider"}
+    asked = [
+        HumanMessage("Weather?"),
+        AIMessage("", tool_calls=[call]),
+        ToolMessage("sunny", tool_call_id=call["id"]),
+    ]
+    for _ in range(2):
+        assert (await llm.ainvoke(asked)).text == "Sunny."
+    refused, *others = [seen.body["messages"][1:] for seen in sim.requests]
+    assert refused[0]["tool_calls"][0]["id"] == call["id"]
+    assert len(others) == 2
+    for answer, result in others:
+        assert answer["tool_calls"][0]["id"] == result["tool_call_id"]
+        assert re.fullmatch("[a-zA-Z0-9]{9}", result["tool_call_id"])
 
 
 async def test_an_interrupted_agent_goes_on(sim):

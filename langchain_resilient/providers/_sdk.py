@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_resilient.providers import entry, key_for
 from langchain_resilient.providers.clients import client_for
-from langchain_resilient.providers.evidence import refused_parameters, scrub
+from langchain_resilient.providers.evidence import details, refused_parameters, scrub, words
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.providers.transport import http_client, tls
 from langchain_resilient.providers.ways import Turned, Ways
+from langchain_resilient.wire.call_ids import WANTED, short_ids
 from langchain_resilient.wire.ways import reshape, wanted
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class SDKProvider:
         self._base_url = target.base_url or (os.environ.get(env) or None if env else None)
         self._url = self._below(self._base_url) if self._base_url else self.public_url
         self._dropped: set[str] = set()
+        self._short_ids = False
         self._ways = Ways((type(self), self._url, target.model))
         timeouts = target.timeouts
         self._connect_seconds = timeouts.connect if timeouts else CONNECT_SECONDS
@@ -80,6 +82,8 @@ class SDKProvider:
         while True:
             shaped = reshape(plain, want, way) if want and way else plain
             body = self._adapt(dict(shaped), stream=stream)
+            if self._short_ids:
+                body["messages"] = short_ids(body["messages"])
             try:
                 response = await client.post(
                     self._url,
@@ -93,6 +97,8 @@ class SDKProvider:
                 scrub(error, self._secrets)
                 if refused := refused_parameters(error, body.keys() - _VITAL):
                     self._learn(refused)
+                elif not self._short_ids and WANTED.search(words(error, details(error))):
+                    self._short_ids = True
                 elif not want or not way or not (way := self._ways.after(error, want, way)):
                     raise
             else:

@@ -65,7 +65,8 @@ class Ways:
         """Choose the first way that is not known to be refused."""
         if not _refused:
             return want.asked
-        return next((way for way in want.ways if not self._knows(want, way)), want.ways[-1])
+        left: list[Way] = [way for way in want.ways if not self._knows(want, way)]
+        return left[0] if left else want.ways[-1]
 
     def after(self, error: BaseException, want: Wanted, way: Way) -> Way | None:
         """Learn from a refusal.
@@ -82,7 +83,8 @@ class Ways:
                 _refused.clear()
             _refused.add((self._target, way, None if forever else _fingerprint(want)))
         later = want.ways[want.ways.index(way) + 1 :]
-        return next((other for other in later if not self._knows(want, other)), None)
+        left: list[Way] = [other for other in later if not self._knows(want, other)]
+        return left[0] if left else None
 
     def _knows(self, want: Wanted, way: Way) -> bool:
         known = {(self._target, way, None), (self._target, way, _fingerprint(want))}

@@ -133,10 +133,10 @@ def _name(schema: Any) -> str:
 
 def _told(error: Exception) -> str:
     """Say what a validation found, without the values: they belong in no log."""
-    errors = getattr(error, "errors", None)
+    errors: Any = getattr(error, "errors", None)
     if not callable(errors):
         return f"{type(error).__name__}: {error}"
-    found = errors()
+    found: Any = errors()
     said = [f"{_path(one)}: {one.get('msg')}" for one in found[:_MOST_PROBLEMS]]
     if len(found) > _MOST_PROBLEMS:
         said.append(f"and {len(found) - _MOST_PROBLEMS} more")

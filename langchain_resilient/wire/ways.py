@@ -163,7 +163,7 @@ class Turn:
 
     def __init__(self, want: Wanted, way: Way) -> None:
         self._want = want
-        self._way = way
+        self._way: Way = way
         self._choices: dict[Any, _Turned] = {}
 
     def turn(self, chunk: Chunk) -> Chunk:
@@ -171,11 +171,14 @@ class Turn:
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                state = self._choices.setdefault(
-                    choice.get("index") or 0, _Turned(self._want, self._way)
-                )
-                state.turn(choice)
+                self._state(choice.get("index") or 0).turn(choice)
         return chunk
+
+    def _state(self, index: Any) -> _Turned:
+        found = self._choices.get(index)
+        if found is None:
+            found = self._choices[index] = _Turned(self._want, self._way)
+        return found
 
 
 class _Turned:
