@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.messages import convert_to_messages
 from pydantic import TypeAdapter
 
 from langchain_resilient.policy import HedgeOption, OnBreak, Seconds
@@ -13,6 +16,7 @@ from langchain_resilient.request import ChatRequest
 from langchain_resilient.sampling import SAMPLING_FIELDS, Sampling
 from langchain_resilient.size import characters, tokens
 from langchain_resilient.wire.messages import to_wire
+from langchain_resilient.wire.repair import repaired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
     from langchain_resilient.engine.events import Plan
+    from langchain_resilient.wire.structure import Structure
+
+logger = logging.getLogger("langchain_resilient")
 
 _SAMPLING = frozenset(SAMPLING_FIELDS) | {"model_kwargs"}
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
@@ -42,6 +49,7 @@ class Call:
         batch: Whether nobody sits and waits for it (`priority="batch"`): at a target's rate limit
             it lets interactive calls go first, and its deadline runs from its first send.
         max_tokens: The longest answer it asks for; 0 where it does not say.
+        structure: What the answer must fit; None for any.
         skipped: Targets that are not asked, each with the reason.
 
     Raises:
@@ -49,7 +57,7 @@ class Call:
     """
 
     __slots__ = ("_plan", "_size", "affinity", "batch", "max_tokens", "model", "on_break",
-                 "request", "several", "skipped", "stream")  # fmt: skip
+                 "request", "several", "skipped", "stream", "structure")  # fmt: skip
 
     def __init__(
         self,
@@ -65,13 +73,15 @@ class Call:
         self.affinity: str | None = None
         self.on_break: OnBreak | None = None
         self.batch = PRIORITY.get() == "batch"
+        self.structure: Structure | None = None
         self.skipped: list[tuple[str, str]] = []
         self._size: int | None = None
         self._plan: dict[str, Any] = {}
         overrides = self._sort(kwargs) if kwargs else {}
         if stop:
             overrides["stop"] = stop
-        self.request = ChatRequest(to_wire(messages), defaults, overrides, source=messages)
+        wire, source = _conversation(messages)
+        self.request = ChatRequest(wire, defaults, overrides, source=source)
         self.max_tokens: int = int(overrides.get("max_tokens") or defaults.get("max_tokens") or 0)
         self.several = (overrides.get("n") or defaults.get("n") or 1) > 1
         if self.several and stream:
@@ -99,6 +109,7 @@ class Call:
         """Take out what is about the race; check what is about sampling; pass the rest on."""
         kwargs.pop("stream", None)
         self.model = kwargs.pop("model", None)
+        self.structure = kwargs.pop("structure", None)
         self.affinity = _affinity.validate_python(kwargs.pop("affinity", None))
         self.on_break = _on_break.validate_python(kwargs.pop("on_break", None))
         if "priority" in kwargs:
@@ -111,3 +122,24 @@ class Call:
         if sampling:
             kwargs.update(Sampling(**sampling).sampling_params())
         return kwargs
+
+
+def _conversation(
+    messages: Sequence[BaseMessage],
+) -> tuple[list[dict[str, Any]], Sequence[BaseMessage]]:
+    """Convert the messages, for the wire and for targets that are LangChain models."""
+    wire = to_wire(messages)
+    mended = repaired(wire)
+    if mended is wire:
+        return wire, messages
+    _tell_of_repairs()
+    return mended, convert_to_messages(mended)
+
+
+@cache
+def _tell_of_repairs() -> None:
+    """Say it once a process: an agent sends its history with every turn."""
+    logger.warning(
+        "a conversation was mended before it was sent: it held a tool call without its result, a "
+        "result without its call, or a call that cannot be read"
+    )

@@ -210,24 +210,47 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         method: Method = "json_schema",
         include_raw: bool = False,
         strict: bool | None = None,
+        repair: bool = False,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Make the model answer in a schema.
+        """Make the model answer in a schema, whichever target it is that answers.
+
+        An answer that does not fit counts as a failure: the next target is asked. A target that
+        refuses the method is asked in another way at once, by a schema, a tool, JSON mode or plain
+        words, and its answer reads as if it had not been. A stream shows its parts as they come, so
+        that only its end can be judged: `OutputParserException` says what does not fit.
 
         Args:
             schema: A pydantic or TypedDict class, or a JSON schema; None only with `"json_mode"`.
             method: `"json_schema"`, `"function_calling"` or `"json_mode"`.
-            include_raw: Give `{"raw", "parsed", "parsing_error"}`, and never raise the last.
+            include_raw: Give `{"raw", "parsed", "parsing_error"}`, and never raise the last: if no
+                target's answer fits, the last of them is given.
             strict: Whether the answer must fit exactly, where the provider can do that.
+            repair: Show whoever is asked next the answer that did not fit, and why it did not.
             **kwargs: Bound as well.
+
+        Returns:
+            A chain that gives objects of a pydantic class, else dicts. It raises
+            `InvalidAnswersError` if no target's answer fits.
 
         Raises:
             ValueError: If the schema or the method cannot be used; says why.
+
+        Example:
+            ```python
+            llm.with_structured_output(Joke, repair=True).invoke("A joke about cats.")
+            ```
         """
         from langchain_resilient.wire import structured  # noqa: PLC0415
+        from langchain_resilient.wire.structure import Structure  # noqa: PLC0415
 
-        llm = self.bind(**structured.structured_params(schema, method, strict), **kwargs)
-        parser = structured.structured_parser(schema, method)
+        params = structured.structured_params(schema, method, strict)
+        structure = Structure(schema, method, repair=repair, keep=include_raw)
+        # Else a callback handler that streams (LangGraph's, `astream_events`) would make streams
+        # of what is invoked, and nobody could judge them. `stream` itself goes before it.
+        params |= {"structure": structure, "stream": False}
+        llm = self.bind(**params, **kwargs)
+        parser = structured.structured_parser(schema, method, structure)
         return structured.with_raw(llm, parser) if include_raw else llm | parser
 
     # -- identity -------------------------------------------------------------------------------

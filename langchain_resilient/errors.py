@@ -8,6 +8,7 @@ langchain_core.exceptions.ModelError
     │   ├── RateLimitedError               all with 429, quota  (also ModelRateLimitError)
     │   ├── ContextTooLongError            all too short        (also ContextOverflowError)
     │   ├── ModelsNotFoundError            all with 404         (also ModelNotFoundError)
+    │   ├── InvalidAnswersError            none was accepted    (also OutputParserException)
     │   └── DeadlineExceededError          the deadline passed  (also ModelTimeoutError)
     ├── RequestRejectedError           wrong everywhere         (also ModelInvalidRequestError)
     ├── StreamBrokenError              died after text was delivered; .partial
@@ -37,6 +38,7 @@ from langchain_core.exceptions import (
     ModelNotFoundError,
     ModelRateLimitError,
     ModelTimeoutError,
+    OutputParserException,
 )
 
 from langchain_resilient.fault import FaultKind
@@ -92,6 +94,10 @@ class ContextTooLongError(AllTargetsFailedError, ContextOverflowError):
 
 class ModelsNotFoundError(AllTargetsFailedError, ModelNotFoundError):
     """No target's model exists."""
+
+
+class InvalidAnswersError(AllTargetsFailedError, OutputParserException):
+    """Every target answered, and no answer fits the schema or pleases `validate`."""
 
 
 class DeadlineExceededError(AllTargetsFailedError, ModelTimeoutError):
@@ -182,6 +188,7 @@ _BY_KIND: dict[frozenset[FaultKind], type[AllTargetsFailedError]] = {
     frozenset({FaultKind.QUOTA, FaultKind.RATE_LIMIT}): RateLimitedError,
     frozenset({FaultKind.CONTEXT_LENGTH}): ContextTooLongError,
     frozenset({FaultKind.NOT_FOUND}): ModelsNotFoundError,
+    frozenset({FaultKind.INVALID}): InvalidAnswersError,
 }
 
 _ADVICE = {
@@ -192,6 +199,8 @@ _ADVICE = {
     FaultKind.CONTEXT_LENGTH: "shorten the prompt, or add a target with a longer context",
     FaultKind.CONNECTION: "check the network and `base_url`",
     FaultKind.TIMEOUT: "raise `timeout` or `Timeouts(first_text=...)`, or add a faster target",
+    FaultKind.INVALID: "loosen the schema, say in the prompt what is wanted, try `repair=True`, or "
+    "add a more capable target",
     FaultKind.BAD_REQUEST: "mend the request as the message says",
 }
 

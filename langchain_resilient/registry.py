@@ -16,7 +16,7 @@ from langchain_resilient.engine.health import Account, TargetState
 from langchain_resilient.engine.pacing import Pacer
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.errors import NoTargetsError
-from langchain_resilient.providers import entry, key_for, keys_for
+from langchain_resilient.providers import entry, key_for, keys_for, ways
 from langchain_resilient.size import ContextMemory
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def forget(seed: int | None = None) -> None:
         seed: Makes what chance decides from now on replayable; None takes a fresh one.
     """
     SHARED.forget()
+    ways.forget()
     with _warning:
         _warned.clear()
     _chance.seed(seed)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import threading
 import time
@@ -28,6 +27,7 @@ from langchain_resilient.errors import (
     stream_broken,
 )
 from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.judging import judge_for
 from langchain_resilient.observability.recorder import Recorder
 from langchain_resilient.prices import price_for
 from langchain_resilient.providers import create, known
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.config import Configuration
     from langchain_resilient.engine.events import Attempt
+    from langchain_resilient.judging import Judge
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.receipt import Receipt
     from langchain_resilient.streaming import Audience
@@ -107,14 +108,16 @@ class Runtime:
         if not self._prepared:
             await self._prepare()
         call = Call(self._defaults, messages, stop, kwargs, stream=False)
-        race, plan = self._race(call, run_manager)
+        race, plan, judge = self._race(call, run_manager)
         try:
             draft = await race.answer()
         finally:
             receipt = self._settle(call, race)
-        if draft is None:
+        target = self._by_name.get(receipt.winner or "")
+        if draft is None and judge is not None and (kept := judge.kept) is not None:
+            draft, target = kept.draft, self._target_of(kept)
+        if draft is None or target is None:
             raise self._error(race, plan, receipt)
-        target = self._by_name[receipt.winner or ""]
         _log_last_resort(receipt)
         return stamp(to_result(draft, target.provider, target.model), receipt.as_dict())
 
@@ -131,7 +134,7 @@ class Runtime:
             await self._prepare()
         call = Call(self._defaults, messages, stop, kwargs, stream=True)
         follows = sequel(call.on_break or self._on_break, call.request, audience)
-        race, plan = self._race(call, run_manager, Show(follows))
+        race, plan, _ = self._race(call, run_manager, Show(follows))
         telling = Telling(follows, self._target_of)
         add = telling.add
         chunks = race.chunks()
@@ -182,12 +185,15 @@ class Runtime:
             prepares = [prepare for prepare in others if prepare is not None]
             threading.Thread(target=_prepare_all, args=(prepares,), daemon=True).start()
 
-    def _race(self, call: Call, run_manager: Any, show: Show | None = None) -> tuple[Race, Plan]:
+    def _race(
+        self, call: Call, run_manager: Any, show: Show | None = None
+    ) -> tuple[Race, Plan, Judge | None]:
         plan = call.plan(self.plan)
         hedge = plan.hedge
         if hedge is not None and hedge.max_extra_cost is not None:
             plan = replace(plan, cost=lambda state: self._selection.cost(call, state.name))
         plain = call.several or (hedge is not None and hedge.on == "response")
+        judge = judge_for(call, self._check, self._target_of)
         race = Race(
             self._select(call),
             call.request,
@@ -195,13 +201,15 @@ class Runtime:
             self._tools,
             reaper(),
             last_resort=self.last_resort,
-            validate=self._judge if self._check is not None else None,
+            validate=judge,
             on_retry=run_manager.on_retry if run_manager is not None else None,
             plain=plain and show is None,
             show=show,
             load=call,
         )
-        return race, plan
+        if judge is not None:
+            judge.ask = race.ask
+        return race, plan, judge
 
     def _select(self, call: Call) -> Sequence[Route]:
         """Choose the routes of one call, in order.
@@ -226,19 +234,6 @@ class Runtime:
         if receipt.winner is None and call.skipped:
             receipt = replace(receipt, skipped=(*receipt.skipped, *call.skipped))
         return receipt
-
-    async def _judge(self, attempt: Attempt) -> Fault | None:
-        """Ask the caller's `validate` about a whole answer."""
-        target = self._target_of(attempt)
-        result = to_result(attempt.draft, target.provider, target.model)
-        try:
-            # Only called where there is a check; a generation of ours holds an AIMessage.
-            check: Any = self._check
-            said: Any = check(result.generations[0].message)
-            said = await said if inspect.isawaitable(said) else said
-        except Exception as error:  # noqa: BLE001  # an exception is a way to say no
-            return Fault(FaultKind.INVALID, f"validate raised {error!r}", cause=error)
-        return Fault(FaultKind.INVALID, "validate said False") if said is False else None
 
     def _target_of(self, attempt: Attempt) -> Target:
         return self._by_name[attempt.lane.state.name]

@@ -1,15 +1,22 @@
-"""LangChain's own agent over our model, while the primary dies half way."""
+"""LangChain's own agent over our model, whatever becomes of its targets and its history."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.messages import ToolMessage
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
+from langchain_core.language_models import GenericFakeChatModel, LangSmithParams
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from pydantic import BaseModel
 
-from langchain_resilient.testing import ProviderSimulator, Reply, Reset, ToolCall
+from langchain_resilient import ResilientChatModel
+from langchain_resilient.call import _tell_of_repairs
+from langchain_resilient.testing import ProviderSimulator, Reply, Reset, Status, ToolCall
 from tests.helpers import chain
+from tests.lacking import Lacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +36,17 @@ def weather(city: str) -> str:
 def population(city: str) -> str:
     """Tell how many people live in a city."""
     return f"two million in {city}"
+
+
+class Report(BaseModel):
+    """A weather report."""
+
+    sky: str
+
+
+def report(sky: str) -> Reply:
+    """The model calls the tool that LangChain makes of a schema."""
+    return Reply(tool_calls=[ToolCall("Report", {"sky": sky})])
 
 
 @pytest.mark.parametrize(("first", "second"), [("openai", "together"), ("together", "openai")])
@@ -51,3 +69,143 @@ async def test_an_agent_completes_though_the_primary_dies_half_way(sim, first, s
         if "resilience" in m.response_metadata
     ]
     assert winners == [f"{first}:a", f"{second}:b", f"{second}:b"]
+
+
+# -- parallel calls, interruptions, other providers' messages -------------------------------------
+
+
+def history(found: dict) -> list:
+    """What an agent's loop said, by kind."""
+    return [message.type for message in found["messages"]]
+
+
+@pytest.mark.parametrize(("first", "second"), [("openai", "together"), ("together", "openai")])
+async def test_parallel_calls_keep_their_ids_when_the_loop_moves(sim, first, second):
+    """The second provider is sent the first's ids, each with its own result."""
+    calls = [ToolCall("weather", {"city": c}, id=f"{first}-{c}") for c in ("Paris", "Rome")]
+    sim.script(f"{first}:a", Reply(tool_calls=calls), then=Reset())
+    sim.script(f"{second}:b", then=Reply("Sunny in both."))
+    agent = create_agent(chain(sim, f"{first}:a", f"{second}:b"), tools=[weather, population])
+    found = await agent.ainvoke({"messages": [("human", "The weather in Paris and Rome?")]})
+    assert history(found) == ["human", "ai", "tool", "tool", "ai"]
+    (seen,) = [seen for seen in sim.requests if seen.target == f"{second}:b"]
+    answers = {
+        m["tool_call_id"]: m["content"] for m in seen.body["messages"] if m["role"] == "tool"
+    }
+    assert answers == {f"{first}-Paris": "sunny in Paris", f"{first}-Rome": "sunny in Rome"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Tool call IDs should be alphanumeric strings with length 9!",
+        "Tool call id was call_1 but must be a-z, A-Z, 0-9, with a length of 9.",
+    ],
+)
+async def test_models_that_want_short_ids_get_them(sim, said):
+    """Mistral's templates take nothing else; it is asked again at once, and known from then on."""
+    sim.script("together:a", Status(400, message=said), then=Reply("Sunny."))
+    llm = chain(sim, "together:a")
+    call = {"name": "weather", "args": {}, "id": "call_of_another_provider"}
+    asked = [
+        HumanMessage("Weather?"),
+        AIMessage("", tool_calls=[call]),
+        ToolMessage("sunny", tool_call_id=call["id"]),
+    ]
+    for _ in range(2):
+        assert (await llm.ainvoke(asked)).text == "Sunny."
+    refused, *others = [seen.body["messages"][1:] for seen in sim.requests]
+    assert refused[0]["tool_calls"][0]["id"] == call["id"]
+    assert len(others) == 2
+    for answer, result in others:
+        assert answer["tool_calls"][0]["id"] == result["tool_call_id"]
+        assert re.fullmatch("[a-zA-Z0-9]{9}", result["tool_call_id"])
+
+
+async def test_an_interrupted_agent_goes_on(sim):
+    """Its last call was never run; providers refuse such a history, so the call is given a word."""
+    left = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Paris"}, "id": "1"}])
+    sim.script("openai:a", then=Reply("As you like."))
+    agent = create_agent(chain(sim, "openai:a"), tools=[weather])
+    found = await agent.ainvoke({"messages": [("human", "Weather?"), left, ("human", "Stop it.")]})
+    assert found["messages"][-1].text == "As you like."
+    assert [m["role"] for m in sim.requests[0].body["messages"]] == [
+        "user",
+        "assistant",
+        "tool",
+        "user",
+    ]
+
+
+async def test_an_agent_recovers_from_a_call_that_cannot_be_read(sim):
+    """Broken arguments end the turn; the next one is not refused for them."""
+    bad = Reply(tool_calls=[ToolCall("weather", '{"city": ')])
+    sim.script("together:a", bad, then=Reply("Once more: sunny."))
+    agent = create_agent(chain(sim, "together:a"), tools=[weather])
+    found = await agent.ainvoke({"messages": [("human", "Weather?")]})
+    found = await agent.ainvoke({"messages": [*found["messages"], ("human", "Again?")]})
+    assert found["messages"][-1].text == "Once more: sunny."
+    assert "unreadable arguments" in sim.requests[-1].body["messages"][1]["content"]
+
+
+async def test_repairs_are_told_once(sim, caplog):
+    """One line in the log, however often the history is sent."""
+    _tell_of_repairs.cache_clear()
+    llm = chain(sim, "openai:a")
+    for _ in range(2):
+        await llm.ainvoke([HumanMessage("Hi"), ToolMessage("3", tool_call_id="gone")])
+    assert caplog.text.count("a conversation was mended") == 1
+
+
+@pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy])
+async def test_agents_give_structured_answers(sim, strategy):
+    """By either of LangChain's strategies, beside tools of the agent's own."""
+    last = report("sunny") if strategy is ToolStrategy else Reply('{"sky": "sunny"}')
+    first = Reply(tool_calls=[ToolCall("weather", {"city": "Paris"})])
+    sim.script("openai:a", first, then=last)
+    agent = create_agent(chain(sim, "openai:a"), [weather], response_format=strategy(Report))
+    found = await agent.ainvoke({"messages": [("human", "The weather in Paris?")]})
+    assert found["structured_response"] == Report(sky="sunny")
+
+
+async def test_an_agents_format_moves_to_the_prompt(sim):
+    """Its own tools stay, at a target that knows no schemas."""
+    refuses = Lacks(("json_schema", "json_object"), Reply('Here: {"sky": "sunny"}'))
+    sim.script("openai:a", then=refuses)
+    model = chain(sim, "openai:a")
+    agent = create_agent(model, [weather], response_format=ProviderStrategy(Report))
+    found = await agent.ainvoke({"messages": [("human", "The weather in Paris?")]})
+    assert found["structured_response"] == Report(sky="sunny")
+    last = sim.requests[-1].body
+    assert [tool["function"]["name"] for tool in last["tools"]] == ["weather"]
+
+
+class Sees(GenericFakeChatModel):
+    """A LangChain model of another provider, which keeps what it was sent."""
+
+    seen: list = []  # noqa: RUF012  # pydantic copies it
+
+    def _get_ls_params(self, stop=None, **kwargs):
+        return LangSmithParams(ls_provider="elsewhere")
+
+    def _generate(self, messages, *args, **kwargs):
+        self.seen.append(messages)
+        return super()._generate(messages, *args, **kwargs)
+
+
+THOUGHTFUL = [
+    {"type": "thinking", "thinking": "Hm", "signature": "EqQB"},
+    {"type": "text", "text": "Let me see."},
+]
+
+
+@pytest.mark.parametrize(
+    ("provider", "content"), [("anthropic", "Let me see."), ("elsewhere", THOUGHTFUL)]
+)
+async def test_a_langchain_model_reads_only_its_own_blocks(provider, content):
+    """Another provider's signed thoughts are left out; its own must come back as they were."""
+    said = AIMessage(THOUGHTFUL, response_metadata={"model_provider": provider})
+    model = Sees(messages=iter(["Hello."]))
+    llm = ResilientChatModel(targets=[model])
+    await llm.ainvoke([HumanMessage("Hi"), said, HumanMessage("And?")])
+    assert model.seen[0][1].content == content

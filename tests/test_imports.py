@@ -26,6 +26,7 @@ EXPECTED_ALL = [
     "FaultKind",
     "Health",
     "Hedge",
+    "InvalidAnswersError",
     "JournalDamagedError",
     "JournalError",
     "JournalFullError",
@@ -123,6 +124,7 @@ ROOMS = {
         "size",
         "target",
     },
+    "judging": {"call", "engine", "fault", "request", "target", "wire"},
     "spend": {"policy"},
     "purse": {
         "errors",

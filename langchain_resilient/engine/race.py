@@ -154,6 +154,10 @@ class Race:
         finally:
             self._close()
 
+    def ask(self, request: ChatRequest) -> None:
+        """Let attempts from now on send another request; those under way go on with theirs."""
+        self._request = request
+
     @property
     def winner(self) -> Attempt | None:
         """Who answered, or whose text is the answer so far."""

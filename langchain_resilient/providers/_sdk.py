@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_resilient.providers import entry, key_for
 from langchain_resilient.providers.clients import client_for
-from langchain_resilient.providers.evidence import refused_parameters, scrub
+from langchain_resilient.providers.evidence import details, refused_parameters, scrub, words
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.providers.transport import http_client, tls
+from langchain_resilient.providers.ways import Turned, Ways
+from langchain_resilient.wire.call_ids import WANTED, short_ids
+from langchain_resilient.wire.ways import reshape, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -42,7 +45,8 @@ class SDKProvider:
     """Base of the providers that go through an official SDK client.
 
     A parameter that the API refuses is left out for the target from then on, with one warning; of
-    the two names of the token limit, the other is tried first.
+    the two names of the token limit, the other is tried first. JSON that it will not give as it was
+    asked for is asked for in another way: see `ways.py`.
     """
 
     public_url: ClassVar[str]
@@ -58,6 +62,8 @@ class SDKProvider:
         self._base_url = target.base_url or (os.environ.get(env) or None if env else None)
         self._url = self._below(self._base_url) if self._base_url else self.public_url
         self._dropped: set[str] = set()
+        self._short_ids = False
+        self._ways = Ways((type(self), self._url, target.model))
         timeouts = target.timeouts
         self._connect_seconds = timeouts.connect if timeouts else CONNECT_SECONDS
         self._secrets = _secrets(self._key, target.default_headers)
@@ -70,8 +76,14 @@ class SDKProvider:
         """Send; see `langchain_resilient.providers.base.Provider.open`."""
         client = await client_for(self._identity, self._make_client)
         sdk, httpx = self._libraries()
-        body = self._adapt(request.body(self._params), stream=stream)
+        plain = request.body(self._params)
+        want = wanted(plain)
+        way = self._ways.first(want) if want else None
         while True:
+            shaped = reshape(plain, want, way) if want and way else plain
+            body = self._adapt(dict(shaped), stream=stream)
+            if self._short_ids:
+                body["messages"] = short_ids(body["messages"])
             try:
                 response = await client.post(
                     self._url,
@@ -80,14 +92,19 @@ class SDKProvider:
                     stream=True,
                     stream_cls=sdk.AsyncStream[object],
                 )
-                return open_answer(response, stream=stream, secrets=self._secrets)
+                answer = open_answer(response, stream=stream, secrets=self._secrets)
             except Exception as error:
                 scrub(error, self._secrets)
-                refused = refused_parameters(error, body.keys() - _VITAL)
-                if not refused:
+                if refused := refused_parameters(error, body.keys() - _VITAL):
+                    self._learn(refused)
+                elif not self._short_ids and WANTED.search(words(error, details(error))):
+                    self._short_ids = True
+                elif not want or not way or not (way := self._ways.after(error, want, way)):
                     raise
-                self._learn(refused)
-                self._leave_out(body)
+            else:
+                if want and way and way != want.asked:
+                    return Turned(answer, want, way)
+                return answer
 
     def prepare(self) -> None:
         """Import the SDK and read the root certificates now: slow and blocking, so in a thread."""

@@ -6,11 +6,16 @@ import warnings
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import SecretStr
 
 from langchain_resilient.providers._sdk import DroppedParameterWarning
 from langchain_resilient.providers.evidence import refused_parameters, scrub
+from langchain_resilient.providers.runnable_ways import knows_tools, reshaped, turned
+from langchain_resilient.providers.ways import Ways
+from langchain_resilient.wire.native import without_foreign_blocks
+from langchain_resilient.wire.ways import wanted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.request import ChatRequest, Chunk
     from langchain_resilient.target import Target
+    from langchain_resilient.wire.ways import Wanted, Way
 
 # Most chat models of LangChain take these by call; what else is special to one belongs to it.
 _OPTIONAL = frozenset({"stop", "temperature", "max_tokens", "top_p", "parallel_tool_calls", "seed"})
@@ -41,29 +47,62 @@ class RunnableProvider:
         self._runnable = target.runnable
         self._params = target.sampling_params()
         self._dropped: set[str] = set()
+        self._ways = Ways(id(self))
 
     async def open(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
         """Start; the model runs when the first chunk is asked for."""
         return self._answer(request, stream=stream)
 
     async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
-        wanted = {**self._params, **request.overrides}
-        messages, begun = list(request.source), False
+        given = {**self._params, **request.overrides}
+        begun, want = False, wanted(given)
+        way = self._first_way(want) if want else None
         while True:
-            kwargs = {k: wanted[k] for k in (_PORTABLE - self._dropped) & wanted.keys()}
+            kwargs = {k: given[k] for k in (_PORTABLE - self._dropped) & given.keys()}
             try:
-                async with aclosing(self._run(messages, kwargs, stream=stream)) as values:
-                    async for value in values:
+                other = (want, way) if want and way and way != want.asked else None
+                async with aclosing(self._ask(request, kwargs, other, stream=stream)) as chunks:
+                    async for chunk in chunks:
                         begun = True
-                        yield as_chunk(value)
+                        yield chunk
             except Exception as error:
                 scrub(error, _secrets(self._runnable))
-                refused = refused_parameters(error, kwargs.keys() & _OPTIONAL)
-                if begun or not refused:
+                if begun:
                     raise
-                self._drop(refused)
+                if refused := refused_parameters(error, kwargs.keys() & _OPTIONAL):
+                    self._drop(refused)
+                elif not want or not way or not (way := self._ways.after(error, want, way)):
+                    raise
             else:
                 return
+
+    def _messages(self, request: ChatRequest) -> list[BaseMessage]:
+        """The conversation, without what only other providers could read in it."""
+        own = provider_of(self._runnable)
+        return without_foreign_blocks(request.source, own) if own else list(request.source)
+
+    def _first_way(self, want: Wanted) -> Way:
+        return self._ways.first(want) if knows_tools(self._runnable) else "prompt"
+
+    async def _ask(
+        self,
+        request: ChatRequest,
+        kwargs: dict[str, Any],
+        other: tuple[Wanted, Way] | None,
+        *,
+        stream: bool,
+    ) -> AsyncGenerator[Chunk, None]:
+        """Run the model, for JSON in another way than was asked where that is given."""
+        messages = self._messages(request)
+        if other is not None:
+            messages, kwargs = reshaped(messages, kwargs, *other)
+        async with aclosing(self._run(messages, kwargs, stream=stream)) as values:
+            if other is not None:
+                async for chunk in turned(values, *other):
+                    yield chunk
+                return
+            async for value in values:
+                yield as_chunk(value)
 
     def _run(
         self, messages: list[BaseMessage], kwargs: dict[str, Any], *, stream: bool
@@ -95,6 +134,14 @@ def _choice(choice: Any) -> Any:
     if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
         return choice["function"].get("name")
     return "any" if choice == "required" else choice
+
+
+def provider_of(runnable: Any) -> str | None:
+    """Whose messages a LangChain model reads, as they name it; None if it does not say."""
+    model = getattr(runnable, "bound", runnable)
+    if not isinstance(model, BaseChatModel):
+        return None
+    return model._get_ls_params().get("ls_provider")  # noqa: SLF001  # LangChain's own name for it
 
 
 def _secrets(runnable: Any) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.wire.blocks import said_blocks
 from langchain_resilient.wire.reading import BadChunkError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from langchain_core.messages import AIMessage, AIMessageChunk
+    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
     from langchain_core.messages.ai import UsageMetadata
 
 RECEIPT_KEY = "resilience"
@@ -176,3 +177,36 @@ def _told(messages: list[AIMessage], *names: str) -> str | None:
             if said and isinstance(said, str):
                 return said
     return None
+
+
+def without_foreign_blocks(messages: Iterable[BaseMessage], provider: str) -> list[BaseMessage]:
+    """Reduce answers of other providers to their text and tool calls.
+
+    Their reasoning is signed for them alone, their blocks have names of their own, and a LangChain
+    model passes on what it does not know.
+
+    Args:
+        messages: A conversation; it stays as it is.
+        provider: Whose own answers are kept whole: what they call `model_provider`.
+    """
+    return [_plain(message, provider) for message in messages]
+
+
+def _plain(message: BaseMessage, provider: str) -> BaseMessage:
+    from langchain_core.messages import AIMessage  # noqa: PLC0415
+
+    by = message.response_metadata.get("model_provider")
+    if not isinstance(message, AIMessage) or by in (None, provider):
+        return message
+    if isinstance(message.content, str):
+        return message
+    text, refusal, _ = said_blocks(message.content)
+    told = {k: v for k, v in message.response_metadata.items() if k != "output_version"}
+    return AIMessage(
+        text or refusal,
+        tool_calls=message.tool_calls,
+        invalid_tool_calls=message.invalid_tool_calls,
+        response_metadata=told,
+        id=message.id,
+        name=message.name,
+    )

@@ -6,7 +6,6 @@ import copy
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_core.exceptions import OutputParserException
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
@@ -16,10 +15,10 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from langchain_resilient.wire.tools import to_tool_choice, to_tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from langchain_core.language_models import LanguageModelInput
     from langchain_core.messages import AIMessage
+
+    from langchain_resilient.wire.structure import Structure
 
 Method = Literal["function_calling", "json_schema", "json_mode"]
 Schema = dict[str, Any] | type
@@ -58,21 +57,27 @@ def structured_params(
     return {**params, "tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
 
 
-def structured_parser(schema: Schema | None, method: Method) -> Runnable[Any, Any]:
+def structured_parser(
+    schema: Schema | None, method: Method, structure: Structure | None = None
+) -> Runnable[Any, Any]:
     """Make the parser for answers to such a request.
 
     It gives objects of a pydantic class, dicts for any other schema, and partial ones in a stream.
-    A message without a tool call gives None with `"function_calling"`, as everywhere in LangChain.
 
     Args:
         schema: The same as for `structured_params`.
         method: The same too.
+        structure: The judge, if it made it already.
 
     Returns:
-        A parser of messages. It raises `OutputParserException` where the model refused.
+        A parser of messages. It raises `OutputParserException` where the model refused, and where
+        the whole answer does not fit.
     """
+    from langchain_resilient.wire.structure import Structure  # noqa: PLC0415  # it needs this module
+
     _check(schema, method)
-    return RunnableGenerator(_unrefused, _aunrefused) | _parser(schema, method)
+    judge = structure or Structure(schema, method)
+    return RunnableGenerator(judge.checked, judge.achecked) | _parser(schema, method)
 
 
 def _parser(schema: Any, method: Method) -> Runnable[Any, Any]:
@@ -81,9 +86,21 @@ def _parser(schema: Any, method: Method) -> Runnable[Any, Any]:
             return PydanticToolsParser(tools=[schema], first_tool_only=True)
         return PydanticOutputParser(pydantic_object=schema)
     if method == "function_calling":
-        name = to_tools([_named(schema)])[0]["function"]["name"]
-        return JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+        return JsonOutputKeyToolsParser(key_name=tool_of(schema), first_tool_only=True)
     return JsonOutputParser()
+
+
+def tool_of(schema: Schema | None) -> str:
+    """Name the tool that `"function_calling"` makes of a schema."""
+    name: str = to_tools([_named(schema)])[0]["function"]["name"]
+    return name
+
+
+def schema_of(schema: Schema | None) -> Any:
+    """Give the JSON schema that an answer must fit."""
+    if schema is None:
+        return {"type": "object"}
+    return to_response_format(schema)["json_schema"].get("schema", {})
 
 
 def with_raw(
@@ -170,25 +187,3 @@ def _check(schema: Schema | None, method: str) -> None:
         )
     if schema is None and method != "json_mode":
         raise ValueError(f"schema=None is possible only with method='json_mode', not {method!r}")
-
-
-def _unrefused(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
-    """Say that the model refused, where a parser would complain about the lack of text."""
-    refusal = ""
-    for message in messages:
-        refusal += message.additional_kwargs.get("refusal") or ""
-        yield message
-    _raise_if(refusal)
-
-
-async def _aunrefused(messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
-    refusal = ""
-    async for message in messages:
-        refusal += message.additional_kwargs.get("refusal") or ""
-        yield message
-    _raise_if(refusal)
-
-
-def _raise_if(refusal: str) -> None:
-    if refusal:
-        raise OutputParserException(f"the model refused: {refusal}", llm_output=refusal)

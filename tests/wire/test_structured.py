@@ -173,8 +173,9 @@ def test_with_raw():
 
 
 def test_no_tool_call():
-    """Without the call there is nothing, as everywhere in LangChain."""
-    assert structured_parser(Joke, "function_calling").invoke(AIMessage("hello")) is None
+    """Without the call there is nothing to give, and None would say that all is well."""
+    with pytest.raises(OutputParserException, match="the tool 'Joke' was not called"):
+        structured_parser(Joke, "function_calling").invoke(AIMessage("hello"))
 
 
 def test_wrong_arguments():
