@@ -96,8 +96,10 @@ class Configuration(Sampling):
     """What happens if a stream dies after some of its text was delivered. `"continue"`: another
     target goes on from there, by a prompt; JSON and tool calls are never glued together, they raise
     as below. `"replace"`: a chunk whose `response_metadata` holds `resilience_replaced` says that
-    all before it is void, and a new answer follows. `"raise"`: `StreamBrokenError`, whose `partial`
-    holds the text so far."""
+    all before it is void, and a new answer follows; `sum_chunks` adds such a stream up. `"raise"`:
+    `StreamBrokenError`, whose `partial` holds the text so far. Under `invoke`, handlers see the
+    same, but unless it is `"raise"` the message is always one whole answer: what cannot be
+    continued is replaced. Events of `version="v3"` know no marker: there `"replace"` continues."""
     last_resort: LastResort = None
     """Who answers when no target can: `"local"`, a target, a fixed text, or any Runnable. Never
     silent: the receipt's last attempt is of the kind `last_resort`."""

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.events import Attempt
     from langchain_resilient.judging import Judge
     from langchain_resilient.observability.stats import Stats
+    from langchain_resilient.policy import OnBreak
     from langchain_resilient.receipt import Receipt
     from langchain_resilient.streaming import Audience
 
@@ -86,7 +87,7 @@ class Runtime:
             spread=config.spread,
         )
         self._check = config.check
-        self._on_break = config.on_break
+        self._on_break: OnBreak = config.on_break
         self._defaults = config.sampling_params()
         self._by_name = {t.name: t for t in self.targets}
         self._routes: dict[str, Route] = {}

@@ -62,7 +62,7 @@ class Sequel(Protocol):
 
     @property
     def appends(self) -> bool:
-        """Whether what follows is added to what was delivered: then nothing may be enough."""
+        """Whether what follows is added to what was delivered: then nothing may be an answer."""
         ...
 
     def may_follow(self, draft: Any) -> bool:

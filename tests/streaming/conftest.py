@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from typing import TYPE_CHECKING
 
 import pytest
 
 from langchain_resilient.registry import reaper
 from langchain_resilient.testing import ProviderSimulator
+from tests.streaming.stories import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -27,7 +27,5 @@ async def loop_is_left_empty() -> AsyncIterator[None]:
     """After the test nothing of a stream runs on its loop any more."""
     before = asyncio.all_tasks()
     yield
-    gc.collect()
-    async with asyncio.timeout(2.0):
-        while await reaper().drain() or asyncio.all_tasks() - before - {asyncio.current_task()}:
-            await asyncio.sleep(0.005)
+    assert await reaper().drain() == 0
+    await until(lambda: asyncio.all_tasks() <= before | {asyncio.current_task()})

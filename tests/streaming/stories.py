@@ -16,7 +16,7 @@ from langchain_resilient.testing import Cut, Reply, answer_to
 from tests.helpers import target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from langchain_core.messages import BaseMessage
 
@@ -86,7 +86,7 @@ class Speaker(BaseChatModel):
 
     def _chunk(self, text: str, **fields: Any) -> ChatGenerationChunk:
         content: Any = [{"type": "text", "text": text, "index": 0}] if self.blocks else text
-        return ChatGenerationChunk(message=AIMessageChunk(content, **fields))
+        return ChatGenerationChunk(message=AIMessageChunk(content=content, **fields))
 
 
 def _left(messages: Sequence[BaseMessage]) -> str:
@@ -99,6 +99,13 @@ def _usage(read: int, said: int) -> Any:
     return {"input_tokens": read, "output_tokens": said, "total_tokens": read + said}
 
 
+async def until(true: Callable[[], object]) -> None:
+    """Wait for something that other tasks or threads do."""
+    async with asyncio.timeout(5.0):
+        while not true():  # noqa: ASYNC110  # a thread's doing sets no event of ours
+            await asyncio.sleep(0.002)
+
+
 Way = Literal["astream", "stream"]
 
 
@@ -107,6 +114,17 @@ async def read(llm: Any, way: Way = "astream", prompt: Any = PROMPT, **own: Any)
     if way == "stream":
         return await asyncio.to_thread(lambda: list(llm.stream(prompt, **own)))
     return [chunk async for chunk in llm.astream(prompt, **own)]
+
+
+async def read_on(stream: AsyncIterator[Any]) -> tuple[list[Any], Exception | None]:
+    """Read until it ends or fails: what came before an error counts."""
+    found: list[Any] = []
+    try:
+        async for one in stream:
+            found.append(one)  # noqa: PERF401  # else it would be lost
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is told
+        return found, error
+    return found, None
 
 
 def added(chunks: Sequence[Any]) -> Any:

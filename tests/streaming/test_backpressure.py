@@ -11,8 +11,8 @@ from langchain_core.callbacks import AsyncCallbackHandler
 
 from langchain_resilient import Timeouts
 from langchain_resilient.testing import Reply, answer_to
-from tests.streaming.stories import PROMPT, model
-from tests.streaming.test_closing import until, upstream_is_left
+from tests.streaming.stories import PROMPT, model, until
+from tests.streaming.test_closing import upstream_is_left
 
 if TYPE_CHECKING:
     from langchain_resilient import ResilientChatModel
@@ -45,7 +45,7 @@ async def held_up(sim: ProviderSimulator) -> None:
     """Wait until the provider sends nothing any more."""
     before = -1.0
     async with asyncio.timeout(10.0):
-        while before != (before := sent(sim)):
+        while before != (before := sent(sim)):  # noqa: ASYNC110  # nothing tells of nothing
             await asyncio.sleep(0.2)
 
 

@@ -10,11 +10,9 @@ from langchain_core.output_parsers import StrOutputParser
 
 from langchain_resilient.portal import portal
 from langchain_resilient.testing import NoAnswer, Reply, Step
-from tests.streaming.stories import GAP, ORDERS, PROMPT, cut, model
+from tests.streaming.stories import GAP, ORDERS, PROMPT, cut, model, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from langchain_resilient import ResilientChatModel
     from langchain_resilient.testing import ProviderSimulator
 
@@ -38,13 +36,6 @@ def scene(sim: ProviderSimulator, first: str, second: str, moment: str) -> Resil
     sim.script(f"{first}:one", then=begins)
     sim.script(f"{second}:two", then=ends)
     return model(sim, f"{first}:one", f"{second}:two")
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for something that other tasks or threads do."""
-    async with asyncio.timeout(5.0):
-        while not true():
-            await asyncio.sleep(0.002)
 
 
 async def comes(sim: ProviderSimulator, moment: str, seen: list[Any]) -> None:
@@ -112,7 +103,7 @@ async def test_breaking_out_of_a_loop(sim: ProviderSimulator, moment: str):
 
 async def test_an_iterator_that_is_never_read_sends_nothing(sim: ProviderSimulator):
     """And can be closed."""
-    llm = model(sim, "openai:one")
+    llm: Any = model(sim, "openai:one")
     await llm.astream(PROMPT).aclose()
     llm.stream(PROMPT).close()
     assert sim.count() == 0

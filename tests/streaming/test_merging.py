@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -80,7 +80,7 @@ async def test_output_version_v1_makes_blocks_of_both(sim, who):
     llm = model(sim, who, output_version="v1")
     chunks = await read(llm)
     assert all(isinstance(chunk.content, list) for chunk in chunks)
-    summed, whole = added(chunks), await llm.ainvoke(PROMPT)
+    summed, whole = added(chunks), cast("Any", await llm.ainvoke(PROMPT))
     (block,) = summed.content
     assert {**block, "index": 0} == {**whole.content[0], "index": 0}
     assert summed.content_blocks[0]["text"] == WHOLE
