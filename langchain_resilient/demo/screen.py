@@ -14,7 +14,6 @@ from rich.text import Text
 
 from langchain_resilient.demo.baseline import recipe
 from langchain_resilient.demo.charts import bar, columns, height
-from langchain_resilient.demo.plain import seconds
 from langchain_resilient.demo.schedule import PROVIDERS, doing
 from langchain_resilient.demo.score import USUAL
 from langchain_resilient.demo.traffic import DEADLINE
@@ -73,7 +72,7 @@ def picture(show: Show, width: int, lines: int) -> Layout:
 
 def _head(show: Show, width: int) -> Text:
     now = show.clock()
-    room = max(10, width - 66)
+    room = max(10, width - 74)
     head = Text(no_wrap=True, overflow="ellipsis")
     head.append(" langchain-resilient demo ", "bold white on blue")
     head.append(f"  {show.rate:g} requests/s to each side  ", "dim")
@@ -85,8 +84,8 @@ def _head(show: Show, width: int) -> Text:
 def _foot(show: Show) -> Text:
     foot = Text(style="dim", no_wrap=True, overflow="ellipsis")
     foot.append(
-        f" lost: beyond {USUAL:g} s a call, and all of a failed one. deadline {DEADLINE:g} s. "
-        f"Every other call streams. Seed {show.seed}. Ctrl-C ends.\n"
+        f" lost: beyond {USUAL:g} s a call, all of a failed one. Deadline {DEADLINE:g} s. Every other "
+        "call streams. Ctrl-C ends.\n"
     )
     foot.append(f" LangChain's: {recipe()}")
     return foot
@@ -96,10 +95,10 @@ def _foot(show: Show) -> Text:
 
 
 def _providers(show: Show) -> Panel:
-    table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
+    table = Table(expand=True, box=None, padding=(0, 2, 0, 0), header_style="dim")
     for head in ("provider", "does now", "health"):
         table.add_column(head, no_wrap=True)
-    for head in ("asked", "won", "hedges", "p50", "p95"):
+    for head in ("asked", "won", "hedges", "p50 s", "p95 s"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("faults", no_wrap=True, overflow="ellipsis", ratio=1)
     stats = show.stats()
@@ -117,9 +116,9 @@ def _measured(stats: Stats | None, index: int) -> list[Text]:
     health = target.health or ""
     cells = (
         str(target.requests), str(target.wins), str(target.hedges),
-        seconds(target.whole.p50), seconds(target.whole.p95),
+        _figure(target.whole.p50), _figure(target.whole.p95),
     )  # fmt: skip
-    faults = ", ".join(f"{kind} {count}" for kind, count in target.faults.items())
+    faults = ", ".join(f"{count} {kind}" for kind, count in target.faults.items())
     return [
         Text(health, _HEALTH_COLOURS.get(health, "red")),
         *map(Text, cells),
@@ -158,11 +157,19 @@ def _figures(show: Show, score: Score) -> list[Text]:
     second = Text(no_wrap=True)
     for name, share in (("p50", 0.5), ("p95", 0.95), ("max", 1.0)):
         second.append(f"{name} ", "dim")
-        second.append(f"{seconds(score.quantile(share))}  ", "bold")
+        second.append(f"{_short(score.quantile(share))}  ", "bold")
     lost = score.lost(show.clock())
     second.append("lost ", "dim")
     second.append(f"{lost:.0f} s", "bold")
     return [first, second]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
 
 
 def _chart(show: Show, score: Score, width: int, rows: int) -> list[Text]:
@@ -170,7 +177,7 @@ def _chart(show: Show, score: Score, width: int, rows: int) -> list[Text]:
     slices = score.worst(width, show.length, show.clock())
     heights = [height(wait, _LOWEST, DEADLINE) for wait, _ in slices]
     styles = [_colour(wait, failed=failed) for wait, failed in slices]
-    caption = Text(f"longest wait, by time of asking (0 to {DEADLINE:g} s, log)", "dim")
+    caption = Text(f"longest wait by time of asking (log, to {DEADLINE:g} s)", "dim")
     drawn = [caption]
     for line in columns(heights, rows):
         text = Text(no_wrap=True)
@@ -195,7 +202,8 @@ def _histogram(show: Show, score: Score, width: int) -> list[Text]:
     most = max(1, len(score.calls))
     drawn = []
     for name, count, colour in rows:
-        text = Text(f"{name:>6} ", "dim", no_wrap=True)
+        text = Text(no_wrap=True)
+        text.append(f"{name:>6} ", "dim")
         text.append(bar(count / most, width - 13), colour)
         text.append(f" {count:>4}")
         drawn.append(text)

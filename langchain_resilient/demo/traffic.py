@@ -71,18 +71,25 @@ class Side:
     def _tell(self, call: Call, receipt: dict[str, Any] | None, said: str) -> None:
         how = {"answered": "answered", "wrong": "not whole", "failed": said or "failed"}
         waited = call.waited(0)
-        eventful = receipt is not None and len(receipt["attempts"]) > 1
+        eventful = receipt is not None and len(_waited_for(receipt)) > 1
         if call.fate != "answered" or eventful or waited > _WORTH_TELLING:
             story = how[call.fate] if receipt is None else _story(receipt, how[call.fate])
-            line = f"#{call.number} {waited:5.2f} s  {story}"
+            line = f"#{call.number:<4}{waited:5.1f} s  {story}"
             self.score.lines.append((line, call.fate != "answered"))
 
 
 def _story(receipt: dict[str, Any], end: str) -> str:
-    """Say in one line who did what: `openai failed (server) > together fallback won`."""
-    steps = [_step(attempt) for attempt in receipt["attempts"]]
+    """Say in one line who did what: `openai server > together fallback won`.
+
+    Shadows are left out: nobody waits for them.
+    """
+    steps = [_step(attempt) for attempt in _waited_for(receipt)]
     breaks = [f"{b['action']} at character {b['characters']}" for b in receipt.get("breaks", ())]
     return " > ".join([*steps, *breaks, *([] if receipt["winner"] else [end])])
+
+
+def _waited_for(receipt: dict[str, Any]) -> list[dict[str, Any]]:
+    return [attempt for attempt in receipt["attempts"] if attempt["kind"] != "shadow"]
 
 
 def _step(attempt: dict[str, Any]) -> str:
@@ -124,4 +131,4 @@ def _give_up(score: Score) -> None:
     for call in score.calls:
         if call.fate == "waiting":
             call.fate = "failed"
-            score.lines.append((f"#{call.number} {call.waited(0):5.2f} s  given up", True))
+            score.lines.append((f"#{call.number:<4}{call.waited(0):5.1f} s  given up", True))
