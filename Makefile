@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lint typecheck unit simulate fuzz stack streams kill format clean
+.PHONY: help run test lint typecheck unit simulate fuzz stack streams kill notebooks demo format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,12 @@ streams: $(VENV)/.developer ## broken streams and public failover scenarios: wha
 
 kill: $(VENV)/.developer ## kill -9 a batch with a journal 50 times: nothing lost, nothing asked twice
 	$(BIN)/python -m tests.batch.kill
+
+notebooks: $(VENV)/.developer ## run the notebooks from top to bottom, and keep their outputs
+	$(BIN)/python -m tests.notebooks
+
+demo: $(VENV)/.developer ## a two-minute live show in the terminal (no key needed)
+	@$(BIN)/langchain-resilient demo
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

@@ -156,6 +156,7 @@ ROOMS = {
     "providers": {"providers", "fault", "request", "target", "wire", "sampling"},
     "wire": {"wire", "fault", "request"},
     "testing": {"testing"},
+    "demo": {"demo", "chat_model", "observability", "target", "testing"},
     "simulation": {"simulation", "engine", "fault", "policy", "receipt", "request"},
 }
 

@@ -19,6 +19,7 @@ DEADLINE = 30.0
 
 _GRACE = 0.5  # for our own deadline to speak first, with its receipt
 _WORTH_TELLING = 2.0  # seconds
+_LEAST_PATIENCE = 5.0  # seconds
 
 
 class Side:
@@ -104,8 +105,8 @@ async def flow(
 ) -> None:
     """Send requests to all sides at a steady rate, and wait for what is still under way.
 
-    What has not ended a quarter of the length after the last request, and half a minute at the
-    most, is given up, and counts as failed.
+    What has not ended a quarter of the length after the last request, and five seconds at the least
+    and half a minute at the most, is given up, and counts as failed.
 
     Args:
         sides: Each gets every request.
@@ -118,7 +119,7 @@ async def flow(
         for number in range(1, int(length * rate) + 1):
             await asyncio.sleep((number - 1) / rate - clock())
             tasks.update(asyncio.create_task(side.ask(number, clock)) for side in sides)
-        await asyncio.wait(tasks, timeout=min(DEADLINE, length / 4))
+        await asyncio.wait(tasks, timeout=min(DEADLINE, max(_LEAST_PATIENCE, length / 4)))
     finally:
         for task in tasks:
             task.cancel()
