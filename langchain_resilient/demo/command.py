@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         ImportError: If `rich` is missing; says how to get it.
     """
     _check(args)
-    live = sys.stdout.isatty() and not args.no_live
+    live = _is_terminal() and not args.no_live
     if live and find_spec("rich") is None:
         raise ImportError(MISSING)
     from langchain_resilient.demo import plain  # noqa: PLC0415  # a wrong command fails fast
@@ -64,6 +64,10 @@ def run(args: argparse.Namespace) -> int:
     if show.started:
         _say("\n" + plain.summary(show))
     return code
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _check(args: argparse.Namespace) -> None:

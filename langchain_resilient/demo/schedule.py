@@ -102,7 +102,7 @@ def rehearse(simulator: ProviderSimulator, length: float, begins: float = 0.0) -
         parts = ((at, acts[index]) for at, acts in ACTS)
         phases = [next(same) for _, same in groupby(parts, key=lambda part: part[1])]
         steps = [(begins + at * scale, _step(act, provider.reply, scale)) for at, act in phases]
-        simulator.script(provider.pattern, then=Timeline((0.0, provider.reply), *steps))
+        simulator.script(provider.pattern, then=Timeline(*steps))
 
 
 def _step(act: str, reply: Reply, scale: float) -> Step:

@@ -59,7 +59,7 @@ def picture(show: Show, width: int, lines: int) -> Layout:
         Layout(_head(show, width), size=1),
         Layout(_providers(show), size=len(PROVIDERS) + 3),
         Layout(name="sides"),
-        Layout(_foot(show), size=2),
+        Layout(_foot(), size=2),
     )
     inner = (width // 2 - 4, lines - len(PROVIDERS) - 8)
     panels = [_side(show, side.score, *inner) for side in show.sides]
@@ -81,11 +81,11 @@ def _head(show: Show, width: int) -> Text:
     return head
 
 
-def _foot(show: Show) -> Text:
+def _foot() -> Text:
     foot = Text(style="dim", no_wrap=True, overflow="ellipsis")
     foot.append(
-        f" lost: beyond {USUAL:g} s a call, all of a failed one. Deadline {DEADLINE:g} s. Every other "
-        "call streams. Ctrl-C ends.\n"
+        f" lost: beyond {USUAL:g} s a call, all of a failed one. Deadline {DEADLINE:g} s. "
+        "Every other call streams. Ctrl-C ends.\n"
     )
     foot.append(f" LangChain's: {recipe()}")
     return foot

@@ -19,12 +19,6 @@ from langchain_resilient.demo.stage import Show
 LEAST = ("--seconds", "4", "--rate", "3")
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    """A standard output that takes itself for a terminal."""
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-
-
 def test_plain_lines_end_with_the_comparison(capsys):
     """Each side got each request, and each request has an end."""
     assert cli.main(["demo", "--no-live", *LEAST]) == cli.OK
@@ -37,8 +31,9 @@ def test_plain_lines_end_with_the_comparison(capsys):
     assert "with_fallbacks" in out
 
 
-def test_without_rich_the_pip_command_is_told(capsys, monkeypatch, terminal):
+def test_without_rich_the_pip_command_is_told(capsys, monkeypatch):
     """And the way without it."""
+    monkeypatch.setattr(command, "_is_terminal", lambda: True)
     monkeypatch.setattr(command, "find_spec", lambda _: None)
     assert cli.main(["demo"]) == cli.WRONG
     err = capsys.readouterr().err
