@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed format clean
+  record recordings typed notebooks demo format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,12 @@ record: $(VENV)/.developer ## record the cassettes anew, live where a provider's
 
 recordings: $(VENV)/.developer ## count what the real exchanges beside the repository hold
 	@$(BIN)/python -m tests.wire
+
+notebooks: $(VENV)/.developer ## run the notebooks from top to bottom, and keep their outputs
+	$(BIN)/python -m tests.notebooks
+
+demo: $(VENV)/.developer ## a two-minute live show in the terminal (no key needed)
+	@$(BIN)/langchain-resilient demo
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""The command line: `langchain-resilient ask`, `batch`, `journal`, `targets` and `simulate`.
+"""The command line: `langchain-resilient ask`, `batch`, `targets`, `simulate`, `demo`, ...
 
 Exit codes, for scripts:
 
@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from langchain_resilient._version import __version__
 from langchain_resilient.batch import command as batch
 from langchain_resilient.batch import journal_command as journal
+from langchain_resilient.demo import command as demo
 from langchain_resilient.simulation import command as simulate
 
 if TYPE_CHECKING:
@@ -110,6 +111,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulate.add_arguments(simulation)
     simulation.set_defaults(command=_simulate)
+
+    show = commands.add_parser(
+        "demo",
+        help="a two-minute live show: providers misbehave, requests are answered",
+        description=demo.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_arguments(show)
+    show.set_defaults(command=_demo)
     return parser
 
 
@@ -313,6 +323,16 @@ def _simulate(args: argparse.Namespace) -> int:
     except (ImportError, OSError, ValueError) as error:
         return _complain(_plain(error))
     return OK
+
+
+# -- demo -----------------------------------------------------------------------------------------
+
+
+def _demo(args: argparse.Namespace) -> int:
+    try:
+        return demo.run(args)
+    except (ImportError, ValueError) as error:
+        return _complain(_plain(error))
 
 
 # -- saying things --------------------------------------------------------------------------------

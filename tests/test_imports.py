@@ -162,6 +162,7 @@ ROOMS = {
     "providers": {"providers", "fault", "quota", "request", "target", "wire", "sampling"},
     "wire": {"wire", "fault", "request"},
     "testing": {"testing"},
+    "demo": {"demo", "chat_model", "observability", "target", "testing"},
     "simulation": {"simulation", "engine", "fault", "policy", "receipt", "request"},
 }
 
