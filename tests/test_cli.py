@@ -75,7 +75,7 @@ def test_ask_as_json(sim, capsys):
         (InvalidKey(), "30", cli.FAILED),
         (NoAnswer(), "0.5", cli.DEADLINE),
         (BadRequest(), "30", cli.REFUSED),
-        (Cut(after=2), "30", cli.BROKEN),
+        (Cut(after=2), "3", cli.BROKEN),
     ],
 )
 def test_exit_codes_that_scripts_can_use(sim, capsys, step, timeout, code):

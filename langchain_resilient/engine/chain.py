@@ -229,6 +229,7 @@ class Chain:
         if fault.kind is FaultKind.BAD_REQUEST:
             self._bad_at.add(lane.state.provider)
         lane.free = False
+        lane.draws += fault.kind in _ONE_MORE_TRY
         if fault.kind is FaultKind.NO_STREAMING:
             # From now on it is asked plainly (TargetState.streams); if it refuses that, it is out.
             lane.again = lane.free = lane.tries == 1
@@ -274,7 +275,7 @@ def _hopeless(lane: Lane, fault: Fault) -> bool:
         fault.kind in EXCLUDES_TARGET
         or fault.kind in BLOCKS_ACCOUNT
         or fault.should_retry is False
-        or (fault.kind in _ONE_MORE_TRY and (lane.tries > 1 or fault.code == "length"))
+        or (fault.kind in _ONE_MORE_TRY and (lane.draws > 1 or fault.code == "length"))
     )
 
 

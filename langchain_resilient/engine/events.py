@@ -74,6 +74,7 @@ class Lane:
         index: Its place in the chain.
         limits: Its own, or the model's.
         tries: How often it was asked.
+        draws: How often its whole answer was no good.
         active: How many of these are still waited for.
         ready_at: When its backoff is over.
         excluded: Asking it again cannot help this request.
@@ -83,8 +84,8 @@ class Lane:
         ask: What the request wants of pacers; None where it is not paced.
     """
 
-    __slots__ = ("active", "again", "ask", "excluded", "forgiven", "free", "index", "limits",
-                 "ready_at", "state", "tries")  # fmt: skip
+    __slots__ = ("active", "again", "ask", "draws", "excluded", "forgiven", "free", "index",
+                 "limits", "ready_at", "state", "tries")  # fmt: skip
 
     def __init__(
         self, index: int, state: TargetState, limits: Timeouts, ask: Ask | None = None
@@ -93,6 +94,7 @@ class Lane:
         self.state = state
         self.limits = limits
         self.tries = 0
+        self.draws = 0
         self.active = 0
         self.ready_at = 0.0
         self.excluded = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +51,26 @@ class Structure:
         """Say what is wrong with a whole answer; None if it fits."""
         if refusal := message.additional_kwargs.get("refusal"):
             return Fault(FaultKind.CONTENT_FILTER, f"the model refused: {refusal}"[:300])
-        if message.response_metadata.get("finish_reason") == "length":
-            text = "the answer was cut off: max_tokens was used up"
-            return Fault(FaultKind.INVALID, text, code="length")
         try:
             problem = self._problem(self._value(message))
         except _NoValueError as error:
             problem = str(error)
+        if message.response_metadata.get("finish_reason") == "length" and self._is_cut(message):
+            text = "the answer was cut off: max_tokens was used up"
+            return Fault(FaultKind.INVALID, text, code="length")
         return Fault(FaultKind.INVALID, problem) if problem else None
+
+    def _is_cut(self, message: AIMessage) -> bool:
+        """Whether it lacks its end: LangChain's parsers would close the brackets without a word."""
+        calls = getattr(message, "tool_calls", ())
+        if self.method == "function_calling":
+            said = [c.get("args") for c in message.invalid_tool_calls]
+            return bool(said) or not calls
+        try:
+            json.loads(message.text)
+        except ValueError:
+            return True
+        return False
 
     def _value(self, message: AIMessage) -> Any:
         if self.method == "function_calling":

@@ -29,7 +29,6 @@ def main() -> int:
     parser.add_argument("--only", default="", help="a word of the row's description")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # refusals are what this is about
     began = time.monotonic()
     wanted = [row for row in rows(args.requests, args.seed) if args.only in _words(row)]
     print(
@@ -67,4 +66,5 @@ def _words(row: Row) -> str:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)  # refusals are what this is about
     raise SystemExit(main())

@@ -137,7 +137,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 1 if a loser went on too long, 2 if there is no llama.cpp.
     """
     options = _parser().parse_args(arguments)
-    logging.disable(logging.CRITICAL)
     try:
         model = find_model()
     except (ImportError, WeightsError) as error:
@@ -174,4 +173,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)
     raise SystemExit(main())

@@ -37,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 1 if an answer was not whole, came too late, or left something behind.
     """
     options = _parser().parse_args(arguments)
-    logging.disable(logging.CRITICAL)  # faults are what this is about
     return int(not asyncio.run(_run(options)))
 
 
@@ -89,4 +88,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)  # faults are what this is about
     raise SystemExit(main())

@@ -35,7 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 1 if a condition was broken.
     """
     options = _parser().parse_args(arguments)
-    logging.disable(logging.CRITICAL)  # faults are what this is about
     if options.seed is not None:
         return replay(options.seed, options.transport)
     seeds = range(options.first, options.first + options.seeds)
@@ -94,4 +93,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)  # faults are what this is about
     raise SystemExit(main())
