@@ -6,13 +6,12 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import LangSmithParams
-from pydantic import PrivateAttr, model_validator
+from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from langchain_resilient._version import __version__
 from langchain_resilient.batch.face import BatchingChatModel
 from langchain_resilient.config import Configuration
 from langchain_resilient.portal import portal
-from langchain_resilient.prices import price_for
 from langchain_resilient.tokens import pseudo_token_ids
 
 if TYPE_CHECKING:
@@ -53,6 +52,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         NoTargetsError: If no target has a key.
         pydantic.ValidationError: If a field is unknown or out of range; it names the field.
     """
+
+    # Of its bases the last would win: LangChain ignores a field that is misspelt.
+    model_config = ConfigDict(extra="forbid", defer_build=False)
 
     _runtime: Runtime | None = PrivateAttr(default=None)
 
@@ -299,6 +301,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         return pseudo_token_ids(text)
 
     def _price(self, target: str) -> Price | None:
+        from langchain_resilient.prices import price_for  # noqa: PLC0415  # keeps import light
+
         last = self.fallback_target()
         for one in (*self.chain(), *([last] if last else [])):
             if one.name == target:

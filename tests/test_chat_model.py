@@ -527,3 +527,9 @@ def test_no_key_is_shown_anywhere(sim, caplog):
     ]  # fmt: skip
     for text in shown:
         assert "canary" not in text
+
+
+def test_a_misspelt_option_is_refused():
+    """LangChain's own models ignore it, and the user never learns that it has no effect."""
+    with pytest.raises(ValidationError, match="hegde"):
+        ResilientChatModel(targets=["text:yes"], hegde=None)

@@ -138,6 +138,7 @@ ROOMS = {
         "target",
     },
     "batch/face": {"batch", "portal", "prices"},
+    "batch/options": {"batch"},
     "batch/ports": {"batch"},
     "batch/source": {"batch"},
     "batch/runner": {"batch", "observability"},

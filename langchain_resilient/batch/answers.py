@@ -32,7 +32,7 @@ def as_line(rest: dict[str, Any], found: dict[str, Any]) -> bytes:
     row: dict[str, Any] = {}
     for name, value in rest.items():
         while name in _OURS or name in row:
-            name = f"input_{name}"  # noqa: PLW2901
+            name = f"input_{name}"  # noqa: PLW2901  # until it is free
         row[name] = value
     row |= found
     try:

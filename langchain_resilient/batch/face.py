@@ -10,11 +10,9 @@ from operator import itemgetter, length_hint
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from langchain_core.language_models.chat_models import BaseChatModel
-from pydantic import PrivateAttr
+from pydantic import ConfigDict, PrivateAttr
 
-from langchain_resilient.batch.session import Options, answers
-from langchain_resilient.batch.tally import Tally
-from langchain_resilient.batch.work import Configs
+from langchain_resilient.batch.options import Options
 from langchain_resilient.portal import portal
 
 if TYPE_CHECKING:
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from langchain_resilient.batch.ports import Journal
     from langchain_resilient.batch.progress import Progress
     from langchain_resilient.batch.report import BatchReport
+    from langchain_resilient.batch.tally import Tally
     from langchain_resilient.prices import Price
 
     Config = RunnableConfig | Sequence[RunnableConfig] | None
@@ -72,6 +71,9 @@ class BatchingChatModel(BaseChatModel):
     `return_exceptions`; so do a cancel and Ctrl-C. What was done by then stands in the journal and
     in `batch_report()`.
     """
+
+    # Nobody makes one of these itself: building its validators is left to the models.
+    model_config = ConfigDict(defer_build=True)
 
     _last_batch: Tally | None = PrivateAttr(default=None)
 
@@ -305,6 +307,11 @@ class BatchingChatModel(BaseChatModel):
         kwargs: dict[str, Any],
         default_concurrency: int = BATCH_CONCURRENCY,
     ) -> AsyncGenerator[tuple[int, Any], None]:
+        # Together they take longer to import than all else of a model.
+        from langchain_resilient.batch.session import answers  # noqa: PLC0415
+        from langchain_resilient.batch.tally import Tally  # noqa: PLC0415
+        from langchain_resilient.batch.work import Configs  # noqa: PLC0415
+
         length = len(inputs) if isinstance(inputs, Sized) else None
         configs = Configs(config, length)
         limit = options.max_concurrency
@@ -319,7 +326,7 @@ class BatchingChatModel(BaseChatModel):
             async for found in results:
                 yield found
 
-    def _price(self, target: str) -> Price | None:  # noqa: ARG002
+    def _price(self, target: str) -> Price | None:  # noqa: ARG002  # for those who know prices
         """Tell what a target costs; None where that is not known."""
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
@@ -162,7 +163,10 @@ class Bar:
 
 def _bar_class() -> Callable[..., Any]:
     try:
-        from tqdm.auto import tqdm  # noqa: PLC0415  # an extra
+        with warnings.catch_warnings():
+            # In a notebook without ipywidgets it draws a bar of text, and need not complain of it.
+            warnings.simplefilter("ignore")
+            from tqdm.auto import tqdm  # noqa: PLC0415  # an extra
     except ImportError:
         msg = "progress=True draws a bar with tqdm: pip install 'langchain-resilient[progress]'"
         raise MissingExtraError(msg) from None

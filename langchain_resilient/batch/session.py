@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.batch.journals import as_journal, keys_of
-from langchain_resilient.batch.progress import Meter, Progress, as_display
+from langchain_resilient.batch.progress import Meter, as_display
 from langchain_resilient.batch.runner import Runner
 from langchain_resilient.batch.source import Source
-from langchain_resilient.batch.work import Configs, Questions
+from langchain_resilient.batch.work import Questions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
-    from os import PathLike
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 
     from langchain_core.language_models import BaseChatModel, LanguageModelInput
 
+    from langchain_resilient.batch.options import Options
     from langchain_resilient.batch.ports import Journal
-    from langchain_resilient.batch.report import BatchReport
     from langchain_resilient.batch.tally import Tally
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a caller may say of a batch, beside LangChain's own arguments.
-
-    Attributes:
-        return_exceptions: Whether a prompt's exception is its result.
-        progress: How it is shown.
-        journal: Where answers are recorded.
-        report: Called at the end.
-        tail_hedge: Whether stragglers are asked twice.
-        max_concurrency: Prompts under way at a time.
-
-    Raises:
-        ValueError: If `max_concurrency` is below 1.
-    """
-
-    return_exceptions: bool = False
-    progress: Progress = False
-    journal: Journal | str | PathLike[str] | None = None
-    report: Callable[[BatchReport], object] | None = None
-    tail_hedge: bool = True
-    max_concurrency: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_concurrency is not None and self.max_concurrency < 1:
-            msg = f"max_concurrency must be at least 1, not {self.max_concurrency}"
-            raise ValueError(msg)
+    from langchain_resilient.batch.work import Configs
 
 
 async def answers(

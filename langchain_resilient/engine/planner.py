@@ -78,6 +78,7 @@ class Planner:
         plain: Whole answers are raced.
         goes_on: Where text is shown as it comes: whether another target may go on after what is
             shown of this attempt. None where only a whole answer is shown.
+        load: Its size and its priority, for pacing; None for an interactive call of no known size.
 
     Attributes:
         chain: Whom to ask; the planner decides when.
@@ -89,8 +90,7 @@ class Planner:
 
     __slots__ = ("_ask_for", "_deadline", "_goes_on", "_held_up", "_last_at", "_last_resort",
                  "_most", "_nudge", "_open", "_plain", "_plan", "_resume_at", "_rng", "_waiting",
-                 "_whole", "chain",
-                 "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
+                 "_whole", "chain", "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
 
     def __init__(
         self,

@@ -167,3 +167,20 @@ async def test_a_log_file_is_clean(capsys):
     shown = capsys.readouterr().err
     assert "\r" not in shown
     assert shown.splitlines()[-1].startswith("20/20 (100 %)")
+
+
+def test_a_notebook_without_ipywidgets_sees_no_warning():
+    """It gets a bar of text; tqdm would complain, with a path of the machine in it."""
+    code = """
+import sys, types, warnings
+shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell)
+sys.modules["ipywidgets"] = None
+warnings.simplefilter("error")
+from langchain_resilient.batch.progress import Bar
+Bar(sys.stderr)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
