@@ -68,13 +68,15 @@ class WordDraft:
 
     def __init__(self) -> None:
         self.words: list[str] = []
+        self.thoughts = 0
         self.finished = False
 
     def add(self, chunk: dict[str, Any]) -> int:
         self.finished = self.finished or bool(chunk.get("finish"))
         word = chunk.get("word", "")
         self.words.append(word)
-        return 2 if word.strip() else 0
+        self.thoughts += bool(chunk.get("thought"))
+        return 2 if word.strip() else int(bool(chunk.get("thought")))
 
     @property
     def ended(self) -> bool:

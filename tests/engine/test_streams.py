@@ -268,6 +268,27 @@ async def test_a_crawling_answer_that_nobody_sees_is_asked_for_elsewhere():
 
 
 @virtual_time
+async def test_one_that_thinks_at_a_crawl_is_given_up_before_its_first_text():
+    """The window in which it began to think is not judged; the next one is."""
+
+    class Brooding:
+        async def open(self, request, *, stream):
+            async def answer():
+                while True:
+                    await asyncio.sleep(2.0)
+                    yield {"thought": "hm"}
+
+            return answer()
+
+    limits = Timeouts(first_text=None, min_tokens_per_second=2.0, throughput_window=5.0)
+    w, began = world(Say("no"), Say("x", after=0.5), timeouts=limits, hedge=None), now()
+    w.targets["p0:m"] = Brooding()
+    race = w.stream(GoesOn())
+    assert await words(race) == ["x"]
+    assert (now() - began, race.receipt().attempts[0].fault.kind) == (10.5, FaultKind.STALL)
+
+
+@virtual_time
 async def test_an_answer_above_the_floor_is_left_alone():
     """Two tokens a second are enough."""
     w = world(Say(" ".join("x" * 30), gap=0.4), Say("no"), timeouts=CRAWL)
