@@ -15,6 +15,7 @@ from langchain_resilient.wire.messages import to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextvars import Context
 
     from langchain_core.messages import BaseMessage
 
@@ -39,13 +40,14 @@ class Call:
         affinity: The name of its conversation; None if it has none of its own.
         max_tokens: The longest answer it asks for; 0 where it does not say.
         skipped: Targets that are not asked, each with the reason.
+        context: The caller's, where an observer wants it.
 
     Raises:
         ValueError: If there are no messages, or an argument is out of range; names it.
     """
 
-    __slots__ = ("_plan", "_size", "affinity", "max_tokens", "model", "on_break", "request",
-                 "several", "skipped", "stream")  # fmt: skip
+    __slots__ = ("_plan", "_size", "affinity", "context", "max_tokens", "model", "on_break",
+                 "request", "several", "skipped", "stream")  # fmt: skip
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class Call:
         self.affinity: str | None = None
         self.on_break: OnBreak | None = None
         self.skipped: list[tuple[str, str]] = []
+        self.context: Context | None = None
         self._size: int | None = None
         self._plan: dict[str, Any] = {}
         overrides = self._sort(kwargs) if kwargs else {}

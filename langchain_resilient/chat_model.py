@@ -10,18 +10,28 @@ from pydantic import PrivateAttr, model_validator
 from langchain_resilient._version import __version__
 from langchain_resilient.batch.face import BatchingChatModel
 from langchain_resilient.config import Configuration
+from langchain_resilient.observability import parents
+from langchain_resilient.observability.travel import travellers
 from langchain_resilient.portal import portal
 from langchain_resilient.prices import price_for
 from langchain_resilient.tokens import pseudo_token_ids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Coroutine,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
     from langchain_core.language_models import LanguageModelInput
-    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
-    from langchain_core.runnables import Runnable
+    from langchain_core.runnables import Runnable, RunnableConfig
     from langchain_core.tools import BaseTool
 
     from langchain_resilient.observability.stats import Stats
@@ -89,6 +99,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        parents.taken()
         return await self._ready().generate(messages, stop, run_manager, kwargs)
 
     def _generate(
@@ -98,6 +109,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        parents.taken()
         return portal().run(self._ready().generate(messages, stop, run_manager, kwargs))
 
     async def _astream(
@@ -107,7 +119,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        chunks = self._ready().stream(messages, stop, run_manager, kwargs)
+        run = run_manager or parents.taken()
+        chunks = self._ready().stream(messages, stop, run, kwargs)
         try:
             async for chunk in chunks:
                 if run_manager is not None:
@@ -123,11 +136,64 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        chunks = self._ready().stream(messages, stop, run_manager, kwargs)
+        run = run_manager or parents.taken()
+        chunks = self._ready().stream(messages, stop, run, kwargs)
         for chunk in portal().iterate(chunks):
             if run_manager is not None:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
+
+    # -- runs: LangChain tells `_stream` and `_astream` nothing of the run that they belong to ------
+
+    def stream(
+        self,
+        input: LanguageModelInput,  # noqa: A002  # LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Answer in pieces; see `BaseChatModel.stream`."""
+        config, run = parents.chosen(config)
+        chunks = super().stream(input, config, stop=stop, **kwargs)
+        return chunks if run is None else parents.traced(chunks, run)
+
+    def astream(
+        self,
+        input: LanguageModelInput,  # noqa: A002  # LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Answer in pieces; see `BaseChatModel.astream`."""
+        config, run = parents.chosen(config)
+        chunks = super().astream(input, config, stop=stop, **kwargs)
+        return chunks if run is None else parents.atraced(chunks, run)
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if run_manager is None or not run_manager.inheritable_handlers:
+            return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+        with parents.belongs_to(run_manager):
+            return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+
+    def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, ChatResult]:
+        work = super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+        if run_manager is None or not run_manager.inheritable_handlers:
+            return work
+        return parents.within(run_manager, work)
 
     # -- binding --------------------------------------------------------------------------------
 
@@ -245,7 +311,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         private = {**(state.get("__pydantic_private__") or {}), "_runtime": None}
-        return {**state, "__pydantic_private__": private}
+        fields = {**state["__dict__"], "observers": travellers(self.observing())}
+        return {**state, "__dict__": fields, "__pydantic_private__": private}
 
     def __copy__(self) -> ResilientChatModel:
         copy = super().__copy__()
@@ -254,7 +321,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:
         runtime, self._runtime = self._runtime, None
+        shared = {id(one): one for one in self.observing()}
         try:
-            return super().__deepcopy__(memo)
+            return super().__deepcopy__({**(memo or {}), **shared})
         finally:
             self._runtime = runtime

@@ -13,6 +13,7 @@ import inspect
 import logging
 import threading
 import time
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,12 @@ from langchain_resilient.errors import (
     stream_broken,
 )
 from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.observability.logs import log
+from langchain_resilient.observability.observer import CallDetails, tell
 from langchain_resilient.observability.recorder import Recorder
 from langchain_resilient.prices import price_for
 from langchain_resilient.providers import create, known
 from langchain_resilient.providers.faults import classify
-from langchain_resilient.receipt import AttemptKind
 from langchain_resilient.registry import SHARED, Memory, chance, reaper, usable, warn_once
 from langchain_resilient.selection import Selection
 from langchain_resilient.streaming import Telling, sequel
@@ -84,6 +86,7 @@ class Runtime:
         )
         self._check = config.check
         self._on_break = config.on_break
+        self._observers = config.observing()
         self._defaults = config.sampling_params()
         self._by_name = {t.name: t for t in self.targets}
         self._routes: dict[str, Route] = {}
@@ -110,10 +113,11 @@ class Runtime:
             draft = await race.answer()
         finally:
             receipt = self._settle(call, race)
+            if race.witness is not None:
+                await race.witness.close(reaper())
         if draft is None:
             raise self._error(race, plan, receipt)
         target = self._by_name[receipt.winner or ""]
-        _log_last_resort(receipt)
         return stamp(to_result(draft, target.provider, target.model), receipt.as_dict())
 
     async def stream(
@@ -139,13 +143,14 @@ class Runtime:
         finally:
             await chunks.aclose()
             receipt = self._settle(call, race, telling)
+            if race.witness is not None:
+                await race.witness.close(reaper())
         winner = race.winner
         if winner is None:
             raise self._error(race, plan, receipt, telling.partial)
         if (rest := telling.rest()) is not None:
             yield rest
         last = telling.last(winner)
-        _log_last_resort(receipt)
         stamp(last, receipt.as_dict())
         yield last
 
@@ -176,6 +181,8 @@ class Runtime:
 
     def _race(self, call: Call, run_manager: Any) -> tuple[Race, Plan]:
         plan = call.plan(self.plan)
+        if self._observers:
+            call.context = copy_context()
         hedge = plan.hedge
         if hedge is not None and hedge.max_extra_cost is not None:
             plan = replace(plan, cost=lambda state: self._selection.cost(call, state.name))
@@ -192,6 +199,7 @@ class Runtime:
             on_retry=run_manager.on_retry if run_manager is not None else None,
             plain=plain and not call.stream,
             show=Show(follows) if call.stream else None,
+            witness=_trace(run_manager, self._by_name),
         )
         return race, plan
 
@@ -217,7 +225,29 @@ class Runtime:
         self._recorder.add(receipt, costs, cancelled=race.end is None)
         if receipt.winner is None and call.skipped:
             receipt = replace(receipt, skipped=(*receipt.skipped, *call.skipped))
+        self._report(call, race, receipt, costs)
         return receipt
+
+    def _report(
+        self, call: Call, race: Race, receipt: Receipt, costs: tuple[float, ...] | None
+    ) -> None:
+        """Tell the log and the observers."""
+        end = "cancelled" if race.end is None else race.end.value
+        log(receipt, end)
+        if call.context is None:
+            return
+        answer = race.winner.draft if race.winner is not None else None
+        details = CallDetails(
+            end=end,
+            streamed=call.stream,
+            targets=self._by_name,
+            params={**call.request.defaults, **call.request.overrides},
+            cost=costs,
+            response_id=answer.id if answer is not None else None,
+            response_model=answer.model if answer is not None else None,
+            finish_reason=answer.finish_reason if answer is not None else None,
+        )
+        tell(self._observers, receipt, details, call.context)
 
     async def _judge(self, attempt: Attempt) -> Fault | None:
         """Ask the caller's `validate` about a whole answer."""
@@ -296,10 +326,13 @@ class Runtime:
             logger.error("%s: unexpected error", name, exc_info=fault.cause)
 
 
-def _log_last_resort(receipt: Receipt) -> None:
-    """Say aloud that no target could answer: an answer of last resort must not pass unnoticed."""
-    if receipt.attempts[-1].kind is AttemptKind.LAST_RESORT and receipt.last_resort:
-        logger.warning("answered by the last resort: %s", receipt)
+def _trace(run: Any, targets: dict[str, Target]) -> Any:
+    """Make the trace of a call; None, and at no cost, where nobody traces it."""
+    if run is None or not run.inheritable_handlers:
+        return None
+    from langchain_resilient.observability.tracing import trace_of  # noqa: PLC0415  # it is heavy
+
+    return trace_of(run, targets)
 
 
 def _prepare_all(prepares: Sequence[Callable[[], None]]) -> None:

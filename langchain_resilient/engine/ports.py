@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
+    from langchain_resilient.engine.events import Attempt
     from langchain_resilient.engine.health import TargetState
     from langchain_resilient.fault import Fault
     from langchain_resilient.policy import Timeouts
@@ -79,6 +80,22 @@ class Source(Protocol):
 
     async def open(self, request: ChatRequest, *, stream: bool) -> Any:
         """Send and return an async iterator of chunks with `aclose`."""
+        ...
+
+
+class Witness(Protocol):
+    """Is told when the attempts of one request begin and end. Must be quick, and never raise."""
+
+    def began(self, attempt: Attempt) -> None:
+        """Hear that it is sent."""
+        ...
+
+    async def enter(self, attempt: Attempt) -> None:
+        """Prepare the task that reads it."""
+        ...
+
+    def over(self, attempt: Attempt) -> None:
+        """Hear that it has ended; those that the caller's going away ends are not told."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import aclosing
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -27,6 +28,9 @@ _PORTABLE = _OPTIONAL | {"tools", "tool_choice", "response_format"}
 # The call that the user made is the run that callbacks hear of: of two, tokens would show twice.
 _SILENT: RunnableConfig = {"callbacks": []}
 
+OUTER: ContextVar[RunnableConfig] = ContextVar("langchain_resilient_outer", default=_SILENT)
+"""What the model of the next answer in this task is run with: the tracers of the call, if any."""
+
 
 class RunnableProvider:
     """Serves `Target(ChatAnthropic(...))`. Its own retries should be off: ours would multiply them.
@@ -49,10 +53,12 @@ class RunnableProvider:
     async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
         wanted = {**self._params, **request.overrides}
         messages, begun = list(request.source), False
+        config = OUTER.get()
+        OUTER.set(_SILENT)  # it is not for what the model runs inside
         while True:
             kwargs = {k: wanted[k] for k in (_PORTABLE - self._dropped) & wanted.keys()}
             try:
-                async with aclosing(self._run(messages, kwargs, stream=stream)) as values:
+                async with aclosing(self._run(messages, kwargs, config, stream=stream)) as values:
                     async for value in values:
                         begun = True
                         yield as_chunk(value)
@@ -66,17 +72,22 @@ class RunnableProvider:
                 return
 
     def _run(
-        self, messages: list[BaseMessage], kwargs: dict[str, Any], *, stream: bool
+        self,
+        messages: list[BaseMessage],
+        kwargs: dict[str, Any],
+        config: RunnableConfig,
+        *,
+        stream: bool,
     ) -> AsyncGenerator[Any, None]:
         model = self._runnable
         if not hasattr(model, "bind_tools"):
-            return _once(model.ainvoke(messages, _SILENT))
+            return _once(model.ainvoke(messages, config))
         if tools := kwargs.pop("tools", None):
             choice = _choice(kwargs.pop("tool_choice", None))
             model = model.bind_tools(tools, **({} if choice is None else {"tool_choice": choice}))
         if not stream:
-            return _once(model.ainvoke(messages, _SILENT, **kwargs))
-        answers: AsyncGenerator[Any, None] = model.astream(messages, _SILENT, **kwargs)
+            return _once(model.ainvoke(messages, config, **kwargs))
+        answers: AsyncGenerator[Any, None] = model.astream(messages, config, **kwargs)
         return answers
 
     def _drop(self, names: set[str]) -> None:
