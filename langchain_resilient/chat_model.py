@@ -143,7 +143,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
 
-    # -- runs: LangChain tells `_stream` and `_astream` nothing of the run that they belong to ------
+    # -- runs: LangChain does not tell `_stream` and `_astream` which run is theirs ---------------
 
     def stream(
         self,

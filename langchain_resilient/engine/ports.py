@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.engine.events import Attempt
     from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.fault import Fault
     from langchain_resilient.policy import Timeouts
     from langchain_resilient.request import ChatRequest, Chunk
@@ -96,6 +97,10 @@ class Witness(Protocol):
 
     def over(self, attempt: Attempt) -> None:
         """Hear that it has ended; those that the caller's going away ends are not told."""
+        ...
+
+    async def close(self, reaper: Reaper) -> None:
+        """End what is still under way; called once, by whoever owns the race."""
         ...
 
 

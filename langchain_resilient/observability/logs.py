@@ -14,10 +14,10 @@ logger = logging.getLogger("langchain_resilient.calls")
 def log(receipt: Receipt, end: str) -> None:
     """Write a call's line; costs nothing to speak of where nobody listens.
 
-    WARNING for an answer of the last resort, which must not pass unnoticed; INFO where more than one
-    attempt was needed or none answered (that is raised as well); DEBUG for all others. The fields (`extra=`) begin with
-    `resilience_`. Neither prompts nor answers nor keys are in it, nor what providers said of a
-    fault: only its kind.
+    WARNING for an answer of the last resort, which must not pass unnoticed; INFO where more than
+    one attempt was needed or none answered (that is raised as well); DEBUG for all others. The
+    fields (`extra=`) begin with `resilience_`. Neither prompts nor answers nor keys are in it, nor
+    what providers said of a fault: only its kind.
 
     Args:
         receipt: The call's own.

@@ -250,7 +250,7 @@ def _labels(attempt: AttemptRecord) -> dict[str, Any]:
 
 
 def _add_break(span: Span, broken: Break, began: int) -> None:
-    given = {
+    given: dict[str, Any] = {
         "langchain_resilient.target": broken.target,
         "langchain_resilient.break.action": broken.action,
         "langchain_resilient.break.characters": broken.characters,

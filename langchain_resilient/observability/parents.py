@@ -12,7 +12,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManager
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
 from langchain_core.runnables.config import ensure_config
 
 if TYPE_CHECKING:
@@ -22,12 +26,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_run: ContextVar[AsyncCallbackManagerForLLMRun | None] = ContextVar(
-    "langchain_resilient_run", default=None
-)
+LLMRun = AsyncCallbackManagerForLLMRun | CallbackManagerForLLMRun
+
+_run: ContextVar[LLMRun | None] = ContextVar("langchain_resilient_run", default=None)
 
 
-def taken() -> AsyncCallbackManagerForLLMRun | None:
+def taken() -> LLMRun | None:
     """Take the run of the stream that begins now; None if nobody wants to know of it.
 
     What begins inside of the stream does not see it.
@@ -39,7 +43,7 @@ def taken() -> AsyncCallbackManagerForLLMRun | None:
 
 
 @contextmanager
-def belongs_to(run: AsyncCallbackManagerForLLMRun | None) -> Iterator[None]:
+def belongs_to(run: LLMRun | None) -> Iterator[None]:
     """Let what begins inside be a part of a run."""
     token = _run.set(run)
     try:
@@ -48,7 +52,7 @@ def belongs_to(run: AsyncCallbackManagerForLLMRun | None) -> Iterator[None]:
         _run.reset(token)
 
 
-async def within(run: AsyncCallbackManagerForLLMRun, work: Coroutine[Any, Any, T]) -> T:
+async def within(run: LLMRun, work: Coroutine[Any, Any, T]) -> T:
     """Do work as a part of a run."""
     with belongs_to(run):
         return await work
@@ -56,7 +60,7 @@ async def within(run: AsyncCallbackManagerForLLMRun, work: Coroutine[Any, Any, T
 
 def chosen(
     config: RunnableConfig | None,
-) -> tuple[RunnableConfig | None, AsyncCallbackManagerForLLMRun | None]:
+) -> tuple[RunnableConfig | None, LLMRun | None]:
     """Choose the id of a run that LangChain is about to start.
 
     Returns:
@@ -93,7 +97,7 @@ def _same(given: Any, manager: Any) -> Any:
     return same
 
 
-def traced(source: Iterator[Any], run: AsyncCallbackManagerForLLMRun) -> Iterator[Any]:
+def traced(source: Iterator[Any], run: LLMRun) -> Iterator[Any]:
     """Begin a stream as part of a run, and pass it on."""
     with belongs_to(run):
         first = next(source, _NOTHING)
@@ -102,9 +106,7 @@ def traced(source: Iterator[Any], run: AsyncCallbackManagerForLLMRun) -> Iterato
         yield from source
 
 
-async def atraced(
-    source: AsyncIterator[Any], run: AsyncCallbackManagerForLLMRun
-) -> AsyncGenerator[Any, None]:
+async def atraced(source: AsyncIterator[Any], run: LLMRun) -> AsyncGenerator[Any, None]:
     """Begin a stream as part of a run, and pass it on."""
     try:
         with belongs_to(run):
