@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.call import Call
 from langchain_resilient.engine.events import End, Plan
+from langchain_resilient.engine.lateness import delay_for
 from langchain_resilient.engine.ports import Route, Tools
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.show import Leg, Show
@@ -161,7 +162,21 @@ class Runtime:
             {route.state.name: route.state for route in routes},
             _now(),
             lambda name: price_for(self._by_name[name]) if name in self._by_name else None,
+            self._delays(),
         )
+
+    def _delays(self) -> dict[str, float]:
+        """When each target would be hedged now."""
+        hedge, now = self.plan.hedge, _now()
+        if hedge is None or len(self.chain) < 2:  # noqa: PLR2004  # there is nobody to ask
+            return {}
+        plain, limits = hedge.on == "response", self.plan.timeouts
+        return {
+            route.state.name: delay_for(
+                hedge, route.state, route.limits or limits, now, plain=plain
+            )
+            for route in self.chain
+        }
 
     async def _prepare(self) -> None:
         """Import the first target's SDK in a thread, once, and then the others' beside its answer.

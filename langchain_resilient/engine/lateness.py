@@ -10,6 +10,8 @@ from langchain_resilient.policy import Hedge
 
 if TYPE_CHECKING:
     from langchain_resilient.engine.events import Attempt
+    from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.policy import Timeouts
 
 LEAST = 0.05
 MOST = 10.0
@@ -31,13 +33,21 @@ _COLD = Hedge().cold
 
 def hedge_delay(hedge: Hedge, attempt: Attempt, now: float) -> float:
     """Seconds after which another target is asked beside this attempt."""
+    lane = attempt.lane
+    return delay_for(hedge, lane.state, lane.limits, now, plain=attempt.plain)
+
+
+def delay_for(
+    hedge: Hedge, state: TargetState, limits: Timeouts, now: float, *, plain: bool
+) -> float:
+    """Seconds after which another target is asked beside a request to this one, if sent now."""
     if hedge.delay != "learned":
         return hedge.delay
     q = 1 - 0.9 * hedge.budget
-    learned = attempt.lane.state.percentile(q, now, plain=attempt.plain)
+    learned = state.percentile(q, now, plain=plain)
     if learned is None:
         return hedge.cold
-    limit = attempt.lane.limits.first_text
+    limit = limits.first_text
     return max(LEAST, min(learned, MOST, inf if limit is None else limit / 2))
 
 

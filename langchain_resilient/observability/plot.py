@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 try:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 except ImportError as error:
     msg = 'a plot needs an extra: pip install "langchain-resilient[plot]"'
     raise MissingExtraError(msg) from error
@@ -54,7 +54,7 @@ def plot(stats: Stats, width: float = 8.0, height: float = 4.5) -> Figure:
     _furnish(axes, shown)
     axes.set_title("Time to first text", loc="left", fontsize=12, fontweight="bold")
     if shown:
-        axes.legend(loc="lower right", fontsize=9, frameon=False)
+        axes.legend(loc="lower right", fontsize=9, framealpha=0.95, edgecolor="white")
     else:
         axes.text(0.5, 0.5, "no target has spoken yet", ha="center", transform=axes.transAxes)
     return figure
@@ -67,9 +67,9 @@ def _draw(axes: Axes, target: TargetStats, colour: str) -> None:
     axes.step(
         [times[0], *times], [0.0, *shares], where="post", color=colour, linewidth=2, label=head
     )
-    if target.learned_delay is not None:
-        label = f"    hedged after {_seconds(target.learned_delay)}"
-        axes.axvline(target.learned_delay, color=colour, linewidth=1.2, linestyle="--", label=label)
+    if target.hedge_delay is not None:
+        label = f"    hedged after {_seconds(target.hedge_delay)}"
+        axes.axvline(target.hedge_delay, color=colour, linewidth=1.2, linestyle="--", label=label)
 
 
 def _furnish(axes: Axes, shown: list[TargetStats]) -> None:
@@ -78,6 +78,7 @@ def _furnish(axes: Axes, shown: list[TargetStats]) -> None:
     axes.set_xlim(*_range(shown))
     axes.set_ylabel("requests that have spoken")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _seconds(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.spines[["top", "right"]].set_visible(False)
@@ -98,7 +99,7 @@ def _furnish(axes: Axes, shown: list[TargetStats]) -> None:
 def _range(shown: list[TargetStats]) -> tuple[float, float]:
     """Leave room on both sides: a log scale of one point is no scale."""
     times = [time for target in shown for time in (target.curve[0][0], target.curve[-1][0])]
-    times += [target.learned_delay for target in shown if target.learned_delay is not None]
+    times += [target.hedge_delay for target in shown if target.hedge_delay is not None]
     return (min(times) / 1.5, max(times) * 1.5) if times else (0.01, 10.0)
 
 

@@ -94,6 +94,7 @@ class Recorder:
         states: Mapping[str, State | None],
         now: float,
         price: Callable[[str], Price | None],
+        delays: Mapping[str, float] | None = None,
     ) -> Stats:
         """Say how things stand.
 
@@ -101,12 +102,17 @@ class Recorder:
             states: The targets, in the order of the chain; None for one without a state.
             now: The clock that the states know.
             price: Finds a target's price by its name.
+            delays: After how many seconds of silence each would be hedged now.
         """
+        delays = delays or {}
         with self._lock:
             names = dict.fromkeys([*states, *self._tallies])
             tallies = {name: self._tallies.get(name) or _Tally() for name in names}
             targets = tuple(
-                tally.stats(name, states.get(name), now, price(name))
+                replace(
+                    tally.stats(name, states.get(name), now, price(name)),
+                    hedge_delay=delays.get(name),
+                )
                 for name, tally in tallies.items()
             )
             return self._totals(targets)

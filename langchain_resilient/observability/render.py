@@ -40,7 +40,7 @@ _COLUMNS = (
     _Column("hedge wins", lambda t: str(t.hedge_wins), everywhere=False),
     _Column("first text s", lambda t: _three(t.first_text)),
     _Column("whole s", lambda t: _three(t.whole)),
-    _Column("hedged after s", lambda t: _seconds(t.learned_delay), everywhere=False),
+    _Column("hedged after s", lambda t: _seconds(t.hedge_delay), everywhere=False),
     _Column("tokens in", lambda t: f"{t.input_tokens:,}", everywhere=False),
     _Column("tokens out", lambda t: f"{t.output_tokens:,}", everywhere=False),
     _Column("spent", lambda t: _money(t.spent)),

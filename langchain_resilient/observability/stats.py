@@ -21,7 +21,8 @@ class TargetStats:
     Attributes:
         name: As in receipts.
         health: `"ok"`, `"limited"`, `"tripped"`, `"account out"` or `"gone"`; None if not known.
-        learned_delay: After which it would be hedged now; None while that is not learned.
+        learned_delay: By which all but 5 % of its requests have spoken; None while not learned.
+        hedge_delay: Of silence, after which another target is asked beside it now; None for never.
         requests: Sent to it, of whatever kind.
         wins: Of these, the answers that counted.
         hedges: Requests that were sent to it because another was late.
@@ -43,6 +44,7 @@ class TargetStats:
     name: str
     health: str | None = None
     learned_delay: float | None = None
+    hedge_delay: float | None = None
     requests: int = 0
     wins: int = 0
     hedges: int = 0
