@@ -154,7 +154,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         """Answer in pieces; see `BaseChatModel.stream`."""
-        config, run = parents.chosen(config)
+        config, run = parents.chosen(config, self.callbacks)
         chunks = super().stream(input, config, stop=stop, **kwargs)
         return chunks if run is None else parents.traced(chunks, run)
 
@@ -167,7 +167,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
         """Answer in pieces; see `BaseChatModel.astream`."""
-        config, run = parents.chosen(config)
+        config, run = parents.chosen(config, self.callbacks)
         chunks = super().astream(input, config, stop=stop, **kwargs)
         return chunks if run is None else parents.atraced(chunks, run)
 
@@ -178,7 +178,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        if run_manager is None or not run_manager.inheritable_handlers:
+        if run_manager is None or not run_manager.handlers:
             return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
         with parents.belongs_to(run_manager):
             return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
@@ -191,7 +191,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         **kwargs: Any,
     ) -> Coroutine[Any, Any, ChatResult]:
         work = super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
-        if run_manager is None or not run_manager.inheritable_handlers:
+        if run_manager is None or not run_manager.handlers:
             return work
         return parents.within(run_manager, work)
 

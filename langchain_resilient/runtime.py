@@ -343,7 +343,7 @@ class Runtime:
 
 def _trace(run: Any, targets: dict[str, Target]) -> Any:
     """Make the trace of a call; None, and at no cost, where nobody traces it."""
-    if run is None or not run.inheritable_handlers:
+    if run is None or not run.handlers:
         return None
     from langchain_resilient.observability.tracing import trace_of  # noqa: PLC0415  # it is heavy
 

@@ -22,6 +22,7 @@ from langchain_core.runnables.config import ensure_config
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 
+    from langchain_core.callbacks import Callbacks
     from langchain_core.runnables import RunnableConfig
 
 T = TypeVar("T")
@@ -59,9 +60,13 @@ async def within(run: LLMRun, work: Coroutine[Any, Any, T]) -> T:
 
 
 def chosen(
-    config: RunnableConfig | None,
+    config: RunnableConfig | None, callbacks: Callbacks
 ) -> tuple[RunnableConfig | None, LLMRun | None]:
     """Choose the id of a run that LangChain is about to start.
+
+    Args:
+        config: The call's.
+        callbacks: The model's own.
 
     Returns:
         The configuration to start it with, and a manager that knows the run; as given, and None,
@@ -70,10 +75,11 @@ def chosen(
     found = ensure_config(config)
     manager: Any = CallbackManager.configure(
         found.get("callbacks"),
+        callbacks,
         inheritable_tags=found.get("tags"),
         inheritable_metadata=found.get("metadata"),
     )
-    if not manager.inheritable_handlers:
+    if not manager.handlers:
         return config, None
     run_id = found.get("run_id") or uuid4()
     run = AsyncCallbackManagerForLLMRun(

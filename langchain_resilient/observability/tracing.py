@@ -145,19 +145,17 @@ class Trace:
             await run.on_chain_end(facts)
 
 
-def trace_of(parent: BaseRunManager | None, targets: Mapping[str, Target]) -> Trace | None:
+def trace_of(parent: BaseRunManager, targets: Mapping[str, Target]) -> Trace | None:
     """Make the trace of one call; None where no handler wants to know.
 
-    Handlers that pass events on to the user (`astream_events`, LangGraph's streams) are left out:
+    Whoever hears of the model's run hears of its attempts, which are a part of it. Handlers that pass events on to the user (`astream_events`, LangGraph's streams) are left out:
     an attempt is no step of their program.
 
     Args:
         parent: The model's run.
         targets: By name.
     """
-    if parent is None or not parent.inheritable_handlers:
-        return None
-    handlers = [one for one in parent.inheritable_handlers if _wants(one)]
+    handlers = [one for one in parent.handlers if _wants(one)]
     if not handlers:
         return None
     manager = AsyncCallbackManager(handlers, handlers, parent.run_id)
