@@ -148,8 +148,9 @@ class Trace:
 def trace_of(parent: BaseRunManager, targets: Mapping[str, Target]) -> Trace | None:
     """Make the trace of one call; None where no handler wants to know.
 
-    Whoever hears of the model's run hears of its attempts, which are a part of it. Handlers that pass events on to the user (`astream_events`, LangGraph's streams) are left out:
-    an attempt is no step of their program.
+    Whoever hears of the model's run hears of its attempts, which are a part of it. Handlers that
+    pass events on to the user (`astream_events`, LangGraph's streams) are left out: an attempt is
+    no step of their program.
 
     Args:
         parent: The model's run.
