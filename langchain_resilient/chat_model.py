@@ -21,11 +21,11 @@ if TYPE_CHECKING:
         AsyncGenerator,
         AsyncIterator,
         Callable,
-        Coroutine,
         Iterator,
         Mapping,
         Sequence,
     )
+    from types import CoroutineType
 
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
     from langchain_core.language_models import LanguageModelInput
@@ -189,7 +189,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
-    ) -> Coroutine[Any, Any, ChatResult]:
+    ) -> CoroutineType[Any, Any, ChatResult]:
         work = super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
         if run_manager is None or not run_manager.handlers:
             return work

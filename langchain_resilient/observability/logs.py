@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.receipt import AttemptKind
+
 if TYPE_CHECKING:
     from langchain_resilient.receipt import Receipt
 
@@ -28,7 +30,9 @@ def log(receipt: Receipt, end: str) -> None:
         logging.getLogger("langchain_resilient.calls").setLevel(logging.DEBUG)
         ```
     """
-    level = _level(receipt, end)
+    attempts = receipt.attempts
+    smooth = end == "answered" and len(attempts) == 1 and attempts[0].kind is AttemptKind.PRIMARY
+    level = logging.DEBUG if smooth else _level(receipt)
     if not logger.isEnabledFor(level):
         return
     if receipt.last_resort:
@@ -37,11 +41,8 @@ def log(receipt: Receipt, end: str) -> None:
         logger.log(level, "%s: %s", end, receipt, extra=_fields(receipt, end))
 
 
-def _level(receipt: Receipt, end: str) -> int:
-    if receipt.last_resort:
-        return logging.WARNING
-    smooth = end == "answered" and len(receipt.attempts) == 1
-    return logging.DEBUG if smooth else logging.INFO
+def _level(receipt: Receipt) -> int:
+    return logging.WARNING if receipt.last_resort else logging.INFO
 
 
 def _fields(receipt: Receipt, end: str) -> dict[str, Any]:

@@ -17,7 +17,10 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.runnables.config import ensure_config
+from langchain_core.globals import get_debug
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langchain_core.tracers.context import _configure_hooks, tracing_v2_callback_var
+from langsmith.utils import tracing_is_enabled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
@@ -72,6 +75,8 @@ def chosen(
         The configuration to start it with, and a manager that knows the run; as given, and None,
         where no callback handler could want child runs.
     """
+    if not callbacks and _silent(config):
+        return config, None
     found = ensure_config(config)
     manager: Any = CallbackManager.configure(
         found.get("callbacks"),
@@ -91,6 +96,19 @@ def chosen(
     )
     # The tracers that the environment asks for are made by `configure`: the run must have the same.
     return {**found, "callbacks": _same(found.get("callbacks"), manager), "run_id": run_id}, run
+
+
+def _silent(config: RunnableConfig | None) -> bool:
+    """Whether nothing asks for a handler: to look is cheaper than to `configure`."""
+    above = var_child_runnable_config.get()
+    return not (
+        (config is not None and config.get("callbacks"))
+        or (above is not None and above.get("callbacks"))
+        or tracing_v2_callback_var.get() is not None
+        or any(var.get() is not None for var, *_ in _configure_hooks)
+        or get_debug()
+        or tracing_is_enabled()
+    )
 
 
 def _same(given: Any, manager: Any) -> Any:
