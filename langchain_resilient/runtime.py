@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from langchain_resilient.config import Configuration
     from langchain_resilient.engine.events import Attempt
     from langchain_resilient.observability.stats import Stats
+    from langchain_resilient.policy import OnBreak
     from langchain_resilient.receipt import Receipt
 
 logger = logging.getLogger("langchain_resilient")
@@ -86,7 +87,7 @@ class Runtime:
             reserve=config.reserve(),
         )
         self._check = config.check
-        self._on_break = config.on_break
+        self._on_break: OnBreak = config.on_break
         self._observers = config.observing()
         self._defaults = config.sampling_params()
         self._by_name = {t.name: t for t in self.targets}

@@ -11,6 +11,7 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from langchain_resilient import (
     BatchReport,
+    CallDetails,
     FaultKind,
     Health,
     Hedge,
@@ -35,6 +36,15 @@ class Joke(BaseModel):
     punchline: str
 
 
+class Slow:
+    """An observer."""
+
+    def on_receipt(self, receipt: Receipt, *, call: CallDetails) -> None:
+        """Say which call was slow."""
+        if receipt.seconds > 10:
+            print(receipt, call.end)  # noqa: T201
+
+
 def build() -> ResilientChatModel:
     """Every way to say what the chain is."""
     return ResilientChatModel(
@@ -56,6 +66,7 @@ def build() -> ResilientChatModel:
         spend_cap=SpendCap(5, per="hour"),
         temperature=0.5,
         stop=["\n"],
+        observers=[Slow()],
     )
 
 
