@@ -13,14 +13,16 @@ from langchain_core.callbacks import (
     BaseCallbackHandler,
     UsageMetadataCallbackHandler,
 )
-from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.language_models import BaseChatModel, FakeListChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers import LangChainTracer
 from langchain_core.tracers.context import collect_runs
 from langsmith import Client
 
-from langchain_resilient import AllTargetsFailedError, Hedge, ResilientChatModel
+from langchain_resilient import AllTargetsFailedError, Hedge, ResilientChatModel, Target
 from langchain_resilient.testing import Cut, ProviderSimulator, Reply, Status
 from tests.helpers import CANARY, chain, target
 from tests.observability.watching import PROMPT, SLOW, WAYS, Tree, ask
@@ -281,31 +283,50 @@ async def test_streams_of_events_show_no_attempts(sim):
 # -- targets that are LangChain models --------------------------------------------------------
 
 
-def inner():
-    message = AIMessage("yes", usage_metadata=USAGE, response_metadata={"token_usage": USAGE})
-    return GenericFakeChatModel(messages=iter([message]))
+class Counting(BaseChatModel):
+    """Says what its answers cost, whole or in a stream."""
+
+    @property
+    def _llm_type(self):
+        return "counting"
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        about = {"token_usage": USAGE, "model_name": "counting"}
+        message = AIMessage("yes", usage_metadata=USAGE, response_metadata=about)
+        generations = [ChatGeneration(message=message)]
+        return ChatResult(generations=generations, llm_output={"token_usage": USAGE})
+
+    def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+        about = {"model_name": "counting"}
+        yield ChatGenerationChunk(
+            message=AIMessageChunk("yes", usage_metadata=USAGE, response_metadata=about)
+        )
+
+
+PLAIN = {"hedge": Hedge(on="response")}
+
+
+@pytest.mark.parametrize("options", [{}, PLAIN], ids=["streamed", "plain"])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_run_of_an_inner_model_stands_below_its_attempt(way, options):
+    """It says what was asked and answered, but not what it cost: the model's run does."""
+    root = traced(ResilientChatModel(targets=[Counting()], **options), way)
+    (attempt,) = root.child_runs
+    (run,) = attempt.child_runs
+    assert run.name == "Counting"
+    assert PROMPT in str(run.inputs)
+    assert "yes" in str(run.outputs)
+    assert "_tokens" not in str([run.outputs, run.extra])
+    assert "input_tokens" in str(root.outputs)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_run_of_an_inner_model_stands_below_its_attempt(way):
-    """It says what was asked and answered, but not what it cost: the model's run does."""
-    root = traced(ResilientChatModel(targets=[inner()]), way)
-    (attempt,) = root.child_runs
-    (run,) = attempt.child_runs
-    assert run.name == "GenericFakeChatModel"
-    assert PROMPT in str(run.inputs)
-    assert "yes" in str(run.outputs)
-    assert "input_tokens" not in str([run.outputs, run.extra])
-
-
-def test_the_usage_of_an_inner_model_is_counted_once():
+def test_the_usage_of_an_inner_model_is_counted_once(way):
     """By LangChain's own counter."""
     usage = UsageMetadataCallbackHandler()
-    model = inner()
-    model = model.model_copy(update={"name": "x"})
-    ResilientChatModel(targets=[model]).invoke("hi", {"callbacks": [usage, Tree()]})
-    total = sum(one["total_tokens"] for one in usage.usage_metadata.values())
-    assert total in {0, USAGE["total_tokens"]}
+    llm = ResilientChatModel(targets=[Counting()])
+    ask(llm, way, config={"callbacks": [usage, Tree()]})
+    assert [one["total_tokens"] for one in usage.usage_metadata.values()] == [7]
 
 
 def test_the_tokens_of_an_inner_model_are_not_streamed_twice():
@@ -331,6 +352,19 @@ def test_a_model_inside_a_model_inside_a_model(sim):
         names = [run.name for run in everything(traced(llm, way))]
         assert names[0] == names[2] == "ResilientChatModel", way
         assert (len(names), names[3]) == (4, "openai:m"), way
+
+
+def test_what_a_target_runs_in_silence_belongs_to_no_run(sim):
+    """Least of all to the stream that began around it."""
+    quiet = chain(sim, "openai:m")
+
+    async def answer(messages):
+        chunks = [chunk async for chunk in quiet.astream(messages, {"callbacks": []})]
+        return "".join(chunk.text for chunk in chunks)
+
+    llm = ResilientChatModel(targets=[Target(RunnableLambda(answer), name="quiet")])
+    for way in WAYS:
+        assert [run.name for run in traced(llm, way).child_runs] == ["quiet"], way
 
 
 # -- LangSmith --------------------------------------------------------------------------------
@@ -361,7 +395,7 @@ def test_langsmith_gets_a_tree(sim, way):
 def test_langsmith_is_told_of_an_inner_model_without_usage(way):
     """Its copy of the tracer writes into the same tree."""
     tracer, client = smith()
-    llm = ResilientChatModel(targets=[inner()])
+    llm = ResilientChatModel(targets=[Counting()])
     ask(llm, way, config={"callbacks": [tracer]})
     runs = [call.kwargs for call in client.create_run.call_args_list]
     assert runs[2]["parent_run_id"] == runs[1]["id"]
