@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
-from langchain_core.tracers import BaseTracer
+from langchain_core.tracers import BaseTracer, LangChainTracer
 from langchain_core.tracers.base import AsyncBaseTracer
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ def _unbilled(tracer: Any) -> Any:
 
     async_tracer = isinstance(tracer, AsyncBaseTracer)
     quiet.on_llm_end = on_llm_end_async if async_tracer else on_llm_end
+    if isinstance(tracer, LangChainTracer):
+        # LangChain asks LangSmith's tracer for such a copy before each run of a model.
+        quiet.copy_with_metadata_defaults = lambda **given: _unbilled(
+            tracer.copy_with_metadata_defaults(**given)
+        )
     return quiet
 
 
