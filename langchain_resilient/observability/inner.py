@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
@@ -32,7 +31,9 @@ def _is_tracer(handler: BaseCallbackHandler) -> bool:
 
 def _unbilled(tracer: Any) -> Any:
     """Copy a tracer, which goes on writing into the same runs."""
-    quiet, tell = copy(tracer), tracer.on_llm_end
+    # Not `copy.copy`, for which a tracer gives itself.
+    quiet, tell = object.__new__(type(tracer)), tracer.on_llm_end
+    vars(quiet).update(vars(tracer))
 
     def on_llm_end(response: LLMResult, **kwargs: Any) -> Any:
         return tell(_without_usage(response), **kwargs)

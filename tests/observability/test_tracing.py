@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from datetime import timedelta
 from unittest.mock import MagicMock
 
@@ -84,7 +83,6 @@ def test_a_run_takes_as_long_as_its_attempt(sim):
     root = traced(chain(sim, "openai:m", "together:n", **HEDGED), "ainvoke")
     loser, winner = root.child_runs
     assert winner.end_time - loser.end_time > timedelta(seconds=0.15)
-    assert loser.end_time - loser.start_time >= timedelta(seconds=0.09)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -317,7 +315,8 @@ def test_the_run_of_an_inner_model_stands_below_its_attempt(way, options):
     assert PROMPT in str(run.inputs)
     assert "yes" in str(run.outputs)
     assert "_tokens" not in str([run.outputs, run.extra])
-    assert "input_tokens" in str(root.outputs)
+    usage = root.outputs["generations"][0][0]["message"]["kwargs"]["usage_metadata"]
+    assert usage == USAGE
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -401,7 +400,8 @@ def test_langsmith_is_told_of_an_inner_model_without_usage(way):
     assert runs[2]["parent_run_id"] == runs[1]["id"]
     told = {call.kwargs["run_id"]: call.kwargs for call in client.update_run.call_args_list}
     assert "usage_metadata" not in str(told[runs[2]["id"]])
-    assert copy.copy(tracer).run_map is tracer.run_map
+    assert "usage_metadata" in str(told[runs[0]["id"]])
+    assert "on_llm_end" not in vars(tracer)
 
 
 # -- what it costs ----------------------------------------------------------------------------
