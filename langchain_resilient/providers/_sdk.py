@@ -1,8 +1,7 @@
 """What the two official SDKs have in common: send one body, learn what an API does not take.
 
-The path through the SDK is its documented `client.post(...)` with the raw response as its result:
-the SDK gives the keys, the headers, the transport and the errors; the answer's bytes are read by
-`sse.py`. That is a third of the CPU of `chat.completions.create()` (see `make bench`).
+The SDK gives the keys, the headers, the transport and the errors (`sending.py`); the answer's bytes
+are read by `sse.py`. That is a third of the CPU of `chat.completions.create()` (see `make bench`).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from langchain_resilient.providers import entry, key_for
 from langchain_resilient.providers.clients import client_for
 from langchain_resilient.providers.evidence import details, refused_parameters, scrub, words
+from langchain_resilient.providers.sending import Sender
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.providers.transport import http_client, tls
 from langchain_resilient.providers.ways import Turned, Ways
@@ -74,8 +74,7 @@ class SDKProvider:
 
     async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
         """Send; see `langchain_resilient.providers.base.Provider.open`."""
-        client = await client_for(self._identity, self._make_client)
-        sdk, httpx = self._libraries()
+        sender = await client_for(self._identity, self._make_sender)
         plain = request.body(self._params)
         want = wanted(plain)
         way = self._ways.first(want) if want else None
@@ -85,13 +84,7 @@ class SDKProvider:
             if self._short_ids:
                 body["messages"] = short_ids(body["messages"])
             try:
-                response = await client.post(
-                    self._url,
-                    body=body,
-                    cast_to=httpx.Response,
-                    stream=True,
-                    stream_cls=sdk.AsyncStream[object],
-                )
+                response = await sender.post(body)
                 answer = open_answer(response, stream=stream, secrets=self._secrets)
             except Exception as error:
                 scrub(error, self._secrets)
@@ -128,10 +121,11 @@ class SDKProvider:
         """Where the chat completions are below a base URL."""
         return base_url.rstrip("/") + self.path
 
-    def _make_client(self) -> Any:
+    def _make_sender(self) -> Sender:
         sdk, httpx = self._libraries()
         timeout = httpx.Timeout(None, connect=self._connect_seconds)
         headers = self.target.default_headers
+        http = http_client(sdk, httpx, timeout, public=self._base_url is None)
         client = self._sdk_client(
             sdk,
             # Many compatible servers need no key, but the SDKs insist on one.
@@ -140,12 +134,12 @@ class SDKProvider:
             default_headers=headers or None,
             max_retries=0,
             timeout=timeout,
-            http_client=http_client(sdk, httpx, timeout, public=self._base_url is None),
+            http_client=http,
         )
         if self.target.base_url:
             # The SDKs add the environment's headers (OPENAI_CUSTOM_HEADERS), which may hold a key.
             client._custom_headers = dict(headers)  # noqa: SLF001  # there is no public way
-        return client
+        return Sender(client, http, sdk, httpx, self._url)
 
     def _learn(self, refused: AbstractSet[str]) -> None:
         """Remember what this target does not take, and say so once."""
