@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic_core import from_json
 
-from langchain_resilient.providers.evidence import without
+from langchain_resilient.providers.evidence import scrub, without
 from langchain_resilient.providers.faults import AnswerError
 from langchain_resilient.providers.quota import quota
 from langchain_resilient.wire.sse import PAGE, NamedEvent, SSEDecoder
@@ -88,7 +88,11 @@ class EventStream:
             if self._done:
                 raise StopAsyncIteration
             decoder = self._decoder
-            data = await anext(self._bytes, None)
+            try:
+                data = await anext(self._bytes, None)
+            except Exception as error:
+                scrub(error, self._secrets)
+                raise
             if data is None:
                 # What is cut off here says nothing: a missing `finish_reason` tells of it.
                 self._cut = True
@@ -174,7 +178,12 @@ class WholeAnswer:
         if self._given:
             raise StopAsyncIteration
         self._given = True
-        return decode_body(await _read(self._response), self._secrets)
+        try:
+            data = await _read(self._response)
+        except Exception as error:
+            scrub(error, self._secrets)
+            raise
+        return decode_body(data, self._secrets)
 
     def quota(self) -> Quota | None:
         """Read what its headers say of rate limits."""
