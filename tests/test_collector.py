@@ -1,4 +1,4 @@
-"""Whoever leaves something behind is told: in its own test, in its module, at the latest at the end.
+"""Whoever leaves something behind is told: in its own test, its module, or at the end.
 
 `tests/conftest.py` hides from the collector what is there before the first test. Here is shown, in
 a pytest of its own, that it hides no leak.
@@ -74,7 +74,9 @@ def told(tmp_path_factory):
         (folder / name).write_text(re.sub(r"^ {8}", "", text, flags=re.MULTILINE))
     options = ["-c", str(ROOT / "pyproject.toml"), "-p", "tests.conftest", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-rA", *options, str(folder)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    run = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
     found = re.findall(r"^(PASSED|FAILED|ERROR) \S*::(\w+)(?: - (.*))?$", run.stdout, re.MULTILINE)
     return {(status, test): why for status, test, why in found}
 
