@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--prompts", type=int, default=200_000)
     parser.add_argument("--windows", type=int, default=20)
-    parser.add_argument("--in-flight", type=int, default=128)
+    parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS, help="a folder for soak.csv, .png")
     options = parser.parse_args(arguments)
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     _say(report.HEAD)
     prompts, windows, in_flight = options.prompts, options.windows, options.in_flight
     found = asyncio.run(soak(prompts, windows, in_flight, seed=options.seed, told=told))
-    report.plot(found, options.results / "soak.png")
+    report.plot(options.results / "soak.csv", options.results / "soak.png")
     wrong = complaints(found, Bounds())
     _say("\n" + ("\n".join(f"NOT FLAT: {one}" for one in wrong) or "flat"))
     return bool(wrong)

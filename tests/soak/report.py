@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from tests.soak.windows import Window
 
 HEAD = (
-    f"{'window':>6} {'prompts':>8} {'/s':>5} {'p50 s':>6} {'p99 s':>6} {'CPU ms':>6} {'RSS MB':>7} "
+    f"{'window':>6} {'prompts':>8} {'sends':>8} {'/s':>5} {'p50 s':>6} {'p99 s':>6} {'CPU ms':>6} {'RSS MB':>7} "
     f"{'objects':>8} {'tasks':>5} {'threads':>7} {'files':>5} {'sockets':>7} {'busy':>4} "
     f"{'answered':>8} {'cancelled':>9} {'late':>4}  errors"
 )
@@ -22,7 +23,7 @@ def line(number: int, one: Window) -> str:
     """A row of the table."""
     errors = ", ".join(f"{count} {name}" for name, count in one.errors.items()) or "none"
     return (
-        f"{number:6} {one.prompts:8,} {one.prompts / one.seconds:5.0f} {one.p50:6.3f} "
+        f"{number:6} {one.prompts:8,} {one.sends:8,} {one.prompts / one.seconds:5.0f} {one.p50:6.3f} "
         f"{one.p99:6.3f} {one.cpu_ms:6.2f} {one.rss:7.1f} {one.objects:8,} {one.tasks:5} "
         f"{one.threads:7} {one.files:5} {one.sockets:7} {one.busy:4} {one.answered:8,} "
         f"{one.cancelled:9,} {one.late:4}  {errors}"
@@ -39,14 +40,21 @@ def write_csv(windows: Sequence[Window], path: Path) -> None:
         writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
 
 
-def plot(windows: Sequence[Window], path: Path) -> None:
-    """Draw memory, latency and CPU over the run."""
+def plot(results: Path, path: Path) -> None:
+    """Draw memory, latency and CPU over the run.
+
+    Args:
+        results: The CSV; of a run that was interrupted too.
+        path: Where the PNG goes.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    asked = [sum(one.prompts for one in windows[: end + 1]) for end in range(len(windows))]
+    with results.open(newline="") as file:
+        windows = list(csv.DictReader(file))
+    asked = list(accumulate(float(one["prompts"]) for one in windows))
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.2))
     drawn = (
         ("resident memory", "MB", {"rss": ""}),
@@ -55,7 +63,7 @@ def plot(windows: Sequence[Window], path: Path) -> None:
     )
     for axes, (title, unit, names) in zip(panels, drawn, strict=True):
         for name, label in names.items():
-            axes.plot(asked, [getattr(one, name) for one in windows], marker=".", label=label)
+            axes.plot(asked, [float(one[name]) for one in windows], marker=".", label=label)
         axes.set(title=title, ylabel=unit, xlabel="prompts so far", ylim=(0, None))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.tick_params(axis="x", labelsize=7)

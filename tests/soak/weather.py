@@ -26,7 +26,7 @@ PACE = t.Reply(first_text=_FIRST_TEXT, chunk_gap=0.003, words=4)
 AT_ONCE = t.Reply(first_text=_FIRST_TEXT, words=4)
 """The same, all pieces at once."""
 
-WELL = {PACE: 0.3, AT_ONCE: 0.7}
+WELL = {PACE: 0.2, AT_ONCE: 0.8}
 
 _BREAKS: tuple[Step, ...] = (
     t.Cut(3, reply=PACE),

@@ -30,6 +30,7 @@ class Window:
     """A row of the table. Seconds, megabytes, milliseconds; counts are of after the window."""
 
     prompts: int
+    sends: int
     seconds: float
     p50: float
     p99: float
@@ -69,6 +70,7 @@ class Soak:
         self._in_flight = in_flight
         self._every = weather_every
         self._asked = 0
+        self._sent = 0
 
     async def window(self, prompts: int) -> Window:
         """Ask so many prompts, wait until all is still, and count."""
@@ -106,9 +108,12 @@ class Soak:
 
     def _count(self, prompts: int, seconds: float, cpu: float, busy: int) -> Window:
         told, latencies = self._callers.told, sorted(self._callers.latencies)
-        sockets = self._providers.census()["sockets"]
+        census = self._providers.census()
+        sockets, sends = census["sockets"], census["requests"] - self._sent
+        self._sent = census["requests"]
         return Window(
             prompts=prompts,
+            sends=sends,
             seconds=seconds,
             p50=latencies[len(latencies) // 2],
             p99=latencies[len(latencies) * 99 // 100],
