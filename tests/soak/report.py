@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 HEAD = (
     f"{'window':>6} {'prompts':>8} {'sends':>8} {'/s':>5} {'p50 s':>6} {'p99 s':>6} "
-    f"{'CPU ms':>6} {'RSS MB':>7} {'objects':>8} {'tasks':>5} {'threads':>7} {'files':>5} {'sockets':>7} {'busy':>4} "
-    f"{'answered':>8} {'cancelled':>9} {'late':>4}  errors"
+    f"{'CPU ms':>6} {'RSS MB':>7} {'objects':>8} {'tasks':>5} {'threads':>7} {'files':>5} "
+    f"{'sockets':>7} {'busy':>4} {'answered':>8} {'cancelled':>9} {'late':>4}  errors"
 )
 
 
@@ -24,9 +24,9 @@ def line(number: int, one: Window) -> str:
     errors = ", ".join(f"{count} {name}" for name, count in one.errors.items()) or "none"
     return (
         f"{number:6} {one.prompts:8,} {one.sends:8,} {one.prompts / one.seconds:5.0f} "
-        f"{one.p50:6.3f} {one.p99:6.3f} {one.cpu_ms:6.2f} {one.rss:7.1f} {one.objects:8,} {one.tasks:5} "
-        f"{one.threads:7} {one.files:5} {one.sockets:7} {one.busy:4} {one.answered:8,} "
-        f"{one.cancelled:9,} {one.late:4}  {errors}"
+        f"{one.p50:6.3f} {one.p99:6.3f} {one.cpu_ms:6.2f} {one.rss:7.1f} {one.objects:8,} "
+        f"{one.tasks:5} {one.threads:7} {one.files:5} {one.sockets:7} {one.busy:4} "
+        f"{one.answered:8,} {one.cancelled:9,} {one.late:4}  {errors}"
     )
 
 
