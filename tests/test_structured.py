@@ -203,7 +203,7 @@ def test_the_models_own_validate_is_asked_as_well(sim):
     """Both must agree."""
     sim.script("openai:a", then=Reply(GOOD))
     sim.script("openai:b", then=Reply(GOOD.replace("7", "9")))
-    llm = chain(sim, "openai:a", "openai:b", validate=lambda message: "9" in message.text)
+    llm = chain(sim, "openai:a", "openai:b", check=lambda message: "9" in message.text)
     assert llm.with_structured_output(Joke).invoke("a joke").rating == 9
 
 
