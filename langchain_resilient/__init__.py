@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         StreamBrokenError,
     )
     from langchain_resilient.fault import Fault, FaultKind
+    from langchain_resilient.observability.observer import CallDetails, Observer
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.policy import Health, Hedge, Retry, SpendCap, Timeouts
     from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
@@ -52,6 +53,7 @@ __all__ = [
     "AuthenticationFailedError",
     "BatchProgress",
     "BatchReport",
+    "CallDetails",
     "ContextTooLongError",
     "DeadlineExceededError",
     "Fault",
@@ -67,6 +69,7 @@ __all__ = [
     "ModelsNotFoundError",
     "NoTargetsError",
     "NotAJournalError",
+    "Observer",
     "Outcome",
     "RateLimitedError",
     "Receipt",
@@ -90,6 +93,7 @@ _ROOMS = {
     "chunks": ("sum_chunks",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "fault": ("Fault", "FaultKind"),
+    "observability.observer": ("CallDetails", "Observer"),
     "observability.stats": ("Stats",),
     "policy": ("Health", "Hedge", "Retry", "SpendCap", "Timeouts"),
     "receipt": ("AttemptKind", "AttemptRecord", "Outcome", "Receipt"),

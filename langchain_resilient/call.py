@@ -20,6 +20,7 @@ from langchain_resilient.wire.repair import repaired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextvars import Context
 
     from langchain_core.messages import BaseMessage
 
@@ -51,13 +52,14 @@ class Call:
         max_tokens: The longest answer it asks for; 0 where it does not say.
         structure: What the answer must fit; None for any.
         skipped: Targets that are not asked, each with the reason.
+        context: The caller's, where an observer wants it.
 
     Raises:
         ValueError: If there are no messages, or an argument is out of range; names it.
     """
 
-    __slots__ = ("_plan", "_size", "affinity", "batch", "max_tokens", "model", "on_break",
-                 "request", "several", "skipped", "stream", "structure")  # fmt: skip
+    __slots__ = ("_plan", "_size", "affinity", "batch", "context", "max_tokens", "model",
+                 "on_break", "request", "several", "skipped", "stream", "structure")  # fmt: skip
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class Call:
         self.batch = PRIORITY.get() == "batch"
         self.structure: Structure | None = None
         self.skipped: list[tuple[str, str]] = []
+        self.context: Context | None = None
         self._size: int | None = None
         self._plan: dict[str, Any] = {}
         overrides = self._sort(kwargs) if kwargs else {}

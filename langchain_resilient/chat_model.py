@@ -11,17 +11,26 @@ from pydantic import ConfigDict, PrivateAttr, model_validator
 from langchain_resilient._version import __version__
 from langchain_resilient.batch.face import BatchingChatModel
 from langchain_resilient.config import Configuration
+from langchain_resilient.observability import parents
+from langchain_resilient.observability.travel import travellers
 from langchain_resilient.portal import portal
 from langchain_resilient.tokens import pseudo_token_ids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
     from langchain_core.language_models import LanguageModelInput
-    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
-    from langchain_core.runnables import Runnable
+    from langchain_core.runnables import Runnable, RunnableConfig
     from langchain_core.tools import BaseTool
 
     from langchain_resilient.chunks import Watched
@@ -94,6 +103,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        parents.taken()
         watched = self._watched(run_manager, kwargs, async_api=True)
         if run_manager is None or watched is None:
             return await self._ready().generate(messages, stop, run_manager, kwargs)
@@ -112,6 +122,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        parents.taken()
         watched = self._watched(run_manager, kwargs, async_api=False)
         if run_manager is None or watched is None:
             return portal().run(self._ready().generate(messages, stop, run_manager, kwargs))
@@ -130,7 +141,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         # LangChain tells its callbacks itself and gives no manager: then nothing stands between.
         audience: Audience = "reader" if run_manager is None else "events"
-        chunks = self._ready().stream(messages, stop, run_manager, kwargs, audience)
+        run = run_manager or parents.taken()
+        chunks = self._ready().stream(messages, stop, run, kwargs, audience)
         return chunks if run_manager is None else _told(chunks, run_manager)
 
     def _stream(
@@ -141,7 +153,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         audience: Audience = "reader" if run_manager is None else "events"
-        chunks = self._ready().stream(messages, stop, run_manager, kwargs, audience)
+        run = run_manager or parents.taken()
+        chunks = self._ready().stream(messages, stop, run, kwargs, audience)
         for chunk in portal().iterate(chunks):
             if run_manager is not None:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -172,6 +185,34 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         from langchain_resilient.chunks import Watched  # noqa: PLC0415
 
         return Watched(run_manager.run_id, self.output_version)
+
+    # -- runs: LangChain does not tell `_stream` and `_astream` which run is theirs ---------------
+
+    def stream(
+        self,
+        input: LanguageModelInput,  # noqa: A002  # LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Answer in pieces; see `BaseChatModel.stream`."""
+        config, run = parents.chosen(config, self.callbacks)
+        chunks = super().stream(input, config, stop=stop, **kwargs)
+        return chunks if run is None else parents.traced(chunks, run)
+
+    def astream(
+        self,
+        input: LanguageModelInput,  # noqa: A002  # LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Answer in pieces; see `BaseChatModel.astream`."""
+        config, run = parents.chosen(config, self.callbacks)
+        chunks = super().astream(input, config, stop=stop, **kwargs)
+        return chunks if run is None else parents.atraced(chunks, run)
 
     # -- binding --------------------------------------------------------------------------------
 
@@ -314,7 +355,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         private = {**(state.get("__pydantic_private__") or {}), "_runtime": None}
-        return {**state, "__pydantic_private__": private}
+        fields = {**state["__dict__"], "observers": travellers(self.observing())}
+        return {**state, "__dict__": fields, "__pydantic_private__": private}
 
     def __copy__(self) -> ResilientChatModel:
         copy = super().__copy__()
@@ -323,8 +365,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:
         runtime, self._runtime = self._runtime, None
+        shared = {id(one): one for one in self.observing()}
         try:
-            return super().__deepcopy__(memo)
+            return super().__deepcopy__({**(memo or {}), **shared})
         finally:
             self._runtime = runtime
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 from langchain_core.messages import AIMessage
 from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
+from langchain_resilient.observability.observer import Observer
 from langchain_resilient.policy import (
     ALL_FAULTS,
     FallbackOn,
@@ -45,10 +46,12 @@ if TYPE_CHECKING:
     LastResort = str | Target | Runnable[Any, Any] | None
     HedgeField = Hedge | float | None
     SpendCapField = SpendCap | float | None
+    Observers = Sequence[Observer]
 else:
     Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
     LastResort = Annotated[Target | None, BeforeValidator(_as_last_resort)]
     HedgeField = HedgeOption
+    Observers = tuple[Observer, ...]
     SpendCapField = SpendCapOption
 
 
@@ -109,6 +112,9 @@ class Configuration(Sampling):
     check: Callable[[AIMessage], Any] | None = Field(default=None, alias="validate")
     """Called with each whole answer; False or an exception means the next target is asked. Streams
     are held back until it has approved. Given as `validate=`; may be a coroutine function."""
+    observers: Observers = Field(default=(), exclude=True, repr=False)
+    """Objects whose `on_receipt(receipt, *, call)` hears of every finished call, such as `OTel()`:
+    see `Observer`. They change no answer."""
     streaming: bool = False
     """LangChain's switch: stream under `invoke` too, for the sake of callback handlers."""
 
@@ -134,6 +140,10 @@ class Configuration(Sampling):
     def spending(self) -> SpendCap | None:
         """The model's own spend cap, as validation made it."""
         return cast("SpendCap | None", self.spend_cap)
+
+    def observing(self) -> tuple[Observer, ...]:
+        """The observers, as validation made them."""
+        return cast("tuple[Observer, ...]", self.observers)
 
     def keyed_targets(self) -> list[Target]:
         """The chain, with `api_key` given to the targets that need one and have none.

@@ -12,11 +12,13 @@ import contextlib
 import logging
 import threading
 import time
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.call import Call
 from langchain_resilient.engine.events import End, Plan
+from langchain_resilient.engine.lateness import delay_for
 from langchain_resilient.engine.ports import Route, Tools
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.show import Leg, Show
@@ -28,11 +30,12 @@ from langchain_resilient.errors import (
 )
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.judging import judge_for
+from langchain_resilient.observability.logs import log
+from langchain_resilient.observability.observer import CallDetails, tell
 from langchain_resilient.observability.recorder import Recorder
 from langchain_resilient.prices import price_for
 from langchain_resilient.providers import create, known
 from langchain_resilient.providers.faults import classify
-from langchain_resilient.receipt import AttemptKind
 from langchain_resilient.registry import SHARED, Memory, chance, reaper, usable, warn_once
 from langchain_resilient.selection import Selection
 from langchain_resilient.streaming import Telling, sequel
@@ -88,6 +91,7 @@ class Runtime:
         )
         self._check = config.check
         self._on_break: OnBreak = config.on_break
+        self._observers = config.observing()
         self._defaults = config.sampling_params()
         self._by_name = {t.name: t for t in self.targets}
         self._routes: dict[str, Route] = {}
@@ -114,12 +118,13 @@ class Runtime:
             draft = await race.answer()
         finally:
             receipt = self._settle(call, race)
+            if race.witness is not None:
+                await race.witness.close(reaper())
         target = self._by_name.get(receipt.winner or "")
         if draft is None and judge is not None and (kept := judge.kept) is not None:
             draft, target = kept.draft, self._target_of(kept)
         if draft is None or target is None:
             raise self._error(race, plan, receipt)
-        _log_last_resort(receipt)
         return stamp(to_result(draft, target.provider, target.model), receipt.as_dict())
 
     async def stream(
@@ -151,13 +156,14 @@ class Runtime:
         finally:
             await chunks.aclose()
             receipt = self._settle(call, race, telling)
+            if race.witness is not None:
+                await race.witness.close(reaper())
         winner = race.winner
         if winner is None:
             raise self._error(race, plan, receipt, telling.partial)
         if (rest := telling.rest()) is not None:
             yield rest
         last = telling.last(winner)
-        _log_last_resort(receipt)
         stamp(last, receipt.as_dict())
         yield last
 
@@ -168,7 +174,21 @@ class Runtime:
             {route.state.name: route.state for route in routes},
             _now(),
             lambda name: price_for(self._by_name[name]) if name in self._by_name else None,
+            self._delays(),
         )
+
+    def _delays(self) -> dict[str, float]:
+        """When each target would be hedged now."""
+        hedge, now = self.plan.hedge, _now()
+        if hedge is None or len(self.chain) < 2:  # noqa: PLR2004  # there is nobody to ask
+            return {}
+        plain, limits = hedge.on == "response", self.plan.timeouts
+        return {
+            route.state.name: delay_for(
+                hedge, route.state, route.limits or limits, now, plain=plain
+            )
+            for route in self.chain
+        }
 
     async def _prepare(self) -> None:
         """Import the first target's SDK in a thread, once, and then the others' beside its answer.
@@ -190,6 +210,8 @@ class Runtime:
         self, call: Call, run_manager: Any, show: Show | None = None
     ) -> tuple[Race, Plan, Judge | None]:
         plan = call.plan(self.plan)
+        if self._observers:
+            call.context = copy_context()
         hedge = plan.hedge
         if hedge is not None and hedge.max_extra_cost is not None:
             plan = replace(plan, cost=lambda state: self._selection.cost(call, state.name))
@@ -207,6 +229,7 @@ class Runtime:
             plain=plain and show is None,
             show=show,
             load=call,
+            witness=_trace(run_manager, self._by_name),
         )
         if judge is not None:
             judge.ask = race.ask
@@ -234,7 +257,29 @@ class Runtime:
         self._recorder.add(receipt, costs, cancelled=race.end is None)
         if receipt.winner is None and call.skipped:
             receipt = replace(receipt, skipped=(*receipt.skipped, *call.skipped))
+        self._report(call, race, receipt, costs)
         return receipt
+
+    def _report(
+        self, call: Call, race: Race, receipt: Receipt, costs: tuple[float, ...] | None
+    ) -> None:
+        """Tell the log and the observers."""
+        end = "cancelled" if race.end is None else race.end.value
+        log(receipt, end)
+        if call.context is None:
+            return
+        answer = race.winner.draft if race.winner is not None else None
+        details = CallDetails(
+            end=end,
+            streamed=call.stream,
+            targets=self._by_name,
+            params={**call.request.defaults, **call.request.overrides},
+            cost=costs,
+            response_id=answer.id if answer is not None else None,
+            response_model=answer.model if answer is not None else None,
+            finish_reason=answer.finish_reason if answer is not None else None,
+        )
+        tell(self._observers, receipt, details, call.context)
 
     def _target_of(self, attempt: Attempt) -> Target:
         return self._by_name[attempt.lane.state.name]
@@ -300,10 +345,13 @@ class Runtime:
             logger.error("%s: unexpected error", name, exc_info=fault.cause)
 
 
-def _log_last_resort(receipt: Receipt) -> None:
-    """Say aloud that no target could answer: an answer of last resort must not pass unnoticed."""
-    if receipt.attempts[-1].kind is AttemptKind.LAST_RESORT and receipt.last_resort:
-        logger.warning("answered by the last resort: %s", receipt)
+def _trace(run: Any, targets: dict[str, Target]) -> Any:
+    """Make the trace of a call; None, and at no cost, where nobody traces it."""
+    if run is None or not run.handlers:
+        return None
+    from langchain_resilient.observability.tracing import trace_of  # noqa: PLC0415  # it is heavy
+
+    return trace_of(run, targets)
 
 
 def _prepare_all(prepares: Sequence[Callable[[], None]]) -> None:

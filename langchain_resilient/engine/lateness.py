@@ -11,6 +11,8 @@ from langchain_resilient.policy import Hedge
 
 if TYPE_CHECKING:
     from langchain_resilient.engine.events import Attempt
+    from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.policy import Timeouts
 
 LEAST = 0.05
 MOST = 10.0
@@ -34,25 +36,41 @@ _COLD = Hedge().cold
 
 
 def hedge_delay(hedge: Hedge, attempt: Attempt, now: float, *, batch: bool = False) -> float:
-    """Seconds after which another target is asked beside this attempt.
+    """Seconds after which another target is asked beside this attempt; see `delay_for`."""
+    lane = attempt.lane
+    return delay_for(hedge, lane.state, lane.limits, now, plain=attempt.plain, batch=batch)
+
+
+def delay_for(
+    hedge: Hedge,
+    state: TargetState,
+    limits: Timeouts,
+    now: float,
+    *,
+    plain: bool,
+    batch: bool = False,
+) -> float:
+    """Seconds after which another target is asked beside a request to this one, if sent now.
 
     Args:
         hedge: The policy.
-        attempt: Its target has learned what is usual.
+        state: The target's, which has learned what is usual.
+        limits: The target's own.
         now: The engine's clock.
+        plain: Whether a whole answer is asked for, rather than a stream.
         batch: Nobody waits for this one answer, and under a limit of the rate a hedge takes the
             place of a first send: only what hangs is worth that.
     """
     if hedge.delay != "learned":
         return hedge.delay
-    if batch and attempt.lane.state.limited:
-        usual = attempt.lane.state.percentile(1 - NORMAL, now, plain=attempt.plain)
+    if batch and state.limited:
+        usual = state.percentile(1 - NORMAL, now, plain=plain)
         return max(hedge.cold, BATCH_FACTOR * (usual or 0.0))
     q = 1 - 0.9 * hedge.budget
-    learned = attempt.lane.state.percentile(q, now, plain=attempt.plain)
+    learned = state.percentile(q, now, plain=plain)
     if learned is None:
         return hedge.cold
-    limit = attempt.lane.limits.first_text
+    limit = limits.first_text
     return max(LEAST, min(learned, MOST, inf if limit is None else limit / 2))
 
 

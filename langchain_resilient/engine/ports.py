@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
+    from langchain_resilient.engine.events import Attempt
     from langchain_resilient.engine.health import TargetState
+    from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.fault import Fault
     from langchain_resilient.policy import Timeouts
     from langchain_resilient.request import ChatRequest, Chunk
@@ -98,6 +100,26 @@ class Source(Protocol):
 
         It may have a method `quota`, which reads what the provider says of its limits.
         """
+        ...
+
+
+class Witness(Protocol):
+    """Is told when the attempts of one request begin and end. Must be quick, and never raise."""
+
+    def began(self, attempt: Attempt) -> None:
+        """Hear that it is sent."""
+        ...
+
+    async def enter(self, attempt: Attempt) -> None:
+        """Prepare the task that reads it."""
+        ...
+
+    def over(self, attempt: Attempt) -> None:
+        """Hear that it has ended; those that the caller's going away ends are not told."""
+        ...
+
+    async def close(self, reaper: Reaper) -> None:
+        """End what is still under way; called once, by whoever owns the race."""
         ...
 
 

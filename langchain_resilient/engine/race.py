@@ -24,7 +24,7 @@ from langchain_resilient.receipt import AttemptKind, Receipt
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from langchain_resilient.engine.ports import Load, Route, Tools
+    from langchain_resilient.engine.ports import Load, Route, Tools, Witness
     from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.request import ChatRequest, Chunk
 
@@ -58,11 +58,12 @@ class Race:
 
     Attributes:
         end: How it ended; None while it goes on.
+        witness: Told when attempts begin and end.
     """
 
     __slots__ = ("_chain", "_closed", "_loop", "_on_retry", "_plain", "_planner", "_reaper",
                  "_request", "_room", "_show", "_streaming", "_timer", "_timer_at", "_tools",
-                 "_validate", "_wake", "end")  # fmt: skip
+                 "_validate", "_wake", "end", "witness")  # fmt: skip
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class Race:
         plain: bool = False,
         show: Show | None = None,
         load: Load | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._chain = [*chain, last_resort] if last_resort else chain
@@ -104,6 +106,7 @@ class Race:
         self._room: asyncio.Future[None] | None = None
         self._closed = False
         self._show = show
+        self.witness = witness
         # A stream that must be judged whole cannot be shown in part.
         self._streaming = show is not None and validate is None
         self.end: End | None = None
@@ -215,12 +218,16 @@ class Race:
                     self._show.withdraw(attempt)
                 self._report(attempt)
                 self._reaper.take(attempt.task)
+                if self.witness is not None:
+                    self.witness.over(attempt)
         if self.end is None and not self._closed:
             self._arm()
 
     def _start(self, attempt: Attempt) -> None:
         attempt.draft = self._tools.draft()
         request = self._request if self._show is None else self._show.request(self._request)
+        if self.witness is not None:
+            self.witness.began(attempt)
         if attempt.kind is AttemptKind.SHADOW:
             route = self._chain[attempt.lane.index]
             self._reaper.host(probe(attempt, route, request, self._tools))
@@ -287,6 +294,8 @@ class Race:
             try:
                 if attempt.retry_state is not None and self._on_retry is not None:
                     await _maybe(self._on_retry(attempt.retry_state))
+                if self.witness is not None:
+                    await self.witness.enter(attempt)
                 streams = not self._plain and route.state.streams
                 source = route.sources[attempt.key]
                 stream = await source.open(request, stream=streams)
@@ -405,6 +414,8 @@ class Race:
             if self._show is not None:
                 self._show.withdraw(attempt)
             self._report(attempt)
+        if self.witness is not None:
+            self.witness.over(attempt)
         # What is left of it is to close its stream.
         self._reaper.keep(attempt.task)
         self._apply(actions)

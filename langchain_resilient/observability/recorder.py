@@ -46,13 +46,14 @@ class Recorder:
         ```
     """
 
-    __slots__ = ("_asked", "_calls", "_cancelled", "_lock", "_seconds", "_tallies")
+    __slots__ = ("_asked", "_breaks", "_calls", "_cancelled", "_lock", "_seconds", "_tallies")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls = 0
         self._asked = 0
         self._cancelled = 0
+        self._breaks: dict[str, int] = {}
         self._seconds = Times()
         self._tallies: dict[str, _Tally] = {}
 
@@ -82,6 +83,9 @@ class Recorder:
                 if tally is None:
                     tally = self._tallies[attempt.target] = _Tally()
                 tally.add(attempt, prompt)
+            for one in receipt.breaks:
+                self._breaks[one.action] = self._breaks.get(one.action, 0) + 1
+                self._tallies[one.target].breaks += 1
             for attempt, dollars in zip(attempts, costs, strict=True) if costs else ():
                 self._tallies[attempt.target].pay(dollars, won=attempt.outcome is Outcome.WON)
 
@@ -90,6 +94,7 @@ class Recorder:
         states: Mapping[str, State | None],
         now: float,
         price: Callable[[str], Price | None],
+        delays: Mapping[str, float] | None = None,
     ) -> Stats:
         """Say how things stand.
 
@@ -97,12 +102,17 @@ class Recorder:
             states: The targets, in the order of the chain; None for one without a state.
             now: The clock that the states know.
             price: Finds a target's price by its name.
+            delays: After how many seconds of silence each would be hedged now.
         """
+        delays = delays or {}
         with self._lock:
             names = dict.fromkeys([*states, *self._tallies])
             tallies = {name: self._tallies.get(name) or _Tally() for name in names}
             targets = tuple(
-                tally.stats(name, states.get(name), now, price(name))
+                replace(
+                    tally.stats(name, states.get(name), now, price(name)),
+                    hedge_delay=delays.get(name),
+                )
                 for name, tally in tallies.items()
             )
             return self._totals(targets)
@@ -119,6 +129,7 @@ class Recorder:
             seconds=self._seconds.quantiles(),
             hedge_share=hedges / self._calls if self._calls else 0.0,
             extra_sends=sum(t.requests for t in targets) - self._asked,
+            breaks=_sorted(self._breaks),
             spent=sum(t.spent or 0.0 for t in targets),
             wasted=sum(t.wasted or 0.0 for t in targets),
             targets=targets,
@@ -155,12 +166,13 @@ class _Tokens:
 class _Tally:
     """What one target did."""
 
-    __slots__ = ("faults", "first", "kinds", "lost", "paid", "whole", "wins", "won")
+    __slots__ = ("breaks", "faults", "first", "kinds", "lost", "paid", "whole", "wins", "won")
 
     def __init__(self) -> None:
         self.kinds: dict[str, int] = {}
         self.wins: dict[str, int] = {}
         self.faults: dict[str, int] = {}
+        self.breaks = 0
         self.first = Times()
         self.whole = Times()
         self.won, self.lost = _Tokens(), _Tokens()
@@ -206,12 +218,14 @@ class _Tally:
             hedge_wins=self.wins.get(AttemptKind.HEDGE, 0),
             kinds=_sorted(self.kinds),
             faults=_sorted(self.faults),
+            breaks=self.breaks,
             first_text=self.first.quantiles(),
             whole=self.whole.quantiles(),
             input_tokens=self.won.given + self.lost.given,
             output_tokens=self.won.made + self.lost.made,
             spent=spent,
             wasted=wasted,
+            curve=self.first.curve(),
         )
 
     def _dollars(self, price: Price | None) -> tuple[float | None, float | None]:

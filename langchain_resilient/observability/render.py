@@ -40,11 +40,12 @@ _COLUMNS = (
     _Column("hedge wins", lambda t: str(t.hedge_wins), everywhere=False),
     _Column("first text s", lambda t: _three(t.first_text)),
     _Column("whole s", lambda t: _three(t.whole)),
-    _Column("hedged after s", lambda t: _seconds(t.learned_delay), everywhere=False),
+    _Column("hedged after s", lambda t: _seconds(t.hedge_delay), everywhere=False),
     _Column("tokens in", lambda t: f"{t.input_tokens:,}", everywhere=False),
     _Column("tokens out", lambda t: f"{t.output_tokens:,}", everywhere=False),
     _Column("spent", lambda t: _money(t.spent)),
     _Column("wasted", lambda t: _money(t.wasted), everywhere=False),
+    _Column("broken", lambda t: str(t.breaks), everywhere=False),
     _Column("faults", lambda t: ", ".join(f"{k} {n}" for k, n in t.faults.items()), words=True),
 )
 _NOTE = "times: p50/p95/p99"
@@ -59,6 +60,7 @@ def summary(stats: Stats) -> str:
         *(f"{n} {name}" for name, n in rare if n),
         spread("", stats.seconds),
         f"hedges {stats.hedge_share:.1%}, extra sends {stats.extra_sends}",
+        *(f"{n} broken streams {action}" for action, n in stats.breaks.items()),
         f"{money(stats.spent)} spent, {money(stats.wasted)} of it wasted" if stats.spent else "",
     ]
     return ", ".join(filter(None, parts))
@@ -70,6 +72,7 @@ def line(target: TargetStats) -> str:
     parts = [
         f"{target.requests} requests, {target.wins} wins",
         f"{faults} faults" if faults else "",
+        f"{target.breaks} broken streams" if target.breaks else "",
         spread("first text ", target.first_text),
         f"{money(target.spent)} spent" if target.spent else "",
     ]

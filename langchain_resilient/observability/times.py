@@ -7,7 +7,7 @@ from math import exp, log
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _PER_STEP = 50.0
 """Steps in a factor of e: each is 2 % wide."""
@@ -77,17 +77,27 @@ class Times:
         """The quantiles of all that was added."""
         return Quantiles(*self._quantiles((0.5, 0.95, 0.99)))
 
+    def curve(self) -> tuple[tuple[float, float], ...]:
+        """Which share had ended by when: seconds and shares, both growing."""
+        return tuple((_middle(step), 1.0 - left) for step, left in self._survival())
+
     def _quantiles(self, shares: Sequence[float]) -> list[float | None]:
-        at_risk = sum(self._ended.values()) + sum(self._cut.values())
         found: list[float | None] = []
+        for step, surviving in self._survival():
+            while len(found) < len(shares) and surviving <= 1.0 - shares[len(found)] + 1e-12:
+                found.append(_middle(step))
+        return found + [None] * (len(shares) - len(found))
+
+    def _survival(self) -> Iterator[tuple[int, float]]:
+        """Each step at which some ended, and the share that takes longer."""
+        at_risk = sum(self._ended.values()) + sum(self._cut.values())
         surviving = 1.0
         for step in sorted(self._ended.keys() | self._cut.keys()):
             ended = self._ended.get(step, 0)
             surviving *= 1.0 - ended / at_risk
-            while len(found) < len(shares) and surviving <= 1.0 - shares[len(found)] + 1e-12:
-                found.append(_middle(step))
+            if ended:
+                yield step, surviving
             at_risk -= ended + self._cut.get(step, 0)
-        return found + [None] * (len(shares) - len(found))
 
 
 def _middle(step: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import aclosing
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
@@ -33,6 +34,9 @@ _PORTABLE = _OPTIONAL | {"tools", "tool_choice", "response_format"}
 # The call that the user made is the run that callbacks hear of: of two, tokens would show twice.
 _SILENT: RunnableConfig = {"callbacks": []}
 
+OUTER: ContextVar[RunnableConfig] = ContextVar("langchain_resilient_outer", default=_SILENT)
+"""What the model of the next answer in this task is run with: the tracers of the call, if any."""
+
 
 class RunnableProvider:
     """Serves `Target(ChatAnthropic(...))`. Its own retries should be off: ours would multiply them.
@@ -57,11 +61,14 @@ class RunnableProvider:
         given = {**self._params, **request.overrides}
         begun, want = False, wanted(given)
         way = self._first_way(want) if want else None
+        config = OUTER.get()
+        OUTER.set(_SILENT)  # it is not for what the model runs inside
         while True:
             kwargs = {k: given[k] for k in (_PORTABLE - self._dropped) & given.keys()}
             try:
                 other = (want, way) if want and way and way != want.asked else None
-                async with aclosing(self._ask(request, kwargs, other, stream=stream)) as chunks:
+                answer = self._ask(request, kwargs, other, config, stream=stream)
+                async with aclosing(answer) as chunks:
                     async for chunk in chunks:
                         begun = True
                         yield chunk
@@ -89,6 +96,7 @@ class RunnableProvider:
         request: ChatRequest,
         kwargs: dict[str, Any],
         other: tuple[Wanted, Way] | None,
+        config: RunnableConfig,
         *,
         stream: bool,
     ) -> AsyncGenerator[Chunk, None]:
@@ -96,7 +104,7 @@ class RunnableProvider:
         messages = self._messages(request)
         if other is not None:
             messages, kwargs = reshaped(messages, kwargs, *other)
-        async with aclosing(self._run(messages, kwargs, stream=stream)) as values:
+        async with aclosing(self._run(messages, kwargs, config, stream=stream)) as values:
             if other is not None:
                 async for chunk in turned(values, *other):
                     yield chunk
@@ -105,17 +113,22 @@ class RunnableProvider:
                 yield as_chunk(value)
 
     def _run(
-        self, messages: list[BaseMessage], kwargs: dict[str, Any], *, stream: bool
+        self,
+        messages: list[BaseMessage],
+        kwargs: dict[str, Any],
+        config: RunnableConfig,
+        *,
+        stream: bool,
     ) -> AsyncGenerator[Any, None]:
         model = self._runnable
         if not hasattr(model, "bind_tools"):
-            return _once(model.ainvoke(messages, _SILENT))
+            return _once(model.ainvoke(messages, config))
         if tools := kwargs.pop("tools", None):
             choice = _choice(kwargs.pop("tool_choice", None))
             model = model.bind_tools(tools, **({} if choice is None else {"tool_choice": choice}))
         if not stream:
-            return _once(model.ainvoke(messages, _SILENT, **kwargs))
-        answers: AsyncGenerator[Any, None] = model.astream(messages, _SILENT, **kwargs)
+            return _once(model.ainvoke(messages, config, **kwargs))
+        answers: AsyncGenerator[Any, None] = model.astream(messages, config, **kwargs)
         return answers
 
     def _drop(self, names: set[str]) -> None:

@@ -266,7 +266,8 @@ def test_it_is_plain_json():
 
 def test_a_line_for_each_target():
     """After one for the model."""
-    lines = repr(stats(*FULL, states=STATES)).splitlines()
+    told = stats(*FULL, states=STATES)
+    lines = [repr(told), *map(repr, told.targets)]
     assert len(lines) == 4
     assert lines[0].startswith("2 calls, 2 answered, p50 ")
     assert lines[1] == f"{A} (limited at 7): 2 requests, 0 wins, 1 faults"

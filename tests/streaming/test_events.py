@@ -128,13 +128,16 @@ async def test_a_broken_stream_ends_with_an_error_that_tells_where(
     assert (broke.target, broke.characters) == ("openai:one", len(caught.value.partial))
 
 
-async def test_a_tracer_sees_one_run(llm: ResilientChatModel):
-    """Whoever answered, for how many targets it took."""
+async def test_a_tracer_sees_one_run_and_its_attempts(llm: ResilientChatModel):
+    """A run of the model, whoever answered; below it a run for each target that was asked."""
     collector = RunCollectorCallbackHandler()
-    await read(llm, config={"callbacks": [collector]})
+    chunks = await read(llm, config={"callbacks": [collector]})
     (run,) = collector.traced_runs
     assert run.error is None
-    assert run.child_runs == []
+    asked = added(chunks).response_metadata["resilience"]["attempts"]
+    assert [(child.name, child.run_type) for child in run.child_runs] == [
+        (attempt["target"], "chain") for attempt in asked
+    ]
     assert run.outputs is not None
     assert run.outputs["generations"][0][0]["text"] == WHOLE
 

@@ -19,6 +19,7 @@ from langchain_resilient import (
     AttemptRecord,
     BatchProgress,
     BatchReport,
+    CallDetails,
     DeadlineExceededError,
     Fault,
     FaultKind,
@@ -58,6 +59,15 @@ class Joke(BaseModel):
     punchline: str
 
 
+class Slow:
+    """An observer."""
+
+    def on_receipt(self, receipt: Receipt, *, call: CallDetails) -> None:
+        """Say which call was slow."""
+        if receipt.seconds > 10:
+            print(receipt, call.end)  # noqa: T201
+
+
 def build() -> ResilientChatModel:
     """Every way to say what the chain is."""
     return ResilientChatModel(
@@ -79,6 +89,7 @@ def build() -> ResilientChatModel:
         spend_cap=SpendCap(5, per="hour"),
         temperature=0.5,
         stop=["\n"],
+        observers=[Slow()],
     )
 
 

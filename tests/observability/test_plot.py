@@ -1,0 +1,104 @@
+"""The picture that `stats().plot()` draws."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from langchain_resilient import Hedge, Stats
+from langchain_resilient.observability.recorder import Recorder
+from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
+from langchain_resilient.testing import ProviderSimulator
+from tests.helpers import chain
+
+A, B = "openai:a", "together:b"
+
+
+def stats(delays=None):
+    """A takes 0.1 s to 1 s; B was closed after 0.5 s each time but once."""
+    recorder = Recorder()
+    for tenth in range(1, 11):
+        won = AttemptRecord(A, AttemptKind.PRIMARY, 0.0, tenth / 10, 1.0, Outcome.WON)
+        lost = AttemptRecord(B, AttemptKind.HEDGE, 0.0, None, 0.5, Outcome.LOST)
+        recorder.add(Receipt((won, lost), A, 1.0))
+    spoke = AttemptRecord(B, AttemptKind.PRIMARY, 0.0, 0.3, 0.4, Outcome.WON)
+    recorder.add(Receipt((spoke,), B, 0.4))
+    return recorder.snapshot({}, 0.0, lambda _: None, delays)
+
+
+def axes(told):
+    return told.plot().axes[0]
+
+
+def curves(told):
+    return {
+        line.get_label().split()[0]: line for line in axes(told).lines if len(line.get_xdata()) > 2
+    }
+
+
+def test_a_curve_for_each_target_that_has_spoken():
+    """In seconds, from nobody to everybody."""
+    line = curves(stats())[A]
+    assert line.get_xdata()[-1] == pytest.approx(1.0, rel=0.02)
+    assert (line.get_ydata()[0], line.get_ydata()[-1]) == (0.0, pytest.approx(1.0))
+
+
+def test_who_was_closed_early_has_not_spoken():
+    """One in eleven did; of the others nobody knows."""
+    told = stats()[B].curve
+    assert told == ((pytest.approx(0.3, rel=0.02), pytest.approx(1 / 11)),)
+
+
+def test_the_hedge_delay_is_drawn_in():
+    """At its second, and named."""
+    labels = {line.get_label().strip(): line for line in axes(stats({A: 0.25})).lines}
+    assert list(labels["hedged after 250 ms"].get_xdata()) == [0.25, 0.25]
+
+
+def test_the_statistics_know_the_hedge_delay():
+    """A fixed one, the cold one, or none where nobody could be asked instead."""
+    with ProviderSimulator() as sim:
+        fixed = chain(sim, A, B, hedge=Hedge(delay=0.7)).stats()
+        cold = chain(sim, A, B, hedge=Hedge(cold=1.5)).stats()
+        alone = chain(sim, A).stats()
+    assert (fixed[A].hedge_delay, cold[B].hedge_delay, alone[A].hedge_delay) == (0.7, 1.5, None)
+
+
+def test_nothing_at_all_can_be_drawn():
+    """It says so."""
+    assert [text.get_text() for text in axes(Stats()).texts][-1] == "no target has spoken yet"
+
+
+def test_it_can_be_saved():
+    """As a picture of the size that was asked for."""
+    file = io.BytesIO()
+    stats().plot(5, 3).savefig(file, format="png", dpi=100)
+    width, height = (int.from_bytes(file.getvalue()[at : at + 4]) for at in (16, 20))
+    assert (width, height) == (500, 300)
+
+
+def test_the_curve_is_not_printed():
+    """It is for plots."""
+    told = stats()
+    assert "curve" not in told[A].as_dict()
+    assert "curve" not in repr(told[A])
+
+
+def test_without_matplotlib_the_error_says_what_to_install():
+    """And the statistics are there all the same."""
+    code = """
+import sys
+sys.modules["matplotlib"] = sys.modules["matplotlib.figure"] = None
+from langchain_resilient import Stats
+try:
+    Stats().plot()
+except ImportError as error:
+    print(error)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert 'pip install "langchain-resilient[plot]"' in found.stdout
