@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import astuple, fields
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import ROOT
 from tests.docs.pages import PAGES
@@ -15,20 +16,21 @@ HEAD = ("page", "python run", "output compared", "only compiled", "shell run", "
 
 def main(wanted: list[str]) -> int:
     """Run the pages whose path ends in one of these; all of them without any."""
+    rows: list[tuple[Any, ...]] = []
+    failed = 0
     pages = [p for p in PAGES if not wanted or str(p).endswith(tuple(wanted))]
-    rows, failed = [], 0
     for page in pages:
         try:
             rows.append((str(page.relative_to(ROOT)), *astuple(run(page))))
         except PageError as error:
             failed += 1
             print(error, file=sys.stderr)
-    rows.append(("total", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
-    print(_table([HEAD, *rows]))
+    totals = [sum(row[n] for row in rows) for n in range(1, len(HEAD))]
+    print(_table([HEAD, *rows, ("total", *totals)]))
     return 1 if failed else 0
 
 
-def _table(rows: list[tuple[object, ...]]) -> str:
+def _table(rows: list[tuple[Any, ...]]) -> str:
     widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join(
         f"{row[0]!s:<{widths[0]}}  "
