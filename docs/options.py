@@ -28,6 +28,9 @@ CLASSES: tuple[type[BaseModel], ...] = (
 )  # fmt: skip
 """Whose fields are the options, in the order of the page."""
 
+_NAMED = ((policy.ALL_FAULTS, "every kind"), (target.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
+"""Defaults that are too long for a cell."""
+
 _ALIASES = {k: v for m in (config, policy, sampling, target) for k, v in aliases(m).items()}
 
 _UNITS = (
@@ -88,9 +91,9 @@ def _unit(name: str, annotation: str, meaning: str) -> str:
 def _spelt(annotation: str) -> str:
     """Write short names out: a reader does not know what `Seconds` is."""
     for name in re.findall(r"\b[A-Z]\w+\b", annotation):
-        if name in _ALIASES and name != annotation[:0]:
+        if name in _ALIASES:
             annotation = re.sub(rf"\b{name}\b", _bare(_ALIASES[name]), annotation)
-    return annotation
+    return annotation.replace("Runnable[Any, Any]", "Runnable").replace("dict[str, Any]", "dict")
 
 
 def _bare(alias: str) -> str:
@@ -103,8 +106,9 @@ def _default(field: Any) -> str:
         return repr(field.default_factory())
     if field.default is PydanticUndefined:
         return "required"
-    if field.default is policy.ALL_FAULTS:
-        return "every kind"
+    for value, name in _NAMED:
+        if field.default is value:
+            return name
     if isinstance(field.default, BaseModel):
         return f"{type(field.default).__name__}()"
     return repr(field.default)

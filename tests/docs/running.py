@@ -17,10 +17,11 @@ import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from langchain_resilient import cli, registry, spend
+from langchain_resilient import ResilientChatModel, cli, registry, spend
 from langchain_resilient.testing import ProviderSimulator
 from tests.conftest import ROOT
 from tests.docs.commands import check
@@ -84,15 +85,23 @@ def run(page: Path) -> Tally:
 
 @contextlib.contextmanager
 def _surroundings() -> Iterator[None]:
-    registry.forget()
-    spend.forget()
     with (
         ProviderSimulator() as sim,
         tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(folder),
         mock.patch.dict(os.environ, _environment(sim)),
     ):
+        _warm_up()
+        registry.forget()
+        spend.forget()
         yield
+
+
+@cache
+def _warm_up() -> None:
+    """Import both SDKs once: a loaded machine takes so long that the first call would be hedged."""
+    for target in ("openai:warm", "together:warm"):
+        ResilientChatModel(targets=[target]).invoke("Hello")
 
 
 def _environment(sim: ProviderSimulator) -> dict[str, str]:

@@ -51,6 +51,24 @@ def test_the_readmes_links_lead_somewhere():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/guarantees.md"])
+def test_each_claim_has_a_command_that_exists(page):
+    """The last column but the source, or the last."""
+    rows = re.findall(r"^\| .*\|$", (ROOT / page).read_text(), re.MULTILINE)
+    cells = [re.findall(r"\| `((?:make|pytest|python) [^`]+)` \|", row) for row in rows]
+    commands = [cell[0] for cell in cells if cell]
+    assert len(commands) >= 14
+    for command in commands:
+        check(command)
+
+
+def test_code_fits_the_page():
+    """Longer lines would have to be scrolled to."""
+    shown = [block for page in pages.PAGES[1:] for block in pages.blocks(page)]
+    long = [b.place for b in shown for line in b.code.splitlines() if len(line) > 92]
+    assert [place for place in long if "cli.md" not in place] == []
+
+
 def page_with(text, folder, monkeypatch):
     monkeypatch.setattr(pages, "ROOT", folder)
     page = folder / "page.md"
