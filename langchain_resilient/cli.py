@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see the module.
     """
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     warnings.showwarning = _show_warning
     command: Callable[[argparse.Namespace], int] = args.command
     try:
@@ -62,13 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Declare every command and its options."""
+    found = argparse.ArgumentParser(
         prog="langchain-resilient",
         description="Text for a prompt, always and as fast as possible, over several providers.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    found.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = found.add_subparsers(required=True, metavar="COMMAND")
 
     ask = commands.add_parser("ask", help="answer one prompt", description="Answer one prompt.")
     ask.add_argument("prompt", nargs="*", help='the prompt; "-" or nothing reads standard input')
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_arguments(show)
     show.set_defaults(command=_demo)
-    return parser
+    return found
 
 
 def _add_targets(parser: argparse.ArgumentParser) -> None:

@@ -191,7 +191,7 @@ _BY_KIND: dict[frozenset[FaultKind], type[AllTargetsFailedError]] = {
     frozenset({FaultKind.INVALID}): InvalidAnswersError,
 }
 
-_ADVICE = {
+ADVICE = {
     FaultKind.AUTH: "check the key and what it is allowed to do",
     FaultKind.QUOTA: "check the account's plan and billing",
     FaultKind.RATE_LIMIT: "slow down, raise `timeout`, or add a target of another account",
@@ -203,6 +203,7 @@ _ADVICE = {
     "add a more capable target",
     FaultKind.BAD_REQUEST: "mend the request as the message says",
 }
+"""What a person can do about a kind of fault, as the errors say it."""
 
 
 def exhausted(receipt: Receipt, *, deadline: bool, timeout: float | None) -> AllTargetsFailedError:
@@ -257,5 +258,5 @@ _MOST_LINES = 12
 
 
 def _advice(kinds: Iterable[FaultKind]) -> str:
-    said = [text for kind, text in _ADVICE.items() if kind in kinds]
+    said = [text for kind, text in ADVICE.items() if kind in kinds]
     return f"\nWhat to do: {'; '.join(said)}." if said else ""

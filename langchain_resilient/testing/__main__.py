@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 if the script or the port is no good.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     simulator = ProviderSimulator(
         options.seed, port=options.port, log=_log if options.verbose else None
     )
@@ -43,21 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Declare the options."""
+    found = argparse.ArgumentParser(
         prog="python -m langchain_resilient.testing",
         description="Two simulated providers on this machine, for tests without keys.",
     )
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
-    parser.add_argument("--seed", type=int, default=0, help="seeds every draw (default: 0)")
-    parser.add_argument(
+    found.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
+    found.add_argument("--seed", type=int, default=0, help="seeds every draw (default: 0)")
+    found.add_argument(
         "--script",
         type=Path,
         metavar="FILE",
         help='JSON such as {"openai:gpt-4": [{"step": "Status", "code": 500}]}',
     )
-    parser.add_argument("--verbose", action="store_true", help="print a line for each request")
-    return parser
+    found.add_argument("--verbose", action="store_true", help="print a line for each request")
+    return found
 
 
 async def _serve(simulator: ProviderSimulator) -> None:

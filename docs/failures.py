@@ -1,0 +1,84 @@
+"""Writes the reference of exceptions, faults and receipts out of the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING
+
+from docs.reading import members, section, story
+from docs.tables import code, table
+from langchain_resilient import errors, receipt
+from langchain_resilient.fault import BLOCKS_ACCOUNT, EXCLUDES_TARGET, TRANSIENT, Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def exceptions() -> list[type[errors.ResilientError]]:
+    """Every exception of the package, in the order of its file."""
+    found = [one for _, one in inspect.getmembers(errors, inspect.isclass)]
+    ours = [one for one in found if one.__module__ == errors.__name__]
+    return sorted(ours, key=lambda one: inspect.getsourcelines(one)[1])
+
+
+def tree() -> str:
+    """The drawing at the top of `errors.py`."""
+    drawn = re.search(r"```\n(.*?)```", inspect.getdoc(errors) or "", re.DOTALL)
+    return drawn[1] if drawn else ""
+
+
+def page() -> str:
+    """Write all of it."""
+    return "\n".join(
+        [
+            "## The exceptions\n",
+            f"```text\n{tree()}```\n",
+            table(("exception", "when", "attributes of its own"), _exception_rows()),
+            "## Kinds of fault\n",
+            story(Fault) + " Its `kind` is one of:\n",
+            table(("kind", "what happened", "what follows", "what you can do"), _fault_rows()),
+            "## `Fault`\n",
+            _attributes(Fault),
+            "## `Receipt`\n",
+            _attributes(receipt.Receipt),
+            "## `AttemptRecord`\n",
+            _attributes(receipt.AttemptRecord),
+            "An attempt's `kind`:\n",
+            table(("kind", "why it was sent"), _members(receipt.AttemptKind)),
+            "Its `outcome` is `won`, `failed`, `lost` (another was faster), `cancelled` (the "
+            "caller went away, or the deadline passed) or `open` (a shadow that goes on).\n",
+            "## `Break`\n",
+            _attributes(receipt.Break),
+        ]
+    )
+
+
+def _exception_rows() -> Iterable[tuple[str, str, str]]:
+    for one in exceptions():
+        own = "; ".join(f"`{k}`: {v}" for k, v in section(one, "Attributes").items())
+        yield code(one.__name__), story(one), own
+
+
+def _fault_rows() -> Iterable[tuple[str, str, str, str]]:
+    advice = errors.ADVICE
+    for name, said in members(FaultKind).items():
+        kind = FaultKind[name]
+        yield code(kind.value), said, _consequence(kind), advice.get(kind, "")
+
+
+def _consequence(kind: FaultKind) -> str:
+    if kind in BLOCKS_ACCOUNT:
+        return "the whole account is left out for minutes"
+    if kind in EXCLUDES_TARGET:
+        return "this call does not ask that target again"
+    return "another target at once; this one again later" if kind in TRANSIENT else ""
+
+
+def _attributes(cls: type) -> str:
+    rows = [(code(name), said) for name, said in section(cls, "Attributes").items()]
+    return table(("attribute", "meaning"), rows)
+
+
+def _members(cls: type) -> list[tuple[str, str]]:
+    return [(code(name.lower()), said) for name, said in members(cls).items()]

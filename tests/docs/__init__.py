@@ -1,0 +1,1 @@
+"""The pages' code is run, and the pages are built."""

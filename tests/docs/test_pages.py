@@ -1,0 +1,110 @@
+"""Each page's code runs and prints what the page shows; what a page points to is there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.docs import pages
+from tests.docs.commands import check
+from tests.docs.running import PageError, run
+
+MAY_STAY = {"docs/migrate_litellm.md": 1}
+"""Pages with blocks that are not run, and how many: litellm is not installed here."""
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.stem)
+def test_a_page_runs(page):
+    """From top to bottom, on a simulator."""
+    tally = run(page)
+    assert tally.compiled == MAY_STAY.get(str(page.relative_to(ROOT)), 0)
+
+
+def test_most_pages_have_code():
+    """So that nothing passes by finding none."""
+    found = [block for page in pages.PAGES for block in pages.blocks(page)]
+    assert sum(block.language == "python" for block in found) >= 60
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.stem)
+def test_no_fence_is_missed(page):
+    """A block that the executor cannot read would be shown and never run."""
+    fences = re.findall(r"^ *```(python|console|bash)$", page.read_text(), re.MULTILINE)
+    read = [b.language for b in pages.blocks(page) if b.language in {"python", "console", "bash"}]
+    assert read == fences
+
+
+def test_every_cookbook_recipe_runs():
+    """Each heading of the cookbook has a block of Python or of the console under it."""
+    recipes = re.split(r"^## ", (ROOT / "docs/cookbook.md").read_text(), flags=re.MULTILINE)[1:]
+    assert len(recipes) >= 12
+    for recipe in recipes:
+        assert "```python" in recipe or "```console" in recipe
+
+
+def test_the_readmes_links_lead_somewhere():
+    """Sphinx checks those of the pages, not the README's."""
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / "README.md").read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guarantees.md"])
+def test_each_claim_has_a_command_that_exists(page):
+    """The last column but the source, or the last."""
+    rows = re.findall(r"^\| .*\|$", (ROOT / page).read_text(), re.MULTILINE)
+    cells = [re.findall(r"\| `((?:make|pytest|python) [^`]+)` \|", row) for row in rows]
+    commands = [cell[0] for cell in cells if cell]
+    assert len(commands) >= 14
+    for command in commands:
+        check(command)
+
+
+def test_code_fits_the_page():
+    """Longer lines would have to be scrolled to."""
+    shown = [block for page in pages.PAGES[1:] for block in pages.blocks(page)]
+    long = [b.place for b in shown for line in b.code.splitlines() if len(line) > 92]
+    assert [place for place in long if "cli.md" not in place] == []
+
+
+def page_with(text, folder, monkeypatch):
+    monkeypatch.setattr(pages, "ROOT", folder)
+    page = folder / "page.md"
+    page.write_text(text)
+    return page
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\n1 / 0\n```\n",
+        "```python\nprint(1)\n```\n\n```output\n2\n```\n",
+        "```console\n$ echo 1\n2\n```\n",
+        "```bash\nmake nonsense\n```\n",
+        "<!-- not run: broken -->\n```python\nif\n```\n",
+    ],
+)
+def test_a_page_that_is_wrong_fails(text, tmp_path, monkeypatch):
+    """A block that raises, other output, an unknown command, a syntax error."""
+    with pytest.raises(PageError, match=r"page\.md:\d"):
+        run(page_with(text, tmp_path, monkeypatch))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "langchain-resilient ask --nonsense x",
+        "make nonsense",
+        "pytest tests/nonsense.py",
+        "python -m tests.nonsense",
+        'pip install "langchain-resilient[nonsense]"',
+        "nonsense",
+        "echo 1 | nonsense",
+    ],
+)
+def test_what_is_not_there_is_told(line):
+    """By its name."""
+    with pytest.raises(ValueError, match="nonsense"):
+        check(line)

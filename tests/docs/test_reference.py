@@ -1,0 +1,102 @@
+"""The reference names everything that is public, says what it means, and in which unit."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+
+import langchain_resilient
+from docs import commands, failures, options, simulator
+from langchain_resilient import ResilientChatModel, errors, testing
+from langchain_resilient.fault import FaultKind
+
+ALL = [(cls.__name__, one) for cls in options.CLASSES for one in options.options(cls)]
+MEASURED = re.compile(
+    r"time(out)?$|delay|pause|gap|window|connect|first_text|answer|cold|_per_|price|cost|dollars|"
+    r"spend_cap|max_tokens"
+)
+POLICIES = {"timeouts"}  # their own fields have units
+
+
+@pytest.mark.parametrize(("owner", "option"), ALL, ids=lambda x: getattr(x, "name", x))
+def test_an_option_says_what_it_means(owner, option):
+    """The docstring under the field, where the field is."""
+    assert option.meaning.endswith(".")
+
+
+@pytest.mark.parametrize(("owner", "option"), ALL, ids=lambda x: getattr(x, "name", x))
+def test_a_time_a_rate_and_money_have_units(owner, option):
+    """Whatever is called or typed like one."""
+    measured = MEASURED.search(option.name) or "Seconds" in option.type
+    if measured and option.name not in POLICIES:
+        assert option.unit
+
+
+@pytest.mark.parametrize("option", [*options.batch_options(), *options.structured_options()])
+def test_a_keyword_says_what_it_means(option):
+    """Those of methods come out of their docstrings."""
+    assert option.meaning
+    assert "See the class" not in option.meaning
+
+
+def test_every_field_of_the_model_is_there():
+    """All but those that any LangChain chat model has."""
+    named = {one.name for _, one in ALL}
+    own = set(ResilientChatModel.model_fields) - set(BaseChatModel.model_fields)
+    fields = {ResilientChatModel.model_fields[name].alias or name for name in own}
+    assert fields <= named
+
+
+def test_every_policy_that_is_public_is_there():
+    """A class of options that is exported and not listed would be missed."""
+    public = [getattr(langchain_resilient, name) for name in langchain_resilient.__all__]
+    fielded = {one for one in public if hasattr(one, "model_fields")} - {ResilientChatModel}
+    assert fielded <= set(options.CLASSES)
+
+
+def test_types_are_written_out():
+    """No name of a type that only the code knows."""
+    written = options.page()
+    for name in ("Seconds", "Dollars", "HedgeField", "FallbackOn", "StopWords", "LastResort"):
+        assert name not in written
+
+
+def test_every_exception_is_in_the_table_and_in_the_drawing():
+    """The drawing at the top of `errors.py` is made by hand."""
+    public = {name for name in langchain_resilient.__all__ if name.endswith("Error")}
+    assert {one.__name__ for one in failures.exceptions()} == public
+    for name in public:
+        assert name in failures.tree()
+
+
+def test_every_kind_of_fault_is_explained():
+    """What happened and, but for a target that only must be asked plainly, what follows."""
+    page = failures.page()
+    for kind in FaultKind:
+        (row,) = re.findall(rf"^\| `{kind.value}` \|(.+)\|$", page, re.MULTILINE)
+        assert row.split("|")[0].strip()
+
+
+def test_every_advice_is_for_a_kind_of_fault():
+    """And is shown."""
+    page = failures.page()
+    assert all(text in page for text in errors.ADVICE.values())
+
+
+def test_every_command_is_shown_with_its_help():
+    """Commands of commands too."""
+    page = commands.page()
+    for name in ("ask", "batch", "journal show", "journal export", "targets", "simulate", "demo"):
+        assert f"## `langchain-resilient {name}`" in page
+
+
+def test_every_public_step_and_delay_is_shown():
+    """With its first sentence."""
+    page = simulator.page()
+    known = [*simulator.steps(), *simulator.distributions()]
+    assert all(f"| `{one.__name__}` |" in page for one in known)
+    others = {"Delay", "Exchange", "HttpDate", "ProviderSimulator", "Refusal", "Seen", "Step",
+              "ToolCall", "answer_to", "load_script", "Distribution"}  # fmt: skip
+    assert {one.__name__ for one in known} | others >= set(testing.__all__)
