@@ -119,7 +119,7 @@ async def play(case: Case, targets: list[Target], ledger: Ledger, tally: Tally) 
         wrong.append(f"{ledger.open} streams were not closed")
         ledger.open = 0
     if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-        wrong.append(f"{len(tasks)} tasks are left")
+        wrong += [f"a task is left: {task}" for task in tasks]
     tally.problems += wrong
 
 
