@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LONGEST_MESSAGE = 300
 """Characters of a message that is shown to people."""
 
+LONGEST_READ = 8000
+"""Characters that are read of a message: on more, the expressions here would spend minutes."""
+
 SHORTEST_SECRET = 8
 """Characters; what is shorter ("none", "EMPTY") guards nothing and stands in any text."""
 
@@ -95,7 +98,7 @@ def status(error: BaseException, told: Mapping[str, Any]) -> int | None:
     # Some servers put the status into the error object, as a number or as digits.
     for key in ("status", "status_code", "code"):
         digits = str(told.get(key, ""))
-        if len(digits) == 3 and digits.isdigit() and digits[0] in "45":  # noqa: PLR2004
+        if len(digits) == 3 and digits.isdecimal() and digits[0] in "45":  # noqa: PLR2004
             return int(digits)
     return None
 
@@ -130,6 +133,7 @@ def words(error: BaseException, told: Mapping[str, Any]) -> str:
         text = f"{text}: {metadata['raw']}"
     if not told and cause is not None and str(cause):
         text = f"{text} ({type(cause).__name__}: {cause})"
+    text = text[:LONGEST_READ]
     if "<html" in text[:1000].lower():
         text = _TAG.sub(" ", text)
     return " ".join(_SECRET.sub("[key]", text).split())

@@ -106,7 +106,7 @@ _RESET_NAMES = frozenset(
      "ClientPayloadError", "ReadError", "WriteError", "ConnectError", "ConnectTimeout"}
 )  # fmt: skip
 _DECODE_NAMES = frozenset(
-    {"JSONDecodeError", "UnicodeDecodeError", "DecodingError", "BadChunkError",
+    {"JSONDecodeError", "UnicodeError", "DecodingError", "BadChunkError",
      "EventTooLongError", "APIResponseValidationError"}
 )  # fmt: skip
 _BY_OWN_NAME = {
