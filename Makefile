@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo docs format clean
+  record recordings typed notebooks demo docs soak format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,9 @@ docs: $(VENV)/.documented ## the documentation as HTML, in docs/_build/html
 $(VENV)/.documented: $(VENV)/.installed
 	$(PIP) install --quiet --group docs
 	@touch $@
+
+soak: $(VENV)/.developer ## 200,000 prompts with faults and cancellations in one process: is all flat?
+	$(BIN)/python -m tests.soak
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

@@ -92,6 +92,8 @@ def status(error: BaseException, told: Mapping[str, Any]) -> int | None:
         error: The exception.
         told: Its `details`.
     """
+    if _is_of_the_parser(error):
+        return None
     for number in _numbers(error):
         if isinstance(number, int) and 200 <= number < 600:  # noqa: PLR2004  # HTTP's own numbers
             return int(number)
@@ -101,6 +103,12 @@ def status(error: BaseException, told: Mapping[str, Any]) -> int | None:
         if len(digits) == 3 and digits.isdecimal() and digits[0] in "45":  # noqa: PLR2004
             return int(digits)
     return None
+
+
+def _is_of_the_parser(error: BaseException) -> bool:
+    """Whether aiohttp could not read what came as HTTP: the 400 that it then has is no server's."""
+    cause = error.__cause__ or error
+    return "HttpProcessingError" in {kind.__name__ for kind in type(cause).__mro__}
 
 
 def _numbers(error: BaseException) -> Iterator[Any]:
