@@ -155,6 +155,6 @@ def test_a_closed_pipe_is_no_error(sim):
     sim.script("openai:m", then=Reply(rate=50))
     command = f"{sys.executable} -m langchain_resilient ask -q -t openai:m hello | head -c 1"
     found = subprocess.run(
-        ["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False
+        ["sh", "-c", command], capture_output=True, text=True, timeout=100, check=False
     )
     assert found.stderr == ""

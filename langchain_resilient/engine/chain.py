@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from random import Random
 
+    from langchain_resilient.engine.ask import Ask
     from langchain_resilient.engine.health import TargetState
-    from langchain_resilient.engine.pacing import Ask, Pacer
+    from langchain_resilient.engine.pacing import Pacer
     from langchain_resilient.policy import Timeouts
 
 _ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})

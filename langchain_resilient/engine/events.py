@@ -12,9 +12,10 @@ from langchain_resilient.policy import ALL_FAULTS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from langchain_resilient.engine.ask import Ask
     from langchain_resilient.engine.budget import Budgets
     from langchain_resilient.engine.health import TargetState
-    from langchain_resilient.engine.pacing import Ask, Grant
+    from langchain_resilient.engine.pacing import Grant
     from langchain_resilient.fault import Fault
     from langchain_resilient.policy import FallbackOn, Health, Hedge, Retry, Timeouts
     from langchain_resilient.receipt import AttemptKind, Outcome

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
+    from langchain_resilient.engine.ask import Ask
     from langchain_resilient.engine.events import Attempt
-    from langchain_resilient.engine.pacing import Ask
 
 ACCOUNT_OUT_SECONDS = 300.0
 """How long an account that refused the key or ran out of quota is left alone, at first."""

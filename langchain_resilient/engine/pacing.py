@@ -13,7 +13,6 @@ knows when its turn is; whoever leaves the line tells the next.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from itertools import count
 from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -23,10 +22,8 @@ from langchain_resilient.fault import FaultKind
 from langchain_resilient.receipt import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from langchain_resilient.engine.ask import Ask, Place
     from langchain_resilient.engine.events import Attempt
-    from langchain_resilient.engine.ports import Load
     from langchain_resilient.quota import Quota
 
 CUT = 0.85
@@ -54,53 +51,6 @@ _LOOK_SECONDS = 1.0
 
 _SOONER = 0.01
 """Seconds; the first in line is told of a turn that comes earlier by more."""
-
-_number = count()
-Place = tuple[bool, float, int, "Ask"]
-
-
-class Ask:
-    """What one request wants of the pacers.
-
-    Args:
-        load: Its size and its priority; None for an interactive call of no known size.
-        since: When it began: the oldest is served first.
-        nudge: Called when there is something to look at; from any thread.
-
-    Attributes:
-        batch: Whether nobody sits and waits for it.
-        place: What lines are sorted by.
-    """
-
-    __slots__ = ("_load", "_prompt", "batch", "nudge", "place")
-
-    def __init__(self, load: Load | None, since: float, nudge: Callable[[], None]) -> None:
-        self.batch = load is not None and load.batch
-        self.nudge = nudge
-        self.place: Place = (self.batch, since, next(_number), self)
-        self._load = load
-        self._prompt: int | None = None
-
-    def tokens(self, answer: float) -> float:
-        """Guess what it costs.
-
-        OpenAI counts the larger of the prompt and `max_tokens`, when a request is let in
-        (https://platform.openai.com/docs/guides/rate-limits).
-
-        Args:
-            answer: How long an answer is on average, where the request does not limit it.
-        """
-        if self._load is None:
-            return answer
-        if self._prompt is None:
-            self._prompt = self._load.prompt_tokens()
-        most = self._load.max_tokens
-        return float(max(self._prompt, most)) if most else self._prompt + answer
-
-    @property
-    def limited(self) -> bool:
-        """Whether it says how long its answer may be: then that is what the provider counts."""
-        return self._load is not None and self._load.max_tokens > 0
 
 
 class Grant:

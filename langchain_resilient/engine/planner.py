@@ -14,6 +14,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from langchain_resilient.engine.ask import Ask
 from langchain_resilient.engine.attempts import Attempts
 from langchain_resilient.engine.chain import Chain, is_open
 from langchain_resilient.engine.events import (
@@ -35,7 +36,6 @@ from langchain_resilient.engine.lateness import (
     too_slow,
     watch_pace,
 )
-from langchain_resilient.engine.pacing import Ask
 from langchain_resilient.engine.retrying import retry_state
 from langchain_resilient.engine.waiting import Waiting
 from langchain_resilient.fault import Fault, FaultKind

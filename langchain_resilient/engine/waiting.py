@@ -9,10 +9,11 @@ from langchain_resilient.receipt import AttemptKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from langchain_resilient.engine.ask import Ask
     from langchain_resilient.engine.budget import Budget, Ticket
     from langchain_resilient.engine.health import TargetState
     from langchain_resilient.engine.limiter import Slots
-    from langchain_resilient.engine.pacing import Ask, Pacer
+    from langchain_resilient.engine.pacing import Pacer
 
 
 class Waiting:

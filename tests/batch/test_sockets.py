@@ -44,7 +44,8 @@ async def test_a_targets_bound_holds_on_the_wire(sim):
         most.append(sim.in_flight)
 
     llm = ResilientChatModel(targets=[target(sim, "openai:a", max_concurrency=3)], hedge=None)
-    await llm.abatch(_prompts(60), {"max_concurrency": 20}, progress=look)
+    # On a busy machine some prompt may take long: its tail hedge would be one request more.
+    await llm.abatch(_prompts(60), {"max_concurrency": 20}, progress=look, tail_hedge=False)
     assert sim.count("openai:a") == 60
     assert max(most) <= 3
 

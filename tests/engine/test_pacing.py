@@ -10,8 +10,9 @@ from threading import Thread
 
 import pytest
 
+from langchain_resilient.engine.ask import Ask
 from langchain_resilient.engine.events import End
-from langchain_resilient.engine.pacing import CUT, SCOUTS, Ask, Pacer
+from langchain_resilient.engine.pacing import CUT, SCOUTS, Pacer
 from langchain_resilient.fault import FaultKind
 from langchain_resilient.policy import Hedge
 from langchain_resilient.quota import Level, Quota

@@ -229,22 +229,23 @@ EXTRA = {"detail": [{"type": "extra_forbidden", "loc": ["body", "top_p"],
 
 
 @pytest.mark.parametrize(("step", "names"), [
-    (refusal(code="unsupported_parameter", param="top_p", message="No."), {"top_p"}),
-    (refusal(code="unsupported_value", param="top_p", message="Only the default."), {"top_p"}),
-    (refusal(code="unknown_parameter", param="top_p", message="No."), {"top_p"}),
-    (refusal(message="Unrecognized request argument supplied: top_p"), {"top_p"}),
-    (refusal(message="Unrecognized request arguments supplied: top_p, seed"), {"top_p", "seed"}),
-    (refusal(message="Model m does not support 'top_p'.", param="top_p"), {"top_p"}),
-    (refusal(message="property 'top_p' is unsupported"), {"top_p"}),
-    (refusal(422, body=EXTRA), {"top_p"}),
-    (refusal(message="`seed` and `top_p` are not supported"), {"top_p", "seed"}),
+    (refusal(code="unsupported_parameter", param="top_p", message="No."), ["top_p"]),
+    (refusal(code="unsupported_value", param="top_p", message="Only the default."), ["top_p"]),
+    (refusal(code="unknown_parameter", param="top_p", message="No."), ["top_p"]),
+    (refusal(message="Unrecognized request argument supplied: top_p"), ["top_p"]),
+    (refusal(message="Unrecognized request arguments supplied: top_p, seed"), ["seed", "top_p"]),
+    (refusal(message="Model m does not support 'top_p'.", param="top_p"), ["top_p"]),
+    (refusal(message="property 'top_p' is unsupported"), ["top_p"]),
+    (refusal(422, body=EXTRA), ["top_p"]),
+    (refusal(message="`seed` and `top_p` are not supported"), ["seed", "top_p"]),
 ], ids=ids)  # fmt: skip
 async def test_a_refused_parameter_is_known_in_many_words(sim, step, names):
     """By the error's `param`, or by the names in its message."""
     sim.script("*", step)
     with pytest.warns(DroppedParameterWarning) as caught:
         body = await sent(provider_at(sim, top_p=0.4, seed=1), sim)
-    assert set(dropped(caught)) == names == {"top_p", "seed"} - body.keys()
+    refused = sorted(set(dropped(caught)))
+    assert refused == names == sorted({"top_p", "seed"} - body.keys())
 
 
 @pytest.mark.parametrize("step", [
