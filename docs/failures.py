@@ -46,8 +46,8 @@ def page() -> str:
             _attributes(receipt.AttemptRecord),
             "An attempt's `kind`:\n",
             table(("kind", "why it was sent"), _members(receipt.AttemptKind)),
-            "Its `outcome` is `won`, `failed`, `lost` (another was faster), `cancelled` (the "
-            "caller went away, or the deadline passed) or `open` (a shadow that goes on).\n",
+            "Its `outcome`:\n",
+            table(("outcome", "how it ended"), _members(receipt.Outcome)),
             "## `Break`\n",
             _attributes(receipt.Break),
         ]

@@ -177,9 +177,8 @@ def _about(cls: type[BaseModel]) -> str:
 
 
 def _part(title: str, about: str, rows: Iterable[Option]) -> str:
-    head = ("option", "type", "default", "unit", "meaning")
+    head = ("option", "default", "unit", "type and meaning")
     cells = [
-        (code(o.name), code(o.type), code(o.default), o.unit or "–", o.meaning)  # noqa: RUF001  # an empty cell
-        for o in rows
+        (code(o.name), code(o.default), o.unit, f"{code(o.type)}<br>{o.meaning}") for o in rows
     ]
     return f"## {title}\n\n{about}\n\n{table(head, cells)}"
