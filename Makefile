@@ -37,8 +37,8 @@ typecheck: $(VENV)/.developer ## mypy --strict
 typed: $(VENV)/.developer ## how much of the public API pyright finds typed
 	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes langchain_resilient --ignoreexternal | tail -22
 
-unit: $(VENV)/.developer ## the tests alone
-	$(BIN)/python -m pytest
+unit: $(VENV)/.developer ## the tests alone, on up to four cores
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 simulate: $(VENV)/.developer ## the hedging engine in virtual time: the table, and its CPU a request
 	$(BIN)/python -m tests.simulation

@@ -58,9 +58,7 @@ else:
 class Configuration(Sampling):
     """What is set on a model for all its targets, beside the sampling fields."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", populate_by_name=True, arbitrary_types_allowed=True
-    )
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
     """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""
@@ -109,9 +107,9 @@ class Configuration(Sampling):
     spend_cap: SpendCapField = None
     """The most that may be spent on all targets together: `SpendCap(...)`, or dollars a day. Then
     targets that are free answer, or the last resort; with neither, calls raise `SpendCapError`."""
-    check: Callable[[AIMessage], Any] | None = Field(default=None, alias="validate")
+    check: Callable[[AIMessage], Any] | None = None
     """Called with each whole answer; False or an exception means the next target is asked. Streams
-    are held back until it has approved. Given as `validate=`; may be a coroutine function."""
+    are held back until it has approved. May be a coroutine function."""
     observers: Observers = Field(default=(), exclude=True, repr=False)
     """Objects whose `on_receipt(receipt, *, call)` hears of every finished call, such as `OTel()`:
     see `Observer`. They change no answer."""

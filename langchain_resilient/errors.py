@@ -97,7 +97,7 @@ class ModelsNotFoundError(AllTargetsFailedError, ModelNotFoundError):
 
 
 class InvalidAnswersError(AllTargetsFailedError, OutputParserException):
-    """Every target answered, and no answer fits the schema or pleases `validate`."""
+    """Every target answered, and no answer fits the schema or pleases `check`."""
 
 
 class DeadlineExceededError(AllTargetsFailedError, ModelTimeoutError):

@@ -30,7 +30,7 @@ class Judge:
 
     Args:
         call: Who asks, and for what.
-        check: The model's `validate`, if it has one.
+        check: The model's `check`, if it has one.
         target_of: Which target an attempt went to.
 
     Attributes:

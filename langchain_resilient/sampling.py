@@ -21,7 +21,11 @@ class Sampling(BaseModel):
     warning.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid",
+        # A key in a misspelt or misplaced argument would stand in the error.
+        hide_input_in_errors=True,
+    )
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     """Randomness, 0 to 2."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -71,8 +72,8 @@ class Target(Sampling):
     there: give `api_key` with it."""
     organization: str | None = None
     """The provider's organization or project id, where it has such a thing."""
-    default_headers: dict[str, str] = Field(default_factory=dict, repr=False)
-    """Sent with each request."""
+    default_headers: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
+    """Sent with each request; their values are kept as secrets."""
     max_concurrency: int | None = Field(default=None, ge=1)
     """The most requests under way at this target at one time, over all calls of this process."""
     requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -122,10 +123,7 @@ class Target(Sampling):
     @field_validator("base_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            msg = f'must start with "http://" or "https://", not {value!r}'
-            raise ValueError(msg)
-        return value.rstrip("/") if value else None
+        return None if value is None else checked_url(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -160,6 +158,42 @@ def _parse(spec: Any) -> dict[str, Any]:
         }
     msg = f"{spec!r} is not a target: {TARGET_SYNTAX}"
     raise TypeError(msg)
+
+
+def checked_url(url: str) -> str:
+    """Check a base URL, and cut off what follows its path.
+
+    What it says never repeats the URL, which may hold a key: keys belong in `api_key` alone, for
+    addresses stand in logs, in errors, and in caches' keys.
+
+    Args:
+        url: As a user wrote it.
+
+    Raises:
+        ValueError: If it is no URL of a server, or holds a user, a password, a query or a fragment.
+
+    Example:
+        ```python
+        checked_url("http://localhost:8000/v1/")  # "http://localhost:8000/v1"
+        ```
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        msg = 'must start with "http://" or "https://" and name a server'
+        raise ValueError(msg)
+    if "@" in parts.netloc:
+        msg = (
+            "must not hold a user or a password: give them as api_key, or as "
+            'default_headers={"Authorization": ...}'
+        )
+        raise ValueError(msg)
+    if "?" in url or "#" in url:
+        msg = (
+            "must not hold a query or a fragment, for paths are added to it: give keys as api_key, "
+            "or in default_headers"
+        )
+        raise ValueError(msg)
+    return url.rstrip("/")
 
 
 def as_target(value: Any) -> Target:

@@ -14,9 +14,8 @@ from pydantic import BaseModel
 
 from langchain_resilient import ResilientChatModel
 from langchain_resilient.call import _tell_of_repairs
-from langchain_resilient.testing import ProviderSimulator, Reply, Reset, Status, ToolCall
+from langchain_resilient.testing import Lacks, ProviderSimulator, Reply, Reset, Status, ToolCall
 from tests.helpers import chain
-from tests.lacking import Lacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

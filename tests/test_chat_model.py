@@ -399,7 +399,7 @@ def test_the_last_resort_answers_and_says_so(sim, last, caplog):
 
 
 @pytest.mark.parametrize("judge", ["sync", "async", "raising"])
-def test_validate_moves_on_to_the_next_target(sim, judge):
+def test_check_moves_on_to_the_next_target(sim, judge):
     """False or an exception means the next; streams are held back until approved."""
     sim.script("openai:a", then=Reply("bad"))
     sim.script("together:b", then=Reply("good"))
@@ -416,7 +416,7 @@ def test_validate_moves_on_to_the_next_target(sim, judge):
             raise ValueError(msg)
 
     check = {"sync": sync, "async": asynchronous, "raising": raising}[judge]
-    llm = chain(sim, "openai:a", "together:b", validate=check)
+    llm = chain(sim, "openai:a", "together:b", check=check)
     assert llm.invoke("hi").text == "good"
     assert "".join(c.text for c in llm.stream("hi")) == "good"
 
@@ -471,7 +471,7 @@ def test_a_sync_call_from_a_callback_on_our_own_loop_does_not_hang(sim):
     def check(message: AIMessage) -> bool:
         return bool(llm.invoke("is it good?").text)
 
-    assert chain(sim, "openai:m", validate=check, timeout=10).invoke("hi").text
+    assert chain(sim, "openai:m", check=check, timeout=10).invoke("hi").text
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

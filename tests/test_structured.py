@@ -22,9 +22,8 @@ from langchain_resilient import (
     InvalidAnswersError,
     ResilientChatModel,
 )
-from langchain_resilient.testing import ProviderSimulator, Reply, Reset, Status, ToolCall
+from langchain_resilient.testing import Lacks, ProviderSimulator, Reply, Reset, Status, ToolCall
 from tests.helpers import chain, target
-from tests.lacking import Lacks, used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +90,12 @@ def reply(text: str, method: str, name: str = "Joke") -> Reply:
 def setup(found: Any) -> Any:
     """The joke's beginning, of whatever kind the joke is."""
     return found["setup"] if isinstance(found, dict) else found.setup
+
+
+def used(body: dict[str, Any]) -> str:
+    """How a request asks for JSON: by which of the features, or by the prompt alone."""
+    shape = (body.get("response_format") or {}).get("type")
+    return shape or ("tools" if body.get("tools") else "prompt")
 
 
 def asked(sim: ProviderSimulator, spec: str) -> list[str]:
@@ -198,7 +203,7 @@ def test_the_models_own_validate_is_asked_as_well(sim):
     """Both must agree."""
     sim.script("openai:a", then=Reply(GOOD))
     sim.script("openai:b", then=Reply(GOOD.replace("7", "9")))
-    llm = chain(sim, "openai:a", "openai:b", validate=lambda message: "9" in message.text)
+    llm = chain(sim, "openai:a", "openai:b", check=lambda message: "9" in message.text)
     assert llm.with_structured_output(Joke).invoke("a joke").rating == 9
 
 
@@ -333,14 +338,14 @@ async def test_a_target_without_tools_is_asked_in_another_way(sim, lacks, stream
 
 async def test_the_tool_has_the_schema(sim):
     """A simulated model that is not told what to say fills in the tool's arguments."""
-    sim.script("openai:a", then=Lacks(("json_schema",)))
+    sim.script("openai:a", then=Lacks("json_schema"))
     found = await chain(sim, "openai:a").with_structured_output(Joke).ainvoke("rating 3")
     assert found.rating == 3
 
 
 def test_a_refusal_of_a_way_is_remembered(sim):
     """By another model of the process too: it costs one request, once."""
-    sim.script("openai:a", then=Lacks(("json_schema",)))
+    sim.script("openai:a", then=Lacks("json_schema"))
     for _ in range(2):
         chain(sim, "openai:a").with_structured_output(Joke).invoke("a joke")
     assert asked(sim, "openai:a") == ["json_schema", "tools", "tools"]
@@ -359,8 +364,8 @@ def test_a_schema_that_is_refused_is_asked_for_otherwise(sim):
 
 def test_two_targets_that_refuse_a_way_do_not_make_the_request_wrong(sim):
     """Two refusals of one request mean that it is wrong everywhere; these are none."""
-    sim.script("openai:a", then=Lacks(("json_schema",), Status(500)))
-    sim.script("together:b", then=Lacks(("json_schema",)))
+    sim.script("openai:a", then=Lacks("json_schema", Status(500)))
+    sim.script("together:b", then=Lacks("json_schema"))
     llm = chain(sim, "openai:a", "together:b").with_structured_output(Joke)
     assert isinstance(llm.invoke("a joke"), Joke)
 
@@ -433,7 +438,7 @@ def test_the_fault_is_of_its_own_kind(sim):
 
 def test_targets_at_other_addresses_are_told_apart(sim):
     """The same model name elsewhere is another model."""
-    sim.script("openai:a", then=Lacks(("json_schema",)))
+    sim.script("openai:a", then=Lacks("json_schema"))
     chain(sim, "openai:a").with_structured_output(Joke).invoke("a joke")
     with ProviderSimulator() as other:
         llm = ResilientChatModel(targets=[target(other, "openai:a")])

@@ -375,9 +375,10 @@ class Race:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_END if draft.counted else _TAIL) as limit:
                 async for chunk in stream:
+                    seen = draft.add(chunk)  # first, for what makes no sense is never shown
                     attempt.held.append(chunk)
                     # Some servers give a reason with every chunk.
-                    if draft.add(chunk) and self._planner.winner is attempt:
+                    if seen and self._planner.winner is attempt:
                         self._announce(attempt)
                     limit.reschedule(time() + (_END if draft.counted else _TAIL))
 

@@ -1,8 +1,7 @@
 """What the two official SDKs have in common: send one body, learn what an API does not take.
 
-The path through the SDK is its documented `client.post(...)` with the raw response as its result:
-the SDK gives the keys, the headers, the transport and the errors; the answer's bytes are read by
-`sse.py`. That is a third of the CPU of `chat.completions.create()` (see `make bench`).
+The SDK gives the keys, the headers, the transport and the errors (`sending.py`); the answer's bytes
+are read by `sse.py`. That is a third of the CPU of `chat.completions.create()` (see `make bench`).
 """
 
 from __future__ import annotations
@@ -10,14 +9,25 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from functools import cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 from langchain_resilient.providers import entry, key_for
 from langchain_resilient.providers.clients import client_for
-from langchain_resilient.providers.evidence import details, refused_parameters, scrub, words
+from langchain_resilient.providers.evidence import (
+    SHORTEST_SECRET,
+    details,
+    refused_parameters,
+    scrub,
+    words,
+)
+from langchain_resilient.providers.sending import Sender
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.providers.transport import http_client, tls
 from langchain_resilient.providers.ways import Turned, Ways
+from langchain_resilient.target import checked_url
 from langchain_resilient.wire.call_ids import WANTED, short_ids
 from langchain_resilient.wire.ways import reshape, wanted
 
@@ -34,11 +44,15 @@ CONNECT_SECONDS = 5.0
 _VITAL = frozenset({"messages", "model", "tools", "tool_choice", "response_format", "stream", "n"})
 _UNASKED = frozenset({"stream_options"})
 _TWIN = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-_SECRET_HEADERS = ("authorization", "key", "token", "secret", "cookie")
+_SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "pass", "credential", "session")
 
 
 class DroppedParameterWarning(UserWarning):
     """A target's API does not take a parameter; it was left out for that target."""
+
+
+class InsecureConnectionWarning(UserWarning):
+    """A key is sent to another machine without encryption."""
 
 
 class SDKProvider:
@@ -59,23 +73,25 @@ class SDKProvider:
         self._params = target.sampling_params()
         self._key = key_for(target)
         env = entry(target.provider).base_url_env
-        self._base_url = target.base_url or (os.environ.get(env) or None if env else None)
+        self._base_url = target.base_url or _from_environment(env)
         self._url = self._below(self._base_url) if self._base_url else self.public_url
         self._dropped: set[str] = set()
         self._short_ids = False
         self._ways = Ways((type(self), self._url, target.model))
         timeouts = target.timeouts
         self._connect_seconds = timeouts.connect if timeouts else CONNECT_SECONDS
-        self._secrets = _secrets(self._key, target.default_headers)
+        self._headers = {n: v.get_secret_value() for n, v in target.default_headers.items()}
+        self._secrets = _secrets(self._key, self._headers)
         self._identity = (
             type(self), self._base_url, bool(target.base_url), self._key, target.organization,
-            tuple(sorted(target.default_headers.items())), self._connect_seconds,
+            tuple(sorted(self._headers.items())), self._connect_seconds,
         )  # fmt: skip
+        if self._base_url and any(len(secret) >= SHORTEST_SECRET for secret in self._secrets):
+            _warn_of_clear_text(self._base_url)
 
     async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
         """Send; see `langchain_resilient.providers.base.Provider.open`."""
-        client = await client_for(self._identity, self._make_client)
-        sdk, httpx = self._libraries()
+        sender = await client_for(self._identity, self._make_sender)
         plain = request.body(self._params)
         want = wanted(plain)
         way = self._ways.first(want) if want else None
@@ -85,13 +101,7 @@ class SDKProvider:
             if self._short_ids:
                 body["messages"] = short_ids(body["messages"])
             try:
-                response = await client.post(
-                    self._url,
-                    body=body,
-                    cast_to=httpx.Response,
-                    stream=True,
-                    stream_cls=sdk.AsyncStream[object],
-                )
+                response = await sender.post(body)
                 answer = open_answer(response, stream=stream, secrets=self._secrets)
             except Exception as error:
                 scrub(error, self._secrets)
@@ -128,10 +138,11 @@ class SDKProvider:
         """Where the chat completions are below a base URL."""
         return base_url.rstrip("/") + self.path
 
-    def _make_client(self) -> Any:
+    def _make_sender(self) -> Sender:
         sdk, httpx = self._libraries()
         timeout = httpx.Timeout(None, connect=self._connect_seconds)
-        headers = self.target.default_headers
+        headers = self._headers
+        http = http_client(sdk, httpx, timeout, public=self._base_url is None)
         client = self._sdk_client(
             sdk,
             # Many compatible servers need no key, but the SDKs insist on one.
@@ -140,12 +151,12 @@ class SDKProvider:
             default_headers=headers or None,
             max_retries=0,
             timeout=timeout,
-            http_client=http_client(sdk, httpx, timeout, public=self._base_url is None),
+            http_client=http,
         )
         if self.target.base_url:
             # The SDKs add the environment's headers (OPENAI_CUSTOM_HEADERS), which may hold a key.
             client._custom_headers = dict(headers)  # noqa: SLF001  # there is no public way
-        return client
+        return Sender(client, http, sdk, httpx, self._url)
 
     def _learn(self, refused: AbstractSet[str]) -> None:
         """Remember what this target does not take, and say so once."""
@@ -164,11 +175,46 @@ class SDKProvider:
                 body[twin] = value
 
 
+def _from_environment(name: str | None) -> str | None:
+    """Read a base URL from the environment.
+
+    Raises:
+        ValueError: If it is none, or holds what belongs elsewhere; names the variable.
+    """
+    found = os.environ.get(name) if name else None
+    if not found:
+        return None
+    try:
+        return checked_url(found)
+    except ValueError as error:
+        msg = f"{name} {error}"
+        raise ValueError(msg) from None
+
+
+@cache
+def _warn_of_clear_text(url: str) -> None:
+    """Warn, once a process, of a key that others on the way to a server can read."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "http" and not _is_loopback(host):
+        msg = f"a key is sent to {host} without encryption: use https:// in its base_url"
+        warnings.warn(msg, InsecureConnectionWarning, stacklevel=2)
+        logger.warning(msg)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")  # RFC 6761, 6.3
+
+
 def _secrets(key: str | None, headers: dict[str, str]) -> list[str]:
-    """List the texts that no error may repeat."""
+    """List the texts that no error may repeat: a header's value, and what follows its scheme."""
     found = [
-        value
+        text
         for name, value in headers.items()
         if any(word in name.lower() for word in _SECRET_HEADERS)
+        for text in (value, *value.split()[1:])
     ]
     return [*found, key] if key else found

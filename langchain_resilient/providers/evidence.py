@@ -8,6 +8,7 @@ the classifier in `faults.py` is a table.
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
 LONGEST_MESSAGE = 300
 """Characters of a message that is shown to people."""
 
+LONGEST_READ = 8000
+"""Characters that are read of a message: on more, the expressions here would spend minutes."""
+
 SHORTEST_SECRET = 8
 """Characters; what is shorter ("none", "EMPTY") guards nothing and stands in any text."""
+
+_OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
 
 _TAG = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _SECRET = re.compile(
@@ -92,7 +98,7 @@ def status(error: BaseException, told: Mapping[str, Any]) -> int | None:
     # Some servers put the status into the error object, as a number or as digits.
     for key in ("status", "status_code", "code"):
         digits = str(told.get(key, ""))
-        if len(digits) == 3 and digits.isdigit() and digits[0] in "45":  # noqa: PLR2004
+        if len(digits) == 3 and digits.isdecimal() and digits[0] in "45":  # noqa: PLR2004
             return int(digits)
     return None
 
@@ -127,6 +133,7 @@ def words(error: BaseException, told: Mapping[str, Any]) -> str:
         text = f"{text}: {metadata['raw']}"
     if not told and cause is not None and str(cause):
         text = f"{text} ({type(cause).__name__}: {cause})"
+    text = text[:LONGEST_READ]
     if "<html" in text[:1000].lower():
         text = _TAG.sub(" ", text)
     return " ".join(_SECRET.sub("[key]", text).split())
@@ -172,18 +179,20 @@ def _quoted(text: str) -> Iterator[str]:
 
 
 def scrub(error: BaseException, secrets: Collection[str]) -> None:
-    """Take secrets out of what an exception says, in place: providers repeat keys they refuse.
+    """Take secrets out of an exception, in place: providers repeat keys they refuse.
+
+    Out of its words and attributes, and of the request and the response that it carries.
 
     Args:
         error: The exception; those it was raised from are cleaned too.
         secrets: The exact texts.
     """
     for _ in range(6):
-        for name in ("args", "message", "body"):
-            value = getattr(error, name, None)
-            clean = without(value, secrets)
-            if clean != value:
-                with suppress(AttributeError):  # a property says what the others say
+        for name in ("args", *vars(error)):
+            with suppress(Exception):  # a property says what the others say; nothing may fail here
+                value = getattr(error, name)
+                clean = _clean(value, secrets)
+                if clean is not value:
                     setattr(error, name, clean)
         inner = error.__cause__ or error.__context__
         if inner is None:
@@ -191,16 +200,60 @@ def scrub(error: BaseException, secrets: Collection[str]) -> None:
         error = inner
 
 
+def _clean(value: Any, secrets: Collection[str]) -> Any:
+    """Copy what an exception carries: plain data, or an SDK's request or response."""
+    if isinstance(value, Mapping) or not hasattr(value, "headers"):
+        return without(value, secrets)
+    if replaced := getattr(value, "_replace", None):  # aiohttp's request, a named tuple
+        return without(replaced(headers=dict(value.headers)), secrets)
+    given = {n: v for n, v in value.headers.items() if n.lower() not in _OF_THE_BODY}
+    headers, make = without(given, secrets), type(value)
+    if not hasattr(value, "status_code"):
+        return make(value.method, without(str(value.url), secrets), headers=headers)
+    try:
+        body = without(value.text, secrets).encode()
+    except Exception:  # noqa: BLE001  # it was not read, or is no text
+        body = b""
+    asked = _clean(value.request, secrets)
+    return make(value.status_code, headers=headers, content=body, request=asked)
+
+
+def forget_locals(error: BaseException) -> None:
+    """Clear the local variables of the frames that an exception has left.
+
+    Reports of crashes show them, keys in the SDKs' among them; and they would keep whole answers
+    alive for as long as a receipt holds the exception. The lines of its traceback stay.
+
+    Args:
+        error: The exception; those it was raised from, and those in a group, are cleaned too.
+    """
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        left += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions
+
+
 def without(value: Any, secrets: Collection[str]) -> Any:
-    """Copy plain data with the secrets taken out of its texts."""
+    """Copy plain data with the secrets taken out of its texts; what holds none stays as it is."""
+    clean = value
     if isinstance(value, str):
         for secret in secrets:
             if len(secret) >= SHORTEST_SECRET:
-                value = value.replace(secret, "[key]")
-        return value
-    if isinstance(value, dict):
-        return {name: without(one, secrets) for name, one in value.items()}
-    # Exactly these: a named tuple (aiohttp puts one into its errors) is made in another way.
-    if type(value) in (list, tuple):
-        return type(value)(without(one, secrets) for one in value)
-    return value
+                clean = clean.replace(secret, "[key]")
+    elif isinstance(value, bytes | bytearray):
+        text = value.decode("latin-1")
+        clean = without(text, secrets).encode("latin-1")
+    elif isinstance(value, Mapping):
+        clean = {without(name, secrets): without(one, secrets) for name, one in value.items()}
+    elif isinstance(value, list | tuple):
+        members = [without(one, secrets) for one in value]
+        # A named tuple (aiohttp puts one into its errors) is made in another way.
+        clean = getattr(type(value), "_make", type(value))(members)
+    return value if clean == value else clean

@@ -106,7 +106,7 @@ _RESET_NAMES = frozenset(
      "ClientPayloadError", "ReadError", "WriteError", "ConnectError", "ConnectTimeout"}
 )  # fmt: skip
 _DECODE_NAMES = frozenset(
-    {"JSONDecodeError", "UnicodeDecodeError", "DecodingError", "BadChunkError",
+    {"JSONDecodeError", "UnicodeError", "DecodingError", "BadChunkError",
      "EventTooLongError", "APIResponseValidationError"}
 )  # fmt: skip
 _BY_OWN_NAME = {
@@ -130,7 +130,8 @@ def classify(error: BaseException) -> Fault:
     """Say what an exception means.
 
     Args:
-        error: From an SDK, a transport, a decoder or a LangChain model.
+        error: From an SDK, a transport, a decoder or a LangChain model. The local variables of the
+            frames that it has left are cleared; see `evidence.forget_locals`.
 
     Returns:
         A fault of the kind that fits best; `INTERNAL` for what no provider would raise.
@@ -142,6 +143,7 @@ def classify(error: BaseException) -> Fault:
             fault = replace(next(known, fault), cause=error)
     except Exception:  # noqa: BLE001  # an exception whose own attributes raise
         fault = Fault(FaultKind.INTERNAL, type(error).__name__, cause=error)
+    evidence.forget_locals(error)
     return fault
 
 

@@ -23,6 +23,8 @@ _SENTENCE = re.compile(
 )
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _YEAR = 365 * 86400.0
+_LONGEST = 64
+"""Characters of a hint; on more, the expressions here would spend seconds."""
 _REMAINING = "x-ratelimit-remaining-"
 
 
@@ -54,6 +56,8 @@ def seconds(value: str) -> float | None:
     Above a year it is no duration.
     """
     text = value.strip().lower()
+    if len(text) > _LONGEST:
+        return None
     try:
         found = float(text)
     except ValueError:
@@ -83,9 +87,9 @@ def _wait(value: str, headers: Mapping[str, str]) -> float | None:
 def _date(value: str) -> float | None:
     try:
         found = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _epoch(value: str) -> float | None:
@@ -93,7 +97,8 @@ def _epoch(value: str) -> float | None:
     digits = value.strip().partition(".")[0]
     if not digits.isdecimal():
         return None
-    return {10: 1.0, 13: 0.001}.get(len(digits), 0.0) * int(digits) or None
+    scale = {10: 1.0, 13: 0.001}.get(len(digits))
+    return scale * int(digits) or None if scale else None
 
 
 def _empty_buckets(headers: Mapping[str, str]) -> float | None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import from_json
 
-from langchain_resilient.providers.evidence import without
+from langchain_resilient.providers.evidence import scrub, without
 from langchain_resilient.providers.faults import AnswerError
 from langchain_resilient.providers.quota import quota
 from langchain_resilient.wire.sse import PAGE, NamedEvent, SSEDecoder
@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A plain answer over this is refused: no language model writes that much."""
+
+MAX_STREAM_BYTES = 128 * 1024 * 1024
+"""The same for a streamed one: 128,000 tokens in chunks that repeat much are 55 million bytes."""
+
+MAX_STREAM_EVENTS = 500_000
+"""A stream of more is refused: the longest answers of today have 128,000 tokens."""
+
+MAX_JSON_VALUES = 1_000_000
+"""Objects and lists in one body or event: each of two bytes can take 200 bytes of memory."""
+
+_LARGE = 4 * MAX_JSON_VALUES
+"""Bytes from which on they are counted."""
 
 MOST_FLAWS = 3
 """Chunks of one stream that may be left out because they are no JSON."""
@@ -65,12 +77,14 @@ class EventStream:
         "_flaws",
         "_response",
         "_secrets",
+        "_size",
+        "_total",
     )
 
     def __init__(self, response: Response, secrets: Collection[str] = ()) -> None:
         self._response = response
         self._secrets = secrets
-        self._flaws = 0
+        self._flaws = self._size = self._total = 0
         self._bytes = response.aiter_bytes()
         self._decoder = SSEDecoder()
         self._events: list[bytes | NamedEvent] = []  # newest first, so that taking one is a pop
@@ -88,13 +102,21 @@ class EventStream:
             if self._done:
                 raise StopAsyncIteration
             decoder = self._decoder
-            data = await anext(self._bytes, None)
+            try:
+                data = await anext(self._bytes, None)
+            except Exception as error:
+                scrub(error, self._secrets)
+                raise
             if data is None:
                 # What is cut off here says nothing: a missing `finish_reason` tells of it.
                 self._cut = True
                 events = decoder.flush()
             else:
                 events = decoder.feed(data)
+                self._size += len(data)
+                self._total += len(events)
+                if self._size > MAX_STREAM_BYTES or self._total > MAX_STREAM_EVENTS:
+                    raise _too_long(self._size, self._total)
             self._done = self._cut or decoder.done
             events.reverse()
             self._events = events
@@ -117,11 +139,11 @@ class EventStream:
                 raise AnswerError(without(message, self._secrets), status_code=200)
         else:
             name, data = "", event
-        failed = name == "error"
+        failed, why = name == "error", ""
         try:
-            chunk = from_json(data)
-        except ValueError:
-            chunk = None
+            chunk = from_json(data) if len(data) < _LARGE else _counted(data)
+        except ValueError as error:
+            chunk, why = None, f" ({error})"
         if isinstance(chunk, dict) and not failed and not chunk.get("error"):
             return chunk
         if failed or isinstance(chunk, dict):
@@ -131,7 +153,7 @@ class EventStream:
         if data.lstrip()[:1] == b"{" and not self._cut:
             self._flaws += 1
             if self._flaws > MOST_FLAWS or _says_something(data):
-                message = f"a chunk is not JSON: {_start(data)!r}"
+                message = f"a chunk is not JSON: {_start(data)!r}{why}"
                 raise AnswerError(without(message, self._secrets), status_code=200)
         return None
 
@@ -174,7 +196,12 @@ class WholeAnswer:
         if self._given:
             raise StopAsyncIteration
         self._given = True
-        return decode_body(await _read(self._response), self._secrets)
+        try:
+            data = await _read(self._response)
+        except Exception as error:
+            scrub(error, self._secrets)
+            raise
+        return decode_body(data, self._secrets)
 
     def quota(self) -> Quota | None:
         """Read what its headers say of rate limits."""
@@ -224,16 +251,36 @@ def decode_body(data: bytes, secrets: Collection[str] = ()) -> Chunk:
     Raises:
         AnswerError: If it is not a JSON object, or is an error.
     """
+    why = ""
     try:
-        body = from_json(data)
-    except ValueError:
-        body = None
+        body = _counted(data)
+    except ValueError as error:
+        body, why = None, f" ({error})"
     if not isinstance(body, dict):
-        message = f"the answer is not JSON: {_start(data)!r}"
+        message = f"the answer is not JSON: {_start(data)!r}{why}"
         raise AnswerError(without(message, secrets), status_code=200)
     if body.get("error"):
         raise AnswerError("the answer is an error", without(body, secrets))
     return body
+
+
+def _counted(data: bytes) -> Any:
+    """Decode JSON.
+
+    Raises:
+        AnswerError: If it would take too much memory.
+        ValueError: If it is none, or nested more than 200 deep (jiter's own limit).
+    """
+    if len(data) >= _LARGE and data.count(b"{") + data.count(b"[") > MAX_JSON_VALUES:
+        message = f"the answer holds more than {MAX_JSON_VALUES} objects and lists"
+        raise AnswerError(message, status_code=200)
+    return from_json(data)
+
+
+def _too_long(size: int, events: int) -> AnswerError:
+    what = f"{MAX_STREAM_BYTES} bytes" if size > MAX_STREAM_BYTES else f"{MAX_STREAM_EVENTS} events"
+    message = f"the stream is longer than {what} ({size} bytes, {events} events)"
+    return AnswerError(message, status_code=200)
 
 
 def _says_something(data: bytes) -> bool:

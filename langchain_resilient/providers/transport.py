@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import functools
 import os
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+from langchain_resilient.providers.guard import ACCEPTED, guard
 
 if TYPE_CHECKING:
     import ssl
@@ -63,6 +66,10 @@ def http_client(sdk: Any, httpx: Any, timeout: Any, *, public: bool) -> Any:
         ),
         # A redirect could carry the key to another host.
         follow_redirects=False,
+        # One cookie that no header may hold would spoil every later request.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        headers={"accept-encoding": ACCEPTED},
+        event_hooks={"response": [guard(httpx)]},
     )
 
 

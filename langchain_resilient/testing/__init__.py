@@ -12,7 +12,7 @@ What is what:
 - An error response is a `Status`, or one of the refusals with a name: `RateLimited`, `Quota`,
   `Overloaded`, `SlowDown`, `RequestTooLarge`, `ContextTooLong`, `ContentFilter`, `InvalidKey`,
   `ModelNotFound`, `BadRequest`, `Compatible`, `Html`; and, depending on the request,
-  `UnsupportedParameter`, `NoStreaming`, `RejectPrefill`.
+  `UnsupportedParameter`, `NoStreaming`, `RejectPrefill`, `Lacks` (structured outputs, tools).
 - A broken connection or stream is a `Cut`, `Reset`, `Stall`, `CleanEnd`, `NoDone`, `Malformed`,
   `HtmlInside`, `SseError`, `KeepAlives`, `SlowHeaders`, `NoAnswer` or `Raw`; most take `after`, the
   pieces of the answer that get through first. A `Stall` may end after some `seconds`, a `NoDone`
@@ -70,6 +70,7 @@ from langchain_resilient.testing.steps import (
     HttpDate,
     InvalidKey,
     KeepAlives,
+    Lacks,
     Malformed,
     ModelNotFound,
     NoAnswer,
@@ -117,6 +118,7 @@ __all__ = [
     "HttpDate",
     "InvalidKey",
     "KeepAlives",
+    "Lacks",
     "Lognormal",
     "Malformed",
     "Mixture",

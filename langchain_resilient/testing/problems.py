@@ -199,6 +199,21 @@ OPENAI: dict[str, Problem] = {
         code="unsupported_value",
         param="stream",
     ),
+    # As in https://github.com/web-infra-dev/midscene/issues/259
+    "no_response_format": Problem(
+        400,
+        "Invalid parameter: 'response_format' of type '{feature}' is not supported with this "
+        "model. Learn more about supported models at the Structured Outputs guide: "
+        "https://platform.openai.com/docs/guides/structured-outputs",
+        param="response_format",
+    ),
+    # As o1-mini was recorded: a 404 that is not about the model.
+    "no_tools": Problem(
+        404,
+        "tools is not supported in this model. For a list of supported models, refer to "
+        "https://platform.openai.com/docs/guides/function-calling#models-supporting-function-"
+        "calling.",
+    ),
     "no_prefill": Problem(
         400,
         "This model does not support assistant message prefill. The conversation must end with a "
@@ -266,6 +281,13 @@ TOGETHER: dict[str, Problem] = {
         400, "Model {model} does not support '{param}'.", param="{param}"
     ),
     "no_streaming": Problem(400, "Model {model} does not support streaming.", param="stream"),
+    # No public record of Together's own words for these two: they are those for any parameter.
+    "no_response_format": Problem(
+        400,
+        "Model {model} does not support 'response_format' of type '{feature}'.",
+        param="response_format",
+    ),
+    "no_tools": Problem(400, "Model {model} does not support 'tools'.", param="tools"),
     "no_prefill": Problem(
         400, "The last message must not be from the assistant.", param="messages"
     ),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+from langchain_resilient.wire.reading import MOST_CALLS, BadChunkError
+
 if TYPE_CHECKING:
     from langchain_resilient.wire.reading import Fragment
 
@@ -83,10 +85,15 @@ class ToolCalls:
 
         Returns:
             The place of its call, and the id, name and arguments that are new.
+
+        Raises:
+            BadChunkError: If there are more calls than any answer has.
         """
         place = self._place(fragment)
         if place is None:
             place = len(self.calls)
+            if place == MOST_CALLS:
+                raise BadChunkError(f"an answer has more than {MOST_CALLS} tool calls")
             self.calls.append(Call())
         if fragment.number is not None:
             self._by_index[fragment.number] = place

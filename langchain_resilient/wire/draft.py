@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.wire import native
 from langchain_resilient.wire.choice import Choice
-from langchain_resilient.wire.reading import choices_of, read
+from langchain_resilient.wire.reading import MOST_CHOICES, BadChunkError, choices_of, read
 from langchain_resilient.wire.usage import cache_counts, count
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ PLAIN = frozenset({"content", "role", "token_id"})
 
 
 CHARACTERS_A_TOKEN = 4
+
+MOST_IDLE = 10_000
+"""Chunks in a row that add nothing, not even thoughts: they are kept until it is known whether
+the answer is shown, so there must be an end."""
 
 
 class Seen(IntEnum):
@@ -70,6 +74,8 @@ class Draft:
     __slots__ = (
         "_append",
         "_blank",
+        "_heard",
+        "_idle",
         "_known",
         "_pieces",
         "_visible",
@@ -104,6 +110,7 @@ class Draft:
         self._pieces = 0
         self._visible = False
         self._blank = 0
+        self._heard = self._idle = 0
 
     def add(self, chunk: Chunk) -> Seen:
         """Fold in a chunk of a stream, a whole completion, or `{"message_chunk": AIMessageChunk}`.
@@ -149,11 +156,18 @@ class Draft:
         for delta in deltas:
             choice = self.choices.get(delta.index)
             if choice is None:
+                if len(self.choices) == MOST_CHOICES:
+                    raise BadChunkError(f"an answer has more than {MOST_CHOICES} choices")
                 choice = self.choices[delta.index] = Choice()
             choice.add(delta)
             said = bool(delta.text or delta.calls or delta.refusal)
             self._blank = 0 if delta.visible else self._blank + len(delta.text)
-            seen = max(seen, self._see(said, delta.visible, bool(delta.reasoning)))
+            seen = max(seen, self._see(said, delta.visible, bool(delta.reasoning), delta.index))
+        self._idle += 1
+        if self._pieces != self._heard:
+            self._idle, self._heard = 0, self._pieces
+        elif self._idle > MOST_IDLE:
+            raise BadChunkError(f"{MOST_IDLE} chunks in a row said nothing")
         self.ended = all(choice.ended for choice in self.choices.values())
         return seen
 
@@ -165,9 +179,10 @@ class Draft:
         self._blank = 0 if visible else self._blank + len(message.text)
         return self._see(said, visible, thinking)
 
-    def _see(self, said: bool, visible: bool, thinking: bool) -> Seen:
+    def _see(self, said: bool, visible: bool, thinking: bool, index: int = 0) -> Seen:
         self._pieces += said or visible or thinking
-        self._visible = self._visible or visible
+        # The message is the first choice: others do not make up for one that is empty.
+        self._visible = self._visible or (visible and not index)
         if visible:
             return _VISIBLE
         return _THINKING if thinking else _NOTHING

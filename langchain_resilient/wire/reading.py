@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+MOST_CHOICES = 128
+"""Choices of one answer: as many as any API gives (OpenAI's limit of `n`)."""
+
+MOST_CALLS = 1024
+"""Tool calls of one choice; eight times as many as the tools that OpenAI takes."""
+
+
 class BadChunkError(ValueError):
     """A chunk that no chat-completions server should send; the answer it belongs to is broken."""
 
@@ -85,6 +92,8 @@ def choices_of(chunk: Any) -> list[Any]:
         return []
     if not isinstance(choices, list):
         raise BadChunkError(f"`choices` is {_kind(choices)}, not a list")
+    if len(choices) > MOST_CHOICES:
+        raise BadChunkError(f"a chunk has more than {MOST_CHOICES} choices")
     return choices
 
 
@@ -180,6 +189,8 @@ def _fragments(calls: Any, *, whole: bool) -> list[Fragment]:
     if not isinstance(calls, list):
         raise BadChunkError(f"`tool_calls` is {_kind(calls)}, not a list")
     # In a whole message each entry is a call of its own, whatever its index says (Together: -1).
+    if len(calls) > MOST_CALLS:
+        raise BadChunkError(f"an answer has more than {MOST_CALLS} tool calls")
     found = [_fragment(call, place if whole else None) for place, call in enumerate(calls)]
     return [f for f in found if f.id or f.name or f.args]
 
@@ -224,7 +235,8 @@ def _audio(audio: Any) -> dict[str, Any] | None:
 def _logprobs(logprobs: Any) -> dict[str, Any] | None:
     """Give every shape the one that can be merged: a list under each name."""
     if isinstance(logprobs, int | float) and not isinstance(logprobs, bool):
-        return {"token_logprobs": [float(logprobs)]}
+        known = abs(logprobs) < _MOST_FLOAT  # which NaN is not either
+        return {"token_logprobs": [float(logprobs)]} if known else None
     if not isinstance(logprobs, dict) or all(v is None for v in logprobs.values()):
         return None
     return {
@@ -248,6 +260,7 @@ def _index(index: Any) -> int | None:
 
 
 _MOST_INDEX = 1_000_000
+_MOST_FLOAT = 1e300
 
 
 def _string(value: Any, name: str) -> str:

@@ -15,6 +15,10 @@ PAGE = "<page>"
 """The name of what is no event at all, but a page that a proxy put into the stream."""
 
 
+MOST_LINES = 100_000
+"""The most lines of one event: each of seven bytes would take a hundred bytes of memory."""
+
+
 class NamedEvent(NamedTuple):
     """An event that has a name other than "message", such as "error"; or a `PAGE`."""
 
@@ -159,6 +163,8 @@ _LF = 0x0A
 
 def _parse(event: bytes) -> bytes | NamedEvent | None:
     """Read one event line by line; None where it has no data."""
+    if event.count(b"\n") > MOST_LINES:
+        raise EventTooLongError(f"an event has more than {MOST_LINES} lines")
     name = b""
     data: list[bytes] = []
     for line in event.split(b"\n"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,11 +10,15 @@ if TYPE_CHECKING:
     from langchain_core.messages.ai import UsageMetadata
 
 
+_MOST = 10**15
+"""Tokens; a larger number, or none at all (NaN), is no count, and would overflow a price."""
+
+
 def count(usage: Mapping[str, Any] | None, *names: str) -> int | None:
     """Return the first of these counts that is a number, in tokens; None where none is."""
     for name in names:
         value = usage.get(name) if usage else None
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST:
             return int(value)
     return None
 

@@ -91,6 +91,13 @@ def test_a_stop_word_ends_the_answer(llm):
     assert llm.invoke("Say hello.", stop=[word]).text == plain[: plain.index(word)]
 
 
+def test_an_answer_in_a_schema_is_whole_and_right(llm):
+    """The server enforces the form, and the model has the room to say all of it."""
+    roomy = llm.model_copy(update={"max_tokens": 64})
+    found = roomy.with_structured_output(Person).invoke("Ada is 36 years old.")
+    assert found == Person(name="Ada", age=36)
+
+
 def test_an_answer_in_a_schema_that_the_limit_cuts_off_is_refused(llm):
     """The server enforces the form of what it says; 24 tokens are too few to say it to the end."""
     with pytest.raises(InvalidAnswersError, match="max_tokens was used up"):

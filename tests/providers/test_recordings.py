@@ -13,6 +13,7 @@ import together
 
 from langchain_resilient.fault import FaultKind as K
 from langchain_resilient.providers import create
+from langchain_resilient.providers.sending import Sender
 from langchain_resilient.target import Target
 from tests.providers.asking import fault_of
 from tests.wire.recordings import FOLDER, MISSING, NO_ANSWERS, exchanges
@@ -92,11 +93,9 @@ def provider_for(exchange):
     spec = "together:m" if is_together else "openai:m"
     provider: Any = create(Target(spec, base_url="http://x.test/v1", api_key="sk-0123456789"))
     client = sdk.AsyncTogether if is_together else sdk.AsyncOpenAI
-    provider._make_client = lambda: client(
-        api_key="sk-0123456789",
-        max_retries=0,
-        http_client=lib.AsyncClient(transport=lib.MockTransport(answer)),
-    )
+    http = lib.AsyncClient(transport=lib.MockTransport(answer))
+    made = client(api_key="sk-0123456789", max_retries=0, http_client=http)
+    provider._make_sender = lambda: Sender(made, http, sdk, lib, "http://x.test/v1")
     return provider
 
 

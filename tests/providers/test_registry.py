@@ -166,7 +166,7 @@ def test_what_is_slow_can_be_done_beforehand(spec):
     made = create(Target(spec, api_key="sk-0123456789"))
     made.prepare()
     before = tls.cache_info().misses
-    asyncio.run(made._make_client().close())
+    asyncio.run(made._make_sender().close())
     assert tls.cache_info().misses == before
 
 

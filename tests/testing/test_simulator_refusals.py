@@ -15,6 +15,7 @@ from langchain_resilient.testing import (
     Html,
     HttpDate,
     InvalidKey,
+    Lacks,
     ModelNotFound,
     NoStreaming,
     Overloaded,
@@ -32,6 +33,12 @@ from langchain_resilient.testing import (
 from tests.testing.wire_client import ask, chat
 
 DIALECTS = ["openai", "together"]
+SCHEMA = {"name": "Joke", "schema": {"type": "object", "properties": {}}}
+WANTING: dict[str, dict[str, Any]] = {
+    "json_schema": {"response_format": {"type": "json_schema", "json_schema": SCHEMA}},
+    "json_object": {"response_format": {"type": "json_object"}},
+    "tools": {"tools": [{"type": "function", "function": {"name": "Joke", "parameters": {}}}]},
+}
 CODES = [
     400,
     401,
@@ -227,6 +234,37 @@ async def test_only_what_has_the_parameter_is_refused(sim: ProviderSimulator) ->
     assert wire.error["param"] == "temperature"
     assert wire.error["code"] == "unsupported_parameter"
     assert (await ask(sim)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("dialect", "feature", "status"),
+    [
+        ("openai", "json_schema", 400),
+        ("openai", "json_object", 400),
+        ("openai", "tools", 404),
+        ("together", "json_schema", 400),
+        ("together", "tools", 400),
+    ],
+)
+async def test_what_a_model_lacks_is_refused_in_the_words_of_its_provider(
+    sim: ProviderSimulator, dialect: str, feature: Any, status: int
+) -> None:
+    """They name the feature, and stand where the provider puts them."""
+    sim.script("*", then=Lacks(feature))
+    refused = await ask(sim, chat(**WANTING[feature]), dialect=dialect)
+    assert refused.status == status
+    assert feature in refused.error["message"]
+    assert refused.error["type"] == "invalid_request_error"
+
+
+async def test_what_a_model_does_not_lack_it_does(sim: ProviderSimulator) -> None:
+    """Only the features named are refused, and of several each."""
+    sim.script("*", then=Lacks(("json_schema", "tools"), Reply("{}")))
+    found = [
+        (await ask(sim, chat("Hello, in JSON", **wanting))).status for wanting in WANTING.values()
+    ]
+    assert found == [400, 200, 404]
+    assert (await ask(sim)).text == "{}"
 
 
 async def test_only_streams_are_refused(sim: ProviderSimulator) -> None:

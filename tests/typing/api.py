@@ -1,15 +1,17 @@
 """The public API as users write it: checked by mypy and pyright, never run."""
+# pyright: strict
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, assert_type
 
-from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.language_models import FakeListChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig
+from matplotlib.figure import Figure
 from pydantic import BaseModel, SecretStr
 from tenacity import stop_after_attempt, stop_after_delay, wait_fixed
 
@@ -25,6 +27,7 @@ from langchain_resilient import (
     FaultKind,
     Health,
     Hedge,
+    InvalidAnswersError,
     JournalError,
     NoTargetsError,
     Outcome,
@@ -44,6 +47,7 @@ from langchain_resilient import (
 from langchain_resilient.batch.journal import Journal
 from langchain_resilient.testing import (
     Cut,
+    Lacks,
     ProviderSimulator,
     Reply,
     Seen,
@@ -68,6 +72,11 @@ class Slow:
             print(receipt, call.end)  # noqa: T201
 
 
+def is_long(message: AIMessage) -> bool:
+    """A check of answers; may be a coroutine function."""
+    return len(message.text) > 1
+
+
 def build() -> ResilientChatModel:
     """Every way to say what the chain is."""
     return ResilientChatModel(
@@ -87,6 +96,7 @@ def build() -> ResilientChatModel:
         fallback_on={FaultKind.SERVER},
         last_resort="sorry",
         spend_cap=SpendCap(5, per="hour"),
+        check=is_long,
         temperature=0.5,
         stop=["\n"],
         observers=[Slow()],
@@ -120,8 +130,14 @@ async def batches(llm: ResilientChatModel) -> None:
     assert_type(llm.batch(["a"], journal=Journal("run.db"), tail_hedge=False), list[AIMessage])
     async for found in llm.amap(["a"], max_concurrency=2):
         assert_type(found, tuple[int, AIMessage])
+    async for tried in llm.amap(prompts(), return_exceptions=True, journal="run.db"):
+        assert_type(tried, tuple[int, AIMessage | Exception])
+    async for both in llm.abatch_as_completed(["a"], journal="run.db", progress=True):
+        assert_type(both, tuple[int, AIMessage])
     async for either in llm.abatch_as_completed(["a"], return_exceptions=True):
         assert_type(either, tuple[int, AIMessage | Exception])
+    for late in llm.batch_as_completed(["a"], return_exceptions=True):
+        assert_type(late, tuple[int, AIMessage | Exception])
     for one in llm.batch_as_completed(str(n) for n in range(9)):
         assert_type(one, tuple[int, AIMessage])
     report = llm.batch_report()
@@ -131,10 +147,26 @@ async def batches(llm: ResilientChatModel) -> None:
     await llm.abatch(["a"], progress=watch)
 
 
+async def prompts() -> AsyncIterator[LanguageModelInput]:
+    """They may come one by one."""
+    yield "a"
+    yield [HumanMessage("b")]
+
+
 def watch(progress: BatchProgress) -> None:
     """A progress callback."""
     assert_type(progress.total, int | None)
     assert_type(progress.seconds_left, float | None)
+
+
+def structured(llm: ResilientChatModel) -> None:
+    """What comes out depends on the schema, which LangChain's type does not follow."""
+    reader = llm.with_structured_output(Joke, method="function_calling", repair=True)
+    assert_type(reader, Runnable[LanguageModelInput, Any])
+    joke: Joke = reader.invoke("a joke")
+    assert_type(joke.setup, str)
+    llm.with_structured_output({"title": "Joke", "type": "object"}, strict=True, include_raw=True)
+    llm.with_structured_output(method="json_mode")
 
 
 def streams(llm: ResilientChatModel) -> None:
@@ -153,6 +185,7 @@ def statistics(llm: ResilientChatModel) -> None:
     assert_type(stats, Stats)
     assert_type(stats.as_dict(), dict[str, Any])
     assert_type(stats["openai:gpt-4o"].wins, int)
+    assert_type(stats.plot(width=6), Figure)
 
 
 def policies() -> None:
@@ -161,8 +194,14 @@ def policies() -> None:
     assert_type(Timeouts(connect=2, first_text=5), Timeouts)
     assert_type(Retry(stop=stop_after_attempt(3) | stop_after_delay(9)), Retry)
     assert_type(Health(trip_after=8), Health)
+    assert_type(SpendCap(5).window, float)
     target = Target("openai:gpt-4o", api_key="secret", base_url="http://localhost/v1")
     assert_type(target.name, str)
+    assert_type((target.provider, target.model), tuple[str, str])
+    assert_type(target.base_url, str | None)
+    assert_type(target.price, tuple[float, float] | None)
+    assert_type(target.identity(), dict[str, Any])
+    Target(FakeListChatModel(responses=["a model of LangChain's"]), name="theirs")
     assert_type(target.api_key, SecretStr | tuple[SecretStr, ...] | None)
 
 
@@ -183,9 +222,19 @@ def errors(llm: ResilientChatModel) -> None:
         llm.invoke("hello")
     except StreamBrokenError as error:
         assert_type(error.partial, str)
+    except InvalidAnswersError as error:
+        assert_type(error.causes, tuple[BaseException, ...])
     except (RateLimitedError, DeadlineExceededError, AllTargetsFailedError) as error:
         assert_type(error.receipt, Receipt | None)
-    except (JournalError, NoTargetsError, RequestRejectedError, SpendCapError) as error:
+        assert_type(error.is_retryable, bool)
+        for name, fault in error.receipt.faults if error.receipt else ():
+            assert_type((name, fault.kind), tuple[str, FaultKind])
+            assert_type((fault.status, fault.retry_after), tuple[int | None, float | None])
+    except SpendCapError as error:
+        assert_type((error.spent, error.opens_in), tuple[float, float | None])
+    except JournalError as error:
+        assert_type(error.path, str)
+    except (NoTargetsError, RequestRejectedError) as error:
         root: ResilientError = error
         assert_type(root.receipt, Receipt | None)
 
@@ -195,7 +244,9 @@ def simulated() -> None:
     with ProviderSimulator(seed=1) as sim:
         assert_type(sim, ProviderSimulator)
         assert_type(sim.base_url("openai"), str)
-        sim.script("openai:*", Status(500), Cut(after=3), then=Reply(first_text=0.3))
+        sim.script(
+            "openai:*", Status(500), Cut(after=3), Lacks("tools"), then=Reply(first_text=0.3)
+        )
         assert_type(sim.count("openai:*", status=500), int)
         assert_type(sim.requests[0], Seen)
         assert_type(answer_to("hello"), str)

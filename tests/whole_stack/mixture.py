@@ -155,7 +155,7 @@ def _model(random: Random) -> dict[str, Any]:
         "hedge": random.choice((None, hedge, hedge, hedge)),
         "max_retries": random.choice((None, None, None, 1)),
         "health": random.choice((None, Health(), Health(trip_after=2))),
-        **({"validate": bool} if random.random() < 0.15 else {}),
+        **({"check": bool} if random.random() < 0.15 else {}),
     }
 
 

@@ -105,7 +105,7 @@ def test_a_task_that_goes_on_is_found():
     def start_a_task(_: object) -> None:
         tasks.append(asyncio.create_task(asyncio.sleep(100)))
 
-    run = play(replace(QUIET, model={**MODEL, "validate": start_a_task}))
+    run = play(replace(QUIET, model={**MODEL, "check": start_a_task}))
     assert sum("a task is left" in problem for problem in problems(run)) == len(tasks) == 4
 
 

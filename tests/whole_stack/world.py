@@ -133,7 +133,7 @@ def _requests(sim: ProviderSimulator) -> list[str]:
 
 def _busy_connections(loop: asyncio.AbstractEventLoop) -> list[str]:
     known = clients._by_loop.get(loop)
-    transports = [c._client._transport for c in known.made.values()] if known else []
+    transports = [c._http._transport for c in known.made.values()] if known else []
     return [f"a pool holds {busy}" for t in transports if (busy := _busy(t))]
 
 

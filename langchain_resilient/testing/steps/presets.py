@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from langchain_resilient.testing.brain import longest_answer, prompt_tokens
 from langchain_resilient.testing.dialects.base import go_duration
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from langchain_resilient.testing.exchange import Exchange
     from langchain_resilient.testing.problems import Problem
     from langchain_resilient.testing.steps.base import Step
+
+Feature = Literal["json_schema", "json_object", "tools"]
+"""What a model may be unable to do: structured outputs, JSON mode, calling tools."""
 
 _TOO_LARGE = 30_000  # tokens a minute, the limit in most public threads about it
 
@@ -182,6 +185,45 @@ class UnsupportedParameter(Refusal):
     def details(self, call: Call) -> Mapping[str, object]:  # noqa: ARG002 - says the same to all
         """Speak of the parameter."""
         return {"param": self.parameter}
+
+
+@dataclass(frozen=True, repr=False)
+class Lacks(Refusal):
+    """Refuses requests that want of a model what it cannot do; others are answered.
+
+    OpenAI says 400 to a `response_format`, and 404 to `tools`, though the model is there.
+
+    Attributes:
+        features: What it cannot do: `"json_schema"`, `"json_object"`, `"tools"`; several in a
+            tuple.
+        otherwise: The step for other requests.
+
+    Example:
+        ```python
+        sim.script("openai:gpt-4", then=Lacks("json_schema"))
+        sim.script("together:*", then=Lacks(("json_schema", "tools"), Reply("{}")))
+        ```
+    """
+
+    features: Feature | tuple[Feature, ...]
+    otherwise: Step = AT_ONCE
+
+    def choose(self, call: Call, at: float) -> Step:
+        """Refuse only what wants one of the features."""
+        return self.otherwise.choose(call, at) if self._missing(call.body) is None else self
+
+    def problem(self, call: Call) -> Problem:
+        """Return what to say."""
+        feature = self._missing(call.body)
+        kind = "no_tools" if feature == "tools" else "no_response_format"
+        return call.dialect.problem(kind, call, {"feature": feature})
+
+    def _missing(self, body: Mapping[str, Any]) -> str | None:
+        """The first feature that a request wants in vain."""
+        lacks = (self.features,) if isinstance(self.features, str) else self.features
+        wanted = [(body.get("response_format") or {}).get("type")]
+        wanted += ["tools"] if body.get("tools") else []
+        return next((feature for feature in wanted if feature in lacks), None)
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,0 +1,1 @@
+"""Malformed answers: what no server should send, and what becomes of it."""

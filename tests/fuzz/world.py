@@ -1,0 +1,193 @@
+"""Asks a chain whose first target is out of its mind, and judges what its user gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from tenacity import stop_after_attempt
+
+from langchain_resilient import Hedge, ResilientChatModel, Retry, Target, registry, spend
+from langchain_resilient.chunks import sum_chunks
+from langchain_resilient.errors import ResilientError, StreamBrokenError
+from langchain_resilient.fault import FaultKind
+from langchain_resilient.providers.clients import close_clients
+from tests.fuzz.answers import Answer, Case
+from tests.helpers import CANARY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.fuzz.memory_transport import Ledger
+
+HEALTHY = "All is well."
+DEADLINE = 40.0
+"""Seconds that a call may take by the loop's clock."""
+
+SLOW = 10.0
+"""Seconds on the wall's clock after which a case hangs: a thousand times what they take."""
+
+_JSON = {"title": "Output", "type": "object", "properties": {"city": {"type": "string"}}}
+
+
+class HangError(BaseException):
+    """A case took too long; no `except Exception` may swallow it."""
+
+
+@dataclass
+class Tally:
+    """What came of all cases.
+
+    Attributes:
+        cases: How many were tried.
+        came: How often which kind of outcome came: an answer, or an error's name.
+        faults: How often which kind of fault was told.
+        problems: What must not be, in words, with the case.
+    """
+
+    cases: int = 0
+    came: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+
+def healthy(*, stream: bool) -> Answer:
+    """A well-formed answer."""
+    part = "delta" if stream else "message"
+    text = json.dumps({"city": HEALTHY})
+    choice = {"index": 0, part: {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    chunk = json.dumps({"id": "c", "model": "m", "choices": [choice]})
+    kind = b"text/event-stream" if stream else b"application/json"
+    body = f"data: {chunk}\n\ndata: [DONE]\n\n" if stream else chunk
+    return Answer("healthy", 200, ((b"content-type", kind),), (body.encode(),), "clean")
+
+
+def chain(dialect: str, sick: str, well: str | None) -> list[Target]:
+    """Two targets, each with an account of its own."""
+    found = [Target(f"{dialect}:sick", base_url=sick, api_key=CANARY)]
+    if well is not None:
+        found.append(Target("openai:well", base_url=well, api_key="sk-well-0123456789"))
+    return found
+
+
+async def outcome(case: Case, targets: list[Target]) -> Any:
+    """Ask; returns a message, or the error."""
+    registry.forget()
+    spend.forget()
+    model = ResilientChatModel(
+        targets=targets,
+        timeout=DEADLINE,
+        hedge=Hedge(on="response") if case.way == "plain" else None,
+        retry=Retry(stop=stop_after_attempt(1)),
+        health=None,
+    )
+    try:
+        if case.way == "astream":
+            return sum_chunks([chunk async for chunk in model.astream("Hello")])
+        if case.way == "json":
+            found = await model.with_structured_output(_JSON, include_raw=True).ainvoke("Hello")
+            return found["raw"]
+        return await model.ainvoke("Hello")
+    except ResilientError as error:
+        return error
+
+
+async def play(case: Case, targets: list[Target], ledger: Ledger, tally: Tally) -> None:
+    """Try one case, and write down what came of it."""
+    tally.cases += 1
+    loop, began = asyncio.get_running_loop(), time.perf_counter()
+    start = loop.time()
+    try:
+        with limited():
+            got = await outcome(case, targets)
+            await registry.reaper().drain()
+        wrong = list(problems(case, got, tally))
+        if loop.time() - start > DEADLINE + 3:
+            wrong.append(f"took {loop.time() - start:.1f} s, past its deadline")
+    except HangError:
+        wrong = [f"hung for {time.perf_counter() - began:.1f} s"]
+    except Exception as error:  # noqa: BLE001  # that is what is looked for
+        wrong = [f"crashed: {type(error).__name__}: {str(error)[:300]}"]
+    if ledger.open:
+        wrong.append(f"{ledger.open} streams were not closed")
+        ledger.open = 0
+    if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        wrong += [f"a task is left: {task}" for task in tasks]
+    tally.problems += wrong
+
+
+def problems(case: Case, got: Any, tally: Tally) -> Iterator[str]:
+    """Tell what must not be in what a user got."""
+    error = isinstance(got, ResilientError)
+    tally.came[type(got).__name__ if error else "answer"] += 1
+    if error:
+        yield from _in_error(case, got, tally)
+    elif isinstance(got, AIMessage):
+        yield from _in_answer(got, tally)
+    else:
+        yield f"got {type(got).__name__}, neither a message nor an error of ours"
+
+
+def _in_answer(message: AIMessage, tally: Tally) -> Iterator[str]:
+    receipt = message.response_metadata.get("resilience", {})
+    for attempt in receipt.get("attempts", ()):
+        if "fault" in attempt:
+            yield from _in_fault(attempt["fault"], attempt["message"], tally)
+    if not (message.text or message.tool_calls or message.invalid_tool_calls
+            or message.additional_kwargs):  # fmt: skip
+        yield "an empty answer passed"
+    if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
+        yield "a stream without its last chunk passed"
+    message.text.encode()
+    message.model_dump_json()  # whatever came must be fit to be kept
+    if receipt.get("winner") == "openai:well" and HEALTHY not in message.text:
+        yield f"the healthy target's answer reads {message.text[:80]!r}"
+
+
+def _in_error(case: Case, error: ResilientError, tally: Tally) -> Iterator[str]:
+    for _, fault in error.receipt.faults if error.receipt else ():
+        yield from _in_fault(fault.kind.value, fault.message, tally)
+    if CANARY in f"{error} {error!r} {error.receipt}":
+        yield "the error tells the key"
+    if case.healthy and not isinstance(error, StreamBrokenError):
+        yield f"no answer, though a target was well: {type(error).__name__}"
+
+
+def _in_fault(kind: str | None, message: Any, tally: Tally) -> Iterator[str]:
+    tally.faults[str(kind)] += 1
+    if kind == FaultKind.INTERNAL:
+        yield f"not classified: {str(message)[:200]}"
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Interrupt what does not end."""
+
+    def ring(*_: object) -> None:
+        raise HangError
+
+    old = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, SLOW)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+async def play_in_memory(cases: list[Case], ledger: Ledger, tally: Tally) -> None:
+    """Try cases one after the other on the running loop."""
+    for case in cases:
+        ledger.answers = {"sick": case.answer, "well": healthy(stream=case.way != "plain")}
+        well = "http://well.test/v1" if case.healthy else None
+        before = len(tally.problems)
+        await play(case, chain(case.dialect, "http://sick.test/v1", well), ledger, tally)
+        tally.problems[before:] = [f"{p}\n    {case}" for p in tally.problems[before:]]
+    await close_clients()
