@@ -77,10 +77,8 @@ def options(cls: type[BaseModel]) -> list[Option]:
 
 
 def _option(name: str, cls: type[BaseModel], annotation: str, meaning: str) -> Option:
-    field = cls.model_fields[name]
-    named = field.alias or name
-    unit = _unit(named, annotation, meaning)
-    return Option(named, _spelt(annotation), _default(field), unit, meaning)
+    unit = _unit(name, annotation, meaning)
+    return Option(name, _spelt(annotation), _default(cls.model_fields[name]), unit, meaning)
 
 
 def _unit(name: str, annotation: str, meaning: str) -> str:
