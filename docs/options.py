@@ -161,7 +161,7 @@ def page() -> str:
 
 
 def _title(cls: type[BaseModel]) -> str:
-    titles = {Configuration: "`ResilientChatModel`", Sampling: "Sampling fields"}
+    titles: dict[type, str] = {Configuration: "`ResilientChatModel`", Sampling: "Sampling fields"}
     return titles.get(cls, f"`{cls.__name__}`")
 
 
