@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from docs.reading import members, section, story
 from docs.tables import code, table
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 def exceptions() -> list[type[errors.ResilientError]]:
     """Every exception of the package, in the order of its file."""
-    found = [one for _, one in inspect.getmembers(errors, inspect.isclass)]
-    ours = [one for one in found if one.__module__ == errors.__name__]
+    ours = [one for one in vars(errors).values() if _is_ours(one)]
     return sorted(ours, key=lambda one: inspect.getsourcelines(one)[1])
+
+
+def _is_ours(thing: Any) -> bool:
+    return inspect.isclass(thing) and thing.__module__ == errors.__name__
 
 
 def tree() -> str:
@@ -46,8 +49,8 @@ def page() -> str:
             _attributes(receipt.AttemptRecord),
             "An attempt's `kind`:\n",
             table(("kind", "why it was sent"), _members(receipt.AttemptKind)),
-            "Its `outcome` is `won`, `failed`, `lost` (another was faster), `cancelled` (the "
-            "caller went away, or the deadline passed) or `open` (a shadow that goes on).\n",
+            "Its `outcome`:\n",
+            table(("outcome", "how it ended"), _members(receipt.Outcome)),
             "## `Break`\n",
             _attributes(receipt.Break),
         ]

@@ -77,10 +77,8 @@ def options(cls: type[BaseModel]) -> list[Option]:
 
 
 def _option(name: str, cls: type[BaseModel], annotation: str, meaning: str) -> Option:
-    field = cls.model_fields[name]
-    named = field.alias or name
-    unit = _unit(named, annotation, meaning)
-    return Option(named, _spelt(annotation), _default(field), unit, meaning)
+    unit = _unit(name, annotation, meaning)
+    return Option(name, _spelt(annotation), _default(cls.model_fields[name]), unit, meaning)
 
 
 def _unit(name: str, annotation: str, meaning: str) -> str:
@@ -163,7 +161,7 @@ def page() -> str:
 
 
 def _title(cls: type[BaseModel]) -> str:
-    titles = {Configuration: "`ResilientChatModel`", Sampling: "Sampling fields"}
+    titles: dict[type, str] = {Configuration: "`ResilientChatModel`", Sampling: "Sampling fields"}
     return titles.get(cls, f"`{cls.__name__}`")
 
 
@@ -177,9 +175,8 @@ def _about(cls: type[BaseModel]) -> str:
 
 
 def _part(title: str, about: str, rows: Iterable[Option]) -> str:
-    head = ("option", "type", "default", "unit", "meaning")
+    head = ("option", "default", "unit", "type and meaning")
     cells = [
-        (code(o.name), code(o.type), code(o.default), o.unit or "–", o.meaning)  # noqa: RUF001  # an empty cell
-        for o in rows
+        (code(o.name), code(o.default), o.unit, f"{code(o.type)}<br>{o.meaning}") for o in rows
     ]
     return f"## {title}\n\n{about}\n\n{table(head, cells)}"

@@ -26,7 +26,7 @@ class FaultKind(StrEnum):
     EMPTY = "empty"
     """A success that holds no text and no tool call."""
     INVALID = "invalid"
-    """The answer is whole, but the caller's `validate` refused it."""
+    """The answer is whole, but the caller's `check` refused it."""
     RATE_LIMIT = "rate_limit"
     """429: too fast for now."""
     QUOTA = "quota"

@@ -1,4 +1,4 @@
-"""Whether a whole answer is good enough: it must fit its schema, and please `validate`."""
+"""Whether a whole answer is good enough: it must fit its schema, and please `check`."""
 
 from __future__ import annotations
 

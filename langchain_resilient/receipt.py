@@ -33,7 +33,9 @@ class Outcome(StrEnum):
     """How an attempt ended."""
 
     WON = "won"
+    """Its answer is the call's."""
     FAILED = "failed"
+    """With a fault."""
     LOST = "lost"
     """Another attempt was faster; this one was closed."""
     CANCELLED = "cancelled"

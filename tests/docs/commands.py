@@ -85,7 +85,7 @@ def _targets() -> list[str]:
 def _exists(paths: list[str]) -> None:
     for path in paths:
         file, _, test = path.partition("::")
-        if not (ROOT / file).exists() or test not in (ROOT / file).read_text():
+        if not (ROOT / file).exists() or (test and test not in (ROOT / file).read_text()):
             msg = f"no such test: {path}"
             raise ValueError(msg)
 

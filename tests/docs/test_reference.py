@@ -11,6 +11,7 @@ import langchain_resilient
 from docs import commands, failures, options, simulator
 from langchain_resilient import ResilientChatModel, errors, testing
 from langchain_resilient.fault import FaultKind
+from tests.docs.pages import PAGES
 
 ALL = [(cls.__name__, one) for cls in options.CLASSES for one in options.options(cls)]
 MEASURED = re.compile(
@@ -45,8 +46,7 @@ def test_every_field_of_the_model_is_there():
     """All but those that any LangChain chat model has."""
     named = {one.name for _, one in ALL}
     own = set(ResilientChatModel.model_fields) - set(BaseChatModel.model_fields)
-    fields = {ResilientChatModel.model_fields[name].alias or name for name in own}
-    assert fields <= named
+    assert own <= named
 
 
 def test_every_policy_that_is_public_is_there():
@@ -56,9 +56,17 @@ def test_every_policy_that_is_public_is_there():
     assert fielded <= set(options.CLASSES)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_options_that_a_page_speaks_of_exist(page):
+    """Also those in its prose, such as `Hedge(pause=)`."""
+    fields = {cls.__name__: set(cls.model_fields) for cls in options.CLASSES}
+    for owner, inside in re.findall(rf"\b({'|'.join(fields)})\(([^()]*)\)", page.read_text()):
+        assert set(re.findall(r"(\w+)=(?!=)", inside)) <= fields[owner]
+
+
 def test_types_are_written_out():
     """No name of a type that only the code knows."""
-    written = options.page()
+    written = " ".join(one.type for _, one in ALL)
     for name in ("Seconds", "Dollars", "HedgeField", "FallbackOn", "StopWords", "LastResort"):
         assert name not in written
 
