@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pydantic_core import from_json
 
@@ -183,6 +184,7 @@ def scrub(error: BaseException, secrets: Collection[str]) -> None:
         error: The exception; those it was raised from are cleaned too.
         secrets: The exact texts.
     """
+    secrets = [form for secret in secrets for form in _forms(secret)]
     for _ in range(6):
         for name in ("args", *vars(error)):
             with suppress(Exception):  # a property says what the others say; nothing may fail here
@@ -194,6 +196,11 @@ def scrub(error: BaseException, secrets: Collection[str]) -> None:
         if inner is None:
             return
         error = inner
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """How a text may be written in a URL and in JSON."""
+    return secret, quote(secret, safe=""), "".join(f"\\u{ord(c):04x}" for c in secret)
 
 
 def _clean(value: Any, secrets: Collection[str]) -> Any:
