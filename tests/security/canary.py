@@ -65,7 +65,7 @@ class Echo(Step):
         kind, headers = "application/json", {}
         body = "{}"
         if self.where == "error":
-            error = {"message": f"Incorrect API key provided: {key}. You can find ...",
+            error = {"message": f"Incorrect API key provided: {key}. See",
                      "type": "invalid_request_error", "param": key, "code": f"bad {key}"}  # fmt: skip
             body = json.dumps({"error": error, key: key})
         elif self.where == "escapes":

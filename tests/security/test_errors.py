@@ -193,7 +193,7 @@ def test_our_log_repeats_no_key(sim, monkeypatch, caplog, dialect, transport):
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_no_logger_shows_what_is_sent(sim, monkeypatch, logged, dialect, transport):
-    """The SDKs' and the transports' loggers at DEBUG show a key only if a server's head holds it."""
+    """The SDKs' and transports' loggers at DEBUG show a key only if a server's head holds it."""
     monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
     for name, step in ECHOES.items():
         if name.partition(" ")[0] in ("error", "html", "text", "escapes", "page", "broken"):
