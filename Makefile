@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo format clean
+  record recordings typed notebooks demo audit sbom format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,9 +77,23 @@ notebooks: $(VENV)/.developer ## run the notebooks from top to bottom, and keep 
 demo: $(VENV)/.developer ## a two-minute live show in the terminal (no key needed)
 	@$(BIN)/langchain-resilient demo
 
+# The auditors have an environment of their own; what they look at is one with nothing but the package.
+.audit/.installed: pyproject.toml
+	$(PYTHON) -m venv .audit/tools && .audit/tools/bin/python -m pip install --quiet 'pip>=25.1'
+	.audit/tools/bin/python -m pip install --quiet --group audit
+	$(PYTHON) -m venv .audit/runtime && .audit/runtime/bin/python -m pip install --quiet 'pip>=25.1'
+	.audit/runtime/bin/python -m pip install --quiet .
+	@touch $@
+
+audit: .audit/.installed ## known vulnerabilities in the runtime dependencies (asks a service)
+	@$(PYTHON) -m tests.security audit
+
+sbom: .audit/.installed ## dist/sbom.json (CycloneDX), and the dependencies' licences
+	@$(PYTHON) -m tests.security sbom
+
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist
+	rm -rf $(VENV) .audit .pytest_cache .mypy_cache .ruff_cache dist

@@ -40,7 +40,7 @@ _LAG = 0.05
 """A timer that fires so many seconds late shows that our own loop was held up."""
 
 _STANDSTILL = 0.25
-"""One that fires so late shows that we stood still: stopped, suspended, or blocked by other work."""
+"""One so late shows that we stood still: stopped, suspended, or blocked by other work."""
 
 _CATCH_UP = 1.0
 """Seconds at most in which what came meanwhile is read before anything is held against anybody."""
@@ -71,8 +71,8 @@ class Race:
     """
 
     __slots__ = ("_chain", "_closed", "_loop", "_on_retry", "_plain", "_planner", "_reaper",
-                 "_request", "_room", "_show", "_streaming", "_thaws", "_timer", "_timer_at", "_tools",
-                 "_validate", "_wake", "end", "witness")  # fmt: skip
+                 "_request", "_room", "_show", "_streaming", "_thaws", "_timer", "_timer_at",
+                 "_tools", "_validate", "_wake", "end", "witness")  # fmt: skip
 
     def __init__(
         self,

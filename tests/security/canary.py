@@ -65,8 +65,8 @@ class Echo(Step):
         kind, headers = "application/json", {}
         body = "{}"
         if self.where == "error":
-            error = {"message": f"Incorrect API key provided: {key}. See",
-                     "type": "invalid_request_error", "param": key, "code": f"bad {key}"}  # fmt: skip
+            said = f"Incorrect API key provided: {key}. See ..."
+            error = {"message": said, "type": "auth", "param": key, "code": f"bad {key}"}
             body = json.dumps({"error": error, key: key})
         elif self.where == "escapes":
             body = '{"error":{"message":"no ' + "".join(f"\\u{ord(c):04x}" for c in key) + '"}}'

@@ -19,7 +19,7 @@ from langchain_core.globals import set_debug, set_llm_cache, set_verbose
 from langchain_core.tracers import BaseTracer
 from pydantic import BaseModel
 
-from langchain_resilient import BatchReport, ResilientChatModel, ResilientError, Target
+from langchain_resilient import ResilientChatModel, ResilientError, Target
 from langchain_resilient.registry import forget, reaper
 from langchain_resilient.testing import Cut, InvalidKey, NoAnswer, Reply, Reset, Status
 from tests.cassettes.store import Store
@@ -138,12 +138,13 @@ def test_langchains_cache_holds_no_key(sim):
 
 def test_journals_and_reports_hold_no_key(sim, tmp_path):
     """All bytes of the database, its log and its index, while it is open and afterwards."""
-    llm, path, report = model(sim, max_retries=0), tmp_path / "run.db", BatchReport()
+    llm, path, told = model(sim, max_retries=0), tmp_path / "run.db", []
+    prompts = [str(number) for number in range(20)]
     files: list[bytes] = []
     sim.script("openai:bad", *FAULTS, then=Reply("fine"))
     sim.script("together:good", *FAULTS, then=Reply("fine"))
     for number, _ in enumerate(
-        llm.map([str(i) for i in range(20)], journal=path, return_exceptions=True, report=report)
+        llm.batch_as_completed(prompts, journal=path, return_exceptions=True, report=told.append)
     ):
         if number % 5 == 0:
             files += [one.read_bytes() for one in tmp_path.iterdir()]
@@ -152,7 +153,7 @@ def test_journals_and_reports_hold_no_key(sim, tmp_path):
         rows = db.execute("SELECT * FROM items").fetchall()
     db.close()
     assert len(rows) == 20
-    assert leaks(KEY, *files, repr(rows), repr(report), str(report)) == []
+    assert leaks(KEY, *files, repr(rows), repr(told), *map(str, told)) == []
 
 
 @pytest.mark.parametrize("dialect", ["openai", "together"])

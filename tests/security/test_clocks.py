@@ -122,8 +122,8 @@ def test_a_jump_lets_no_refused_account_back_in(sim, jump):
 
 def test_a_jump_opens_no_spend_cap(sim, jump):
     """Its window is measured by the process's own clock."""
-    target = Target("openai:m", base_url=sim.base_url("openai"), api_key="k", price=(1e6, 1e6))
-    llm = ResilientChatModel(targets=[target], spend_cap=SpendCap(dollars=0.01, per="hour"))
+    target = Target("openai:m", base_url=sim.base_url("openai"), api_key="k", price=(1000, 1000))
+    llm = ResilientChatModel(targets=[target], spend_cap=SpendCap(0.05, per="hour"))
     llm.invoke("hello")
     jump()
     with pytest.raises(SpendCapError):

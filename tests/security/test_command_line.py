@@ -29,7 +29,7 @@ def run(
     """Run a command with every logger at DEBUG, and a crash reporter that dumps all threads."""
     keys = {"OPENAI_API_KEY": KEY, "TOGETHER_API_KEY": KEY, "PYTHONFAULTHANDLER": "1",
             "OPENAI_BASE_URL": sim.base_url("openai"), "OPENAI_LOG": "debug",
-            "TOGETHER_BASE_URL": sim.base_url("together"), "PYTHONDEVMODE": "1"}  # fmt: skip
+            "TOGETHER_BASE_URL": sim.base_url("together")}  # fmt: skip
     return subprocess.run(
         [sys.executable, "-c", LOUD + MAIN, *arguments],
         env={**os.environ, **keys}, cwd=folder, capture_output=True, timeout=100, check=False,
