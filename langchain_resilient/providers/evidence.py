@@ -207,8 +207,8 @@ def _clean(value: Any, secrets: Collection[str]) -> Any:
     """Copy what an exception carries: plain data, or an SDK's request or response."""
     if isinstance(value, Mapping) or not hasattr(value, "headers"):
         return without(value, secrets)
-    if isinstance(value, tuple):
-        return without(value._replace(headers=dict(value.headers)), secrets)  # aiohttp's request
+    if hasattr(value, "_replace"):  # aiohttp's request, a named tuple
+        return without(value._replace(headers=dict(value.headers)), secrets)
     given = {n: v for n, v in value.headers.items() if n.lower() not in _OF_THE_BODY}
     headers, make = without(given, secrets), type(value)
     if not hasattr(value, "status_code"):
