@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo docs soak format clean
+  record recordings typed notebooks demo docs soak audit sbom format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,9 +87,23 @@ $(VENV)/.documented: $(VENV)/.installed
 soak: $(VENV)/.developer ## 200,000 prompts with faults and cancellations in one process: is all flat?
 	$(BIN)/python -m tests.soak
 
+# The auditors have an environment of their own; what they look at is one with nothing but the package.
+.audit/.installed: pyproject.toml
+	$(PYTHON) -m venv .audit/tools && .audit/tools/bin/python -m pip install --quiet 'pip>=25.1'
+	.audit/tools/bin/python -m pip install --quiet --group audit
+	$(PYTHON) -m venv .audit/runtime && .audit/runtime/bin/python -m pip install --quiet 'pip>=25.1'
+	.audit/runtime/bin/python -m pip install --quiet .
+	@touch $@
+
+audit: .audit/.installed ## known vulnerabilities in the runtime dependencies (asks a service)
+	@$(PYTHON) -m tests.security audit
+
+sbom: .audit/.installed ## dist/sbom.json (CycloneDX), and the dependencies' licences
+	@$(PYTHON) -m tests.security sbom
+
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist docs/_build docs/_generated
+	rm -rf $(VENV) .audit .pytest_cache .mypy_cache .ruff_cache dist docs/_build docs/_generated

@@ -181,7 +181,7 @@ def checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         msg = 'must start with "http://" or "https://" and name a server'
         raise ValueError(msg)
-    if "@" in parts.netloc:
+    if "@" in url:  # even where an unquoted "/" in a password hides it from the parser
         msg = (
             "must not hold a user or a password: give them as api_key, or as "
             'default_headers={"Authorization": ...}'

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from langchain_resilient.providers.file_lock import try_lock
+from langchain_resilient.providers.file_lock import private, try_lock
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -118,7 +118,7 @@ class AnswerFile:
             self._file: BinaryIO = sys.stdout.buffer
             return
         self._part = self._path.with_name(f"{self._path.name}.part")
-        self._file = self._part.open("ab")
+        self._file = open(self._part, "ab", opener=private)  # noqa: SIM115  # kept
         if not try_lock(self._file) or not self._is_there():
             self._file.close()
             raise BlockingIOError(f"{self._part} is being written by another run: wait for it")

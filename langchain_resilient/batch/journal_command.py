@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -156,5 +157,12 @@ def _output(name: str) -> Iterator[TextIO]:
         yield sys.stdout
         return
     # Half of a surrogate pair is not worth losing an export for.
-    with Path(name).open("w", encoding="utf-8", errors="replace", newline="") as file:
+    with open(  # pathlib's takes no opener
+        name, "w", encoding="utf-8", errors="replace", newline="", opener=_for_its_user
+    ) as file:
         yield file
+
+
+def _for_its_user(path: str, flags: int) -> int:
+    """Make a file private, as the journal is; a link that the user named is followed."""
+    return os.open(path, flags, 0o600)

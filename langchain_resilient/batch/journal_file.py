@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.errors import (
@@ -135,10 +136,14 @@ class JournalFile:
 
 def _make_private(path: Path) -> None:
     """Make the file before SQLite does: its -wal and -shm take over its permissions."""
-    with suppress(FileExistsError):
+    try:
         # An existing file is never opened here: closing it would drop SQLite's locks on it
         # (https://www.sqlite.org/howtocorrupt.html, 2.2).
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        if not path.exists():
+            # A link to nowhere: SQLite would make a file there that anybody may read.
+            raise OSError(errno.ELOOP, "it is a symbolic link to no file", str(path)) from None
 
 
 def _connect(path: Path, patience: float) -> sqlite3.Connection:

@@ -83,8 +83,10 @@ class Attempts:
     def spoke(self, attempt: Attempt, now: float) -> None:
         """Teach the target's state what a first text tells."""
         state = attempt.lane.state
-        seconds = now - attempt.started
-        state.spoke(seconds, now, plain=attempt.plain, late=attempt.late)
+        seconds = now - attempt.started - attempt.excused
+        # After a standstill of ours nobody knows how long it took, only that it took longer.
+        known = not attempt.excused
+        state.spoke(seconds, now, plain=attempt.plain, late=attempt.late, known=known)
         state.waiting.pop(attempt, None)
 
     def close(self, attempt: Attempt, outcome: Outcome, now: float) -> None:

@@ -137,7 +137,7 @@ class Attempt:
         pause: Seconds of silence after which it counts as paused; `inf` for never.
         pace_at: When its throughput is looked at next; `inf` for never.
         pace_from: How many tokens it had when that was looked at last; None before its first.
-        excused: Seconds that our own reader held it up.
+        excused: Seconds that our own reader, or our own standstill, held it up.
         retry_state: tenacity's view, where this is a retry.
         draft: The driver's: what was received.
         task: The driver's: who reads it.

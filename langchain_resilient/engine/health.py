@@ -301,9 +301,19 @@ class TargetState:
         """The time by which all but 5 % of its requests have spoken; None if it is unknown."""
         return self.percentile(1 - NORMAL, now, plain=False)
 
-    def spoke(self, seconds: float, now: float, *, plain: bool, late: bool) -> None:
-        """Take in a first text (or a whole answer)."""
-        self._take(seconds, now, plain=plain, censored=False)
+    def spoke(
+        self, seconds: float, now: float, *, plain: bool, late: bool, known: bool = True
+    ) -> None:
+        """Take in a first text (or a whole answer).
+
+        Args:
+            seconds: How long it took.
+            now: The engine's clock.
+            plain: It was a whole answer.
+            late: That was held against it.
+            known: False if it took longer, and nobody knows how long.
+        """
+        self._take(seconds, now, plain=plain, censored=not known)
         started = now - seconds
         was_silent = self.silent
         self.spoke_at = now

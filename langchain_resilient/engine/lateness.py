@@ -96,10 +96,24 @@ def due(attempt: Attempt) -> float:
     at = min(at, attempt.pace_at)
     if attempt.first_text is None:
         at = min(at, attempt.hedge_at, attempt.late_at)
-        return at if limits.first_text is None else min(at, attempt.started + limits.first_text)
+        if limits.first_text is None:
+            return at
+        return min(at, attempt.started + attempt.excused + limits.first_text)
     if not attempt.paused:
         at = min(at, attempt.last_chunk + attempt.pause)
     return at if limits.chunk_gap is None else min(at, attempt.last_chunk + limits.chunk_gap)
+
+
+def watch_afresh(attempt: Attempt, now: float) -> None:
+    """Count its silence from now on: before, we could not have heard it."""
+    if attempt.last_chunk == inf:
+        return  # it is whole, or held up by our own reader
+    forgiven = now - attempt.started - attempt.excused
+    attempt.hedge_at += forgiven
+    attempt.late_at += forgiven
+    attempt.excused += forgiven
+    attempt.last_chunk = now
+    watch_pace(attempt, now)
 
 
 def watch_pace(attempt: Attempt, now: float) -> None:

@@ -34,6 +34,7 @@ from langchain_resilient.engine.lateness import (
     late_after,
     pause_after,
     too_slow,
+    watch_afresh,
     watch_pace,
 )
 from langchain_resilient.engine.retrying import retry_state
@@ -255,6 +256,16 @@ class Planner:
             self._resume(now, out)
         return self._settle(out)
 
+    def thaw(self, now: float) -> list[Action]:
+        """Our own process stood still: what is under way is held to its limits afresh.
+
+        A hedge for each of them, and a mark against each target, would be for our own silence. Only
+        the deadline stays where it is: it was promised to whoever waits.
+        """
+        for attempt in self._open.live:
+            watch_afresh(attempt, now)
+        return self._settle([])
+
     def cancel(self, now: float) -> list[Action]:
         """The caller went away."""
         if self.end is not None:
@@ -284,7 +295,7 @@ class Planner:
             self._judge_late(attempt, now)
             if self._open.caught():
                 self._rescue(now, out)
-        if limit is not None and now >= attempt.started + limit:
+        if limit is not None and now >= attempt.started + attempt.excused + limit:
             fault = Fault(FaultKind.TIMEOUT, f"no text within {limit:g} s")
             self._suspect(attempt, fault, now, out)
         elif now >= attempt.hedge_at:

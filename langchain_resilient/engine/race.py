@@ -39,6 +39,15 @@ _END = 0.1
 _LAG = 0.05
 """A timer that fires so many seconds late shows that our own loop was held up."""
 
+_STANDSTILL = 0.25
+"""One so late shows that we stood still: stopped, suspended, or blocked by other work."""
+
+_CATCH_UP = 1.0
+"""Seconds at most in which what came meanwhile is read before anything is held against anybody."""
+
+_MOST_THAWS = 3
+"""A loop that always stands still must not hide for ever that a target hangs."""
+
 
 class Race:
     """One request, raced over a chain. Use `answer()` or `chunks()`, once.
@@ -62,8 +71,8 @@ class Race:
     """
 
     __slots__ = ("_chain", "_closed", "_loop", "_on_retry", "_plain", "_planner", "_reaper",
-                 "_request", "_room", "_show", "_streaming", "_timer", "_timer_at", "_tools",
-                 "_validate", "_wake", "end", "witness")  # fmt: skip
+                 "_request", "_room", "_show", "_streaming", "_thaws", "_timer", "_timer_at",
+                 "_tools", "_validate", "_wake", "end", "witness")  # fmt: skip
 
     def __init__(
         self,
@@ -102,6 +111,7 @@ class Race:
         )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
+        self._thaws = 0
         self._wake: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._closed = False
@@ -249,12 +259,30 @@ class Race:
             self._timer_at = at
 
     def _on_timer(self) -> None:
-        late = self._loop.time() - self._timer_at
+        now = self._loop.time()
+        late = now - self._timer_at
         if late < _LAG:
             self._look()
+            return
+        # Our own loop was held up: an answer may lie unread. It goes first.
+        until = now
+        if late >= _STANDSTILL and self._thaws < _MOST_THAWS:
+            self._thaws += 1
+            self._planner.thaw(now)
+            until += _CATCH_UP
+        self._look_later(now, until)
+
+    def _look_later(self, now: float, until: float) -> None:
+        at = now + _LAG / 5
+        self._timer = self._loop.call_at(at, self._look_when_calm, at, until)
+
+    def _look_when_calm(self, at: float, until: float) -> None:
+        """Look, once the loop is no longer busy with what came during a standstill."""
+        now = self._loop.time()
+        if now - at < _LAG / 5 or now >= until:
+            self._look()
         else:
-            # Our own loop was held up: an answer may lie unread. It goes first.
-            self._timer = self._loop.call_later(_LAG / 5, self._look)
+            self._look_later(now, until)
 
     def _look(self) -> None:
         # A loop may call up to its clock's resolution early: what is due then is due now. Chunks

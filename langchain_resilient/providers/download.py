@@ -10,6 +10,8 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, TextIO
 
+from langchain_resilient.providers.file_lock import private
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -106,7 +108,7 @@ def _fetch(url: str, part: Path, opener: urllib.request.OpenerDirector, progress
         if offset and not _continues(response, offset):
             offset = 0
         total = offset + int(response.headers.get("Content-Length") or 0)
-        with part.open("ab" if offset else "wb") as file:
+        with open(part, "ab" if offset else "wb", opener=private) as file:
             return _copy(response, file, offset, total, progress)
 
 

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pydantic_core import from_json
 
@@ -195,6 +196,7 @@ def scrub(error: BaseException, secrets: Collection[str]) -> None:
         error: The exception; those it was raised from are cleaned too.
         secrets: The exact texts.
     """
+    secrets = [form for secret in secrets for form in _forms(secret)]
     for _ in range(6):
         for name in ("args", *vars(error)):
             with suppress(Exception):  # a property says what the others say; nothing may fail here
@@ -208,12 +210,17 @@ def scrub(error: BaseException, secrets: Collection[str]) -> None:
         error = inner
 
 
+def _forms(secret: str) -> tuple[str, ...]:
+    """How a text may be written in a URL and in JSON."""
+    return secret, quote(secret, safe=""), "".join(f"\\u{ord(c):04x}" for c in secret)
+
+
 def _clean(value: Any, secrets: Collection[str]) -> Any:
     """Copy what an exception carries: plain data, or an SDK's request or response."""
     if isinstance(value, Mapping) or not hasattr(value, "headers"):
         return without(value, secrets)
-    if replaced := getattr(value, "_replace", None):  # aiohttp's request, a named tuple
-        return without(replaced(headers=dict(value.headers)), secrets)
+    if hasattr(value, "_replace"):  # aiohttp's request, a named tuple
+        return without(value._replace(headers=dict(value.headers)), secrets)
     given = {n: v for n, v in value.headers.items() if n.lower() not in _OF_THE_BODY}
     headers, make = without(given, secrets), type(value)
     if not hasattr(value, "status_code"):

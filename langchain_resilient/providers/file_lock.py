@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, BinaryIO
@@ -14,10 +15,27 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.1
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file for its user alone: an `opener` for files whose names can be foreseen.
+
+    A symbolic link that another user put there, in a folder that both may write, is not followed.
+
+    Raises:
+        OSError: If it is one.
+
+    Example:
+        ```python
+        with open("answers.part", "ab", opener=private) as file:
+            file.write(b"...")
+        ```
+    """
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keep other processes and threads out; the system lets go of it when a process dies."""
-    with path.open("ab") as file:
+    with open(path, "ab", opener=private) as file:  # pathlib's takes no opener
         while not try_lock(file):
             time.sleep(_POLL_SECONDS)
         yield

