@@ -89,7 +89,7 @@ class Planner:
     """
 
     __slots__ = ("_ask_for", "_deadline", "_goes_on", "_held_up", "_last_at", "_last_resort",
-                 "_most", "_nudge", "_open", "_plain", "_plan", "_resume_at", "_rng", "_waiting",
+                 "_most", "_nudge", "_open", "_overtime", "_plain", "_plan", "_resume_at", "_rng", "_waiting",
                  "_whole", "chain", "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
 
     def __init__(
@@ -127,6 +127,7 @@ class Planner:
         self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
         self._held_up = (now, 0.0, inf)
+        self._overtime = 0.0
         self.started: float = now
         self.shadows: list[Attempt] = []
         self.winner: Attempt | None = None
@@ -208,6 +209,9 @@ class Planner:
         attempt.fault = fault
         self._open.close(attempt, Outcome.FAILED, now)
         self.chain.learn(self._open.all, attempt, fault, now)
+        if attempt.kind is AttemptKind.LAST_RESORT:
+            self._deadline -= self._overtime  # that was for it alone
+            self._overtime = 0.0
         out: list[Action] = []
         if attempt is self.winner:
             self.winner = None
@@ -310,7 +314,10 @@ class Planner:
         """Give one up that is too slow, if another target is free: slow is better than none."""
         fault = too_slow(attempt, now)
         other = self.chain.choose(now) if fault is not None else None
-        if fault is None or other is None or other.tries or not other.state.sound(now):
+        # One that merely lost to this one is as free as one that was never asked.
+        if fault is None or other is None or not other.state.sound(now):
+            return False
+        if any(a.lane is other and a.fault is not None for a in self._open.all):
             return False
         if attempt.first_text is not None and not self._goes_on(attempt):
             return False
@@ -537,7 +544,9 @@ class Planner:
             self._last_resort = None
             self._last_at = inf
             # Asked late, because our own loop was held up, it gets its time all the same.
-            self._deadline = max(self._deadline, now + self._plan.reserve)
+            until = now + max(self._plan.reserve, self._plan.grace)
+            if until > self._deadline:
+                self._overtime, self._deadline = until - self._deadline, until
         else:
             self._last_at = now + _POLL
 

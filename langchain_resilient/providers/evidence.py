@@ -86,6 +86,8 @@ def status(error: BaseException, told: Mapping[str, Any]) -> int | None:
         error: The exception.
         told: Its `details`.
     """
+    if _unreadable(error):
+        return None
     for number in _numbers(error):
         if isinstance(number, int) and 200 <= number < 600:  # noqa: PLR2004  # HTTP's own numbers
             return int(number)
@@ -95,6 +97,11 @@ def status(error: BaseException, told: Mapping[str, Any]) -> int | None:
         if len(digits) == 3 and digits.isdigit() and digits[0] in "45":  # noqa: PLR2004
             return int(digits)
     return None
+
+
+def _unreadable(error: BaseException) -> bool:
+    """Whether it was no HTTP that came: aiohttp's parser then tells of a 400 that nobody sent."""
+    return any(c.__name__ == "HttpProcessingError" for c in type(error.__cause__).__mro__)
 
 
 def _numbers(error: BaseException) -> Iterator[Any]:

@@ -252,6 +252,16 @@ async def test_a_stream_that_crawls_is_given_up_for_a_free_target():
 
 
 @virtual_time
+async def test_a_stream_that_crawls_is_given_up_for_one_that_lost_to_it():
+    """Who was a little late to speak is no failure: it is asked again."""
+    late = [Say("late", after=9.0), Say("x", after=0.5)]
+    w = world(late, Say("a b c d e f g h", gap=1.5), timeouts=CRAWL, hedge=Hedge(delay=2.0))
+    began = now()
+    assert await words(w.stream(GoesOn())) == ["a", "b", "c", "d", "x"]
+    assert now() - began == 7.5
+
+
+@virtual_time
 async def test_a_slow_answer_is_better_than_none():
     """Without another target that is free and well, it is left alone."""
     w = world(Say("a b c d e f g h", gap=1.5), timeouts=CRAWL)

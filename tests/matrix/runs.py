@@ -1,0 +1,131 @@
+"""Plays cells: some at a time, in waves, each with a simulator and a stock-taking of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.matrix.cell import Cell, Result, play
+from tests.matrix.expect import judge
+from tests.matrix.places import PLACES
+from tests.matrix.row import WAYS
+from tests.matrix.rows import ROWS
+from tests.matrix.stand import hire, stand
+from tests.matrix.stock import grown, stock
+from tests.streams.bench import DIALECTS
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tests.matrix.stand import Stand
+
+WAVE = 200
+"""Cells between two stock-takings."""
+
+TRIES = 3
+"""How often a cell is tried that a busy machine may have spoilt: the first time in company."""
+
+
+@dataclass
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        results: One for each cell, in the cells' order.
+        leaks: What the process had more of than before, after all was closed.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    leaks: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether all is as it must be."""
+        return not self.leaks and not any(result.problems for result in self.results)
+
+
+def every_cell() -> list[Cell]:
+    """List all cells."""
+    return [
+        Cell(row, way, place, dialect)
+        for row in ROWS.values()
+        for place in PLACES.values()
+        for way in WAYS
+        for dialect in DIALECTS
+    ]
+
+
+async def run(
+    cells: Sequence[Cell], *, at_once: int, told: Callable[[int], None] = lambda _: None
+) -> Outcome:
+    """Play cells in an order without system.
+
+    Args:
+        cells: What to play.
+        at_once: How many at the same time.
+        told: Called with the number of cells that are done.
+
+    Returns:
+        What came of them, in their order.
+    """
+    hire()
+    await _warm_up()
+    before, leaks = stock(), []
+    found: dict[Cell, Result] = {}
+    mixed = Random(0).sample(cells, len(cells))
+    for start in range(0, len(mixed), WAVE):
+        wave = mixed[start : start + WAVE]
+        results, left = await _wave(wave, at_once, before)
+        found |= {result.cell: result for result in results}
+        leaks += left
+        told(len(found))
+    return Outcome([found[cell] for cell in cells], leaks)
+
+
+async def _wave(
+    cells: Iterable[Cell], at_once: int, before: Counter[str]
+) -> tuple[list[Result], list[str]]:
+    room = asyncio.Semaphore(at_once)
+
+    async def one(made: Stand, cell: Cell) -> Result:
+        async with room:
+            return await _judged(made, cell)
+
+    async with stand() as made:
+        results = list(await asyncio.gather(*(one(made, cell) for cell in cells)))
+        results = [await _alone(made, result) for result in results]
+        leaks = await made.census.close(made.sim)
+    return results, leaks + grown(before, stock())
+
+
+async def _judged(made: Stand, cell: Cell) -> Result:
+    result = await play(made, cell)
+    judge(result)
+    return result
+
+
+async def _alone(made: Stand, result: Result) -> Result:
+    """Try a cell again that a busy machine may have spoilt."""
+    for again in range(1, TRIES):
+        if not result.noisy:
+            break
+        result = await _judged(made, result.cell)
+        result.again = again
+    return result
+
+
+async def _warm_up() -> None:
+    """Import and open what stays, so that it is no part of any cell's time, nor of its leaks."""
+    cells = [
+        Cell(ROWS["nothing wrong"], way, PLACES["first"], dialect)
+        for way in WAYS
+        for dialect in DIALECTS
+    ]
+    for _ in range(2):
+        async with stand() as made:
+            for cell in cells:
+                await play(made, cell)
+            await made.census.close(made.sim)
