@@ -10,17 +10,15 @@ Example:
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from tests.matrix import report
 from tests.matrix.places import PLACES
+from tests.matrix.processes import run_in
 from tests.matrix.row import WAYS
 from tests.matrix.rows import ROWS
-from tests.matrix.runs import every_cell, run
+from tests.matrix.runs import AT_ONCE, WAVE, every_cell
 from tests.streams.bench import DIALECTS
 
 if TYPE_CHECKING:
@@ -36,13 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 1 if any cell fell short, or the process holds more than before.
     """
     options = _parser().parse_args(arguments)
-    cells = [cell for cell in every_cell() if _chosen(cell, options)]
+    numbers = [n for n, cell in enumerate(every_cell()) if _chosen(cell, options)]
     began = time.perf_counter()
-
-    def told(done: int) -> None:
-        print(f"{done}/{len(cells)} {time.perf_counter() - began:.0f} s", file=sys.stderr)
-
-    outcome = asyncio.run(run(cells, at_once=options.at_once, told=told))
+    processes = options.processes if len(numbers) > WAVE else 1
+    outcome = run_in(processes, numbers, options.at_once)
     print(*report.table(outcome), *report.totals(outcome), sep="\n")
     print(f"{time.perf_counter() - began:.0f} s")
     return int(not outcome.good)
@@ -64,10 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--way", choices=WAYS, help="one way to ask")
     parser.add_argument("--place", choices=PLACES, help="one place of the fault")
     parser.add_argument("--dialect", choices=DIALECTS, help="one dialect of the first target")
-    parser.add_argument("--at-once", type=int, default=16, metavar="N", help="cells at a time")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, metavar="N", help="cells at a time")
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="share them")
     return parser
 
 
 if __name__ == "__main__":
-    logging.disable(logging.CRITICAL)  # faults are what this is about
     raise SystemExit(main())

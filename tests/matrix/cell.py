@@ -71,11 +71,8 @@ class About(StrEnum):
     UNPLAYED = "?"
 
 
-NOISY = {About.TIME, About.ATTEMPTS, About.UNPLAYED}
-"""What a busy machine may do to a cell: such a cell is tried again, alone."""
-
-LATE = {About.ERROR, About.CAUSE}
-"""What it may do to a cell that was too slow: deadlines pass, and other limits before them."""
+NOISY = {About.TIME, About.ATTEMPTS, About.UNPLAYED, About.CAUSE}
+"""What a busy machine may do to a cell, for limits pass there: it is tried again, alone."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +117,11 @@ class Result:
     def noisy(self) -> bool:
         """Whether all that is wrong may come from a busy machine."""
         about = {problem.about for problem in self.problems}
-        return bool(about) and about <= NOISY | (LATE if self.late else set())
-
-    @property
-    def late(self) -> bool:
-        """Whether time ran out."""
-        late = any(problem.about is About.TIME for problem in self.problems)
-        return late or any(isinstance(got.error, DeadlineExceededError) for got in self.gots)
+        # A last resort answers on a busy machine too: no deadline is an excuse there.
+        late = not self.cell.place.resort and any(
+            isinstance(got.error, DeadlineExceededError) for got in self.gots
+        )
+        return bool(about) and about <= NOISY | ({About.ERROR} if late else set())
 
     @property
     def mark(self) -> str:
@@ -144,6 +139,55 @@ class Result:
 
 def _joined(got: Got, every: list[Seen]) -> bool:
     return all(one.text != got.right for one in every)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a result comes down to: light enough to be sent between processes.
+
+    Attributes:
+        row: The fault's name.
+        place: The place's name.
+        way: How the model was asked.
+        dialect: Of the first target.
+        mark: What the caller got.
+        attempts: The requests that the server saw.
+        seconds: To the end of all.
+        problems: What is wrong with it.
+        again: How often it was tried again, alone.
+        replay: The command that plays it alone.
+    """
+
+    row: str
+    place: str
+    way: str
+    dialect: str
+    mark: str
+    attempts: int
+    seconds: float
+    problems: tuple[Problem, ...]
+    again: int
+    replay: str
+
+    @classmethod
+    def of(cls, result: Result) -> Verdict:
+        """Sum a result up."""
+        cell = result.cell
+        return cls(
+            row=cell.row.name,
+            place=cell.place.name,
+            way=cell.way,
+            dialect=cell.dialect,
+            mark=result.mark,
+            attempts=result.attempts,
+            seconds=result.seconds,
+            problems=tuple(dict.fromkeys(result.problems)),
+            again=result.again,
+            replay=cell.replay(),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.row} / {self.way} / {self.place} / {self.dialect}"
 
 
 async def play(stand: Stand, cell: Cell) -> Result:

@@ -35,14 +35,19 @@ MOST = 40
 _HANGS = {FaultKind.TIMEOUT, FaultKind.STALL}
 
 
-def judge(result: Result) -> None:
-    """Fill in what is wrong with a result."""
+def judge(result: Result, noise: float = NOISE) -> None:
+    """Fill in what is wrong with a result.
+
+    Args:
+        result: What came of a cell.
+        noise: Seconds that the machine may take from each call of the model.
+    """
     result.problems = [
         *(Problem(About.TEXT, what) for got in result.gots for what in _text(result.cell, got)),
         *(Problem(About.ERROR, what) for got in result.gots for what in _raised(result.cell, got)),
         *(Problem(About.CAUSE, what) for got in result.gots for what in _cause(result.cell, got)),
         *(Problem(About.LEAK, what) for what in result.leaks),
-        *(Problem(About.TIME, what) for what in _time(result)),
+        *(Problem(About.TIME, what) for what in _time(result, noise)),
         *(Problem(About.ATTEMPTS, what) for what in _attempts(result)),
         *(Problem(About.UNPLAYED, what) for what in _unplayed(result)),
     ]
@@ -141,20 +146,21 @@ def _cause(cell: Cell, got: Got) -> Iterator[str]:
 # -- time -----------------------------------------------------------------------------------------
 
 
-def bound(cell: Cell) -> float:
-    """Return the seconds that a cell may take."""
+def bound(cell: Cell, noise: float = NOISE) -> float:
+    """Return the seconds that a cell may take, noise included."""
     limits, turns = cell.place.limits, TURNS.get(cell.way, 1)
     wait = limits.of(cell.row.waits) if cell.row.breaks(cell.way) else 0.0
     if cell.fails:
-        return NOISE + (limits.deadline if cell.row.passes else wait)
+        # Between two draws at one target there is a backoff; and nothing but the deadline ends it.
+        return noise + (limits.deadline if cell.row.passes or cell.row.draws > 1 else wait)
     if cell.place.name == "hedged":
         # The one that is late is asked again to go on, where the other began and broke off.
         wait += limits.hedge + (4 if cell.row.says else 2) * LATE
-    return turns * (NOISE + (0.0 if cell.place.name == "last" else wait))
+    return turns * (noise + (0.0 if cell.place.name == "last" else wait))
 
 
-def _time(result: Result) -> Iterator[str]:
-    most = bound(result.cell)
+def _time(result: Result, noise: float) -> Iterator[str]:
+    most = bound(result.cell, noise)
     if result.seconds > most:
         yield f"took {result.seconds:.2f} s, at most {most:.2f}"
 

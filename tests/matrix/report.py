@@ -12,7 +12,7 @@ from tests.streams.bench import DIALECTS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tests.matrix.cell import Result
+    from tests.matrix.cell import Verdict
     from tests.matrix.runs import Outcome
 
 LEGEND = """\
@@ -31,21 +31,21 @@ def table(outcome: Outcome) -> Iterator[str]:
     yield f"{'':<{_NAME + _PLACE}}{ways}"
     short = "".join(f"{dialect[0]:<{_CELL}}" for dialect in DIALECTS)
     yield f"{'fault':<{_NAME}}{'place':<{_PLACE}}{short * len(WAYS)}{'s':>5}"
-    by_line = groupby(outcome.results, key=lambda r: (r.cell.row.name, r.cell.place.name))
+    by_line = groupby(outcome.verdicts, key=lambda r: (r.row, r.place))
     for (name, place), results in by_line:
         yield _line(name, place, results)
     yield LEGEND
 
 
-def _line(name: str, place: str, results: Iterable[Result]) -> str:
-    found = {(r.cell.way, r.cell.dialect): r for r in results}
+def _line(name: str, place: str, results: Iterable[Verdict]) -> str:
+    found = {(r.way, r.dialect): r for r in results}
     cells = [found.get((way, dialect)) for way in WAYS for dialect in DIALECTS]
     marks = "".join(f"{'' if one is None else _brief(one):<{_CELL}}" for one in cells)
     slowest = max(one.seconds for one in found.values())
     return f"{name:<{_NAME}.{_NAME - 1}}{place:<{_PLACE}}{marks}{slowest:>5.2f}"
 
 
-def _brief(result: Result) -> str:
+def _brief(result: Verdict) -> str:
     number = result.attempts if result.attempts < 10 else "+"
     about = {problem.about.value: None for problem in result.problems}
     return f"{result.mark}{number}{''.join(about)}"
@@ -53,7 +53,7 @@ def _brief(result: Result) -> str:
 
 def totals(outcome: Outcome) -> Iterator[str]:
     """Write what there is in all, and what is amiss."""
-    results = outcome.results
+    results = outcome.verdicts
     marks = Counter(result.mark for result in results)
     bad = [result for result in results if result.problems]
     yield (
@@ -64,13 +64,13 @@ def totals(outcome: Outcome) -> Iterator[str]:
     )
     yield "slowest:"
     for result in sorted(results, key=lambda r: -r.seconds)[:_SLOWEST]:
-        yield f"  {result.seconds:.2f} s {result.cell}"
+        yield f"  {result.seconds:.2f} s {result}"
     for result in bad:
         yield from _detail(result)
     yield f"left behind in the process: {'; '.join(outcome.leaks) or 'nothing'}"
 
 
-def _detail(result: Result) -> Iterator[str]:
-    yield f"FAILED {result.cell} ({_brief(result)}, {result.seconds:.2f} s)"
-    yield from (f"    {problem.what}" for problem in dict.fromkeys(result.problems))
-    yield f"    replay: {result.cell.replay()}"
+def _detail(result: Verdict) -> Iterator[str]:
+    yield f"FAILED {result} ({_brief(result)}, {result.seconds:.2f} s)"
+    yield from (f"    {problem.what}" for problem in result.problems)
+    yield f"    replay: {result.replay}"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.matrix.cell import Cell, Result, play
-from tests.matrix.expect import judge
+from tests.matrix.cell import Cell, Result, Verdict, play
+from tests.matrix.expect import NOISE, judge
 from tests.matrix.places import PLACES
 from tests.matrix.row import WAYS
 from tests.matrix.rows import ROWS
@@ -17,13 +17,15 @@ from tests.matrix.stock import grown, stock
 from tests.streams.bench import DIALECTS
 
 if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from tests.matrix.stand import Stand
 
 WAVE = 200
 """Cells between two stock-takings."""
+
+AT_ONCE = 16
+"""Cells at the same time."""
 
 TRIES = 3
 """How often a cell is tried that a busy machine may have spoilt: the first time in company."""
@@ -34,17 +36,17 @@ class Outcome:
     """What came of a run.
 
     Attributes:
-        results: One for each cell, in the cells' order.
+        verdicts: One for each cell, in the cells' order.
         leaks: What the process had more of than before, after all was closed.
     """
 
-    results: list[Result] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
         """Whether all is as it must be."""
-        return not self.leaks and not any(result.problems for result in self.results)
+        return not self.leaks and not any(verdict.problems for verdict in self.verdicts)
 
 
 def every_cell() -> list[Cell]:
@@ -58,15 +60,13 @@ def every_cell() -> list[Cell]:
     ]
 
 
-async def run(
-    cells: Sequence[Cell], *, at_once: int, told: Callable[[int], None] = lambda _: None
-) -> Outcome:
+async def run(cells: Sequence[Cell], *, at_once: int = AT_ONCE, noise: float = NOISE) -> Outcome:
     """Play cells in an order without system.
 
     Args:
         cells: What to play.
         at_once: How many at the same time.
-        told: Called with the number of cells that are done.
+        noise: Seconds that the machine may take from each call of the model.
 
     Returns:
         What came of them, in their order.
@@ -74,45 +74,44 @@ async def run(
     hire()
     await _warm_up()
     before, leaks = stock(), []
-    found: dict[Cell, Result] = {}
+    found: dict[Cell, Verdict] = {}
     mixed = Random(0).sample(cells, len(cells))
     for start in range(0, len(mixed), WAVE):
         wave = mixed[start : start + WAVE]
-        results, left = await _wave(wave, at_once, before)
-        found |= {result.cell: result for result in results}
-        leaks += left
-        told(len(found))
+        results, left = await _wave(wave, at_once, noise)
+        found |= {result.cell: Verdict.of(result) for result in results}
+        leaks += left + grown(before, stock())
     return Outcome([found[cell] for cell in cells], leaks)
 
 
 async def _wave(
-    cells: Iterable[Cell], at_once: int, before: Counter[str]
+    cells: Iterable[Cell], at_once: int, noise: float
 ) -> tuple[list[Result], list[str]]:
     room = asyncio.Semaphore(at_once)
 
     async def one(made: Stand, cell: Cell) -> Result:
         async with room:
-            return await _judged(made, cell)
+            return await _judged(made, cell, noise)
 
     async with stand() as made:
         results = list(await asyncio.gather(*(one(made, cell) for cell in cells)))
-        results = [await _alone(made, result) for result in results]
+        results = [await _alone(made, result, noise) for result in results]
         leaks = await made.census.close(made.sim)
-    return results, leaks + grown(before, stock())
+    return results, leaks
 
 
-async def _judged(made: Stand, cell: Cell) -> Result:
+async def _judged(made: Stand, cell: Cell, noise: float) -> Result:
     result = await play(made, cell)
-    judge(result)
+    judge(result, noise)
     return result
 
 
-async def _alone(made: Stand, result: Result) -> Result:
+async def _alone(made: Stand, result: Result, noise: float) -> Result:
     """Try a cell again that a busy machine may have spoilt."""
     for again in range(1, TRIES):
         if not result.noisy:
             break
-        result = await _judged(made, result.cell)
+        result = await _judged(made, result.cell, noise)
         result.again = again
     return result
 
