@@ -90,7 +90,8 @@ class Planner:
 
     __slots__ = ("_ask_for", "_deadline", "_goes_on", "_held_up", "_last_at", "_last_resort",
                  "_most", "_nudge", "_open", "_overtime", "_plain", "_plan", "_resume_at", "_rng",
-                 "_waiting", "_whole", "chain", "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
+                 "_waiting", "_whole", "chain", "end", "shadows", "started", "wake_at",
+                 "winner")  # fmt: skip
 
     def __init__(
         self,

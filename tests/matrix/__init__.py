@@ -9,7 +9,8 @@
 - `places.py`: where in the chain the fault is, and under which limits.
 - `cell.py`, `expect.py`: what one cell asks, and what is wrong with what came of it.
 - `stock.py`: sockets, busy connections, threads and files of the process, before and after.
-- `runs.py`: all cells, some at a time; those that a busy machine may have spoilt again, alone.
-- `cover.py`: the part of it that is run every day.
+- `runs.py`: plays cells, some at a time; those that a busy machine may have spoilt again, alone.
+- `processes.py`: the same by several processes.
+- `cover.py`: which cells there are, and which are run every day.
 - `report.py`: how it is printed.
 """

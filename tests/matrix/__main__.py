@@ -14,11 +14,12 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.matrix import report
+from tests.matrix.cover import every_cell, matrix
 from tests.matrix.places import PLACES
 from tests.matrix.processes import run_in
 from tests.matrix.row import WAYS
 from tests.matrix.rows import ROWS
-from tests.matrix.runs import AT_ONCE, WAVE, every_cell
+from tests.matrix.runs import AT_ONCE, WAVE
 from tests.streams.bench import DIALECTS
 
 if TYPE_CHECKING:
@@ -34,7 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 1 if any cell fell short, or the process holds more than before.
     """
     options = _parser().parse_args(arguments)
-    numbers = [n for n, cell in enumerate(every_cell()) if _chosen(cell, options)]
+    whole = options.every or options.row is not None
+    usual = {str(cell) for cell in matrix()}
+    numbers = [
+        number
+        for number, cell in enumerate(every_cell())
+        if (whole or str(cell) in usual) and _chosen(cell, options)
+    ]
     began = time.perf_counter()
     processes = options.processes if len(numbers) > WAVE else 1
     outcome = run_in(processes, numbers, options.at_once)
@@ -59,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--way", choices=WAYS, help="one way to ask")
     parser.add_argument("--place", choices=PLACES, help="one place of the fault")
     parser.add_argument("--dialect", choices=DIALECTS, help="one dialect of the first target")
+    parser.add_argument("--every", action="store_true", help="all cells of variants, too")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, metavar="N", help="cells at a time")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="share them")
     return parser

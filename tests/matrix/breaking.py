@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from langchain_resilient import FaultKind
 from langchain_resilient import testing as t
-from tests.matrix.row import BRISK, FIRST, PACED, Row, fault, sound
+from tests.matrix.row import BRISK, FIRST, PACED, Row, fault, sound, variants
 from tests.streams.limits import small
 from tests.streams.steps import ThenKeepAlives, Thinks
 
@@ -45,9 +45,11 @@ RESETS = (
     fault("cut, after all the text", t.Cut(1000, reply=BRISK), *BROKEN, says=FIRST),
     fault("taken, then closed", t.NoAnswer(0.05), *BROKEN),
     fault("bytes that are no HTTP", t.Raw(b"\x15\x03\x01\x00\x02\x02\x28"), *BROKEN),
-    fault("half a head, then closed", t.Raw(_HEAD), *BROKEN),
-    fault("half a head, then reset", t.Raw(_HEAD, then="reset"), *BROKEN),
-    fault("500 by hand, kept open", t.Raw(_WHOLE, then="keep"), K.SERVER),
+    *variants(
+        fault("half a head, then closed", t.Raw(_HEAD), *BROKEN),
+        fault("half a head, then reset", t.Raw(_HEAD, then="reset"), *BROKEN),
+        fault("500 by hand, kept open", t.Raw(_WHOLE, then="keep"), K.SERVER),
+    ),
 )
 HANGS = (
     _hang("no answer", t.NoAnswer()),
@@ -71,15 +73,19 @@ HANGS = (
 STREAMS = (
     *_both("clean end, no finish_reason", t.CleanEnd, K.BROKEN),
     *_both("SSE error", t.SseError, K.SERVER),
-    *_both("SSE error, named event", partial(t.SseError, named=True), K.SERVER),
-    *_both("SSE error, usage and [DONE]", partial(t.SseError, goes_on=True), K.SERVER),
-    fault("SSE error, rate limit",
-          t.SseError(message="Slow down.", type="rate_limit_error", code="rate_limit_exceeded"),
-          K.RATE_LIMIT),
+    *variants(
+        *_both("SSE error, named event", partial(t.SseError, named=True), K.SERVER),
+        *_both("SSE error, usage and [DONE]", partial(t.SseError, goes_on=True), K.SERVER),
+        fault("SSE error, rate limit",
+              t.SseError(message="Slow down.", type="rate_limit_error", code="rate_limit_exceeded"),
+              K.RATE_LIMIT),
+    ),
     *_both("malformed chunk, then the end", t.Malformed, K.BROKEN),
     fault("malformed chunk eats text, goes on",
           t.Malformed(FIRST, resume=True, eats=True, reply=PACED), K.BROKEN, says=FIRST),
-    fault("binary line, then the end", t.Malformed(0, garbage="data: \x00\x01\n\n"), K.BROKEN),
+    *variants(
+        fault("binary line, then the end", t.Malformed(0, garbage="data: \x00\x01\n\n"), K.BROKEN)
+    ),
     *_both("HTML inside", t.HtmlInside, K.BROKEN),
     fault("HTML eats text, goes on", t.HtmlInside(FIRST, resume=True, eats=True, reply=PACED),
           K.BROKEN, says=FIRST),

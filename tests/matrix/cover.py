@@ -1,4 +1,4 @@
-"""The part of the matrix that is run every day."""
+"""Which cells there are, and which of them are run every day."""
 
 from __future__ import annotations
 
@@ -15,11 +15,29 @@ if TYPE_CHECKING:
 
     from tests.matrix.row import Row
 
-CELLS = 3
-"""Cells of each row."""
+DAILY = 3
+"""Cells of each row that are run every day."""
 
 
-def cover(rows: Iterable[Row] = tuple(ROWS.values())) -> list[Cell]:
+def every_cell() -> list[Cell]:
+    """List all cells there are."""
+    return [
+        Cell(row, way, place, dialect)
+        for row in ROWS.values()
+        for place in PLACES.values()
+        for way in WAYS
+        for dialect in DIALECTS
+    ]
+
+
+def matrix() -> list[Cell]:
+    """List the cells of the matrix: of the rows that are variants of others every way once."""
+    some = cover([row for row in ROWS.values() if row.variant], each=len(WAYS))
+    chosen = {str(cell) for cell in some}
+    return [cell for cell in every_cell() if not cell.row.variant or str(cell) in chosen]
+
+
+def cover(rows: Iterable[Row] = tuple(ROWS.values()), each: int = DAILY) -> list[Cell]:
     """Choose some cells of each row.
 
     The numbers of ways, places and dialects share no factor, so that counting through all three at
@@ -29,5 +47,5 @@ def cover(rows: Iterable[Row] = tuple(ROWS.values())) -> list[Cell]:
     return [
         Cell(row, WAYS[n % len(WAYS)], places[n % len(places)], DIALECTS[n % len(DIALECTS)])
         for at, row in enumerate(rows)
-        for n in range(at * CELLS, (at + 1) * CELLS)
+        for n in range(at * each, (at + 1) * each)
     ]

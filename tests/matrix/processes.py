@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from tests.matrix.runs import Outcome, every_cell, run
+from tests.matrix.cover import every_cell
+from tests.matrix.runs import Outcome, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,4 +45,9 @@ def play(numbers: Sequence[int], at_once: int) -> Outcome:
     """Play cells in this process."""
     logging.disable(logging.CRITICAL)  # faults are what this is about
     cells = every_cell()
-    return asyncio.run(run([cells[number] for number in numbers], at_once=at_once))
+
+    def told(done: int) -> None:
+        sys.stderr.write(f"{done} of {len(numbers)}\n")
+
+    mine = [cells[number] for number in numbers]
+    return asyncio.run(run(mine, at_once=at_once, told=told))

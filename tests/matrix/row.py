@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient import AllTargetsFailedError, DeadlineExceededError, FaultKind
@@ -45,6 +45,7 @@ class Row:
         draws: How often it is asked in one call where all targets do it, if it does not pass.
         known: Whether later calls leave it out.
         door: Sets a rule of the simulator for a target.
+        variant: Whether another row does the same in other words: then some of its cells will do.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Row:
     draws: int = 1
     known: bool = False
     door: Door | None = None
+    variant: bool = False
 
     def breaks(self, way: str) -> bool:
         """Whether the target's own answer does not count in this way of asking."""
@@ -86,3 +88,8 @@ def final(name: str, step: Step, *kinds: FaultKind, **fields: Any) -> Row:
 def sound(name: str, step: Step, **fields: Any) -> Row:
     """Make a row for a blemish that an answer survives."""
     return Row(name, step, **fields)
+
+
+def variants(*rows: Row) -> tuple[Row, ...]:
+    """Mark rows that differ from another one in bytes that only the classifier reads."""
+    return tuple(replace(row, variant=True) for row in rows)

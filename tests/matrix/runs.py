@@ -17,7 +17,7 @@ from tests.matrix.stock import grown, stock
 from tests.streams.bench import DIALECTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from tests.matrix.stand import Stand
 
@@ -27,8 +27,8 @@ WAVE = 200
 AT_ONCE = 16
 """Cells at the same time."""
 
-TRIES = 3
-"""How often a cell is tried that a busy machine may have spoilt: the first time in company."""
+AGAIN = (4, 1)
+"""In what company a cell is tried again that a busy machine may have spoilt: at last alone."""
 
 
 @dataclass
@@ -49,24 +49,20 @@ class Outcome:
         return not self.leaks and not any(verdict.problems for verdict in self.verdicts)
 
 
-def every_cell() -> list[Cell]:
-    """List all cells."""
-    return [
-        Cell(row, way, place, dialect)
-        for row in ROWS.values()
-        for place in PLACES.values()
-        for way in WAYS
-        for dialect in DIALECTS
-    ]
-
-
-async def run(cells: Sequence[Cell], *, at_once: int = AT_ONCE, noise: float = NOISE) -> Outcome:
+async def run(
+    cells: Sequence[Cell],
+    *,
+    at_once: int = AT_ONCE,
+    noise: float = NOISE,
+    told: Callable[[int], None] | None = None,
+) -> Outcome:
     """Play cells in an order without system.
 
     Args:
         cells: What to play.
         at_once: How many at the same time.
         noise: Seconds that the machine may take from each call of the model.
+        told: Called from time to time with the number of cells that are done.
 
     Returns:
         What came of them, in their order.
@@ -77,6 +73,8 @@ async def run(cells: Sequence[Cell], *, at_once: int = AT_ONCE, noise: float = N
     found: dict[Cell, Verdict] = {}
     mixed = Random(0).sample(cells, len(cells))
     for start in range(0, len(mixed), WAVE):
+        if told is not None:
+            told(start)
         wave = mixed[start : start + WAVE]
         results, left = await _wave(wave, at_once, noise)
         found |= {result.cell: Verdict.of(result) for result in results}
@@ -85,35 +83,32 @@ async def run(cells: Sequence[Cell], *, at_once: int = AT_ONCE, noise: float = N
 
 
 async def _wave(
-    cells: Iterable[Cell], at_once: int, noise: float
+    cells: Sequence[Cell], at_once: int, noise: float
 ) -> tuple[list[Result], list[str]]:
+    async with stand() as made:
+        found = await _played(made, cells, at_once, noise)
+        for again, company in enumerate(AGAIN, 1):
+            spoilt = [cell for cell, result in found.items() if result.noisy]
+            found |= await _played(made, spoilt, company, noise, again)
+        leaks = await made.census.close(made.sim)
+    return list(found.values()), leaks
+
+
+async def _played(
+    made: Stand, cells: Sequence[Cell], at_once: int, noise: float, again: int = 0
+) -> dict[Cell, Result]:
+    """Play cells, some at the same time."""
     room = asyncio.Semaphore(at_once)
 
-    async def one(made: Stand, cell: Cell) -> Result:
+    async def one(cell: Cell) -> Result:
         async with room:
-            return await _judged(made, cell, noise)
-
-    async with stand() as made:
-        results = list(await asyncio.gather(*(one(made, cell) for cell in cells)))
-        results = [await _alone(made, result, noise) for result in results]
-        leaks = await made.census.close(made.sim)
-    return results, leaks
-
-
-async def _judged(made: Stand, cell: Cell, noise: float) -> Result:
-    result = await play(made, cell)
-    judge(result, noise)
-    return result
-
-
-async def _alone(made: Stand, result: Result, noise: float) -> Result:
-    """Try a cell again that a busy machine may have spoilt."""
-    for again in range(1, TRIES):
-        if not result.noisy:
-            break
-        result = await _judged(made, result.cell, noise)
+            result = await play(made, cell)
+        judge(result, noise)
         result.again = again
-    return result
+        return result
+
+    results = await asyncio.gather(*map(one, cells))
+    return dict(zip(cells, results, strict=True))
 
 
 async def _warm_up() -> None:

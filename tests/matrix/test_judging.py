@@ -20,10 +20,10 @@ from langchain_resilient.testing import Reply, Seen
 from tests.matrix import __main__ as command
 from tests.matrix import processes
 from tests.matrix.cell import About, Cell, Result
+from tests.matrix.cover import every_cell
 from tests.matrix.expect import bound, judge
 from tests.matrix.places import PLACES, RESORT
 from tests.matrix.rows import ROWS
-from tests.matrix.runs import every_cell
 from tests.matrix.stand import stand
 from tests.matrix.stock import grown, stock
 from tests.streams.ways import Got
