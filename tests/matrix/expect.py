@@ -181,7 +181,9 @@ def allowed_attempts(cell: Cell) -> tuple[tuple[int, int], tuple[int, int]]:
         spread = several if cell.way == "abatch" and row.asks > 1 else 0
         return (1 if row.asks > 1 else calls, several), (0, spread)
     if not cell.place.everywhere:
-        own = (1, several) if calls > 1 or row.asks > 1 else (1, 1)
+        # What a target is known for, the second turn of an agent does not ask it again.
+        most = row.asks if row.known and cell.way == "agent" else several
+        own = (1, most) if calls > 1 or row.asks > 1 else (1, 1)
         return own, (calls, calls + 2 if row.says and cell.way in STREAMS else calls)
     if row.passes:
         return (1, MOST * calls), (1, MOST * calls)

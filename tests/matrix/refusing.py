@@ -95,13 +95,13 @@ NAMED = (
     final("content filter", t.ContentFilter(), K.CONTENT_FILTER),
     _wrong("wrong parameter", t.UnsupportedParameter("messages")),
     *variants(
-    _auth("invalid_api_key as 400",
-          t.Status(400, message="Incorrect API key provided.", error_code="invalid_api_key")),
-    _quota("billing_not_active as 403",
-           t.Status(403, message="Not active.", type="billing_not_active")),
-    _wrong("400 for one parameter",
-           t.Status(400, message="Invalid value.", param="temperature", error_code="invalid")),
-    fault("500 as plain text", t.Status(500, body="upstream request timeout"), K.SERVER),
+        _auth("invalid_api_key as 400",
+              t.Status(400, message="Incorrect API key provided.", error_code="invalid_api_key")),
+        _quota("billing_not_active as 403",
+               t.Status(403, message="Not active.", type="billing_not_active")),
+        _wrong("400 for one parameter",
+               t.Status(400, message="Invalid value.", param="temperature", error_code="invalid")),
+        fault("500 as plain text", t.Status(500, body="upstream request timeout"), K.SERVER),
     ),
 )  # fmt: skip
 COMPATIBLE = variants(
