@@ -249,7 +249,7 @@ class Planner:
         if self.end is not None:
             return []
         out: list[Action] = []
-        if now >= self._last_at and self.winner is None:
+        if now >= self._last_at and self._may_resort():
             self._ask_last_resort(now, out)
         if now >= self._deadline:
             return self._finish(End.DEADLINE, now, out)
@@ -536,6 +536,14 @@ class Planner:
             self.shadows.append(shadow)
             out.append(Start(shadow))
 
+    def _may_resort(self) -> bool:
+        """Whether the last resort may be asked.
+
+        Beside an answer that has begun only if nobody saw any of it, and only a fixed text, which
+        is asked so late that the answer keeps its time.
+        """
+        return self.winner is None or (self._whole and self._plan.grace > 0)
+
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
         """Ask who always answers; where it is full, as soon as it has room."""
         lane = self._last_resort
@@ -591,7 +599,9 @@ class Planner:
             return out
         at = self._deadline
         if self.winner is None:
-            at = min(at, self._last_at, self._resume_at)
+            at = min(at, self._resume_at)
+        if self._may_resort():
+            at = min(at, self._last_at)
         for attempt in self._open.live:
             at = min(at, due(attempt))
         self.wake_at = at

@@ -371,6 +371,16 @@ async def test_a_busy_loop_does_not_silence_a_fixed_text():
 
 
 @virtual_time
+async def test_a_fixed_text_answers_for_one_that_does_not_end_in_time():
+    """It has begun to speak, but nobody saw that: an error would be worse."""
+    w = world(Say(" ".join("x" * 100), gap=1.0), deadline=30.0, reserve=0.05, grace=1.0)
+    w.last_resort = Route(TargetState("text", "text"), Scripted([Say("sorry")]))
+    began = now()
+    assert (await w.race().answer()).text.strip() == "sorry"
+    assert now() - began == pytest.approx(29.95)
+
+
+@virtual_time
 async def test_what_the_last_resort_was_given_is_for_it_alone():
     """If it fails, the deadline is the deadline."""
     race, began = slow_to_say(Fail(FaultKind.INVALID)).race(), now()

@@ -59,7 +59,7 @@ HANGS = (
     _hang("role chunk, then silence", t.Stall(0)),
     _hang("first text late", t.Reply(first_text=30.0)),
     _hang("keep-alives only", t.KeepAlives(0.05, comment=": PROCESSING")),
-    _hang("reasoning for ever", Thinks(1000, gap=0.05)),
+    fault("reasoning, then dead", Thinks(60, gap=0.05), K.TIMEOUT, *BROKEN, waits="hedge"),
     fault("white space for ever", t.Whitespace(forever=True, interval=0.02), K.TIMEOUT, K.STALL,
           waits="hedge"),
     fault("stall in text", t.Stall(FIRST, reply=PACED), K.STALL, waits="pause", says=FIRST),

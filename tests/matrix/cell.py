@@ -40,7 +40,9 @@ class Cell:
 
     @property
     def calls(self) -> int:
-        """How many calls of the model it makes."""
+        """How many calls of the model it makes: an agent that gets a text for an answer, one."""
+        if self.way == "agent" and self.row.own is not None and self.place.name != "last":
+            return 1
         return BATCH if self.way == "abatch" else TURNS.get(self.way, 1)
 
     @property
@@ -117,10 +119,10 @@ class Result:
     def noisy(self) -> bool:
         """Whether all that is wrong may come from a busy machine."""
         about = {problem.about for problem in self.problems}
-        # A last resort answers on a busy machine too: no deadline is an excuse there.
-        late = not self.cell.place.resort and any(
-            isinstance(got.error, DeadlineExceededError) for got in self.gots
-        )
+        late = About.TIME in about
+        if not self.cell.place.resort:
+            # A last resort answers on a busy machine too: no deadline is an excuse there.
+            late |= any(isinstance(got.error, DeadlineExceededError) for got in self.gots)
         return bool(about) and about <= NOISY | ({About.ERROR} if late else set())
 
     @property
@@ -129,10 +131,11 @@ class Result:
         got = self.gots[0]
         if got.error is not None:
             return "P" if got.text else "E"
-        if got.text.endswith(resort_text(self.cell.way)):
+        last = got.messages[-1].text if got.messages else got.text
+        if got.text.endswith(resort_text(self.cell.way)) or last == resort_text(self.cell.way):
             return "R"
         if got.text != got.right:
-            return "O" if got.text == self.cell.row.own else "X"
+            return "O" if last == self.cell.row.own else "X"
         every = [*self.seen[0], *self.seen[1]]
         return "C" if self.cell.way in {"astream", "stream"} and _joined(got, every) else "W"
 

@@ -59,14 +59,15 @@ def judge(result: Result, noise: float = NOISE) -> None:
 def _text(cell: Cell, got: Got) -> Iterator[str]:
     """The right text to the letter; or the error that fits, or the last resort."""
     if not cell.fails:
-        if got.error is None and _said(cell, got) not in _allowed(cell, got):
+        if got.error is None and _said(cell, got) not in _allowed(cell, got) | _resorts(cell):
             yield f"said {got.text[:200]!r}"
     elif got.error is None and got.text == got.right and cell.row.says and cell.way in STREAMS:
         return  # each said a part of it, and all said it all
     elif _last_resort(cell):
         yield from _resort(cell, got)
     elif got.error is None:
-        yield f"said {got.text[:200]!r}, where nobody could answer"
+        if _said(cell, got) not in _resorts(cell):
+            yield f"said {got.text[:200]!r}, where nobody could answer"
     elif isinstance(got.error, StreamBrokenError):
         if got.error.partial != got.text or not got.right.startswith(got.text):
             yield f"the partial is {got.error.partial[:200]!r}, shown was {got.text[:200]!r}"
@@ -81,8 +82,14 @@ def _last_resort(cell: Cell) -> bool:
 
 def _said(cell: Cell, got: Got) -> str:
     """Return the text; an agent whose model called no tool said nothing else."""
-    last = cell.way == "agent" and got.messages and (cell.row.own or _last_resort(cell))
-    return got.messages[-1].text if last else got.text
+    text = got.messages[-1].text if got.messages else got.text
+    short = cell.way == "agent" and text in {cell.row.own, resort_text(cell.way)}
+    return text if short else got.text
+
+
+def _resorts(cell: Cell) -> set[str]:
+    """Return what a last resort may say too early, where time ran out: that is no wrong text."""
+    return {resort_text(cell.way)} if cell.place.resort else set()
 
 
 def _allowed(cell: Cell, got: Got) -> set[str]:
@@ -108,6 +115,8 @@ def _resort(cell: Cell, got: Got) -> Iterator[str]:
 def _raised(cell: Cell, got: Got) -> Iterator[str]:
     """The error that fits, and none where somebody could answer."""
     if got.error is None:
+        if not _last_resort(cell) and _said(cell, got) in _resorts(cell):
+            yield "the last resort answered, whom nobody should have asked"
         return
     allowed = errors(cell.row) if cell.fails and not _last_resort(cell) else set()
     if allowed and cell.row.says and cell.way in STREAMS:
@@ -139,7 +148,8 @@ def _cause(cell: Cell, got: Got) -> Iterator[str]:
     wrong = {kind for kind in faults if kind not in kinds} if cell.row.breaks(cell.way) else ()
     if wrong:
         yield f"taken for {', '.join(sorted(wrong))}"
-    if cell.fails and got.receipts and not faults:
+    # A drip goes on until the deadline, for slow is better than none.
+    if cell.fails and got.receipts and not faults and cell.row.waits != "pace":
         yield "the receipt tells no fault"
 
 
@@ -171,7 +181,9 @@ def _time(result: Result, noise: float) -> Iterator[str]:
 def allowed_attempts(cell: Cell) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the fewest and the most requests that the first target may see, and the second."""
     row, calls, breaks = cell.row, cell.calls, cell.row.breaks(cell.way)
-    several = calls * row.asks
+    # Who refuses the request may have refused its schema: it is asked for JSON in other words.
+    reworded = cell.way == "structured" and FaultKind.BAD_REQUEST in row.kinds
+    several = calls * (row.asks + reworded)
     if cell.place.name == "last":
         return (calls, calls), (0, 0)
     if cell.place.name == "hedged":
@@ -183,11 +195,11 @@ def allowed_attempts(cell: Cell) -> tuple[tuple[int, int], tuple[int, int]]:
     if not cell.place.everywhere:
         # What a target is known for, the second turn of an agent does not ask it again.
         most = row.asks if row.known and cell.way == "agent" else several
-        own = (1, most) if calls > 1 or row.asks > 1 else (1, 1)
-        return own, (calls, calls + 2 if row.says and cell.way in STREAMS else calls)
+        return (1, most), (calls, calls + 2 if row.says and cell.way in STREAMS else calls)
     if row.passes:
         return (1, MOST * calls), (1, MOST * calls)
     one = row.draws if calls == 1 or cell.way == "agent" else calls * row.draws
+    one += reworded
     return (row.draws, one), (row.draws, one)
 
 
@@ -197,7 +209,8 @@ def _attempts(result: Result) -> Iterator[str]:
         if not least <= len(seen) <= most:
             yield f"the {which} target saw {len(seen)} requests, not {least} to {most}"
     sent = sum(len(receipt["attempts"]) for got in result.gots for receipt in got.receipts)
-    if sent and result.cell.row.asks == 1 and result.attempts > sent:
+    simple = result.cell.row.asks == 1 and result.cell.way != "structured"
+    if sent and simple and result.attempts > sent:
         yield f"the server saw {result.attempts} requests, the receipts tell of {sent}"
 
 
@@ -216,7 +229,11 @@ def _unplayed(result: Result) -> Iterator[str]:
             yield "nobody was asked beside the late target"
     elif not played:
         yield "the fault did not happen"
-    elif cell.row.says and not any(len(one.pieces) >= cell.row.says for one in played):
+    elif (
+        cell.row.says
+        and cell.way != "agent"
+        and not any(len(one.pieces) >= cell.row.says for one in played)
+    ):
         yield "it said too little before the fault"
 
 

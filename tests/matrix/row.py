@@ -22,7 +22,7 @@ FIRST = 5
 PACED = Reply(chunk_gap=0.01)
 """An answer slow enough that what comes before a fault is shown before it."""
 
-BRISK = Reply(chunk_gap=0.001)
+BRISK = Reply(chunk_gap=0.0)
 """The same, for answers that come through to their end."""
 
 Door = Callable[[ProviderSimulator, str], None]
