@@ -211,8 +211,7 @@ class Planner:
         self._open.close(attempt, Outcome.FAILED, now)
         self.chain.learn(self._open.all, attempt, fault, now)
         if attempt.kind is AttemptKind.LAST_RESORT:
-            self._deadline -= self._overtime  # that was for it alone
-            self._overtime = 0.0
+            self._withdraw()
         out: list[Action] = []
         if attempt is self.winner:
             self.winner = None
@@ -404,7 +403,7 @@ class Planner:
         again = failed is not None and failed.again and is_open(failed, now)
         lane = failed if again else self.chain.choose(now)
         sent = False
-        if self._open.active() >= self._most or now >= self._deadline:
+        if self._open.active() >= self._most or now >= self._deadline - self._overtime:
             pass
         elif self._open.covered():
             # A sound one is being waited for: only a fresh, sound one is worth a send beside it.
@@ -570,8 +569,26 @@ class Planner:
         self._overtake(now)
         # Of answers that only count when they are whole, one that has begun goes on: nobody knows
         # who will be first.
-        stop = self._open.close_others(attempt, Outcome.LOST, now, begun=not self._whole)
+        # A fixed text that was asked for goes on, too: what has begun may yet break.
+        spare = self._whole and self._plan.grace > 0
+        stop = self._open.close_others(
+            attempt, Outcome.LOST, now, begun=not self._whole, resort=not spare
+        )
+        self._take_back(stop)
         return [Commit(attempt), *stop]
+
+    def _take_back(self, stopped: Iterable[Action]) -> None:
+        """Have the last resort to ask again, if it was ended by one that has only begun."""
+        for action in stopped:
+            if isinstance(action, Stop) and action.attempt.kind is AttemptKind.LAST_RESORT:
+                self._withdraw()
+                self._last_resort = action.attempt.lane
+                self._last_at = self._deadline - self._plan.reserve
+
+    def _withdraw(self) -> None:
+        """Take back the time past the deadline, which was for the last resort alone."""
+        self._deadline -= self._overtime
+        self._overtime = 0.0
 
     def _overtake(self, now: float) -> None:
         """Another has spoken since these fell silent: that is a failure of theirs."""

@@ -381,6 +381,16 @@ async def test_a_fixed_text_answers_for_one_that_does_not_end_in_time():
 
 
 @virtual_time
+async def test_an_answer_that_begins_and_breaks_does_not_silence_the_last_resort():
+    """It was asked, and the other had only begun: that ends nothing as long as nobody saw it."""
+    broken = Say("a b", after=29.97, finish=False)
+    limits = {"timeouts": Timeouts(first_text=None), "hedge": None}
+    w = world(broken, deadline=30.0, reserve=0.05, grace=1.0, **limits)
+    w.last_resort = Route(TargetState("text", "text"), Scripted([Say("sorry", after=0.3)]))
+    assert (await w.race().answer()).text.strip() == "sorry"
+
+
+@virtual_time
 async def test_what_the_last_resort_was_given_is_for_it_alone():
     """If it fails, the deadline is the deadline."""
     race, began = slow_to_say(Fail(FaultKind.INVALID)).race(), now()

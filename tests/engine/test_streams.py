@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_resilient.engine.events import End
+from langchain_resilient.engine.health import TargetState
+from langchain_resilient.engine.ports import Route
 from langchain_resilient.engine.show import Leg
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Hedge, Timeouts
 from langchain_resilient.receipt import AttemptKind, Outcome
-from tests.engine.scripted import Failure, GoesOn, Hang, Say, shown, world
+from tests.engine.scripted import Failure, GoesOn, Hang, Say, Scripted, shown, world
 from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
@@ -235,6 +237,15 @@ async def test_under_answer_the_paused_one_may_still_be_first():
     race = w.race()
     assert (await race.answer()).text.split() == ["a", "b", "c"]
     assert [a.outcome for a in race.receipt().attempts] == [Outcome.WON, Outcome.LOST]
+
+
+@virtual_time
+async def test_the_last_resort_is_asked_again_after_a_stream_that_silenced_it_and_broke():
+    """It was asked 5 s before the deadline, and the stream began a second later."""
+    limits = {"timeouts": Timeouts(first_text=None), "hedge": None}
+    w = world(Say("a b", after=26.0, finish=False), deadline=30.0, reserve=5.0, **limits)
+    w.last_resort = Route(TargetState("model", "model"), Scripted([Say("sorry", after=3.0)]))
+    assert await words(w.stream(GoesOn())) == ["a", "b", "sorry"]
 
 
 # -- a crawl --------------------------------------------------------------------------------------
