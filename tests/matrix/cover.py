@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.matrix.row import Row
 
-DAILY = 3
+DAILY = 2
 """Cells of each row that are run every day."""
 
 
