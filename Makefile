@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo docs soak audit sbom format clean
+  record recordings typed notebooks demo docs soak audit sbom matrix format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -100,6 +100,9 @@ audit: .audit/.installed ## known vulnerabilities in the runtime dependencies (a
 
 sbom: .audit/.installed ## dist/sbom.json (CycloneDX), and the dependencies' licences
 	@$(PYTHON) -m tests.security sbom
+
+matrix: $(VENV)/.developer ## every fault x every way to ask x every place, over real sockets
+	$(BIN)/python -m tests.matrix
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

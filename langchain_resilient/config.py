@@ -169,3 +169,8 @@ class Configuration(Sampling):
         if last is None or self.timeout is None:
             return 0.0
         return 0.05 if last.provider == "text" else min(10.0, self.timeout / 3)
+
+    def grace(self) -> float:
+        """Seconds that a fixed text is given to be said, even past the deadline, by a busy loop."""
+        last = self.fallback_target()
+        return 1.0 if last is not None and last.provider == "text" else 0.0

@@ -87,6 +87,7 @@ class Runtime:
             health=config.health,
             fallback_on=config.fallback_on,
             reserve=config.reserve(),
+            grace=config.grace(),
             spread=config.spread,
         )
         self._check = config.check

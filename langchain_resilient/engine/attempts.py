@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from langchain_resilient.engine.events import Action, Attempt, Lane, Stop
-from langchain_resilient.receipt import Outcome
+from langchain_resilient.receipt import AttemptKind, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,13 @@ class Attempts:
         self.live.remove(attempt)
 
     def close_others(
-        self, winner: Attempt | None, how: Outcome, now: float, *, begun: bool = True
+        self,
+        winner: Attempt | None,
+        how: Outcome,
+        now: float,
+        *,
+        begun: bool = True,
+        resort: bool = True,
     ) -> list[Action]:
         """End all but the winner. One that had not spoken teaches how long it took at least.
 
@@ -112,10 +118,13 @@ class Attempts:
             how: The outcome of those that were merely slower.
             now: The engine's clock.
             begun: Whether those that have spoken are ended too.
+            resort: Whether the last resort is ended too.
         """
         out: list[Action] = []
         for attempt in tuple(self.live):
             if attempt is winner or (attempt.first_text is not None and not begun):
+                continue
+            if attempt.kind is AttemptKind.LAST_RESORT and not resort:
                 continue
             if attempt.first_text is None:
                 seconds = now - attempt.started

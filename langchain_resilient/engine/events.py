@@ -47,6 +47,8 @@ class Plan:
         budgets: What pays for hedges, rescues and retries, shared by all requests.
         health: When a target is taken for sick; None for never.
         reserve: Seconds before the deadline at which the last resort is asked.
+        grace: Seconds that it has from then on at least, even past the deadline: for one that
+            answers at once, which only a busy loop can hold up.
         cost: Dollars that one more send to a target may cost; None if nobody knows.
         spread: Whether the next target is asked where one is saturated, or that one waited for.
     """
@@ -61,6 +63,7 @@ class Plan:
     reserve: float = 0.0
     cost: Callable[[TargetState], float | None] | None = None
     spread: bool = True
+    grace: float = 0.0
 
     def moves_on(self, fault: Fault) -> bool:
         """Whether another target is asked after this fault."""

@@ -90,8 +90,9 @@ class Planner:
     """
 
     __slots__ = ("_ask_for", "_deadline", "_goes_on", "_held_up", "_last_at", "_last_resort",
-                 "_most", "_nudge", "_open", "_plain", "_plan", "_resume_at", "_rng", "_waiting",
-                 "_whole", "chain", "end", "shadows", "started", "wake_at", "winner")  # fmt: skip
+                 "_most", "_nudge", "_open", "_overtime", "_plain", "_plan", "_resume_at", "_rng",
+                 "_waiting", "_whole", "chain", "end", "shadows", "started", "wake_at",
+                 "winner")  # fmt: skip
 
     def __init__(
         self,
@@ -128,6 +129,7 @@ class Planner:
         self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
         self._resume_at = inf
         self._held_up = (now, 0.0, inf)
+        self._overtime = 0.0
         self.started: float = now
         self.shadows: list[Attempt] = []
         self.winner: Attempt | None = None
@@ -209,6 +211,8 @@ class Planner:
         attempt.fault = fault
         self._open.close(attempt, Outcome.FAILED, now)
         self.chain.learn(self._open.all, attempt, fault, now)
+        if attempt.kind is AttemptKind.LAST_RESORT:
+            self._withdraw()
         out: list[Action] = []
         if attempt is self.winner:
             self.winner = None
@@ -245,7 +249,7 @@ class Planner:
         if self.end is not None:
             return []
         out: list[Action] = []
-        if now >= self._last_at and self.winner is None:
+        if now >= self._last_at and self._may_resort():
             self._ask_last_resort(now, out)
         if now >= self._deadline:
             return self._finish(End.DEADLINE, now, out)
@@ -321,7 +325,10 @@ class Planner:
         """Give one up that is too slow, if another target is free: slow is better than none."""
         fault = too_slow(attempt, now)
         other = self.chain.choose(now) if fault is not None else None
-        if fault is None or other is None or other.tries or not other.state.sound(now):
+        # One that merely lost to this one is as free as one that was never asked.
+        if fault is None or other is None or not other.state.sound(now):
+            return False
+        if any(a.lane is other and a.fault is not None for a in self._open.all):
             return False
         if attempt.first_text is not None and not self._goes_on(attempt):
             return False
@@ -407,7 +414,7 @@ class Planner:
         again = failed is not None and failed.again and is_open(failed, now)
         lane = failed if again else self.chain.choose(now)
         sent = False
-        if self._open.active() >= self._most or now >= self._deadline:
+        if self._open.active() >= self._most or now >= self._deadline - self._overtime:
             pass
         elif self._open.covered():
             # A sound one is being waited for: only a fresh, sound one is worth a send beside it.
@@ -539,6 +546,14 @@ class Planner:
             self.shadows.append(shadow)
             out.append(Start(shadow))
 
+    def _may_resort(self) -> bool:
+        """Whether the last resort may be asked.
+
+        Beside an answer that has begun only if nobody saw any of it, and only a fixed text, which
+        is asked so late that the answer keeps its time.
+        """
+        return self.winner is None or (self._whole and self._plan.grace > 0)
+
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
         """Ask who always answers; where it is full, as soon as it has room."""
         lane = self._last_resort
@@ -548,7 +563,9 @@ class Planner:
             self._last_resort = None
             self._last_at = inf
             # Asked late, because our own loop was held up, it gets its time all the same.
-            self._deadline = max(self._deadline, now + self._plan.reserve)
+            until = now + max(self._plan.reserve, self._plan.grace)
+            if until > self._deadline:
+                self._overtime, self._deadline = until - self._deadline, until
         else:
             self._last_at = now + _POLL
 
@@ -563,8 +580,26 @@ class Planner:
         self._overtake(now)
         # Of answers that only count when they are whole, one that has begun goes on: nobody knows
         # who will be first.
-        stop = self._open.close_others(attempt, Outcome.LOST, now, begun=not self._whole)
+        # A fixed text that was asked for goes on, too: what has begun may yet break.
+        spare = self._whole and self._plan.grace > 0
+        stop = self._open.close_others(
+            attempt, Outcome.LOST, now, begun=not self._whole, resort=not spare
+        )
+        self._take_back(stop)
         return [Commit(attempt), *stop]
+
+    def _take_back(self, stopped: Iterable[Action]) -> None:
+        """Have the last resort to ask again, if it was ended by one that has only begun."""
+        for action in stopped:
+            if isinstance(action, Stop) and action.attempt.kind is AttemptKind.LAST_RESORT:
+                self._withdraw()
+                self._last_resort = action.attempt.lane
+                self._last_at = self._deadline - self._plan.reserve
+
+    def _withdraw(self) -> None:
+        """Take back the time past the deadline, which was for the last resort alone."""
+        self._deadline -= self._overtime
+        self._overtime = 0.0
 
     def _overtake(self, now: float) -> None:
         """Another has spoken since these fell silent: that is a failure of theirs."""
@@ -592,7 +627,9 @@ class Planner:
             return out
         at = self._deadline
         if self.winner is None:
-            at = min(at, self._last_at, self._resume_at)
+            at = min(at, self._resume_at)
+        if self._may_resort():
+            at = min(at, self._last_at)
         for attempt in self._open.live:
             at = min(at, due(attempt))
         self.wake_at = at

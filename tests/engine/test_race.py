@@ -14,7 +14,7 @@ from langchain_resilient.engine.race import READ_AHEAD
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Hedge, Retry, Timeouts
 from langchain_resilient.receipt import AttemptKind, Outcome
-from tests.engine.scripted import Fail, Failure, Hang, Say, Scripted, shown, world
+from tests.engine.scripted import Fail, Failure, Hang, Say, Scripted, Step, World, shown, world
 from tests.virtual_time import virtual_time
 
 
@@ -355,6 +355,47 @@ async def test_the_last_resort_answers_before_the_deadline():
     began = now()
     assert (await w.race().answer()).text.strip() == "sorry"
     assert now() - began == pytest.approx(25.0)
+
+
+def slow_to_say(text: Step) -> World:
+    """A last resort that is there at once, on a loop that is too busy to let it speak."""
+    w = world(Hang(), deadline=30.0, reserve=0.05, grace=1.0)
+    w.last_resort = Route(TargetState("text", "text"), Scripted([text]))
+    return w
+
+
+@virtual_time
+async def test_a_busy_loop_does_not_silence_a_fixed_text():
+    """It may be said a little after the deadline: a late text is better than none."""
+    assert (await slow_to_say(Say("sorry", after=0.5)).race().answer()).text.strip() == "sorry"
+
+
+@virtual_time
+async def test_a_fixed_text_answers_for_one_that_does_not_end_in_time():
+    """It has begun to speak, but nobody saw that: an error would be worse."""
+    w = world(Say(" ".join("x" * 100), gap=1.0), deadline=30.0, reserve=0.05, grace=1.0)
+    w.last_resort = Route(TargetState("text", "text"), Scripted([Say("sorry")]))
+    began = now()
+    assert (await w.race().answer()).text.strip() == "sorry"
+    assert now() - began == pytest.approx(29.95)
+
+
+@virtual_time
+async def test_an_answer_that_begins_and_breaks_does_not_silence_the_last_resort():
+    """It was asked, and the other had only begun: that ends nothing as long as nobody saw it."""
+    broken = Say("a b", after=29.97, finish=False)
+    limits = {"timeouts": Timeouts(first_text=None), "hedge": None}
+    w = world(broken, deadline=30.0, reserve=0.05, grace=1.0, **limits)
+    w.last_resort = Route(TargetState("text", "text"), Scripted([Say("sorry", after=0.3)]))
+    assert (await w.race().answer()).text.strip() == "sorry"
+
+
+@virtual_time
+async def test_what_the_last_resort_was_given_is_for_it_alone():
+    """If it fails, the deadline is the deadline."""
+    race, began = slow_to_say(Fail(FaultKind.INVALID)).race(), now()
+    await race.answer()
+    assert (race.end, now() - began) == (End.DEADLINE, 30.0)
 
 
 @virtual_time

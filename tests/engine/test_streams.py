@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_resilient.engine.events import End
+from langchain_resilient.engine.health import TargetState
+from langchain_resilient.engine.ports import Route
 from langchain_resilient.engine.show import Leg
 from langchain_resilient.fault import Fault, FaultKind
 from langchain_resilient.policy import Hedge, Timeouts
 from langchain_resilient.receipt import AttemptKind, Outcome
-from tests.engine.scripted import Failure, GoesOn, Hang, Say, shown, world
+from tests.engine.scripted import Failure, GoesOn, Hang, Say, Scripted, shown, world
 from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
@@ -237,6 +239,15 @@ async def test_under_answer_the_paused_one_may_still_be_first():
     assert [a.outcome for a in race.receipt().attempts] == [Outcome.WON, Outcome.LOST]
 
 
+@virtual_time
+async def test_the_last_resort_is_asked_again_after_a_stream_that_silenced_it_and_broke():
+    """It was asked 5 s before the deadline, and the stream began a second later."""
+    limits = {"timeouts": Timeouts(first_text=None), "hedge": None}
+    w = world(Say("a b", after=26.0, finish=False), deadline=30.0, reserve=5.0, **limits)
+    w.last_resort = Route(TargetState("model", "model"), Scripted([Say("sorry", after=3.0)]))
+    assert await words(w.stream(GoesOn())) == ["a", "b", "sorry"]
+
+
 # -- a crawl --------------------------------------------------------------------------------------
 
 CRAWL = Timeouts(min_tokens_per_second=2.0, throughput_window=5.0)
@@ -249,6 +260,16 @@ async def test_a_stream_that_crawls_is_given_up_for_a_free_target():
     began = now()
     assert await words(w.stream(GoesOn())) == ["a", "b", "c", "d", "x"]
     assert now() - began == 5.5
+
+
+@virtual_time
+async def test_a_stream_that_crawls_is_given_up_for_one_that_lost_to_it():
+    """Who was a little late to speak is no failure: it is asked again."""
+    late = [Say("late", after=9.0), Say("x", after=0.5)]
+    w = world(late, Say("a b c d e f g h", gap=1.5), timeouts=CRAWL, hedge=Hedge(delay=2.0))
+    began = now()
+    assert await words(w.stream(GoesOn())) == ["a", "b", "c", "d", "x"]
+    assert now() - began == 7.5
 
 
 @virtual_time

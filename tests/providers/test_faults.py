@@ -13,6 +13,7 @@ import httpx2
 import openai
 import pytest
 import together
+from aiohttp.http_exceptions import HttpProcessingError
 from langchain_core import exceptions as core
 
 from langchain_resilient import testing as t
@@ -287,6 +288,13 @@ class Overflow(Vendor, core.ContextOverflowError):
     """As langchain-openai mixes them."""
 
 
+def unreadable() -> Exception:
+    """What aiohttp raises for bytes that are no HTTP: its parser's own 400."""
+    error = aiohttp.ClientResponseError(SimpleNamespace(real_url="x"), (), status=400)
+    error.__cause__ = HttpProcessingError(code=400, message="Bad status line")
+    return error
+
+
 VENDORS = [
     (anthropic(401, "authentication_error"), K.AUTH),
     (anthropic(403, "permission_error"), K.AUTH),
@@ -314,6 +322,7 @@ VENDORS = [
     # httpx, requests, aiohttp
     (Vendor(response=Response(503)), K.SERVER),
     (aiohttp.ClientResponseError(SimpleNamespace(real_url="x"), (), status=429), K.RATE_LIMIT),
+    (unreadable(), K.CONNECTION),
 ]
 
 

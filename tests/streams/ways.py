@@ -133,9 +133,14 @@ async def ask(llm: ResilientChatModel, way: str, prompt: str, limit: float) -> G
     """
     right = answer_to(prompt)
     got = Got(f"look_up says: {right}" if way == "agent" else right)
+    return await fill(got, WAYS[way](llm, prompt, got), limit)
+
+
+async def fill(got: Got, work: Awaitable[None], limit: float) -> Got:
+    """Wait for what fills a `Got`, at most so many seconds, and note what it raised."""
     try:
         async with asyncio.timeout(limit):
-            await WAYS[way](llm, prompt, got)
+            await work
     except Exception as error:  # noqa: BLE001  # whatever it is, it is told
         got.error = error
     got.seconds = got.elapsed()

@@ -134,16 +134,16 @@ def _requests(sim: ProviderSimulator) -> list[str]:
 def _busy_connections(loop: asyncio.AbstractEventLoop) -> list[str]:
     known = clients._by_loop.get(loop)
     transports = [c._http._transport for c in known.made.values()] if known else []
-    return [f"a pool holds {busy}" for t in transports if (busy := _busy(t))]
+    return [f"a pool holds {held}" for t in transports if (held := busy(t))]
 
 
-def _busy(transport: Any) -> list[Any]:
+def busy(transport: Any) -> list[Any]:
     """List what a pool counts as in use; neither transport tells it in public."""
     if hasattr(transport, "_pool"):
         pool = transport._pool
         return [c for c in pool.connections if not c.is_idle()] + pool._requests
     session = transport.client
-    if callable(session):  # it was never used
+    if session is None or callable(session):  # it was closed, or never used
         return []
     return [*session.connector._acquired, *session.connector._waiters]
 
