@@ -27,7 +27,7 @@ def busy_connections(keys: Collection[str]) -> list[str]:
     """List the connections that the clients of these API keys count as in use, on any loop."""
     known = [c for one in list(clients._by_loop.values()) for c in list(one.made.values())]
     mine = [client for client in known if client.api_key in keys]
-    return [f"a pool holds {found}" for one in mine if (found := busy(one._client._transport))]
+    return [f"a pool holds {found}" for one in mine if (found := busy(one._http._transport))]
 
 
 def stock() -> Counter[str]:
