@@ -26,7 +26,7 @@ _FILES = Path("/proc/self/fd")
 def busy_connections(keys: Collection[str]) -> list[str]:
     """List the connections that the clients of these API keys count as in use, on any loop."""
     known = [c for one in list(clients._by_loop.values()) for c in list(one.made.values())]
-    mine = [client for client in known if client.api_key in keys]
+    mine = [one for one in known if one._client.api_key in keys]
     return [f"a pool holds {found}" for one in mine if (found := busy(one._http._transport))]
 
 
