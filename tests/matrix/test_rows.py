@@ -6,7 +6,7 @@ import dataclasses
 from functools import cache
 from inspect import signature
 from itertools import product
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import pytest
 
@@ -47,7 +47,7 @@ def options() -> list[tuple[type, str]]:
     found = {
         (next(c for c in step.__mro__ if field.name in vars(c).get("__annotations__", ())), field)
         for step in VOCABULARY.values()
-        for field in dataclasses.fields(step)
+        for field in dataclasses.fields(cast("Any", step))
     }
     pairs = {(owner, field.name) for owner, field in found}
     return sorted(pairs - set(LEFT_OUT), key=str)

@@ -81,7 +81,7 @@ async def _abatch(llm: ResilientChatModel, questions: list[str], limit: float) -
     whole = Got("")
 
     async def run() -> None:
-        found: list[Any] = await llm.abatch(questions, return_exceptions=True)
+        found: list[Any] = await llm.abatch([*questions], return_exceptions=True)
         for got, one in zip(gots, found, strict=True):
             if isinstance(one, Exception):
                 got.error = one
