@@ -102,16 +102,21 @@ def html(stats: Stats) -> str:
 
 
 def html_table(head: str, targets: Sequence[TargetStats]) -> str:
-    """A head and a table of targets for a notebook."""
-    heads = "".join(f"<th>{escape(c.head)}</th>" for c in _COLUMNS)
+    """A head and a table of targets for a notebook; a wide one scrolls, the head does not."""
+    columns = [c for c in _COLUMNS if c.everywhere or _says_something(c, targets)]
+    heads = "".join(f"<th>{escape(c.head)}</th>" for c in columns)
     rows = "".join(
-        f"<tr>{''.join(_td(c.cell(t), words=c.words) for c in _COLUMNS)}</tr>" for t in targets
+        f"<tr>{''.join(_td(c.cell(t), words=c.words) for c in columns)}</tr>" for t in targets
     )
-    caption = "<br>".join(map(escape, head.splitlines()))
+    lines = "<br>".join(map(escape, head.splitlines()))
     return (
-        f"<table><caption>{caption}<br><small>{_NOTE}</small></caption>"
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        f'<div>{lines}<br><small>{_NOTE}</small></div><div style="overflow-x: auto">'
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def _says_something(column: _Column, targets: Sequence[TargetStats]) -> bool:
+    return any(column.cell(target).strip("$0.") for target in targets)
 
 
 def _td(cell: str, *, words: bool) -> str:

@@ -88,7 +88,7 @@ def test_a_report_reads_as_text():
 def test_a_report_reads_as_html():
     """In a notebook; escaped."""
     html = _tally().report()._repr_html_()
-    assert html.startswith("<table><caption>7 of 10 done")
+    assert html.startswith("<div>7 of 10 done")
     assert "<td" in html
 
 
