@@ -101,6 +101,8 @@ def status(error: BaseException, told: Mapping[str, Any]) -> int | None:
 
 
 def _numbers(error: BaseException) -> Iterator[Any]:
+    if any(c.__name__ == "HttpProcessingError" for c in type(error.__cause__).__mro__):
+        return  # the 400 is aiohttp's own: what came was no HTTP
     response = getattr(error, "response", None)
     yield getattr(error, "status_code", None)
     yield getattr(error, "status", None)
