@@ -27,6 +27,9 @@ MEGABYTE = 1_000_000
 MOST_MEGABYTES = 100
 """Memory that a scene may take beside what the process has."""
 
+MOST_GROWTH = 10.0
+"""Megabytes by which a process may have grown between a fifth of a fuzzing run and its end."""
+
 MOST_SECONDS = 60.0
 """A scene may take so long; the limits of the library are shorter or are met sooner."""
 

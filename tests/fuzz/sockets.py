@@ -48,7 +48,7 @@ def rendered(dice: Dice, answer: Answer) -> bytes:
     lines += [dice.pick(_HEADER_LINES) for _ in range(dice.pick((0, 0, 0, 1, 2)))]
     framing, body = _framed(dice, answer)
     lines += framing
-    end = dice.pick((b"\r\n", b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r"))
+    end = dice.pick((b"\n", b"\r")) if dice.once_in(20) else b"\r\n"
     return end.join([*lines, b"", b""]) + body
 
 
