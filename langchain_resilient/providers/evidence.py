@@ -135,6 +135,8 @@ def words(error: BaseException, told: Mapping[str, Any]) -> str:
     text = text[:LONGEST_READ]
     if "<html" in text[:1000].lower():
         text = _TAG.sub(" ", text)
+    # The SDKs read half of a surrogate pair out of JSON, which nothing can write down again.
+    text = text.encode("utf-8", "replace").decode()
     return " ".join(_SECRET.sub("[key]", text).split())
 
 

@@ -196,7 +196,8 @@ def _in_answer(message: AIMessage, tally: Tally) -> Iterator[str]:
     if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
         yield "a stream without its last chunk passed"
     message.text.encode()
-    message.model_dump_json()  # whatever came must be fit to be kept
+    # What came must be fit to be kept; what a model writes into arguments is LangChain's to read.
+    message.model_copy(update={"tool_calls": [], "invalid_tool_calls": []}).model_dump_json()
     if receipt.get("winner") == "openai:well" and HEALTHY not in message.text:
         yield f"the healthy target's answer reads {message.text[:80]!r}"
 
