@@ -98,7 +98,9 @@ def _guided(runs: int, seconds: int) -> bool:
         command = [sys.executable, "-m", "tests.fuzz.guided", f"{folder}/corpus",
                    f"-runs={runs}", f"-max_total_time={seconds}", "-max_len=1000", "-timeout=20",
                    "-rss_limit_mb=2048", f"-artifact_prefix={folder}/"]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
         counts = Path(f"{folder}/corpus.counts")
         print(counts.read_text() if counts.exists() else "nothing was counted")
         for crash in Path(folder).glob("*-*"):

@@ -18,17 +18,16 @@ SEEDS = 300
 _PROGRESS = 100
 _LONGEST = 1000
 _END = b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
-_EVENTS = tuple(
-    b'{"choices":[{"index":0,"delta":%b,"finish_reason":null}]}' % delta
-    for delta in (
-        b'{"content":"Hi"}',
-        b'{"content":"{\\"a\\": 1}","reasoning":"hm"}',
-        b'{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}]}',
-        b'{"refusal":"no","audio":{"id":"a","data":"AA==","transcript":"x"}}',
-        b'{"reasoning_details":[{"type":"t","index":0,"text":"x"}],"annotations":[{}]}',
-        b'{"function_call":{"name":"f","arguments":"{}"}}',
-    )
-) + (
+_DELTAS = (
+    b'{"content":"Hi"}',
+    b'{"content":"{\\"a\\": 1}","reasoning":"hm"}',
+    b'{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}]}',
+    b'{"refusal":"no","audio":{"id":"a","data":"AA==","transcript":"x"}}',
+    b'{"reasoning_details":[{"type":"t","index":0,"text":"x"}],"annotations":[{}]}',
+    b'{"function_call":{"name":"f","arguments":"{}"}}',
+)
+_EVENTS = (
+    *(b'{"choices":[{"index":0,"delta":%b,"finish_reason":null}]}' % delta for delta in _DELTAS),
     b'{"choices":[{"index":0,"message":{"content":"Hi"}}],"usage":{"prompt_tokens":1}}',
     b'{"choices":[{"index":0,"delta":{"content":"Hi"},"logprobs":{"content":[{}]},"seed":1}]}',
     b'{"error":{"message":"no","type":"server_error","code":null,"param":"x"}}',
@@ -69,7 +68,9 @@ def seed(corpus: Path) -> None:
         (corpus / f"seed-{number}").write_bytes((head + b"".join(answer.pieces))[:_LONGEST])
     for number, event in enumerate(_EVENTS):
         for way in (bytes([0, 0, 0]), bytes([0, 0, 3]), bytes([1])):
-            data = event if way == bytes([1]) else b"data: " + event + b"\n\ndata: " + _END + b"\n\n"
+            data = (
+                event if way == bytes([1]) else b"data: " + event + b"\n\ndata: " + _END + b"\n\n"
+            )
             (corpus / f"event-{number}-{way.hex()}").write_bytes(way + data)
     for way in range(2, 6):
         (corpus / f"way-{way}").write_bytes(bytes([way]) + random.randbytes(60))

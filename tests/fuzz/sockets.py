@@ -57,14 +57,14 @@ def _framed(dice: Dice, answer: Answer) -> tuple[list[bytes], bytes]:
     way = dice.below(6)
     if way <= 1:  # where the connection ends
         return [b"Connection: close"], body
-    if way == 2:  # noqa: PLR2004
+    if way == 2:
         lie = dice.pick((0, 0, 1, -1, 1000, -len(body), 10**12))
         return [b"Content-Length: %d" % (len(body) + lie)], body
     parts = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in answer.pieces if piece]
     last = b"0\r\n\r\n"
-    if way == 3 and parts:  # noqa: PLR2004
+    if way == 3 and parts:
         parts.insert(dice.below(len(parts)), dice.pick(_CHUNK_SIZES) + b"\r\nhello\r\n")
-    elif way == 4:  # noqa: PLR2004
+    elif way == 4:
         last = dice.pick((b"", b"0\r\n", b"0\r\nTrailer: x\r\n\r\n", b"0\r\n\r\nmore", b"\x00"))
     return [b"Transfer-Encoding: chunked"], b"".join(parts) + last
 

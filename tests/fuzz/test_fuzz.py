@@ -20,7 +20,7 @@ pytestmark = [
 
 def test_a_malformed_answer_is_a_fault_or_an_answer():
     """Through both SDKs without sockets, in virtual time; nothing crashes, hangs or stays open."""
-    assert memory_batch(drawn(400, 1)).problems == []
+    assert memory_batch(drawn(160, 1)).problems == []
 
 
 def test_malformed_http_is_a_fault_or_an_answer():
@@ -50,9 +50,16 @@ def test_what_was_found_once_is_no_defect_any_more(data):
     assert decode(data)
 
 
-QUICK = ["a line without end", "an error without end", "a bomb in a bomb", "a gzip bomb of events",
-         "choices without end", "deep JSON", "deep arguments", "a header of 10 MB", "tiny pieces",
-         "100,000 headers", "a huge number", "a redirect to itself"]  # fmt: skip
+QUICK = [
+    "a line without end",
+    "an error without end",
+    "a bomb in a bomb",
+    "choices without end",
+    "deep JSON",
+    "deep arguments",
+    "a header of 10 MB",
+    "a redirect to itself",
+]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")

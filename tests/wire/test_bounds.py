@@ -25,9 +25,10 @@ def test_an_answer_has_so_many_choices_at_most():
     with pytest.raises(BadChunkError, match="choices"):
         Draft().add({"choices": [chunk()["choices"][0]] * (MOST_CHOICES + 1)})
     draft = Draft()
+    for index in range(MOST_CHOICES):
+        draft.add(chunk(index, content="x"))
     with pytest.raises(BadChunkError, match="choices"):
-        for index in range(MOST_CHOICES + 1):
-            draft.add(chunk(index, content="x"))
+        draft.add(chunk(MOST_CHOICES, content="x"))
 
 
 def test_an_answer_has_so_many_calls_at_most():
@@ -47,10 +48,9 @@ def test_chunks_that_say_nothing_come_to_an_end():
     for _ in range(MOST_IDLE - 1):
         draft.add(chunk())
     draft.add(chunk(content="Hi"))
-    for _ in range(MOST_IDLE):
+    for _ in range(MOST_IDLE + 1):
         draft.add(chunk())
     with pytest.raises(BadChunkError, match="said nothing"):
-        draft.add(chunk())
         draft.add(chunk())
 
 
