@@ -48,7 +48,7 @@ def test_chunks_that_say_nothing_come_to_an_end():
     for _ in range(MOST_IDLE - 1):
         draft.add(chunk())
     draft.add(chunk(content="Hi"))
-    for _ in range(MOST_IDLE + 1):
+    for _ in range(MOST_IDLE):
         draft.add(chunk())
     with pytest.raises(BadChunkError, match="said nothing"):
         draft.add(chunk())
