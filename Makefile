@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo docs soak audit sbom matrix format clean
+  record recordings typed notebooks demo docs soak audit sbom matrix fuzz-wire format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -103,6 +103,10 @@ sbom: .audit/.installed ## dist/sbom.json (CycloneDX), and the dependencies' lic
 
 matrix: $(VENV)/.developer ## every fault x every way to ask x every place, over real sockets
 	$(BIN)/python -m tests.matrix
+
+fuzz-wire: $(VENV)/.developer ## 100,000 malformed answers, and sizes that no provider sends
+	-$(PIP) install --quiet atheris
+	$(BIN)/python -m tests.fuzz
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

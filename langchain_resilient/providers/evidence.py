@@ -113,6 +113,8 @@ def _is_of_the_parser(error: BaseException) -> bool:
 
 
 def _numbers(error: BaseException) -> Iterator[Any]:
+    if any(c.__name__ == "HttpProcessingError" for c in type(error.__cause__).__mro__):
+        return  # the 400 is aiohttp's own: what came was no HTTP
     response = getattr(error, "response", None)
     yield getattr(error, "status_code", None)
     yield getattr(error, "status", None)
@@ -145,6 +147,8 @@ def words(error: BaseException, told: Mapping[str, Any]) -> str:
     text = text[:LONGEST_READ]
     if "<html" in text[:1000].lower():
         text = _TAG.sub(" ", text)
+    # The SDKs read half of a surrogate pair out of JSON, which nothing can write down again.
+    text = text.encode("utf-8", "replace").decode()
     return " ".join(_SECRET.sub("[key]", text).split())
 
 

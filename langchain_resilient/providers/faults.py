@@ -34,6 +34,7 @@ class AnswerError(Exception):
         self.status_code = status_code
 
 
+_LONGEST_CODE = 100
 _TOO_LONG = frozenset({FaultKind.CONTEXT_LENGTH, FaultKind.TOO_LARGE})
 _QUOTA = frozenset(
     {
@@ -157,7 +158,7 @@ def _classify(error: BaseException) -> Fault:
         kind=kind,
         message=evidence.short(text),
         status=status,
-        code=next((str(details[k]) for k in ("code", "type") if details.get(k)), None),
+        code=next((_code(details[k]) for k in ("code", "type") if details.get(k)), None),
         retry_after=retry_after(headers, text),
         should_retry=should_retry(headers),
         request_id=evidence.request_id(error, headers),
@@ -165,6 +166,10 @@ def _classify(error: BaseException) -> Fault:
         given=given,
         cause=error,
     )
+
+
+def _code(value: Any) -> str:
+    return str(value)[:_LONGEST_CODE].encode("utf-8", "replace").decode()
 
 
 def _by_status(  # noqa: PLR0911  # a table reads best as a table

@@ -171,7 +171,8 @@ class Turn:
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                self._state(choice.get("index") or 0).turn(choice)
+                index = choice.get("index")
+                self._state(index if isinstance(index, int | float) else 0).turn(choice)
         return chunk
 
     def _state(self, index: Any) -> _Turned:

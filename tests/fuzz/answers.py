@@ -59,7 +59,8 @@ class Case:
 # -- headers --------------------------------------------------------------------------------------
 
 _DURATIONS = (
-    "0", "1", "-1", "20", "1.5", "1e3", "1e400", "nan", "inf", "20ms", "1m7.6s", "6m0s", "8 seconds",
+    "0", "1", "-1", "20", "1.5", "1e3", "1e400", "nan", "inf", "20ms", "1m7.6s", "6m0s",
+    "8 seconds",
     "1s1s1s", "soon", "", " ", "\u0661", "9" * 400, "9" * 5000, "1" * 3000 + "x", "1700000000",
     "1700000000000", "99999999999999999999", "Wed, 21 Oct 2026 07:28:00 GMT",
     "Wed, 21 Oct 9999999999999999999999 07:28:00 GMT", "Wed, 32 Foo 2026 99:99:99 +9999",
@@ -71,7 +72,8 @@ _TYPES = (
     "text/event-stream, application/json", "application/x-ndjson", "multipart/mixed; boundary=x",
     "application/octet-stream", "text/event-stream;charset=\u00ff",
 )  # fmt: skip
-_CODINGS = ("gzip", "deflate", "br", "zstd", "identity", "gzip, gzip", "utf-8", "", "x-gzip", "GZIP",
+_CODINGS = ("gzip", "deflate", "br", "zstd", "identity", "gzip, gzip", "utf-8", "", "x-gzip",
+            "GZIP",
             "deflate, gzip, br", "compress", "aws-chunked", ",,,")  # fmt: skip
 _PLAIN = ("", "true", "false", "1", "x" * 300, "\u00e9\u00ff", "a, b", '"')
 _VALUES: dict[str, tuple[str, ...]] = {
@@ -113,7 +115,7 @@ def headers(dice: Dice, given: tuple[tuple[str, str], ...]) -> list[tuple[str, s
 _STATUSES = (200, 201, 204, 206, 302, 304, 400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 425,
              429, 451, 500, 503, 529, 599)  # fmt: skip
 _ENDS: tuple[End, ...] = ("clean", "clean", "clean", "clean", "clean", "broken", "silent")
-_MOST_PIECES = 500
+_MOST_PIECES = 150
 _ENDINGS = (b"\n", b"\n", b"\n", b"\r\n", b"\r")
 _FIELDS = (
     b"", b"", b"", b"id: 7", b"id: \x00", b"retry: 10", b"retry: -1e9", b"event: message",

@@ -43,7 +43,8 @@ _NAMES = ("error", "choices", "usage", "message", "delta", "index", "tool_calls"
           "content", "code", "type", "detail", "text", "function", "arguments", "name", "id",
           "logprobs", "audio", "annotations", "reasoning_details", "reasoning", "refusal",
           "function_call", "warnings", "moderation", "status", "param", "metadata", "model",
-          "prompt_tokens", "completion_tokens_details", "prompt_tokens_details", "seed")  # fmt: skip
+          "prompt_tokens", "completion_tokens_details", "prompt_tokens_details",
+          "seed")  # fmt: skip
 
 Place = tuple[Any, Any]
 
@@ -99,7 +100,9 @@ _WAYS: tuple[Callable[[Dice, Any, Any], None], ...] = (
 
 def spoilt(dice: Dice, value: Any, changes: int) -> Any:
     """A JSON value with some changes; the value itself stays as it is."""
-    root = [copy.deepcopy(value)]
+    if not changes:
+        return value
+    root = [json.loads(json.dumps(value))]  # a copy, in a tenth of the time of `deepcopy`
     for _ in range(changes):
         found = list(places(root))
         if found:

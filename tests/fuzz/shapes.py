@@ -78,10 +78,10 @@ def shapes() -> tuple[Shape, ...]:
     with ProviderSimulator(seed=0) as sim:
         found = []
         for dialect in DIALECTS:
+            url = sim.base_url(dialect)
             for name, step in [*((n, s) for n, (s, _) in _GOOD.items()), *_BAD.items()]:
                 sim.script(f"{dialect}:{name}", then=step)
-                for stream in (True, False):
-                    found.append(_ask(sim.base_url(dialect), dialect, name, stream=stream))
+                found += [_ask(url, dialect, name, stream=stream) for stream in (True, False)]
     return tuple(found)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, AIMessageChunk
 from tenacity import stop_after_attempt
 
-from langchain_resilient import Hedge, ResilientChatModel, Retry, Target, registry, spend
+from langchain_resilient import (
+    Hedge,
+    ResilientChatModel,
+    Retry,
+    Target,
+    Timeouts,
+    registry,
+    spend,
+)
 from langchain_resilient.chunks import sum_chunks
 from langchain_resilient.errors import ResilientError, StreamBrokenError
 from langchain_resilient.fault import FaultKind
@@ -23,7 +30,7 @@ from tests.fuzz.answers import Answer, Case
 from tests.helpers import CANARY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.fuzz.memory_transport import Ledger
 
@@ -34,6 +41,7 @@ DEADLINE = 40.0
 SLOW = 10.0
 """Seconds on the wall's clock after which a case hangs: a thousand times what they take."""
 
+_TICKS = 50
 _JSON = {"title": "Output", "type": "object", "properties": {"city": {"type": "string"}}}
 
 
@@ -50,12 +58,28 @@ class Tally:
         came: How often which kind of outcome came: an answer, or an error's name.
         faults: How often which kind of fault was told.
         problems: What must not be, in words, with the case.
+        crashes: Of these, how often anything but a message or one of our errors came.
+        hangs: How often nothing came.
+        unclosed: How many streams and tasks were left.
     """
 
     cases: int = 0
     came: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    crashes: int = 0
+    hangs: int = 0
+    unclosed: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Take in what another counted."""
+        self.cases += other.cases
+        self.came += other.came
+        self.faults += other.faults
+        self.problems += other.problems
+        self.crashes += other.crashes
+        self.hangs += other.hangs
+        self.unclosed += other.unclosed
 
 
 def healthy(*, stream: bool) -> Answer:
@@ -77,13 +101,33 @@ def chain(dialect: str, sick: str, well: str | None) -> list[Target]:
     return found
 
 
-async def outcome(case: Case, targets: list[Target]) -> Any:
+@dataclass(frozen=True)
+class Place:
+    """Where cases are played.
+
+    Attributes:
+        targets: The chain of a case.
+        unclosed: What is still open after a call, in words.
+        is_ours: Whether a task is not the server's.
+        timeout: Seconds that a call may take by the loop's clock.
+        timeouts: The limits inside it.
+    """
+
+    targets: Callable[[Case], list[Target]]
+    unclosed: Callable[[], list[str]]
+    is_ours: Callable[[asyncio.Task[Any]], bool] = lambda _: True
+    timeout: float = DEADLINE
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+async def outcome(case: Case, place: Place) -> Any:
     """Ask; returns a message, or the error."""
     registry.forget()
     spend.forget()
     model = ResilientChatModel(
-        targets=targets,
-        timeout=DEADLINE,
+        targets=place.targets(case),
+        timeout=place.timeout,
+        timeouts=place.timeouts,
         hedge=Hedge(on="response") if case.way == "plain" else None,
         retry=Retry(stop=stop_after_attempt(1)),
         health=None,
@@ -99,28 +143,38 @@ async def outcome(case: Case, targets: list[Target]) -> Any:
         return error
 
 
-async def play(case: Case, targets: list[Target], ledger: Ledger, tally: Tally) -> None:
+async def play(case: Case, place: Place, tally: Tally) -> None:
     """Try one case, and write down what came of it."""
     tally.cases += 1
-    loop, began = asyncio.get_running_loop(), time.perf_counter()
-    start = loop.time()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     try:
         with limited():
-            got = await outcome(case, targets)
+            got = await outcome(case, place)
             await registry.reaper().drain()
         wrong = list(problems(case, got, tally))
-        if loop.time() - start > DEADLINE + 3:
-            wrong.append(f"took {loop.time() - start:.1f} s, past its deadline")
+        if loop.time() - began > place.timeout + 3:
+            wrong.append(f"took {loop.time() - began:.1f} s, past its deadline")
     except HangError:
-        wrong = [f"hung for {time.perf_counter() - began:.1f} s"]
+        tally.hangs += 1
+        wrong = [f"hung for {SLOW} s"]
     except Exception as error:  # noqa: BLE001  # that is what is looked for
+        tally.crashes += 1
         wrong = [f"crashed: {type(error).__name__}: {str(error)[:300]}"]
-    if ledger.open:
-        wrong.append(f"{ledger.open} streams were not closed")
-        ledger.open = 0
-    if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-        wrong += [f"a task is left: {task}" for task in tasks]
-    tally.problems += wrong
+    left = await _left(place)
+    tally.unclosed += len(left)
+    tally.problems += [f"{what}\n    {case}" for what in wrong + left]
+
+
+async def _left(place: Place) -> list[str]:
+    """List what a call left behind, once the loop has had time to finalise its generators."""
+    tasks: set[asyncio.Task[Any]] = set()
+    for _ in range(_TICKS):
+        await asyncio.sleep(0)
+        tasks = set(filter(place.is_ours, asyncio.all_tasks() - {asyncio.current_task()}))
+        if not tasks:
+            break
+    return [*place.unclosed(), *(f"a task is left: {task}" for task in tasks)]
 
 
 def problems(case: Case, got: Any, tally: Tally) -> Iterator[str]:
@@ -146,7 +200,8 @@ def _in_answer(message: AIMessage, tally: Tally) -> Iterator[str]:
     if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
         yield "a stream without its last chunk passed"
     message.text.encode()
-    message.model_dump_json()  # whatever came must be fit to be kept
+    # What came must be fit to be kept; what a model writes into arguments is LangChain's to read.
+    message.model_copy(update={"tool_calls": [], "invalid_tool_calls": []}).model_dump_json()
     if receipt.get("winner") == "openai:well" and HEALTHY not in message.text:
         yield f"the healthy target's answer reads {message.text[:80]!r}"
 
@@ -182,12 +237,20 @@ def limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, old)
 
 
-async def play_in_memory(cases: list[Case], ledger: Ledger, tally: Tally) -> None:
-    """Try cases one after the other on the running loop."""
-    for case in cases:
+async def play_in_memory(cases: Iterable[Case], ledger: Ledger, tally: Tally) -> None:
+    """Try cases one after the other on the running loop, without sockets."""
+
+    def targets(case: Case) -> list[Target]:
         ledger.answers = {"sick": case.answer, "well": healthy(stream=case.way != "plain")}
-        well = "http://well.test/v1" if case.healthy else None
-        before = len(tally.problems)
-        await play(case, chain(case.dialect, "http://sick.test/v1", well), ledger, tally)
-        tally.problems[before:] = [f"{p}\n    {case}" for p in tally.problems[before:]]
+        return chain(
+            case.dialect, "http://sick.test/v1", "http://well.test/v1" if case.healthy else None
+        )
+
+    def unclosed() -> list[str]:
+        still, ledger.open = ledger.open, 0
+        return [f"{still} streams were not closed"] if still else []
+
+    place = Place(targets, unclosed)
+    for case in cases:
+        await play(case, place, tally)
     await close_clients()
