@@ -23,6 +23,8 @@ from benchmarks.fleet import crew, process
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from benchmarks.fleet import Crew
+
 SAYS = "The sky is blue because of Rayleigh scattering, which favours short waves."
 PROMPT = f"Say exactly: {SAYS}"
 HEALTHY = {"first_text": 0.3}
@@ -78,17 +80,21 @@ def measure() -> Cells:
     cells: Cells = {}
     with _simulator(_script()) as faulty, _healthy() as healthy:
         with crew(UNDER_FAULTS) as workers, _dead_port() as dead:
-            order = {"fallback": healthy, "prompt": PROMPT, "says": SAYS}
-            workers.all_do("faults", **order, primary=faulty, fault=_model("none"), tries=1)
+            _meet(workers, "none", faulty, healthy, 1)
             for name, step in FAULTS.items():
-                began = time.monotonic()
                 primary = dead if step is None else faulty
-                found = workers.all_do(
-                    "faults", **order, primary=primary, fault=_model(name), tries=TRIES
-                )
+                found = _meet(workers, name, primary, healthy, TRIES)
                 cells[name] = {who: _cells(ways) for who, ways in found.items()}
-                print(f"  {name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return cells
+
+
+def _meet(workers: Crew, fault: str, primary: str, healthy: str, tries: int) -> dict[str, Any]:
+    urls = {"primary": primary, "fallback": healthy}
+    workers.all_do("prepare", **urls, fault=_model(fault), tries=tries)
+    began = time.monotonic()
+    found = workers.all_do("meet", prompt=PROMPT, says=SAYS)
+    print(f"  {fault}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return found
 
 
 def _model(fault: str) -> str:

@@ -41,46 +41,44 @@ class Trial:
     verdict: str
 
 
-async def meet(
-    factory: Factory, *, primary: str, fallback: str, fault: str, prompt: str, says: str, tries: int
-) -> dict[str, list[dict[str, Any]]]:
-    """Meet a fault so often, asked plainly and as a stream, each with a client of its own.
+class Trials:
+    """Some tries at one fault, asked plainly and as a stream, each with a client of its own.
+
+    The clients are made before the clock runs: it is not theirs to be compared here.
 
     Args:
         factory: Makes the contender.
         primary: The base URL of the model that has the fault.
         fallback: The base URL of the healthy one.
         fault: The name of the faulty model.
-        prompt: What to ask.
-        says: What must be answered.
-        tries: How often.
+        tries: How often, in each way.
     """
-    ways = [_plainly, _streamed]
-    running = [
-        _try(factory, primary, fallback, fault, way, prompt, says, number * APART, number)
-        for number, way in enumerate(ways * tries)
-    ]
-    found = [asdict(each) for each in await asyncio.gather(*running)]
-    return {"plain": found[0::2], "stream": found[1::2]}
 
+    def __init__(
+        self, factory: Factory, *, primary: str, fallback: str, fault: str, tries: int
+    ) -> None:
+        # A key for each try: else a contender with a memory would know the fault already.
+        keys = [f"key-{fault}-{number}" for number in range(2 * tries)]
+        self._contenders = [
+            factory(Place(primary, fault, key), Place(fallback, "healthy", key), TIMEOUT)
+            for key in keys
+        ]
 
-async def _try(
-    factory: Factory,
-    primary: str,
-    fallback: str,
-    fault: str,
-    way: Any,
-    prompt: str,
-    says: str,
-    delay: float,
-    number: int,
-) -> Trial:
-    # A key for each try: else a contender with a memory would know the fault already.
-    key = f"key-{fault}-{number}"
-    places = Place(primary, fault, key), Place(fallback, "healthy", key)
-    contender = factory(*places, TIMEOUT)
-    await asyncio.sleep(delay)
-    return await way(contender, prompt, says)
+    async def meet(self, prompt: str, says: str) -> dict[str, list[dict[str, Any]]]:
+        """Ask; what became of each try, by the way it was asked.
+
+        Args:
+            prompt: What to ask.
+            says: What must be answered.
+        """
+
+        async def one(number: int, contender: Contender) -> dict[str, Any]:
+            await asyncio.sleep(number * APART)
+            way = _streamed if number % 2 else _plainly
+            return asdict(await way(contender, prompt, says))
+
+        found = await asyncio.gather(*map(one, range(len(self._contenders)), self._contenders))
+        return {"plain": found[0::2], "stream": found[1::2]}
 
 
 async def _plainly(contender: Contender, prompt: str, says: str) -> Trial:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # environments of rivals do 
 
 from benchmarks.contenders import CONTENDERS, UNDER_FAULTS, Contender, Place
 from benchmarks.instant_server import LONG, SHORT, TEXT
+from benchmarks.trial import Trials
 
 PACKAGES = ("openai", "aiohttp", "langchain-core", "langchain-openai", "litellm")
 PACKAGES += ("pydantic-ai-slim", "pydantic", "langchain-resilient")
@@ -54,6 +55,7 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._name = name
         self._contender: Contender | None = None
+        self._trials: Trials | None = None
 
     async def build(self, url: str) -> dict[str, Any]:
         """Set the contender up and let it answer once."""
@@ -82,11 +84,14 @@ class Worker:
 
         return await measured(one, count, at_once)
 
-    async def faults(self, **order: Any) -> dict[str, Any]:
-        """Meet a fault; see `benchmarks.trial`."""
-        from benchmarks.trial import meet
+    async def prepare(self, **order: Any) -> None:
+        """Make ready to meet a fault; see `benchmarks.trial`."""
+        self._trials = Trials(UNDER_FAULTS[self._name], **order)
 
-        return await meet(UNDER_FAULTS[self._name], **order)
+    async def meet(self, prompt: str, says: str) -> dict[str, Any]:
+        """Meet the fault."""
+        assert self._trials is not None
+        return await self._trials.meet(prompt, says)
 
 
 async def measured(one: Any, count: int, at_once: int) -> dict[str, float]:
