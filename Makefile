@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo format clean
+  record recordings typed notebooks demo bench bench-sizes instructions-baseline format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,22 @@ notebooks: $(VENV)/.developer ## run the notebooks from top to bottom, and keep 
 
 demo: $(VENV)/.developer ## a two-minute live show in the terminal (no key needed)
 	@$(BIN)/langchain-resilient demo
+
+.rivals/.installed: benchmarks/rivals-requirements.txt benchmarks/litellm-requirements.txt pyproject.toml
+	$(PYTHON) -m venv .rivals
+	$(PYTHON) -m venv .rivals/litellm
+	.rivals/bin/python -m pip install --quiet -r benchmarks/rivals-requirements.txt --editable .
+	.rivals/litellm/bin/python -m pip install --quiet -r benchmarks/litellm-requirements.txt
+	@touch $@
+
+bench: .rivals/.installed ## beside the bare SDK, LangChain, litellm and pydantic-ai (ten minutes)
+	@.rivals/bin/python -m benchmarks
+
+bench-sizes: .rivals/.installed ## what each of them installs; `make bench` prints it from then on
+	@.rivals/bin/python -m benchmarks --sizes
+
+instructions-baseline: $(VENV)/.developer ## count bytecode instructions anew: what CI compares with
+	$(BIN)/python -m tests.instructions --store
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

@@ -211,9 +211,7 @@ def pydantic_ai(primary: Place, fallback: Place, timeout: float) -> Contender:
     from pydantic_ai.providers.openai import OpenAIProvider
 
     def of(place: Place) -> OpenAIChatModel:
-        client = AsyncOpenAI(
-            base_url=place.url, api_key=place.key, timeout=timeout, max_retries=0
-        )
+        client = AsyncOpenAI(base_url=place.url, api_key=place.key, timeout=timeout, max_retries=0)
         return OpenAIChatModel(place.model, provider=OpenAIProvider(openai_client=client))
 
     model = FallbackModel(of(primary), of(fallback))

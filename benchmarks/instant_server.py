@@ -64,7 +64,9 @@ def stream(pieces: Iterable[str]) -> bytes:
     said += [_chunk({"content": piece}) for piece in pieces]
     said += [_chunk({}, "stop"), {**_chunk({}), "choices": [], "usage": _usage()}]
     events = [*(json.dumps(each, separators=(",", ":")) for each in said), "[DONE]"]
-    head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     lines = [f"data: {event}\n\n" for event in events]
     return (head + "".join(f"{len(line):x}\r\n{line}\r\n" for line in lines) + "0\r\n\r\n").encode()
 

@@ -84,7 +84,16 @@ def write_figures(rounds: Rounds, path: Path) -> None:
     with path.open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(
-            ["measure", "contender", "median", "least", "most", "ratio", "ratio_least", "ratio_most"]
+            [
+                "measure",
+                "contender",
+                "median",
+                "least",
+                "most",
+                "ratio",
+                "ratio_least",
+                "ratio_most",
+            ]
         )
         for measure in MEASURES:
             by_name = rounds.get(measure.key, {})
