@@ -9,13 +9,13 @@ import argparse
 import os
 import platform
 import subprocess
-import sys
 
 from benchmarks import behaviour, calls, plot, report, starts
 from benchmarks.environments import ROOT
 from benchmarks.trial import PATIENCE, TIMEOUT
 
 RESULTS = ROOT / "benchmarks" / "results"
+PYTHON = platform.python_version()
 IMPORT_ROUNDS = 5
 QUICK = calls.Effort(rounds=1, alone=20, crowd=64, streams=2)
 
@@ -72,10 +72,10 @@ def _about(versions: dict[str, dict[str, str]], rounds: int) -> str:
         check=False,
     ).stdout.strip()
     load = " ".join(f"{each:.1f}" for each in os.getloadavg())
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     lines = [
         f"- commit {commit or 'unknown'}, medians of {rounds} interleaved rounds",
-        f"- {platform.machine()}, {os.cpu_count()} cores, load {load}, {platform.system()}, "
-        f"Python {sys.version.split()[0]}",
+        f"- {machine}, load {load}, Python {PYTHON}",
     ]
     for name, found in versions.items():
         of = found if "litellm" in name else {k: v for k, v in found.items() if k != "litellm"}

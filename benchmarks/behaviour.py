@@ -78,13 +78,17 @@ Cells = dict[str, dict[str, dict[str, Cell]]]
 def measure() -> Cells:
     """Let all meet all faults, one fault after the other."""
     cells: Cells = {}
-    with _simulator(_script()) as faulty, _healthy() as healthy:
-        with crew(UNDER_FAULTS) as workers, _dead_port() as dead:
-            _meet(workers, "none", faulty, healthy, 1)
-            for name, step in FAULTS.items():
-                primary = dead if step is None else faulty
-                found = _meet(workers, name, primary, healthy, TRIES)
-                cells[name] = {who: _cells(ways) for who, ways in found.items()}
+    with (
+        _simulator(_script()) as faulty,
+        _healthy() as healthy,
+        crew(UNDER_FAULTS) as workers,
+        _dead_port() as dead,
+    ):
+        _meet(workers, "none", faulty, healthy, 1)
+        for name, step in FAULTS.items():
+            primary = dead if step is None else faulty
+            found = _meet(workers, name, primary, healthy, TRIES)
+            cells[name] = {who: _cells(ways) for who, ways in found.items()}
     return cells
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ def measure(effort: Effort) -> tuple[Rounds, dict[str, dict[str, str]]]:
             add(rounds, "first_answer", name, found["first_answer"])
             warm = workers.do(name, "calls", count=CALLS_BEFORE_MEMORY, at_once=IN_FLIGHT)
             add(rounds, "memory_calls", name, warm["memory"])
+            print(f"  {name} is warm", file=sys.stderr, flush=True)
             workers.do(name, "streams", count=STREAMS_IN_FLIGHT, at_once=4, pieces=CHUNKS)
         for number in range(effort.rounds):
             # Each begins once: whoever comes after a heavy one finds cold caches.

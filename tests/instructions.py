@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import langchain_resilient
 from benchmarks.instant_server import CHUNKS, LONG, SHORT
@@ -61,7 +61,7 @@ class Counter:
         self.others += event == "opcode"
         return self._count_others
 
-    def __enter__(self) -> Counter:
+    def __enter__(self) -> Self:
         sys.settrace(self._enter)
         return self
 
