@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo docs soak audit sbom matrix fuzz-wire format clean
+  record recordings typed notebooks demo docs soak audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -107,6 +107,22 @@ matrix: $(VENV)/.developer ## every fault x every way to ask x every place, over
 fuzz-wire: $(VENV)/.developer ## 100,000 malformed answers, and sizes that no provider sends
 	-$(PIP) install --quiet atheris
 	$(BIN)/python -m tests.fuzz
+
+.rivals/.installed: benchmarks/rivals-requirements.txt benchmarks/litellm-requirements.txt pyproject.toml
+	$(PYTHON) -m venv .rivals
+	$(PYTHON) -m venv .rivals/litellm
+	.rivals/bin/python -m pip install --quiet -r benchmarks/rivals-requirements.txt --editable .
+	.rivals/litellm/bin/python -m pip install --quiet -r benchmarks/litellm-requirements.txt
+	@touch $@
+
+bench: .rivals/.installed ## beside the bare SDK, LangChain, litellm and pydantic-ai (ten minutes)
+	@.rivals/bin/python -m benchmarks
+
+bench-sizes: .rivals/.installed ## what each of them installs; `make bench` prints it from then on
+	@.rivals/bin/python -m benchmarks --sizes
+
+instructions-baseline: $(VENV)/.developer ## count bytecode instructions anew: what CI compares with
+	$(BIN)/python -m tests.instructions --store
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

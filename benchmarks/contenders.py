@@ -1,0 +1,279 @@
+"""The contenders, each set up as its own documentation advises.
+
+Runs in each contender's own environment: it imports nothing of this package but for "ours".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model at a server that speaks OpenAI's API."""
+
+    url: str
+    model: str
+    key: str = "k"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to ask.
+
+    Attributes:
+        ask: Give the whole answer to a prompt.
+        stream: Give the answer's pieces as they come.
+    """
+
+    ask: Callable[[str], Awaitable[str]]
+    stream: Callable[[str], AsyncIterator[str]]
+
+
+Factory = Callable[[Place, Place, float], Contender]
+"""Takes the primary, the fallback, and the seconds that a request may take."""
+
+
+def aiohttp(primary: Place, _fallback: Place, timeout: float) -> Contender:
+    """Post and parse with aiohttp alone: what the wire itself costs."""
+    from aiohttp import ClientSession, ClientTimeout
+
+    url, headers = f"{primary.url}/chat/completions", {"Authorization": f"Bearer {primary.key}"}
+    sessions: list[ClientSession] = []
+
+    def session() -> ClientSession:
+        if not sessions:  # it belongs to the running loop
+            sessions.append(ClientSession(headers=headers, timeout=ClientTimeout(timeout)))
+        return sessions[0]
+
+    async def ask(prompt: str) -> str:
+        body = {"model": primary.model, "messages": _messages(prompt)}
+        async with session().post(url, json=body) as response:
+            found = json.loads(await response.read())
+        return str(found["choices"][0]["message"]["content"])
+
+    async def stream(prompt: str) -> AsyncIterator[str]:
+        body = {"model": primary.model, "messages": _messages(prompt), "stream": True}
+        async with session().post(url, json=body) as response:
+            async for line in response.content:
+                if not line.startswith(b"data: {"):
+                    continue
+                for choice in json.loads(line[6:])["choices"]:
+                    yield choice["delta"].get("content") or ""
+
+    return Contender(ask, stream)
+
+
+def _openai(primary: Place, client: Any) -> Contender:
+    create, messages = client.chat.completions.create, _messages
+
+    async def ask(prompt: str) -> str:
+        found = await create(model=primary.model, messages=messages(prompt))
+        return found.choices[0].message.content or ""
+
+    async def stream(prompt: str) -> AsyncIterator[str]:
+        chunks = await create(
+            model=primary.model,
+            messages=messages(prompt),
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        async for chunk in chunks:
+            for choice in chunk.choices:
+                yield choice.delta.content or ""
+
+    return Contender(ask, stream)
+
+
+def openai(primary: Place, _fallback: Place, timeout: float) -> Contender:
+    """Take the SDK as it comes, with its two retries; it has no fallback."""
+    from openai import AsyncOpenAI
+
+    client = AsyncOpenAI(base_url=primary.url, api_key=primary.key, timeout=timeout)
+    return _openai(primary, client)
+
+
+def openai_aiohttp(primary: Place, _fallback: Place, timeout: float) -> Contender:
+    """Give the SDK the faster of its two transports."""
+    from openai import AsyncOpenAI, DefaultAioHttpClient
+
+    client = AsyncOpenAI(
+        base_url=primary.url,
+        api_key=primary.key,
+        timeout=timeout,
+        http_client=DefaultAioHttpClient(timeout=timeout),
+    )
+    return _openai(primary, client)
+
+
+def _langchain(model: Any) -> Contender:
+    async def ask(prompt: str) -> str:
+        return str((await model.ainvoke(prompt)).text)
+
+    async def stream(prompt: str) -> AsyncIterator[str]:
+        async for chunk in model.astream(prompt):
+            yield chunk.text
+
+    return Contender(ask, stream)
+
+
+def _chat_openai(place: Place, timeout: float, **settings: Any) -> Any:
+    from langchain_openai import ChatOpenAI
+
+    settings |= {"base_url": place.url, "model": place.model, "api_key": place.key}
+    return ChatOpenAI(**settings, timeout=timeout, stream_usage=True)
+
+
+def chat_openai(primary: Place, _fallback: Place, timeout: float) -> Contender:
+    """Take the model as it comes, with the SDK's two retries; it has no fallback."""
+    return _langchain(_chat_openai(primary, timeout))
+
+
+def langchain_fallbacks(primary: Place, fallback: Place, timeout: float) -> Contender:
+    """Turn the SDK's retries off, as LangChain advises with fallbacks, and try each model twice."""
+    first, second = (
+        _chat_openai(place, timeout, max_retries=0).with_retry(stop_after_attempt=2)
+        for place in (primary, fallback)
+    )
+    return _langchain(first.with_fallbacks([second]))
+
+
+def _quiet_litellm() -> Any:
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches prices when imported
+    os.environ.setdefault("LITELLM_LOG", "ERROR")
+    import litellm
+
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    return litellm
+
+
+def _litellm(complete: Callable[..., Awaitable[Any]], **settings: Any) -> Contender:
+    async def ask(prompt: str) -> str:
+        found = await complete(messages=_messages(prompt), **settings)
+        return found.choices[0].message.content or ""
+
+    async def stream(prompt: str) -> AsyncIterator[str]:
+        chunks = await complete(
+            messages=_messages(prompt),
+            stream=True,
+            stream_options={"include_usage": True},
+            **settings,
+        )
+        async for chunk in chunks:
+            for choice in chunk.choices:
+                yield choice.delta.content or ""
+
+    return Contender(ask, stream)
+
+
+def _at(place: Place) -> dict[str, Any]:
+    return {"model": f"openai/{place.model}", "api_base": place.url, "api_key": place.key}
+
+
+def litellm_plain(primary: Place, fallback: Place, timeout: float) -> Contender:
+    """Use `acompletion` with its documented `fallbacks`."""
+    litellm = _quiet_litellm()
+    settings = {**_at(primary), "timeout": timeout, "fallbacks": [_at(fallback)]}
+    return _litellm(litellm.acompletion, **settings)
+
+
+def litellm_bare(primary: Place, _fallback: Place, timeout: float) -> Contender:
+    """Use `acompletion` alone."""
+    return _litellm(_quiet_litellm().acompletion, **_at(primary), timeout=timeout)
+
+
+def litellm_router(primary: Place, fallback: Place, timeout: float) -> Contender:
+    """Use the Router with its own default retries, and a fallback."""
+    router = _quiet_litellm().Router(
+        model_list=[
+            {"model_name": name, "litellm_params": _at(place)}
+            for name, place in (("first", primary), ("second", fallback))
+        ],
+        fallbacks=[{"first": ["second"]}],
+        timeout=timeout,
+    )
+    return _litellm(router.acompletion, model="first")
+
+
+def pydantic_ai(primary: Place, fallback: Place, timeout: float) -> Contender:
+    """Ask the FallbackModel directly, without an agent; SDK retries off, as its manual advises."""
+    from openai import AsyncOpenAI
+    from pydantic_ai import ModelRequest
+    from pydantic_ai.direct import model_request, model_request_stream
+    from pydantic_ai.messages import PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+    from pydantic_ai.models.fallback import FallbackModel
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    def of(place: Place) -> OpenAIChatModel:
+        client = AsyncOpenAI(base_url=place.url, api_key=place.key, timeout=timeout, max_retries=0)
+        return OpenAIChatModel(place.model, provider=OpenAIProvider(openai_client=client))
+
+    model = FallbackModel(of(primary), of(fallback))
+
+    async def ask(prompt: str) -> str:
+        found = await model_request(model, [ModelRequest.user_text_prompt(prompt)])
+        return found.text or ""
+
+    async def stream(prompt: str) -> AsyncIterator[str]:
+        request = [ModelRequest.user_text_prompt(prompt)]
+        async with model_request_stream(model, request) as events:
+            async for event in events:
+                match event:
+                    case PartStartEvent(part=TextPart(content=text)):
+                        yield text
+                    case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+                        yield text
+
+    return Contender(ask, stream)
+
+
+def ours(primary: Place, fallback: Place, timeout: float, **fields: Any) -> Contender:
+    """Take this package's defaults: it streams upstream even for `ainvoke`."""
+    from langchain_resilient import ResilientChatModel, Target
+
+    targets = [
+        Target(f"openai:{place.model}", base_url=place.url, api_key=place.key, name=name)
+        for name, place in (("first", primary), ("second", fallback))
+    ]
+    return _langchain(ResilientChatModel(targets=targets, timeout=timeout, **fields))
+
+
+def ours_plain(primary: Place, fallback: Place, timeout: float) -> Contender:
+    """Ask for whole answers, as the rivals do under `ainvoke`."""
+    from langchain_resilient import Hedge
+
+    return ours(primary, fallback, timeout, hedge=Hedge(on="response"))
+
+
+def _messages(prompt: str) -> list[Any]:
+    return [{"role": "user", "content": prompt}]
+
+
+BASE = "openai SDK"
+"""Ratios are to this one."""
+
+CONTENDERS: dict[str, Factory] = {
+    "raw aiohttp": aiohttp,
+    BASE: openai,
+    "openai SDK on aiohttp": openai_aiohttp,
+    "ChatOpenAI": chat_openai,
+    "ChatOpenAI + retry + fallbacks": langchain_fallbacks,
+    "litellm acompletion": litellm_bare,
+    "litellm Router": litellm_router,
+    "pydantic-ai FallbackModel": pydantic_ai,
+    "ours": ours,
+    "ours, plain": ours_plain,
+}
+"""For calls: without faults, `acompletion` needs no fallback."""
+
+UNDER_FAULTS: dict[str, Factory] = {
+    **{name: made for name, made in CONTENDERS.items() if name != "raw aiohttp"},
+    "litellm acompletion": litellm_plain,
+}
+"""For faults: a raw socket has nothing to say about them."""

@@ -1,0 +1,114 @@
+"""A server that costs little: prepared bytes for every request, so that clients are measured.
+
+    python benchmarks/instant_server.py
+
+Prints its base URL. Whoever asks for `LONG` gets a stream of `CHUNKS` pieces, any other the short
+`TEXT`, plainly or as a stream, each in a single write. It runs in a process of its own and ends
+when its standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CHUNKS = 400
+TEXT = "The sky is blue because of Rayleigh scattering."
+SHORT = "Why is the sky blue?"
+LONG = f"Say {CHUNKS} words."
+_LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
+_STREAM = re.compile(rb'"stream":\s*true')
+_LONG = LONG.encode()
+
+
+def _usage() -> dict[str, int]:
+    return {"prompt_tokens": 12, "completion_tokens": 9, "total_tokens": 21}
+
+
+def plain() -> bytes:
+    """Return a whole response with a short answer."""
+    message = {"role": "assistant", "content": TEXT, "refusal": None, "annotations": []}
+    body = json.dumps(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1_700_000_000,
+            "model": "m",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": _usage(),
+        }
+    ).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def _chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, object]:
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": "m",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+
+
+def stream(pieces: Iterable[str]) -> bytes:
+    """Return a whole response that is a stream, each event a chunk of HTTP too."""
+    said = [_chunk({"role": "assistant", "content": ""})]
+    said += [_chunk({"content": piece}) for piece in pieces]
+    said += [_chunk({}, "stop"), {**_chunk({}), "choices": [], "usage": _usage()}]
+    events = [*(json.dumps(each, separators=(",", ":")) for each in said), "[DONE]"]
+    head = (
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    lines = [f"data: {event}\n\n" for event in events]
+    return (head + "".join(f"{len(line):x}\r\n{line}\r\n" for line in lines) + "0\r\n\r\n").encode()
+
+
+class Instant(asyncio.Protocol):
+    """One connection: reads requests, answers each with prepared bytes."""
+
+    plain = plain()
+    short = stream(re.findall(r"\s?\S+", TEXT))
+    long = stream(f" word{number}" for number in range(CHUNKS))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self._seen = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every request that is complete."""
+        self._seen += data
+        while (end := self._seen.find(b"\r\n\r\n")) >= 0:
+            length = _LENGTH.search(self._seen, 0, end)
+            size = end + 4 + (int(length[1]) if length else 0)
+            if len(self._seen) < size:
+                return
+            request, self._seen = self._seen[:size], self._seen[size:]
+            self._transport.write(self._answer(request))
+
+    def _answer(self, request: bytes) -> bytes:
+        if not _STREAM.search(request):
+            return self.plain
+        return self.long if _LONG in request else self.short
+
+
+async def main() -> None:
+    """Serve until standard input ends."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Instant, "127.0.0.1", 0, backlog=1024)
+    sys.stdout.write(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1\n")
+    sys.stdout.flush()
+    async with server:
+        await loop.run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,36 @@
+"""A guard: a call must not take more than 10 % more instructions than when last looked at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.instructions import ROOT, baseline, grown
+
+pytestmark = pytest.mark.skipif(
+    not baseline(), reason="nothing stored for this Python: `make instructions-baseline`"
+)
+
+
+def counted(*options: str) -> dict[str, float]:
+    """Count in a process of its own, where nothing of pytest's runs."""
+    command = [sys.executable, "-m", "tests.instructions", *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=110, cwd=ROOT
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_call_takes_no_more_instructions_than_stored():
+    """Counted, not timed; if it is worth it, `make instructions-baseline` stores the new counts."""
+    assert grown(counted(), baseline()) == []
+
+
+def test_the_guard_sees_more_work():
+    """A sixth more instructions of our own in each `ainvoke` are noticed, and in streams none."""
+    found = grown(counted("--burden", "0.17"), baseline())
+    assert {line.partition(":")[0] for line in found} >= {"ainvoke ours"}
+    assert not any(line.startswith("chunk") for line in found)
