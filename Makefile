@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo format clean
+  record recordings typed notebooks demo judges format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ notebooks: $(VENV)/.developer ## run the notebooks from top to bottom, and keep 
 
 demo: $(VENV)/.developer ## a two-minute live show in the terminal (no key needed)
 	@$(BIN)/langchain-resilient demo
+
+judges: $(VENV)/.developer ## llmock, aimock, llama.cpp and HAProxy judge us (installs the first two into .judges)
+	$(BIN)/python -m tests.judges $(JUDGES)
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

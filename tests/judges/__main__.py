@@ -38,7 +38,8 @@ def by_aimock() -> bool:
 def by_haproxy() -> bool:
     """Be judged by HAProxy: what stands between us and the provider."""
     with haproxy.started() as judge:
-        return all(row.ok for row in asyncio.run(hear(haproxy.checks(judge), judge.seen)))
+        rows = asyncio.run(hear(haproxy.checks(judge), judge.seen, {judge.sim.port}))
+        return all(row.ok for row in rows)
 
 
 JUDGES: dict[str, Callable[[], bool]] = {

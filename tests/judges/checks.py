@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tests.judges.left import left
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
 _WIDTH = 110
 
@@ -71,18 +71,24 @@ async def examine(check: Check, seen: Callable[[], int]) -> Row:
     return Row(check.asked, proved, ok, seconds, await asyncio.to_thread(seen) - before)
 
 
-async def hear(checks: Sequence[Check], seen: Callable[[], int]) -> list[Row]:
-    """Do all checks of a judge, print the table as it grows, and then look what was left behind."""
+async def hear(
+    checks: Sequence[Check], seen: Callable[[], int], ours: Collection[int] = ()
+) -> list[Row]:
+    """Do all checks of a judge, print the table as it grows, and then look what was left behind.
+
+    Args:
+        checks: What to do.
+        seen: How many requests the judge has seen since it started.
+        ours: Ports on which this process itself serves.
+    """
     rows = []
-    for check in checks:
+    for check in (*checks, Check("afterwards", lambda: _nothing_left(ours))):
         rows.append(await examine(check, seen))
         print(rows[-1], flush=True)
-    rows.append(await examine(Check("afterwards", _nothing_left), seen))
-    print(rows[-1], flush=True)
     return rows
 
 
-async def _nothing_left() -> str:
-    found = await left()
+async def _nothing_left(ours: Collection[int]) -> str:
+    found = await left(ours)
     assert not found, "; ".join(found)
     return "no task, no loser and no socket of ours was left, and nobody complained"

@@ -33,7 +33,7 @@ _BY_ANOTHER = (
 )
 _BY_PROMPT = "it ties attempts by body: the request to go on from the delivered text is another"
 _BY_JITTER = "full jitter may draw a second wait below the first, which it takes for a constant one"
-_BY_SKIPPING = "of the chunk that is no JSON no text was missing"
+_BY_SIZE = "all of its short answer was on the way before anybody could stop it; it was asked again"
 
 
 class Llmock:
@@ -177,7 +177,7 @@ def _fault(kind: str, **fields: Any) -> dict[str, Any]:
 _GROWING = {"retry": Retry(wait=wait_exponential(multiplier=0.2))}
 _IMPATIENT = {"timeouts": Timeouts(first_text=1, chunk_gap=0.5)}
 _GAVE_UP = {"gave_up": _BY_ANOTHER}
-_SKIPPED = {"malformed_chunk_ignored": _BY_SKIPPING}
+_UNSTOPPED = {"malformed_chunk_ignored": _BY_SIZE}
 
 SCENES = (
     # The only target: the same request again, as late as it asks for.
@@ -188,7 +188,7 @@ SCENES = (
     Scene("529 three times, default waits", (_fail(529, 3),), findings={"no_backoff": _BY_JITTER}),
     Scene("disconnect in the middle, ainvoke", (_fault("disconnect"),)),
     Scene("truncated without a finish reason, ainvoke", (_fault("truncate"),)),
-    Scene("malformed chunk, ainvoke", (_fault("malformed"),)),
+    Scene("malformed chunk, ainvoke", (_fault("malformed"),), findings=_UNSTOPPED),
     Scene("stall of 3 s, chunk_gap 0.5, ainvoke", (_fault("stall", stall_seconds=_STALL),),
           fields=_IMPATIENT),
     Scene("slow response", ({"type": "delay", "seconds": 1.0}, _fail(500)), fields=_GROWING),
