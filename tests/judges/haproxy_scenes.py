@@ -93,8 +93,9 @@ SCENES = (
           kinds=_kinds(K.BROKEN, K.CONNECTION), says="sD"),
     Scene("torn", "the stream is cut in the middle: the server reset it",
           step=t.Reset(after=5, reply=_TRICKLE), kinds=_kinds(K.BROKEN, K.CONNECTION), says="SD"),
-    Scene("queued", "503 page: too long in its queue", backend=("timeout queue 100ms", "timeout server 500ms"),
-          server="maxconn 1", full=True, step=t.NoAnswer(), kinds=_kinds(K.SERVER), says="sQ"),
+    Scene("queued", "503 page: too long in its queue", server="maxconn 1", full=True,
+          backend=("timeout queue 100ms", "timeout server 500ms"), step=t.NoAnswer(),
+          kinds=_kinds(K.SERVER), says="sQ"),
 )  # fmt: skip
 """What must cost no more than the fallback's own time, and be named rightly."""
 

@@ -38,7 +38,7 @@ async def left(ours: Collection[int] = ()) -> list[str]:
         found = await _closed() + await asyncio.to_thread(portal().run, _closed())
         gc.collect()
         until = time.monotonic() + _SETTLE
-        while (rest := _tasks() + _sockets(ours)) and time.monotonic() < until:
+        while (rest := _tasks() + _sockets(ours)) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(_TICK)
     return [*found, *rest, *(str(one.message) for one in complaints)]
 

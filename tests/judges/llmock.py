@@ -116,10 +116,10 @@ class Scene:
 def scenes(judge: Llmock) -> list[Check]:
     """Make the checks of all scenes, for both dialects."""
     return [
-        Check(f"{dialect}, {scene.chain}: {scene.asked}", lambda s=scene, d=dialect: _play(judge, s, d))
-        for dialect in DIALECTS
-        for scene in SCENES
-    ]  # fmt: skip
+        Check(f"{d}, {s.chain}: {s.asked}", lambda s=s, d=d: _play(judge, s, d))
+        for d in DIALECTS
+        for s in SCENES
+    ]
 
 
 async def _play(judge: Llmock, scene: Scene, dialect: str) -> str:
@@ -206,7 +206,8 @@ SCENES = (
     Scene("truncated without a finish reason, ainvoke", (_fault("truncate"),), "hedging",
           findings={"truncated_stream_accepted": _BY_ANOTHER}),
     Scene("slow first token, hedge after 0.2 s",
-          ({"type": "slow_first_token", "seconds": 1.5},), "hedging", fields={"hedge": Hedge(delay=0.2)}),
+          ({"type": "slow_first_token", "seconds": 1.5},), "hedging",
+          fields={"hedge": Hedge(delay=0.2)}),
     # Streams whose text the caller has already seen: it goes on, by another request.
     Scene("disconnect in the middle, astream", (_fault("disconnect"),), "hedging", stream=True,
           findings={"gave_up": _BY_PROMPT}),
