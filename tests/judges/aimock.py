@@ -168,7 +168,7 @@ async def _streamed(llm: ResilientChatModel, width: asyncio.Semaphore) -> tuple[
 
 
 async def _batched(llm: ResilientChatModel) -> list[tuple[str, Any]]:
-    prompts = ["Why is the sky blue?"] * CALLS
+    prompts: list[Any] = ["Why is the sky blue?"] * CALLS
     answers = await llm.abatch(prompts, {"max_concurrency": _AT_ONCE})
     return [(a.text, a.response_metadata["resilience"]) for a in answers]
 

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
@@ -29,12 +29,15 @@ class Judge(Protocol):
 
     def base_url(self, dialect: str) -> str:
         """Where the SDK of a dialect finds it."""
+        ...
 
     def say(self, *calls: tuple[str, dict[str, Any]]) -> str:
         """Have it call tools in its next answer, and return the prompt that brings it to it."""
+        ...
 
     def refuse(self, status: int, message: str, code: str | None) -> str:
         """Have it refuse what comes next, and return the prompt that brings it to it."""
+        ...
 
 
 @tool
@@ -79,8 +82,10 @@ async def _plain(judge: Judge, dialect: str) -> str:
     again = await asyncio.to_thread(llm.invoke, "Why is the sky blue?")
     assert answer.text
     assert answer.text == again.text, (answer.text, again.text)
-    _counted(answer)
-    return f"the same text both times, usage {answer.usage_metadata['total_tokens']} tokens"
+    usage = answer.usage_metadata
+    assert usage
+    assert usage["output_tokens"] > 0
+    return f"the same text both times, usage {usage['total_tokens']} tokens"
 
 
 async def _streamed(judge: Judge, dialect: str) -> str:
@@ -112,7 +117,8 @@ async def _called(judge: Judge, dialect: str) -> str:
 
 async def _called_in_a_stream(judge: Judge, dialect: str) -> str:
     prompt = judge.say(("weather", {"city": "Paris"}), ("weather", {"city": "Rome"}))
-    chunks = [c async for c in model(judge, dialect).bind_tools([weather]).astream(prompt)]
+    llm = model(judge, dialect).bind_tools([weather])
+    chunks: list[Any] = [chunk async for chunk in llm.astream(prompt)]
     calls = _calls(sum_chunks(chunks))
     assert calls == [("weather", {"city": "Paris"}), ("weather", {"city": "Rome"})], calls
     return "two parallel calls, put together from their fragments"
@@ -126,9 +132,8 @@ async def _structured(judge: Judge, dialect: str) -> str:
 
 async def _agent(judge: Judge, dialect: str) -> str:
     prompt = judge.say(("weather", {"city": "Paris"}))
-    found = await create_agent(model(judge, dialect), tools=[weather]).ainvoke(
-        {"messages": [("human", prompt)]}
-    )
+    question: Any = {"messages": [("human", prompt)]}
+    found = await create_agent(model(judge, dialect), tools=[weather]).ainvoke(question)
     results = [m.content for m in found["messages"] if isinstance(m, ToolMessage)]
     assert results == ["sunny in Paris"], results
     assert found["messages"][-1].text
@@ -155,11 +160,6 @@ async def _refused(judge: Judge, dialect: str) -> str:
         found = receipt["attempts"][0]["fault"]
         assert found == kind, f"{status} {code} is taken for {found}, not for {kind}"
     return ", ".join(f"{s} {c or ''}".strip() + f" = {k}" for s, _, c, k in _REFUSALS)
-
-
-def _counted(answer: AIMessage) -> None:
-    assert answer.usage_metadata
-    assert answer.usage_metadata["output_tokens"] > 0
 
 
 def _calls(answer: Any) -> list[tuple[str, dict[str, Any]]]:
