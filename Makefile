@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo docs soak audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline format clean
+  record recordings typed notebooks demo docs soak audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -123,6 +123,9 @@ bench-sizes: .rivals/.installed ## what each of them installs; `make bench` prin
 
 instructions-baseline: $(VENV)/.developer ## count bytecode instructions anew: what CI compares with
 	$(BIN)/python -m tests.instructions --store
+
+judges: $(VENV)/.developer ## llmock, aimock, llama.cpp and HAProxy judge us (installs the first two into .judges)
+	$(BIN)/python -m tests.judges $(JUDGES)
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

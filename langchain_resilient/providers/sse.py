@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from pydantic_core import from_json
 
@@ -75,6 +75,7 @@ class EventStream:
         "_done",
         "_events",
         "_flaws",
+        "_id",
         "_response",
         "_secrets",
         "_size",
@@ -84,7 +85,9 @@ class EventStream:
     def __init__(self, response: Response, secrets: Collection[str] = ()) -> None:
         self._response = response
         self._secrets = secrets
-        self._flaws = self._size = self._total = 0
+        self._flaws: list[bytes] = []
+        self._id: str | None = None
+        self._size = self._total = 0
         self._bytes = response.aiter_bytes()
         self._decoder = SSEDecoder()
         self._events: list[bytes | NamedEvent] = []  # newest first, so that taking one is a pop
@@ -129,7 +132,8 @@ class EventStream:
 
         Raises:
             AnswerError: If it is an error, the fourth chunk that cannot be read, or one that shows
-                part of a text: to leave that out would make an answer with a hole look whole.
+                part of a text or is one of this stream's own, broken off: to leave that out would
+                make an answer with a hole look whole.
         """
         if isinstance(event, NamedEvent):
             name, data = event
@@ -145,17 +149,30 @@ class EventStream:
         except ValueError as error:
             chunk, why = None, f" ({error})"
         if isinstance(chunk, dict) and not failed and not chunk.get("error"):
+            if self._id is None:
+                self._meet(chunk)
             return chunk
         if failed or isinstance(chunk, dict):
             body = chunk if isinstance(chunk, dict) else {"message": _start(data)}
             message = "the provider reported an error inside its stream"
             raise AnswerError(message, without(body, self._secrets))
         if data.lstrip()[:1] == b"{" and not self._cut:
-            self._flaws += 1
-            if self._flaws > MOST_FLAWS or _says_something(data):
-                message = f"a chunk is not JSON: {_start(data)!r}{why}"
-                raise AnswerError(without(message, self._secrets), status_code=200)
+            self._flaws.append(data)
+            own = self._id is not None and _is_of(self._id, data)
+            if own or len(self._flaws) > MOST_FLAWS or _says_something(data):
+                self._refuse(data, why)
         return None
+
+    def _meet(self, chunk: Chunk) -> None:
+        """Learn the stream's id from its first sound chunk, and look back at what came before."""
+        self._id = str(chunk.get("id") or "")
+        for data in self._flaws:
+            if _is_of(self._id, data):
+                self._refuse(data)
+
+    def _refuse(self, data: bytes, why: str = "") -> NoReturn:
+        message = f"a chunk is not JSON: {_start(data)!r}{why}"
+        raise AnswerError(without(message, self._secrets), status_code=200)
 
     def quota(self) -> Quota | None:
         """Read what its headers say of rate limits."""
@@ -281,6 +298,19 @@ def _too_long(size: int, events: int) -> AnswerError:
     what = f"{MAX_STREAM_BYTES} bytes" if size > MAX_STREAM_BYTES else f"{MAX_STREAM_EVENTS} events"
     message = f"the stream is longer than {what} ({size} bytes, {events} events)"
     return AnswerError(message, status_code=200)
+
+
+def _is_of(stream_id: str, data: bytes) -> bool:
+    """Whether what can be read of a broken chunk says that it is of the stream with this id.
+
+    Then it may have held a piece of the text, wherever it broke off (llmock's `malformed` breaks it
+    off before its choices). One of another id was put in and stands in nobody's place.
+    """
+    try:
+        found = from_json(data, allow_partial="trailing-strings").get("id")
+    except (ValueError, AttributeError):
+        return False
+    return isinstance(found, str) and found != "" and stream_id.startswith(found)
 
 
 def _says_something(data: bytes) -> bool:

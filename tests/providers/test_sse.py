@@ -118,6 +118,21 @@ async def test_a_chunk_that_shows_what_would_be_missing_is_an_error(hole):
     assert response.closed == 1
 
 
+@pytest.mark.parametrize("before", [(DATA,), ()], ids=["in the middle", "first of all"])
+async def test_a_chunk_of_the_same_id_that_breaks_off_early_is_an_error(before):
+    """It is one of the stream's own: what it would have said is not known, but missing."""
+    response = Response(events(*before, 'data: {"id": "c", "model": "m", "', DATA, END, DONE))
+    with pytest.raises(AnswerError, match="a chunk is not JSON"):
+        await read(response)
+    assert response.closed == 1
+
+
+async def test_a_broken_chunk_of_another_id_is_skipped():
+    """Nobody's text is missing for it."""
+    foreign = 'data: {"id": "other", "model": "m", "'
+    assert await read(Response(events(foreign, DATA, foreign, DONE))) == [CHUNK]
+
+
 async def test_what_is_cut_off_at_the_end_is_no_error():
     """If the answer was whole before it, nothing is lost; if not, its `finish_reason` is."""
     assert len(await read(Response(events(DATA, END) + b'data: {"usage":{"prom'))) == 2

@@ -1,0 +1,233 @@
+"""HAProxy (Debian and others): what stands before every provider, when it has something to say."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient import ResilientChatModel, Target
+from langchain_resilient.testing import ProviderSimulator, answer_to
+from tests.judges import install
+from tests.judges.checks import Check
+from tests.judges.haproxy_scenes import SCENES, SOUND, Scene, configuration
+from tests.judges.manners import DIALECTS
+from tests.judges.server import free_ports, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+LATE = 0.5
+"""Seconds after which the fallback is asked beside a primary that says nothing."""
+
+IN_TIME = 2.0
+"""Seconds within which the answer is there, whatever HAProxy does; its tarpit holds for ten."""
+
+_PROMPT = "Why is the sky blue?"
+_REUSES = 60
+_IDLE = 0.030
+_LOGGED = 2.0
+_FREE = 15.0  # HAProxy may still wait for the server of a client that has left
+_TICK = 0.01
+
+
+class Haproxy:
+    """A running HAProxy with all its frontends before a simulator.
+
+    Args:
+        sim: Behind it, and the fallback beside it.
+        ports: Of the scenes.
+        log: What HAProxy writes.
+    """
+
+    def __init__(self, sim: ProviderSimulator, ports: dict[Scene, int], log: Path) -> None:
+        self.sim = sim
+        self._ports = ports
+        self._log = log
+
+    def base_url(self, scene: Scene, dialect: str) -> str:
+        """Where the SDK of a dialect finds a scene."""
+        direct = self.sim.base_url(dialect)
+        return direct.replace(f":{self.sim.port}", f":{self._ports[scene]}")
+
+    def said(self, scene: Scene) -> list[str]:
+        """Each request of a scene as HAProxy saw it end: `status state`."""
+        lines = [line.split() for line in self._log.read_text("utf-8").splitlines()]
+        return [" ".join(words[1:]) for words in lines if words[:1] == [scene.name]]
+
+    def seen(self) -> int:
+        """Count the requests that ended since it started."""
+        return sum(len(self.said(scene)) for scene in self._ports)
+
+
+@contextmanager
+def started() -> Iterator[Haproxy]:
+    """Start it before a simulator, and end both.
+
+    Raises:
+        MissingError: If it is not installed.
+    """
+    command, scenes = install.haproxy(), (*SCENES, *SOUND)
+    nowhere, *ports = free_ports(1 + len(scenes))
+    by_scene = dict(zip(scenes, ports, strict=True))
+    with ProviderSimulator() as sim, TemporaryDirectory() as folder:
+        file, log = Path(folder, "haproxy.cfg"), Path(folder, "log")
+        file.write_text(configuration(by_scene, sim.port, nowhere), "utf-8")
+        with (
+            log.open("w", encoding="utf-8") as output,
+            serving([*command, "-db", "-f", str(file)], by_scene[SOUND[0]], output),
+        ):
+            yield Haproxy(sim, by_scene, log)
+
+
+def checks(judge: Haproxy) -> list[Check]:
+    """Make the checks of all scenes, for both dialects."""
+    plain, *_ = SOUND
+    made = [  # the first calls of a process import the SDKs
+        Check(f"{dialect}: {plain.asked}", lambda d=dialect: endure(judge, plain, d))
+        for dialect in DIALECTS
+    ]
+    made += [
+        Check(f"{dialect}: {scene.asked}", lambda s=scene, d=dialect: play(judge, s, d))
+        for dialect in DIALECTS
+        for scene in SCENES
+    ]
+    for dialect in DIALECTS:
+        made += [
+            Check(f"{dialect}: {scene.asked}", lambda s=scene, d=dialect: endure(judge, s, d))
+            for scene in SOUND[1:-1]
+        ]
+        made.append(
+            Check(f"{dialect}: {SOUND[-1].asked}", lambda d=dialect: race_idle(judge, SOUND[-1], d))
+        )
+    return made
+
+
+async def play(judge: Haproxy, scene: Scene, dialect: str) -> str:
+    """Let a scene happen to the primary: ainvoke and astream get the fallback's answer in time.
+
+    Returns:
+        What that proved.
+    """
+    proved = []
+    for way in (_invoke, _stream):
+        llm = _chain(judge, scene, dialect)
+        judge.sim.script(f"{dialect}:{scene.name}", then=scene.step)
+        for _ in range(scene.calls):
+            await llm.ainvoke(_PROMPT)
+        async with _full(judge, scene, dialect):
+            began = time.monotonic()
+            text, receipt = await way(llm)
+            seconds = time.monotonic() - began
+        assert text == answer_to(_PROMPT), text
+        assert receipt["winner"].endswith(":back"), receipt
+        assert seconds < IN_TIME, f"it took {seconds:.1f} s"
+        proved.append(f"{way.__name__[1:]} {seconds:.2f} s, {_named(scene, receipt)}")
+    words = await _words(judge, scene)
+    return f"answered by the fallback: {'; '.join(proved)}. HAProxy's log: {words}"
+
+
+async def endure(judge: Haproxy, scene: Scene, dialect: str) -> str:
+    """Ask through a HAProxy that does no harm, with no other target: nothing is asked twice.
+
+    Returns:
+        What that proved.
+    """
+    name = f"{dialect}:{scene.name}"
+    judge.sim.script(name, then=scene.step)
+    llm, before = _alone(judge, scene, dialect), judge.sim.count(name)
+    for way in (_invoke, _stream, _invoke):
+        text, receipt = await way(llm)
+        assert text == getattr(scene.step, "text", None) or answer_to(_PROMPT), text
+        assert len(receipt["attempts"]) == 1, receipt
+    assert judge.sim.count(name) - before == 3
+    return "three calls, three requests, the whole text each time"
+
+
+async def race_idle(judge: Haproxy, scene: Scene, dialect: str) -> str:
+    """Use a connection again just when HAProxy may be closing it: every call is answered.
+
+    Returns:
+        What that proved.
+    """
+    judge.sim.script(f"{dialect}:{scene.name}", then=scene.step)
+    llm, pauses, faults = _alone(judge, scene, dialect), random.Random(0), []
+    for number in range(_REUSES):
+        text, receipt = await (_invoke, _stream)[number % 2](llm)
+        assert text == answer_to(_PROMPT)
+        faults += [a["fault"] for a in receipt["attempts"] if "fault" in a]
+        await asyncio.sleep(pauses.uniform(0.8, 1.2) * _IDLE)
+    assert set(faults) <= {"connection"}, faults
+    return f"{_REUSES} of {_REUSES} calls answered; {len(faults)} met a closed connection"
+
+
+def _chain(judge: Haproxy, scene: Scene, dialect: str) -> ResilientChatModel:
+    other = DIALECTS[1 - DIALECTS.index(dialect)]
+    back = Target(f"{other}:back", base_url=judge.sim.base_url(other), api_key="sk-judge")
+    return _model(_target(judge, scene, dialect), back, hedge=LATE)
+
+
+def _alone(judge: Haproxy, scene: Scene, dialect: str) -> ResilientChatModel:
+    return _model(_target(judge, scene, dialect), hedge=None)
+
+
+def _target(judge: Haproxy, scene: Scene, dialect: str) -> Target:
+    url = judge.base_url(scene, dialect)
+    return Target(f"{dialect}:{scene.name}", base_url=url, api_key="sk-judge")
+
+
+def _model(*targets: Target, **fields: Any) -> ResilientChatModel:
+    return ResilientChatModel(targets=targets, share_learning=False, timeout=20, **fields)
+
+
+async def _invoke(llm: ResilientChatModel) -> tuple[str, dict[str, Any]]:
+    answer = await llm.ainvoke(_PROMPT)
+    return answer.text, answer.response_metadata["resilience"]
+
+
+async def _stream(llm: ResilientChatModel) -> tuple[str, dict[str, Any]]:
+    chunks = [chunk async for chunk in llm.astream(_PROMPT)]
+    return "".join(c.text for c in chunks), chunks[-1].response_metadata["resilience"]
+
+
+@asynccontextmanager
+async def _full(judge: Haproxy, scene: Scene, dialect: str) -> AsyncIterator[None]:
+    """Hold the scene's only place, if it is to be full."""
+    if not scene.full:
+        yield
+        return
+    name = f"{dialect}:{scene.name}"
+    before = judge.sim.count(name)
+    holder = asyncio.create_task(_alone(judge, scene, dialect).ainvoke(_PROMPT))
+    try:
+        await judge.sim.await_requests(before + 1, _FREE, pattern=name)
+        yield
+    finally:
+        holder.cancel()
+        await asyncio.wait([holder])
+
+
+def _named(scene: Scene, receipt: dict[str, Any]) -> str:
+    """Check how the receipt names what happened to the primary."""
+    first = receipt["attempts"][0]
+    if not scene.kinds:
+        assert first["outcome"] == "lost", first
+        return "lost to the hedge"
+    assert first.get("fault") in scene.kinds, first
+    return f"{first['fault']} {first.get('status', '')}".strip()
+
+
+async def _words(judge: Haproxy, scene: Scene) -> str:
+    """Read HAProxy's own account, which it writes when a request has ended."""
+    until = time.monotonic() + _LOGGED
+    while not any(scene.says in said for said in judge.said(scene)) and time.monotonic() < until:
+        if not scene.says:
+            return "it writes of it when it is over"
+        await asyncio.sleep(_TICK)
+    said = judge.said(scene)
+    assert any(scene.says in one for one in said), f"{scene.says} is not in its log: {said}"
+    return said[-1]
