@@ -30,7 +30,13 @@ def test_a_call_takes_no_more_instructions_than_stored():
 
 
 def test_the_guard_sees_more_work():
-    """A sixth more instructions of our own in each `ainvoke` are noticed, and in streams none."""
-    found = grown(counted("--burden", "0.17"), baseline())
+    """An eighth more instructions of our own in each `ainvoke` are noticed, and in streams none."""
+    found = grown(counted("--burden", "0.125"), baseline())
     assert {line.partition(":")[0] for line in found} >= {"ainvoke ours"}
     assert not any(line.startswith("chunk") for line in found)
+
+
+def test_the_work_that_it_sees_is_as_much_as_said():
+    """Else a guard that fails at twice the work would pass for one that fails at a tenth more."""
+    burdened, stored = counted("--burden", "0.125"), baseline()["counts"]
+    assert 1.10 < burdened["ainvoke ours"] / stored["ainvoke ours"] < 1.15
