@@ -21,7 +21,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from langchain_resilient import ResilientChatModel, cli, registry, spend
+from langchain_resilient import ResilientChatModel, cli, providers, registry, spend
 from langchain_resilient.testing import ProviderSimulator
 from tests.conftest import ROOT
 from tests.docs.commands import check
@@ -90,6 +90,7 @@ def _surroundings() -> Iterator[None]:
         tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(folder),
         mock.patch.dict(os.environ, _environment(sim)),
+        mock.patch.object(providers, "_entries", dict(providers._entries)),
     ):
         _warm_up()
         registry.forget()

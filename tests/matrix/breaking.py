@@ -42,7 +42,7 @@ RESETS = (
     *_both("reset", t.Reset, *BROKEN),
     *_both("cut", t.Cut, *BROKEN),
     fault("cut, text in a burst", t.Cut(FIRST), *BROKEN, says=FIRST),
-    fault("cut, after all the text", t.Cut(1000, reply=BRISK), *BROKEN, says=FIRST),
+    fault("cut, after all the text", t.Cut(1000, reply=BRISK), *BROKEN, says=FIRST, asks=2),
     fault("taken, then closed", t.NoAnswer(0.05), *BROKEN),
     fault("bytes that are no HTTP", t.Raw(b"\x15\x03\x01\x00\x02\x02\x28"), *BROKEN),
     *variants(

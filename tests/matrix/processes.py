@@ -50,4 +50,7 @@ def play(numbers: Sequence[int], at_once: int) -> Outcome:
         sys.stderr.write(f"{done} of {len(numbers)}\n")
 
     mine = [cells[number] for number in numbers]
-    return asyncio.run(run(mine, at_once=at_once, told=told))
+    try:
+        return asyncio.run(run(mine, at_once=at_once, told=told))
+    finally:
+        logging.disable(logging.NOTSET)

@@ -91,6 +91,8 @@ class Refusal(Step):
         found = {
             "retry-after": after.text(now) if isinstance(after, HttpDate) else _number(after),
             "retry-after-ms": _number(self.retry_after_ms),
+            # As real servers date all they say; a date is read against it.
+            "date": HttpDate(0).text(now) if isinstance(after, HttpDate) else None,
             "x-should-retry": None if self.should_retry is None else str(self.should_retry).lower(),
         }
         hints = {name: value for name, value in found.items() if value is not None}
