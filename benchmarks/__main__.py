@@ -77,9 +77,11 @@ def _about(versions: dict[str, dict[str, str]], rounds: int) -> str:
         f"- commit {commit or 'unknown'}, medians of {rounds} interleaved rounds",
         f"- {machine}, load {load}, Python {PYTHON}",
     ]
-    for name, found in versions.items():
-        of = found if "litellm" in name else {k: v for k, v in found.items() if k != "litellm"}
-        lines.append(f"- {name}: {', '.join(f'{k} {v}' for k, v in of.items())}")
+    for whose in ("litellm", "all others"):
+        found = next(
+            of for name, of in versions.items() if ("litellm" in name) == (whose == "litellm")
+        )
+        lines.append(f"- {whose}: {', '.join(f'{k} {v}' for k, v in found.items())}")
     return "\n".join(lines)
 
 

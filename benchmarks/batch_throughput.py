@@ -4,10 +4,9 @@ The server is the simulator, which answers at once, in a process of its own; eac
 process of its own too. Rounds are interleaved and medians taken, since the machine is shared; CPU
 is the contestant's own.
 
-    python -m benchmarks.batch_throughput [--prompts 10000] [--rounds 3] [--rivals PYTHON]
+    python -m benchmarks.batch_throughput [--prompts 10000] [--rounds 3]
 
-Rivals need an environment of their own, since litellm has its own wishes:
-`python -m venv .rivals && .rivals/bin/pip install litellm langchain-openai`
+Rivals live in the environments that `make bench` builds.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.environments import python_of
 from benchmarks.overhead import server
 from benchmarks.rivals import CONTESTANTS
 
@@ -42,13 +42,11 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rivals", default=".rivals/bin/python")
     args = parser.parse_args()
-    rivals = args.rivals if Path(args.rivals).exists() else sys.executable
     found: dict[str, list[dict[str, float]]] = {}
     for _ in range(args.rounds):
         for name in CONTESTANTS:
-            python = sys.executable if name.startswith("ours") else rivals
+            python = sys.executable if name.startswith("ours") else python_of(name)
             with server() as url:
                 one = run(name, python, url, args.prompts, args.workers)
             if one is not None:
