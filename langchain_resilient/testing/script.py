@@ -8,12 +8,11 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from langchain_resilient.testing.patterns import checked, most_specific
+from langchain_resilient.testing.steps.base import Step
 from langchain_resilient.testing.steps.reply import AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from langchain_resilient.testing.steps.base import Step
 
 _CERTAIN = 1.0 + 1e-9
 
@@ -58,8 +57,15 @@ class Script:
                 1 is filled up with `Reply()`.
 
         Raises:
+            TypeError: If something is no step; it would come to light in the server only.
             ValueError: If the pattern can match nothing, or the odds are no probabilities.
         """
+        steps = tuple(steps)
+        given: tuple[object, ...] = (*steps, *odds)
+        for step in given:
+            if not isinstance(step, Step):
+                msg = f"a step must be made of a class like Reply or Status, not {step!r}"
+                raise TypeError(msg)
         total = sum(odds.values())
         if min(odds.values(), default=0) < 0 or total > _CERTAIN:
             msg = (

@@ -100,6 +100,7 @@ class ProviderSimulator(Running):
             then: The step for every request after them.
 
         Raises:
+            TypeError: If something is no step. Chances are for `chaos`.
             ValueError: If the pattern can match no target.
 
         Example:
@@ -117,6 +118,7 @@ class ProviderSimulator(Running):
             odds: Steps with their probabilities. What is missing to 1 is `Reply()`.
 
         Raises:
+            TypeError: If something is no step.
             ValueError: If the odds are no probabilities, or the pattern can match no target.
 
         Example:

@@ -345,3 +345,10 @@ print(sorted({name.partition(".")[0] for name in new} - sys.stdlib_module_names)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("steps", [({Status(500): 0.3},), (Status,), ("500",)])
+def test_what_is_no_step_is_refused_at_once(steps):
+    """In the server it would break a connection, and nobody would know why."""
+    with ProviderSimulator() as sim, pytest.raises(TypeError, match="a step must be made of"):
+        sim.script("*", *steps)
