@@ -13,6 +13,7 @@ import inspect
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.engine.alarm import Alarm
 from langchain_resilient.engine.events import Action, Attempt, Commit, End, Finish, Plan, Start
 from langchain_resilient.engine.planner import Planner
 from langchain_resilient.engine.probe import probe
@@ -36,18 +37,6 @@ _TAIL = 1.0
 _END = 0.1
 """Seconds that are waited for its end after that: a connection that was read to it serves again."""
 
-_LAG = 0.05
-"""A timer that fires so many seconds late shows that our own loop was held up."""
-
-_STANDSTILL = 0.25
-"""One so late shows that we stood still: stopped, suspended, or blocked by other work."""
-
-_CATCH_UP = 1.0
-"""Seconds at most in which what came meanwhile is read before anything is held against anybody."""
-
-_MOST_THAWS = 3
-"""A loop that always stands still must not hide for ever that a target hangs."""
-
 
 class Race:
     """One request, raced over a chain. Use `answer()` or `chunks()`, once.
@@ -70,9 +59,9 @@ class Race:
         witness: Told when attempts begin and end.
     """
 
-    __slots__ = ("_chain", "_closed", "_loop", "_on_retry", "_plain", "_planner", "_reaper",
-                 "_request", "_room", "_show", "_streaming", "_thaws", "_timer", "_timer_at",
-                 "_tools", "_validate", "_wake", "end", "witness")  # fmt: skip
+    __slots__ = ("_alarm", "_chain", "_closed", "_loop", "_on_retry", "_plain", "_planner",
+                 "_reaper", "_request", "_room", "_show", "_streaming", "_tools", "_validate",
+                 "_wake", "end", "witness")  # fmt: skip
 
     def __init__(
         self,
@@ -109,9 +98,7 @@ class Race:
             last_resort=last_resort.state if last_resort else None,
             goes_on=show.goes_on if show is not None and validate is None else None,
         )
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = inf
-        self._thaws = 0
+        self._alarm = Alarm(self._loop, self._on_time, self._planner.thaw)
         self._wake: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._closed = False
@@ -231,7 +218,7 @@ class Race:
                 if self.witness is not None:
                     self.witness.over(attempt)
         if self.end is None and not self._closed:
-            self._arm()
+            self._alarm.arm(self._planner.wake_at)
 
     def _start(self, attempt: Attempt) -> None:
         attempt.draft = self._tools.draft()
@@ -249,47 +236,7 @@ class Race:
             self._show.announce(attempt)
             self._notify()
 
-    def _arm(self) -> None:
-        """See that `timer` comes in time. An early timer is left alone: it will look again."""
-        at = self._planner.wake_at
-        if at < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(at, self._on_timer)
-            self._timer_at = at
-
-    def _on_timer(self) -> None:
-        now = self._loop.time()
-        late = now - self._timer_at
-        if late < _LAG:
-            self._look()
-            return
-        # Our own loop was held up: an answer may lie unread. It goes first.
-        until = now
-        if late >= _STANDSTILL and self._thaws < _MOST_THAWS:
-            self._thaws += 1
-            self._planner.thaw(now)
-            until += _CATCH_UP
-        self._look_later(now, until)
-
-    def _look_later(self, now: float, until: float) -> None:
-        at = now + _LAG / 5
-        self._timer = self._loop.call_at(at, self._look_when_calm, at, until)
-
-    def _look_when_calm(self, at: float, until: float) -> None:
-        """Look, once the loop is no longer busy with what came during a standstill."""
-        now = self._loop.time()
-        if now - at < _LAG / 5 or now >= until:
-            self._look()
-        else:
-            self._look_later(now, until)
-
-    def _look(self) -> None:
-        # A loop may call up to its clock's resolution early: what is due then is due now. Chunks
-        # may also have moved the moment on: then nothing is due, and the planner says when to look
-        # again.
-        now = max(self._loop.time(), self._timer_at)
-        self._timer, self._timer_at = None, inf
+    def _on_time(self, now: float) -> None:
         self._apply(self._planner.timer(now))
 
     def _nudge(self) -> None:
@@ -304,9 +251,7 @@ class Race:
     def _close(self) -> None:
         """Leave nothing running: also the way of a cancelled caller."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.stop()
         for action in self._planner.cancel(self._loop.time()):
             if not isinstance(action, Finish):
                 self._reaper.take(action.attempt.task)
