@@ -319,7 +319,7 @@ def _says_something(data: bytes) -> bool:
         (choice,) = from_json(data, allow_partial="trailing-strings")["choices"]
         delta = choice["delta"]
         return any(delta[name] for name in delta if name != "role")
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError):
         return False
 
 

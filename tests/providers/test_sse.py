@@ -57,6 +57,13 @@ async def read(response, *, stream=True, secrets=()):
         await answer.aclose()
 
 
+@pytest.mark.parametrize("delta", ['[1]', '["role"]', "1", "null", '"text"'])
+async def test_nonsense_in_a_broken_chunk_says_nothing(delta):
+    """Found by fuzzing: a list where the text should stand was a defect of ours."""
+    broken = 'data: {"choices":[{"delta":' + delta + "}]}}"
+    assert await read(Response(events(DATA, broken, END, DONE))) == [CHUNK, json.loads(END[6:])]
+
+
 async def test_events_become_chunks_in_order():
     """However the network cut them."""
     whole = events(DATA, END, DONE)
