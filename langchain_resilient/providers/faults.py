@@ -108,7 +108,7 @@ _RESET_NAMES = frozenset(
 )  # fmt: skip
 _DECODE_NAMES = frozenset(
     {"JSONDecodeError", "UnicodeError", "DecodingError", "BadChunkError",
-     "EventTooLongError", "APIResponseValidationError"}
+     "EventTooLongError", "APIResponseValidationError", "AnswerError"}
 )  # fmt: skip
 _BY_OWN_NAME = {
     "ContextOverflowError": FaultKind.CONTEXT_LENGTH,

@@ -378,6 +378,8 @@ NAMES = [
     (RuntimeError("Cannot send a request, as the client has been closed."), K.CONNECTION),
     (NotImplementedError(), K.BAD_REQUEST),
     (AnswerError("garbage", status_code=200), K.BROKEN),
+    (AnswerError("garbage", status_code=799), K.BROKEN),
+    (AnswerError("garbage"), K.BROKEN),
     (ValueError("x"), K.INTERNAL),
     (TypeError("x"), K.INTERNAL),
     (Exception(), K.INTERNAL),
