@@ -57,7 +57,7 @@ async def read(response, *, stream=True, secrets=()):
         await answer.aclose()
 
 
-@pytest.mark.parametrize("delta", ['[1]', '["role"]', "1", "null", '"text"'])
+@pytest.mark.parametrize("delta", ["[1]", '["role"]', "1", "null", '"text"'])
 async def test_nonsense_in_a_broken_chunk_says_nothing(delta):
     """Found by fuzzing: a list where the text should stand was a defect of ours."""
     broken = 'data: {"choices":[{"delta":' + delta + "}]}}"
