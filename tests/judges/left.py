@@ -23,7 +23,12 @@ _SETTLE = 2.0
 _TICK = 0.01
 
 
-async def left(ours: Collection[int] = ()) -> list[str]:
+def sockets() -> set[str]:
+    """What this process holds now: what others opened before is not ours to close."""
+    return set(_sockets(()))
+
+
+async def left(ours: Collection[int] = (), before: Collection[str] = ()) -> list[str]:
     """Close the clients, wait until what was given up is gone, and list what is still there.
 
     Sockets are counted where the kernel shows a process its descriptors (Linux). The event loops'
@@ -31,6 +36,7 @@ async def left(ours: Collection[int] = ()) -> list[str]:
 
     Args:
         ours: Ports on which this process serves: what is bound there is not the client's.
+        before: What `sockets()` said before.
     """
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("ignore")
@@ -38,7 +44,7 @@ async def left(ours: Collection[int] = ()) -> list[str]:
         found = await _closed() + await asyncio.to_thread(portal().run, _closed())
         gc.collect()
         until = time.monotonic() + _SETTLE
-        while (rest := _tasks() + _sockets(ours)) and time.monotonic() < until:  # noqa: ASYNC110
+        while (rest := _rest(ours, before)) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(_TICK)
     return [*found, *rest, *(str(one.message) for one in complaints)]
 
@@ -47,6 +53,13 @@ async def _closed() -> list[str]:
     dying = await reaper().drain()
     await close_clients()
     return [f"{dying} losers were not closed"] if dying else []
+
+
+def _rest(ours: Collection[int], before: Collection[str]) -> list[str]:
+    # Those of others may change their state meanwhile, not their ends.
+    known = {one.partition(", state")[0] for one in before}
+    new = [one for one in _sockets(ours) if one.partition(", state")[0] not in known]
+    return _tasks() + new
 
 
 def _tasks() -> list[str]:

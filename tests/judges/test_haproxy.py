@@ -9,7 +9,7 @@ import pytest
 from tests.judges import haproxy
 from tests.judges.haproxy_scenes import SCENES, SOUND, Scene
 from tests.judges.install import MissingError
-from tests.judges.left import left
+from tests.judges.left import left, sockets
 from tests.judges.manners import DIALECTS
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ def _name(scene: Scene) -> str:
 @pytest.mark.parametrize("scene", SCENES, ids=_name)
 async def test_the_fallback_answers_in_time_and_the_receipt_says_why(judge, scene, dialect):
     """Whatever HAProxy does in the place of the primary."""
+    before = sockets()
     assert "answered by the fallback" in await haproxy.play(judge, scene, dialect)
-    assert not await left({judge.sim.port})
+    assert not await left({judge.sim.port}, before)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
