@@ -29,6 +29,13 @@ async def test_two_thousand_prompts_leave_nothing_behind():
     assert sum(one.cancelled for one in windows) > 100
 
 
+def test_the_first_ten_minutes_of_a_long_run_are_for_warming_up():
+    """What grows in them has not grown from the tenth minute to the last."""
+    long = replace(FLAT, seconds=100)
+    assert complaints([replace(long, rss=50)] * 6 + [long] * 14, Bounds()) == []
+    assert complaints([replace(long, rss=50)] * 9 + [long] * 11, Bounds()) != []
+
+
 def test_a_flat_run_is_flat():
     """Nothing is found where nothing grew."""
     assert complaints([FLAT] * 20, Bounds()) == []

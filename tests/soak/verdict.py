@@ -1,4 +1,4 @@
-"""What flat means: bounds on what may grow from the tenth part of the run to its end."""
+"""What flat means: bounds on what may grow from the tenth minute of a run to its end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.soak.windows import Window
+
+WARM_UP = 600.0
+"""Seconds that are not counted of a long run; of a shorter one it is a tenth: until then pools,
+histograms and the allocator's own stock grow to their size."""
 
 SPAN = 3
 """Windows of which the median is taken at either end: one of them may have had bad luck."""
@@ -36,10 +40,10 @@ def complaints(windows: Sequence[Window], bounds: Bounds) -> list[str]:
     """List what was not flat, in words.
 
     Args:
-        windows: Of the whole run, in order; the first tenth of them is for warming up.
+        windows: Of the whole run, in order.
         bounds: What may grow.
     """
-    counted = windows[max(1, len(windows) // 10) :]
+    counted = _counted(windows)
     found = [*_growth(counted, bounds), *_left_behind(counted)]
     if late := sum(one.late for one in windows):
         found.append(f"{late} calls ended after their deadline")
@@ -48,6 +52,18 @@ def complaints(windows: Sequence[Window], bounds: Bounds) -> list[str]:
     if errors > bounds.errors * calls:
         found.append(f"{errors} of {calls} calls ended in an error")
     return found
+
+
+def _counted(windows: Sequence[Window]) -> Sequence[Window]:
+    """Leave out those that are for warming up."""
+    first, passed = max(1, len(windows) // 10), 0.0
+    if sum(one.seconds for one in windows) >= 2 * WARM_UP:
+        for number, one in enumerate(windows):
+            passed += one.seconds
+            if passed >= WARM_UP:
+                first = max(first, number + 1)
+                break
+    return windows[first:]
 
 
 def growth(windows: Sequence[Window], name: str) -> tuple[float, float]:
