@@ -19,18 +19,14 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.providers._sdk import DroppedParameterWarning
 from langchain_resilient.providers.local_dialect import ForcedCall, adapt, whole
-from langchain_resilient.providers.local_errors import (
-    LocalModelError,
-    MissingExtraError,
-    as_error,
-)
+from langchain_resilient.providers.local_errors import LocalModelError, MissingExtraError, as_error
 from langchain_resilient.providers.local_model import model_at, unload
+from langchain_resilient.providers.sdk import DroppedParameterWarning
 
 if TYPE_CHECKING:
-    from langchain_resilient.request import ChatRequest, Chunk
-    from langchain_resilient.target import Target
+    from langchain_resilient.exchange import ChatRequest, Chunk
+    from langchain_resilient.options import Target
 
 __all__ = ["LocalModelError", "LocalProvider", "MissingExtraError", "preload", "unload"]
 

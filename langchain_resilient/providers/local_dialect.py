@@ -13,12 +13,12 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.wire.draft import Draft
+from langchain_resilient.wire.accumulator import ResponseAccumulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from langchain_resilient.request import Chunk
+    from langchain_resilient.exchange import Chunk
 
 MAX_TOKENS = 512
 """The longest answer, in tokens, where the request sets no limit: a small model may never stop."""
@@ -276,12 +276,12 @@ class ForcedCall:
 
 def whole(chunks: Iterable[Chunk]) -> Chunk:
     """Fold the chunks of an answer into one `chat.completion`."""
-    draft, head = Draft(), dict[str, Any]()
+    response, head = ResponseAccumulator(), dict[str, Any]()
     for chunk in chunks:
-        draft.add(chunk)
+        response.add(chunk)
         head = head or chunk
     choices = []
-    for index, choice in sorted(draft.choices.items()):
+    for index, choice in sorted(response.choices.items()):
         calls = [
             {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.args}}
             for c in choice.tools.calls
@@ -296,4 +296,4 @@ def whole(chunks: Iterable[Chunk]) -> Chunk:
             }
         )
     shared = {k: v for k, v in head.items() if k in ("id", "created", "model")}
-    return {**shared, "object": "chat.completion", "choices": choices, "usage": draft.usage}
+    return {**shared, "object": "chat.completion", "choices": choices, "usage": response.usage}

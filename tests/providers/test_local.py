@@ -22,20 +22,15 @@ from pathlib import Path
 
 import pytest
 
-from langchain_resilient.fault import FaultKind
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Target
 from langchain_resilient.providers import local, local_model, local_server
-from langchain_resilient.providers.faults import classify
-from langchain_resilient.providers.local import (
-    LocalModelError,
-    LocalProvider,
-    MissingExtraError,
-    preload,
-    unload,
-)
-from langchain_resilient.providers.local_model import model_at
+from langchain_resilient.providers.errors import classify
+from langchain_resilient.providers.local import LocalProvider, preload
+from langchain_resilient.providers.local_errors import LocalModelError, MissingExtraError
+from langchain_resilient.providers.local_model import model_at, unload
 from langchain_resilient.providers.weights import WeightsError, ensure_weights
-from langchain_resilient.request import ChatRequest
-from langchain_resilient.target import Target
 
 needs_xllamacpp = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None,
@@ -510,8 +505,8 @@ _PRELUDE = """
 import asyncio, os, signal, sys, threading, time
 from langchain_resilient.providers import local_server
 from langchain_resilient.providers.local import LocalProvider, preload
-from langchain_resilient.request import ChatRequest
-from langchain_resilient.target import Target
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.options import Target
 
 async def ask(text="Hi", **overrides):
     request = ChatRequest([{"role": "user", "content": text}], overrides=overrides)
