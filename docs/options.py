@@ -29,7 +29,7 @@ CLASSES: tuple[type[BaseModel], ...] = (
 _NAMED = ((options.ALL_FAULTS, "every kind"), (options.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
 """Defaults that are too long for a cell."""
 
-_ALIASES = {k: v for m in (configuration, options, options, options) for k, v in aliases(m).items()}
+_ALIASES = {k: v for m in (configuration, options) for k, v in aliases(m).items()}
 
 _UNITS = (
     # What the name or the type says goes before what the meaning says.
@@ -64,7 +64,7 @@ class Option:
     meaning: str
 
 
-def options(cls: type[BaseModel]) -> list[Option]:
+def options_of(cls: type[BaseModel]) -> list[Option]:
     """The fields of a configuration class; a `Target`'s sampling fields stand with `Sampling`."""
     written = attributes(cls)
     return [
@@ -148,7 +148,7 @@ def structured_options() -> list[Option]:
 
 def page() -> str:
     """Write all of it."""
-    parts = [_part(_title(cls), _about(cls), options(cls)) for cls in CLASSES]
+    parts = [_part(_title(cls), _about(cls), options_of(cls)) for cls in CLASSES]
     parts += [
         _part("Batch methods", "Keywords of `batch`, `abatch`, `batch_as_completed`, "
               "`abatch_as_completed` and `amap`, beside LangChain's own. `max_concurrency` stands "

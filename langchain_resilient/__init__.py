@@ -86,29 +86,28 @@ __all__ = [
     "sum_chunks",
 ]
 
-_ROOMS = {
+_MODULES = {
     "batch.report": ("BatchProgress", "BatchReport"),
     "chat_model": ("ResilientChatModel",),
-    "chunks": ("sum_chunks",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
-    "fault": ("Fault", "FaultKind"),
+    "faults": ("Fault", "FaultKind"),
     "observability.observer": ("CallDetails", "Observer"),
     "observability.stats": ("Stats",),
-    "policy": ("Health", "Hedge", "Retry", "SpendCap", "TimeLimits"),
+    "options": ("Health", "Hedge", "Retry", "SpendCap", "Target", "TimeLimits"),
     "receipt": ("AttemptKind", "AttemptRecord", "Outcome", "Receipt"),
-    "target": ("Target",),
+    "runtime.streaming": ("sum_chunks",),
 }
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for: nothing heavy before it is needed."""
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

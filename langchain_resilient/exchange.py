@@ -95,7 +95,10 @@ class RateLimitStatus(NamedTuple):
 
     Example:
         ```python
-        Quota(requests=Level(600, 599, 600), tokens=Level(200_000, 199_900, 200_000))
+        RateLimitStatus(
+            requests=RateLimitLevel(600, 599, 600),
+            tokens=RateLimitLevel(200_000, 199_900, 200_000),
+        )
         ```
     """
 
@@ -111,8 +114,8 @@ class ChunkStream(Protocol):
     answer ends; a failure is raised as the provider's own exception. `aclose` frees the connection
     and is called exactly once, by the task that read it.
 
-    It may also have a method `quota() -> Quota | None`, which reads from the answer's head what the
-    provider says of its rate limits (`langchain_resilient.exchange`): then requests are paced by it.
+    It may also have a method `quota() -> RateLimitStatus | None`, which reads the provider's rate
+    limits from the answer's head: then requests are paced by them.
     """
 
     def __aiter__(self) -> ChunkStream:
@@ -140,16 +143,5 @@ class Provider(Protocol):
 
         Raises:
             Exception: The provider's own; `classify` knows what it means.
-        """
-        ...
-
-
-class Source(Protocol):
-    """A provider bound to one target; `langchain_resilient.exchange.Provider` is one."""
-
-    async def open(self, request: ChatRequest, *, stream: bool) -> Any:
-        """Send and return an async iterator of chunks with `aclose`.
-
-        It may have a method `quota`, which reads what the provider says of its limits.
         """
         ...

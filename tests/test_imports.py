@@ -49,7 +49,7 @@ EXPECTED_ALL = [
     "Stats",
     "StreamBrokenError",
     "Target",
-    "Timeouts",
+    "TimeLimits",
     "__version__",
     "sum_chunks",
 ]
@@ -99,89 +99,60 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(code, absent):
     assert found.stdout.strip() == "[]"
 
 
-ROOMS = {
-    # room: what it may import of the package; arrows point down only
-    "fault": set(),
-    "receipt": {"fault"},
-    "request": set(),
-    "quota": set(),
-    "sampling": set(),
-    "policy": {"fault"},
-    "target": {"policy", "sampling"},
-    "chunks": {"wire"},
-    "errors": {"fault", "receipt"},
-    "size": set(),
-    "prices": {"providers", "target"},
-    "affinity": set(),
-    "selection": {
-        "affinity",
-        "call",
-        "config",
-        "engine",
-        "fault",
-        "prices",
-        "purse",
-        "receipt",
-        "registry",
-        "size",
-        "target",
-    },
-    "judging": {"call", "engine", "fault", "request", "target", "wire"},
-    "spend": {"policy"},
-    "purse": {
-        "errors",
-        "fault",
-        "policy",
-        "prices",
-        "providers",
-        "receipt",
-        "size",
-        "spend",
-        "target",
-    },
-    "batch/face": {"batch", "portal", "prices"},
-    "batch/options": {"batch"},
-    "batch/ports": {"batch"},
-    "batch/source": {"batch"},
-    "batch/runner": {"batch", "observability"},
-    "batch/progress": {"batch", "policy", "providers"},
-    "batch/receipts": {"batch", "fault", "receipt"},
-    "batch/report": {"batch", "observability", "policy"},
-    "batch/session": {"batch"},
-    "batch/tally": {"batch", "observability", "prices", "receipt"},
-    "batch/work": {"batch", "priority"},
-    "priority": set(),
-    "batch/journals": {"batch"},
-    "batch/answers": {"providers"},
-    "batch/command": {"batch"},
-    "batch/files": set(),
-    "batch/journal": {"batch", "errors"},
-    "batch/journal_command": {"batch"},
-    "batch/journal_file": {"errors"},
-    "batch/keys": {"target"},
-    "batch/stored": set(),
+LAYERS = {
+    # module or room: what it may import of the package; arrows point down only
+    "faults": set(),
+    "receipt": {"faults"},
+    "exchange": set(),
+    "options": {"faults"},
+    "errors": {"faults", "receipt"},
+    "prices": {"errors", "options", "providers"},
+    "configuration": {"observability", "options", "providers"},
+    "engine": {"engine", "exchange", "faults", "options", "receipt"},
+    "wire": {"exchange", "faults", "wire"},
+    "providers": {"errors", "exchange", "faults", "options", "providers", "wire"},
     "observability": {
         "_version",
         "engine",
-        "fault",
+        "errors",
+        "faults",
         "observability",
-        "policy",
+        "options",
         "prices",
         "providers",
-        "purse",
         "receipt",
-        "target",
     },
-    "engine": {"engine", "fault", "policy", "quota", "receipt", "request", "size"},
-    "providers": {"providers", "fault", "quota", "request", "target", "wire", "sampling"},
-    "wire": {"wire", "fault", "request"},
+    "runtime": {
+        "configuration",
+        "engine",
+        "errors",
+        "exchange",
+        "faults",
+        "observability",
+        "options",
+        "prices",
+        "providers",
+        "receipt",
+        "runtime",
+        "wire",
+    },
+    "batch": {
+        "batch",
+        "errors",
+        "faults",
+        "observability",
+        "options",
+        "prices",
+        "receipt",
+        "runtime",
+    },
     "testing": {"testing"},
-    "demo": {"demo", "chat_model", "observability", "target", "testing"},
-    "simulation": {"simulation", "engine", "fault", "policy", "receipt", "request"},
+    "demo": {"chat_model", "demo", "observability", "options", "testing"},
+    "simulation": {"engine", "exchange", "faults", "options", "receipt", "simulation"},
 }
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", LAYERS)
 def test_arrows_point_down_only(room):
     """The engine knows no provider, a provider no policy, the wire neither."""
     home = PACKAGE / room
@@ -191,7 +162,7 @@ def test_arrows_point_down_only(room):
         f"{path.name}: {module}"
         for path in files
         for module in _imports(path)
-        if module.split(".")[1] not in ROOMS[room] | {room}
+        if module.split(".")[1] not in LAYERS[room] | {room}
     ]
     assert wrong == []
 

@@ -314,8 +314,8 @@ class BatchingChatModel(BaseChatModel):
         # Together they take longer to import than all else of a model.
         from langchain_resilient.batch.report import BatchStats  # noqa: PLC0415
         from langchain_resilient.batch.runner import (
-            PromptConfigs,  # noqa: PLC0415
-            run_batch,  # noqa: PLC0415
+            PromptConfigs,
+            run_batch,
         )
 
         length = len(inputs) if isinstance(inputs, Sized) else None

@@ -36,8 +36,20 @@ class Candidate:
         ask: What the request wants of pacers; None where it is not paced.
     """
 
-    __slots__ = ("active", "again", "ask", "draws", "excluded", "ignore_block", "free", "index",
-                 "limits", "ready_at", "state", "tries")  # fmt: skip
+    __slots__ = (
+        "active",
+        "again",
+        "ask",
+        "draws",
+        "excluded",
+        "free",
+        "ignore_block",
+        "index",
+        "limits",
+        "ready_at",
+        "state",
+        "tries",
+    )  # fmt: skip
 
     def __init__(
         self, index: int, state: TargetState, limits: TimeLimits, ask: QueuedRequest | None = None
@@ -96,10 +108,34 @@ class Attempt:
         reservation: What was reserved for it; None where it is not paced.
     """
 
-    __slots__ = ("response", "ended", "excused", "fault", "first_text", "reservation", "hedge_at", "held",
-                 "key", "kind", "candidate", "last_chunk", "late", "late_at", "longest", "number",
-                 "outcome", "pace_at", "pace_from", "pause", "paused", "plain", "retry_state",
-                 "started", "suspect", "task")  # fmt: skip
+    __slots__ = (
+        "candidate",
+        "ended",
+        "excused",
+        "fault",
+        "first_text",
+        "hedge_at",
+        "held",
+        "key",
+        "kind",
+        "last_chunk",
+        "late",
+        "late_at",
+        "longest",
+        "number",
+        "outcome",
+        "pace_at",
+        "pace_from",
+        "pause",
+        "paused",
+        "plain",
+        "reservation",
+        "response",
+        "retry_state",
+        "started",
+        "suspect",
+        "task",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class TokenWaiter:
         paid: A token was paid for that, which goes back if it is not used.
     """
 
-    __slots__ = ("budget", "granted", "wake", "paid", "since", "useful_until")
+    __slots__ = ("budget", "granted", "paid", "since", "useful_until", "wake")
 
     def __init__(
         self, budget: Budget, since: float, useful_until: float, wake: Callable[[], None]

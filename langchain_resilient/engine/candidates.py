@@ -71,7 +71,7 @@ class WaitList:
         kind: What the token is for.
     """
 
-    __slots__ = ("_lines", "_wake_up", "_queues", "_since", "kind", "ticket", "useful_until")
+    __slots__ = ("_lines", "_queues", "_since", "_wake_up", "kind", "ticket", "useful_until")
 
     def __init__(self, since: float, useful_until: float, wake: Callable[[], None]) -> None:
         self._since = since

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langchain_resilient.exchange import Source
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
@@ -13,13 +11,13 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.engine.target_state import TargetState
-    from langchain_resilient.exchange import ChatRequest, Chunk
+    from langchain_resilient.exchange import ChatRequest, Chunk, Provider
     from langchain_resilient.faults import Fault
     from langchain_resilient.options import TimeLimits
 
 
 class Accumulator(Protocol):
-    """An answer being received; `langchain_resilient.wire.accumulator.ResponseAccumulator` is one."""
+    """An answer being received: `ResponseAccumulator` of the room `wire`."""
 
     def add(self, chunk: Chunk) -> int:
         """Fold a chunk in; at least 2 if it shows text or a tool call."""
@@ -110,10 +108,10 @@ class Route:
     def __init__(
         self,
         state: TargetState,
-        source: Source,
+        source: Provider,
         limits: TimeLimits | None = None,
         *,
-        other_keys: Sequence[Source] = (),
+        other_keys: Sequence[Provider] = (),
     ) -> None:
         self.state: TargetState = state
         self.sources = (source, *other_keys)
@@ -130,7 +128,7 @@ class Dependencies:
         on_fault: Told each fault and its target's name, for logs and warnings.
     """
 
-    __slots__ = ("classify", "response", "on_fault", "rng")
+    __slots__ = ("classify", "on_fault", "response", "rng")
 
     def __init__(
         self,

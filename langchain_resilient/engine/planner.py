@@ -79,10 +79,30 @@ class Planner:
         wake_at: When `timer` must be called at the latest.
     """
 
-    __slots__ = ("_ask_for", "_deadline", "_goes_on", "_held_up", "_last_at", "_last_resort",
-                 "_most", "_wake_up", "_open", "_overtime", "_plain", "_plan", "_resume_at", "_rng",
-                 "_waiting", "_whole", "chain", "end", "shadows", "started", "wake_at",
-                 "winner")  # fmt: skip
+    __slots__ = (
+        "_ask_for",
+        "_deadline",
+        "_goes_on",
+        "_held_up",
+        "_last_at",
+        "_last_resort",
+        "_most",
+        "_open",
+        "_overtime",
+        "_plain",
+        "_plan",
+        "_resume_at",
+        "_rng",
+        "_waiting",
+        "_wake_up",
+        "_whole",
+        "chain",
+        "end",
+        "shadows",
+        "started",
+        "wake_at",
+        "winner",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -179,7 +179,7 @@ async def _wait_for_text(attempt: Attempt, route: Route, request: ChatRequest) -
             await stream.aclose()
 
 
-class _UnusableAnswerError(Exception):  # noqa: N818  # an answer that is no answer
+class _UnusableAnswerError(Exception):  # an answer that is no answer
     """The probe's answer was whole and useless."""
 
     def __init__(self, fault: Fault) -> None:

@@ -48,7 +48,7 @@ class QueuedRequest:
         place: What lines are sorted by.
     """
 
-    __slots__ = ("_load", "_prompt", "batch", "wake", "place")
+    __slots__ = ("_load", "_prompt", "batch", "place", "wake")
 
     def __init__(self, load: RequestSize | None, since: float, wake: Callable[[], None]) -> None:
         self.batch = load is not None and load.batch

@@ -45,7 +45,7 @@ class StreamBuffer:
         segments: Whose chunks were shown, in order: more than one if a stream broke.
     """
 
-    __slots__ = ("_sequel", "_silent", "segments", "queue")
+    __slots__ = ("_sequel", "_silent", "queue", "segments")
 
     def __init__(self, break_strategy: BreakStrategy | None) -> None:
         self._sequel = break_strategy

@@ -219,12 +219,36 @@ class TargetState:
         paced: Whether a limit of it is known, or may still be.
     """
 
-    __slots__ = ("_alarmed", "_ask_again_at", "_expected", "_failures", "_held", "_last_heard",
-                 "_late", "_percentiles", "_slow_probes", "_turn", "_usual_pause", "answers",
-                 "back_since", "first_texts", "gone_until", "in_process", "keys", "name", "paced",
-                 "pauses",
-                 "provider", "retry_first", "concurrency", "spoke_at", "strained_until", "streams",
-                 "waiting", "circuit_breaker")  # fmt: skip
+    __slots__ = (
+        "_alarmed",
+        "_ask_again_at",
+        "_expected",
+        "_failures",
+        "_held",
+        "_last_heard",
+        "_late",
+        "_percentiles",
+        "_slow_probes",
+        "_turn",
+        "_usual_pause",
+        "answers",
+        "back_since",
+        "circuit_breaker",
+        "concurrency",
+        "first_texts",
+        "gone_until",
+        "in_process",
+        "keys",
+        "name",
+        "paced",
+        "pauses",
+        "provider",
+        "retry_first",
+        "spoke_at",
+        "strained_until",
+        "streams",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(
         self,

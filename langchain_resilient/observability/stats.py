@@ -486,7 +486,6 @@ class Stats:
             llm.stats().plot().savefig("latency.png")
             ```
         """
-
         return plot(self, width, height)
 
     def __repr__(self) -> str:

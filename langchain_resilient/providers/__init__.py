@@ -1,4 +1,4 @@
-"""Providers by name: each one file behind the protocol of `base.py`, loaded on first use."""
+"""Providers by name: each a file of its own that implements `Provider`, loaded on first use."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from langchain_resilient.exchange import ChatRequest, Chunk, ChunkStream, Provider
-    from langchain_resilient.faults import Fault
+    from langchain_resilient.exchange import Provider
     from langchain_resilient.options import Target
+
+
+__all__ = [
+    "ProviderEntry",
+    "create_provider",
+    "key_for",
+    "keys_for",
+    "known_providers",
+    "provider_entry",
+    "register",
+]
 
 
 class ProviderFactory(Protocol):
@@ -22,17 +32,6 @@ class ProviderFactory(Protocol):
     def __call__(self, target: Target) -> Provider:
         """Cheap: no network, no SDK client yet."""
         ...
-
-
-class Classifier(Protocol):
-    """Turns an exception into a `Fault`."""
-
-    def __call__(self, error: BaseException) -> Fault:
-        """Never raises."""
-        ...
-
-
-__all__ = ["ProviderEntry", "create", "entry", "key_for", "keys_for", "known", "register"]
 
 
 F = TypeVar("F")
@@ -78,9 +77,9 @@ _entries: dict[str, ProviderEntry] = {
         ProviderEntry(
             "local", "langchain_resilient.providers.local:LocalProvider", in_process=True
         ),
-        ProviderEntry("runnable", "langchain_resilient.providers.langchain:RunnableProvider"),
+        ProviderEntry("runnable", "langchain_resilient.providers.langchain:LangChainProvider"),
         ProviderEntry(
-            "text", "langchain_resilient.providers.static_text:TextProvider", in_process=True
+            "text", "langchain_resilient.providers.static_text:StaticTextProvider", in_process=True
         ),
     )
 }

@@ -83,7 +83,6 @@ def structured_parser(
         A parser of messages. It raises `OutputParserException` where the model refused, and where
         the whole answer does not fit.
     """
-
     _check(schema, method)
     judge = structure or OutputSpec(schema, method)
     return RunnableGenerator(judge.checked, judge.achecked) | _parser(schema, method)

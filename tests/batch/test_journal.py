@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 
-from langchain_resilient.batch import journal
+from langchain_resilient.batch import journal as journal_module
 from langchain_resilient.batch.journal import Journal, decode_message, encode_message
 from langchain_resilient.errors import (
     JournalDamagedError,
@@ -166,14 +166,14 @@ async def test_a_failure_is_no_answer_and_an_answer_replaces_it(path):
 async def test_many_records_share_a_transaction(path, monkeypatch):
     """One fsync each would be hundreds a second, not thousands."""
     sizes = []
-    write = journal.JournalFile.write
+    write = journal_module.JournalFile.write
 
     def counted(file, items):
         items = list(items)
         sizes.append(len(items))
         write(file, items)
 
-    monkeypatch.setattr(journal.JournalFile, "write", counted)
+    monkeypatch.setattr(journal_module.JournalFile, "write", counted)
     async with Journal(path) as journal:
         await asyncio.gather(*(journal.record(i, KEY, AIMessage("a")) for i in range(2000)))
     assert sum(sizes) == 2000

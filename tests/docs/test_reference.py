@@ -14,7 +14,7 @@ from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.faults import FaultKind
 from tests.docs.pages import PAGES
 
-ALL = [(cls.__name__, one) for cls in options.CLASSES for one in options.options(cls)]
+ALL = [(cls.__name__, one) for cls in options.CLASSES for one in options.options_of(cls)]
 MEASURED = re.compile(
     r"time(out)?$|delay|pause|gap|window|connect|first_text|answer|cold|_per_|price|cost|dollars|"
     r"spend_cap|max_tokens"

@@ -64,7 +64,7 @@ async def fault_of(provider: Provider, *, stream: bool = True) -> Fault:
     except Exception as error:  # noqa: BLE001  # as the race does
         return classify(error)
     fault = response.fault()
-    assert fault is not None, f"answered: {draft.text!r}"
+    assert fault is not None, f"answered: {response.text!r}"
     return fault
 
 

@@ -9,7 +9,8 @@ import zlib
 import httpx
 import pytest
 
-from langchain_resilient.providers import create_provider, http
+from langchain_resilient.providers import create_provider
+from langchain_resilient.providers import http as provider_http
 from langchain_resilient.providers.errors import AnswerError, classify
 from tests.providers.asking import ask, fault_of, http, listening, replying, request
 from tests.providers.asking import sse as streamed
@@ -40,7 +41,7 @@ class Body(httpx.AsyncByteStream):
 async def guarded(*pieces, coding="", status=200):
     headers = {"content-encoding": coding} if coding else {}
     response = httpx.Response(status, headers=headers, stream=Body(*pieces))
-    await http.bounded_bodies(httpx)(response)
+    await provider_http.bounded_bodies(httpx)(response)
     return response
 
 
@@ -100,13 +101,17 @@ async def test_what_follows_the_end_of_a_body_is_not_read_for_ever():
 async def test_of_an_error_only_the_beginning_is_read():
     """Its status has told what to believe."""
     response = await guarded(*[b"x" * 10_000] * 1000, status=500)
-    assert http.MAX_ERROR_BYTES <= len(await response.aread()) < 2 * http.MAX_ERROR_BYTES
+    assert (
+        provider_http.MAX_ERROR_BYTES
+        <= len(await response.aread())
+        < 2 * provider_http.MAX_ERROR_BYTES
+    )
 
 
 @pytest.mark.parametrize("end", [httpx.ReadError("reset"), 60.0])
 async def test_an_error_that_breaks_off_is_still_that_error(end, monkeypatch):
     """The connection was reset, or nothing came any more."""
-    monkeypatch.setattr(http, "ERROR_SECONDS", 0.01)
+    monkeypatch.setattr(provider_http, "ERROR_SECONDS", 0.01)
     assert await (await guarded(b"so", end, status=429)).aread() == b"so"
 
 
