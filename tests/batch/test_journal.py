@@ -270,7 +270,7 @@ async def test_opening_can_be_cancelled(path):
 
 def newer(path):
     asyncio.run(record(path, "a"))
-    statement(path, f"PRAGMA user_version = {journal.VERSION + 1}")
+    statement(path, f"PRAGMA user_version = {journal_module.VERSION + 1}")
 
 
 @pytest.mark.parametrize(
