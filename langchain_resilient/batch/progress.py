@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
+from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.policy import money
-from langchain_resilient.providers.local_errors import MissingExtraError
 
 if TYPE_CHECKING:
     from langchain_resilient.batch.report import BatchProgress

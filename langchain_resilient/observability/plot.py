@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from langchain_resilient.providers.local_errors import MissingExtraError
+from langchain_resilient.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from langchain_resilient import testing as t
 from langchain_resilient.fault import FaultKind
 from langchain_resilient.providers.context import token_counts
 from langchain_resilient.providers.faults import AnswerError, classify
-from langchain_resilient.providers.local_errors import as_error
+from langchain_resilient.providers.local.model import to_error
 from tests.providers.asking import DIALECTS, fault_of, provider_at
 
 SENTENCES = """
@@ -116,7 +116,7 @@ def test_the_embedded_models_numbers_are_kept():
         "n_prompt_tokens": 5000,
         "n_ctx": 2048,
     }
-    fault = classify(as_error(told))
+    fault = classify(to_error(told))
     assert (fault.kind, fault.limit, fault.given) == (FaultKind.CONTEXT_LENGTH, 2048, 5000)
 
 
