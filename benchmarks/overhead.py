@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import Hedge, ResilientChatModel, Target
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Hedge, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

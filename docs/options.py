@@ -12,26 +12,24 @@ from pydantic_core import PydanticUndefined
 
 from docs.reading import aliases, attributes, bullets, section, story
 from docs.tables import code, table
-from langchain_resilient import config, policy, sampling, target
-from langchain_resilient.batch.face import AMAP_CONCURRENCY, BATCH_CONCURRENCY, BatchingChatModel
+from langchain_resilient import configuration, options
+from langchain_resilient.batch.mixin import AMAP_CONCURRENCY, BATCH_CONCURRENCY, BatchingChatModel
 from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.config import Configuration
-from langchain_resilient.policy import Health, Hedge, Retry, SpendCap, Timeouts
-from langchain_resilient.sampling import Sampling
-from langchain_resilient.target import Target
+from langchain_resilient.configuration import Configuration
+from langchain_resilient.options import Health, Hedge, Retry, Sampling, SpendCap, Target, TimeLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CLASSES: tuple[type[BaseModel], ...] = (
-    Configuration, Sampling, Target, Hedge, Timeouts, Retry, Health, SpendCap,
+    Configuration, Sampling, Target, Hedge, TimeLimits, Retry, Health, SpendCap,
 )  # fmt: skip
 """Whose fields are the options, in the order of the page."""
 
-_NAMED = ((policy.ALL_FAULTS, "every kind"), (target.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
+_NAMED = ((options.ALL_FAULTS, "every kind"), (options.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
 """Defaults that are too long for a cell."""
 
-_ALIASES = {k: v for m in (config, policy, sampling, target) for k, v in aliases(m).items()}
+_ALIASES = {k: v for m in (configuration, options, options, options) for k, v in aliases(m).items()}
 
 _UNITS = (
     # What the name or the type says goes before what the meaning says.

@@ -9,7 +9,9 @@ from typing import Any
 from docs.reading import section, story
 from docs.tables import code, table
 from langchain_resilient import testing
-from langchain_resilient.testing import ProviderSimulator, Step, delays
+from langchain_resilient.testing import delays
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Step
 
 
 def steps() -> list[type]:

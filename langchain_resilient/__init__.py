@@ -18,7 +18,6 @@ from langchain_resilient._version import __version__
 if TYPE_CHECKING:
     from langchain_resilient.batch.report import BatchProgress, BatchReport
     from langchain_resilient.chat_model import ResilientChatModel
-    from langchain_resilient.chunks import sum_chunks
     from langchain_resilient.errors import (
         AllTargetsFailedError,
         AuthenticationFailedError,
@@ -39,12 +38,12 @@ if TYPE_CHECKING:
         SpendCapError,
         StreamBrokenError,
     )
-    from langchain_resilient.fault import Fault, FaultKind
+    from langchain_resilient.faults import Fault, FaultKind
     from langchain_resilient.observability.observer import CallDetails, Observer
     from langchain_resilient.observability.stats import Stats
-    from langchain_resilient.policy import Health, Hedge, Retry, SpendCap, Timeouts
+    from langchain_resilient.options import Health, Hedge, Retry, SpendCap, Target, TimeLimits
     from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
-    from langchain_resilient.target import Target
+    from langchain_resilient.runtime.streaming import sum_chunks
 
 __all__ = [
     "AllTargetsFailedError",
@@ -82,7 +81,7 @@ __all__ = [
     "Stats",
     "StreamBrokenError",
     "Target",
-    "Timeouts",
+    "TimeLimits",
     "__version__",
     "sum_chunks",
 ]
@@ -95,7 +94,7 @@ _ROOMS = {
     "fault": ("Fault", "FaultKind"),
     "observability.observer": ("CallDetails", "Observer"),
     "observability.stats": ("Stats",),
-    "policy": ("Health", "Hedge", "Retry", "SpendCap", "Timeouts"),
+    "policy": ("Health", "Hedge", "Retry", "SpendCap", "TimeLimits"),
     "receipt": ("AttemptKind", "AttemptRecord", "Outcome", "Receipt"),
     "target": ("Target",),
 }

@@ -9,12 +9,12 @@ from langchain_core.language_models import LangSmithParams
 from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from langchain_resilient._version import __version__
-from langchain_resilient.batch.face import BatchingChatModel
-from langchain_resilient.config import Configuration
-from langchain_resilient.observability import parents
-from langchain_resilient.observability.travel import travellers
-from langchain_resilient.portal import portal
-from langchain_resilient.tokens import pseudo_token_ids
+from langchain_resilient.batch.mixin import BatchingChatModel
+from langchain_resilient.configuration import Configuration
+from langchain_resilient.observability import run_context
+from langchain_resilient.observability.observer import picklable_observers
+from langchain_resilient.runtime.background_loop import background_loop
+from langchain_resilient.runtime.token_estimate import pseudo_token_ids
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -33,12 +33,11 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableConfig
     from langchain_core.tools import BaseTool
 
-    from langchain_resilient.chunks import Watched
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.prices import Price
-    from langchain_resilient.runtime import Runtime
-    from langchain_resilient.streaming import Audience
-    from langchain_resilient.wire.structured import Method
+    from langchain_resilient.runtime.runtime import Runtime
+    from langchain_resilient.runtime.streaming import Audience, ChunkCollector
+    from langchain_resilient.wire.structured_output import Method
 
 
 class ResilientChatModel(Configuration, BatchingChatModel):
@@ -75,7 +74,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
     def _ready(self) -> Runtime:
         if self._runtime is None:
-            from langchain_resilient import runtime  # noqa: PLC0415  # keeps import light
+            from langchain_resilient.runtime import runtime  # noqa: PLC0415  # keeps import light
 
             self._runtime = runtime.Runtime(self)
         return self._runtime
@@ -103,7 +102,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        parents.taken()
+        run_context.take_run()
         watched = self._watched(run_manager, kwargs, async_api=True)
         if run_manager is None or watched is None:
             return await self._ready().generate(messages, stop, run_manager, kwargs)
@@ -122,12 +121,14 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        parents.taken()
+        run_context.take_run()
         watched = self._watched(run_manager, kwargs, async_api=False)
         if run_manager is None or watched is None:
-            return portal().run(self._ready().generate(messages, stop, run_manager, kwargs))
+            return background_loop().run(
+                self._ready().generate(messages, stop, run_manager, kwargs)
+            )
         chunks = self._ready().stream(messages, stop, run_manager, kwargs, "handlers")
-        for chunk in portal().iterate(chunks):
+        for chunk in background_loop().iterate(chunks):
             watched.add(chunk)
             run_manager.on_llm_new_token(chunk.message.content, chunk=chunk)
         return watched.result()
@@ -141,7 +142,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         # LangChain tells its callbacks itself and gives no manager: then nothing stands between.
         audience: Audience = "reader" if run_manager is None else "events"
-        run = run_manager or parents.taken()
+        run = run_manager or run_context.take_run()
         chunks = self._ready().stream(messages, stop, run, kwargs, audience)
         return chunks if run_manager is None else _told(chunks, run_manager)
 
@@ -153,9 +154,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         audience: Audience = "reader" if run_manager is None else "events"
-        run = run_manager or parents.taken()
+        run = run_manager or run_context.take_run()
         chunks = self._ready().stream(messages, stop, run, kwargs, audience)
-        for chunk in portal().iterate(chunks):
+        for chunk in background_loop().iterate(chunks):
             if run_manager is not None:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -176,15 +177,15 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         kwargs: Mapping[str, Any],
         *,
         async_api: bool,
-    ) -> Watched | None:
+    ) -> ChunkCollector | None:
         """Tell whether handlers want to see the chunks of an `invoke`; of several answers never."""
         if run_manager is None or (kwargs.get("n") or self.n or 1) > 1:
             return None
         if not super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs):
             return None
-        from langchain_resilient.chunks import Watched  # noqa: PLC0415
+        from langchain_resilient.runtime.streaming import ChunkCollector  # noqa: PLC0415
 
-        return Watched(run_manager.run_id, self.output_version)
+        return ChunkCollector(run_manager.run_id, self.output_version)
 
     # -- runs: LangChain does not tell `_stream` and `_astream` which run is theirs ---------------
 
@@ -197,9 +198,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         """Answer in pieces; see `BaseChatModel.stream`."""
-        config, run = parents.chosen(config, self.callbacks)
+        config, run = run_context.choose_run(config, self.callbacks)
         chunks = super().stream(input, config, stop=stop, **kwargs)
-        return chunks if run is None else parents.traced(chunks, run)
+        return chunks if run is None else run_context.traced(chunks, run)
 
     def astream(
         self,
@@ -210,9 +211,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
         """Answer in pieces; see `BaseChatModel.astream`."""
-        config, run = parents.chosen(config, self.callbacks)
+        config, run = run_context.choose_run(config, self.callbacks)
         chunks = super().astream(input, config, stop=stop, **kwargs)
-        return chunks if run is None else parents.atraced(chunks, run)
+        return chunks if run is None else run_context.atraced(chunks, run)
 
     # -- binding --------------------------------------------------------------------------------
 
@@ -237,7 +238,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         Raises:
             ValueError: If a tool or the choice cannot be understood; says which.
         """
-        from langchain_resilient.wire.tools import to_tool_choice, to_tools  # noqa: PLC0415
+        from langchain_resilient.wire.tool_calls import to_tool_choice, to_tools  # noqa: PLC0415
 
         bound: dict[str, Any] = {"tools": to_tools(tools, strict)}
         if (choice := to_tool_choice(tool_choice, bound["tools"])) is not None:
@@ -284,17 +285,17 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             llm.with_structured_output(Joke, repair=True).invoke("A joke about cats.")
             ```
         """
-        from langchain_resilient.wire import structured  # noqa: PLC0415
-        from langchain_resilient.wire.structure import Structure  # noqa: PLC0415
+        from langchain_resilient.wire import structured_output  # noqa: PLC0415
+        from langchain_resilient.wire.structured_output import OutputSpec  # noqa: PLC0415
 
-        params = structured.structured_params(schema, method, strict)
-        structure = Structure(schema, method, repair=repair, keep=include_raw)
+        params = structured_output.structured_params(schema, method, strict)
+        structure = OutputSpec(schema, method, repair=repair, keep=include_raw)
         # Else a callback handler that streams (LangGraph's, `astream_events`) would make streams
         # of what is invoked, and nobody could judge them. `stream` itself goes before it.
         params |= {"structure": structure, "stream": False}
         llm = self.bind(**params, **kwargs)
-        parser = structured.structured_parser(schema, method, structure)
-        return structured.with_raw(llm, parser) if include_raw else llm | parser
+        parser = structured_output.structured_parser(schema, method, structure)
+        return structured_output.with_raw(llm, parser) if include_raw else llm | parser
 
     # -- identity -------------------------------------------------------------------------------
 
@@ -355,7 +356,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         private = {**(state.get("__pydantic_private__") or {}), "_runtime": None}
-        fields = {**state["__dict__"], "observers": travellers(self.observing())}
+        fields = {**state["__dict__"], "observers": picklable_observers(self.observing())}
         return {**state, "__dict__": fields, "__pydantic_private__": private}
 
     def __copy__(self) -> ResilientChatModel:

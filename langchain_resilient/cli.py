@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import ValidationError
 
 from langchain_resilient._version import __version__
-from langchain_resilient.batch import command as batch
-from langchain_resilient.batch import journal_command as journal
+from langchain_resilient.batch import cli as batch
+from langchain_resilient.batch import cli as journal
 from langchain_resilient.demo import command as demo
 from langchain_resilient.simulation import command as simulate
 
@@ -86,13 +86,13 @@ def parser() -> argparse.ArgumentParser:
         description=batch.DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    batch.add_arguments(many)
+    batch.add_batch_arguments(many)
     _add_targets(many)
     _add_settings(many)
     many.set_defaults(command=_batch)
 
     kept = commands.add_parser("journal", help="show or export what a batch has answered")
-    journal.add_arguments(kept)
+    journal.add_journal_arguments(kept)
     kept.set_defaults(command=_journal)
 
     targets = commands.add_parser(
@@ -174,7 +174,7 @@ def _ask(args: argparse.Namespace) -> int:
 
 
 def _model(args: argparse.Namespace) -> ResilientChatModel:
-    from langchain_resilient import ResilientChatModel  # noqa: PLC0415
+    from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415
 
     wanted = {
         "targets": args.target,
@@ -250,16 +250,16 @@ def _receipt_line(metadata: dict[str, Any], usage: Any) -> str:
 
 def _batch(args: argparse.Namespace) -> int:
     def run() -> int:
-        batch.check(args)
+        batch.check_batch_arguments(args)
         llm = _model(args)
         _preload(llm)
-        return batch.run(args, llm)
+        return batch.run_batch_command(args, llm)
 
     return _or_complain(run)
 
 
 def _journal(args: argparse.Namespace) -> int:
-    return _or_complain(lambda: journal.run(args))
+    return _or_complain(lambda: journal.run_journal_command(args))
 
 
 def _or_complain(work: Callable[[], int]) -> int:
@@ -281,8 +281,8 @@ def _or_complain(work: Callable[[], int]) -> int:
 
 
 def _targets(args: argparse.Namespace) -> int:
-    from langchain_resilient.providers import entry, key_for  # noqa: PLC0415
-    from langchain_resilient.target import DEFAULT_CHAIN, as_chain  # noqa: PLC0415
+    from langchain_resilient.options import DEFAULT_CHAIN, as_chain  # noqa: PLC0415
+    from langchain_resilient.providers import key_for, provider_entry  # noqa: PLC0415
 
     try:
         chain = as_chain(args.target or DEFAULT_CHAIN)
@@ -291,8 +291,9 @@ def _targets(args: argparse.Namespace) -> int:
                 "target": target.name,
                 "provider": target.provider,
                 "model": target.model,
-                "key": entry(target.provider).api_key_env,
-                "ready": entry(target.provider).api_key_env is None or key_for(target) is not None,
+                "key": provider_entry(target.provider).api_key_env,
+                "ready": provider_entry(target.provider).api_key_env is None
+                or key_for(target) is not None,
             }
             for target in chain
         ]

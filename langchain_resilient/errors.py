@@ -43,7 +43,7 @@ from langchain_core.exceptions import (
     OutputParserException,
 )
 
-from langchain_resilient.fault import FaultKind
+from langchain_resilient.faults import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -212,7 +212,9 @@ ADVICE = {
 """What a person can do about a kind of fault, as the errors say it."""
 
 
-def exhausted(receipt: Receipt, *, deadline: bool, timeout: float | None) -> AllTargetsFailedError:
+def all_targets_failed(
+    receipt: Receipt, *, deadline: bool, timeout: float | None
+) -> AllTargetsFailedError:
     """Build the error that fits what happened.
 
     Args:
@@ -227,14 +229,14 @@ def exhausted(receipt: Receipt, *, deadline: bool, timeout: float | None) -> All
     else:
         kind = _BY_KIND.get(kinds, AllTargetsFailedError)
         head = f"all targets failed after {receipt.seconds:.2f} s"
-    error = kind(f"{head}{_story(receipt)}{_advice(kinds)}", receipt)
+    error = kind(f"{head}{_attempt_lines(receipt)}{_advice(kinds)}", receipt)
     error.__cause__ = next(iter(error.causes), None)
     return error
 
 
-def rejected(receipt: Receipt) -> ResilientError:
+def request_rejected(receipt: Receipt) -> ResilientError:
     """Build the error for a request that is wrong everywhere."""
-    error = RequestRejectedError(f"the request was refused{_story(receipt)}", receipt)
+    error = RequestRejectedError(f"the request was refused{_attempt_lines(receipt)}", receipt)
     error.__cause__ = next(iter(error.causes), None)
     return error
 
@@ -249,18 +251,18 @@ def stream_broken(receipt: Receipt, partial: str, timeout: float | None) -> Stre
     return error
 
 
-def _story(receipt: Receipt) -> str:
+def _attempt_lines(receipt: Receipt) -> str:
     lines = [
         f"\n  {n}. {a.target} ({a.kind.value}) after {a.ended - a.started:.2f} s: "
         f"{a.fault or a.outcome.value}"
         for n, a in enumerate(receipt.attempts, 1)
     ]
     lines += [f"\n  -. {name} was not asked: {why}" for name, why in receipt.skipped]
-    shown = lines if len(lines) <= _MOST_LINES else [*lines[:6], "\n  ...", *lines[-5:]]
+    shown = lines if len(lines) <= _MAX_LINES else [*lines[:6], "\n  ...", *lines[-5:]]
     return ":" + "".join(shown)
 
 
-_MOST_LINES = 12
+_MAX_LINES = 12
 
 
 def _advice(kinds: Iterable[FaultKind]) -> str:

@@ -19,13 +19,16 @@ from langchain_resilient.errors import MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from langchain_resilient.target import Target
+    from langchain_resilient.options import Target
+
 
 MILLION = 1_000_000
+
 
 _SLOT = 1800
 """Seconds for which a looked-up price holds: some providers' prices depend on the time of day, and
 change at full and half hours."""
+
 
 _FREE_PROVIDERS = frozenset({"local", "text"})
 """What runs in this process costs no money."""

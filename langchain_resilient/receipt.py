@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from langchain_resilient.fault import Fault
+    from langchain_resilient.faults import Fault
 
 
 class AttemptKind(StrEnum):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient import registry, spend
+from langchain_resilient.runtime import shared_state, spending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
     """Ports come back: what one test taught the process about an address is no news of the next."""
-    registry.forget()
-    spend.forget()
+    shared_state.reset()
+    spending.reset_ledgers()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,10 +82,10 @@ def _transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if not request.node.get_closest_marker("vcr"):
         yield
         return
-    from langchain_resilient.portal import portal
-    from langchain_resilient.providers.clients import close_clients
+    from langchain_resilient.providers.sdk import close_clients
+    from langchain_resilient.runtime.background_loop import background_loop
 
     monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", "httpx")
-    portal().run(close_clients())
+    background_loop().run(close_clients())
     yield
-    portal().run(close_clients())
+    background_loop().run(close_clients())

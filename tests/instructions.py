@@ -24,7 +24,8 @@ from typing import Any, Literal, Self
 
 import langchain_resilient
 from benchmarks.instant_server import CHUNKS, LONG, SHORT
-from langchain_resilient import Hedge, ResilientChatModel, Target
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Hedge, Target
 
 ROOT = Path(__file__).parents[1]
 BASELINE = Path(__file__).with_name("instructions.json")

@@ -12,9 +12,14 @@ from langchain_core.language_models import GenericFakeChatModel, LangSmithParams
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel
 
-from langchain_resilient import ResilientChatModel
-from langchain_resilient.call import _tell_of_repairs
-from langchain_resilient.testing import Lacks, ProviderSimulator, Reply, Reset, Status, ToolCall
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.runtime.call import _log_repairs
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.faults import Reset
+from langchain_resilient.testing.steps.presets import Lacks
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.tools import ToolCall
 from tests.helpers import chain
 
 if TYPE_CHECKING:
@@ -149,7 +154,7 @@ async def test_an_agent_recovers_from_a_call_that_cannot_be_read(sim):
 
 async def test_repairs_are_told_once(sim, caplog):
     """One line in the log, however often the history is sent."""
-    _tell_of_repairs.cache_clear()
+    _log_repairs.cache_clear()
     llm = chain(sim, "openai:a")
     for _ in range(2):
         await llm.ainvoke([HumanMessage("Hi"), ToolMessage("3", tool_call_id="gone")])

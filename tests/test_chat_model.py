@@ -31,25 +31,22 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from pydantic import BaseModel, ValidationError
 
-from langchain_resilient import (
-    AllTargetsFailedError,
-    FaultKind,
-    NoTargetsError,
-    ResilientChatModel,
-    Target,
-)
-from langchain_resilient.registry import SkippedTargetWarning
-from langchain_resilient.testing import (
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import AllTargetsFailedError, NoTargetsError
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Target
+from langchain_resilient.runtime.shared_state import SkippedTargetWarning
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.presets import (
     BadRequest,
     ContextTooLong,
     InvalidKey,
     ModelNotFound,
-    NoAnswer,
-    ProviderSimulator,
     RateLimited,
-    Reply,
-    Status,
 )
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import NoAnswer
 from tests.helpers import CANARY, chain, target
 
 if TYPE_CHECKING:
@@ -90,7 +87,7 @@ def test_a_target_without_its_key_is_skipped_with_one_warning(monkeypatch):
     """The others answer."""
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
-    monkeypatch.setattr("langchain_resilient.registry._warned", set())
+    monkeypatch.setattr("langchain_resilient.runtime.shared_state._warned", set())
     with pytest.warns(SkippedTargetWarning) as caught:
         first, _ = ResilientChatModel(), ResilientChatModel()
     assert len(caught) == 2  # two Together targets, one warning each, though two models were made

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_resilient import cli
-from langchain_resilient.testing import (
-    BadRequest,
-    Cut,
-    InvalidKey,
-    NoAnswer,
-    ProviderSimulator,
-    Reply,
-)
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.faults import Cut
+from langchain_resilient.testing.steps.presets import BadRequest, InvalidKey
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import NoAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,20 +5,22 @@ from __future__ import annotations
 import pytest
 from langchain_core.messages import HumanMessage
 
-from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.call import Call
-from langchain_resilient.registry import Memory
-from langchain_resilient.testing import ProviderSimulator, Reply
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Target
+from langchain_resilient.runtime.call import CallOptions
+from langchain_resilient.runtime.shared_state import SharedState
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.reply import Reply
 
 
-def pacer(memory: Memory, **fields):
+def pacer(memory: SharedState, **fields):
     target = Target("openai:m", api_key="k", **fields)
     return memory.state_of(target).keys[0].pacer
 
 
 def test_targets_of_one_key_and_model_share_one_pace():
     """Whatever else is set on them; the lowest limit counts."""
-    memory = Memory()
+    memory = SharedState()
     first = pacer(memory, requests_per_minute=600)
     second = pacer(memory, requests_per_minute=120, max_concurrency=3)
     assert first is second
@@ -27,7 +29,7 @@ def test_targets_of_one_key_and_model_share_one_pace():
 
 def test_another_model_has_a_pace_of_its_own():
     """As it has a limit of its own."""
-    memory = Memory()
+    memory = SharedState()
     other = memory.state_of(Target("openai:other", api_key="k")).keys[0].pacer
     assert other is not pacer(memory)
 
@@ -43,22 +45,22 @@ def test_a_limit_is_a_positive_number(field, wrong):
 def test_a_call_says_how_urgent_it_is():
     """Interactive unless it says otherwise; the word goes to no provider."""
     kwargs = {"priority": "batch"}
-    call = Call({}, [HumanMessage("Hello")], None, kwargs, stream=False)
+    call = CallOptions({}, [HumanMessage("Hello")], None, kwargs, stream=False)
     assert call.batch
     assert "priority" not in call.request.overrides
-    assert not Call({}, [HumanMessage("Hello")], None, {}, stream=False).batch
+    assert not CallOptions({}, [HumanMessage("Hello")], None, {}, stream=False).batch
 
 
 def test_a_call_knows_its_size():
     """A quarter of its characters."""
-    call = Call({}, [HumanMessage("x" * 400)], None, {}, stream=False)
+    call = CallOptions({}, [HumanMessage("x" * 400)], None, {}, stream=False)
     assert call.prompt_tokens() == 100
 
 
 def test_an_unknown_priority_is_refused():
     """Before anything is sent."""
     with pytest.raises(ValueError, match="interactive"):
-        Call({}, [HumanMessage("Hello")], None, {"priority": "soon"}, stream=False)
+        CallOptions({}, [HumanMessage("Hello")], None, {"priority": "soon"}, stream=False)
 
 
 async def test_limits_are_learned_from_the_first_answer():

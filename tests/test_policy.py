@@ -14,17 +14,18 @@ from tenacity import (
     wait_incrementing,
 )
 
-from langchain_resilient import Fault, FaultKind, Hedge, ResilientChatModel, Retry, Timeouts
-from langchain_resilient.engine.events import Lane
-from langchain_resilient.engine.health import TargetState
-from langchain_resilient.engine.retrying import retry_state
-from langchain_resilient.policy import HedgeOption
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.engine.attempt import Candidate
+from langchain_resilient.engine.candidates import retry_state
+from langchain_resilient.engine.target_state import TargetState
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Hedge, HedgeOption, Retry, TimeLimits
 
 SERVER = Fault(FaultKind.SERVER, "x")
 
 
 def state(tries: int) -> RetryCallState:
-    lane = Lane(0, TargetState("t", "p"), Timeouts())
+    lane = Candidate(0, TargetState("t", "p"), TimeLimits())
     lane.tries = tries
     return retry_state([], lane, 0.0, Random(0))
 
@@ -32,9 +33,9 @@ def state(tries: int) -> RetryCallState:
 @pytest.mark.parametrize(
     ("cls", "fields"),
     [
-        (Timeouts, {"connect": -1}),
-        (Timeouts, {"first_text": 0}),
-        (Timeouts, {"chunk_gap": float("inf")}),
+        (TimeLimits, {"connect": -1}),
+        (TimeLimits, {"first_text": 0}),
+        (TimeLimits, {"chunk_gap": float("inf")}),
         (Hedge, {"delay": -0.1}),
         (Hedge, {"budget": 1.5}),
         (Hedge, {"max_parallel": 0}),
@@ -92,8 +93,8 @@ def test_stop_and_wait_compose_as_in_tenacity():
 
 def test_a_retry_predicate_sees_the_providers_own_exception():
     """`retry_if_exception_type` works as written."""
-    lane = Lane(0, TargetState("t", "p"), Timeouts())
-    from langchain_resilient.engine.events import Attempt
+    lane = Candidate(0, TargetState("t", "p"), TimeLimits())
+    from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.receipt import AttemptKind
 
     attempt = Attempt(1, lane, AttemptKind.PRIMARY, 0.0)

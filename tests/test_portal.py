@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from langchain_resilient.portal import READ_AHEAD, Portal, _Pipe
+from langchain_resilient.runtime.background_loop import MAX_ITEMS_AHEAD, BackgroundLoop, _Pipe
 
 
 @pytest.fixture
 def portal():
-    found = Portal()
+    found = BackgroundLoop()
     yield found
     found.close()
 
@@ -70,14 +70,14 @@ def test_a_slow_consumer_holds_the_source_within_a_bound(portal):
 
     async def source():
         nonlocal made
-        for made in range(1, 5 * READ_AHEAD):
+        for made in range(1, 5 * MAX_ITEMS_AHEAD):
             yield made
 
     longest = 0
     for taken in portal.iterate(source()):
         longest = max(longest, made - taken)
-    assert longest <= READ_AHEAD
-    assert taken == 5 * READ_AHEAD - 1
+    assert longest <= MAX_ITEMS_AHEAD
+    assert taken == 5 * MAX_ITEMS_AHEAD - 1
 
 
 def test_a_source_that_fails_raises_after_what_it_gave(portal):

@@ -15,7 +15,8 @@ from genai_prices.types import ModelPrice
 from langchain_core.language_models import FakeListChatModel
 from langchain_openai import ChatOpenAI
 
-from langchain_resilient import Target, prices
+from langchain_resilient import prices
+from langchain_resilient.options import DEFAULT_CHAIN, Target
 from langchain_resilient.prices import (
     FREE,
     Price,
@@ -26,7 +27,6 @@ from langchain_resilient.prices import (
     prices_for,
     typical_cost,
 )
-from langchain_resilient.target import DEFAULT_CHAIN
 
 UNKNOWN = Target("openai:nobody-knows-this-model", api_key="k")
 

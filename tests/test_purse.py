@@ -6,19 +6,12 @@ import pickle
 
 import pytest
 
-from langchain_resilient import (
-    AttemptKind,
-    AttemptRecord,
-    Fault,
-    FaultKind,
-    Outcome,
-    Receipt,
-    SpendCap,
-    SpendCapError,
-    Target,
-)
+from langchain_resilient.errors import SpendCapError
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import SpendCap, Target
 from langchain_resilient.prices import Price
-from langchain_resilient.purse import Purse, _span, attempt_cost
+from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
+from langchain_resilient.runtime.spending import SpendLimiter, _span, attempt_cost
 
 DEAR = Target("openai:dear", api_key="k", price=(10, 20))
 CHEAP = Target("together:cheap", api_key="k", price=(1, 2))
@@ -36,7 +29,7 @@ def receipt(*attempts):
 
 
 def purse(*targets, cap=None):
-    return Purse({t.name: t for t in targets}, cap)
+    return SpendLimiter({t.name: t for t in targets}, cap)
 
 
 def capped(target, dollars, **fields):
@@ -179,7 +172,7 @@ def test_a_cap_on_an_unknown_price_is_refused_at_once():
 def test_a_target_that_comes_later_is_under_the_cap_too():
     """As by `model=` of one call."""
     known = {CHEAP.name: CHEAP}
-    one = Purse(known, SpendCap(10))
+    one = SpendLimiter(known, SpendCap(10))
     known[DEAR.name] = DEAR
     one.settle(MILLION, 0, 0.0)
     assert one.allowed(NAMES[:2], 0.0) == []

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from langchain_resilient.registry import chance, forget
+from langchain_resilient.runtime.shared_state import reset, shared_rng
 
 FORKS = """
 import os
-from langchain_resilient.registry import chance
+from langchain_resilient.runtime.shared_state import chance
 chance()
 read, write = os.pipe()
 if os.fork() == 0:
@@ -24,19 +24,19 @@ print(os.read(read, 100).decode() == repr(chance().random()))
 
 def test_a_seed_makes_chance_replayable():
     """What the engine draws after it is the same every time."""
-    forget(seed=7)
-    first = [chance().random() for _ in range(3)]
-    forget(seed=7)
-    assert [chance().random() for _ in range(3)] == first
+    reset(seed=7)
+    first = [shared_rng().random() for _ in range(3)]
+    reset(seed=7)
+    assert [shared_rng().random() for _ in range(3)] == first
 
 
 def test_without_a_seed_chance_is_fresh():
     """Also right after one was given."""
-    forget(seed=7)
-    first = chance().random()
-    forget(seed=7)
-    forget()
-    assert chance().random() != first
+    reset(seed=7)
+    first = shared_rng().random()
+    reset(seed=7)
+    reset()
+    assert shared_rng().random() != first
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody forks here")

@@ -10,22 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
-from langchain_resilient import (
-    Hedge,
-    ResilientChatModel,
-    SpendCap,
-    SpendCapError,
-    Stats,
-)
-from langchain_resilient.testing import (
-    ContextTooLong,
-    Delayed,
-    InvalidKey,
-    ProviderSimulator,
-    RateLimited,
-    Reply,
-    Status,
-)
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import SpendCapError
+from langchain_resilient.observability.stats import Stats
+from langchain_resilient.options import Hedge, SpendCap
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.oddities import Delayed
+from langchain_resilient.testing.steps.presets import ContextTooLong, InvalidKey, RateLimited
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
 from tests.helpers import CANARY, chain, target
 
 if TYPE_CHECKING:

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_resilient.size import PART_CHARACTERS, ContextMemory, characters, tokens
+from langchain_resilient.runtime.token_estimate import (
+    PART_CHARACTERS,
+    ContextWindow,
+    count_characters,
+    estimate_tokens,
+)
 
 
 def said(content, **fields):
@@ -37,30 +42,30 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 )
 def test_messages_are_measured(messages, size):
     """Text by its bytes in UTF-8, images and sound by a fixed guess, calls by their JSON."""
-    assert characters(messages) == size
+    assert count_characters(messages) == size
 
 
 def test_schemas_count():
     """Tools are part of the prompt, in whatever order they are given; None is not."""
-    assert characters([said("hi")], [TOOL], None) == 2 + 76
-    assert characters([], object()) > 0
+    assert count_characters([said("hi")], [TOOL], None) == 2 + 76
+    assert count_characters([], object()) > 0
 
 
 def test_four_characters_are_a_token():
     """Where nobody has counted."""
-    assert tokens(4000) == 1000
+    assert estimate_tokens(4000) == 1000
 
 
 def test_nothing_known_means_all_fits():
     """However large it is, and nothing need be measured."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     assert not memory.bounded
     assert memory.fits(10**9)
 
 
 def test_a_window_of_the_users_is_kept_to():
     """With the answer's tokens, and for as long as one asks."""
-    memory = ContextMemory(1000)
+    memory = ContextWindow(1000)
     assert memory.fits(6000)
     assert not memory.fits(6001)
     assert not memory.fits(5000, max_tokens=500)
@@ -69,7 +74,7 @@ def test_a_window_of_the_users_is_kept_to():
 
 def test_a_limit_that_an_error_named_is_kept_to():
     """At the packing that its own count tells: four characters a token here."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.refused(40_000, limit=8192, given=10_000)
     assert memory.bounded
     assert not memory.fits(39_999)
@@ -79,7 +84,7 @@ def test_a_limit_that_an_error_named_is_kept_to():
 
 def test_a_limit_without_a_count_is_judged_generously():
     """To skip a target wrongly is worse than a refusal, which is fast and free."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.refused(90_000, limit=8192)
     assert memory.fits(8192 * 6)
     assert not memory.fits(8192 * 6 + 1)
@@ -87,7 +92,7 @@ def test_a_limit_without_a_count_is_judged_generously():
 
 def test_a_refusal_without_a_number_teaches_its_size():
     """What is smaller is tried."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.refused(50_000)
     assert not memory.fits(50_000)
     assert memory.fits(49_999)
@@ -95,7 +100,7 @@ def test_a_refusal_without_a_number_teaches_its_size():
 
 def test_the_smallest_refusal_counts():
     """Whichever came first."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.refused(50_000)
     memory.refused(80_000)
     assert not memory.fits(60_000)
@@ -103,7 +108,7 @@ def test_the_smallest_refusal_counts():
 
 def test_a_long_answer_that_was_wanted_is_part_of_what_was_refused():
     """The same prompt with a short answer is tried."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.refused(1000, max_tokens=100_000)
     assert not memory.fits(1000, max_tokens=100_000)
     assert memory.fits(1000, max_tokens=100)
@@ -111,7 +116,7 @@ def test_a_long_answer_that_was_wanted_is_part_of_what_was_refused():
 
 def test_prompt_and_answer_are_weighed_together():
     """A token of the answer is worth four characters of the prompt."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.refused(1000, max_tokens=1000)
     assert memory.fits(4999)
     assert not memory.fits(5000)
@@ -119,7 +124,7 @@ def test_prompt_and_answer_are_weighed_together():
 
 def test_what_has_passed_fits_whatever_is_refused_above_it():
     """Also where the limit that was named says otherwise: texts differ."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.passed(40_000)
     memory.refused(50_000, limit=1000)
     assert memory.fits(40_000)
@@ -128,7 +133,7 @@ def test_what_has_passed_fits_whatever_is_refused_above_it():
 
 def test_a_refusal_of_what_has_passed_is_believed():
     """The window has shrunk, or this text is packed less tightly."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.passed(60_000)
     memory.refused(50_000)
     assert not memory.fits(50_000)
@@ -136,7 +141,7 @@ def test_a_refusal_of_what_has_passed_is_believed():
 
 def test_a_larger_request_that_passed_refutes_a_refusal():
     """Something else was wrong, or the window has grown."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.refused(50_000)
     memory.passed(60_000)
     assert memory.fits(50_000)
@@ -145,7 +150,7 @@ def test_a_larger_request_that_passed_refutes_a_refusal():
 
 def test_a_smaller_request_that_passed_refutes_nothing():
     """It says nothing about larger ones."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.refused(50_000)
     memory.passed(40_000)
     assert not memory.fits(50_000)
@@ -153,7 +158,7 @@ def test_a_smaller_request_that_passed_refutes_nothing():
 
 def test_an_answer_of_more_tokens_than_the_window_refutes_it():
     """What a price list says may be old."""
-    memory = ContextMemory(guess=1000)
+    memory = ContextWindow(guess=1000)
     assert not memory.fits(8000)
     memory.passed(8000, prompt_tokens=2000)
     assert memory.fits(8000)
@@ -161,7 +166,7 @@ def test_an_answer_of_more_tokens_than_the_window_refutes_it():
 
 def test_a_window_of_the_users_is_refuted_by_nothing():
     """Not by a target that says otherwise either."""
-    memory = ContextMemory(1000)
+    memory = ContextWindow(1000)
     memory.passed(8000, prompt_tokens=2000)
     memory.refused(90_000, limit=50_000)
     assert memory.window == 1000
@@ -169,7 +174,7 @@ def test_a_window_of_the_users_is_refuted_by_nothing():
 
 def test_counted_prompts_teach_how_tight_text_is_packed():
     """Two characters a token: half as many characters fit as in English."""
-    memory = ContextMemory(guess=1000)
+    memory = ContextWindow(guess=1000)
     for _ in range(10):
         memory.passed(2000, prompt_tokens=1000)
     assert memory.fits(2200)
@@ -178,7 +183,7 @@ def test_counted_prompts_teach_how_tight_text_is_packed():
 
 def test_tighter_text_is_believed_at_once():
     """After Chinese comes English: it is not skipped for the other's sake."""
-    memory = ContextMemory(guess=1000)
+    memory = ContextWindow(guess=1000)
     for _ in range(10):
         memory.passed(1500, prompt_tokens=1000)
     memory.passed(4000, prompt_tokens=1000)
@@ -187,7 +192,7 @@ def test_tighter_text_is_believed_at_once():
 
 def test_looser_text_is_believed_in_time():
     """A hundred requests at two characters a token, after one at four."""
-    memory = ContextMemory(guess=1000)
+    memory = ContextWindow(guess=1000)
     memory.passed(4000, prompt_tokens=1000)
     for _ in range(100):
         memory.passed(2000, prompt_tokens=1000)
@@ -198,7 +203,7 @@ def test_looser_text_is_believed_in_time():
 
 def test_short_requests_teach_nothing_about_packing():
     """Eight tokens for "hi" are the frame around it."""
-    memory = ContextMemory(guess=1000)
+    memory = ContextWindow(guess=1000)
     for _ in range(100):
         memory.passed(2, prompt_tokens=8)
     assert memory.fits(5000)
@@ -206,7 +211,7 @@ def test_short_requests_teach_nothing_about_packing():
 
 def test_what_was_learned_is_tried_again_now_and_then():
     """Windows grow: one in 64 is asked all the same."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     memory.refused(50_000, limit=8192, given=12_000)
     assert sum(memory.fits(60_000) for _ in range(640)) == 10
 
@@ -225,7 +230,7 @@ def test_what_was_learned_is_tried_again_now_and_then():
 )
 def test_a_request_that_just_passed_is_not_skipped(lessons, size):
     """Whatever was learned before it."""
-    memory = ContextMemory()
+    memory = ContextWindow()
     for good, length, answer, count in lessons:
         if good:
             memory.passed(length, answer, prompt_tokens=count)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from langchain_resilient import ResilientChatModel, SpendCap, Target
-from langchain_resilient.policy import money
-from langchain_resilient.spend import BUCKETS, Ledger, ledger_of
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import SpendCap, Target, money
+from langchain_resilient.runtime.spending import BUCKETS, Ledger, ledger_of
 
 MINUTE = 60.0
 STEP = MINUTE / BUCKETS

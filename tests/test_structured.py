@@ -16,13 +16,15 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from pydantic import BaseModel, field_validator
 
-from langchain_resilient import (
-    AllTargetsFailedError,
-    FaultKind,
-    InvalidAnswersError,
-    ResilientChatModel,
-)
-from langchain_resilient.testing import Lacks, ProviderSimulator, Reply, Reset, Status, ToolCall
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import AllTargetsFailedError, InvalidAnswersError
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.faults import Reset
+from langchain_resilient.testing.steps.presets import Lacks
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.tools import ToolCall
 from tests.helpers import chain, target
 
 if TYPE_CHECKING:

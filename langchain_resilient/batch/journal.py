@@ -3,27 +3,317 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import logging
+import os
+import sqlite3
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from langchain_resilient.batch.journal_file import Item, JournalFile
-from langchain_resilient.batch.stored import decode, encode, winner
-from langchain_resilient.errors import JournalDamagedError
+from langchain_core.messages import AIMessage
+
+from langchain_resilient.errors import (
+    JournalDamagedError,
+    JournalError,
+    JournalFullError,
+    JournalLockedError,
+    JournalReadOnlyError,
+    NotAJournalError,
+)
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Generator, Iterable, Iterator
     from types import TracebackType
 
-    from langchain_core.messages import AIMessage
+
+def encode_message(message: AIMessage) -> str:
+    """Write a message as ASCII JSON, whatever its text holds, halves of surrogate pairs too.
+
+    Bytes, dates and other things that no provider sends, and that JSON cannot say, become strings.
+
+    Example:
+        ```python
+        decode(encode(message)) == message
+        ```
+    """
+    return json.dumps(message.model_dump(), default=str, separators=(",", ":"))
+
+
+def decode_message(text: str) -> AIMessage:
+    """Read a message that `encode_message` wrote.
+
+    Raises:
+        ValueError: If the text is no message.
+    """
+    return AIMessage.model_validate(_object(text))
+
+
+def _object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"not a message but {type(found).__name__}")  # noqa: TRY004  # of the text
+    return found
+
+
+def winner_of(message: AIMessage) -> str | None:
+    """Name the target that answered, as the receipt in the message says."""
+    receipt = message.response_metadata.get("resilience")
+    found = receipt.get("winner") if isinstance(receipt, dict) else None
+    return found if isinstance(found, str) else None
+
+
+VERSION = 1
+"""Of the schema; a journal of a later one is refused, never rewritten."""
+
+
+_APPLICATION = 0x4C43524A  # "LCRJ", which tells a journal from every other SQLite file
+
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS items (
+  position INTEGER NOT NULL,
+  key TEXT NOT NULL,        -- what was asked, see `keys`
+  answer TEXT,              -- the message as JSON; NULL for a failure
+  error TEXT,               -- what a failure said; NULL for an answer
+  target TEXT,              -- who answered
+  input_tokens INTEGER,
+  output_tokens INTEGER,
+  recorded REAL NOT NULL,   -- seconds since 1970
+  PRIMARY KEY (position, key),
+  CHECK ((answer IS NULL) <> (error IS NULL))
+);
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+
+
+# Who comes second with an answer changes nothing: what was reported once stays.
+_RECORD = """
+INSERT INTO items (position, key, answer, error, target, input_tokens, output_tokens, recorded)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (position, key) DO UPDATE SET
+  answer = excluded.answer, error = excluded.error, target = excluded.target,
+  input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
+  recorded = excluded.recorded
+WHERE items.answer IS NULL
+"""
+
+
+_FIND = "SELECT key, answer FROM items WHERE position = ? AND answer IS NOT NULL"
+
+
+class JournalRow(NamedTuple):
+    """One row: an answer or a failure at a position of the batch."""
+
+    position: int
+    key: str
+    answer: str | None
+    error: str | None
+    target: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    recorded: float
+
+
+class JournalFile:
+    """An open journal: `write` for one thread, `find` for another.
+
+    WAL lets readers go on while a transaction is written; `synchronous=FULL` makes a transaction
+    survive a power loss once it is committed (https://www.sqlite.org/pragma.html#pragma_synchronous).
+
+    Args:
+        path: The file; made, for its user alone, if it is missing.
+        patience: Seconds to wait for another process that writes.
+        create: Whether a missing file is made.
+
+    Raises:
+        JournalError: If it cannot be used; one of its kinds says why.
+    """
+
+    def __init__(self, path: Path, *, patience: float, create: bool = True) -> None:
+        self._path = path
+        with _in_words(path):
+            if create:
+                _make_private(path)
+            elif not path.exists() or not path.stat().st_size:
+                raise NotAJournalError(f"there is no journal {path}", path=str(path))
+            self._writer = _connect(path, patience)
+            try:
+                _prepare(self._writer, path, time.monotonic() + patience)
+                self._reader = _connect(path, patience)
+            except BaseException:
+                self._writer.close()
+                raise
+
+    def write(self, items: Iterable[JournalRow]) -> None:
+        """Record all of them or none; on disk when it returns."""
+        with _in_words(self._path):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                self._writer.executemany(_RECORD, items)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    def answers_at(self, position: int) -> list[tuple[str, str]]:
+        """Return the answers at a position, each with its key: few, by one look into an index."""
+        try:
+            return self._reader.execute(_FIND, (position,)).fetchall()
+        except sqlite3.Error as error:
+            raise _error_text(error, self._path) from error
+
+    def select(self, statement: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
+        """Run any query, for those who show journals; rows come as they are read."""
+        with _in_words(self._path):
+            cursor = self._reader.execute(statement, values)
+            cursor.row_factory = sqlite3.Row
+            yield from cursor
+
+    def close(self) -> None:
+        """Let go of the file; SQLite folds the write-ahead log into it."""
+        self._reader.close()
+        self._writer.close()
+
+
+def _make_private(path: Path) -> None:
+    """Make the file before SQLite does: its -wal and -shm take over its permissions."""
+    try:
+        # An existing file is never opened here: closing it would drop SQLite's locks on it
+        # (https://www.sqlite.org/howtocorrupt.html, 2.2).
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        if not path.exists():
+            # A link to nowhere: SQLite would make a file there that anybody may read.
+            raise OSError(errno.ELOOP, "it is a symbolic link to no file", str(path)) from None
+
+
+def _connect(path: Path, patience: float) -> sqlite3.Connection:
+    # Each connection has one user at a time, but not always the thread that made it.
+    connection = sqlite3.connect(
+        path.absolute(), timeout=patience, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, until: float) -> None:
+    """Check that it is a journal, or make it one."""
+    while True:
+        try:
+            if _is_new(connection, path):
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(_SCHEMA)
+        except sqlite3.OperationalError as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            # SQLite does not wait where waiting for each other could last for ever, as when two
+            # processes turn one file into a journal.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file is still empty.
+
+    Raises:
+        NotAJournalError: If it is something else, or of a version that is not known here.
+    """
+    # One statement, so that another process cannot make it a journal in between.
+    application, version, tables = connection.execute(
+        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) "
+        "FROM pragma_application_id, pragma_user_version"
+    ).fetchone()
+    if (application, version, tables) == (0, 0, 0):
+        return True
+    if application != _APPLICATION:
+        raise NotAJournalError(
+            f"{path} is not a journal but another SQLite database: give another file",
+            path=str(path),
+        )
+    if version > VERSION:
+        raise NotAJournalError(
+            f"the journal {path} is of version {version}, this langchain-resilient knows only "
+            f"{VERSION}: update langchain-resilient, or give another file",
+            path=str(path),
+        )
+    return False
+
+
+# -- what went wrong ------------------------------------------------------------------------------
+
+_KEPT = "and run the same again; what was recorded is kept"
+
+
+_OTHER_FILE = "or give another file"
+
+
+_ERRORS: dict[int, tuple[type[JournalError], str]] = {
+    sqlite3.SQLITE_NOTADB: (NotAJournalError, "is not a journal: give another file"),
+    sqlite3.SQLITE_CORRUPT: (
+        JournalDamagedError,
+        f"is damaged ({{error}}): save what is left with `sqlite3 FILE .recover`, {_OTHER_FILE}",
+    ),
+    sqlite3.SQLITE_BUSY: (
+        JournalLockedError,
+        f"is locked by another program: wait for it or stop it, {_OTHER_FILE}",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        JournalReadOnlyError,
+        f"cannot be written: check the permissions of it and of its directory, {_OTHER_FILE}",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        JournalReadOnlyError,
+        f"cannot be opened: check that its directory exists and may be written, {_OTHER_FILE}",
+    ),
+    sqlite3.SQLITE_FULL: (JournalFullError, f"has no room to grow: make room on its disk {_KEPT}"),
+}
+
+
+_OTHER = (JournalError, f"failed ({{error}}): check its disk {_KEPT}")
+
+
+_SAME = {sqlite3.SQLITE_LOCKED: sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PERM: sqlite3.SQLITE_READONLY}
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _error_text(error, path) from error
+    except OSError as error:
+        raise JournalReadOnlyError(
+            f"the journal {path} cannot be opened ({error.strerror}): check that its directory "
+            f"exists and may be written, {_OTHER_FILE}",
+            path=str(path),
+        ) from error
+
+
+def _error_text(error: sqlite3.Error, path: Path) -> JournalError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    kind, words = _ERRORS.get(_SAME.get(code, code), _OTHER)
+    name = getattr(error, "sqlite_errorname", "") or type(error).__name__
+    told = words.replace("{error}", f"{name}: {error}")
+    return kind(f"the journal {path} {told}", path=str(path))
+
 
 logger: logging.Logger = logging.getLogger("langchain_resilient")
 
-MOST_AT_ONCE = 1000
+
+MAX_ROWS_PER_WRITE = 1000
 """Items that one transaction takes at most, so that none waits long for the others."""
 
 
@@ -68,7 +358,7 @@ class Journal:
         self.changed: int = 0
         self._patience = patience
         self._file: JournalFile | None = None
-        self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._waiting: SimpleQueue[_PendingWrite | None] = SimpleQueue()
         self._ended: asyncio.Future[None] | None = None
         self._thread: threading.Thread | None = None
 
@@ -105,7 +395,7 @@ class Journal:
             self.changed += bool(found)
             return None
         try:
-            message = decode(text)
+            message = decode_message(text)
         except ValueError as error:
             raise JournalDamagedError(
                 f"the journal {self.path} is damaged at position {index}: give another file",
@@ -118,13 +408,15 @@ class Journal:
         """Keep an answer; it is on disk when this returns."""
         usage = message.usage_metadata
         sent, got = (usage["input_tokens"], usage["output_tokens"]) if usage else (None, None)
-        text = encode(message)
-        await self._write(Item(index, key, text, None, winner(message), sent, got, time.time()))
+        text = encode_message(message)
+        await self._write(
+            JournalRow(index, key, text, None, winner_of(message), sent, got, time.time())
+        )
 
     async def record_failure(self, index: int, key: str, error: BaseException) -> None:
         """Keep what a failure said, for `journal show`; the item is sent again all the same."""
         text = f"{type(error).__name__}: {error}".encode(errors="replace").decode()
-        await self._write(Item(index, key, None, text, None, None, None, time.time()))
+        await self._write(JournalRow(index, key, None, text, None, None, None, time.time()))
 
     async def aclose(self) -> None:
         """Finish what is being written and close the file. Doing it again does nothing."""
@@ -161,7 +453,7 @@ class Journal:
             raise RuntimeError(f"the journal {self.path} is not open")
         return self._file
 
-    async def _write(self, item: Item) -> None:
+    async def _write(self, item: JournalRow) -> None:
         self._opened()
         loop = asyncio.get_running_loop()
         done = loop.create_future()
@@ -171,7 +463,7 @@ class Journal:
     def _keep(
         self,
         loop: asyncio.AbstractEventLoop,
-        waiting: SimpleQueue[_Waiting | None],
+        waiting: SimpleQueue[_PendingWrite | None],
         opened: asyncio.Future[JournalFile],
         ended: asyncio.Future[None],
     ) -> None:
@@ -179,9 +471,9 @@ class Journal:
         try:
             file = JournalFile(self.path, patience=self._patience)
         except Exception as error:  # noqa: BLE001  # whoever opens gets it
-            _tell(loop, [opened], error)
+            _resolve(loop, [opened], error)
             return
-        _tell(loop, [opened], file)
+        _resolve(loop, [opened], file)
         more = True
         while more:
             batch, more = _take(waiting)
@@ -189,22 +481,22 @@ class Journal:
                 if batch:
                     file.write(item for item, _ in batch)
             except Exception as error:  # noqa: BLE001  # whoever records gets it
-                _tell(loop, [done for _, done in batch], error)
+                _resolve(loop, [done for _, done in batch], error)
             else:
-                _tell(loop, [done for _, done in batch], None)
+                _resolve(loop, [done for _, done in batch], None)
         with suppress(Exception):  # it holds all that was reported, folded in or not
             file.close()
-        _tell(loop, [ended], None)
+        _resolve(loop, [ended], None)
 
 
-_Waiting = tuple[Item, "asyncio.Future[None]"]
+_PendingWrite = tuple[JournalRow, "asyncio.Future[None]"]
 
 
-def _take(waiting: SimpleQueue[_Waiting | None]) -> tuple[list[_Waiting], bool]:
+def _take(waiting: SimpleQueue[_PendingWrite | None]) -> tuple[list[_PendingWrite], bool]:
     """Wait for something to write; take all that waits, and whether more may come."""
-    batch: list[_Waiting] = []
+    batch: list[_PendingWrite] = []
     with suppress(Empty):
-        while len(batch) < MOST_AT_ONCE:
+        while len(batch) < MAX_ROWS_PER_WRITE:
             found = waiting.get(block=not batch)
             if found is None:
                 return batch, False
@@ -212,7 +504,9 @@ def _take(waiting: SimpleQueue[_Waiting | None]) -> tuple[list[_Waiting], bool]:
     return batch, True
 
 
-def _tell(loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[Any]], result: Any) -> None:
+def _resolve(
+    loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[Any]], result: Any
+) -> None:
     def settle() -> None:
         for future in futures:
             if future.done():  # whoever waited was cancelled

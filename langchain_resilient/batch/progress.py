@@ -5,16 +5,51 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from langchain_resilient.errors import MissingExtraError
-from langchain_resilient.policy import money
+from langchain_resilient.options import money
 
 if TYPE_CHECKING:
-    from langchain_resilient.batch.report import BatchProgress
+    from os import PathLike
+
+    from langchain_resilient.batch.report import BatchProgress, BatchReport
+    from langchain_resilient.batch.runner import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """What a caller may say of a batch, beside LangChain's own arguments.
+
+    Attributes:
+        return_exceptions: Whether a prompt's exception is its result.
+        progress: How it is shown.
+        journal: Where answers are recorded.
+        report: Called at the end.
+        tail_hedge: Whether stragglers are asked twice.
+        max_concurrency: Prompts under way at a time.
+
+    Raises:
+        ValueError: If `max_concurrency` is below 1.
+    """
+
+    return_exceptions: bool = False
+    progress: Progress = False
+    journal: Journal | str | PathLike[str] | None = None
+    report: Callable[[BatchReport], object] | None = None
+    tail_hedge: bool = True
+    max_concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_concurrency is not None and self.max_concurrency < 1:
+            msg = f"max_concurrency must be at least 1, not {self.max_concurrency}"
+            raise ValueError(msg)
+
 
 Progress = bool | Callable[["BatchProgress"], object]
 """True for a bar or lines, False for silence, or a function that is given a `BatchProgress`."""
+
 
 REDRAW = 0.1
 """Seconds between two looks at a running batch."""
@@ -32,7 +67,7 @@ class Display(Protocol):
         ...
 
 
-class Meter:
+class ProgressMeter:
     """Shows a batch now and then: looking costs more than counting.
 
     Args:
@@ -78,13 +113,13 @@ def as_display(progress: Progress, stream: TextIO | None = None) -> Display | No
         MissingExtraError: If a bar is to be drawn and tqdm is not installed.
     """
     if callable(progress):
-        return Told(progress)
+        return CallbackDisplay(progress)
     if not progress:
         return None
     place = stream or sys.stderr
     if place is None:  # a program without a console
         return None
-    return Bar(place) if place.isatty() or _in_notebook() else Lines(place)
+    return BarDisplay(place) if place.isatty() or _in_notebook() else LineDisplay(place)
 
 
 def _in_notebook() -> bool:
@@ -92,7 +127,7 @@ def _in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
-class Told:
+class CallbackDisplay:
     """Hands progress to a function: ten times a second at most, and at the end."""
 
     def __init__(self, tell: Callable[[BatchProgress], object]) -> None:
@@ -105,7 +140,7 @@ class Told:
     close = show
 
 
-class Lines:
+class LineDisplay:
     """A line every ten seconds, and one for every tenth of the batch but no two in a second."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -124,14 +159,14 @@ class Lines:
     def close(self, progress: BatchProgress) -> None:
         """Write a line."""
         self._shown_at = progress.seconds
-        self._stream.write(f"{line(progress)}\n")
+        self._stream.write(f"{progress_line(progress)}\n")
         self._stream.flush()
 
 
 _LONG, _SHORT = 10.0, 1.0
 
 
-class Bar:
+class BarDisplay:
     """A bar of tqdm's: in a notebook a widget, where ipywidgets is installed.
 
     Raises:
@@ -171,10 +206,10 @@ def _bar_class() -> Callable[..., Any]:
         msg = "progress=True draws a bar with tqdm: pip install 'langchain-resilient[progress]'"
         raise MissingExtraError(msg) from None
     # Without tqdm's monitor, a thread that nobody would end.
-    return cast("Callable[..., Any]", type("Bar", (tqdm,), {"monitor_interval": 0}))
+    return cast("Callable[..., Any]", type("BarDisplay", (tqdm,), {"monitor_interval": 0}))
 
 
-def line(progress: BatchProgress) -> str:
+def progress_line(progress: BatchProgress) -> str:
     """Tell progress in one line: `1,200/10,000 (12 %), 85.2/s, 1,024 tokens/s, 1:43 left`."""
     count = f"{progress.ended:,}"
     if progress.total:

@@ -1,18 +1,75 @@
-"""`BatchReport` and `BatchProgress`: frozen records of a batch, at its end and on its way."""
+"""`Tally`: adds up a running batch, result by result, in memory that does not grow with it."""
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.observability.render import html_table, spread, text_table
-from langchain_resilient.observability.times import UNKNOWN, Quantiles
-from langchain_resilient.policy import money
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.observability.recorder import Recorder
+from langchain_resilient.observability.stats import (
+    UNKNOWN_QUANTILES,
+    DurationHistogram,
+    Quantiles,
+    duration_line,
+    html_table,
+    text_table,
+)
+from langchain_resilient.options import money
+from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from langchain_resilient.observability.stats import TargetStats
+    from langchain_core.messages import AIMessage
+
+    from langchain_resilient.observability.stats import Stats, TargetStats
+    from langchain_resilient.prices import Price
+
+
+def receipt_of(result: AIMessage | Exception) -> Receipt | None:
+    """Find the receipt of one call; None where nothing was sent for it.
+
+    A message out of LangChain's cache carries the receipt of the call that filled the cache, which
+    is not counted a second time.
+    """
+    if isinstance(result, Exception):
+        return getattr(result, "receipt", None)
+    told = result.response_metadata.get("resilience")
+    return None if told is None or is_cached(result) else _receipt_from_dict(told)
+
+
+def is_cached(message: AIMessage) -> bool:
+    """Whether a message is out of LangChain's cache, which marks it with a cost of 0."""
+    usage: Mapping[str, Any] = message.usage_metadata or {}
+    return "total_cost" in usage
+
+
+def _receipt_from_dict(told: Mapping[str, Any]) -> Receipt:
+    attempts = tuple(map(_attempt_from_dict, told["attempts"]))
+    return Receipt(attempts, told["winner"], told["seconds"])
+
+
+def _attempt_from_dict(told: Mapping[str, Any]) -> AttemptRecord:
+    return AttemptRecord(
+        target=told["target"],
+        kind=AttemptKind(told["kind"]),
+        started=told["started"],
+        first_text=told.get("first_text"),
+        ended=told["ended"],
+        outcome=Outcome(told["outcome"]),
+        fault=_fault_from_dict(told) if "fault" in told else None,
+        input_tokens=told.get("input_tokens"),
+        output_tokens=told.get("output_tokens"),
+        cached_tokens=told.get("cached_tokens"),
+        written_tokens=told.get("written_tokens"),
+    )
+
+
+def _fault_from_dict(told: Mapping[str, Any]) -> Fault:
+    return Fault(FaultKind(told["fault"]), told["message"], status=told.get("status"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +161,8 @@ class BatchReport:
     cached: int = 0
     complete: bool = False
     wall_seconds: float = 0.0
-    seconds: Quantiles = UNKNOWN
-    first_text: Quantiles = UNKNOWN
+    seconds: Quantiles = UNKNOWN_QUANTILES
+    first_text: Quantiles = UNKNOWN_QUANTILES
     hedges: int = 0
     retries: int = 0
     tail_hedges: int = 0
@@ -123,7 +180,7 @@ class BatchReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        return {one.name: _as_plain_data(getattr(self, one.name)) for one in fields(self)}
 
     def __repr__(self) -> str:
         """The totals, in a line or two."""
@@ -153,8 +210,8 @@ def _summary(report: BatchReport) -> str:
         *(f"{count:,} {name}" for name, count in rare if count),
         f"{report.wall_seconds:.2f} s",
         f"{report.rate:.1f} a second",
-        spread("", report.seconds),
-        spread("first text ", report.first_text),
+        duration_line("", report.seconds),
+        duration_line("first text ", report.first_text),
         f"{report.input_tokens:,} tokens in, {report.output_tokens:,} out",
         f"{money(report.spent)} spent, {money(report.wasted)} of it wasted" if report.spent else "",
         "" if report.complete else "not complete",
@@ -164,7 +221,7 @@ def _summary(report: BatchReport) -> str:
     return f"{line}\nfailures: {failures}" if failures else line
 
 
-def _plain(value: Any) -> Any:
+def _as_plain_data(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, tuple):
@@ -176,3 +233,132 @@ def _plain(value: Any) -> Any:
 
 def _per_second(count: float, seconds: float) -> float:
     return count / seconds if seconds > 0 else 0.0
+
+
+class BatchStats:
+    """What a batch did so far. Safe for use by any thread.
+
+    Copies and pickles of a model leave it behind: it becomes None.
+
+    Args:
+        total: Items there are, if that is known.
+        clock: Seconds that go forward, e.g. the loop's `time`.
+        price: Finds a target's price by its name.
+
+    Example:
+        ```python
+        tally = Tally(100, loop.time, prices.get)
+        tally.add(message)
+        print(tally.report())
+        ```
+    """
+
+    def __init__(
+        self, total: int | None, clock: Callable[[], float], price: Callable[[str], Price | None]
+    ) -> None:
+        self._total = total
+        self.clock = clock
+        self._price = price
+        self._lock = threading.Lock()
+        self._recorder = Recorder()
+        self._seconds, self._first = DurationHistogram(), DurationHistogram()
+        self._done = self._failed = self._restored = self._cached = self._tail_hedges = 0
+        self._errors: Counter[str] = Counter()
+        self._began = clock()
+        self._ended: float | None = None
+        self._complete = False
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
+
+    def restore(self) -> None:
+        """Count an answer that was there already."""
+        with self._lock:
+            self._done += 1
+            self._restored += 1
+
+    def ask_again(self) -> None:
+        """Count an item of the tail that is asked a second time."""
+        with self._lock:
+            self._tail_hedges += 1
+
+    def add(self, result: AIMessage | Exception) -> None:
+        """Count the result of an item."""
+        receipt = receipt_of(result)
+        if receipt is not None:
+            self._recorder.add(receipt)
+        with self._lock:
+            if isinstance(result, Exception):
+                self._failed += 1
+                self._errors[type(result).__name__] += 1
+                return
+            self._done += 1
+            self._cached += is_cached(result)
+            if receipt is not None:
+                self._time(receipt)
+
+    def _time(self, receipt: Receipt) -> None:
+        self._seconds.add(receipt.seconds)
+        first = next((a.first_text for a in receipt.attempts if a.outcome is Outcome.WON), None)
+        if first is not None:
+            self._first.add(first)
+
+    def end(self, *, complete: bool) -> None:
+        """Stop the clock, once; `complete` if nothing was left out."""
+        if self._ended is None:
+            self._ended = self.clock()
+            self._complete = complete
+
+    def progress(self) -> BatchProgress:
+        """How far it is."""
+        stats = self._stats()
+        with self._lock:
+            return BatchProgress(
+                total=self._total,
+                done=self._done,
+                failed=self._failed,
+                restored=self._restored,
+                hedges=_count_kind(stats, AttemptKind.HEDGE),
+                retries=_count_kind(stats, AttemptKind.RETRY),
+                tail_hedges=self._tail_hedges,
+                output_tokens=sum(target.output_tokens for target in stats.targets),
+                spent=stats.spent,
+                seconds=self._wall_seconds(),
+            )
+
+    def report(self) -> BatchReport:
+        """What it did; of a batch that still runs, until now."""
+        stats = self._stats()
+        with self._lock:
+            ended = self._done + self._failed
+            return BatchReport(
+                total=ended if self._complete else self._total,
+                done=self._done,
+                failed=self._failed,
+                restored=self._restored,
+                cached=self._cached,
+                complete=self._complete,
+                wall_seconds=self._wall_seconds(),
+                seconds=self._seconds.quantiles(),
+                first_text=self._first.quantiles(),
+                hedges=_count_kind(stats, AttemptKind.HEDGE),
+                retries=_count_kind(stats, AttemptKind.RETRY),
+                tail_hedges=self._tail_hedges,
+                input_tokens=sum(target.input_tokens for target in stats.targets),
+                output_tokens=sum(target.output_tokens for target in stats.targets),
+                spent=stats.spent,
+                wasted=stats.wasted,
+                errors=dict(self._errors.most_common()),
+                targets=stats.targets,
+            )
+
+    def _stats(self) -> Stats:
+        # What targets are thought of is the model's business, not a batch's.
+        return self._recorder.snapshot({}, 0.0, self._price)
+
+    def _wall_seconds(self) -> float:
+        return (self.clock() if self._ended is None else self._ended) - self._began
+
+
+def _count_kind(stats: Stats, kind: AttemptKind) -> int:
+    return sum(target.kinds.get(kind.value, 0) for target in stats.targets)

@@ -1,35 +1,164 @@
-"""`Runner`: a fixed number of workers over a source of items, with results as they are completed.
-
-There is no wave: a worker that has a result takes the next item at once. Nothing grows with the
-number of items.
-"""
+"""One batch from its beginning to its end: journal, runner, progress and report put together."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import warnings
 from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from langchain_resilient.observability.times import Times
+from langchain_resilient.batch.journal_keys import as_journal, keys_of
+from langchain_resilient.batch.progress import ProgressMeter, as_display
+from langchain_resilient.observability.stats import DurationHistogram
+from langchain_resilient.runtime.call import PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection
 
-    from langchain_resilient.batch.ports import Work
-    from langchain_resilient.batch.source import Source
+    from langchain_core.language_models import BaseChatModel, LanguageModelInput
+    from langchain_core.messages import AIMessage
+    from langchain_core.runnables import RunnableConfig
+
+    from langchain_resilient.batch.journal_keys import Key
+    from langchain_resilient.batch.progress import BatchOptions
+    from langchain_resilient.batch.report import BatchStats
+
 
 T = TypeVar("T")
+
+
+class ItemSource(Generic[T]):
+    """The items of a batch, for several readers of one event loop.
+
+    Args:
+        items: Any iterable or async iterable. A plain one is read on the event loop: reading it
+            should not take long.
+
+    Example:
+        ```python
+        source = Source(["a", "b"])
+        await source.next()  # (0, "a")
+        ```
+    """
+
+    __slots__ = ("_count", "_items", "_lock", "_read_all")
+
+    def __init__(self, items: Iterable[T] | AsyncIterable[T]) -> None:
+        self._items: AsyncIterator[T] | Iterator[T] = (
+            aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        )
+        self._count = 0
+        self._read_all = False
+        self._lock = asyncio.Lock()
+
+    async def next(self) -> tuple[int, T] | None:
+        """Read the next item with its place; None if there is no more."""
+        if isinstance(self._items, Iterator):
+            return self._numbered(self._items)
+        # An async generator must not be asked for two items at a time.
+        async with self._lock:
+            return await self._anumbered(self._items)
+
+    def _numbered(self, items: Iterator[T]) -> tuple[int, T] | None:
+        if self._read_all:
+            return None
+        for item in items:
+            return self._count_one(), item
+        self._read_all = True
+        return None
+
+    async def _anumbered(self, items: AsyncIterator[T]) -> tuple[int, T] | None:
+        if self._read_all:
+            return None
+        async for item in items:
+            return self._count_one(), item
+        self._read_all = True
+        return None
+
+    def _count_one(self) -> int:
+        self._count += 1
+        return self._count - 1
+
+    async def aclose(self) -> None:
+        """Close the iterator, where it can be closed: generators and files can."""
+        self._read_all = True
+        for name in ("aclose", "close"):
+            close = getattr(self._items, name, None)
+            if close is not None:
+                closing = close()
+                if name == "aclose":
+                    await closing
+                return
+
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
 R = TypeVar("R")
 
-LATE = 3.0
+
+class Work(Protocol[T_contra, R]):
+    """What is done with each item of a batch."""
+
+    def find(self, index: int, item: T_contra) -> R | None:
+        """Return the result of an item if there is one already; then nothing else is called."""
+        ...
+
+    async def ask(self, index: int, item: T_contra, *, again: bool) -> R:
+        """Make the result of an item. An `Exception` is its failure.
+
+        Args:
+            index: The item's place.
+            item: The item.
+            again: Another worker is asking for the same item; the first answer wins, and the other
+                call is cancelled.
+        """
+        ...
+
+    async def keep(self, index: int, result: R | Exception) -> None:
+        """Take in a result before it is reported; once an item, in no order.
+
+        An exception of this ends the whole batch.
+        """
+        ...
+
+
+class Journal(Protocol):
+    """Keeps answers beyond the life of the process, by position and request.
+
+    A batch opens it, and closes it when it ends, however it ends. One batch at a time uses it.
+    """
+
+    async def open(self) -> None:
+        """Read what is there."""
+        ...
+
+    def look_up(self, index: int, key: str) -> AIMessage | None:
+        """Return the answer that was recorded for this position and this request, if any."""
+        ...
+
+    async def record(self, index: int, key: str, message: AIMessage) -> None:
+        """Keep an answer. It is durable when this returns."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+STRAGGLER_FACTOR = 3.0
 """How many times the median duration an item of the tail runs before it is asked a second time."""
 
-SOONEST = 1.0
+
+MIN_STRAGGLER_SECONDS = 1.0
 """Seconds before which nothing is late, however fast the others are."""
 
-ENOUGH = 20
+
+MIN_STRAGGLER_SAMPLES = 20
 """Results before which the median is not trusted."""
 
 
@@ -54,7 +183,7 @@ class _Job(Generic[T]):
     helped: bool = False
 
 
-class Runner(Generic[T, R]):
+class BatchRunner(Generic[T, R]):
     """Works through a source once.
 
     A worker is one task that takes an item, asks, hands the result over, and takes the next. At
@@ -86,7 +215,7 @@ class Runner(Generic[T, R]):
 
     def __init__(
         self,
-        source: Source[T],
+        source: ItemSource[T],
         work: Work[T, R],
         *,
         workers: int,
@@ -107,7 +236,7 @@ class Runner(Generic[T, R]):
         self._results: deque[tuple[int, R | Exception]] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
-        self._seconds = Times()
+        self._seconds = DurationHistogram()
         self._stopped = False
         self._error: BaseException | None = None
 
@@ -227,7 +356,7 @@ class Runner(Generic[T, R]):
 
     def _straggler(self) -> _Job[T] | None:
         """Find the oldest item that nobody was put to beside its own worker."""
-        if self._seconds.count < ENOUGH or self._stopped:
+        if self._seconds.count < MIN_STRAGGLER_SAMPLES or self._stopped:
             return None
         return next((job for job in self._jobs.values() if not job.helped), None)
 
@@ -235,7 +364,7 @@ class Runner(Generic[T, R]):
         job.helped = True
         job.workers.append(_me())
         median = self._seconds.quantiles().p50 or 0.0
-        patience = max(SOONEST, LATE * median)
+        patience = max(MIN_STRAGGLER_SECONDS, STRAGGLER_FACTOR * median)
         await asyncio.sleep(max(0.0, job.started + patience - self._clock()))
         await self._ask(job, again=True)
 
@@ -256,3 +385,207 @@ async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
             cancelled = error
     if cancelled is not None:
         raise cancelled
+
+
+TAIL_HEDGE = "tail_hedge"
+"""The tag of a run that asks a straggler a second time."""
+
+
+class PromptConfigs:
+    """The config of each call: one for all, or a list with one for each, as LangChain takes it.
+
+    Args:
+        config: What the caller gave.
+        length: How many inputs there are, if that is known.
+
+    Raises:
+        ValueError: If a list has not one config for each input.
+    """
+
+    def __init__(
+        self, config: RunnableConfig | Sequence[RunnableConfig] | None, length: int | None
+    ) -> None:
+        self._each = config if isinstance(config, Sequence) else None
+        self._first: RunnableConfig = {} if config is None or self._each is not None else config  # type: ignore[assignment]
+        self._others = _without_run_id(self._first)
+        if self._each is not None and length not in {None, len(self._each)}:
+            raise ValueError(_wrong_length(len(self._each), length))
+        if self._first.get("run_id") is not None and length != 1:
+            msg = "Provided run_id be used only for the first element of the batch."
+            warnings.warn(msg, RuntimeWarning, stacklevel=2)
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """What the first config says of it."""
+        first = self._first if not self._each else self._each[0]
+        return (first or {}).get("max_concurrency")
+
+    def at(self, index: int) -> RunnableConfig:
+        """Return the config of one input.
+
+        Raises:
+            ValueError: If there are fewer configs than inputs.
+        """
+        if self._each is None:
+            return self._others if index else self._first
+        if index >= len(self._each):
+            raise ValueError(_wrong_length(len(self._each), None))
+        return self._each[index] or {}
+
+    def again(self, index: int) -> RunnableConfig:
+        """Return the config of a second call for an input: a run of its own, with a tag."""
+        config = _without_run_id(self.at(index))
+        return {**config, "tags": [*(config.get("tags") or ()), TAIL_HEDGE]}
+
+
+def _without_run_id(config: RunnableConfig) -> RunnableConfig:
+    return {k: v for k, v in config.items() if k != "run_id"}  # type: ignore[return-value]
+
+
+def _wrong_length(configs: int, inputs: int | None) -> str:
+    count = "more" if inputs is None else str(inputs)
+    return (
+        "config must be a list of the same length as inputs, "
+        f"but got {configs} configs for {count} inputs"
+    )
+
+
+class PromptWorker:
+    """Asks a model each prompt of a batch, and counts and records what comes back.
+
+    Args:
+        model: Who is asked.
+        configs: Of the calls.
+        kwargs: Of the calls.
+        tally: Counts.
+        meter: Shows the count.
+        journal: Keeps the answers; open.
+        key: Names the questions in it.
+    """
+
+    def __init__(
+        self,
+        model: BaseChatModel,
+        configs: PromptConfigs,
+        kwargs: dict[str, Any],
+        *,
+        tally: BatchStats,
+        meter: ProgressMeter,
+        journal: Journal | None = None,
+        key: Key | None = None,
+    ) -> None:
+        self._model = model
+        self._configs = configs
+        self._kwargs = kwargs
+        self._tally = tally
+        self._meter = meter
+        self._journal = journal
+        self._key = key
+        self._keys: dict[int, str] = {}
+
+    def find(self, index: int, item: LanguageModelInput) -> AIMessage | None:
+        """Look for the answer in the journal."""
+        if self._journal is None or self._key is None:
+            return None
+        try:
+            prompt = self._model._convert_input(item)  # noqa: SLF001  # as LangChain's ainvoke does
+        except ValueError:
+            return None  # no prompt at all: the call will say so
+        key = self._keys[index] = self._key(prompt.to_messages())
+        found = self._journal.look_up(index, key)
+        if found is not None:
+            del self._keys[index]
+            self._tally.restore()
+            self._meter.tick()
+        return found
+
+    async def ask(self, index: int, item: LanguageModelInput, *, again: bool) -> AIMessage:
+        """Ask the model, in the second row at a rate limit."""
+        PRIORITY.set("batch")  # of this worker's context, which is nobody else's
+        if again:
+            self._tally.ask_again()
+        config = self._configs.again(index) if again else self._configs.at(index)
+        return await self._model.ainvoke(item, config, **self._kwargs)
+
+    async def keep(self, index: int, result: AIMessage | Exception) -> None:
+        """Record an answer, then count it: what is reported as done is on disk."""
+        key = self._keys.pop(index, None)
+        if self._journal is not None and key is not None:
+            await self._record(self._journal, index, key, result)
+        self._tally.add(result)
+        self._meter.tick()
+
+    @staticmethod
+    async def _record(
+        journal: Journal, index: int, key: str, result: AIMessage | Exception
+    ) -> None:
+        if not isinstance(result, Exception):
+            await journal.record(index, key, result)
+        elif (record_failure := getattr(journal, "record_failure", None)) is not None:
+            await record_failure(index, key, result)
+
+
+async def run_batch(
+    model: BaseChatModel,
+    inputs: Iterable[LanguageModelInput] | AsyncIterable[LanguageModelInput],
+    configs: PromptConfigs,
+    kwargs: dict[str, Any],
+    *,
+    options: BatchOptions,
+    tally: BatchStats,
+) -> AsyncGenerator[tuple[int, Any], None]:
+    """Yield `(index, answer)` as completed.
+
+    Args:
+        model: Who is asked.
+        inputs: The prompts.
+        configs: Of the calls.
+        kwargs: Of the calls.
+        options: Of the batch.
+        tally: Counts it.
+    """
+    async with _with_progress(tally, options) as meter, _open_journal(options) as journal:
+        key = None if journal is None else keys_of(model, kwargs)
+        work = PromptWorker(
+            model, configs, kwargs, tally=tally, meter=meter, journal=journal, key=key
+        )
+        runner = BatchRunner(
+            ItemSource(inputs),
+            work,
+            workers=options.max_concurrency or 1,
+            return_exceptions=options.return_exceptions,
+            tail_hedge=options.tail_hedge,
+        )
+        async with aclosing(runner.results()) as results:
+            async for found in results:
+                yield found
+        tally.end(complete=True)
+
+
+@asynccontextmanager
+async def _with_progress(
+    tally: BatchStats, options: BatchOptions
+) -> AsyncGenerator[ProgressMeter, None]:
+    """Show and report a batch, however it ends."""
+    meter = ProgressMeter(as_display(options.progress), tally.progress, tally.clock)
+    try:
+        meter.tick()
+        yield meter
+    finally:
+        tally.end(complete=False)
+        meter.close()
+        if options.report is not None:
+            options.report(tally.report())
+
+
+@asynccontextmanager
+async def _open_journal(options: BatchOptions) -> AsyncGenerator[Journal | None, None]:
+    journal = as_journal(options.journal)
+    if journal is None:
+        yield None
+        return
+    await journal.open()
+    try:
+        yield journal
+    finally:
+        await journal.aclose()

@@ -6,22 +6,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from langchain_resilient.testing import (
-    Cut,
-    KeepAlives,
-    Lognormal,
-    Mixture,
-    NoAnswer,
-    Overloaded,
-    RateLimited,
-    Reply,
-    Status,
-    Timeline,
-    Uniform,
-)
+from langchain_resilient.testing.delays import Lognormal, Mixture, Uniform
+from langchain_resilient.testing.steps.faults import Cut
+from langchain_resilient.testing.steps.oddities import Timeline
+from langchain_resilient.testing.steps.presets import Overloaded, RateLimited
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import KeepAlives, NoAnswer
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import ProviderSimulator, Step
+    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing.steps.base import Step
 
 FULL_LENGTH = 120.0
 """Seconds of the whole show; a shorter one runs through the same acts faster."""

@@ -11,8 +11,8 @@ from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.demo.baseline import fallbacks
 from langchain_resilient.demo.schedule import PROVIDERS, rehearse
 from langchain_resilient.demo.traffic import DEADLINE, Side, flow
-from langchain_resilient.target import Target
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.options import Target
+from langchain_resilient.testing.simulator import ProviderSimulator
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable

@@ -14,44 +14,34 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from langchain_resilient.engine.ask import Ask
-from langchain_resilient.engine.attempts import Attempts
-from langchain_resilient.engine.chain import Chain, is_open
-from langchain_resilient.engine.events import (
-    Action,
+from langchain_resilient.engine.attempt import (
     Attempt,
-    Commit,
-    End,
-    Finish,
-    Lane,
-    Plan,
-    Start,
-    Stop,
-)
-from langchain_resilient.engine.lateness import (
-    due,
+    AttemptList,
+    Candidate,
+    check_throughput,
     hedge_delay,
     late_after,
+    next_limit_at,
     pause_after,
-    too_slow,
-    watch_afresh,
-    watch_pace,
+    restart_limits,
+    start_throughput_window,
 )
-from langchain_resilient.engine.retrying import retry_state
-from langchain_resilient.engine.waiting import Waiting
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Timeouts
+from langchain_resilient.engine.candidates import Candidates, WaitList, is_open, retry_state
+from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start, Stop
+from langchain_resilient.engine.rate_limiter import QueuedRequest
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import TimeLimits
 from langchain_resilient.receipt import AttemptKind, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
 
-    from langchain_resilient.engine.budget import Ticket
-    from langchain_resilient.engine.health import TargetState
-    from langchain_resilient.engine.ports import Load
+    from langchain_resilient.engine.budgets import TokenWaiter
+    from langchain_resilient.engine.rate_limiter import RequestSize
+    from langchain_resilient.engine.target_state import TargetState
 
-_NO_LIMITS = Timeouts(first_text=None, chunk_gap=None, answer=None)
+_NO_LIMITS = TimeLimits(first_text=None, chunk_gap=None, answer=None)
 """For the last resort: there is nobody else to ask, so only the deadline ends it."""
 
 _TIME_TO_ANSWER = 1.0
@@ -74,7 +64,7 @@ class Planner:
         plan: The policy.
         now: The engine's clock.
         rng: The engine's generator.
-        nudge: Called from any thread when something shared has changed; then call `nudged`.
+        wake: Called from any thread when something shared has changed; then call `woken`.
         last_resort: Asked when nobody else can answer.
         plain: Whole answers are raced.
         goes_on: Where text is shown as it comes: whether another target may go on after what is
@@ -90,50 +80,52 @@ class Planner:
     """
 
     __slots__ = ("_ask_for", "_deadline", "_goes_on", "_held_up", "_last_at", "_last_resort",
-                 "_most", "_nudge", "_open", "_overtime", "_plain", "_plan", "_resume_at", "_rng",
+                 "_most", "_wake_up", "_open", "_overtime", "_plain", "_plan", "_resume_at", "_rng",
                  "_waiting", "_whole", "chain", "end", "shadows", "started", "wake_at",
                  "winner")  # fmt: skip
 
     def __init__(
         self,
-        chain: Iterable[tuple[TargetState, Timeouts | None]],
+        chain: Iterable[tuple[TargetState, TimeLimits | None]],
         plan: Plan,
         *,
         now: float,
         rng: Random,
-        nudge: Callable[[], None],
+        wake: Callable[[], None],
         last_resort: TargetState | None = None,
         plain: bool = False,
         goes_on: Callable[[Attempt], bool] | None = None,
-        load: Load | None = None,
+        load: RequestSize | None = None,
     ) -> None:
         self._plan = plan
         # Without anybody to show text to, an answer counts when it is whole.
         self._whole = goes_on is None
         self._goes_on = goes_on or _always
         self._rng = rng
-        self._nudge = nudge
+        self._wake_up = wake
         hedge = plan.hedge
         self._most = 1 if hedge is None else hedge.max_parallel
         self._plain = plain or (hedge is not None and hedge.on == "response")
-        self._ask_for = Ask(load, now, nudge)
-        self.chain = Chain(chain, plan, rng, self._ask_for)
+        self._ask_for = QueuedRequest(load, now, wake)
+        self.chain = Candidates(chain, plan, rng, self._ask_for)
         self._last_resort = (
-            None if last_resort is None else Lane(len(self.chain.lanes), last_resort, _NO_LIMITS)
+            None
+            if last_resort is None
+            else Candidate(len(self.chain.candidates), last_resort, _NO_LIMITS)
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
         self._last_at = inf if last_resort is None else self._deadline - plan.reserve
         if not self._ask_for.batch:
             self.chain.patience = self._deadline - _TIME_TO_ANSWER
-        self._open = Attempts()
-        self._waiting = Waiting(now, self._deadline - _TIME_TO_ANSWER, nudge)
+        self._open = AttemptList()
+        self._waiting = WaitList(now, self._deadline - _TIME_TO_ANSWER, wake)
         self._resume_at = inf
         self._held_up = (now, 0.0, inf)
         self._overtime = 0.0
         self.started: float = now
         self.shadows: list[Attempt] = []
         self.winner: Attempt | None = None
-        self.end: End | None = None
+        self.end: CallEnd | None = None
         self.wake_at: float = self._deadline
 
     @property
@@ -160,7 +152,7 @@ class Planner:
             return []
         attempt.first_text = attempt.last_chunk = now
         attempt.longest = 0.0
-        watch_pace(attempt, now)
+        start_throughput_window(attempt, now)
         if attempt.kind is not AttemptKind.LAST_RESORT:
             attempt.pause = pause_after(self._plan.hedge, attempt, now)
         if self.end is not None:
@@ -175,18 +167,18 @@ class Planner:
             return self._settle(self._commit(attempt, now))
         return self._settle([])
 
-    def held_up(self, attempt: Attempt, now: float) -> None:
-        """Our own reader is slow: until `let_on` no limit is held against anybody."""
+    def pause_limits(self, attempt: Attempt, now: float) -> None:
+        """Our own reader is slow: until `resume_limits` no limit is held against anybody."""
         self._held_up = now, attempt.excused, self._deadline
         attempt.last_chunk = attempt.pace_at = attempt.excused = self._deadline = inf
 
-    def let_on(self, attempt: Attempt, now: float) -> list[Action]:
+    def resume_limits(self, attempt: Attempt, now: float) -> list[Action]:
         """The reader has caught up: its own slowness took none of the answer's time."""
         since, excused, deadline = self._held_up
         attempt.last_chunk = now
         attempt.excused = excused + (now - since)
         self._deadline = deadline + (now - since)
-        watch_pace(attempt, now)
+        start_throughput_window(attempt, now)
         return self._settle([])
 
     def done(self, attempt: Attempt, now: float) -> list[Action]:
@@ -197,12 +189,12 @@ class Planner:
             attempt.first_text = now
             self._open.spoke(attempt, now)
         attempt.fault = None
-        attempt.lane.state.succeeded(attempt.key)
+        attempt.candidate.state.succeeded(attempt.key)
         if attempt.pause < inf:
-            attempt.lane.state.flowed(attempt.longest, now)
+            attempt.candidate.state.flowed(attempt.longest, now)
         self._plan.budgets.succeeded(now)
         self._open.close(attempt, Outcome.WON, now)
-        return self._finish(End.ANSWERED, now, [], winner=attempt)
+        return self._finish(CallEnd.ANSWERED, now, [], winner=attempt)
 
     def failed(self, attempt: Attempt, fault: Fault, now: float) -> list[Action]:
         """It failed: the next target is asked at once."""
@@ -217,14 +209,14 @@ class Planner:
         if attempt is self.winner:
             self.winner = None
             if not self._goes_on(attempt):
-                return self._finish(End.BROKEN, now, out)
+                return self._finish(CallEnd.BROKEN, now, out)
         if self.chain.rejected:
-            return self._finish(End.REJECTED, now, out)
+            return self._finish(CallEnd.REJECTED, now, out)
         if self.winner is None:
-            self._go_on(now, out, failed=attempt.lane)
+            self._go_on(now, out, failed=attempt.candidate)
         return self._settle(out)
 
-    def nudged(self, now: float) -> list[Action]:
+    def woken(self, now: float) -> list[Action]:
         """A token was granted, a target has room, or one that is being waited for tripped."""
         if self.end is not None or self.winner is not None:
             return []
@@ -252,7 +244,7 @@ class Planner:
         if now >= self._last_at and self._may_resort():
             self._ask_last_resort(now, out)
         if now >= self._deadline:
-            return self._finish(End.DEADLINE, now, out)
+            return self._finish(CallEnd.DEADLINE, now, out)
         for attempt in tuple(self._open.live):
             if attempt.outcome is None:
                 self._check(attempt, now, out)
@@ -260,14 +252,14 @@ class Planner:
             self._resume(now, out)
         return self._settle(out)
 
-    def thaw(self, now: float) -> list[Action]:
+    def resume_after_stall(self, now: float) -> list[Action]:
         """Our own process stood still: what is under way is held to its limits afresh.
 
         A hedge for each of them, and a mark against each target, would be for our own silence. Only
         the deadline stays where it is: it was promised to whoever waits.
         """
         for attempt in self._open.live:
-            watch_afresh(attempt, now)
+            restart_limits(attempt, now)
         return self._settle([])
 
     def cancel(self, now: float) -> list[Action]:
@@ -281,7 +273,7 @@ class Planner:
 
     def _check(self, attempt: Attempt, now: float, out: list[Action]) -> None:
         """Hold one attempt against its limits."""
-        limits = attempt.lane.limits
+        limits = attempt.candidate.limits
         if limits.answer is not None and now >= attempt.started + attempt.excused + limits.answer:
             fault = Fault(FaultKind.TIMEOUT, f"the answer took over {limits.answer:g} s")
             self._give_up(attempt, fault, now, out)
@@ -294,7 +286,7 @@ class Planner:
 
     def _check_silent(self, attempt: Attempt, now: float, out: list[Action]) -> None:
         """It has not spoken yet."""
-        limit = attempt.lane.limits.first_text
+        limit = attempt.candidate.limits.first_text
         if now >= attempt.late_at:
             self._judge_late(attempt, now)
             if self._open.caught():
@@ -308,7 +300,7 @@ class Planner:
 
     def _check_speaking(self, attempt: Attempt, now: float, out: list[Action]) -> None:
         """It may have stopped in the middle."""
-        limit = attempt.lane.limits.chunk_gap
+        limit = attempt.candidate.limits.chunk_gap
         if limit is not None and now >= attempt.last_chunk + limit:
             fault = Fault(FaultKind.STALL, f"nothing for {limit:g} s inside the answer")
             if self._goes_on(attempt):
@@ -323,12 +315,12 @@ class Planner:
 
     def _crawls(self, attempt: Attempt, now: float, out: list[Action]) -> bool:
         """Give one up that is too slow, if another target is free: slow is better than none."""
-        fault = too_slow(attempt, now)
+        fault = check_throughput(attempt, now)
         other = self.chain.choose(now) if fault is not None else None
         # One that merely lost to this one is as free as one that was never asked.
         if fault is None or other is None or not other.state.sound(now):
             return False
-        if any(a.lane is other and a.fault is not None for a in self._open.all):
+        if any(a.candidate is other and a.fault is not None for a in self._open.all):
             return False
         if attempt.first_text is not None and not self._goes_on(attempt):
             return False
@@ -344,7 +336,7 @@ class Planner:
         attempt.late = True
         if self._plan.health is not None:
             trip_after = self._plan.health.trip_after
-            attempt.lane.state.late(now, trip_after, started=attempt.started)
+            attempt.candidate.state.late(now, trip_after, started=attempt.started)
 
     def _suspect(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
         """Ask others, but keep listening: a killed model that thinks long would never answer."""
@@ -358,7 +350,7 @@ class Planner:
             out.append(Stop(attempt))
         if not self._open.covered():
             # Else a hedge is under way already, and has its own limits.
-            self._go_on(now, out, failed=attempt.lane)
+            self._go_on(now, out, failed=attempt.candidate)
 
     def _rescue(self, now: float, out: list[Action]) -> None:
         """All that are waited for are lost: ask elsewhere, or there again if it is back.
@@ -369,15 +361,15 @@ class Planner:
         self._extra(AttemptKind.RETRY if back else AttemptKind.RESCUE, now, out)
 
     def _extra(
-        self, kind: AttemptKind, now: float, out: list[Action], paid: Ticket | None = None
+        self, kind: AttemptKind, now: float, out: list[Action], paid: TokenWaiter | None = None
     ) -> None:
         """Ask another beside the one that is waited for, if its budget has a token, else wait."""
-        lane = None
+        candidate = None
         if self._open.active() < self._most and now < self._deadline:
-            beside = {a.lane.state.provider for a in self._open.live}
-            lost = () if kind is AttemptKind.HEDGE else self._open.lost_lanes()
-            lane = self.chain.choose_extra(now, beside, lost)
-        if lane is None:
+            beside = {a.candidate.state.provider for a in self._open.live}
+            lost = () if kind is AttemptKind.HEDGE else self._open.lost_candidates()
+            candidate = self.chain.choose_extra(now, beside, lost)
+        if candidate is None:
             if paid is not None:
                 paid.give_up(now)
             self._look_again(now)
@@ -385,8 +377,8 @@ class Planner:
         budget = self._plan.budgets.of_kind(kind)
         if paid is None and not budget.take():
             self._waiting.ask(budget, kind, now)
-        elif self._start(lane, kind, now, out):
-            self.chain.spend(lane)
+        elif self._start(candidate, kind, now, out):
+            self.chain.spend(candidate)
         elif paid is not None:
             paid.give_up(now)
         else:
@@ -407,38 +399,40 @@ class Planner:
         self,
         now: float,
         out: list[Action],
-        failed: Lane | None = None,
-        paid: Ticket | None = None,
+        failed: Candidate | None = None,
+        paid: TokenWaiter | None = None,
     ) -> None:
         """Ask the next target; or wait for the earliest; or give up."""
         again = failed is not None and failed.again and is_open(failed, now)
-        lane = failed if again else self.chain.choose(now)
+        candidate = failed if again else self.chain.choose(now)
         sent = False
         if self._open.active() >= self._most or now >= self._deadline - self._overtime:
             pass
         elif self._open.covered():
             # A sound one is being waited for: only a fresh, sound one is worth a send beside it.
-            if lane is not None and not lane.tries and lane.state.sound(now):
-                sent = self._start(lane, self._kind_for(lane), now, out)
+            if candidate is not None and not candidate.tries and candidate.state.sound(now):
+                sent = self._start(candidate, self._kind_for(candidate), now, out)
             else:
                 self._look_again(now)
-        elif lane is None:
+        elif candidate is None:
             self._wait_or_end(now, out)
         else:
-            sent = self._ask(lane, now, out, paid)
+            sent = self._ask(candidate, now, out, paid)
         if paid is not None and not sent:
             paid.give_up(now)
 
-    def _ask(self, lane: Lane, now: float, out: list[Action], paid: Ticket | None) -> bool:
+    def _ask(
+        self, candidate: Candidate, now: float, out: list[Action], paid: TokenWaiter | None
+    ) -> bool:
         """Send, if a first try or a token pays for it; else wait for a token."""
         retry = self._plan.budgets.retry
-        owes = self._owes(lane, now)
+        owes = self._owes(candidate, now)
         if owes and paid is None and not retry.take():
             self._waiting.ask(retry, AttemptKind.RETRY, now)
             self._waiting.stand_in((), now)  # it is held up by its own fault, not the others
             self._resume_at = min(now + _POLL, self.chain.open_at(now))
             return False
-        if not self._start(lane, self._kind_for(lane), now, out):
+        if not self._start(candidate, self._kind_for(candidate), now, out):
             # Another thread took its last place: on to the next.
             if owes and paid is None:
                 retry.give_back(now)
@@ -449,19 +443,19 @@ class Planner:
         return True
 
     @staticmethod
-    def _owes(lane: Lane, now: float) -> bool:
+    def _owes(candidate: Candidate, now: float) -> bool:
         """Whether a send costs a retry token, as all but a first try do.
 
         A target that is down has to be asked now and then, but not by everybody at once.
         """
-        return not lane.free and (lane.tries > 0 or lane.state.down(now))
+        return not candidate.free and (candidate.tries > 0 or candidate.state.down(now))
 
-    def _kind_for(self, lane: Lane) -> AttemptKind:
-        if lane.index == len(self.chain.lanes):
+    def _kind_for(self, candidate: Candidate) -> AttemptKind:
+        if candidate.index == len(self.chain.candidates):
             return AttemptKind.LAST_RESORT
         if not self._open.all:
             return AttemptKind.PRIMARY
-        return AttemptKind.RETRY if lane.tries else AttemptKind.FALLBACK
+        return AttemptKind.RETRY if candidate.tries else AttemptKind.FALLBACK
 
     def _wait_or_end(self, now: float, out: list[Action]) -> None:
         """Nobody can be asked this moment."""
@@ -477,12 +471,12 @@ class Planner:
             self._begin_deadline(inf if full or lines else now)
         if self._resume_at < self._deadline or full or lines:
             return
-        if self._last_resort is None and self.chain.forgive(now):
+        if self._last_resort is None and self.chain.ignore_blocks(now):
             self._go_on(now, out)
             return
         self._ask_last_resort(now, out)
         if not self._open.live and self._last_resort is None:
-            out.extend(self._finish(End.EXHAUSTED, now, []))
+            out.extend(self._finish(CallEnd.EXHAUSTED, now, []))
 
     def _resume(self, now: float, out: list[Action]) -> None:
         """A backoff is over, or it is time to look for a retry token."""
@@ -493,9 +487,11 @@ class Planner:
             self._plan.budgets.retry.refill(now)
         self._go_on(now, out)
 
-    def _start(self, lane: Lane, kind: AttemptKind, now: float, out: list[Action]) -> bool:
-        plan, state = self._plan, lane.state
-        if not state.slots.take():
+    def _start(
+        self, candidate: Candidate, kind: AttemptKind, now: float, out: list[Action]
+    ) -> bool:
+        plan, state = self._plan, candidate.state
+        if not state.concurrency.take():
             # Another thread was faster than our look at it.
             self._waiting.queue([state])
             return False
@@ -503,10 +499,10 @@ class Planner:
         if self._ask_for.batch and not self._open.all:
             self._begin_deadline(now)
         state.asked(now)
-        attempt = self._attempt(len(self._open.all) + 1, lane, kind, now)
-        if lane.tries:
-            attempt.retry_state = retry_state(self._open.all, lane, now, self._rng)
-        watch_pace(attempt, now)
+        attempt = self._attempt(len(self._open.all) + 1, candidate, kind, now)
+        if candidate.tries:
+            attempt.retry_state = retry_state(self._open.all, candidate, now, self._rng)
+        start_throughput_window(attempt, now)
         alarm = None
         if kind is not AttemptKind.LAST_RESORT:
             if plan.hedge is not None:
@@ -515,18 +511,18 @@ class Planner:
                 )
             if plan.health is not None:
                 attempt.late_at = now + late_after(plan.hedge, attempt, now)
-                alarm = self._nudge
+                alarm = self._wake_up
         self._open.open(attempt, alarm)
         self._resume_at = inf
         out.append(Start(attempt))
         return True
 
-    def _attempt(self, number: int, lane: Lane, kind: AttemptKind, now: float) -> Attempt:
-        plain = self._plain or not lane.state.streams
-        key = lane.state.next_key(now, lane.ask)
-        attempt = Attempt(number, lane, kind, now, key=key, plain=plain)
-        if lane.state.paced:
-            attempt.grant = lane.state.keys[key].pacer.take(self._ask_for, now)
+    def _attempt(self, number: int, candidate: Candidate, kind: AttemptKind, now: float) -> Attempt:
+        plain = self._plain or not candidate.state.streams
+        key = candidate.state.next_key(now, candidate.ask)
+        attempt = Attempt(number, candidate, kind, now, key=key, plain=plain)
+        if candidate.state.paced:
+            attempt.reservation = candidate.state.keys[key].rate_limiter.take(self._ask_for, now)
         return attempt
 
     def _begin_deadline(self, now: float) -> None:
@@ -540,9 +536,9 @@ class Planner:
 
     def _probe(self, now: float, out: list[Action]) -> None:
         """Send a shadow of this request to a target that tripped, if it is time for one."""
-        lane = self.chain.choose_shadow(now)
-        if lane is not None:
-            shadow = self._attempt(len(self.shadows) + 1, lane, AttemptKind.SHADOW, now)
+        candidate = self.chain.choose_shadow(now)
+        if candidate is not None:
+            shadow = self._attempt(len(self.shadows) + 1, candidate, AttemptKind.SHADOW, now)
             self.shadows.append(shadow)
             out.append(Start(shadow))
 
@@ -556,10 +552,10 @@ class Planner:
 
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
         """Ask who always answers; where it is full, as soon as it has room."""
-        lane = self._last_resort
-        if lane is None:
+        candidate = self._last_resort
+        if candidate is None:
             return
-        if self._start(lane, AttemptKind.LAST_RESORT, now, out):
+        if self._start(candidate, AttemptKind.LAST_RESORT, now, out):
             self._last_resort = None
             self._last_at = inf
             # Asked late, because our own loop was held up, it gets its time all the same.
@@ -593,7 +589,7 @@ class Planner:
         for action in stopped:
             if isinstance(action, Stop) and action.attempt.kind is AttemptKind.LAST_RESORT:
                 self._withdraw()
-                self._last_resort = action.attempt.lane
+                self._last_resort = action.attempt.candidate
                 self._last_at = self._deadline - self._plan.reserve
 
     def _withdraw(self) -> None:
@@ -610,13 +606,13 @@ class Planner:
                 self.chain.learn(self._open.all, other, other.fault, now)
 
     def _finish(
-        self, end: End, now: float, out: list[Action], winner: Attempt | None = None
+        self, end: CallEnd, now: float, out: list[Action], winner: Attempt | None = None
     ) -> list[Action]:
         self.end = end
         self.winner = winner
         self.wake_at = inf
         self._waiting.leave(now)
-        how = Outcome.LOST if end is End.ANSWERED else Outcome.CANCELLED
+        how = Outcome.LOST if end is CallEnd.ANSWERED else Outcome.CANCELLED
         out += self._open.close_others(None, how, now)
         out.append(Finish(end, winner))
         return out
@@ -631,6 +627,6 @@ class Planner:
         if self._may_resort():
             at = min(at, self._last_at)
         for attempt in self._open.live:
-            at = min(at, due(attempt))
+            at = min(at, next_limit_at(attempt))
         self.wake_at = at
         return out

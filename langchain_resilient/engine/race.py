@@ -13,26 +13,186 @@ import inspect
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.engine.alarm import Alarm
-from langchain_resilient.engine.events import Action, Attempt, Commit, End, Finish, Plan, Start
+from langchain_resilient.engine.attempt import Attempt, attempt_record, late_after
+from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start
 from langchain_resilient.engine.planner import Planner
-from langchain_resilient.engine.probe import probe
-from langchain_resilient.engine.record import record
-from langchain_resilient.engine.show import READ_AHEAD, Leg, Show
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.receipt import AttemptKind, Receipt
+from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD, Segment, StreamBuffer
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.receipt import AttemptKind, Outcome, Receipt
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from langchain_resilient.engine.ports import Load, Route, Tools, Witness
+    from langchain_resilient.engine.interfaces import AttemptListener, Dependencies, Route
+    from langchain_resilient.engine.rate_limiter import RequestSize
     from langchain_resilient.engine.reaper import Reaper
-    from langchain_resilient.request import ChatRequest, Chunk
+    from langchain_resilient.exchange import ChatRequest, Chunk
+
+
+_LAG = 0.05
+"""An alarm that comes so many seconds late shows that our own loop was held up."""
+
+
+_STANDSTILL = 0.25
+"""One so late shows that we stood still: stopped, suspended, or blocked by other work."""
+
+
+_CATCH_UP = 1.0
+"""Seconds at most in which what came meanwhile is read before anything is held against anybody."""
+
+
+_MAX_STALLS = 3
+"""A loop that always stands still must not hide for ever that a target hangs."""
+
+
+class RaceTimer:
+    """Calls back when something is due. Where the loop was late, what lies unread goes first.
+
+    Args:
+        loop: The race's.
+        due: Called with the time.
+        resume_after_stall: Called with the time when the process had stood still, before `due`.
+    """
+
+    __slots__ = ("_at", "_due", "_handle", "_loop", "_thaw", "_thaws")
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        due: Callable[[float], None],
+        resume_after_stall: Callable[[float], object],
+    ) -> None:
+        self._loop = loop
+        self._due = due
+        self._thaw = resume_after_stall
+        self._thaws = 0
+        self._handle: TimerHandle | None = None
+        self._at = inf
+
+    def arm(self, at: float) -> None:
+        """See that it comes in time. An early one is left alone: whoever is called looks again."""
+        if at < self._at:
+            if self._handle is not None:
+                self._handle.cancel()
+            self._handle = self._loop.call_at(at, self._ring)
+            self._at = at
+
+    def stop(self) -> None:
+        """Let it never come."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _ring(self) -> None:
+        now = self._loop.time()
+        late = now - self._at
+        if late < _LAG:
+            self._tell()
+            return
+        until = now
+        if late >= _STANDSTILL and self._thaws < _MAX_STALLS:
+            self._thaws += 1
+            self._thaw(now)
+            until += _CATCH_UP
+        self._wait(now, until)
+
+    def _wait(self, now: float, until: float) -> None:
+        at = now + _LAG / 5
+        self._handle = self._loop.call_at(at, self._ring_when_calm, at, until)
+
+    def _ring_when_calm(self, at: float, until: float) -> None:
+        """Tell, once the loop is no longer busy with what came during a standstill."""
+        now = self._loop.time()
+        if now - at < _LAG / 5 or now >= until:
+            self._tell()
+        else:
+            self._wait(now, until)
+
+    def _tell(self) -> None:
+        # A loop may call up to its clock's resolution early: what is due then is due now. Chunks
+        # may also have moved the moment on: then nothing is due, and it is armed again.
+        now = max(self._loop.time(), self._at)
+        self._handle, self._at = None, inf
+        self._due(now)
+
+
+_PATIENCE = 4.0
+"""A probe waits so many times as long as would be in good time: how slow it is now may be how fast
+it is from now on."""
+
+
+def start_probe(
+    attempt: Attempt, route: Route, request: ChatRequest, tools: Dependencies
+) -> asyncio.Task[None]:
+    """Ask, listen up to the first text, and tell the target's state.
+
+    The user waits for none of it, and the answer is thrown away. The place that it took at the
+    target is given back, also if the task is cancelled before its first step.
+    """
+    loop = asyncio.get_running_loop()
+    good = late_after(None, attempt, attempt.started)
+    task = loop.create_task(_run_probe(attempt, route, request, tools, good))
+
+    def settle(_: asyncio.Task[None]) -> None:
+        attempt.ended = loop.time()
+        attempt.outcome = Outcome.LOST if attempt.fault is None else Outcome.FAILED
+        spoke = None if attempt.first_text is None else attempt.first_text - attempt.started
+        route.state.concurrency.give_back()
+        route.state.probed(spoke, loop.time(), plain=attempt.plain, good=good)
+
+    task.add_done_callback(settle)
+    return task
+
+
+async def _run_probe(
+    attempt: Attempt, route: Route, request: ChatRequest, tools: Dependencies, good: float
+) -> None:
+    time = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(_PATIENCE * good):
+            await _wait_for_text(attempt, route, request)
+    except TimeoutError as error:
+        if attempt.first_text is None:  # else it only closes slowly
+            attempt.fault = Fault(FaultKind.TIMEOUT, "the probe heard nothing", cause=error)
+    except Exception as error:  # noqa: BLE001  # every failure becomes a fault
+        attempt.fault = (
+            error.fault if isinstance(error, _UnusableAnswerError) else tools.classify(error)
+        )
+        route.state.failed(attempt.fault, time(), tools.rng, attempt.key, 0)
+
+
+async def _wait_for_text(attempt: Attempt, route: Route, request: ChatRequest) -> None:
+    """Return at the first visible text, or raise what went wrong. Owns the stream."""
+    stream: Any = await route.sources[attempt.key].open(request, stream=not attempt.plain)
+    try:
+        async for chunk in stream:
+            if attempt.response.add(chunk) > 1:
+                attempt.first_text = asyncio.get_running_loop().time()
+                return
+        fault = attempt.response.fault()
+        if fault is not None:
+            raise _UnusableAnswerError(fault)
+        attempt.first_text = asyncio.get_running_loop().time()
+    finally:
+        with contextlib.suppress(Exception):
+            await stream.aclose()
+
+
+class _UnusableAnswerError(Exception):  # noqa: N818  # an answer that is no answer
+    """The probe's answer was whole and useless."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
 
 _VISIBLE = 2
 
+
 _TAIL = 1.0
 """Seconds that are waited for usage after a stream's `finish_reason`."""
+
 
 _END = 0.1
 """Seconds that are waited for its end after that: a connection that was read to it serves again."""
@@ -56,28 +216,28 @@ class Race:
 
     Attributes:
         end: How it ended; None while it goes on.
-        witness: Told when attempts begin and end.
+        listener: Told when attempts begin and end.
     """
 
     __slots__ = ("_alarm", "_chain", "_closed", "_loop", "_on_retry", "_plain", "_planner",
                  "_reaper", "_request", "_room", "_show", "_streaming", "_tools", "_validate",
-                 "_wake", "end", "witness")  # fmt: skip
+                 "_wake", "end", "listener")  # fmt: skip
 
     def __init__(
         self,
         chain: Sequence[Route],
         request: ChatRequest,
         plan: Plan,
-        tools: Tools,
+        tools: Dependencies,
         reaper: Reaper,
         *,
         last_resort: Route | None = None,
         validate: Callable[[Any], Fault | Awaitable[Fault | None] | None] | None = None,
         on_retry: Callable[[Any], Any] | None = None,
         plain: bool = False,
-        show: Show | None = None,
-        load: Load | None = None,
-        witness: Witness | None = None,
+        show: StreamBuffer | None = None,
+        load: RequestSize | None = None,
+        listener: AttemptListener | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._chain = [*chain, last_resort] if last_resort else chain
@@ -92,21 +252,21 @@ class Race:
             plan,
             now=self._loop.time(),
             rng=tools.rng,
-            nudge=self._nudge,
+            wake=self._wake_up,
             plain=plain,
             load=load,
             last_resort=last_resort.state if last_resort else None,
             goes_on=show.goes_on if show is not None and validate is None else None,
         )
-        self._alarm = Alarm(self._loop, self._on_time, self._planner.thaw)
+        self._alarm = RaceTimer(self._loop, self._on_time, self._planner.resume_after_stall)
         self._wake: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._closed = False
         self._show = show
-        self.witness = witness
+        self.listener = listener
         # A stream that must be judged whole cannot be shown in part.
         self._streaming = show is not None and validate is None
-        self.end: End | None = None
+        self.end: CallEnd | None = None
 
     # -- for the caller -------------------------------------------------------------------------
 
@@ -123,12 +283,12 @@ class Race:
         finally:
             self._close()
         winner = self._planner.winner
-        return winner.draft if winner is not None else None
+        return winner.response if winner is not None else None
 
-    async def chunks(self) -> AsyncGenerator[Chunk | Leg, None]:
-        """Race to the first text, then yield the winner's chunks as they come, after its `Leg`.
+    async def chunks(self) -> AsyncGenerator[Chunk | Segment, None]:
+        """Race to the first text, then yield the winner's chunks as they come, after its `Segment`.
 
-        If its stream breaks, another `Leg` may follow, and the chunks of who goes on. Ends with the
+        If its stream breaks, another `Segment` may follow, and the chunks of who goes on. Ends with the
         answer; look at `end` then. Closing it early stops every attempt.
 
         Raises:
@@ -145,7 +305,7 @@ class Race:
                     chunk = queue.popleft()
                     if self._room is not None and not queue:
                         self._make_room()
-                    if isinstance(chunk, Leg):
+                    if isinstance(chunk, Segment):
                         chunk.fixed = True
                     yield chunk
                 if self.end is not None:
@@ -175,8 +335,10 @@ class Race:
         began = planner.started
         skipped = () if winner is not None else planner.chain.skipped(now)
         return Receipt(
-            attempts=tuple([record(a, began, now) for a in (*planner.attempts, *planner.shadows)]),
-            winner=winner.lane.state.name if winner is not None else None,
+            attempts=tuple(
+                [attempt_record(a, began, now) for a in (*planner.attempts, *planner.shadows)]
+            ),
+            winner=winner.candidate.state.name if winner is not None else None,
             seconds=now - began,
             skipped=skipped,
         )
@@ -215,19 +377,19 @@ class Race:
                     self._show.withdraw(attempt)
                 self._report(attempt)
                 self._reaper.take(attempt.task)
-                if self.witness is not None:
-                    self.witness.over(attempt)
+                if self.listener is not None:
+                    self.listener.over(attempt)
         if self.end is None and not self._closed:
             self._alarm.arm(self._planner.wake_at)
 
     def _start(self, attempt: Attempt) -> None:
-        attempt.draft = self._tools.draft()
+        attempt.response = self._tools.response()
         request = self._request if self._show is None else self._show.request(self._request)
-        if self.witness is not None:
-            self.witness.began(attempt)
+        if self.listener is not None:
+            self.listener.began(attempt)
         if attempt.kind is AttemptKind.SHADOW:
-            route = self._chain[attempt.lane.index]
-            self._reaper.host(probe(attempt, route, request, self._tools))
+            route = self._chain[attempt.candidate.index]
+            self._reaper.host(start_probe(attempt, route, request, self._tools))
         else:
             attempt.task = self._loop.create_task(self._read(attempt, request))
 
@@ -239,14 +401,14 @@ class Race:
     def _on_time(self, now: float) -> None:
         self._apply(self._planner.timer(now))
 
-    def _nudge(self) -> None:
+    def _wake_up(self) -> None:
         """Look at what is shared with other requests; called from any thread."""
         with contextlib.suppress(RuntimeError):  # our loop is closed: so is this race
-            self._loop.call_soon_threadsafe(self._on_nudge)
+            self._loop.call_soon_threadsafe(self._on_wake)
 
-    def _on_nudge(self) -> None:
+    def _on_wake(self) -> None:
         if self.end is None and not self._closed:
-            self._apply(self._planner.nudged(self._loop.time()))
+            self._apply(self._planner.woken(self._loop.time()))
 
     def _close(self) -> None:
         """Leave nothing running: also the way of a cancelled caller."""
@@ -260,15 +422,15 @@ class Race:
 
     async def _read(self, attempt: Attempt, request: ChatRequest) -> None:
         """Read one stream into its draft and tell the planner what is seen. Owns the stream."""
-        route = self._chain[attempt.lane.index]
+        route = self._chain[attempt.candidate.index]
         stream: Any = None
         try:
             fault: Fault | None
             try:
                 if attempt.retry_state is not None and self._on_retry is not None:
-                    await _maybe(self._on_retry(attempt.retry_state))
-                if self.witness is not None:
-                    await self.witness.enter(attempt)
+                    await _await_if_needed(self._on_retry(attempt.retry_state))
+                if self.listener is not None:
+                    await self.listener.enter(attempt)
                 streams = not self._plain and route.state.streams
                 source = route.sources[attempt.key]
                 stream = await source.open(request, stream=streams)
@@ -293,8 +455,8 @@ class Race:
 
     async def _listen(self, attempt: Attempt, stream: Any) -> None:
         """Read an answer that counts when it is whole."""
-        draft, time, planner = attempt.draft, self._loop.time, self._planner
-        add = draft.add
+        response, time, planner = attempt.response, self._loop.time, self._planner
+        add = response.add
         async for chunk in stream:
             seen = add(chunk)
             if seen:
@@ -303,14 +465,19 @@ class Race:
                 attempt.last_chunk = now
                 if planner.winner is not attempt:
                     self._apply(self._heard(attempt, seen, now))
-            if draft.ended:
+            if response.ended:
                 await self._hear_out(attempt, stream)
                 return
 
-    async def _relay(self, attempt: Attempt, stream: Any, show: Show) -> None:
+    async def _relay(self, attempt: Attempt, stream: Any, show: StreamBuffer) -> None:
         """Read an answer and show it, while it is the winner's."""
-        draft, held, time, planner = attempt.draft, attempt.held, self._loop.time, self._planner
-        add, queue = draft.add, show.queue
+        response, held, time, planner = (
+            attempt.response,
+            attempt.held,
+            self._loop.time,
+            self._planner,
+        )
+        add, queue = response.add, show.queue
         async for chunk in stream:
             seen = add(chunk)
             if not seen:
@@ -326,13 +493,13 @@ class Race:
                         held.clear()
                     queue.append(chunk)
                     self._notify()
-                    if len(queue) >= READ_AHEAD:
+                    if len(queue) >= MAX_READ_AHEAD:
                         await self._wait_for_reader(attempt)
                 else:
                     held.append(chunk)
                     if planner.winner is not attempt:
                         self._apply(self._heard(attempt, seen, now))
-            if draft.ended:
+            if response.ended:
                 await self._hear_out(attempt, stream)
                 return
 
@@ -343,27 +510,27 @@ class Race:
 
     async def _hear_out(self, attempt: Attempt, stream: Any) -> None:
         """Take in what follows a `finish_reason`: usage. The answer is whole, whatever happens."""
-        draft, time = attempt.draft, self._loop.time
+        response, time = attempt.response, self._loop.time
         attempt.last_chunk = attempt.pace_at = inf
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(_END if draft.counted else _TAIL) as limit:
+            async with asyncio.timeout(_END if response.counted else _TAIL) as limit:
                 async for chunk in stream:
-                    seen = draft.add(chunk)  # first, for what makes no sense is never shown
+                    seen = response.add(chunk)  # first, for what makes no sense is never shown
                     attempt.held.append(chunk)
                     # Some servers give a reason with every chunk.
                     if seen and self._planner.winner is attempt:
                         self._announce(attempt)
-                    limit.reschedule(time() + (_END if draft.counted else _TAIL))
+                    limit.reschedule(time() + (_END if response.counted else _TAIL))
 
     async def _wait_for_reader(self, attempt: Attempt) -> None:
         """Let a slow consumer catch up; its own slowness is not the provider's stall."""
-        self._planner.held_up(attempt, self._loop.time())
+        self._planner.pause_limits(attempt, self._loop.time())
         self._room = self._loop.create_future()
         await self._room
-        self._apply(self._planner.let_on(attempt, self._loop.time()))
+        self._apply(self._planner.resume_limits(attempt, self._loop.time()))
 
     def _fault(self, attempt: Attempt) -> Fault | None:
-        fault: Fault | None = attempt.draft.fault()
+        fault: Fault | None = attempt.response.fault()
         if fault is None or fault.kind is not FaultKind.EMPTY or fault.code != "stop":
             return fault
         complete = self._show is not None and self._show.is_complete()
@@ -372,7 +539,7 @@ class Race:
     async def _judge(self, attempt: Attempt) -> Fault | None:
         if self._validate is None or attempt.kind is AttemptKind.LAST_RESORT:
             return None
-        fault: Fault | None = await _maybe(self._validate(attempt))
+        fault: Fault | None = await _await_if_needed(self._validate(attempt))
         return fault
 
     def _ended(self, attempt: Attempt, fault: Fault | None) -> None:
@@ -388,18 +555,18 @@ class Race:
             if self._show is not None:
                 self._show.withdraw(attempt)
             self._report(attempt)
-        if self.witness is not None:
-            self.witness.over(attempt)
+        if self.listener is not None:
+            self.listener.over(attempt)
         # What is left of it is to close its stream.
         self._reaper.keep(attempt.task)
         self._apply(actions)
 
     def _report(self, attempt: Attempt) -> None:
         if attempt.fault is not None and self._tools.on_fault is not None:
-            self._tools.on_fault(attempt.lane.state.name, attempt.fault)
+            self._tools.on_fault(attempt.candidate.state.name, attempt.fault)
 
 
-async def _maybe(value: Any) -> Any:
+async def _await_if_needed(value: Any) -> Any:
     """Await what a user's hook returned, if it was a coroutine function."""
     return await value if inspect.isawaitable(value) else value
 

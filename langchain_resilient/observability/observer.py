@@ -3,17 +3,86 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from langchain_resilient.receipt import AttemptKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextvars import Context
 
+    from langchain_resilient.options import Target
     from langchain_resilient.receipt import Receipt
-    from langchain_resilient.target import Target
 
-logger = logging.getLogger("langchain_resilient")
+
+logger = logging.getLogger("langchain_resilient.calls")
+
+
+def log_call(receipt: Receipt, end: str) -> None:
+    """Write a call's line; costs nothing to speak of where nobody listens.
+
+    WARNING for an answer of the last resort, which must not pass unnoticed; INFO where more than
+    one attempt was needed or none answered (that is raised as well); DEBUG for all others. The
+    fields (`extra=`) begin with `resilience_`. Neither prompts nor answers nor keys are in it, nor
+    what providers said of a fault: only its kind.
+
+    Args:
+        receipt: The call's own.
+        end: As in `CallDetails.end`.
+
+    Example:
+        ```python
+        logging.getLogger("langchain_resilient.calls").setLevel(logging.DEBUG)
+        ```
+    """
+    attempts = receipt.attempts
+    smooth = end == "answered" and len(attempts) == 1 and attempts[0].kind is AttemptKind.PRIMARY
+    level = logging.DEBUG if smooth else _level(receipt)
+    if not logger.isEnabledFor(level):
+        return
+    if receipt.last_resort:
+        logger.log(level, "answered by the last resort: %s", receipt, extra=_fields(receipt, end))
+    else:
+        logger.log(level, "%s: %s", end, receipt, extra=_fields(receipt, end))
+
+
+def _level(receipt: Receipt) -> int:
+    return logging.WARNING if receipt.last_resort else logging.INFO
+
+
+def _fields(receipt: Receipt, end: str) -> dict[str, Any]:
+    first = [a.first_text for a in receipt.attempts if a.outcome == "won"]
+    return {
+        "resilience_end": end,
+        "resilience_target": receipt.winner,
+        "resilience_seconds": round(receipt.seconds, 4),
+        "resilience_first_text": first[0] if first else None,
+        "resilience_attempts": len(receipt.attempts),
+        "resilience_kinds": [a.kind.value for a in receipt.attempts],
+        "resilience_faults": [fault.kind.value for _, fault in receipt.faults],
+        "resilience_breaks": len(receipt.breaks),
+        "resilience_lost_tokens": receipt.lost_tokens,
+    }
+
+
+def picklable_observers(observers: Iterable[Observer]) -> tuple[Observer, ...]:
+    """Leave behind those that hold what belongs to this process: sockets, locks, open files.
+
+    Each that stays is named in the log, for a worker that sends the model on must not fail for it.
+    """
+    return tuple(one for one in observers if _is_picklable(one))
+
+
+def _is_picklable(observer: Observer) -> bool:
+    try:
+        pickle.dumps(observer)
+    except Exception as error:  # noqa: BLE001  # pickle lets anything out
+        name = type(observer).__name__
+        logger.warning("observer %s stays behind: it cannot be pickled (%s)", name, error)
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +144,7 @@ class Observer(Protocol):
         ...
 
 
-def tell(
+def notify_observers(
     observers: Iterable[Observer], receipt: Receipt, call: CallDetails, context: Context
 ) -> None:
     """Let each observer hear of a call; log what they raise.

@@ -6,12 +6,11 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.observability.stats import Stats, TargetStats
-from langchain_resilient.observability.times import Times
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.observability.stats import DurationHistogram, Stats, TargetStats
 from langchain_resilient.prices import Price, Usage, cost
-from langchain_resilient.purse import refused
 from langchain_resilient.receipt import AttemptKind, Outcome
+from langchain_resilient.runtime.spending import was_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,8 +53,8 @@ class Recorder:
         self._asked = 0
         self._cancelled = 0
         self._breaks: dict[str, int] = {}
-        self._seconds = Times()
-        self._tallies: dict[str, _Tally] = {}
+        self._seconds = DurationHistogram()
+        self._tallies: dict[str, _TargetTotals] = {}
 
     def add(
         self, receipt: Receipt, costs: Sequence[float] | None = None, *, cancelled: bool = False
@@ -81,7 +80,7 @@ class Recorder:
             for attempt in attempts:
                 tally = self._tallies.get(attempt.target)
                 if tally is None:
-                    tally = self._tallies[attempt.target] = _Tally()
+                    tally = self._tallies[attempt.target] = _TargetTotals()
                 tally.add(attempt, prompt)
             for one in receipt.breaks:
                 self._breaks[one.action] = self._breaks.get(one.action, 0) + 1
@@ -107,7 +106,7 @@ class Recorder:
         delays = delays or {}
         with self._lock:
             names = dict.fromkeys([*states, *self._tallies])
-            tallies = {name: self._tallies.get(name) or _Tally() for name in names}
+            tallies = {name: self._tallies.get(name) or _TargetTotals() for name in names}
             targets = tuple(
                 replace(
                     tally.stats(name, states.get(name), now, price(name)),
@@ -140,7 +139,7 @@ def _prompt(attempts: Sequence[AttemptRecord]) -> int:
     return next((a.input_tokens for a in attempts if a.input_tokens), 0)
 
 
-class _Tokens:
+class _TokenTotals:
     """Tokens of answers: their dollars are found when they are wanted."""
 
     __slots__ = ("cached", "given", "made", "requests", "written")
@@ -163,7 +162,7 @@ class _Tokens:
         return cost(flat, usage) + self.requests * price.request
 
 
-class _Tally:
+class _TargetTotals:
     """What one target did."""
 
     __slots__ = ("breaks", "faults", "first", "kinds", "lost", "paid", "whole", "wins", "won")
@@ -173,9 +172,9 @@ class _Tally:
         self.wins: dict[str, int] = {}
         self.faults: dict[str, int] = {}
         self.breaks = 0
-        self.first = Times()
-        self.whole = Times()
-        self.won, self.lost = _Tokens(), _Tokens()
+        self.first = DurationHistogram()
+        self.whole = DurationHistogram()
+        self.won, self.lost = _TokenTotals(), _TokenTotals()
         self.paid: tuple[float, float] | None = None
 
     def add(self, attempt: AttemptRecord, prompt: int) -> None:
@@ -198,7 +197,7 @@ class _Tally:
             self.whole.add(seconds, cut=True)
             if attempt.first_text is None:
                 self.first.add(seconds, cut=True)
-        if not refused(attempt):
+        if not was_refused(attempt):
             self.lost.add(attempt, prompt)
 
     def pay(self, dollars: float, *, won: bool) -> None:

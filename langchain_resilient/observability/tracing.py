@@ -11,13 +11,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManager
-from langchain_core.tracers import BaseTracer
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.tracers import BaseTracer, LangChainTracer
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.tracers.base import AsyncBaseTracer
 
-from langchain_resilient.engine.record import record
-from langchain_resilient.observability.inner import unbilled
-from langchain_resilient.providers.runnable import OUTER
+from langchain_resilient.engine.attempt import attempt_record
+from langchain_resilient.providers.langchain import OUTER
 from langchain_resilient.receipt import Outcome
 
 if TYPE_CHECKING:
@@ -29,13 +30,72 @@ if TYPE_CHECKING:
         BaseCallbackHandler,
         BaseRunManager,
     )
+    from langchain_core.outputs import Generation
 
-    from langchain_resilient.engine.events import Attempt
+    from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.reaper import Reaper
+    from langchain_resilient.options import Target
     from langchain_resilient.receipt import AttemptRecord
-    from langchain_resilient.target import Target
+
+
+def without_usage(manager: AsyncCallbackManager) -> AsyncCallbackManager:
+    """Keep the tracers of a callback manager, and let them see no usage.
+
+    The tokens of an inner run are those of the model's run, which says them already. Other handlers
+    would take the inner run for another answer to the user.
+    """
+    quiet = manager.copy()
+    quiet.set_handlers([_tracer_without_usage(one) for one in manager.handlers if _is_tracer(one)])
+    return quiet
+
+
+def _is_tracer(handler: BaseCallbackHandler) -> bool:
+    return isinstance(handler, BaseTracer | AsyncBaseTracer)
+
+
+def _tracer_without_usage(tracer: Any) -> Any:
+    """Copy a tracer, which goes on writing into the same runs."""
+    # Not `copy.copy`, for which a tracer gives itself.
+    quiet, tell = object.__new__(type(tracer)), tracer.on_llm_end
+    vars(quiet).update(vars(tracer))
+
+    def on_llm_end(response: LLMResult, **kwargs: Any) -> Any:
+        return tell(_strip_usage(response), **kwargs)
+
+    async def on_llm_end_async(response: LLMResult, **kwargs: Any) -> Any:
+        return await tell(_strip_usage(response), **kwargs)
+
+    async_tracer = isinstance(tracer, AsyncBaseTracer)
+    quiet.on_llm_end = on_llm_end_async if async_tracer else on_llm_end
+    if isinstance(tracer, LangChainTracer):
+        # LangChain asks LangSmith's tracer for such a copy before each run of a model.
+        quiet.copy_with_metadata_defaults = lambda **given: _tracer_without_usage(
+            tracer.copy_with_metadata_defaults(**given)
+        )
+    return quiet
+
+
+def _strip_usage(response: LLMResult) -> LLMResult:
+    told = {k: v for k, v in (response.llm_output or {}).items() if k not in _USAGE}
+    batches: Any = [[_stripped(one) for one in batch] for batch in response.generations]
+    return LLMResult(generations=batches, llm_output=told or None, run=response.run)
+
+
+_USAGE = ("token_usage", "usage", "usage_metadata")
+"""Where LangChain's models tell it, and tracers look."""
+
+
+def _stripped(generation: Any) -> Generation | Any:
+    message = getattr(generation, "message", None)
+    if not isinstance(message, AIMessage):
+        return generation
+    about = {k: v for k, v in message.response_metadata.items() if k not in _USAGE}
+    bare = message.model_copy(update={"usage_metadata": None, "response_metadata": about})
+    return ChatGeneration(message=bare, generation_info=generation.generation_info)
+
 
 logger = logging.getLogger("langchain_resilient")
+
 
 _PREFIX = "resilience_"
 
@@ -44,7 +104,7 @@ class AttemptError(Exception):
     """What a tracer shows for a failed attempt: its fault, without the exception behind it."""
 
 
-class Trace:
+class AttemptTracer:
     """Tells callback handlers when the attempts of one call begin and end.
 
     Handlers run in order, one event after the other, in a task of their own: neither a request nor
@@ -78,18 +138,18 @@ class Trace:
 
     async def enter(self, attempt: Attempt) -> None:
         """Let the runs of a target that is a LangChain model find their parent."""
-        target = self._targets.get(attempt.lane.state.name)
+        target = self._targets.get(attempt.candidate.state.name)
         if target is None or target.runnable is None:
             return
         await self._open[attempt].wait()
         if (run := self._runs.get(attempt)) is not None:
-            OUTER.set({"callbacks": unbilled(run.get_child())})
+            OUTER.set({"callbacks": without_usage(run.get_child())})
 
     def over(self, attempt: Attempt) -> None:
         """Hear that an attempt has ended."""
         if self._open.pop(attempt, None) is not None:
             now = asyncio.get_running_loop().time()
-            self._events.put_nowait((attempt, record(attempt, attempt.started, now)))
+            self._events.put_nowait((attempt, attempt_record(attempt, attempt.started, now)))
 
     async def close(self, reaper: Reaper) -> None:
         """End what is under way, and wait until all was told."""
@@ -115,7 +175,7 @@ class Trace:
                 logger.exception("a callback handler failed")
 
     async def _start(self, attempt: Attempt, told: asyncio.Event) -> None:
-        name = attempt.lane.state.name
+        name = attempt.candidate.state.name
         manager = self._manager.copy()
         manager.add_tags(["attempt", attempt.kind.value], inherit=False)
         manager.add_metadata(_facts(self._asked(attempt)), inherit=False)
@@ -127,7 +187,7 @@ class Trace:
             told.set()
 
     def _asked(self, attempt: Attempt) -> dict[str, Any]:
-        name = attempt.lane.state.name
+        name = attempt.candidate.state.name
         target = self._targets.get(name)
         found = {"target": name, "kind": attempt.kind.value, "key_index": attempt.key}
         return found if target is None else {**found, "provider": target.provider}
@@ -145,7 +205,7 @@ class Trace:
             await run.on_chain_end(facts)
 
 
-def trace_of(parent: BaseRunManager, targets: Mapping[str, Target]) -> Trace | None:
+def attempt_tracer(parent: BaseRunManager, targets: Mapping[str, Target]) -> AttemptTracer | None:
     """Make the trace of one call; None where no handler wants to know.
 
     Whoever hears of the model's run hears of its attempts, which are a part of it. Handlers that
@@ -164,7 +224,7 @@ def trace_of(parent: BaseRunManager, targets: Mapping[str, Target]) -> Trace | N
     # LangChain's own (`ls_model_name`, ...) speak of the first target, whoever is asked.
     given = parent.inheritable_metadata.items()
     manager.add_metadata({k: v for k, v in given if not k.startswith("ls_")})
-    return Trace(manager, targets)
+    return AttemptTracer(manager, targets)
 
 
 def _wants(handler: BaseCallbackHandler) -> bool:

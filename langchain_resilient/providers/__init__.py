@@ -6,17 +6,37 @@ import os
 import re
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from langchain_resilient.providers.base import Provider, ProviderFactory
-    from langchain_resilient.target import Target
+    from langchain_resilient.exchange import ChatRequest, Chunk, ChunkStream, Provider
+    from langchain_resilient.faults import Fault
+    from langchain_resilient.options import Target
+
+
+class ProviderFactory(Protocol):
+    """Makes a `Provider` for a target. May define `classify(error) -> Fault | None` of its own."""
+
+    def __call__(self, target: Target) -> Provider:
+        """Cheap: no network, no SDK client yet."""
+        ...
+
+
+class Classifier(Protocol):
+    """Turns an exception into a `Fault`."""
+
+    def __call__(self, error: BaseException) -> Fault:
+        """Never raises."""
+        ...
+
 
 __all__ = ["ProviderEntry", "create", "entry", "key_for", "keys_for", "known", "register"]
 
+
 F = TypeVar("F")
+
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
@@ -58,8 +78,10 @@ _entries: dict[str, ProviderEntry] = {
         ProviderEntry(
             "local", "langchain_resilient.providers.local:LocalProvider", in_process=True
         ),
-        ProviderEntry("runnable", "langchain_resilient.providers.runnable:RunnableProvider"),
-        ProviderEntry("text", "langchain_resilient.providers.text:TextProvider", in_process=True),
+        ProviderEntry("runnable", "langchain_resilient.providers.langchain:RunnableProvider"),
+        ProviderEntry(
+            "text", "langchain_resilient.providers.static_text:TextProvider", in_process=True
+        ),
     )
 }
 
@@ -67,7 +89,7 @@ _entries: dict[str, ProviderEntry] = {
 def register(
     name: str, *, api_key_env: str | None = None, base_url_env: str | None = None
 ) -> Callable[[F], F]:
-    """Make a provider known as `"name:model"`; see `langchain_resilient.providers.base`.
+    """Make a provider known as `"name:model"`; see `langchain_resilient.exchange`.
 
     Args:
         name: Lower case letters, digits, `-` and `_`; the last to take a name has it.
@@ -95,12 +117,12 @@ def register(
     return add
 
 
-def known() -> tuple[str, ...]:
+def known_providers() -> tuple[str, ...]:
     """The names that a target may start with."""
     return tuple(sorted(_entries))
 
 
-def entry(name: str) -> ProviderEntry:
+def provider_entry(name: str) -> ProviderEntry:
     """Look a provider up.
 
     Raises:
@@ -109,13 +131,13 @@ def entry(name: str) -> ProviderEntry:
     try:
         return _entries[name]
     except KeyError:
-        msg = f"unknown provider {name!r}; known are {', '.join(known())}"
+        msg = f"unknown provider {name!r}; known are {', '.join(known_providers())}"
         raise ValueError(msg) from None
 
 
 def keys_for(target: Target) -> tuple[str | None, ...]:
     """The target's own keys, or the environment's unless it would go to another host."""
-    env = entry(target.provider).api_key_env
+    env = provider_entry(target.provider).api_key_env
     found: list[str] = [""]
     if isinstance(target.api_key, tuple):
         found = [key.get_secret_value() for key in target.api_key]
@@ -132,14 +154,14 @@ def key_for(target: Target) -> str | None:
     return keys_for(target)[0]
 
 
-def create(target: Target) -> Provider:
+def create_provider(target: Target) -> Provider:
     """Make the provider that serves a target. Imports its module, opens nothing.
 
     Raises:
         ValueError: If the provider is unknown.
         ImportError: If its package is not installed; says which extra to install.
     """
-    factory: Any = entry(target.provider).factory
+    factory: Any = provider_entry(target.provider).factory
     if isinstance(factory, str):
         module, _, name = factory.partition(":")
         factory = getattr(import_module(module), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from langchain_resilient.providers._sdk import SDKProvider
+from langchain_resilient.providers.sdk import SDKProvider
 
 _UNKNOWN = frozenset({"top_k", "min_p", "repetition_penalty"})
 _STREAM_OPTIONS = {"include_usage": True}

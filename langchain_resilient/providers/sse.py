@@ -9,43 +9,228 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from pydantic_core import from_json
 
-from langchain_resilient.providers.evidence import scrub, without
-from langchain_resilient.providers.faults import AnswerError
-from langchain_resilient.providers.quota import quota
-from langchain_resilient.wire.sse import PAGE, NamedEvent, SSEDecoder
+from langchain_resilient.providers.errors import AnswerError, redacted, scrub
+from langchain_resilient.providers.rate_limit_headers import rate_limit_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
-    from langchain_resilient.quota import Quota
-    from langchain_resilient.request import Chunk
+    from langchain_resilient.exchange import Chunk, RateLimitStatus
+
+
+DEFAULT_MAX_EVENT_BYTES = 32 * 1024 * 1024
+"""The longest event that is waited for, in bytes."""
+
+
+_BOM = b"\xef\xbb\xbf"
+
+
+_DONE = b"[DONE]"
+
+
+PAGE = "<page>"
+"""The name of what is no event at all, but a page that a proxy put into the stream."""
+
+
+MAX_LINES = 100_000
+"""The most lines of one event: each of seven bytes would take a hundred bytes of memory."""
+
+
+class NamedEvent(NamedTuple):
+    """An event that has a name other than "message", such as "error"; or a `PAGE`."""
+
+    event: str
+    data: bytes
+
+
+class EventTooLongError(ValueError):
+    """An event has grown over the limit without coming to its end."""
+
+
+class SSEDecoder:
+    r"""Turns pieces of a response into the payloads of its events.
+
+    The payload of an event is bytes; of an event that names itself, a `NamedEvent`. What follows
+    `[DONE]` is ignored, and so are comments, ids and retry times. Lines may end in LF, CR or CR LF,
+    and pieces may be cut anywhere.
+
+    Attributes:
+        done: Whether `[DONE]` has come.
+
+    Args:
+        max_event_bytes: The longest event that is waited for, in bytes.
+
+    Example:
+        ```python
+        decoder = SSEDecoder()
+        decoder.feed(b'data: {"a": 1}\n\nda')  # [b'{"a": 1}']
+        decoder.feed(b"ta: 2\n")  # []
+        decoder.flush()  # [b'2']
+        ```
+    """
+
+    __slots__ = (
+        "_after_cr",
+        "_clean",
+        "_limit",
+        "_newline",
+        "_pieces",
+        "_size",
+        "_started",
+        "done",
+    )
+
+    def __init__(self, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
+        self.done = False
+        self._limit = max_event_bytes
+        self._started = False
+        self._clean = False
+        self._after_cr = False
+        # An unfinished event stays in pieces: joining it with each new one would be quadratic.
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._newline = False
+
+    def feed(self, data: bytes) -> list[bytes | NamedEvent]:
+        """Take the next piece of the response and return the events that it completes.
+
+        Raises:
+            EventTooLongError: If an event is longer than `max_event_bytes`.
+        """
+        # Most pieces are whole events and nothing is left over from before.
+        if self._clean and data[-2:] == b"\n\n" and b"\r" not in data:
+            if data[:6] == b"data: " and data.find(b"\n") == len(data) - 2 and _DONE not in data:
+                return [data[6:-2]]
+            return self._payloads(data[:-2].split(b"\n\n"))
+        events = self._feed_any(data)
+        self._clean = self._started and not (self._pieces or self._after_cr or self.done)
+        return events
+
+    def _feed_any(self, data: bytes) -> list[bytes | NamedEvent]:
+        if not self._started:
+            data = self._start(data)
+        if self._after_cr or b"\r" in data:
+            data = self._to_line_feeds(data)
+        if not data or self.done:
+            return []
+        if b"\n\n" not in data and not (self._newline and data[0] == _LF):
+            return self._keep(data)
+        if self._pieces:
+            data = b"".join([*self._pieces, data])
+            self._pieces = []
+        *events, rest = data.split(b"\n\n")
+        self._size = 0
+        if rest:
+            self._keep(rest)
+        else:
+            self._newline = False
+        return self._payloads(events)
+
+    def flush(self) -> list[bytes | NamedEvent]:
+        """Return the last event, where the response ended without the empty line after it."""
+        rest = b"".join(self._pieces)
+        self._pieces, self._size, self._newline = [], 0, False
+        return [] if self.done else self._payloads([rest])
+
+    def _payloads(self, events: list[bytes]) -> list[bytes | NamedEvent]:
+        found: list[bytes | NamedEvent] = []
+        for event in events:
+            if event[:6] == b"data: " and b"\n" not in event:
+                payload: bytes | NamedEvent | None = event[6:]
+            else:
+                payload = _parse_event(event)
+            if payload is None:
+                continue
+            if payload == _DONE:
+                self.done, self._clean = True, False
+                break
+            found.append(payload)
+        return found
+
+    def _keep(self, data: bytes) -> list[bytes | NamedEvent]:
+        self._pieces.append(data)
+        self._newline = data[-1] == _LF
+        self._size += len(data)
+        if self._size > self._limit:
+            self._pieces = []
+            raise EventTooLongError(f"an event is longer than {self._limit} bytes")
+        return []
+
+    def _start(self, data: bytes) -> bytes:
+        """Take off a byte-order mark, which may itself come in pieces."""
+        data = b"".join([*self._pieces, data])
+        self._pieces = []
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            self._pieces = [data] if data else []
+            return b""
+        self._started = True
+        return data.removeprefix(_BOM)
+
+    def _to_line_feeds(self, data: bytes) -> bytes:
+        if self._after_cr and data:
+            # The second half of a CR LF; the first was taken for the end of the line.
+            data = data.removeprefix(b"\n")
+            self._after_cr = False
+        self._after_cr = self._after_cr or data[-1:] == b"\r"
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+_LF = 0x0A
+
+
+def _parse_event(event: bytes) -> bytes | NamedEvent | None:
+    """Read one event line by line; None where it has no data."""
+    if event.count(b"\n") > MAX_LINES:
+        raise EventTooLongError(f"an event has more than {MAX_LINES} lines")
+    name = b""
+    data: list[bytes] = []
+    for line in event.split(b"\n"):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value
+    if not data:
+        return NamedEvent(PAGE, event) if event.lstrip()[:1] == b"<" else None
+    payload = b"\n".join(data)
+    return (
+        payload if name in {b"", b"message"} else NamedEvent(name.decode(errors="replace"), payload)
+    )
+
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A plain answer over this is refused: no language model writes that much."""
 
+
 MAX_STREAM_BYTES = 128 * 1024 * 1024
 """The same for a streamed one: 128,000 tokens in chunks that repeat much are 55 million bytes."""
+
 
 MAX_STREAM_EVENTS = 500_000
 """A stream of more is refused: the longest answers of today have 128,000 tokens."""
 
+
 MAX_JSON_VALUES = 1_000_000
 """Objects and lists in one body or event: each of two bytes can take 200 bytes of memory."""
+
 
 _LARGE = 4 * MAX_JSON_VALUES
 """Bytes from which on they are counted."""
 
-MOST_FLAWS = 3
+
+MAX_FLAWS = 3
 """Chunks of one stream that may be left out because they are no JSON."""
+
 
 _DRAIN_SECONDS = 0.1
 
 
-class Response(Protocol):
+class HTTPResponse(Protocol):
     """What httpx and httpx2 responses have in common."""
 
     status_code: int
@@ -82,7 +267,7 @@ class EventStream:
         "_total",
     )
 
-    def __init__(self, response: Response, secrets: Collection[str] = ()) -> None:
+    def __init__(self, response: HTTPResponse, secrets: Collection[str] = ()) -> None:
         self._response = response
         self._secrets = secrets
         self._flaws: list[bytes] = []
@@ -140,7 +325,7 @@ class EventStream:
             if name == PAGE:
                 # It may stand in place of a chunk: that would leave a hole.
                 message = f"a page inside the stream: {_start(data)!r}"
-                raise AnswerError(without(message, self._secrets), status_code=200)
+                raise AnswerError(redacted(message, self._secrets), status_code=200)
         else:
             name, data = "", event
         failed, why = name == "error", ""
@@ -155,11 +340,11 @@ class EventStream:
         if failed or isinstance(chunk, dict):
             body = chunk if isinstance(chunk, dict) else {"message": _start(data)}
             message = "the provider reported an error inside its stream"
-            raise AnswerError(message, without(body, self._secrets))
+            raise AnswerError(message, redacted(body, self._secrets))
         if data.lstrip()[:1] == b"{" and not self._cut:
             self._flaws.append(data)
             own = self._id is not None and _is_of(self._id, data)
-            if own or len(self._flaws) > MOST_FLAWS or _says_something(data):
+            if own or len(self._flaws) > MAX_FLAWS or _says_something(data):
                 self._refuse(data, why)
         return None
 
@@ -172,11 +357,11 @@ class EventStream:
 
     def _refuse(self, data: bytes, why: str = "") -> NoReturn:
         message = f"a chunk is not JSON: {_start(data)!r}{why}"
-        raise AnswerError(without(message, self._secrets), status_code=200)
+        raise AnswerError(redacted(message, self._secrets), status_code=200)
 
-    def quota(self) -> Quota | None:
+    def quota(self) -> RateLimitStatus | None:
         """Read what its headers say of rate limits."""
-        return quota(self._response.headers)
+        return rate_limit_status(self._response.headers)
 
     async def aclose(self) -> None:
         """Free the connection; a finished HTTP/1.1 answer is read to its end, for reuse."""
@@ -201,7 +386,7 @@ class WholeAnswer:
 
     __slots__ = ("_given", "_response", "_secrets")
 
-    def __init__(self, response: Response, secrets: Collection[str] = ()) -> None:
+    def __init__(self, response: HTTPResponse, secrets: Collection[str] = ()) -> None:
         self._response = response
         self._secrets = secrets
         self._given = False
@@ -220,9 +405,9 @@ class WholeAnswer:
             raise
         return decode_body(data, self._secrets)
 
-    def quota(self) -> Quota | None:
+    def quota(self) -> RateLimitStatus | None:
         """Read what its headers say of rate limits."""
-        return quota(self._response.headers)
+        return rate_limit_status(self._response.headers)
 
     async def aclose(self) -> None:
         """Free the connection."""
@@ -230,7 +415,7 @@ class WholeAnswer:
 
 
 def open_answer(
-    response: Response, *, stream: bool, secrets: Collection[str] = ()
+    response: HTTPResponse, *, stream: bool, secrets: Collection[str] = ()
 ) -> EventStream | WholeAnswer:
     """Choose how to read a response.
 
@@ -248,7 +433,7 @@ def open_answer(
     return WholeAnswer(response, secrets)
 
 
-async def _read(response: Response) -> bytes:
+async def _read(response: HTTPResponse) -> bytes:
     parts, size = [], 0
     async for data in response.aiter_bytes():
         size += len(data)
@@ -275,9 +460,9 @@ def decode_body(data: bytes, secrets: Collection[str] = ()) -> Chunk:
         body, why = None, f" ({error})"
     if not isinstance(body, dict):
         message = f"the answer is not JSON: {_start(data)!r}{why}"
-        raise AnswerError(without(message, secrets), status_code=200)
+        raise AnswerError(redacted(message, secrets), status_code=200)
     if body.get("error"):
-        raise AnswerError("the answer is an error", without(body, secrets))
+        raise AnswerError("the answer is an error", redacted(body, secrets))
     return body
 
 

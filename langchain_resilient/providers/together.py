@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from langchain_resilient.providers._sdk import SDKProvider
+from langchain_resilient.providers.sdk import SDKProvider
 
 _UNKNOWN = frozenset(
     {"stream_options", "parallel_tool_calls", "service_tier", "store", "metadata", "prediction",

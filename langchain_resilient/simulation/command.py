@@ -109,7 +109,7 @@ def _prices(given: Sequence[tuple[str, float]], targets: Mapping[str, Any]) -> d
 
 
 def _rules(args: argparse.Namespace) -> Rules:
-    from langchain_resilient.policy import Hedge  # noqa: PLC0415
+    from langchain_resilient.options import Hedge  # noqa: PLC0415
     from langchain_resilient.simulation.engine import Rules  # noqa: PLC0415
 
     if not 0 < args.timeout <= MOST_TIMEOUT:

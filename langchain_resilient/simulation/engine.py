@@ -1,6 +1,6 @@
 """Puts the engine together for a simulation: the one place here that knows how.
 
-What `langchain_resilient.runtime` and `langchain_resilient.registry` do for a model, without
+What `langchain_resilient.runtime.runtime` and `langchain_resilient.runtime.shared_state` do for a model, without
 providers, wire and LangChain.
 """
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
-from langchain_resilient.engine.budget import Budgets
-from langchain_resilient.engine.events import Plan
-from langchain_resilient.engine.health import Account, TargetState
-from langchain_resilient.engine.ports import Route, Tools
+from langchain_resilient.engine.budgets import Budgets
+from langchain_resilient.engine.interfaces import Dependencies, Route
+from langchain_resilient.engine.plan import Plan
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
-from langchain_resilient.request import ChatRequest, Chunk
+from langchain_resilient.engine.target_state import Account, TargetState
+from langchain_resilient.exchange import ChatRequest, Chunk
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Health, Hedge, Retry, TimeLimits
 from langchain_resilient.simulation.targets import ScriptedError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Rules:
     deadline: float | None = 60.0
     hedge: Hedge | None = field(default_factory=Hedge)
     health: Health | None = field(default_factory=Health)
-    timeouts: Timeouts = field(default_factory=Timeouts)
+    timeouts: TimeLimits = field(default_factory=TimeLimits)
     retry: Retry = field(default_factory=Retry)
 
     @property
@@ -81,7 +81,7 @@ class Engine:
             health=rules.health,
         )
         self._chain = [Route(_state(source), source, rules.timeouts) for source in sources]
-        self._tools = Tools(_classify, _Draft, Random(seed))
+        self._tools = Dependencies(_classify, _Draft, Random(seed))
         self._reaper = Reaper()
         self._plain = hedge is not None and hedge.on == "response"
 

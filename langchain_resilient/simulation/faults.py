@@ -11,7 +11,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from langchain_resilient.fault import FaultKind
+from langchain_resilient.faults import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

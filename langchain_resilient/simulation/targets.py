@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.simulation.faults import (
     Cut,
     Effect,
@@ -21,7 +21,7 @@ from langchain_resilient.simulation.faults import (
 from langchain_resilient.simulation.latency import HeavyTail, Latency, uniform
 
 if TYPE_CHECKING:
-    from langchain_resilient.request import ChatRequest, Chunk
+    from langchain_resilient.exchange import ChatRequest, Chunk
     from langchain_resilient.simulation.trace import Trace
 
 

@@ -55,44 +55,48 @@ from langchain_resilient.testing.exchange import Exchange
 from langchain_resilient.testing.notation import load_script
 from langchain_resilient.testing.records import Seen
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps import (
-    BadRequest,
+from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing.steps.faults import (
     CleanEnd,
-    Compatible,
-    ContentFilter,
-    ContextTooLong,
     Cut,
+    HtmlInside,
+    Malformed,
+    NoDone,
+    Reset,
+    SseError,
+    Stall,
+)
+from langchain_resilient.testing.steps.oddities import (
+    Compatible,
     Delayed,
     Empty,
     Garbage,
     Html,
-    HtmlInside,
-    HttpDate,
+    Timeline,
+)
+from langchain_resilient.testing.steps.presets import (
+    BadRequest,
+    ContentFilter,
+    ContextTooLong,
     InvalidKey,
-    KeepAlives,
     Lacks,
-    Malformed,
     ModelNotFound,
-    NoAnswer,
-    NoDone,
     NoStreaming,
     Overloaded,
     Quota,
     RateLimited,
-    Raw,
-    Refusal,
     RejectPrefill,
-    Reply,
     RequestTooLarge,
-    Reset,
     SlowDown,
-    SlowHeaders,
-    SseError,
-    Stall,
-    Status,
-    Step,
-    Timeline,
     UnsupportedParameter,
+)
+from langchain_resilient.testing.steps.refusals import HttpDate, Refusal, Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import (
+    KeepAlives,
+    NoAnswer,
+    Raw,
+    SlowHeaders,
     Whitespace,
 )
 from langchain_resilient.testing.text import answer_to

@@ -8,11 +8,7 @@ from hashlib import blake2s
 from random import Random
 from typing import TYPE_CHECKING
 
-from langchain_resilient.testing.brain import (
-    is_reasoning_model,
-    longest_answer,
-    think,
-)
+from langchain_resilient.testing.brain import is_reasoning_model, longest_answer, think
 from langchain_resilient.testing.dialects import DIALECTS
 from langchain_resilient.testing.dialects.base import Call, numbered
 from langchain_resilient.testing.door import refusal_at_door

@@ -7,27 +7,141 @@ providers refuse that ("prefill"), and others answer it as if it were finished.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.wire.native import kinds
-from langchain_resilient.wire.words import anchor, echoes
+from langchain_resilient.wire.passthrough import content_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from langchain_core.messages import AIMessage
 
-    from langchain_resilient.request import ChatRequest
-    from langchain_resilient.wire.draft import Draft
+    from langchain_resilient.exchange import ChatRequest
+    from langchain_resilient.wire.accumulator import ResponseAccumulator
+
+
+MAX_ECHO = 400
+"""Characters of the end of a text that are looked for in what follows it."""
+
+
+_LONG = 16
+"""Characters that, from the middle of a word on, stand somewhere twice hardly by chance."""
+
+
+_MIN_RULE = 4
+"""Of `|---|` or `====` it is a line; shorter punctuation is doubled by right, as in `f((x))`."""
+
+
+_MIN_DENSE = 2
+"""Of scripts without spaces, where one character twice (`天天`) is a word."""
+
+
+# Chinese and Japanese; Thai, Lao, Burmese, Khmer: all are written without spaces.
+_DENSE = re.compile(
+    "[\u2e80-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+)
+
+
+_GLUE = frozenset(".,:;'\u2019-/@%+#&=~\u200c\u200d\u00ad")
+"""What holds numbers, contractions, paths and addresses together: `1.15` is no `1.` and `15`."""
+
+
+def begins_word(text: str, place: int) -> bool:
+    """Whether the character at a place is the first of a word, or of what stands between words.
+
+    Args:
+        text: Any text.
+        place: An index into it.
+
+    Example:
+        ```python
+        [i for i in range(9) if begins_word("a 1.5 b-c", i) and "a 1.5 b-c"[i] != " "]  # [0, 2, 6]
+        ```
+    """
+    after = text[place]
+    if place == 0 or (before := text[place - 1]).isspace():
+        return True
+    if _combines(after):
+        return False
+    return bool(_DENSE.match(before) or _DENSE.match(after)) or not _holds(before, after)
+
+
+def is_distinctive(text: str, place: int) -> bool:
+    """Whether `text[place:]`, said once more right after the text, is an echo and no chance.
+
+    It is if it holds a word and begins where a word does. From the middle of a word on, it must
+    reach the next word or be long: `Mis` and `sissippi` have an `s` in common, which is no echo.
+
+    Args:
+        text: What was said, without white space at its end.
+        place: An index into it.
+    """
+    length = len(text) - place
+    if text[place].isspace():
+        return False
+    if not any(map(_is_word, text[place:])):
+        return length >= _MIN_RULE
+    if place == 0 or text[place - 1].isspace():
+        return True
+    if begins_word(text, place):
+        return length >= _MIN_DENSE or not _DENSE.match(text, place)
+    later = range(place + 1, len(text))
+    return length >= _LONG or any(_is_word(text[i]) and begins_word(text, i) for i in later)
+
+
+def echoes(text: str) -> list[int]:
+    """Find the places from which the end of a text may be repeated, the longest end first.
+
+    These are the last `MAX_ECHO` characters, and its very beginning.
+    """
+    first = max(0, len(text) - MAX_ECHO)
+    found = [place for place in range(first, len(text)) if is_distinctive(text, place)]
+    return [0, *found] if first and is_distinctive(text, 0) else found
+
+
+def anchor(text: str, least: int = 40, most: int = 80) -> str:
+    """Return the last few words of a text: so many characters, if it has them.
+
+    Args:
+        text: Any text; white space at its end is left out.
+        least: Fewer are not enough to know the place.
+        most: More need not be repeated.
+    """
+    said = text.rstrip()
+    if len(said) <= most:
+        return said.lstrip()
+    end = len(said)
+    places = range(end - most, end - least + 1)
+    start = next((i for i in places if begins_word(said, i) and not said[i].isspace()), end - least)
+    return said[start:]
+
+
+def _is_word(char: str) -> bool:
+    return char.isalnum() or char == "_" or _combines(char)
+
+
+def _combines(char: str) -> bool:
+    return unicodedata.category(char)[0] == "M"
+
+
+def _holds(before: str, after: str) -> bool:
+    """Whether two neighbours belong to one word."""
+    return all(char in _GLUE or _is_word(char) for char in (before, after))
+
 
 ECHO_TOKENS = 24
 """What a continuation is given for the words that it repeats."""
 
-FEWEST_TOKENS = 16 + ECHO_TOKENS
+
+MIN_TOKENS = 16 + ECHO_TOKENS
 """What a continuation is given at least."""
 
+
 _LIMITS = ("max_tokens", "max_completion_tokens")
+
 
 _SHAPES = frozenset(
     {"grammar", "json_schema", "format", "structured_outputs", "guided_json", "guided_regex",
@@ -35,7 +149,9 @@ _SHAPES = frozenset(
 )  # fmt: skip
 """What llama.cpp, Ollama and vLLM call it when an answer must have a certain form."""
 
+
 _ELSEWHERE = ("refusal", "function_call", "audio")
+
 
 _ASKING = """\
 Your answer was cut off. These are its last words:
@@ -46,12 +162,17 @@ Continue it from there. Begin by repeating these last words verbatim, without th
 and go straight on with what comes next, in the same language, voice and formatting: no preamble, \
 no remark, nothing said twice. If the answer was already complete, repeat these words and stop."""
 
+
 _NO_SPACE = re.compile(r"\S|\Z")
+
+
 _ELLIPSIS = re.compile(r"\.{3,}|…+")
+
+
 _QUOTES = dict(zip("\"'`“„\u2018«「『", "\"'`”“\u2019»」』", strict=True))
 
 
-def may_continue(request: ChatRequest, draft: Draft) -> bool:
+def may_continue(request: ChatRequest, response: ResponseAccumulator) -> bool:
     """Whether another target may go on with what an answer has said so far.
 
     Only plain text can be glued. What must parse (JSON, a grammar), a tool call, a refusal, speech
@@ -60,7 +181,7 @@ def may_continue(request: ChatRequest, draft: Draft) -> bool:
 
     Args:
         request: What was asked.
-        draft: What has come of the answer.
+        response: What has come of the answer.
 
     Example:
         ```python
@@ -69,17 +190,19 @@ def may_continue(request: ChatRequest, draft: Draft) -> bool:
         ```
     """
     wanted = {**request.defaults, **request.overrides}
-    return not (_shaped(wanted) or _calls_or_speaks(wanted) or draft.calling or _says_more(draft))
+    return not (
+        _shaped(wanted) or _calls_or_speaks(wanted) or response.calling or _says_more(response)
+    )
 
 
-def continued(request: ChatRequest, text: str, tokens: int | None) -> ChatRequest:
+def continuation_request(request: ChatRequest, text: str, tokens: int | None) -> ChatRequest:
     """Make the request by which another target goes on from what was delivered.
 
     Args:
         request: The one that was being answered; it stays as it is, and its messages are shared.
         text: All that was delivered.
         tokens: Its length in tokens: where the request has a limit, the rest is what is left of it,
-            and at least `FEWEST_TOKENS`. None, where nobody knows, leaves the limit alone.
+            and at least `MIN_TOKENS`. None, where nobody knows, leaves the limit alone.
 
     Returns:
         A new request, or the same one if the text is empty or blank: there is nothing to go on
@@ -107,14 +230,14 @@ def continued(request: ChatRequest, text: str, tokens: int | None) -> ChatReques
     )
 
 
-class Join:
+class ContinuationJoiner:
     """Trims what a continuation repeats of the delivered text. Not safe for use by two tasks.
 
     The first text of the continuation is held back for as long as it may turn out to be the end of
     what was delivered (the last `LONGEST_ECHO` characters), or all of it once more. White space
     need not agree, and white space, an ellipsis or a quotation mark may stand before an echo. When
     nothing longer can match, the longest echo is cut out. One that is hardly more than chance stays
-    (see `langchain_resilient.wire.words.telling`): then the texts are just put together, for
+    (see `langchain_resilient.wire.continuation.is_distinctive`): then the texts are just put together, for
     answers break off in the middle of words.
 
     Args:
@@ -198,7 +321,7 @@ class Join:
         return len(echo), match.end() if match else 0
 
 
-def joined(delivered: str, more: str, *, finished: bool) -> str:
+def join_texts(delivered: str, more: str, *, finished: bool) -> str:
     """Put a continuation behind the delivered text, without what it repeats.
 
     Args:
@@ -211,7 +334,7 @@ def joined(delivered: str, more: str, *, finished: bool) -> str:
         joined("Once upon a", "a time", finished=True)  # 'Once upon a time'
         ```
     """
-    join = Join(delivered)
+    join = ContinuationJoiner(delivered)
     shown = join.feed(more)
     return delivered + shown + (join.finish() if finished else "")
 
@@ -271,15 +394,15 @@ def _calls_or_speaks(wanted: Mapping[str, Any]) -> bool:
     return bool(wanted.get("tools") and forced) or spoken or (wanted.get("n") or 1) > 1
 
 
-def _says_more(draft: Draft) -> bool:
+def _says_more(response: ResponseAccumulator) -> bool:
     """Whether the answer holds something that its text does not."""
-    if draft.native:
-        return any(map(_has_more, draft.native))
-    return len(draft.choices) > 1 or any(map(draft.choices[0].extras().get, _ELSEWHERE))
+    if response.native:
+        return any(map(_has_more, response.native))
+    return len(response.choices) > 1 or any(map(response.choices[0].extras().get, _ELSEWHERE))
 
 
 def _has_more(message: AIMessage) -> bool:
-    text, visible, _ = kinds(message)
+    text, visible, _ = content_kinds(message)
     return (visible and not text) or any(map(message.additional_kwargs.get, _ELSEWHERE))
 
 
@@ -288,7 +411,7 @@ def _left(limits: Mapping[str, Any], tokens: int | None) -> Mapping[str, Any]:
     if not tokens:
         return limits
     left = {
-        name: max(FEWEST_TOKENS, limit - tokens + ECHO_TOKENS)
+        name: max(MIN_TOKENS, limit - tokens + ECHO_TOKENS)
         for name in _LIMITS
         if isinstance(limit := limits.get(name), int)
     }

@@ -1,14 +1,17 @@
-"""LangChain messages to chat-completions messages.
+"""A conversation with tools that any provider takes: each call with its result, no result alone.
 
-The result goes to several providers, so it keeps to what all of them take: text as one string
-where it is only text, no traces of another provider's reasoning, names and ids within OpenAI's
-limits.
+Agents are interrupted between a call and its result, memories are trimmed in the middle of a turn,
+models write arguments that are no JSON. Providers refuse what is left with a 400, each in its own
+words: https://docs.langchain.com/oss/python/langgraph/errors/INVALID_CHAT_HISTORY.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
+import mimetypes
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +25,182 @@ from langchain_core.messages import (
     ToolMessage,
     convert_to_openai_messages,
 )
-
-from langchain_resilient.wire.blocks import mend_blocks, said_blocks
+from pydantic_core import from_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
+
+
+_DROPPED = _THOUGHTS | {
+    "tool_call",
+    "tool_call_chunk",
+    "invalid_tool_call",
+    "server_tool_call",
+    "server_tool_call_chunk",
+    "server_tool_result",
+    "server_tool_use",
+    "non_standard",
+}
+"""Blocks that only their own provider could read. OpenAI and Together refuse them with a 400."""
+
+
+_AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
+
+
+def assistant_blocks(content: Any) -> tuple[str, str, list[dict[str, Any]]]:
+    """Read the content of an answer, in any provider's form.
+
+    Returns:
+        Its text, its refusal, and the tool calls that stand in it as `id`, `name`, `args`. Whatever
+        else there is cannot be sent back: chat completions take nothing else from an assistant.
+    """
+    if isinstance(content, str):
+        return content, "", []
+    text, refusal = [], []
+    calls: list[dict[str, Any]] = []
+    for block in content:
+        if isinstance(block, str):
+            text.append(block)
+            continue
+        kind = block.get("type")
+        if kind in {"text", None} and isinstance(block.get("text"), str):
+            text.append(block["text"])
+        elif kind == "refusal":
+            refusal.append(str(block.get("refusal") or ""))
+        elif kind == "tool_use":
+            calls.append(
+                {"id": block.get("id"), "name": block.get("name"), "args": block.get("input")}
+            )
+        elif kind == "function_call":
+            args = block.get("arguments")
+            calls.append({"id": block.get("call_id"), "name": block.get("name"), "args": args})
+        elif kind == "tool_call":
+            calls.append(block)
+    return "".join(text), "".join(refusal), calls
+
+
+def normalize_blocks(content: list[str | dict[Any, Any]]) -> list[str | dict[Any, Any]]:
+    """Prepare the blocks of a message for `convert_to_openai_messages`, without changing them.
+
+    Raises:
+        ValueError: If a block cannot be expressed in chat completions.
+    """
+    found = []
+    for block in content:
+        mended = block if isinstance(block, str) else _normalize_block(block)
+        if mended is not None:
+            found.append(mended)
+    return found
+
+
+def _normalize_block(block: dict[Any, Any]) -> dict[Any, Any] | None:
+    kind = block.get("type")
+    if kind in _DROPPED:
+        return None
+    mender = _NORMALIZERS.get(kind) if isinstance(kind, str) else None
+    return mender(block) if mender else block
+
+
+def _image_url(block: dict[Any, Any]) -> dict[Any, Any]:
+    url = block.get("image_url")
+    # An early form of LangChain's: the address alone.
+    return {**block, "image_url": {"url": url}} if isinstance(url, str) else block
+
+
+def _image(block: dict[Any, Any]) -> dict[Any, Any]:
+    source = block.get("source")
+    if isinstance(source, dict) and source.get("type") == "url":  # Anthropic's
+        return {"type": "image_url", "image_url": {"url": source.get("url")}}
+    detail = block.get("detail") or _dict(block.get("extras")).get("detail")
+    data, mime_type = block.get("base64") or block.get("data"), block.get("mime_type")
+    url = block.get("url") or (data and mime_type and f"data:{mime_type};base64,{data}")
+    if not detail or source or not url:
+        return block
+    return {"type": "image_url", "image_url": {"url": url, "detail": detail}}
+
+
+def _file(block: dict[Any, Any]) -> dict[Any, Any]:
+    """Name a file: OpenAI wants it, and LangChain would warn about the name that it gives."""
+    if block.get("source_type") == "text":
+        return _text(block.get("text") or block.get("url"))
+    if isinstance(block.get("file"), dict):  # OpenAI's own form
+        file = block["file"]
+        if "file_data" not in file or file.get("filename"):
+            return block
+        media = str(file["file_data"]).partition(";")[0].removeprefix("data:")
+        return {**block, "file": {**file, "filename": _filename(media)}}
+    if id_ := block.get("file_id") or (block.get("source_type") == "id" and block.get("id")):
+        return {"type": "file", "file": {"file_id": id_}}
+    places = (block, _dict(block.get("extras")), _dict(block.get("metadata")))
+    if any(place.get("filename") for place in places) or not (
+        block.get("base64") or block.get("data")
+    ):
+        return block
+    return {**block, "filename": _filename(block.get("mime_type"))}
+
+
+def _audio(block: dict[Any, Any]) -> dict[Any, Any]:
+    kind, _, form = str(block.get("mime_type") or "").partition("/")
+    if form not in _AUDIO_FORMATS:
+        return block
+    return {**block, "mime_type": f"{kind}/{_AUDIO_FORMATS[form]}"}
+
+
+def _document(block: dict[Any, Any]) -> dict[Any, Any]:
+    """Anthropic's form of a file."""
+    source = _dict(block.get("source"))
+    kind, data = source.get("type"), source.get("data")
+    if kind == "text":
+        return _text(data)
+    if kind != "base64":
+        raise ValueError(
+            f"a document by {kind!r} cannot be sent to chat completions; give its data"
+        )
+    media = source.get("media_type")
+    name = block.get("title") or _filename(media)
+    file = {"filename": name, "file_data": f"data:{media};base64,{data}"}
+    return {"type": "file", "file": file}
+
+
+def _plain_text(block: dict[Any, Any]) -> dict[Any, Any]:
+    if block.get("text") is not None:
+        return _text(block["text"])
+    try:
+        return _text(base64.b64decode(block.get("base64") or "", validate=True).decode())
+    except (binascii.Error, UnicodeDecodeError):
+        raise ValueError("a `text-plain` block holds no UTF-8 text") from None
+
+
+def _tool_result(block: dict[Any, Any]) -> dict[Any, Any]:
+    content = block.get("content") or ""
+    return {**block, "content": normalize_blocks(content) if isinstance(content, list) else content}
+
+
+def _filename(mime_type: Any) -> str:
+    return f"attachment{mimetypes.guess_extension(str(mime_type)) or ''}"
+
+
+def _text(text: Any) -> dict[Any, Any]:
+    return {"type": "text", "text": str(text or "")}
+
+
+def _dict(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+_NORMALIZERS = {
+    "image_url": _image_url,
+    "image": _image,
+    "file": _file,
+    "audio": _audio,
+    "document": _document,
+    "text-plain": _plain_text,
+    "tool_result": _tool_result,
+}
+
 
 _ROLES: dict[type, str] = {
     SystemMessage: "system",
@@ -35,7 +209,7 @@ _ROLES: dict[type, str] = {
 }
 
 
-def to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+def to_chat_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """Convert a conversation.
 
     What cannot be sent to another model is left out: reasoning, server-side tool calls, cache
@@ -86,14 +260,14 @@ def _convert(message: BaseMessage, place: int) -> list[dict[str, Any]]:
             "give HumanMessage, SystemMessage, AIMessage, ToolMessage or ChatMessage objects"
         )
     if isinstance(message.content, list):
-        message = message.model_copy(update={"content": mend_blocks(message.content)})
+        message = message.model_copy(update={"content": normalize_blocks(message.content)})
     converted = convert_to_openai_messages([message])
     # Results of tools must follow the call at once, before whatever the user adds to them.
     converted.sort(key=lambda m: m["role"] != "tool")
-    return [_mend(m) for m in converted]
+    return [_normalize_message(m) for m in converted]
 
 
-def _mend(message: dict[str, Any]) -> dict[str, Any]:
+def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
     if "name" in message:
         message["name"] = safe_name(message["name"])
     if "tool_call_id" in message:
@@ -104,7 +278,7 @@ def _mend(message: dict[str, Any]) -> dict[str, Any]:
 def _assistant(message: AIMessage) -> dict[str, Any]:
     """Convert an answer, of any provider."""
     extras = message.additional_kwargs
-    text, refusal, calls = said_blocks(message.content)
+    text, refusal, calls = assistant_blocks(message.content)
     wire: dict[str, Any] = {"role": "assistant", "content": text}
     if message.name:
         wire["name"] = safe_name(message.name)
@@ -113,13 +287,13 @@ def _assistant(message: AIMessage) -> dict[str, Any]:
     elif extras.get("function_call"):
         wire["function_call"] = extras["function_call"]
     elif not text:
-        _say_otherwise(wire, extras.get("refusal") or refusal, extras.get("audio"))
+        _set_refusal_and_audio(wire, extras.get("refusal") or refusal, extras.get("audio"))
     if not text and wire.keys() & {"tool_calls", "function_call", "audio"}:
         wire["content"] = None
     return wire
 
 
-def _say_otherwise(wire: dict[str, Any], refusal: str, audio: Any) -> None:
+def _set_refusal_and_audio(wire: dict[str, Any], refusal: str, audio: Any) -> None:
     """Fill in what was said without text: as text, since only OpenAI has a place for it.
 
     OpenAI's own audio can be sent back by its id, for an hour; that is for want of a transcript.
@@ -149,13 +323,17 @@ def _json(args: Any) -> str:
 
 
 _NAME = re.compile(r"[^a-zA-Z0-9_-]")
-_MOST_NAME = 64
-_MOST_ID = 40
+
+
+_MAX_NAME_LENGTH = 64
+
+
+_MAX_ID_LENGTH = 40
 
 
 def safe_name(name: str) -> str:
     """Fit a name into what OpenAI takes, `[a-zA-Z0-9_-]{1,64}`; most are returned as they are."""
-    return _NAME.sub("_", name)[:_MOST_NAME]
+    return _NAME.sub("_", name)[:_MAX_NAME_LENGTH]
 
 
 def safe_id(id_: str) -> str:
@@ -163,6 +341,163 @@ def safe_id(id_: str) -> str:
 
     The call and the message that answers it get the same.
     """
-    if len(id_) <= _MOST_ID:
+    if len(id_) <= _MAX_ID_LENGTH:
         return id_
     return f"call_{hashlib.sha256(id_.encode(errors='surrogatepass')).hexdigest()[:24]}"
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    Message = dict[str, Any]
+
+
+NOT_RUN = "This call was not run: there is no result."
+"""What stands for the result of a call that has none."""
+
+
+def repair_conversation(messages: list[Message]) -> list[Message]:
+    """Mend what tool calls and their results lack.
+
+    A call without a result gets one that says so. A result without its call becomes a user's text,
+    and so does a call whose arguments are no JSON object, which some chat templates cannot print.
+    A result is moved to its call. A missing or repeated id is replaced by one that is the same in
+    every turn of the conversation, so that prompt caches hold.
+
+    Args:
+        messages: From `to_wire`; they stay as they are.
+
+    Returns:
+        The same list if nothing is wrong with it.
+
+    Example:
+        ```python
+        repaired([{"role": "tool", "tool_call_id": "gone", "name": "add", "content": "3"}])
+        # [{'role': 'user', 'content': 'Result of the tool add: 3'}]
+        ```
+    """
+    return messages if _sound(messages) else _Conversation(messages).told()
+
+
+def _sound(messages: Iterable[Message]) -> bool:
+    pending: set[str] = set()
+    for message in messages:
+        if message["role"] == "tool":
+            if message.get("tool_call_id") not in pending:
+                return False
+            pending.remove(message["tool_call_id"])
+            continue
+        if pending:
+            return False
+        if calls := message.get("tool_calls"):
+            pending = {call["id"] for call in calls}
+            if len(pending) < len(calls) or "" in pending or not all(map(_readable, calls)):
+                return False
+    return not pending
+
+
+def _readable(call: Mapping[str, Any]) -> bool:
+    try:
+        return isinstance(from_json(call["function"]["arguments"]), dict)
+    except ValueError:
+        return False
+
+
+class _PendingCall:
+    """One call on the way to its result."""
+
+    __slots__ = ("id", "result", "turn", "wire")
+
+    def __init__(self, wire: Message, turn: int, id_: str) -> None:
+        self.wire = wire
+        self.turn = turn
+        self.id = id_
+        self.result: Message | None = None
+
+    def told(self) -> Message:
+        """Its result, or a word that there is none."""
+        found = self.result or {"role": "tool", "content": NOT_RUN}
+        return {**found, "tool_call_id": self.id}
+
+
+class _Conversation:
+    """A conversation whose calls look for their results."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self._messages = messages
+        self._calls: dict[int, list[_PendingCall]] = {}
+        self._results: set[int] = set()
+        open_calls: dict[str, list[_PendingCall]] = {}
+        for place, message in enumerate(messages):
+            if message["role"] == "tool":
+                self._match(place, message, open_calls)
+            elif message.get("tool_calls"):
+                self._calls[place] = _readable_calls(message, place)
+                for call in self._calls[place]:
+                    open_calls.setdefault(call.wire["id"], []).append(call)
+
+    def _match(
+        self, place: int, result: Message, open_calls: dict[str, list[_PendingCall]]
+    ) -> None:
+        """Give a result to the first open call of that id, in the latest message that has one."""
+        waiting = open_calls.get(result.get("tool_call_id") or "")
+        if waiting:
+            call = next(one for one in waiting if one.turn == waiting[-1].turn)
+            waiting.remove(call)
+            call.result = result
+            self._results.add(place)
+
+    def told(self) -> list[Message]:
+        """The conversation, mended."""
+        found: list[Message] = []
+        for place, message in enumerate(self._messages):
+            if place in self._calls:
+                calls = self._calls[place]
+                found.append(_calling(message, calls))
+                found.extend(call.told() for call in calls)
+            elif message["role"] != "tool":
+                found.append(message)
+            elif place not in self._results:
+                found.append(_orphan(message))
+        return found
+
+
+def _readable_calls(message: Message, place: int) -> list[_PendingCall]:
+    found: list[_PendingCall] = []
+    for number, wire in enumerate(message["tool_calls"]):
+        if _readable(wire):
+            taken = not wire["id"] or any(call.id == wire["id"] for call in found)
+            found.append(
+                _PendingCall(wire, place, _made_id(wire, place, number) if taken else wire["id"])
+            )
+    return found
+
+
+def _made_id(wire: Message, place: int, number: int) -> str:
+    text = json.dumps([place, number, wire], sort_keys=True)
+    return f"call_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+def _calling(message: Message, calls: list[_PendingCall]) -> Message:
+    """Write the calls that can be read as calls, the others as text."""
+    new = {name: value for name, value in message.items() if name != "tool_calls"}
+    if calls:
+        new["tool_calls"] = [{**call.wire, "id": call.id} for call in calls]
+    unreadable = [
+        f"(Call of the tool {w['function']['name']} with unreadable arguments: "
+        f"{w['function']['arguments']})"
+        for w in message["tool_calls"]
+        if not _readable(w)
+    ]
+    if unreadable:
+        new["content"] = "\n".join([*filter(None, [message.get("content")]), *unreadable])
+    return new
+
+
+def _orphan(message: Message) -> Message:
+    """A result whose call is gone, or could not be read: the model may still want to know it."""
+    name, content = message.get("name"), message.get("content") or ""
+    head = f"Result of the tool {name}:" if name else "Result of a tool:"
+    if isinstance(content, list):
+        return {"role": "user", "content": [{"type": "text", "text": head}, *content]}
+    return {"role": "user", "content": f"{head} {content}"}

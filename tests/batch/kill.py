@@ -28,8 +28,10 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from langchain_resilient import cli
-from langchain_resilient.batch.journal_file import JournalFile
-from langchain_resilient.testing import ProviderSimulator, Reply, Uniform
+from langchain_resilient.batch.journal import JournalFile
+from langchain_resilient.testing.delays import Uniform
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
-from langchain_resilient import ResilientChatModel, Target
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

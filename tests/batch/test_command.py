@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_resilient import cli
-from langchain_resilient.batch.answers import InOrder, as_line
-from langchain_resilient.testing import InvalidKey, ProviderSimulator, Reply, Uniform
+from langchain_resilient.batch.files import OrderedWriter, answer_line
+from langchain_resilient.testing.delays import Uniform
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.presets import InvalidKey
+from langchain_resilient.testing.steps.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,13 +82,13 @@ def test_each_kind_of_row(sim, tmp_path):
 
 def test_a_field_with_the_name_of_ours_is_kept_under_another():
     """Data sets often have an `answer` to compare with."""
-    row = as_line({"answer": 1, "input_answer": 2}, {"answer": "a"})
+    row = answer_line({"answer": 1, "input_answer": 2}, {"answer": "a"})
     assert json.loads(row) == {"input_answer": 1, "input_input_answer": 2, "answer": "a"}
 
 
 def test_half_of_a_surrogate_pair_does_not_break_the_output():
     """UTF-8 cannot say it, JSON can."""
-    assert json.loads(as_line({}, {"answer": "\ud83d"})) == {"answer": "\ud83d"}
+    assert json.loads(answer_line({}, {"answer": "\ud83d"})) == {"answer": "\ud83d"}
 
 
 def test_plain_lines(sim, tmp_path, capsys):
@@ -259,7 +262,7 @@ def test_an_interrupted_batch_keeps_what_is_done(sim, tmp_path, number):
 
 def test_a_disk_that_fills_up_stops_the_batch_and_costs_nothing(sim, tmp_path, capsys, monkeypatch):
     """What was answered is kept; with room again the same command goes on."""
-    from langchain_resilient.batch.journal_file import JournalFile
+    from langchain_resilient.batch.journal import JournalFile
 
     write(tmp_path / "in.jsonl", *say(*"abcd"), say("e" * 50_000)[0], *say(*"fg"))
     args = ("in.jsonl", "-o", "out.jsonl", "--max-concurrency", "1")
@@ -284,7 +287,7 @@ def test_a_disk_that_fills_up_stops_the_batch_and_costs_nothing(sim, tmp_path, c
 
 def test_two_runs_do_not_write_one_output(sim, tmp_path, capsys):
     """The second says who is in the way."""
-    from langchain_resilient.batch.answers import AnswerFile
+    from langchain_resilient.batch.files import AnswerFile
 
     write(tmp_path / "in.jsonl", "a")
     with AnswerFile("out.jsonl"):
@@ -298,7 +301,7 @@ def test_two_runs_do_not_write_one_output(sim, tmp_path, capsys):
 @pytest.mark.parametrize("most", [0, 10, 1000])
 def test_lines_go_out_in_order_as_soon_as_they_may(most):
     """Whether those that wait fit into memory or not."""
-    order = InOrder(most)
+    order = OrderedWriter(most)
     lines = [b"%d" % number * (number + 1) for number in range(6)]
     put = [order.put(number, lines[number]) for number in (2, 1, 0, 5, 3, 4)]
     order.close()

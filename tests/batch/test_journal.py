@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 
-from langchain_resilient.batch import journal_file
-from langchain_resilient.batch.journal import Journal
-from langchain_resilient.batch.stored import decode, encode
+from langchain_resilient.batch import journal
+from langchain_resilient.batch.journal import Journal, decode_message, encode_message
 from langchain_resilient.errors import (
     JournalDamagedError,
     JournalError,
@@ -103,13 +102,16 @@ MESSAGE = st.builds(
 @given(MESSAGE)
 def test_a_message_comes_back_as_it_was(message):
     """Blocks, tool calls, usage and metadata, whatever text is in them."""
-    assert decode(encode(message)) == message
+    assert decode_message(encode_message(message)) == message
 
 
 def test_what_json_cannot_say_becomes_a_string():
     """An answer is not refused for a date in its metadata."""
     message = AIMessage("a", response_metadata={"data": b"x", "kind": int})
-    assert decode(encode(message)).response_metadata == {"data": "b'x'", "kind": "<class 'int'>"}
+    assert decode_message(encode_message(message)).response_metadata == {
+        "data": "b'x'",
+        "kind": "<class 'int'>",
+    }
 
 
 # -- what it keeps --------------------------------------------------------------------------------
@@ -164,14 +166,14 @@ async def test_a_failure_is_no_answer_and_an_answer_replaces_it(path):
 async def test_many_records_share_a_transaction(path, monkeypatch):
     """One fsync each would be hundreds a second, not thousands."""
     sizes = []
-    write = journal_file.JournalFile.write
+    write = journal.JournalFile.write
 
     def counted(file, items):
         items = list(items)
         sizes.append(len(items))
         write(file, items)
 
-    monkeypatch.setattr(journal_file.JournalFile, "write", counted)
+    monkeypatch.setattr(journal.JournalFile, "write", counted)
     async with Journal(path) as journal:
         await asyncio.gather(*(journal.record(i, KEY, AIMessage("a")) for i in range(2000)))
     assert sum(sizes) == 2000
@@ -268,7 +270,7 @@ async def test_opening_can_be_cancelled(path):
 
 def newer(path):
     asyncio.run(record(path, "a"))
-    statement(path, f"PRAGMA user_version = {journal_file.VERSION + 1}")
+    statement(path, f"PRAGMA user_version = {journal.VERSION + 1}")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient.batch.journals import as_journal
+from langchain_resilient.batch.journal_keys import as_journal
 from tests.batch.models import Book, Brain, answers, prompts
 from tests.virtual_time import virtual_time
 

@@ -10,7 +10,15 @@ import warnings
 
 import pytest
 
-from langchain_resilient.batch.progress import REDRAW, Bar, Lines, Meter, Told, as_display, line
+from langchain_resilient.batch.progress import (
+    REDRAW,
+    BarDisplay,
+    CallbackDisplay,
+    LineDisplay,
+    ProgressMeter,
+    as_display,
+    progress_line,
+)
 from langchain_resilient.batch.report import BatchProgress
 from tests.batch.models import Brain, prompts
 from tests.virtual_time import virtual_time
@@ -31,7 +39,7 @@ SOME = BatchProgress(
 
 def test_a_line_tells_everything():
     """Counts, rates, what is rare, money, and how long it will take."""
-    assert line(SOME) == (
+    assert progress_line(SOME) == (
         "1,200/10,000 (12 %), 100.0/s, 10 failed, 200 restored, 4 hedges, 4 retries, "
         "5,000 tokens/s, $0.12 spent, 1:28 left"
     )
@@ -39,16 +47,16 @@ def test_a_line_tells_everything():
 
 def test_a_line_tells_nothing_that_is_not_known():
     """No total, no percentage."""
-    assert line(BatchProgress(done=5, seconds=2.0)) == "5, 2.5/s"
+    assert progress_line(BatchProgress(done=5, seconds=2.0)) == "5, 2.5/s"
 
 
 @pytest.mark.parametrize(
     ("wanted", "stream", "kind"),
     [
         (False, Terminal(), type(None)),
-        (True, Terminal(), Bar),
-        (True, io.StringIO(), Lines),
-        (print, Terminal(), Told),
+        (True, Terminal(), BarDisplay),
+        (True, io.StringIO(), LineDisplay),
+        (print, Terminal(), CallbackDisplay),
     ],
 )
 def test_it_is_shown_as_suits_the_place(wanted, stream, kind):
@@ -61,7 +69,7 @@ def test_a_notebook_gets_a_bar(monkeypatch):
     shell = types.SimpleNamespace(config={"IPKernelApp": {}})
     module = types.SimpleNamespace(get_ipython=lambda: shell)
     monkeypatch.setitem(sys.modules, "IPython", module)
-    assert isinstance(as_display(True, io.StringIO()), Bar)
+    assert isinstance(as_display(True, io.StringIO()), BarDisplay)
 
 
 def test_a_missing_tqdm_is_named():
@@ -81,7 +89,7 @@ def test_a_missing_tqdm_is_named():
 def test_a_bar_shows_counts_and_details():
     """And ends its line."""
     stream = Terminal()
-    bar = Bar(stream)
+    bar = BarDisplay(stream)
     bar.show(SOME)
     bar.close(BatchProgress(total=10_000, done=9990, failed=10, seconds=60.0))
     shown = stream.getvalue()
@@ -99,7 +107,7 @@ def test_a_bar_starts_no_thread():
         "from langchain_resilient.batch.report import BatchProgress\n"
         "bar = Bar(io.StringIO()); bar.show(BatchProgress(total=3))\n"
         "print(threading.active_count())"
-    ).replace("Bar, BatchProgress", "Bar")
+    ).replace("Bar, BatchProgress", "BarDisplay")
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
@@ -108,7 +116,7 @@ def test_a_bar_starts_no_thread():
 
 def _lines(*moments: tuple[float, int]) -> list[str]:
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = LineDisplay(stream)
     for seconds, done in moments:
         lines.show(BatchProgress(total=100, done=done, seconds=seconds))
     assert "\r" not in stream.getvalue()
@@ -129,7 +137,9 @@ def test_a_log_file_gets_a_line_every_tenth():
 def test_the_meter_does_not_look_all_the_time():
     """Ten times a second, and at the end."""
     now, shown = [0.0], []
-    meter = Meter(Told(shown.append), lambda: BatchProgress(seconds=now[0]), lambda: now[0])
+    meter = ProgressMeter(
+        CallbackDisplay(shown.append), lambda: BatchProgress(seconds=now[0]), lambda: now[0]
+    )
     for n in range(1000):
         now[0] = n / 1000
         meter.tick()
@@ -180,5 +190,5 @@ def test_a_notebook_without_ipywidgets_sees_no_warning(monkeypatch, tmp_path):
     for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
         monkeypatch.delitem(sys.modules, name)
     with warnings.catch_warnings(record=True) as told:
-        Bar(io.StringIO())
+        BarDisplay(io.StringIO())
     assert told == []

@@ -7,10 +7,10 @@ import json
 import pytest
 from langchain_core.messages import AIMessage
 
-from langchain_resilient import AllTargetsFailedError, ResilientChatModel
-from langchain_resilient.batch.receipts import receipt_of
-from langchain_resilient.batch.tally import Tally
-from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.batch.report import BatchStats, receipt_of
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import AllTargetsFailedError
+from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
 from tests.batch.models import Brain, prompts
 from tests.virtual_time import virtual_time
@@ -43,9 +43,9 @@ def test_a_message_of_another_model_has_none():
     assert receipt_of(AIMessage("x")) is None
 
 
-def _tally() -> Tally:
+def _tally() -> BatchStats:
     now = [0.0]
-    tally = Tally(10, lambda: now[0], lambda _: None)
+    tally = BatchStats(10, lambda: now[0], lambda _: None)
     for _ in range(6):
         tally.add(_message(RECEIPT))
     tally.add(AllTargetsFailedError("x", Receipt((LOST,), None, 0.5)))
@@ -95,7 +95,7 @@ def test_a_report_reads_as_html():
 def test_a_report_stands_still_when_the_batch_has_ended():
     """The clock goes on without it."""
     now = [0.0]
-    tally = Tally(None, lambda: now[0], lambda _: None)
+    tally = BatchStats(None, lambda: now[0], lambda _: None)
     now[0] = 2.0
     tally.end(complete=True)
     now[0] = 5.0

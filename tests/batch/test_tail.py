@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from langchain_resilient.batch.runner import ENOUGH, LATE, SOONEST
+from langchain_resilient.batch.runner import (
+    MIN_STRAGGLER_SAMPLES,
+    MIN_STRAGGLER_SECONDS,
+    STRAGGLER_FACTOR,
+)
 from tests.batch.works import Sad, Script, collect
 from tests.virtual_time import virtual_time
 
-LAST = ENOUGH + 9
+LAST = MIN_STRAGGLER_SAMPLES + 9
 
 
 def _straggling(first: float = 1000.0, second: float = 1.0, **script: Any) -> Script:
@@ -32,7 +36,7 @@ async def test_a_straggler_is_asked_again_and_the_first_answer_wins():
     ((item, at),) = _again(work)
     began = next(at for item, again, at in work.asked if item == LAST and not again)
     assert item == LAST
-    assert abs(at - began - LATE) < 0.1  # the median is known within one per cent
+    assert abs(at - began - STRAGGLER_FACTOR) < 0.1  # the median is known within one per cent
     assert work.cancelled == [(LAST, False)]
     assert asyncio.get_running_loop().time() < 8
 
@@ -85,7 +89,7 @@ async def test_nothing_is_asked_again_while_there_is_other_work():
 async def test_a_small_batch_has_no_tail():
     """Too few results tell nothing of what is late."""
     work = Script(seconds=lambda item, _: 100.0 if item == 0 else 1.0)
-    await collect(range(ENOUGH), work, workers=10)
+    await collect(range(MIN_STRAGGLER_SAMPLES), work, workers=10)
     assert not _again(work)
 
 
@@ -109,6 +113,6 @@ async def test_even_durations_cause_no_second_calls():
 @virtual_time
 async def test_nothing_is_late_within_a_second():
     """However fast the others are: a second call would cost more than it saves."""
-    work = Script(seconds=lambda item, _: SOONEST - 0.1 if item == LAST else 0.01)
+    work = Script(seconds=lambda item, _: MIN_STRAGGLER_SECONDS - 0.1 if item == LAST else 0.01)
     await collect(range(LAST + 1), work, workers=10)
     assert not _again(work)

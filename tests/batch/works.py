@@ -7,8 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.batch.runner import Runner
-from langchain_resilient.batch.source import Source
+from langchain_resilient.batch.runner import BatchRunner, ItemSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,8 +85,8 @@ class Items:
         return self.plain() if self.gap is None else self.slow()
 
 
-def runner(items: Any, work: Any, workers: int = 4, **options: Any) -> Runner[Any, Any]:
-    return Runner(Source(items), work, workers=workers, **options)
+def runner(items: Any, work: Any, workers: int = 4, **options: Any) -> BatchRunner[Any, Any]:
+    return BatchRunner(ItemSource(items), work, workers=workers, **options)
 
 
 async def collect(items: Any, work: Any, workers: int = 4, **options: Any) -> list[Any]:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 
-from langchain_resilient import Target
+from langchain_resilient.options import Target
 from langchain_resilient.prices import price_for
 from tests.cassettes.recording import KEYS, LIVE, MOST_LIVE_CALLS
 from tests.cassettes.sources import table, tokens, write_source

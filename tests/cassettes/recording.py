@@ -6,11 +6,10 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from langchain_resilient.providers._sdk import SDKProvider
+from langchain_resilient.providers.sdk import SDKProvider
 
 if TYPE_CHECKING:
-    from langchain_resilient.providers.base import ChunkStream
-    from langchain_resilient.request import ChatRequest
+    from langchain_resilient.exchange import ChatRequest, ChunkStream
 
 KEYS = {"openai": "OPENAI_API_KEY", "together": "TOGETHER_API_KEY"}
 LIVE = "RESILIENT_RECORD_LIVE"

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from vcr.request import Request
 
-from langchain_resilient import Target
+from langchain_resilient.options import Target
 from tests.cassettes import cleaning, recording
 from tests.cassettes.sources import table
 from tests.cassettes.store import ENDING, FOLDER, Store, at_home, read

@@ -21,8 +21,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from langchain_resilient import ResilientChatModel, cli, providers, registry, spend
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient import cli, providers
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.runtime import shared_state, spending
+from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.conftest import ROOT
 from tests.docs.commands import check
 from tests.docs.pages import Block, blocks
@@ -93,8 +95,8 @@ def _surroundings() -> Iterator[None]:
         mock.patch.object(providers, "_entries", dict(providers._entries)),
     ):
         _warm_up()
-        registry.forget()
-        spend.forget()
+        shared_state.reset()
+        spending.reset_ledgers()
         yield
 
 

@@ -12,22 +12,13 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.engine.budget import RETRIES_A_SECOND, Budget, Budgets, Ticket
-from langchain_resilient.engine.events import (
-    Action,
-    Attempt,
-    Commit,
-    End,
-    Finish,
-    Plan,
-    Start,
-    Stop,
-)
-from langchain_resilient.engine.health import Account, TargetState
-from langchain_resilient.engine.limiter import Slots
+from langchain_resilient.engine.attempt import Attempt
+from langchain_resilient.engine.budgets import RETRIES_PER_SECOND, Budget, Budgets, TokenWaiter
+from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start, Stop
 from langchain_resilient.engine.planner import Planner
-from langchain_resilient.fault import BLOCKS_ACCOUNT, Fault, FaultKind
-from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
+from langchain_resilient.engine.target_state import Account, ConcurrencyLimiter, TargetState
+from langchain_resilient.faults import BLOCKS_ACCOUNT, Fault, FaultKind
+from langchain_resilient.options import Health, Hedge, Retry, TimeLimits
 from langchain_resilient.receipt import AttemptKind, Outcome
 
 if TYPE_CHECKING:
@@ -49,7 +40,7 @@ class CountedBudget(Budget):
         self.paid_in = self.tokens
         self.spent = 0
         self.released = 0
-        self.tickets: list[Ticket] = []
+        self.tickets: list[TokenWaiter] = []
         self._since: float | None = None
 
     def deposit(self, now: float) -> None:
@@ -71,12 +62,12 @@ class CountedBudget(Budget):
         super().release(now)
         self.released += before - self.waiting
 
-    def _serve(self, now: float) -> list[Ticket]:
+    def _serve(self, now: float) -> list[TokenWaiter]:
         served = super()._serve(now)
         self.spent += len(served)
         return served
 
-    def _next(self, now: float) -> Ticket:
+    def _next(self, now: float) -> TokenWaiter:
         ticket = super()._next(now)
         self.tickets.append(ticket)
         return ticket
@@ -85,18 +76,18 @@ class CountedBudget(Budget):
         """All that ever came in."""
         return self.paid_in + self.rate * (now - (now if self._since is None else self._since))
 
-    def pending(self, nudge: Callable[[], None] | None = None) -> list[Ticket]:
+    def pending(self, wake: Callable[[], None] | None = None) -> list[TokenWaiter]:
         """Tickets that were granted, and nobody has looked at them yet."""
-        return [t for t in self.tickets if t.granted and nudge in (None, t.nudge)]
+        return [t for t in self.tickets if t.granted and wake in (None, t.wake)]
 
-    def looked_at(self, nudge: Callable[[], None]) -> None:
-        self.tickets = [t for t in self.tickets if t.granted and t.nudge != nudge]
+    def looked_at(self, wake: Callable[[], None]) -> None:
+        self.tickets = [t for t in self.tickets if t.granted and t.wake != wake]
 
-    def has(self, nudge: Callable[[], None]) -> bool:
-        return any(t.nudge == nudge for t in self._waiting)
+    def has(self, wake: Callable[[], None]) -> bool:
+        return any(t.wake == wake for t in self._waiting)
 
 
-class RacedSlots(Slots):
+class RacedSlots(ConcurrencyLimiter):
     """Slots that another thread also takes from, between this one's look and its hand.
 
     They also note whether the target was down when a place was taken: one event may do both.
@@ -126,8 +117,8 @@ class RacedSlots(Slots):
     def waiters(self) -> int:
         return len(self._waiters)
 
-    def has(self, nudge: Callable[[], None]) -> bool:
-        return nudge in self._waiters
+    def has(self, wake: Callable[[], None]) -> bool:
+        return wake in self._waiters
 
 
 @dataclass
@@ -139,7 +130,7 @@ class Setup:
     limits: Sequence[int | None] = (None, None)
     hedge: Hedge | None = field(default_factory=lambda: Hedge(delay=2.0))
     health: Health | None = field(default_factory=Health)
-    timeouts: Timeouts = field(default_factory=Timeouts)
+    timeouts: TimeLimits = field(default_factory=TimeLimits)
     retry: Retry = field(default_factory=Retry)
     deadline: float | None = 60.0
     reserve: float = 0.0
@@ -161,7 +152,7 @@ class Call:
     streaming: bool
     open: list[Attempt] = field(default_factory=list)
     ended: set[Attempt] = field(default_factory=set)
-    nudge: Callable[[], None] = lambda: None
+    wake: Callable[[], None] = lambda: None
     nudges: int = 0
     over: bool = False
     commits: int = 0
@@ -206,14 +197,14 @@ class Bench:
             retry_first=self.setup.retry_first,
             in_process=self.setup.in_process and not index,
         )
-        state.slots = RacedSlots(self.setup.limits[index], state, lambda: self.now)
+        state.concurrency = RacedSlots(self.setup.limits[index], state, lambda: self.now)
         for i in range(40 if self.setup.learned else 0):
             state.first_texts.add(0.1 + i * 0.05, self.now)
         return state
 
     def _last_resort(self) -> TargetState:
         state = TargetState("text", "text")
-        state.slots = RacedSlots(self.setup.last_limit, state, lambda: self.now)
+        state.concurrency = RacedSlots(self.setup.last_limit, state, lambda: self.now)
         return state
 
     @staticmethod
@@ -221,7 +212,7 @@ class Bench:
         return Budgets(
             CountedBudget(hedge.budget, hedge.burst) if hedge is not None else CountedBudget(0, 1),
             CountedBudget(health.rescue, health.rescue_burst),
-            CountedBudget(health.retry, health.retry_burst, rate=RETRIES_A_SECOND),
+            CountedBudget(health.retry, health.retry_burst, rate=RETRIES_PER_SECOND),
         )
 
     def _cost(self, state: TargetState) -> float | None:
@@ -252,16 +243,16 @@ class Bench:
         plan = self.plan
         call: Call
 
-        def nudge() -> None:
+        def wake() -> None:
             call.nudges += 1
 
         planner = Planner(
             [(state, None) for state in self.states], plan, now=self.now, rng=self._rng,
-            nudge=nudge, last_resort=self.last, plain=plain,
+            wake=wake, last_resort=self.last, plain=plain,
             goes_on=(lambda _: follows or not call.delivered) if streaming else None,
         )  # fmt: skip
         deadline = inf if plan.deadline is None else self.now + plan.deadline
-        call = Call(planner, deadline, streaming, nudge=nudge, follows=follows)
+        call = Call(planner, deadline, streaming, wake=wake, follows=follows)
         self.calls.append(call)
         self._apply(call, planner.begin(self.now))
         return call
@@ -283,7 +274,7 @@ class Bench:
     def done(self, call: Call, attempt: Attempt) -> None:
         self._end(call, attempt)
         self._apply(call, call.planner.done(attempt, self.now))
-        assert call.planner.end is End.ANSWERED
+        assert call.planner.end is CallEnd.ANSWERED
         assert call.planner.winner is attempt
 
     def fail(self, call: Call, attempt: Attempt, fault: Fault) -> None:
@@ -296,20 +287,20 @@ class Bench:
         call.delivered = True
         call.shown = call.planner.winner
 
-    def nudge(self, call: Call) -> None:
-        """One of the calls of `nudge` comes home."""
+    def wake(self, call: Call) -> None:
+        """One of the calls of `wake` comes home."""
         call.nudges -= 1
         if call.over:
             return
-        actions = call.planner.nudged(self.now)
+        actions = call.planner.woken(self.now)
         for budget in self.all_budgets:
-            budget.looked_at(call.nudge)
+            budget.looked_at(call.wake)
         self._apply(call, actions)
 
     def nudge_all(self) -> None:
         for call in self.calls:
             while call.nudges:
-                self.nudge(call)
+                self.wake(call)
 
     def timer(self, call: Call) -> None:
         """Time is up, or the driver merely looks."""
@@ -328,9 +319,9 @@ class Bench:
     def probed(self, shadow: Attempt, *, well: bool) -> None:
         self.shadows.remove(shadow)
         shadow.outcome = Outcome.LOST
-        shadow.lane.state.slots.give_back()
+        shadow.candidate.state.concurrency.give_back()
         seconds = 0.1 if well else None
-        shadow.lane.state.probed(seconds, self.now, plain=shadow.plain, good=1.0)
+        shadow.candidate.state.probed(seconds, self.now, plain=shadow.plain, good=1.0)
 
     def stray(self, call: Call, attempt: Attempt, fault: Fault) -> None:
         """A task that was stopped goes on a little: that changes nothing."""
@@ -346,7 +337,7 @@ class Bench:
     def settle(self) -> None:
         """From now on every target answers: then every call ends, and nothing is left."""
         for state in self.all_states:
-            slots: Any = state.slots
+            slots: Any = state.concurrency
             slots.thief = False
             while slots.stolen:
                 slots.bring_back()
@@ -381,7 +372,7 @@ class Bench:
 
     def _hint(self, attempt: Attempt, fault: Fault) -> None:
         if fault.retry_after is not None and fault.kind not in _HINTLESS:
-            key = (attempt.lane.state, attempt.key)
+            key = (attempt.candidate.state, attempt.key)
             self.hints[key] = max(self.hints.get(key, 0.0), self.now + fault.retry_after)
 
     def _apply(self, call: Call, actions: Sequence[Action]) -> None:
@@ -415,11 +406,11 @@ class Bench:
         assert attempt not in call.ended
         assert attempt not in call.open
         assert not call.over, "started after the end"
-        state = attempt.lane.state
+        state = attempt.candidate.state
         if attempt.kind is not AttemptKind.LAST_RESORT:
             assert self.hints.get((state, attempt.key), 0.0) <= self.now, "sent before the hint"
         self.sent[attempt.kind] += 1
-        was_down = state.slots.taken.pop(0)  # type: ignore[attr-defined]
+        was_down = state.concurrency.taken.pop(0)  # type: ignore[attr-defined]
         if attempt.kind is AttemptKind.SHADOW:
             self.shadows.append(attempt)
             return
@@ -433,17 +424,17 @@ class Bench:
         call.open.append(attempt)
 
     def _account(self, call: Call, attempt: Attempt, *, was_down: bool) -> None:
-        lane, state = attempt.lane, attempt.lane.state
-        again = any(a.lane is lane for a in call.planner.attempts[: attempt.number - 1])
+        candidate, state = attempt.candidate, attempt.candidate.state
+        again = any(a.candidate is candidate for a in call.planner.attempts[: attempt.number - 1])
         if attempt.kind in _EXTRA:
             back = again and attempt.kind is AttemptKind.RESCUE and not state.silent
-            assert back or not state.watch.tripped, "an extra send to a sick target"
+            assert back or not state.circuit_breaker.tripped, "an extra send to a sick target"
             assert state.strained_until <= self.now, "an extra send to a strained target"
-            assert not (state.in_process and lane.active > 1), "two at once in this process"
+            assert not (state.in_process and candidate.active > 1), "two at once in this process"
             call.extra += self._price(state)
         else:
             first = attempt.kind is AttemptKind.LAST_RESORT or not was_down
-            owes = not lane.free and (again or not first)
+            owes = not candidate.free and (again or not first)
             self.owed += owes
             # A rescue to where it was lost is a retry too.
             self.payable += owes or attempt.kind is AttemptKind.RETRY
@@ -477,9 +468,9 @@ class Bench:
         if hedge is not None and hedge.max_extra_cost is not None:
             assert call.extra <= hedge.max_extra_cost + _TINY, "more dollars than allowed"
         assert not any(a.suspect and a is planner.winner for a in call.open), "a doubtful winner"
-        for lane in planner.chain.lanes:
-            counted = [a for a in call.open if a.lane is lane and not a.suspect]
-            assert lane.active == len(counted), "who is counted on"
+        for candidate in planner.chain.candidates:
+            counted = [a for a in call.open if a.candidate is candidate and not a.suspect]
+            assert candidate.active == len(counted), "who is counted on"
         if call.over:
             assert not call.open, "an attempt outlives its call"
             assert not self._waits(call), "a ticket or a place in a queue outlives its call"
@@ -487,20 +478,20 @@ class Bench:
             waits = planner.wake_at < inf or self._waits(call) or call.nudges
             assert waits, "it waits for ever"
         won = [a for a in planner.attempts if a.outcome is Outcome.WON]
-        assert len(won) == (planner.end is End.ANSWERED)
+        assert len(won) == (planner.end is CallEnd.ANSWERED)
 
     def _waits(self, call: Call) -> bool:
-        nudge = call.nudge
-        return any(b.has(nudge) or b.pending(nudge) for b in self.all_budgets) or any(
-            state.slots.has(nudge)  # type: ignore[attr-defined]
+        wake = call.wake
+        return any(b.has(wake) or b.pending(wake) for b in self.all_budgets) or any(
+            state.concurrency.has(wake)  # type: ignore[attr-defined]
             for state in self.all_states
         )
 
     def _check_state(self, state: TargetState) -> None:
-        there = [a for _, a in self.in_flight() if a.lane.state is state]
-        slots: Any = state.slots
+        there = [a for _, a in self.in_flight() if a.candidate.state is state]
+        slots: Any = state.concurrency
         if slots.limit is not None:
-            shadows = sum(a.lane.state is state for a in self.shadows)
+            shadows = sum(a.candidate.state is state for a in self.shadows)
             assert slots.used == len(there) + shadows + slots.stolen, "slots"
         offered = any(call.nudges for call in self.calls)
         assert slots.full or not slots.waiters or offered, "room that nobody is told of"
@@ -513,8 +504,8 @@ class Bench:
         made = budget.spent + budget.tokens - budget.income(self.now)
         assert made <= _TINY, "a token from nowhere"
         assert budget.tokens < 1 or not budget.waiting, "a token that nobody gets"
-        running = [call.nudge for call in self.running]
-        assert all(t.nudge in running for t in budget.pending()), "a token for nobody"
+        running = [call.wake for call in self.running]
+        assert all(t.wake in running for t in budget.pending()), "a token for nobody"
 
     def _check_payments(self) -> None:
         hedge, rescue, retry = self.all_budgets

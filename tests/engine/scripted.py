@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.engine.budget import Budgets
-from langchain_resilient.engine.events import Plan
-from langchain_resilient.engine.health import Account, TargetState
-from langchain_resilient.engine.ports import Route, Tools
+from langchain_resilient.engine.budgets import Budgets
+from langchain_resilient.engine.interfaces import Dependencies, Route
+from langchain_resilient.engine.plan import Plan
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
-from langchain_resilient.engine.show import Leg, Show
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
-from langchain_resilient.request import ChatRequest
+from langchain_resilient.engine.stream_buffer import Segment, StreamBuffer
+from langchain_resilient.engine.target_state import Account, TargetState
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Health, Hedge, Retry, TimeLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from langchain_resilient.engine.ports import Sequel
+    from langchain_resilient.engine.interfaces import BreakStrategy
 
 
 class Failure(Exception):  # noqa: N818
@@ -150,7 +150,7 @@ async def shown(race: Race) -> AsyncGenerator[dict[str, Any], None]:
     """Yield what a streaming caller sees, without telling whose it is."""
     async with aclosing(race.chunks()) as items:
         async for item in items:
-            if not isinstance(item, Leg):
+            if not isinstance(item, Segment):
                 yield item
 
 
@@ -166,8 +166,8 @@ class GoesOn:
     def may_follow(self, _: Any) -> bool:
         return self.may
 
-    def request(self, drafts: Any) -> ChatRequest:
-        self.asked.append("".join(draft.text for draft in drafts))
+    def request(self, responses: Any) -> ChatRequest:
+        self.asked.append("".join(response.text for response in responses))
         return ChatRequest([{"role": "user", "content": f"go on after {self.asked[-1]}"}])
 
 
@@ -184,7 +184,7 @@ class World:
     states: dict[str, TargetState]
     plan: Plan
     reaper: Reaper
-    tools: Tools
+    tools: Dependencies
     last_resort: Route | None = None
 
     def race(self, **options: Any) -> Race:
@@ -194,8 +194,8 @@ class World:
             last_resort=self.last_resort, **options,
         )  # fmt: skip
 
-    def stream(self, sequel: Sequel | None = None, **options: Any) -> Race:
-        return self.race(show=Show(sequel), **options)
+    def stream(self, break_strategy: BreakStrategy | None = None, **options: Any) -> Race:
+        return self.race(show=StreamBuffer(break_strategy), **options)
 
     def sends(self) -> int:
         return sum(len(t.sent) for t in self.targets.values())
@@ -206,7 +206,7 @@ def world(
     deadline: float | None = 60.0,
     hedge: Hedge | None = HEDGE,
     health: Health | None = HEALTH,
-    timeouts: Timeouts | None = None,
+    timeouts: TimeLimits | None = None,
     retry: Retry | None = None,
     names: list[str] | None = None,
     **plan: Any,
@@ -225,7 +225,7 @@ def world(
     return World(
         {n: Scripted(s) for n, s in zip(names, lists, strict=True)},
         states,
-        Plan(deadline, timeouts or Timeouts(), hedge, retry or Retry(), budgets, health, **plan),
+        Plan(deadline, timeouts or TimeLimits(), hedge, retry or Retry(), budgets, health, **plan),
         Reaper(),
-        Tools(classify, WordDraft, Random(1)),
+        Dependencies(classify, WordDraft, Random(1)),
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from langchain_resilient.engine.race import Race
-    from langchain_resilient.fault import FaultKind
+    from langchain_resilient.faults import FaultKind
 
 
 class SteppedLoop(async_solipsism.EventLoop):

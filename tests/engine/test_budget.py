@@ -9,8 +9,8 @@ from threading import Thread
 
 import pytest
 
-from langchain_resilient.engine.budget import RETRIES_A_SECOND, Budget, Budgets
-from langchain_resilient.policy import Health, Hedge
+from langchain_resilient.engine.budgets import RETRIES_PER_SECOND, Budget, Budgets
+from langchain_resilient.options import Health, Hedge
 from langchain_resilient.receipt import AttemptKind
 
 
@@ -22,9 +22,9 @@ def empty(share: float = 0.0, burst: int = 10, rate: float = 0.0) -> Budget:
 
 def line(budget: Budget, *since: float, useful_until: float = 100.0):
     """Tickets of requests that began then, and the list of those nudged, in order."""
-    nudged: list[float] = []
-    tickets = [budget.wait(at, useful_until, lambda at=at: nudged.append(at)) for at in since]
-    return tickets, nudged
+    woken: list[float] = []
+    tickets = [budget.wait(at, useful_until, lambda at=at: woken.append(at)) for at in since]
+    return tickets, woken
 
 
 def test_it_starts_with_half_a_burst():
@@ -97,26 +97,26 @@ def test_time_that_runs_backwards_pays_nothing():
 def test_the_oldest_is_served_first():
     """Whoever asked for the token first: the age of the request counts."""
     budget = empty(1.0)
-    _, nudged = line(budget, 3.0, 1.0, 2.0)
+    _, woken = line(budget, 3.0, 1.0, 2.0)
     budget.deposit(4.0)
-    assert nudged == [1.0]
+    assert woken == [1.0]
 
 
 def test_who_is_past_use_is_passed_over():
     """The very oldest would get its token too late."""
     budget = empty(1.0)
     line(budget, 1.0, useful_until=5.0)
-    _, nudged = line(budget, 2.0)
+    _, woken = line(budget, 2.0)
     budget.deposit(6.0)
-    assert nudged == [2.0]
+    assert woken == [2.0]
 
 
 def test_if_all_are_past_use_the_oldest_is_served():
     """A token is never kept from everybody."""
     budget = empty(1.0)
-    _, nudged = line(budget, 2.0, 1.0, useful_until=5.0)
+    _, woken = line(budget, 2.0, 1.0, useful_until=5.0)
     budget.deposit(6.0)
-    assert nudged == [1.0]
+    assert woken == [1.0]
 
 
 def test_a_served_ticket_is_paid_for():
@@ -130,19 +130,19 @@ def test_a_served_ticket_is_paid_for():
 def test_giving_up_in_the_queue_leaves_it():
     """The next token goes to the next."""
     budget = empty(1.0)
-    (first, _), nudged = line(budget, 1.0, 2.0)
+    (first, _), woken = line(budget, 1.0, 2.0)
     first.give_up(3.0)
     budget.deposit(3.0)
-    assert nudged == [2.0]
+    assert woken == [2.0]
 
 
 def test_giving_up_a_paid_ticket_hands_its_token_on():
     """At once, to the next who waits."""
     budget = empty(1.0)
-    (first, _), nudged = line(budget, 1.0, 2.0)
+    (first, _), woken = line(budget, 1.0, 2.0)
     budget.deposit(3.0)
     first.give_up(3.0)
-    assert nudged == [1.0, 2.0]
+    assert woken == [1.0, 2.0]
 
 
 def test_giving_up_a_paid_ticket_saves_its_token_if_nobody_waits():
@@ -157,17 +157,17 @@ def test_giving_up_a_paid_ticket_saves_its_token_if_nobody_waits():
 def test_a_success_releases_two():
     """Answers let those who wait back in twice as fast as they come."""
     budget = empty()
-    _, nudged = line(budget, 3.0, 2.0, 1.0)
+    _, woken = line(budget, 3.0, 2.0, 1.0)
     budget.release(4.0)
-    assert nudged == [1.0, 2.0]
+    assert woken == [1.0, 2.0]
 
 
 def test_a_success_releases_the_only_one():
     """Two are the most, not the least."""
     budget = empty()
-    _, nudged = line(budget, 1.0)
+    _, woken = line(budget, 1.0)
     budget.release(4.0)
-    assert nudged == [1.0]
+    assert woken == [1.0]
 
 
 def test_giving_up_a_released_ticket_mints_no_token():
@@ -287,7 +287,7 @@ def test_some_retries_a_second_are_free():
     budgets.retry.tokens = 0.0
     budgets.retry.refill(0.0)
     budgets.retry.refill(1.0)
-    assert budgets.retry.tokens == pytest.approx(RETRIES_A_SECOND)
+    assert budgets.retry.tokens == pytest.approx(RETRIES_PER_SECOND)
 
 
 def test_an_answer_releases_two_who_wait_to_retry():

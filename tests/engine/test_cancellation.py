@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from langchain_resilient.engine import race
-from langchain_resilient.engine.events import Plan
-from langchain_resilient.engine.health import TargetState
-from langchain_resilient.engine.ports import Route
-from langchain_resilient.engine.watch import PROBE_SECONDS
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Health, Hedge, Timeouts
+from langchain_resilient.engine.circuit_breaker import PROBE_SECONDS
+from langchain_resilient.engine.interfaces import Route
+from langchain_resilient.engine.plan import Plan
+from langchain_resilient.engine.target_state import TargetState
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Health, Hedge, TimeLimits
 from tests.engine.scripted import GoesOn, World, world
 from tests.engine.stepping import Act, SteppedLoop, Upstream, read, run_stepped
 
@@ -62,7 +62,7 @@ class Scene:
 
 BROKE = {"hedge": Hedge(delay=1.0, budget=0.0), "health": Health(rescue=0.0, retry=0.0)}
 TRUSTING = {"hedge": Hedge(cold=0.5, budget=0.0), "health": Health(rescue_burst=6)}
-SHORT = {"timeouts": Timeouts(first_text=2.0, chunk_gap=2.0, answer=20.0), "deadline": 30.0}
+SHORT = {"timeouts": TimeLimits(first_text=2.0, chunk_gap=2.0, answer=20.0), "deadline": 30.0}
 
 SCENES = {
     "one answer": Scene([[QUICK]]),
@@ -103,7 +103,7 @@ class Stage:
         built.targets = dict(zip(built.states, targets, strict=True))  # type: ignore[arg-type]
         states = list(built.states.values())
         for state in states:
-            state.slots.limit = scene.limit or 9
+            state.concurrency.limit = scene.limit or 9
         if scene.last_resort:
             states.append(TargetState("text", "text", max_concurrency=9))
             targets.append(Upstream([QUICK]))
@@ -139,8 +139,8 @@ class Stage:
             "tasks": asyncio.all_tasks() - {asyncio.current_task()},
             "timers": loop.timers(),
             "complaints": loop.complaints,
-            "places": sum(state.slots.used for state in self.states),
-            "queues": sum(len(state.slots._waiters) for state in self.states),
+            "places": sum(state.concurrency.used for state in self.states),
+            "queues": sum(len(state.concurrency._waiters) for state in self.states),
             "waiting": [key for state in self.states for key in state.waiting],
             "tickets": budgets.hedge.waiting + budgets.rescue.waiting + budgets.retry.waiting,
             "streams": [t for t in self.targets if sorted(t.closes) != _once(t.opened)],
@@ -152,7 +152,7 @@ def trip(state: TargetState, plan: Plan) -> None:
     """Make it sick."""
     assert plan.health is not None
     for _ in range(plan.health.trip_after):
-        state.watch.slow(0.0, plan.health.trip_after)
+        state.circuit_breaker.slow(0.0, plan.health.trip_after)
 
 
 def _once(streams: int) -> list[str]:

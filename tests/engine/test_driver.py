@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient.engine.events import End
-from langchain_resilient.engine.race import READ_AHEAD
-from langchain_resilient.policy import Timeouts
+from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD
+from langchain_resilient.options import TimeLimits
 from tests.engine.scripted import Hang, Say, Scripted, Step, World, shown, world
 from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-MANY = " ".join("x" for _ in range(READ_AHEAD + 20))
+MANY = " ".join("x" for _ in range(MAX_READ_AHEAD + 20))
 """More words than are read ahead."""
 
 
@@ -24,7 +24,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def read_slowly(w: World, pause: float) -> tuple[End | None, float]:
+async def read_slowly(w: World, pause: float) -> tuple[CallEnd | None, float]:
     """Read a stream with one long pause early in it; returns how it ended, and when."""
     race, began, count = w.stream(), now(), 0
     async for _ in shown(race):
@@ -37,22 +37,26 @@ async def read_slowly(w: World, pause: float) -> tuple[End | None, float]:
 @virtual_time
 async def test_the_time_in_which_a_slow_reader_held_the_provider_up_does_not_count():
     """Neither against the deadline nor against the limit for the whole answer."""
-    w = world(Say(MANY), deadline=10.0, timeouts=Timeouts(answer=10.0))
-    assert await read_slowly(w, 20.0) == (End.ANSWERED, 20.0)
+    w = world(Say(MANY), deadline=10.0, timeouts=TimeLimits(answer=10.0))
+    assert await read_slowly(w, 20.0) == (CallEnd.ANSWERED, 20.0)
 
 
 @virtual_time
 async def test_the_time_after_a_slow_reader_counts_again():
     """What was left of the deadline is left."""
-    w = world(Say(MANY, then="hang"), deadline=10.0, hedge=None, timeouts=Timeouts(chunk_gap=None))
-    assert await read_slowly(w, 20.0) == (End.DEADLINE, pytest.approx(30.0))
+    w = world(
+        Say(MANY, then="hang"), deadline=10.0, hedge=None, timeouts=TimeLimits(chunk_gap=None)
+    )
+    assert await read_slowly(w, 20.0) == (CallEnd.DEADLINE, pytest.approx(30.0))
 
 
 @virtual_time
 async def test_a_stall_after_a_slow_reader_is_noticed_in_time():
     """The gap counts from the moment in which the provider was read again."""
-    w = world(Say(MANY, then="hang"), deadline=None, timeouts=Timeouts(chunk_gap=10.0, answer=None))
-    assert await read_slowly(w, 50.0) == (End.BROKEN, pytest.approx(60.0))
+    w = world(
+        Say(MANY, then="hang"), deadline=None, timeouts=TimeLimits(chunk_gap=10.0, answer=None)
+    )
+    assert await read_slowly(w, 50.0) == (CallEnd.BROKEN, pytest.approx(60.0))
 
 
 class Deaf(Scripted):

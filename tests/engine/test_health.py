@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_resilient.engine.health import (
+from langchain_resilient.engine.circuit_breaker import MUTED
+from langchain_resilient.engine.target_state import (
     DOWN_AFTER,
     DOWN_SECONDS,
     MUTE_SECONDS,
     SILENT_AFTER,
-    panic,
+    reset_if_all_tripped,
 )
-from langchain_resilient.engine.watch import MUTED
-from langchain_resilient.fault import FaultKind
+from langchain_resilient.faults import FaultKind
 from tests.engine.states import TRIP_AFTER, fail, silence, state, tripped
 
 
@@ -25,7 +25,7 @@ def test_failures_of_the_target_trip_it(kind, count):
     tripped_at = []
     for i in range(1, 11):
         fail(target, kind)
-        if target.watch.tripped:
+        if target.circuit_breaker.tripped:
             tripped_at.append(i)
     assert (tripped_at[0] if tripped_at else None) == count
 
@@ -36,7 +36,7 @@ def test_this_process_never_trips():
     silence(target)
     for _ in range(10):
         fail(target)
-    assert not target.watch.tripped
+    assert not target.circuit_breaker.tripped
 
 
 def test_without_a_judge_nothing_trips():
@@ -44,7 +44,7 @@ def test_without_a_judge_nothing_trips():
     target = state()
     for _ in range(10):
         fail(target, trip_after=0)
-    assert not target.watch.tripped
+    assert not target.circuit_breaker.tripped
 
 
 @pytest.mark.parametrize(("late", "silent"), [(SILENT_AFTER - 1, False), (SILENT_AFTER, True)])
@@ -86,7 +86,7 @@ def test_who_is_caught_is_not_told_of_a_slow_target_that_answers():
     target.waiting["request"] = lambda: told.append("told")
     target.spoke(1.0, 8.0, plain=False, late=True)
     silence(target, started=5.0)
-    assert (target.watch.tripped, told) == (True, [])
+    assert (target.circuit_breaker.tripped, told) == (True, [])
 
 
 def test_who_is_caught_is_told_when_it_comes_back():
@@ -128,25 +128,25 @@ def test_in_panic_those_that_spoke_lately_are_believed():
     """And only they."""
     speaking, mute = tripped(), tripped()
     speaking.spoke_at = 20.0
-    panic([speaking, mute], 50.0)
-    assert (speaking.watch.tripped, mute.watch.tripped) == (False, True)
+    reset_if_all_tripped([speaking, mute], 50.0)
+    assert (speaking.circuit_breaker.tripped, mute.circuit_breaker.tripped) == (False, True)
 
 
 def test_in_panic_all_are_believed_if_none_spoke_lately():
     """Thirty seconds and more ago is too long."""
     states = [tripped(), tripped()]
     states[0].spoke_at = 19.9
-    panic(states, 50.0)
-    assert [s.watch.tripped for s in states] == [False, False]
+    reset_if_all_tripped(states, 50.0)
+    assert [s.circuit_breaker.tripped for s in states] == [False, False]
 
 
 @pytest.mark.parametrize(("after", "trips"), [(MUTED - 1, False), (MUTED + 1, True)])
 def test_after_a_panic_nothing_trips_for_a_while(after, trips):
     """All were out, so lateness says nothing of one."""
     target = tripped()
-    panic([target], 50.0)
+    reset_if_all_tripped([target], 50.0)
     silence(target, now=50.0 + after, started=50.0)
-    assert target.watch.tripped is trips
+    assert target.circuit_breaker.tripped is trips
 
 
 @pytest.mark.parametrize(("failures", "down"), [(DOWN_AFTER - 1, False), (DOWN_AFTER, True)])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient.engine.health import Account, TargetState
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Health, Hedge
+from langchain_resilient.engine.target_state import Account, TargetState
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Health, Hedge
 from langchain_resilient.receipt import AttemptKind, Outcome, Receipt
 from tests.engine.scripted import Fail, Hang, Say, Step, World, world
 from tests.virtual_time import virtual_time
@@ -164,7 +164,7 @@ async def test_nobody_is_rescued_from_a_target_that_is_only_slow():
     await learned(w)
     behave(w, "p0:m", *[Say(after=0.3 + 0.05 * (i % 4)) for i in range(60)])
     receipts = await traffic(w, 40, gap=0.05)
-    assert w.states["p0:m"].watch.trips == 1
+    assert w.states["p0:m"].circuit_breaker.trips == 1
     assert kinds(receipts)[AttemptKind.RESCUE] == 0
 
 
@@ -230,7 +230,7 @@ async def test_if_all_are_out_none_is():
     await learned(w)
     for state in w.states.values():
         for _ in range(5):
-            state.watch.slow(now(), 5)
+            state.circuit_breaker.slow(now(), 5)
     assert first_targets([await ask(w)]) == ["p0:m"]
 
 
@@ -239,7 +239,7 @@ async def test_the_only_one_that_is_well_may_be_hedged_with_itself():
     """The others are out."""
     w = world(Hang(), [Hang(), Say("again")], hedge=FIXED)
     for _ in range(5):
-        w.states["p0:m"].watch.slow(now(), 5)
+        w.states["p0:m"].circuit_breaker.slow(now(), 5)
     receipt = await ask(w)
     assert [a.target for a in receipt.attempts] == ["p1:m", "p1:m"]
 
@@ -249,7 +249,7 @@ async def test_a_sick_target_is_asked_when_the_others_fail():
     """Better a doubtful answer than none."""
     w = world(Say("after all"), Fail(after=0.1))
     for _ in range(5):
-        w.states["p0:m"].watch.slow(now(), 5)
+        w.states["p0:m"].circuit_breaker.slow(now(), 5)
     receipt = await ask(w)
     assert [a.target for a in receipt.attempts] == ["p1:m", "p0:m"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_resilient.engine.health import (
-    ACCOUNT_OUT_MOST,
+from langchain_resilient.engine.target_state import (
     ACCOUNT_OUT_SECONDS,
+    MAX_ACCOUNT_OUT_SECONDS,
     NOT_FOUND_SECONDS,
     STRAINED_SECONDS,
     Account,
 )
-from langchain_resilient.fault import FaultKind
+from langchain_resilient.faults import FaultKind
 from tests.engine.states import fail, state
 
 
@@ -74,7 +74,7 @@ def test_an_account_that_stays_out_is_left_alone_longer_and_longer():
         out.append(account.not_before - now)
         now = account.not_before
     doubling = [ACCOUNT_OUT_SECONDS * 2**i for i in range(6)]
-    assert out == [min(ACCOUNT_OUT_MOST, seconds) for seconds in doubling]
+    assert out == [min(MAX_ACCOUNT_OUT_SECONDS, seconds) for seconds in doubling]
 
 
 def test_refusals_of_one_moment_count_once():
@@ -106,7 +106,7 @@ def test_forgiven_it_is_kept_off_by_its_own_hint_only():
     target = state()
     fail(target, FaultKind.AUTH)
     fail(target, FaultKind.NOT_FOUND)
-    assert target.available_at(forgiven=True) == 0
+    assert target.available_at(ignore_block=True) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_resilient.engine.latency import LARGEST, SMALLEST, LatencyHistogram
+from langchain_resilient.engine.time_model import LARGEST, SMALLEST, LatencyHistogram
 
 
 def draws(n: int, seed: int = 1) -> list[float]:

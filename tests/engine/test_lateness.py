@@ -6,28 +6,29 @@ from math import inf
 
 import pytest
 
-from langchain_resilient.engine.events import Attempt, Lane
-from langchain_resilient.engine.health import ENOUGH_SAMPLES
-from langchain_resilient.engine.lateness import (
-    LEAST,
-    LEAST_LATE,
-    MOST,
-    due,
+from langchain_resilient.engine.attempt import (
+    MAX_HEDGE_DELAY,
+    MIN_HEDGE_DELAY,
+    MIN_LATE_SECONDS,
+    Attempt,
+    Candidate,
     hedge_delay,
     late_after,
+    next_limit_at,
 )
-from langchain_resilient.policy import Hedge, Timeouts
+from langchain_resilient.engine.target_state import ENOUGH_SAMPLES
+from langchain_resilient.options import Hedge, TimeLimits
 from langchain_resilient.receipt import AttemptKind
 from tests.engine.states import known, state
 
-NONE = Timeouts(first_text=None, chunk_gap=None, answer=None)
+NONE = TimeLimits(first_text=None, chunk_gap=None, answer=None)
 
 
-def attempt(target=None, limits: Timeouts = NONE) -> Attempt:
-    return Attempt(1, Lane(0, target or state(), limits), AttemptKind.PRIMARY, 100.0)
+def attempt(target=None, limits: TimeLimits = NONE) -> Attempt:
+    return Attempt(1, Candidate(0, target or state(), limits), AttemptKind.PRIMARY, 100.0)
 
 
-def spoken(limits: Timeouts) -> Attempt:
+def spoken(limits: TimeLimits) -> Attempt:
     """One that spoke after a second, and again after three."""
     sent = attempt(limits=limits)
     sent.first_text, sent.last_chunk = 101.0, 103.0
@@ -55,7 +56,7 @@ def test_a_learned_delay_is_the_percentile_that_the_budget_pays_for(budget, shar
     assert delay == pytest.approx(5 * share, rel=0.03)
 
 
-@pytest.mark.parametrize(("seconds", "delay"), [(0.002, LEAST), (60.0, MOST)])
+@pytest.mark.parametrize(("seconds", "delay"), [(0.002, MIN_HEDGE_DELAY), (60.0, MAX_HEDGE_DELAY)])
 def test_a_learned_delay_is_bounded(seconds, delay):
     """Else one that grows slower drags its own percentile along."""
     assert hedge_delay(Hedge(), attempt(known(seconds)), 100.0) == delay
@@ -63,7 +64,7 @@ def test_a_learned_delay_is_bounded(seconds, delay):
 
 def test_a_learned_delay_is_at_most_half_of_the_limit():
     """The hedge must have time to speak before the first is given up."""
-    sent = attempt(known(5.0), Timeouts(first_text=4.0))
+    sent = attempt(known(5.0), TimeLimits(first_text=4.0))
     assert hedge_delay(Hedge(), sent, 100.0) == 2.0
 
 
@@ -75,49 +76,49 @@ def test_an_unknown_target_is_late_after_four_times_the_cold_delay(hedge, second
 
 def test_nobody_is_late_within_a_quarter_of_a_second():
     """Our own loop may have been busy."""
-    assert late_after(Hedge(), attempt(known(0.01)), 100.0) == LEAST_LATE
+    assert late_after(Hedge(), attempt(known(0.01)), 100.0) == MIN_LATE_SECONDS
 
 
 def test_without_limits_nothing_is_due():
     """Not ever."""
-    assert due(attempt()) == inf
+    assert next_limit_at(attempt()) == inf
 
 
 @pytest.mark.parametrize("name", ["hedge_at", "late_at"])
 def test_before_its_first_text_a_delay_is_due(name):
     """That of the hedge, or that of the judge."""
-    sent = attempt(limits=Timeouts(first_text=15.0))
+    sent = attempt(limits=TimeLimits(first_text=15.0))
     setattr(sent, name, 102.0)
-    assert due(sent) == 102.0
+    assert next_limit_at(sent) == 102.0
 
 
-@pytest.mark.parametrize("limits", [Timeouts(first_text=7.0), Timeouts(answer=7.0)])
+@pytest.mark.parametrize("limits", [TimeLimits(first_text=7.0), TimeLimits(answer=7.0)])
 def test_before_its_first_text_a_limit_is_due(limits):
     """That of the first text, or that of the answer where it is shorter."""
-    assert due(attempt(limits=limits)) == 107.0
+    assert next_limit_at(attempt(limits=limits)) == 107.0
 
 
 def test_after_its_first_text_the_gap_is_due():
     """Counted from its last chunk."""
-    assert due(spoken(Timeouts(chunk_gap=10.0))) == 113.0
+    assert next_limit_at(spoken(TimeLimits(chunk_gap=10.0))) == 113.0
 
 
 def test_after_its_first_text_no_delay_is_due():
     """What has spoken is neither hedged nor judged."""
     sent = spoken(NONE)
     sent.hedge_at = sent.late_at = 102.0
-    assert due(sent) == inf
+    assert next_limit_at(sent) == inf
 
 
 def test_while_our_own_reader_holds_it_up_no_gap_is_due():
     """Only the answer's limit counts."""
-    sent = spoken(Timeouts(chunk_gap=10.0, answer=60.0))
+    sent = spoken(TimeLimits(chunk_gap=10.0, answer=60.0))
     sent.last_chunk = inf
-    assert due(sent) == 160.0
+    assert next_limit_at(sent) == 160.0
 
 
 def test_of_a_suspect_only_the_answers_limit_is_due():
     """It was given up on for the others already."""
-    sent = attempt(limits=Timeouts(first_text=1.0, answer=60.0))
+    sent = attempt(limits=TimeLimits(first_text=1.0, answer=60.0))
     sent.suspect, sent.hedge_at, sent.late_at = True, 102.0, 103.0
-    assert due(sent) == 160.0
+    assert next_limit_at(sent) == 160.0

@@ -6,13 +6,13 @@ from collections import deque
 
 import pytest
 
-from langchain_resilient.engine.health import (
+from langchain_resilient.engine.target_state import (
     ENOUGH_SAMPLES,
     HELD_SECONDS,
     SLOW_PROBES,
     TargetState,
 )
-from langchain_resilient.engine.latency import LatencyHistogram
+from langchain_resilient.engine.time_model import LatencyHistogram
 from tests.engine.states import TRIP_AFTER, fail, known, silence, state, tripped
 
 
@@ -142,7 +142,7 @@ def test_many_slow_probes_show_that_it_became_slower(probes, out):
     target = tripped()
     for i in range(probes):
         target.probed(3.0, 20.0 + i, plain=False, good=1.0)
-    assert target.watch.tripped is out
+    assert target.circuit_breaker.tripped is out
 
 
 def test_after_slow_probes_its_speed_is_theirs():
@@ -160,4 +160,4 @@ def test_slow_probes_must_be_in_a_row(seconds):
     target = tripped()
     for i in range(SLOW_PROBES):
         target.probed(seconds if i == 5 else 3.0, 20.0, plain=False, good=1.0)
-    assert target.watch.tripped
+    assert target.circuit_breaker.tripped

@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from langchain_resilient.engine.health import FEW_SAMPLES
-from langchain_resilient.engine.order import EXPLORE, EXPLORE_UNKNOWN, balanced, fastest
-from langchain_resilient.engine.ports import Route
+from langchain_resilient.engine.interfaces import Route
+from langchain_resilient.engine.target_state import FEW_SAMPLES
+from langchain_resilient.runtime.routing import EXPLORE, EXPLORE_UNKNOWN, balanced, fastest
 from tests.engine.scripted import Hang, Scripted
 from tests.engine.states import known, state
 

@@ -10,12 +10,11 @@ from threading import Thread
 
 import pytest
 
-from langchain_resilient.engine.ask import Ask
-from langchain_resilient.engine.events import End
-from langchain_resilient.engine.pacing import CUT, SCOUTS, Pacer
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.policy import Hedge
-from langchain_resilient.quota import Level, Quota
+from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.rate_limiter import CUT, SCOUTS, QueuedRequest, RateLimiter
+from langchain_resilient.exchange import RateLimitLevel, RateLimitStatus
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Hedge
 from langchain_resilient.receipt import AttemptKind
 from tests.engine.scripted import Fail, Hang, Say, world
 from tests.virtual_time import virtual_time
@@ -33,66 +32,68 @@ class Asked:
         return self.prompt
 
 
-def ask(since: float = 0.0, nudge=lambda: None, **load) -> Ask:
-    return Ask(Asked(**load), since, nudge)
+def ask(since: float = 0.0, wake=lambda: None, **load) -> QueuedRequest:
+    return QueuedRequest(Asked(**load), since, wake)
 
 
-def paced(requests: float | None = 60, tokens: float | None = None) -> Pacer:
+def paced(requests: float | None = 60, tokens: float | None = None) -> RateLimiter:
     """A pacer that knows its limits and has seen an answer."""
-    pacer = Pacer()
-    pacer.configure(requests, tokens)
-    pacer.observe(None, None, 0.0)
-    return pacer
+    rate_limiter = RateLimiter()
+    rate_limiter.configure(requests, tokens)
+    rate_limiter.observe(None, None, 0.0)
+    return rate_limiter
 
 
-def spend(pacer: Pacer, since: float = 0.0) -> float:
+def spend(rate_limiter: RateLimiter, since: float = 0.0) -> float:
     """Send calls until the next has to wait, whatever its priority; return when its turn is."""
     for _ in range(10_000):
-        at = pacer.turn_at(ask(batch=False))
+        at = rate_limiter.turn_at(ask(batch=False))
         if at > since:
             return at
-        pacer.take(ask(batch=False), since)
+        rate_limiter.take(ask(batch=False), since)
     raise AssertionError("nobody ever waits")
 
 
-def told(requests: float, remaining: float, capacity: float | None = None) -> Quota:
-    return Quota(Level(requests, remaining, requests if capacity is None else capacity), None)
+def told(requests: float, remaining: float, capacity: float | None = None) -> RateLimitStatus:
+    return RateLimitStatus(
+        RateLimitLevel(requests, remaining, requests if capacity is None else capacity), None
+    )
 
 
 def test_while_no_limit_is_known_nobody_waits():
     """An interactive call goes before the first answer, a batch call after it."""
-    pacer = Pacer()
-    assert pacer.turn_at(ask(batch=False)) == -inf
-    pacer.observe(None, None, 0.0)
-    assert pacer.turn_at(ask()) == -inf
+    rate_limiter = RateLimiter()
+    assert rate_limiter.turn_at(ask(batch=False)) == -inf
+    rate_limiter.observe(None, None, 0.0)
+    assert rate_limiter.turn_at(ask()) == -inf
 
 
 def test_before_the_first_answer_a_batch_sends_scouts():
     """A few at once, then a few a second: a whole crowd could be over a limit nobody knows."""
-    pacer = Pacer()
+    rate_limiter = RateLimiter()
     for _ in range(SCOUTS):
-        assert pacer.turn_at(ask()) <= 10.0
-        pacer.take(ask(), 10.0)
-    assert pacer.turn_at(ask()) == pytest.approx(10.0 + 1 / SCOUTS)
+        assert rate_limiter.turn_at(ask()) <= 10.0
+        rate_limiter.take(ask(), 10.0)
+    assert rate_limiter.turn_at(ask()) == pytest.approx(10.0 + 1 / SCOUTS)
 
 
 def test_sends_are_spread_evenly():
     """At sixty a minute one a second, once what was saved up is spent."""
-    pacer, now, sent = paced(60), 0.0, []
+    rate_limiter, now, sent = paced(60), 0.0, []
     while now < 120:
-        pacer.take(ask(), now)
+        rate_limiter.take(ask(), now)
         sent.append(now)
-        now = max(now, pacer.turn_at(ask()))
+        now = max(now, rate_limiter.turn_at(ask()))
     late = [b - a for a, b in pairwise(sent) if a > 60]
     assert late == pytest.approx([1.0] * len(late), rel=0.02)
 
 
 def test_a_large_request_takes_the_time_its_tokens_take():
     """Both buckets must have room: here the tokens decide."""
-    pacer = paced(600_000, 60_000)
-    spend(pacer)
-    pacer.take(ask(prompt=5_000, max_tokens=1), 0.0)
-    assert pacer.turn_at(ask(prompt=10, max_tokens=1)) > 2.0
+    rate_limiter = paced(600_000, 60_000)
+    spend(rate_limiter)
+    rate_limiter.take(ask(prompt=5_000, max_tokens=1), 0.0)
+    assert rate_limiter.turn_at(ask(prompt=10, max_tokens=1)) > 2.0
 
 
 def test_what_max_tokens_says_is_reserved_where_it_is_more_than_the_prompt():
@@ -104,149 +105,153 @@ def test_what_max_tokens_says_is_reserved_where_it_is_more_than_the_prompt():
 
 def test_the_oldest_is_first_whenever_it_joins():
     """A call that has to stand in line again gets its old place."""
-    pacer = paced()
-    spend(pacer)
+    rate_limiter = paced()
+    spend(rate_limiter)
     young, old = ask(since=2.0), ask(since=1.0)
-    pacer.join(young, 3.0)
-    pacer.join(old, 3.0)
-    assert pacer.turn_at(old) < pacer.turn_at(young)
+    rate_limiter.join(young, 3.0)
+    rate_limiter.join(old, 3.0)
+    assert rate_limiter.turn_at(old) < rate_limiter.turn_at(young)
 
 
 def test_an_interactive_call_goes_before_all_batch_calls():
     """However long those have waited."""
-    pacer = paced()
-    spend(pacer)
+    rate_limiter = paced()
+    spend(rate_limiter)
     batch = ask(since=0.0)
-    pacer.join(batch, 0.0)
-    before = pacer.turn_at(batch)
+    rate_limiter.join(batch, 0.0)
+    before = rate_limiter.turn_at(batch)
     somebody = ask(since=50.0, batch=False)
-    pacer.join(somebody, 0.0)
-    assert pacer.turn_at(somebody) <= before < pacer.turn_at(batch)
+    rate_limiter.join(somebody, 0.0)
+    assert rate_limiter.turn_at(somebody) <= before < rate_limiter.turn_at(batch)
 
 
 def test_who_leaves_tells_the_next():
     """Only the one that is first now."""
-    pacer, told = paced(), []
-    asks = [ask(since=i, nudge=lambda i=i: told.append(i)) for i in range(3)]
+    rate_limiter, told = paced(), []
+    asks = [ask(since=i, wake=lambda i=i: told.append(i)) for i in range(3)]
     for one in asks:
-        pacer.join(one, 0.0)
-    pacer.leave(asks[2])
+        rate_limiter.join(one, 0.0)
+    rate_limiter.leave(asks[2])
     assert told == []
-    pacer.leave(asks[0])
+    rate_limiter.leave(asks[0])
     assert told == [1]
 
 
 def test_refusals_cut_the_rate_once_a_second():
     """A crowd that was sent before the first refusal was known is one lesson."""
-    pacer = paced(6000)
-    before = pacer.requests._speed
+    rate_limiter = paced(6000)
+    before = rate_limiter.requests._speed
     for _ in range(5):
-        pacer.refused(1.0, 1.0)
-    assert pacer._factor == CUT
-    assert pacer.requests._speed < before
-    pacer.refused(2.5, 2.5)
-    assert pacer._factor == pytest.approx((CUT + 1.5 * 0.02) * CUT)
+        rate_limiter.refused(1.0, 1.0)
+    assert rate_limiter._factor == CUT
+    assert rate_limiter.requests._speed < before
+    rate_limiter.refused(2.5, 2.5)
+    assert rate_limiter._factor == pytest.approx((CUT + 1.5 * 0.02) * CUT)
 
 
 def test_the_rate_comes_back():
     """Bit by bit, and no further than the limit."""
-    pacer = paced(600)
-    pacer.refused(1.0, 1.0)
-    pacer.take(ask(), 4.0)
-    assert CUT < pacer._factor < 1.0
-    pacer.take(ask(), 60.0)
-    assert pacer._factor == 1.0
+    rate_limiter = paced(600)
+    rate_limiter.refused(1.0, 1.0)
+    rate_limiter.take(ask(), 4.0)
+    assert CUT < rate_limiter._factor < 1.0
+    rate_limiter.take(ask(), 60.0)
+    assert rate_limiter._factor == 1.0
 
 
 def test_nobody_is_sent_before_the_providers_hint():
     """The first in line, and the last."""
-    pacer = paced(6000)
-    pacer.refused(1.0, 9.0)
-    assert pacer.turn_at(ask()) >= 9.0
-    assert pacer.turn_at(ask(batch=False)) >= 9.0
+    rate_limiter = paced(6000)
+    rate_limiter.refused(1.0, 9.0)
+    assert rate_limiter.turn_at(ask()) >= 9.0
+    assert rate_limiter.turn_at(ask(batch=False)) >= 9.0
 
 
 def test_limits_are_learned_from_an_answer():
     """As the provider says them."""
-    pacer = Pacer()
-    grant = pacer.take(ask(), 0.0)
-    pacer.observe(told(600, 599), grant, 0.1)
-    assert pacer.active
-    assert pacer.requests.rate == pytest.approx(10.0)
+    rate_limiter = RateLimiter()
+    reservation = rate_limiter.take(ask(), 0.0)
+    rate_limiter.observe(told(600, 599), reservation, 0.1)
+    assert rate_limiter.active
+    assert rate_limiter.requests.rate == pytest.approx(10.0)
 
 
 def test_the_lower_of_what_the_user_and_the_provider_say_counts():
     """A user may leave room for others; a provider may have lowered its limit."""
     for limit, expected in ((300, 5.0), (60, 1.0)):
-        pacer = paced(300)
-        pacer.observe(told(limit if limit < 300 else 6000, 50), pacer.take(ask(), 1.0), 1.1)
-        assert pacer.requests.rate == pytest.approx(expected)
+        rate_limiter = paced(300)
+        rate_limiter.observe(
+            told(limit if limit < 300 else 6000, 50), rate_limiter.take(ask(), 1.0), 1.1
+        )
+        assert rate_limiter.requests.rate == pytest.approx(expected)
 
 
 def test_a_minutes_worth_is_spent_within_seconds_but_not_at_once():
     """What the provider's bucket has saved up counts, as far as it says so."""
-    pacer = Pacer()
-    pacer.observe(told(600, 599), pacer.take(ask(), 0.0), 0.0)
+    rate_limiter = RateLimiter()
+    rate_limiter.observe(told(600, 599), rate_limiter.take(ask(), 0.0), 0.0)
     at_once = 0
-    while pacer.turn_at(ask()) <= 0.0:
-        pacer.take(ask(), 0.0)
+    while rate_limiter.turn_at(ask()) <= 0.0:
+        rate_limiter.take(ask(), 0.0)
         at_once += 1
     assert at_once < 10
     now, sent = 0.0, 0
     while now < 10.0:
-        now = max(now, pacer.turn_at(ask()))
-        pacer.take(ask(), now)
+        now = max(now, rate_limiter.turn_at(ask()))
+        rate_limiter.take(ask(), now)
         sent += 1
     assert 400 < sent < 700
 
 
 def test_others_use_is_seen_in_what_is_left():
     """The bucket fills up by seven a second instead of ten: that is what is sent from then on."""
-    pacer, now = Pacer(), 0.0
+    rate_limiter, now = RateLimiter(), 0.0
     server, filled = 600.0, 0.0
     sent: list[float] = []
     while now < 200:
-        now = max(now, pacer.turn_at(ask()))
+        now = max(now, rate_limiter.turn_at(ask()))
         server = min(600.0, server + (now - filled) * 7.0) - 1
         filled = now
         assert server > -1, "it would have been refused"
-        pacer.observe(told(600, int(server)), pacer.take(ask(), now), now)
+        rate_limiter.observe(told(600, int(server)), rate_limiter.take(ask(), now), now)
         sent.append(now)
     assert sum(at > 150 for at in sent) / 50 == pytest.approx(7.0, rel=0.05)
 
 
 def test_a_refusal_out_of_plenty_ends_the_trust_in_it():
     """The server says a minute's worth is left, but counts by the second."""
-    pacer = Pacer()
-    pacer.observe(told(600, 599), pacer.take(ask(), 0.0), 0.1)
-    pacer.refused(0.2, 0.2)
-    pacer.observe(told(600, 590), pacer.take(ask(), 0.3), 0.4)
-    assert pacer.requests.capacity <= 10.0
+    rate_limiter = RateLimiter()
+    rate_limiter.observe(told(600, 599), rate_limiter.take(ask(), 0.0), 0.1)
+    rate_limiter.refused(0.2, 0.2)
+    rate_limiter.observe(told(600, 590), rate_limiter.take(ask(), 0.3), 0.4)
+    assert rate_limiter.requests.capacity <= 10.0
 
 
 def test_threads_lose_no_request():
     """All that is taken is counted, whoever takes it."""
-    pacer = paced(600)
-    crowd = [Thread(target=lambda: [pacer.take(ask(), 1.0) for _ in range(500)]) for _ in range(4)]
+    rate_limiter = paced(600)
+    crowd = [
+        Thread(target=lambda: [rate_limiter.take(ask(), 1.0) for _ in range(500)]) for _ in range(4)
+    ]
     for thread in crowd:
         thread.start()
     for thread in crowd:
         thread.join()
-    assert pacer.requests.sent == 2000
+    assert rate_limiter.requests.sent == 2000
 
 
 # -- in a race ----------------------------------------------------------------------------------
 
 
-def configure(made, name: str, requests: float, spent: bool = True) -> Pacer:
+def configure(made, name: str, requests: float, spent: bool = True) -> RateLimiter:
     """Put a target under a limit that others of this process have used up."""
-    pacer = made.states[name].keys[0].pacer
+    rate_limiter = made.states[name].keys[0].rate_limiter
     now = asyncio.get_running_loop().time()
-    pacer.configure(requests)
-    pacer.observe(None, None, now)
+    rate_limiter.configure(requests)
+    rate_limiter.observe(None, None, now)
     if spent:
-        spend(pacer, now)
-    return pacer
+        spend(rate_limiter, now)
+    return rate_limiter
 
 
 @virtual_time
@@ -289,7 +294,7 @@ async def test_without_spread_a_dead_target_is_not_waited_for():
     configure(made, "p0:m", 60, spent=False)
     race = made.race(load=Asked(batch=False))
     await race.answer()
-    assert race.winner.lane.state.name == "p1:m"
+    assert race.winner.candidate.state.name == "p1:m"
 
 
 @virtual_time
@@ -309,7 +314,7 @@ async def test_a_batch_call_has_its_whole_time_and_no_more():
     configure(made, "p0:m", 0.5)
     race = made.race(load=Asked())
     await race.answer()
-    assert race.end is End.DEADLINE
+    assert race.end is CallEnd.DEADLINE
     now = asyncio.get_running_loop().time()
     assert now == pytest.approx(made.targets["p0:m"].sent[0] + 10.0)
 
@@ -321,7 +326,7 @@ async def test_an_interactive_call_never_waits_past_its_deadline():
     configure(made, "p0:m", 0.01)
     race = made.race(load=Asked(batch=False))
     await race.answer()
-    assert race.end is End.DEADLINE
+    assert race.end is CallEnd.DEADLINE
     assert asyncio.get_running_loop().time() == pytest.approx(10.0)
 
 
@@ -357,9 +362,9 @@ async def test_a_hedge_never_takes_the_place_of_a_first_send():
 async def test_a_cancelled_call_leaves_the_line():
     """And the next one takes its turn."""
     made = world(Say())
-    pacer = configure(made, "p0:m", 60)
+    rate_limiter = configure(made, "p0:m", 60)
     first, second = (asyncio.create_task(made.race(load=Asked()).answer()) for _ in range(2))
     await asyncio.sleep(0.01)
     first.cancel()
     assert await second is not None
-    assert pacer._line == []
+    assert rate_limiter._line == []

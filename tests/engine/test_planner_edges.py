@@ -7,13 +7,14 @@ from math import inf
 import pytest
 from tenacity import wait_fixed
 
-from langchain_resilient.engine.events import Attempt, End
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Hedge, Retry, Timeouts
+from langchain_resilient.engine.attempt import Attempt
+from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Hedge, Retry, TimeLimits
 from langchain_resilient.receipt import AttemptKind
 from tests.engine.planning import Bench, Call, Setup
 
-PATIENT = Timeouts(first_text=None, chunk_gap=None, answer=None)
+PATIENT = TimeLimits(first_text=None, chunk_gap=None, answer=None)
 
 
 def fault(kind: FaultKind = FaultKind.SERVER, retry_after: float | None = None) -> Fault:
@@ -22,7 +23,7 @@ def fault(kind: FaultKind = FaultKind.SERVER, retry_after: float | None = None) 
 
 def names(call: Call) -> list[str]:
     """Whom a call is asking."""
-    return [attempt.lane.state.name for attempt in call.open]
+    return [attempt.candidate.state.name for attempt in call.open]
 
 
 def first(call: Call) -> Attempt:
@@ -70,7 +71,7 @@ def test_a_token_that_comes_at_the_deadline_is_given_back():
     assert bench.budgets.hedge.waiting
     bench.budgets.hedge.refill(bench.now, 1.0)
     bench.now += 9.0
-    bench.nudge(call)
+    bench.wake(call)
     assert (len(call.open), bench.budgets.hedge.take()) == (1, True)
 
 
@@ -80,14 +81,14 @@ def test_what_breaks_a_delivered_answer_is_remembered():
     call = bench.begin(streaming=True)
     bench.text(call, first(call))
     bench.fail(call, first(call), fault(FaultKind.SERVER, retry_after=30.0))
-    assert call.planner.end is End.BROKEN
+    assert call.planner.end is CallEnd.BROKEN
     assert names(bench.begin()) == ["p1:m1"]
 
 
 def test_if_another_thread_takes_the_last_place_the_next_target_is_asked():
     """Not waited for the one that is full."""
     bench = Bench(Setup(limits=[1, None]))
-    bench.states[0].slots.thief = True
+    bench.states[0].concurrency.thief = True
     assert names(bench.begin()) == ["p1:m1"]
 
 
@@ -96,7 +97,7 @@ def test_if_another_thread_takes_the_last_place_the_token_comes_back():
     bench = Bench(Setup(providers=[0], limits=[1], hedge=None, retry=Retry(wait=wait_fixed(0))))
     call = bench.begin()
     before = bench.budgets.retry.tokens
-    bench.states[0].slots.thief = True
+    bench.states[0].concurrency.thief = True
     bench.fail(call, first(call), fault())
     bench.check()
     assert (call.open, bench.budgets.retry.tokens) == ([], before)
@@ -114,8 +115,8 @@ def test_if_another_thread_takes_the_place_for_a_hedge_only_a_paid_token_comes_b
         budget.release(bench.now)
     else:
         budget.refill(bench.now, 1.0)
-    bench.states[1].slots.thief = True
-    bench.nudge(call)
+    bench.states[1].concurrency.thief = True
+    bench.wake(call)
     assert (len(call.open), budget.take()) == (1, not released)
 
 
@@ -129,7 +130,7 @@ def test_a_token_for_a_retry_is_not_spent_on_a_first_try():
     bench.now += 0.6
     bench.budgets.retry.refill(bench.now)
     before = bench.budgets.retry.tokens
-    bench.nudge(call)
+    bench.wake(call)
     assert (names(call), bench.budgets.retry.tokens) == (["p1:m1"], before + 1)
 
 
@@ -178,7 +179,7 @@ def test_a_full_last_resort_is_waited_for():
         bench.fail(call, first(call), fault(FaultKind.NOT_FOUND))
     assert (names(one), names(two), two.planner.end) == (["text"], [], None)
     bench.done(one, one.open[0])
-    bench.nudge(two)
+    bench.wake(two)
     assert names(two) == ["text"]
 
 
@@ -189,10 +190,10 @@ def test_a_full_last_resort_is_looked_at_again_before_the_deadline():
     )
     call = bench.begin()
     assert bench.last is not None
-    assert bench.last.slots.take()
+    assert bench.last.concurrency.take()
     bench.now += 50.0
     bench.timer(call)
-    bench.last.slots.give_back()
+    bench.last.concurrency.give_back()
     assert bench.now < call.planner.wake_at < 160.0
     bench.now = call.planner.wake_at
     bench.timer(call)

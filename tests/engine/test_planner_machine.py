@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tenacity import stop_after_attempt, wait_fixed
 
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Health, Hedge, Retry, TimeLimits
 from tests.engine.planning import MOST_CALLS, Bench, Call, Setup
 
 TIMES = int(os.environ.get("ENGINE_EXAMPLES", "1"))
@@ -44,7 +44,7 @@ healths = st.one_of(
     ),
 )
 limits = st.builds(
-    Timeouts,
+    TimeLimits,
     first_text=st.sampled_from([15.0, 5.0, 1.0, None]),
     chunk_gap=st.sampled_from([10.0, 1.0, None]),
     answer=st.sampled_from([600.0, 5.0, None]),
@@ -155,9 +155,9 @@ class Planners(RuleBasedStateMachine):
 
     @precondition(lambda self: any(call.nudges for call in self.bench.calls))
     @rule(which=st.integers(0, 5))
-    def nudge(self, which: int) -> None:
-        nudged = [call for call in self.bench.calls if call.nudges]
-        self.bench.nudge(nudged[which % len(nudged)])
+    def wake(self, which: int) -> None:
+        woken = [call for call in self.bench.calls if call.nudges]
+        self.bench.wake(woken[which % len(woken)])
 
     @precondition(lambda self: any(call.planner.winner for call in self.bench.running))
     @rule()
@@ -253,13 +253,13 @@ class Planners(RuleBasedStateMachine):
     @rule(which=st.integers(0, 4))
     def another_thread_takes_a_place(self, which: int) -> None:
         states = self.bench.all_states
-        slots: Any = states[which % len(states)].slots
+        slots: Any = states[which % len(states)].concurrency
         slots.thief = slots.limit is not None
 
     @rule()
     def another_thread_brings_its_places_back(self) -> None:
         for state in self.bench.all_states:
-            slots: Any = state.slots
+            slots: Any = state.concurrency
             if slots.stolen:
                 slots.bring_back()
 

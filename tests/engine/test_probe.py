@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient.engine.events import Attempt, Lane
-from langchain_resilient.engine.ports import Route, Tools
-from langchain_resilient.engine.probe import probe
-from langchain_resilient.engine.watch import PROBES_WELL
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.policy import Timeouts
+from langchain_resilient.engine.attempt import Attempt, Candidate
+from langchain_resilient.engine.circuit_breaker import PROBES_WELL
+from langchain_resilient.engine.interfaces import Dependencies, Route
+from langchain_resilient.engine.race import start_probe
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import TimeLimits
 from langchain_resilient.receipt import AttemptKind, Outcome
-from langchain_resilient.request import ChatRequest
 from tests.engine.scripted import Failure, WordDraft, classify
 from tests.engine.states import silence, state
 from tests.virtual_time import virtual_time
@@ -71,14 +71,16 @@ class Probed:
     def __init__(self, upstream: Upstream) -> None:
         self.state = silence(state(max_concurrency=1), now=0.0, started=-1.0)
         self.upstream = upstream
-        self.state.slots.take()
-        self.attempt = Attempt(1, Lane(0, self.state, Timeouts()), AttemptKind.SHADOW, 0.0)
+        self.state.concurrency.take()
+        self.attempt = Attempt(1, Candidate(0, self.state, TimeLimits()), AttemptKind.SHADOW, 0.0)
 
     def begin(self) -> asyncio.Task[None]:
         self.attempt.started = asyncio.get_running_loop().time()
-        self.attempt.draft = WordDraft()
+        self.attempt.response = WordDraft()
         route = Route(self.state, self.upstream)
-        return probe(self.attempt, route, ChatRequest([]), Tools(classify, WordDraft, Random(1)))
+        return start_probe(
+            self.attempt, route, ChatRequest([]), Dependencies(classify, WordDraft, Random(1))
+        )
 
     async def run(self) -> None:
         await self.begin()
@@ -87,8 +89,8 @@ class Probed:
     def good(self) -> bool:
         """Whether the state was told something good: then two more of them heal it."""
         for _ in range(PROBES_WELL - 1):
-            self.state.watch.probed(1e3, well=True)
-        return not self.state.watch.tripped
+            self.state.circuit_breaker.probed(1e3, well=True)
+        return not self.state.circuit_breaker.tripped
 
 
 WAYS = {
@@ -124,7 +126,7 @@ async def test_its_place_is_given_back(way):
     """Once, whatever came of it."""
     target = probed(way)
     await target.run()
-    assert target.state.slots.used == 0
+    assert target.state.concurrency.used == 0
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -141,9 +143,9 @@ async def test_only_text_in_good_time_is_good(way):
 async def test_the_next_probe_may_follow(way):
     """The state knows that this one is over: it waits for its backoff, not for a forgotten one."""
     target = probed(way)
-    target.state.watch.claim_probe(1.0)
+    target.state.circuit_breaker.claim_probe(1.0)
     await target.run()
-    assert target.state.watch.claim_probe(asyncio.get_running_loop().time() + 1.0)
+    assert target.state.circuit_breaker.claim_probe(asyncio.get_running_loop().time() + 1.0)
 
 
 @virtual_time
@@ -222,7 +224,7 @@ MOMENTS = pytest.mark.parametrize("at", [0.0, 0.5, 1.5, 2.5, 3.5])
 async def cancelled(at: float) -> Probed:
     """A probe that was cancelled so many seconds after it began."""
     target = Probed(Upstream(1.0, [ROLE, TEXT], closes=1.0))
-    target.state.watch.claim_probe(1.0)
+    target.state.circuit_breaker.claim_probe(1.0)
     task = asyncio.create_task(target.run())
     await asyncio.sleep(at)
     task.cancel()
@@ -244,7 +246,7 @@ async def test_cancelled_at_any_moment_it_closes_its_stream_once(at):
 async def test_cancelled_at_any_moment_it_gives_its_place_back(at):
     """And only once."""
     target = await cancelled(at)
-    assert target.state.slots.used == 0
+    assert target.state.concurrency.used == 0
 
 
 @MOMENTS
@@ -252,7 +254,7 @@ async def test_cancelled_at_any_moment_it_gives_its_place_back(at):
 async def test_cancelled_at_any_moment_it_lets_the_next_probe_follow(at):
     """A second later, not when it is forgotten."""
     target = await cancelled(at)
-    assert target.state.watch.claim_probe(asyncio.get_running_loop().time() + 1.0)
+    assert target.state.circuit_breaker.claim_probe(asyncio.get_running_loop().time() + 1.0)
 
 
 @virtual_time
@@ -262,4 +264,4 @@ async def test_cancelled_before_its_first_step_it_gives_its_place_back():
     task = target.begin()
     task.cancel()
     await asyncio.wait({task})
-    assert target.state.slots.used == 0
+    assert target.state.concurrency.used == 0

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from langchain_resilient.engine.events import End
-from langchain_resilient.engine.health import TargetState
-from langchain_resilient.engine.ports import Route
-from langchain_resilient.engine.race import READ_AHEAD
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Hedge, Retry, Timeouts
+from langchain_resilient.engine.interfaces import Route
+from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD
+from langchain_resilient.engine.target_state import TargetState
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Hedge, Retry, TimeLimits
 from langchain_resilient.receipt import AttemptKind, Outcome
 from tests.engine.scripted import Fail, Failure, Hang, Say, Scripted, Step, World, shown, world
 from tests.virtual_time import virtual_time
@@ -26,8 +26,8 @@ def now() -> float:
 async def test_one_healthy_target_is_asked_once():
     """The happy path is one send."""
     w = world(Say("one"), Say("two"))
-    draft = await w.race().answer()
-    assert draft.text.strip() == "one"
+    response = await w.race().answer()
+    assert response.text.strip() == "one"
     assert w.sends() == 1
 
 
@@ -41,8 +41,8 @@ def test_a_failure_starts_the_next_target_at_once(kind):
     async def run():
         w = world(Fail(kind, after=1.0, retry_after=30), Say("ok"))
         race = w.race()
-        draft = await race.answer()
-        assert draft.text.strip() == "ok"
+        response = await race.answer()
+        assert response.text.strip() == "ok"
         assert w.targets["p1:m"].sent == [w.targets["p0:m"].sent[0] + 1.0]
         assert [a.kind for a in race.receipt().attempts] == [
             AttemptKind.PRIMARY,
@@ -58,8 +58,8 @@ async def test_a_late_first_text_is_hedged_at_another_provider():
     w = world(Hang(), Say("same"), Say("other"), names=["a:1", "a:2", "b:1"])
     began = now()
     race = w.race()
-    draft = await race.answer()
-    assert draft.text.strip() == "other"
+    response = await race.answer()
+    assert response.text.strip() == "other"
     assert now() - began == pytest.approx(2.0)
     record = race.receipt().attempts
     assert [a.kind for a in record] == [AttemptKind.PRIMARY, AttemptKind.HEDGE]
@@ -107,7 +107,7 @@ async def test_empty_everywhere_ends_after_two_tries_each():
     w = world(Say(" "), Say(" "))
     race = w.race()
     assert await race.answer() is None
-    assert race.end is End.EXHAUSTED
+    assert race.end is CallEnd.EXHAUSTED
     assert w.sends() == 4
 
 
@@ -125,7 +125,7 @@ async def test_it_goes_round_until_the_deadline():
     began = now()
     race = w.race()
     assert await race.answer() is None
-    assert race.end in (End.DEADLINE, End.EXHAUSTED)
+    assert race.end in (CallEnd.DEADLINE, CallEnd.EXHAUSTED)
     assert now() - began <= 30.0
     assert 6 <= w.sends() <= 60
 
@@ -156,7 +156,7 @@ async def test_a_hint_beyond_the_deadline_ends_at_once():
     began = now()
     race = w.race()
     assert await race.answer() is None
-    assert (race.end, now() - began) == (End.EXHAUSTED, 0.0)
+    assert (race.end, now() - began) == (CallEnd.EXHAUSTED, 0.0)
 
 
 @virtual_time
@@ -211,7 +211,7 @@ async def test_two_providers_that_agree_on_400_end_the_race():
     w = world(bad, bad, Say("never"))
     race = w.race()
     assert await race.answer() is None
-    assert race.end is End.REJECTED
+    assert race.end is CallEnd.REJECTED
     assert w.sends() == 2
 
 
@@ -229,7 +229,7 @@ async def test_the_deadline_ends_everything():
     began = now()
     race = w.race()
     assert await race.answer() is None
-    assert race.end is End.DEADLINE
+    assert race.end is CallEnd.DEADLINE
     assert now() - began == pytest.approx(10.0)
 
 
@@ -246,7 +246,7 @@ async def test_over_the_first_text_limit_another_is_asked_and_the_slow_one_may_s
 @virtual_time
 async def test_only_the_first_suspect_is_kept():
     """A black hole does not pile up connections."""
-    w = world(Hang(), Hang(), hedge=None, deadline=100.0, timeouts=Timeouts(first_text=5.0))
+    w = world(Hang(), Hang(), hedge=None, deadline=100.0, timeouts=TimeLimits(first_text=5.0))
     race = w.race()
     most = 0
 
@@ -331,7 +331,7 @@ async def test_validate_asks_the_next_target():
     w = world(Say("bad"), Say("good"))
 
     def judge(attempt):
-        bad = "bad" in attempt.draft.text
+        bad = "bad" in attempt.response.text
         return Fault(FaultKind.INVALID, "refused") if bad else None
 
     assert (await w.race(validate=judge).answer()).text.strip() == "good"
@@ -384,7 +384,7 @@ async def test_a_fixed_text_answers_for_one_that_does_not_end_in_time():
 async def test_an_answer_that_begins_and_breaks_does_not_silence_the_last_resort():
     """It was asked, and the other had only begun: that ends nothing as long as nobody saw it."""
     broken = Say("a b", after=29.97, finish=False)
-    limits = {"timeouts": Timeouts(first_text=None), "hedge": None}
+    limits = {"timeouts": TimeLimits(first_text=None), "hedge": None}
     w = world(broken, deadline=30.0, reserve=0.05, grace=1.0, **limits)
     w.last_resort = Route(TargetState("text", "text"), Scripted([Say("sorry", after=0.3)]))
     assert (await w.race().answer()).text.strip() == "sorry"
@@ -395,14 +395,14 @@ async def test_what_the_last_resort_was_given_is_for_it_alone():
     """If it fails, the deadline is the deadline."""
     race, began = slow_to_say(Fail(FaultKind.INVALID)).race(), now()
     await race.answer()
-    assert (race.end, now() - began) == (End.DEADLINE, 30.0)
+    assert (race.end, now() - began) == (CallEnd.DEADLINE, 30.0)
 
 
 @virtual_time
 async def test_a_full_target_is_passed_over():
     """While the first is full the next free one is asked at once."""
     w = world(Say("first", after=1.0), Say("second", after=1.0))
-    w.states["p0:m"].slots.limit = 1
+    w.states["p0:m"].concurrency.limit = 1
     a, b = await asyncio.gather(w.race().answer(), w.race().answer())
     assert {a.text.strip(), b.text.strip()} == {"first", "second"}
 
@@ -411,11 +411,11 @@ async def test_a_full_target_is_passed_over():
 async def test_with_all_full_it_waits_for_room():
     """Requests beyond the limit queue up and are all answered, in pairs."""
     w = world(Say("x", after=1.0), deadline=100.0, hedge=None)
-    w.states["p0:m"].slots.limit = 2
+    w.states["p0:m"].concurrency.limit = 2
     began = now()
     await asyncio.gather(*(w.race().answer() for _ in range(10)))
     assert now() - began == pytest.approx(5.0)
-    assert w.states["p0:m"].slots.used == 0
+    assert w.states["p0:m"].concurrency.used == 0
 
 
 @virtual_time
@@ -443,7 +443,7 @@ async def test_a_break_after_delivery_ends_the_stream_as_broken():
     race = w.stream()
     got = [c["word"] async for c in shown(race) if c.get("word")]
     assert got == ["a ", "b "]
-    assert race.end is End.BROKEN
+    assert race.end is CallEnd.BROKEN
 
 
 @virtual_time
@@ -462,16 +462,16 @@ async def test_closing_the_stream_early_stops_the_upstream():
 @virtual_time
 async def test_a_slow_reader_holds_the_upstream_within_a_bound():
     """Reading ahead stops at the bound, and the wait is not taken for a stall."""
-    w = world(Say(" ".join("x" for _ in range(3 * READ_AHEAD))))
+    w = world(Say(" ".join("x" for _ in range(3 * MAX_READ_AHEAD))))
     race, longest, count = w.stream(), 0, 0
     async for _ in shown(race):
         longest = max(longest, len(race._show.queue))
         count += 1
         if count % 100 == 0:
             await asyncio.sleep(4.0)
-    assert longest <= READ_AHEAD
-    assert race.end is End.ANSWERED
-    assert count == 3 * READ_AHEAD + 2
+    assert longest <= MAX_READ_AHEAD
+    assert race.end is CallEnd.ANSWERED
+    assert count == 3 * MAX_READ_AHEAD + 2
 
 
 @pytest.mark.parametrize("at", [0.0, 0.5, 2.0, 2.5, 9.0, 16.0, 31.0])
@@ -517,8 +517,8 @@ async def test_a_target_that_cancels_itself_is_only_a_failure():
 
     w = world(Say("never"), Say("fine"))
     w.targets["p0:m"] = Odd()
-    draft = await w.race().answer()
-    assert draft.text.strip() == "fine"
+    response = await w.race().answer()
+    assert response.text.strip() == "fine"
 
 
 @virtual_time
@@ -536,7 +536,9 @@ async def test_the_receipt_adds_up():
 @virtual_time
 async def test_only_the_deadline_ends_a_slow_last_resort():
     """A slow embedded model is not given up on at the limits of the chain."""
-    w = world(Hang(), deadline=60.0, reserve=30.0, timeouts=Timeouts(first_text=5.0, chunk_gap=5.0))
+    w = world(
+        Hang(), deadline=60.0, reserve=30.0, timeouts=TimeLimits(first_text=5.0, chunk_gap=5.0)
+    )
     w.last_resort = Route(
         TargetState("local", "local"), Scripted([Say("a b", after=12.0, gap=7.0)])
     )

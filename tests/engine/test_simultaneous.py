@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.engine.events import Attempt, End
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Health, Hedge, Timeouts
+from langchain_resilient.engine.attempt import Attempt
+from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Health, Hedge, TimeLimits
 from langchain_resilient.receipt import Outcome
 from tests.engine.planning import Bench, Call, Setup
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 CHAIN = {"providers": [0, 1, 2, 3], "limits": [None] * 4}
 HEDGE = Hedge(delay=2.0, budget=1.0, max_parallel=3)
-LIMITS = Timeouts(first_text=6.0, chunk_gap=2.0, answer=60.0)
+LIMITS = TimeLimits(first_text=6.0, chunk_gap=2.0, answer=60.0)
 BROKEN = Fault(FaultKind.SERVER, "scripted")
 LIMITED = Fault(FaultKind.RATE_LIMIT, "scripted", retry_after=1.0)
 REFUSED = Fault(FaultKind.AUTH, "scripted")
@@ -60,7 +61,7 @@ class Instant:
 
     def _to_the_call(self, what: str) -> None:
         if what == "nudge" and self.call.nudges:
-            self.bench.nudge(self.call)
+            self.bench.wake(self.call)
         elif what == "timer" and not self.call.over:
             self.bench.timer(self.call)
         elif what == "cancel" and not self.call.over:
@@ -145,11 +146,11 @@ def room_comes_free() -> Instant:
     """Both targets are full; the call waits for room, and another thread is after it too."""
     bench = Bench(Setup(limits=[1, 1], hedge=None, health=Health(), deadline=9.0))
     for state in bench.states:
-        assert state.slots.take()
-        state.slots.stolen += 1  # type: ignore[attr-defined]
+        assert state.concurrency.take()
+        state.concurrency.stolen += 1  # type: ignore[attr-defined]
     call = bench.begin()
     bench.now = call.deadline
-    bench.states[1].slots.bring_back()  # type: ignore[attr-defined]
+    bench.states[1].concurrency.bring_back()  # type: ignore[attr-defined]
     return Instant(bench, call)
 
 
@@ -194,4 +195,4 @@ def test_in_every_order_there_is_one_end(name):
             error.add_note(f"in the order {', '.join(order)}")
             raise
         won = [a for a in instant.call.planner.attempts if a.outcome is Outcome.WON]
-        assert len(won) == (instant.call.planner.end is End.ANSWERED), order
+        assert len(won) == (instant.call.planner.end is CallEnd.ANSWERED), order

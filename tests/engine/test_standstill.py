@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient.engine.events import End
-from langchain_resilient.engine.health import ENOUGH_SAMPLES
-from langchain_resilient.policy import Timeouts
+from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.target_state import ENOUGH_SAMPLES
+from langchain_resilient.options import TimeLimits
 from tests.engine.scripted import Hang, Say, World, shown, world
 from tests.virtual_time import virtual_time
 
@@ -26,10 +26,10 @@ def stand_still(seconds: float = HOUR, after: float = 0.5) -> None:
     loop.call_later(after, lambda: loop._selector.clock.advance(seconds))
 
 
-async def ask(w: World) -> tuple[End | None, Any]:
+async def ask(w: World) -> tuple[CallEnd | None, Any]:
     race = w.race()
-    draft = await race.answer()
-    return race.end, draft and draft.text
+    response = await race.answer()
+    return race.end, response and response.text
 
 
 @virtual_time
@@ -37,7 +37,7 @@ async def test_an_answer_that_came_meanwhile_is_not_lost_to_the_deadline():
     """It lies in the socket when we wake up: it is read before the deadline is looked at."""
     w = world(Say("in time", after=1.0), deadline=10.0)
     stand_still()
-    assert await ask(w) == (End.ANSWERED, "in time ")
+    assert await ask(w) == (CallEnd.ANSWERED, "in time ")
 
 
 @virtual_time
@@ -45,7 +45,7 @@ async def test_a_deadline_that_passed_meanwhile_ends_a_request_without_an_answer
     """It was promised to whoever waits, and is kept at once."""
     w = world(Hang(), deadline=10.0)
     stand_still()
-    assert (await ask(w))[0] is End.DEADLINE
+    assert (await ask(w))[0] is CallEnd.DEADLINE
     assert now() == pytest.approx(HOUR + 0.5, abs=0.1)
 
 
@@ -54,7 +54,7 @@ async def test_nothing_is_hedged_for_our_own_silence():
     """Its target gets as long as one that is asked now."""
     w = world(Say(after=HOUR + 1.0), Say("never"), deadline=None)
     stand_still()
-    assert (await ask(w))[0] is End.ANSWERED
+    assert (await ask(w))[0] is CallEnd.ANSWERED
     assert w.sends() == 1
 
 
@@ -63,7 +63,7 @@ async def test_one_that_goes_on_hanging_is_hedged_afterwards():
     """Two seconds after we woke up, as two seconds after a send."""
     w = world(Hang(), Say("rescued"), deadline=None)
     stand_still()
-    assert await ask(w) == (End.ANSWERED, "rescued ")
+    assert await ask(w) == (CallEnd.ANSWERED, "rescued ")
     assert w.targets["p1:m"].sent == [pytest.approx(HOUR + 0.5 + 2.0)]
 
 
@@ -73,22 +73,22 @@ async def test_no_target_is_blamed_for_our_own_silence():
     w = world(Say(after=HOUR + 0.6), deadline=None, hedge=None)
     stand_still()
     await asyncio.gather(*(ask(w) for _ in range(50)))
-    assert w.states["p0:m"].watch.trips == 0
+    assert w.states["p0:m"].circuit_breaker.trips == 0
 
 
 @virtual_time
 async def test_no_limit_for_the_first_text_is_held_against_a_target():
     """It is counted anew."""
-    w = world(Say(after=HOUR + 1.0), deadline=None, hedge=None, timeouts=Timeouts(first_text=5.0))
+    w = world(Say(after=HOUR + 1.0), deadline=None, hedge=None, timeouts=TimeLimits(first_text=5.0))
     stand_still()
-    assert (await ask(w))[0] is End.ANSWERED
+    assert (await ask(w))[0] is CallEnd.ANSWERED
     assert w.sends() == 1
 
 
 @virtual_time
 async def test_no_gap_in_a_stream_is_held_against_a_target():
     """A stream that was under way goes on."""
-    w = world(Say("a b c", gap=0.4), deadline=None, timeouts=Timeouts(chunk_gap=5.0))
+    w = world(Say("a b c", gap=0.4), deadline=None, timeouts=TimeLimits(chunk_gap=5.0))
     stand_still()
     words = [chunk["word"] async for chunk in shown(w.stream()) if "word" in chunk]
     assert (words, w.sends()) == (["a ", "b ", "c "], 1)
@@ -114,5 +114,5 @@ async def test_a_loop_that_always_stands_still_does_not_hide_a_hang():
     w = world(Hang(), Say("rescued"), deadline=None)
     for after in range(1, 100, 3):
         stand_still(2.0, after=after)
-    assert await ask(w) == (End.ANSWERED, "rescued ")
+    assert await ask(w) == (CallEnd.ANSWERED, "rescued ")
     assert now() < 30.0

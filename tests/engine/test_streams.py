@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.engine.events import End
-from langchain_resilient.engine.health import TargetState
-from langchain_resilient.engine.ports import Route
-from langchain_resilient.engine.show import Leg
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Hedge, Timeouts
+from langchain_resilient.engine.interfaces import Route
+from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.stream_buffer import Segment
+from langchain_resilient.engine.target_state import TargetState
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Hedge, TimeLimits
 from langchain_resilient.receipt import AttemptKind, Outcome
 from tests.engine.scripted import Failure, GoesOn, Hang, Say, Scripted, shown, world
 from tests.virtual_time import virtual_time
@@ -38,19 +38,19 @@ async def words(race: Race) -> list[str]:
 @virtual_time
 async def test_another_target_goes_on_at_once_where_a_stream_broke():
     """It is asked for what is missing after what was delivered."""
-    w, sequel = world(Say("a b", gap=1.0, then=BREAK), Say("c d", after=0.5)), GoesOn()
-    race, began = w.stream(sequel), now()
+    w, break_strategy = world(Say("a b", gap=1.0, then=BREAK), Say("c d", after=0.5)), GoesOn()
+    race, began = w.stream(break_strategy), now()
     assert await words(race) == ["a", "b", "c", "d"]
-    assert (sequel.asked, now() - began, race.end) == (["a b "], 2.5, End.ANSWERED)
+    assert (break_strategy.asked, now() - began, race.end) == (["a b "], 2.5, CallEnd.ANSWERED)
 
 
 @virtual_time
 async def test_a_stream_can_go_on_more_than_once():
     """Each time from all that was delivered."""
     chain = [Say(two, gap=1.0, then=BREAK) for two in ("a b", "c d", "e f")]
-    w, sequel = world(*chain, Say("g")), GoesOn()
-    assert await words(w.stream(sequel)) == list("abcdefg")
-    assert sequel.asked == ["a b ", "a b c d ", "a b c d e f "]
+    w, break_strategy = world(*chain, Say("g")), GoesOn()
+    assert await words(w.stream(break_strategy)) == list("abcdefg")
+    assert break_strategy.asked == ["a b ", "a b c d ", "a b c d e f "]
 
 
 @virtual_time
@@ -58,9 +58,9 @@ async def test_each_part_is_announced_by_its_leg():
     """Whose words follow is known before the first of them."""
     w = world(Say("a", gap=1.0, then=BREAK), Say("b"))
     items = [item async for item in w.stream(GoesOn()).chunks()]
-    legs = [i for i, item in enumerate(items) if isinstance(item, Leg)]
-    assert [items[i].attempt.lane.state.name for i in legs] == ["p0:m", "p1:m"]
-    assert legs[0] == 0
+    segments = [i for i, item in enumerate(items) if isinstance(item, Segment)]
+    assert [items[i].attempt.candidate.state.name for i in segments] == ["p0:m", "p1:m"]
+    assert segments[0] == 0
 
 
 @pytest.mark.parametrize("may", [True, False])
@@ -71,7 +71,7 @@ def test_what_must_not_be_glued_ends_as_broken(may):
     async def run():
         race = world(Say("a b", gap=1.0, then=BREAK), Say("c")).stream(GoesOn(may=may))
         assert await words(race) == (["a", "b", "c"] if may else ["a", "b"])
-        assert race.end is (End.ANSWERED if may else End.BROKEN)
+        assert race.end is (CallEnd.ANSWERED if may else CallEnd.BROKEN)
 
     run()
 
@@ -92,7 +92,7 @@ async def test_what_nobody_has_taken_yet_is_withdrawn():
     w = world(Say("no"), Say("whole"))
     w.targets["p0:m"] = Burst()
     race = w.stream(GoesOn(may=False))
-    assert (await words(race), race.end) == (["whole"], End.ANSWERED)
+    assert (await words(race), race.end) == (["whole"], CallEnd.ANSWERED)
 
 
 @virtual_time
@@ -107,24 +107,24 @@ async def test_a_part_that_was_withdrawn_does_not_count_as_delivered():
 
             return answer()
 
-    w, sequel = world(Say("a", gap=1.0, then=BREAK), Say("no"), Say("b")), GoesOn()
+    w, break_strategy = world(Say("a", gap=1.0, then=BREAK), Say("no"), Say("b")), GoesOn()
     w.targets["p1:m"] = Burst()
-    assert await words(w.stream(sequel)) == ["a", "b"]
-    assert sequel.asked == ["a ", "a "]
+    assert await words(w.stream(break_strategy)) == ["a", "b"]
+    assert break_strategy.asked == ["a ", "a "]
 
 
 def with_empty_answers(w: World) -> World:
     """Let an answer without a word be a fault, as it is for real."""
     empty = Fault(FaultKind.EMPTY, "nothing", code="stop")
-    made = w.tools.draft
+    made = w.tools.response
 
-    def draft():
+    def response():
         found = made()
         judge = found.fault
         found.fault = lambda: empty if not found.text.strip() else judge()
         return found
 
-    w.tools.draft = draft
+    w.tools.response = response
     return w
 
 
@@ -134,7 +134,7 @@ async def test_nothing_more_is_a_good_answer_if_two_agree():
     w = with_empty_answers(world(Say("all of it", gap=1.0, then=BREAK), Say(""), Say("")))
     race = w.stream(GoesOn())
     assert await words(race) == ["all", "of", "it"]
-    assert (race.end, w.sends()) == (End.ANSWERED, 3)
+    assert (race.end, w.sends()) == (CallEnd.ANSWERED, 3)
 
 
 @virtual_time
@@ -143,7 +143,7 @@ async def test_one_who_says_nothing_is_not_believed_alone():
     w = with_empty_answers(world(Say("all of", gap=1.0, then=BREAK), Say(""), Say("it")))
     race = w.stream(GoesOn())
     assert await words(race) == ["all", "of", "it"]
-    assert race.end is End.ANSWERED
+    assert race.end is CallEnd.ANSWERED
 
 
 @virtual_time
@@ -152,7 +152,7 @@ async def test_if_nobody_can_go_on_the_stream_ends_with_the_deadline():
     w = world([Say("a", gap=1.0, then=BREAK), Hang()], Hang(), deadline=20.0)
     race = w.stream(GoesOn())
     assert await words(race) == ["a"]
-    assert race.end is End.DEADLINE
+    assert race.end is CallEnd.DEADLINE
 
 
 # -- a pause --------------------------------------------------------------------------------------
@@ -161,10 +161,10 @@ async def test_if_nobody_can_go_on_the_stream_ends_with_the_deadline():
 @virtual_time
 async def test_another_is_asked_to_go_on_beside_a_stream_that_pauses():
     """After `Hedge.pause`, long before the limit of the gap."""
-    w, sequel = world(Say("a b", then="hang"), Say("c d", after=0.5)), GoesOn()
-    race, began = w.stream(sequel), now()
+    w, break_strategy = world(Say("a b", then="hang"), Say("c d", after=0.5)), GoesOn()
+    race, began = w.stream(break_strategy), now()
     assert await words(race) == ["a", "b", "c", "d"]
-    assert (now() - began, sequel.asked) == (2.5, ["a b "])
+    assert (now() - began, break_strategy.asked) == (2.5, ["a b "])
 
 
 @virtual_time
@@ -182,10 +182,10 @@ async def test_a_pause_that_is_overtaken_is_a_failure_of_the_target():
 @virtual_time
 async def test_a_stream_that_speaks_again_first_goes_on_itself():
     """The other is closed unheard, and the same part goes on."""
-    w, sequel = world(Say("a b", gap=3.0), Say("no", after=5.0)), GoesOn()
-    race = w.stream(sequel)
+    w, break_strategy = world(Say("a b", gap=3.0), Say("no", after=5.0)), GoesOn()
+    race = w.stream(break_strategy)
     assert await words(race) == ["a", "b"]
-    assert len(race._show.legs) == 1
+    assert len(race._show.segments) == 1
     first, *others = [a.outcome for a in race.receipt().attempts]
     assert (first, set(others)) == (Outcome.WON, {Outcome.LOST})
 
@@ -242,7 +242,7 @@ async def test_under_answer_the_paused_one_may_still_be_first():
 @virtual_time
 async def test_the_last_resort_is_asked_again_after_a_stream_that_silenced_it_and_broke():
     """It was asked 5 s before the deadline, and the stream began a second later."""
-    limits = {"timeouts": Timeouts(first_text=None), "hedge": None}
+    limits = {"timeouts": TimeLimits(first_text=None), "hedge": None}
     w = world(Say("a b", after=26.0, finish=False), deadline=30.0, reserve=5.0, **limits)
     w.last_resort = Route(TargetState("model", "model"), Scripted([Say("sorry", after=3.0)]))
     assert await words(w.stream(GoesOn())) == ["a", "b", "sorry"]
@@ -250,7 +250,7 @@ async def test_the_last_resort_is_asked_again_after_a_stream_that_silenced_it_an
 
 # -- a crawl --------------------------------------------------------------------------------------
 
-CRAWL = Timeouts(min_tokens_per_second=2.0, throughput_window=5.0)
+CRAWL = TimeLimits(min_tokens_per_second=2.0, throughput_window=5.0)
 
 
 @virtual_time
@@ -301,7 +301,7 @@ async def test_one_that_thinks_at_a_crawl_is_given_up_before_its_first_text():
 
             return answer()
 
-    limits = Timeouts(first_text=None, min_tokens_per_second=2.0, throughput_window=5.0)
+    limits = TimeLimits(first_text=None, min_tokens_per_second=2.0, throughput_window=5.0)
     w, began = world(Say("no"), Say("x", after=0.5), timeouts=limits, hedge=None), now()
     w.targets["p0:m"] = Brooding()
     race = w.stream(GoesOn())
@@ -376,7 +376,7 @@ async def test_a_connection_lost_after_the_finish_reason_loses_nothing():
     w = world(Say("no"))
     w.targets["p0:m"] = Hasty()
     race = w.stream(GoesOn())
-    assert (await words(race), race.end) == (["all"], End.ANSWERED)
+    assert (await words(race), race.end) == (["all"], CallEnd.ANSWERED)
 
 
 @virtual_time

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from langchain_resilient.engine.budget import Budget
-from langchain_resilient.engine.waiting import Waiting
+from langchain_resilient.engine.budgets import Budget
+from langchain_resilient.engine.candidates import WaitList
 from langchain_resilient.receipt import AttemptKind
 from tests.engine.states import state
 
@@ -13,9 +13,9 @@ class Request:
 
     def __init__(self, since: float = 0.0) -> None:
         self.nudges = 0
-        self.waiting = Waiting(since, 100.0, self.nudge)
+        self.waiting = WaitList(since, 100.0, self.wake)
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         self.nudges += 1
 
 
@@ -27,7 +27,7 @@ def empty() -> Budget:
 
 def full_target():
     target = state(max_concurrency=1)
-    target.slots.take()
+    target.concurrency.take()
     return target
 
 
@@ -126,7 +126,7 @@ def test_room_at_any_of_the_full_targets_nudges():
     """Whichever comes free first."""
     request, targets = Request(), [full_target(), full_target()]
     request.waiting.queue(targets)
-    targets[1].slots.give_back()
+    targets[1].concurrency.give_back()
     assert request.nudges == 1
 
 
@@ -135,9 +135,9 @@ def test_a_request_stands_in_a_queue_once():
     request, target = Request(), full_target()
     for _ in range(3):
         request.waiting.queue([target])
-    target.slots.give_back()
-    target.slots.take()
-    target.slots.give_back()
+    target.concurrency.give_back()
+    target.concurrency.take()
+    target.concurrency.give_back()
     assert request.nudges == 1
 
 
@@ -146,7 +146,7 @@ def test_after_leaving_the_queues_room_does_not_nudge():
     request, target = Request(), full_target()
     request.waiting.queue([target])
     request.waiting.leave(1.0)
-    target.slots.give_back()
+    target.concurrency.give_back()
     assert request.nudges == 0
 
 
@@ -155,7 +155,7 @@ def test_room_that_was_offered_is_passed_on():
     first, second, target = Request(), Request(), full_target()
     first.waiting.queue([target])
     second.waiting.queue([target])
-    target.slots.give_back()
+    target.concurrency.give_back()
     first.waiting.leave(1.0)
     assert second.nudges == 1
 
@@ -166,5 +166,5 @@ def test_after_leaving_the_queues_it_may_stand_there_again():
     request.waiting.queue([target])
     request.waiting.leave_queues()
     request.waiting.queue([target])
-    target.slots.give_back()
+    target.concurrency.give_back()
     assert request.nudges == 1

@@ -6,31 +6,33 @@ from random import Random
 
 import pytest
 
-from langchain_resilient.engine.watch import (
+from langchain_resilient.engine.circuit_breaker import (
     FORGOTTEN,
+    MAX_PROBE_SECONDS,
     MUTED,
     NORMAL,
     PROBE_AGAIN,
-    PROBE_MOST,
     PROBE_SECONDS,
     PROBES_WELL,
-    Watch,
+    CircuitBreaker,
 )
 
 TRIP_AFTER = 5
 
 
-def late(watch: Watch, count: int, now: float = 0.0, trip_after: int = TRIP_AFTER) -> list[bool]:
+def late(
+    watch: CircuitBreaker, count: int, now: float = 0.0, trip_after: int = TRIP_AFTER
+) -> list[bool]:
     return [watch.slow(now, trip_after) for _ in range(count)]
 
 
-def tripped(now: float = 0.0) -> Watch:
-    watch = Watch()
+def tripped(now: float = 0.0) -> CircuitBreaker:
+    watch = CircuitBreaker()
     late(watch, TRIP_AFTER, now)
     return watch
 
 
-def next_probe(watch: Watch, now: float) -> float:
+def next_probe(watch: CircuitBreaker, now: float) -> float:
     """Seconds from now until a probe is claimed, in steps of a quarter of a second."""
     for step in range(1000):
         if watch.claim_probe(now + step / 4):
@@ -41,18 +43,20 @@ def next_probe(watch: Watch, now: float) -> float:
 @pytest.mark.parametrize("trip_after", [2, 5, 8])
 def test_so_many_late_in_a_row_trip_it(trip_after):
     """The last of them says so, and only it."""
-    assert late(Watch(), trip_after, trip_after=trip_after) == [False] * (trip_after - 1) + [True]
+    assert late(CircuitBreaker(), trip_after, trip_after=trip_after) == [False] * (
+        trip_after - 1
+    ) + [True]
 
 
 def test_three_failures_in_a_row_trip_it():
     """A failure is stronger evidence than lateness."""
-    watch = Watch()
+    watch = CircuitBreaker()
     assert [watch.slow(0.0, TRIP_AFTER, failed=True) for _ in range(3)] == [False, False, True]
 
 
 def test_a_good_one_undoes_part_of_a_late_one():
     """Four late, one good and two more late trip it."""
-    watch = Watch()
+    watch = CircuitBreaker()
     late(watch, 4)
     watch.fast(started=0.0)
     assert late(watch, 2) == [False, True]
@@ -60,7 +64,7 @@ def test_a_good_one_undoes_part_of_a_late_one():
 
 def test_many_good_ones_are_no_store_of_trust():
     """After a thousand good ones five late ones still trip it."""
-    watch = Watch()
+    watch = CircuitBreaker()
     for _ in range(1000):
         watch.fast(started=0.0)
     assert late(watch, TRIP_AFTER)[-1]
@@ -68,7 +72,7 @@ def test_many_good_ones_are_no_store_of_trust():
 
 def test_a_healthy_share_of_late_ones_never_trips():
     """One hundred thousand requests of which five in a hundred are late, independently."""
-    watch, rng = Watch(), Random(7)
+    watch, rng = CircuitBreaker(), Random(7)
     for i in range(100_000):
         if rng.random() < NORMAL:
             watch.slow(float(i), TRIP_AFTER)
@@ -80,7 +84,7 @@ def test_a_healthy_share_of_late_ones_never_trips():
 def test_a_sick_share_of_late_ones_trips_within_fifty():
     """Seven late in ten, in every of a hundred sequences."""
     for seed in range(100):
-        watch, rng = Watch(), Random(seed)
+        watch, rng = CircuitBreaker(), Random(seed)
         for _ in range(50):
             if rng.random() < 0.7:
                 watch.slow(0.0, TRIP_AFTER)
@@ -114,7 +118,7 @@ def test_answers_to_what_was_sent_after_the_trip_heal():
 
 def test_a_healthy_target_is_not_probed():
     """A probe costs money."""
-    assert not Watch().claim_probe(1e6)
+    assert not CircuitBreaker().claim_probe(1e6)
 
 
 def test_the_first_probe_waits():
@@ -129,7 +133,7 @@ def test_bad_probes_come_at_doubling_waits():
         waits.append(next_probe(watch, now))
         now += waits[-1]
         watch.probed(now, well=False)
-    assert waits == [1, 1, 2, 4, 8, 16, PROBE_MOST, PROBE_MOST]
+    assert waits == [1, 1, 2, 4, 8, 16, MAX_PROBE_SECONDS, MAX_PROBE_SECONDS]
 
 
 def test_only_one_probe_is_under_way():
@@ -183,7 +187,7 @@ def test_recovered_by_probes_it_has_a_clean_record():
 
 def test_the_outcome_of_a_probe_that_came_too_late_is_nothing():
     """It recovered meanwhile; a bad probe does not trip it again."""
-    watch = Watch()
+    watch = CircuitBreaker()
     watch.probed(1.0, well=False)
     assert not watch.tripped
 
@@ -235,7 +239,7 @@ def test_nothing_trips_for_a_while_after_a_panic(after, trips):
 
 def test_what_was_late_while_muted_is_no_evidence_later():
     """The one late request after it starts from nothing."""
-    watch = Watch()
+    watch = CircuitBreaker()
     watch.calm(0.0)
     late(watch, 10, now=1.0)
     late(watch, TRIP_AFTER - 1, now=MUTED + 1)

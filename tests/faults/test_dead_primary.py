@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.testing import NoAnswer, ProviderSimulator, Reply, Status
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Target
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import NoAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient import FaultKind, ResilientChatModel, StreamBrokenError, Target, Timeouts
 from langchain_resilient import testing as t
-from langchain_resilient.registry import reaper
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import StreamBrokenError
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Target, TimeLimits
+from langchain_resilient.runtime.shared_state import loop_reaper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +88,7 @@ def model(sim: t.ProviderSimulator, dialect: str, **fields: Any) -> ResilientCha
         ],
         **{
             "hedge": 0.1,
-            "timeouts": Timeouts(first_text=1.0, chunk_gap=0.3),
+            "timeouts": TimeLimits(first_text=1.0, chunk_gap=0.3),
             "timeout": 20,
             **fields,
         },
@@ -97,7 +100,7 @@ def run(work: Any) -> Any:
 
     async def checked() -> Any:
         found = await work
-        assert await reaper().drain() == 0
+        assert await loop_reaper().drain() == 0
         return found
 
     found = asyncio.run(checked())

@@ -10,27 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.providers import evidence
-from langchain_resilient.providers.faults import classify
-from langchain_resilient.providers.hints import retry_after, should_retry
-from langchain_resilient.providers.quota import quota
-from langchain_resilient.providers.sse import decode_body, open_answer
-from langchain_resilient.wire.answers import to_result
-from langchain_resilient.wire.continuation import Join
-from langchain_resilient.wire.deltas import Deltas
-from langchain_resilient.wire.draft import Draft
-from langchain_resilient.wire.json_text import JSONText
-from langchain_resilient.wire.sse import EventTooLongError, SSEDecoder
-from langchain_resilient.wire.structure import Structure
-from langchain_resilient.wire.usage import usage_metadata
-from langchain_resilient.wire.ways import Turn, Wanted
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.providers import errors
+from langchain_resilient.providers.errors import classify
+from langchain_resilient.providers.rate_limit_headers import (
+    rate_limit_status,
+    retry_after,
+    should_retry,
+)
+from langchain_resilient.providers.sse import (
+    EventTooLongError,
+    SSEDecoder,
+    decode_body,
+    open_answer,
+)
+from langchain_resilient.wire.accumulator import ResponseAccumulator, usage_metadata
+from langchain_resilient.wire.continuation import ContinuationJoiner
+from langchain_resilient.wire.json_modes import JSONExtractor, JSONModeConverter, RequestedJSON
+from langchain_resilient.wire.output import ChunkConverter, to_chat_result
+from langchain_resilient.wire.structured_output import OutputSpec
 from tests.fuzz.dice import Dice
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from langchain_resilient.request import Chunk
+    from langchain_resilient.exchange import Chunk
 
 _SCHEMA = {"title": "Output", "type": "object", "properties": {"a": {"type": "integer"}},
            "required": ["a"]}  # fmt: skip
@@ -78,24 +82,24 @@ def _kind(error: Exception) -> str:
     return str(fault.kind)
 
 
-def _whole(draft: Draft) -> str:
-    fault = draft.fault()
-    draft.text, draft.shown, draft.calling, draft.tokens()  # as the race asks
-    draft.input_tokens(), draft.output_tokens(), draft.cache_tokens()
+def _whole(response: ResponseAccumulator) -> str:
+    fault = response.fault()
+    response.text, response.shown, response.calling, response.tokens()  # as the race asks
+    response.input_tokens(), response.output_tokens(), response.cache_tokens()
     if fault is not None:
         return str(fault.kind)
-    message: Any = to_result(draft, "openai", "m").generations[0].message
+    message: Any = to_chat_result(response, "openai", "m").generations[0].message
     message.model_dump_json()
     for method in ("json_schema", "function_calling"):
-        Structure(_SCHEMA, method).fault(message)
+        OutputSpec(_SCHEMA, method).fault(message)
     return "answer"
 
 
-def _streamed(chunks: list[Chunk], draft: Draft) -> None:
+def _streamed(chunks: list[Chunk], response: ResponseAccumulator) -> None:
     """Show the same chunks, as a stream does; what the draft took must not fail here."""
-    deltas = Deltas("openai")
+    deltas = ChunkConverter("openai")
     pieces = [piece for piece in map(deltas.add, chunks) if piece is not None]
-    pieces.append(deltas.last(draft, "m"))
+    pieces.append(deltas.last(response, "m"))
     sum(pieces[1:], pieces[0])
 
 
@@ -119,30 +123,30 @@ def _driven(coroutine: Coroutine[Any, Any, str]) -> str:
 
 
 async def _read(response: _Response, *, turned: bool) -> str:
-    draft, chunks, answer = Draft(), [], open_answer(response, stream=True)
-    want = Wanted("tools", ("tools", "json_schema", "prompt"), "output", None, _SCHEMA)
-    turn = Turn(want, "prompt").turn if turned else None
+    response, chunks, answer = ResponseAccumulator(), [], open_answer(response, stream=True)
+    want = RequestedJSON("tools", ("tools", "json_schema", "prompt"), "output", None, _SCHEMA)
+    turn = JSONModeConverter(want, "prompt").turn if turned else None
     try:
         async for one in answer:
             chunk = turn(one) if turn else one
-            draft.add(chunk)
+            response.add(chunk)
             chunks.append(chunk)
     except Exception as error:  # noqa: BLE001  # as the race does
         return _kind(error)
     finally:
         await answer.aclose()
-    _streamed(chunks, draft)
-    return _whole(draft)
+    _streamed(chunks, response)
+    return _whole(response)
 
 
 def body(data: bytes) -> str:
     """Read a plain answer."""
-    draft = Draft()
+    response = ResponseAccumulator()
     try:
-        draft.add(decode_body(data))
+        response.add(decode_body(data))
     except Exception as error:  # noqa: BLE001
         return _kind(error)
-    return _whole(draft)
+    return _whole(response)
 
 
 def error(data: bytes) -> str:
@@ -156,8 +160,8 @@ def error(data: bytes) -> str:
     except ValueError:
         told = rest.decode("utf-8", "replace")
     failure = _RefusedError(status, headers, told)
-    evidence.refused_parameters(failure, {"top_k", "stream", "temperature"})
-    evidence.scrub(failure, ["sk-canary-0123456789"])
+    errors.refused_parameters(failure, {"top_k", "stream", "temperature"})
+    errors.scrub(failure, ["sk-canary-0123456789"])
     return _kind(failure)
 
 
@@ -173,7 +177,11 @@ def _headers(dice: Dice) -> dict[str, str]:
 def hints(data: bytes) -> str:
     """Read headers: how long to wait, what the limits are."""
     headers = _headers(Dice(data))
-    wait, level, again = retry_after(headers, data.decode("utf-8", "replace")), quota(headers), None
+    wait, level, again = (
+        retry_after(headers, data.decode("utf-8", "replace")),
+        rate_limit_status(headers),
+        None,
+    )
     again = should_retry(headers)
     assert wait is None or 0 <= wait < 366 * 86400
     return f"{wait is not None}, {level is not None}, {again}"
@@ -204,9 +212,9 @@ def texts(data: bytes) -> str:
     """What works on text: the JSON in it, where two texts meet, token counts of any kind."""
     text = data.decode("utf-8", "replace")
     half = len(text) // 2
-    cutter = JSONText()
+    cutter = JSONExtractor()
     found = cutter.feed(text[:half]) + cutter.feed(text[half:]) + cutter.rest()
-    join = Join(text[:half])
+    join = ContinuationJoiner(text[:half])
     join.feed(text[half:])
     join.finish()
     try:

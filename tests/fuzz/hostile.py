@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import stop_after_attempt
 
-from langchain_resilient import Hedge, ResilientChatModel, Retry, Target, Timeouts, registry
+from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.errors import ResilientError
+from langchain_resilient.options import Hedge, Retry, Target, TimeLimits
+from langchain_resilient.runtime import shared_state
 from tests.fuzz.hostile_server import HEALTHY
 
 if TYPE_CHECKING:
@@ -143,14 +145,14 @@ def server() -> Iterator[str]:
 
 async def ask(url: str, scene: str) -> Outcome:
     """Play one scene: it is asked first, and a healthy target after it."""
-    registry.forget()
+    shared_state.reset()
     expected = EXPECTED[scene]
     targets = [Target(f"openai:{name}", base_url=url, api_key="sk-0123456789")
                for name in (scene, "fallback")]  # fmt: skip
     model = ResilientChatModel(
         targets=targets,
         timeout=2 * MOST_SECONDS,
-        timeouts=Timeouts(first_text=5.0),
+        timeouts=TimeLimits(first_text=5.0),
         hedge=Hedge(on="response") if expected.plain else None,
         retry=Retry(stop=stop_after_attempt(1)),
         health=None,
@@ -163,7 +165,7 @@ async def ask(url: str, scene: str) -> Outcome:
         said = _told(message.response_metadata["resilience"])
     except ResilientError as error:
         said = str(error)
-    await registry.reaper().drain()
+    await shared_state.loop_reaper().drain()
     seconds = time.perf_counter() - began
     return Outcome(scene, said, text, (peak() - before) / MEGABYTE, seconds)
 

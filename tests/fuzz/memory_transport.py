@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient.providers import transport
+from langchain_resilient.providers import http
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -79,7 +79,7 @@ def memory_transport(httpx: Any, ledger: Ledger) -> Any:
 @contextmanager
 def in_memory() -> Iterator[Ledger]:
     """Let both SDKs run without sockets, with everything else as it is."""
-    ledger, real = Ledger(), transport.http_client
+    ledger, real = Ledger(), http.http_client
 
     def client(sdk: Any, httpx: Any, timeout: Any, *, public: bool) -> Any:
         made = real(sdk, httpx, timeout, public=public)
@@ -87,5 +87,5 @@ def in_memory() -> Iterator[Ledger]:
         return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("langchain_resilient.providers._sdk.http_client", client)
+        patch.setattr("langchain_resilient.providers.sdk.http_client", client)
         yield ledger

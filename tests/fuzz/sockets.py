@@ -8,8 +8,8 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from langchain_resilient import Target, Timeouts
-from langchain_resilient.providers.clients import close_clients
+from langchain_resilient.options import Target, TimeLimits
+from langchain_resilient.providers.sdk import close_clients
 from tests.fuzz.answers import Answer, Case, case
 from tests.fuzz.dice import Dice
 from tests.fuzz.world import Place, Tally, chain, healthy, play
@@ -18,7 +18,7 @@ from tests.whole_stack.world import _busy_connections
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LIMITS = Timeouts(first_text=0.5, chunk_gap=0.5)
+LIMITS = TimeLimits(first_text=0.5, chunk_gap=0.5)
 """Seconds: a silence is to be told from a hang soon."""
 
 _STATUS_LINES = (

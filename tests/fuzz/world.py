@@ -13,19 +13,13 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, AIMessageChunk
 from tenacity import stop_after_attempt
 
-from langchain_resilient import (
-    Hedge,
-    ResilientChatModel,
-    Retry,
-    Target,
-    Timeouts,
-    registry,
-    spend,
-)
-from langchain_resilient.chunks import sum_chunks
+from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.errors import ResilientError, StreamBrokenError
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.providers.clients import close_clients
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Hedge, Retry, Target, TimeLimits
+from langchain_resilient.providers.sdk import close_clients
+from langchain_resilient.runtime import shared_state, spending
+from langchain_resilient.runtime.streaming import sum_chunks
 from tests.fuzz.answers import Answer, Case
 from tests.helpers import CANARY
 
@@ -117,13 +111,13 @@ class Place:
     unclosed: Callable[[], list[str]]
     is_ours: Callable[[asyncio.Task[Any]], bool] = lambda _: True
     timeout: float = DEADLINE
-    timeouts: Timeouts = field(default_factory=Timeouts)
+    timeouts: TimeLimits = field(default_factory=TimeLimits)
 
 
 async def outcome(case: Case, place: Place) -> Any:
     """Ask; returns a message, or the error."""
-    registry.forget()
-    spend.forget()
+    shared_state.reset()
+    spending.reset_ledgers()
     model = ResilientChatModel(
         targets=place.targets(case),
         timeout=place.timeout,
@@ -151,7 +145,7 @@ async def play(case: Case, place: Place, tally: Tally) -> None:
     try:
         with limited():
             got = await outcome(case, place)
-            await registry.reaper().drain()
+            await shared_state.loop_reaper().drain()
         wrong = list(problems(case, got, tally))
         if loop.time() - began > place.timeout + 3:
             wrong.append(f"took {loop.time() - began:.1f} s, past its deadline")

@@ -11,7 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import Hedge, ResilientChatModel, Target
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Hedge, Target
 from tests.judges import install
 from tests.judges.checks import Check
 from tests.judges.server import ask, free_ports, serving

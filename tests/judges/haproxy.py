@@ -10,8 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.testing import ProviderSimulator, answer_to
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Target
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.text import answer_to
 from tests.judges import install
 from tests.judges.checks import Check
 from tests.judges.haproxy_scenes import SCENES, SOUND, Scene, configuration

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from langchain_resilient import FaultKind as K
 from langchain_resilient import testing as t
+from langchain_resilient.faults import FaultKind as K
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,9 +11,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langchain_resilient.portal import portal
-from langchain_resilient.providers.clients import close_clients
-from langchain_resilient.registry import reaper
+from langchain_resilient.providers.sdk import close_clients
+from langchain_resilient.runtime.background_loop import background_loop
+from langchain_resilient.runtime.shared_state import loop_reaper
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -41,7 +41,7 @@ async def left(ours: Collection[int] = (), before: Collection[str] = ()) -> list
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ResourceWarning)
-        found = await _closed() + await asyncio.to_thread(portal().run, _closed())
+        found = await _closed() + await asyncio.to_thread(background_loop().run, _closed())
         gc.collect()
         until = time.monotonic() + _SETTLE
         while (rest := _rest(ours, before)) and time.monotonic() < until:  # noqa: ASYNC110
@@ -50,7 +50,7 @@ async def left(ours: Collection[int] = (), before: Collection[str] = ()) -> list
 
 
 async def _closed() -> list[str]:
-    dying = await reaper().drain()
+    dying = await loop_reaper().drain()
     await close_clients()
     return [f"{dying} losers were not closed"] if dying else []
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import wait_exponential
 
-from langchain_resilient import Hedge, ResilientChatModel, Retry, Target, Timeouts
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Hedge, Retry, Target, TimeLimits
 from tests.judges import install
 from tests.judges.checks import Check
 from tests.judges.manners import DIALECTS
@@ -175,7 +176,7 @@ def _fault(kind: str, **fields: Any) -> dict[str, Any]:
 
 
 _GROWING = {"retry": Retry(wait=wait_exponential(multiplier=0.2))}
-_IMPATIENT = {"timeouts": Timeouts(first_text=1, chunk_gap=0.5)}
+_IMPATIENT = {"timeouts": TimeLimits(first_text=1, chunk_gap=0.5)}
 _GAVE_UP = {"gave_up": _BY_ANOTHER}
 _UNSTOPPED = {"malformed_chunk_ignored": _BY_SIZE}
 

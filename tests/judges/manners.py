@@ -14,7 +14,9 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
-from langchain_resilient import Hedge, ResilientChatModel, Target, sum_chunks
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Hedge, Target
+from langchain_resilient.runtime.streaming import sum_chunks
 from tests.judges.checks import Check
 
 if TYPE_CHECKING:

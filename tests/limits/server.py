@@ -6,16 +6,15 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.providers.hints import retry_after
-from langchain_resilient.providers.quota import quota
-from langchain_resilient.testing.dialects import DIALECTS, Call
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.providers.rate_limit_headers import rate_limit_status, retry_after
+from langchain_resilient.testing.dialects import DIALECTS
+from langchain_resilient.testing.dialects.base import Call
 from langchain_resilient.testing.limits import Limit
 from tests.limits.rows import FASTEST, SLOWEST
 
 if TYPE_CHECKING:
-    from langchain_resilient.quota import Quota
-    from langchain_resilient.request import ChatRequest
+    from langchain_resilient.exchange import ChatRequest, RateLimitStatus
     from langchain_resilient.testing.limits import Meters
     from tests.limits.rows import Limits
 
@@ -73,8 +72,8 @@ class _Answer:
         self._seconds = seconds
         self._chunks = iter([{"text": "answer"}, {"finish": True}])
 
-    def quota(self) -> Quota | None:
-        return quota(dict(_dialect.ok_headers(*self._meters)))
+    def quota(self) -> RateLimitStatus | None:
+        return rate_limit_status(dict(_dialect.ok_headers(*self._meters)))
 
     def __aiter__(self) -> _Answer:
         return self

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.providers import clients
-from langchain_resilient.testing import ProviderSimulator, Reply, Uniform
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Target
+from langchain_resilient.providers import sdk
+from langchain_resilient.testing.delays import Uniform
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.reply import Reply
 from tests.limits.rows import FASTEST, SLOWEST, Row
 from tests.limits.world import Result, crowd
 from tests.whole_stack.virtual import run_virtual
@@ -29,7 +32,7 @@ def play(row: Row) -> Result:
             began = loop.time()
             failed = await crowd(one, row)
             seconds = loop.time() - began
-            await clients.close_clients()
+            await sdk.close_clients()
             names = [f"openai:m{number}" for number in range(len(row.limits))]
             sends = tuple(sim.count(name) for name in names)
             refused = sum(sim.count(name, status=429) for name in names)

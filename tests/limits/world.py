@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.engine.budget import Budgets
-from langchain_resilient.engine.events import Plan
-from langchain_resilient.engine.health import TargetState
-from langchain_resilient.engine.ports import Route, Tools
+from langchain_resilient.engine.budgets import Budgets
+from langchain_resilient.engine.interfaces import Dependencies, Route
+from langchain_resilient.engine.plan import Plan
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
-from langchain_resilient.fault import Fault, FaultKind
-from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
-from langchain_resilient.request import ChatRequest
+from langchain_resilient.engine.target_state import TargetState
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Health, Hedge, Retry, TimeLimits
+from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
 from langchain_resilient.simulation.clock import run_virtual
-from langchain_resilient.size import characters, tokens
 from tests.limits.rows import WORKERS, Row, ideal
 from tests.limits.server import LimitedSource, RefusedError, Words
 
@@ -114,23 +114,23 @@ async def crowd(one: One, row: Row) -> int:
 
 
 def _ours(sources: list[LimitedSource], row: Row) -> One:
-    """The engine, as `langchain_resilient.runtime` puts it together."""
+    """The engine, as `langchain_resilient.runtime.runtime` puts it together."""
     hedge, health, reaper = Hedge(), Health(), Reaper()
     plan = Plan(
-        120.0, Timeouts(), hedge, Retry(), Budgets.of(hedge, health), health, spread=row.spread
+        120.0, TimeLimits(), hedge, Retry(), Budgets.of(hedge, health), health, spread=row.spread
     )
-    tools = Tools(_classify, Words, Random(row.seed))
+    tools = Dependencies(_classify, Words, Random(row.seed))
     routes = []
     for number, (source, limits) in enumerate(zip(sources, row.limits, strict=True)):
         state = TargetState(f"p{number}:m", f"p{number}")
         if row.how == "configured":
-            state.keys[0].pacer.configure(limits.requests, limits.tokens)
+            state.keys[0].rate_limiter.configure(limits.requests, limits.tokens)
         routes.append(Route(state, source))
 
     async def one(item: Item) -> bool:
         most = item.get("max_tokens", 0)
         request = ChatRequest(item["messages"], overrides={"max_tokens": most} if most else {})
-        load = _Load(tokens(characters(request.messages)), most)
+        load = _Load(estimate_tokens(count_characters(request.messages)), most)
         return await Race(routes, request, plan, tools, reaper, load=load).answer() is not None
 
     return one

@@ -11,13 +11,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import Hedge, ResilientChatModel, Target, Timeouts
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Hedge, Target, TimeLimits
 from tests.helpers import target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from langchain_resilient.testing import ProviderSimulator
+    from langchain_resilient.testing.simulator import ProviderSimulator
     from tests.losers.llama import Llama
 
 MOST_TOKENS = 400
@@ -148,7 +149,7 @@ async def paused(stage: Stage) -> float:
 
 async def crawling(stage: Stage) -> float:
     """It is given up in the middle, since it generates too slowly; another goes on."""
-    limits = Timeouts(min_tokens_per_second=10_000, throughput_window=1.0)
+    limits = TimeLimits(min_tokens_per_second=10_000, throughput_window=1.0)
     began = time.monotonic()
     last: Any = None
     async for chunk in stage.raced(timeouts=limits).astream(stage.prompt):

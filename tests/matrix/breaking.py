@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from langchain_resilient import FaultKind
 from langchain_resilient import testing as t
+from langchain_resilient.faults import FaultKind
 from tests.matrix.row import BRISK, FIRST, PACED, Row, fault, sound, variants
 from tests.streams.limits import small
 from tests.streams.steps import ThenKeepAlives, Thinks
@@ -14,7 +14,7 @@ from tests.streams.steps import ThenKeepAlives, Thinks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from langchain_resilient.testing import Step
+    from langchain_resilient.testing.steps.base import Step
 
 K = FaultKind
 BROKEN = (K.BROKEN, K.CONNECTION, K.SERVER)

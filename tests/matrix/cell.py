@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from langchain_resilient import DeadlineExceededError
+from langchain_resilient.errors import DeadlineExceededError
 from tests.matrix.places import healthy, resort_text
 from tests.matrix.ways import BATCH, ask
 from tests.streams.bench import DIALECTS
 from tests.streams.ways import TURNS, Got
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import Seen
+    from langchain_resilient.testing.records import Seen
     from tests.matrix.places import Place, Role
     from tests.matrix.row import Row
     from tests.matrix.stand import Stand

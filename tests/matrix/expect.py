@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from langchain_resilient import (
+from langchain_resilient.errors import (
     AllTargetsFailedError,
     DeadlineExceededError,
-    FaultKind,
     RateLimitedError,
+    RequestRejectedError,
     StreamBrokenError,
 )
-from langchain_resilient.errors import RequestRejectedError
+from langchain_resilient.faults import FaultKind
 from tests.matrix.cell import About, Problem
 from tests.matrix.places import LATE, resort_text
 from tests.matrix.row import STREAMS
@@ -20,7 +20,7 @@ from tests.streams.ways import TURNS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from langchain_resilient.testing import Seen
+    from langchain_resilient.testing.records import Seen
     from tests.matrix.cell import Cell, Result
     from tests.matrix.row import Row
     from tests.streams.ways import Got

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_resilient import Hedge, Timeouts
-from langchain_resilient.testing import Reply
+from langchain_resilient.options import Hedge, TimeLimits
+from langchain_resilient.testing.steps.reply import Reply
 from tests.matrix.ways import fact_text
 from tests.streams.limits import Limits, small
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import Step
+    from langchain_resilient.testing.steps.base import Step
 
 Role = Literal["bad", "good", "late"]
 
@@ -60,7 +60,7 @@ def healthy(role: Role) -> Step:
 
 def _tight() -> Limits:
     """Where nobody is well the deadline ends it, so all else has to fit into it twice."""
-    timeouts = Timeouts(
+    timeouts = TimeLimits(
         first_text=0.4, chunk_gap=0.4, min_tokens_per_second=5.0, throughput_window=0.4
     )
     fields = {"hedge": Hedge(cold=0.15, pause=0.2), "timeouts": timeouts, "timeout": 1.2}

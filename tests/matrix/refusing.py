@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from langchain_resilient import FaultKind, RateLimitedError
 from langchain_resilient import testing as t
 from langchain_resilient.errors import (
     AuthenticationFailedError,
     ContextTooLongError,
     ModelsNotFoundError,
+    RateLimitedError,
     RequestRejectedError,
 )
+from langchain_resilient.faults import FaultKind
 from tests.matrix.row import Row, fault, final, variants
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import ProviderSimulator, Step
+    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing.steps.base import Step
 
 K = FaultKind
 

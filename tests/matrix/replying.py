@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import get_args
 
-from langchain_resilient import FaultKind, InvalidAnswersError
 from langchain_resilient import testing as t
+from langchain_resilient.errors import InvalidAnswersError
+from langchain_resilient.faults import FaultKind
 from langchain_resilient.testing.steps.oddities import Garbage
 from tests.matrix.row import WAYS, Row, fault, final, sound, variants
 

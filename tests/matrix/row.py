@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import AllTargetsFailedError, DeadlineExceededError, FaultKind
-from langchain_resilient.testing import ProviderSimulator, Reply
+from langchain_resilient.errors import AllTargetsFailedError, DeadlineExceededError
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.reply import Reply
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import Step
+    from langchain_resilient.testing.steps.base import Step
     from tests.streams.limits import Wait
 
 WAYS = ("ainvoke", "invoke", "astream", "stream", "abatch", "structured", "agent")

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import ResilientChatModel, registry
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.runtime import shared_state
+from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.helpers import CANARY, target
 from tests.matrix.stock import WORKERS, busy_connections, keys_of
 from tests.streams.bench import Bench
@@ -18,7 +19,7 @@ from tests.streams.census import Census, settled
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from langchain_resilient.testing import Seen
+    from langchain_resilient.testing.records import Seen
 
 _THREADS = 64
 """Enough that a synchronous call never waits for a thread, which would be taken for slowness."""
@@ -57,7 +58,7 @@ class Stand(Bench):
 @asynccontextmanager
 async def stand() -> AsyncIterator[Stand]:
     """Start a simulator that nobody knows yet."""
-    registry.forget()
+    shared_state.reset()
     with ProviderSimulator(remember=1_000_000) as sim, Census() as census:
         yield Stand(sim, census)
 

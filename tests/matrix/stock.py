@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.providers import clients
+from langchain_resilient.providers import sdk
 from tests.whole_stack.world import busy
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _FILES = Path("/proc/self/fd")
 
 def busy_connections(keys: Collection[str]) -> list[str]:
     """List the connections that the clients of these API keys count as in use, on any loop."""
-    known = [c for one in list(clients._by_loop.values()) for c in list(one.made.values())]
+    known = [c for one in list(sdk._by_loop.values()) for c in list(one.made.values())]
     mine = [one for one in known if one._client.api_key in keys]
     return [f"a pool holds {found}" for one in mine if (found := busy(one._http._transport))]
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 
-from langchain_resilient import (
+from langchain_resilient.errors import (
     AllTargetsFailedError,
     DeadlineExceededError,
     RateLimitedError,
     StreamBrokenError,
 )
-from langchain_resilient.testing import Reply, Seen
+from langchain_resilient.testing.records import Seen
+from langchain_resilient.testing.steps.reply import Reply
 from tests.matrix import __main__ as command
 from tests.matrix import processes
 from tests.matrix.cell import About, Cell, Result

@@ -11,7 +11,9 @@ from typing import Any, cast, get_args, get_type_hints
 import pytest
 
 from langchain_resilient import testing
-from langchain_resilient.testing.steps import VOCABULARY, Reply, Step
+from langchain_resilient.testing.steps import VOCABULARY
+from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing.steps.reply import Reply
 from tests.matrix.cover import cover
 from tests.matrix.places import PLACES
 from tests.matrix.row import WAYS

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from langchain_resilient.testing import answer_to
+from langchain_resilient.testing.text import answer_to
 from tests.streams import ways as streams
 from tests.streams.ways import Got, fill
 
 if TYPE_CHECKING:
-    from langchain_resilient import ResilientChatModel
+    from langchain_resilient.chat_model import ResilientChatModel
 
 BATCH = 3
 """The inputs of a batch."""

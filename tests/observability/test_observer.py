@@ -11,9 +11,13 @@ import threading
 import pytest
 from pydantic import ValidationError
 
-from langchain_resilient import AllTargetsFailedError, Observer, ResilientChatModel
-from langchain_resilient.batch.keys import request_key
-from langchain_resilient.testing import Cut, ProviderSimulator, Status
+from langchain_resilient.batch.journal_keys import request_key
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import AllTargetsFailedError
+from langchain_resilient.observability.observer import Observer
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.faults import Cut
+from langchain_resilient.testing.steps.refusals import Status
 from tests.helpers import CANARY, chain
 from tests.observability.watching import PROMPT, SLOW, WAYS, Receipts, ask
 
@@ -213,6 +217,6 @@ def test_a_level_that_is_off_formats_nothing(sim, caplog, monkeypatch):
         raise AssertionError
 
     caplog.set_level("WARNING", "langchain_resilient.calls")
-    monkeypatch.setattr("langchain_resilient.observability.logs._fields", never)
+    monkeypatch.setattr("langchain_resilient.observability.observer._fields", never)
     monkeypatch.setattr("langchain_resilient.receipt.Receipt.__str__", never)
     assert chain(sim, "openai:m").invoke("hi").content

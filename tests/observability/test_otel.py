@@ -16,9 +16,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from langchain_resilient import AllTargetsFailedError, Hedge
+from langchain_resilient.errors import AllTargetsFailedError
 from langchain_resilient.observability.otel import OTel
-from langchain_resilient.testing import Cut, ProviderSimulator, Status
+from langchain_resilient.options import Hedge
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.faults import Cut
+from langchain_resilient.testing.steps.refusals import Status
 from tests.helpers import CANARY, chain
 from tests.observability.watching import PROMPT, SLOW, WAYS, ask
 
@@ -208,7 +211,7 @@ def test_attempts_are_counted(sim, scope):
     """By target, kind, outcome and fault."""
     sim.script("openai:m", Status(500))
     chain(sim, "openai:m", "together:n", observers=[scope.otel]).invoke("hi")
-    told = {p.attributes["langchain_resilient.target"]: p for p in scope.points(
+    told = {p.attributes["langchain_resilient.options"]: p for p in scope.points(
         "langchain_resilient.attempts"
     )}  # fmt: skip
     assert told["openai:m"].attributes["error.type"] == "server"

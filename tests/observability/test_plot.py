@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
-from langchain_resilient import Hedge, Stats
 from langchain_resilient.observability.recorder import Recorder
+from langchain_resilient.observability.stats import Stats
+from langchain_resilient.options import Hedge
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.helpers import chain
 
 A, B = "openai:a", "together:b"

@@ -9,10 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from langchain_resilient.fault import Fault, FaultKind
+from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.observability.recorder import Recorder
-from langchain_resilient.observability.stats import Stats, TargetStats
-from langchain_resilient.observability.times import Quantiles
+from langchain_resilient.observability.stats import Quantiles, Stats, TargetStats
 from langchain_resilient.prices import Price
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
 

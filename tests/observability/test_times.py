@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_resilient.observability.times import UNKNOWN, Times
+from langchain_resilient.observability.stats import UNKNOWN_QUANTILES, DurationHistogram
 
 
 def draws(n=20_000, seed=1):
@@ -22,7 +22,7 @@ def exact(samples, q):
 
 def test_quantiles_are_within_a_step():
     """Two per cent of the true ones."""
-    samples, times = draws(), Times()
+    samples, times = draws(), DurationHistogram()
     for seconds in samples:
         times.add(seconds)
     found = times.quantiles()
@@ -32,7 +32,7 @@ def test_quantiles_are_within_a_step():
 
 def test_losers_do_not_make_a_target_look_fast():
     """Those that were closed early are censored: the p95 stays where it is."""
-    samples, times = draws(), Times()
+    samples, times = draws(), DurationHistogram()
     closed, rng = exact(samples, 0.8), Random(2)
     for seconds in samples:
         cut = closed + rng.expovariate(1.0)
@@ -42,7 +42,7 @@ def test_losers_do_not_make_a_target_look_fast():
 
 def test_what_nobody_saw_is_not_known():
     """Where the slowest fifth was always closed, there is no p95."""
-    times = Times()
+    times = DurationHistogram()
     for i in range(100):
         times.add(1.0 if i < 80 else 2.0, cut=i >= 80)
     assert times.quantiles().p50 == pytest.approx(1.0, rel=0.02)
@@ -51,16 +51,16 @@ def test_what_nobody_saw_is_not_known():
 
 def test_without_times_nothing_is_known():
     """Nor with cut ones only."""
-    times = Times()
-    assert times.quantiles() == UNKNOWN
+    times = DurationHistogram()
+    assert times.quantiles() == UNKNOWN_QUANTILES
     times.add(1.0, cut=True)
-    assert times.quantiles() == UNKNOWN
+    assert times.quantiles() == UNKNOWN_QUANTILES
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1e6), st.booleans()), max_size=50))
 def test_quantiles_rise(samples):
     """Whatever is added, a clock that jumped back included."""
-    times = Times()
+    times = DurationHistogram()
     for seconds, cut in samples:
         times.add(seconds, cut=cut)
     told = times.quantiles()

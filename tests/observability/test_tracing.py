@@ -21,8 +21,13 @@ from langchain_core.tracers import LangChainTracer
 from langchain_core.tracers.context import collect_runs
 from langsmith import Client
 
-from langchain_resilient import AllTargetsFailedError, Hedge, ResilientChatModel, Target
-from langchain_resilient.testing import Cut, ProviderSimulator, Reply, Status
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import AllTargetsFailedError
+from langchain_resilient.options import Hedge, Target
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.faults import Cut
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
 from tests.helpers import CANARY, chain, target
 from tests.observability.watching import PROMPT, SLOW, WAYS, Tree, ask
 
@@ -410,7 +415,8 @@ def test_langsmith_is_told_of_an_inner_model_without_usage(way):
 def test_without_handlers_there_is_no_trace(sim, monkeypatch):
     """The module is not even asked."""
     monkeypatch.setattr(
-        "langchain_resilient.observability.tracing.trace_of", MagicMock(side_effect=AssertionError)
+        "langchain_resilient.observability.tracing.attempt_tracer",
+        MagicMock(side_effect=AssertionError),
     )
     llm = chain(sim, "openai:m")
     for way in WAYS:

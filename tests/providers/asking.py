@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import HumanMessage
 
-from langchain_resilient.providers import create
-from langchain_resilient.providers.faults import classify
-from langchain_resilient.request import ChatRequest
-from langchain_resilient.target import Target
-from langchain_resilient.wire.draft import Draft
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.options import Target
+from langchain_resilient.providers import create_provider
+from langchain_resilient.providers.errors import classify
+from langchain_resilient.wire.accumulator import ResponseAccumulator
 from tests.helpers import target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from langchain_resilient.fault import Fault
-    from langchain_resilient.providers.base import Provider
-    from langchain_resilient.testing import ProviderSimulator
+    from langchain_resilient.exchange import Provider
+    from langchain_resilient.faults import Fault
+    from langchain_resilient.testing.simulator import ProviderSimulator
 
 DIALECTS = ("openai", "together")
 TRANSPORTS = ("aiohttp", "httpx")
@@ -34,7 +34,7 @@ def ids(value: object) -> str:
 
 def provider_at(sim: ProviderSimulator, spec: str = "openai:m", **fields: Any) -> Provider:
     """The provider of a target at the simulator."""
-    return create(target(sim, spec, **fields))
+    return create_provider(target(sim, spec, **fields))
 
 
 def request(text: str = "hello", **overrides: Any) -> ChatRequest:
@@ -45,25 +45,25 @@ def request(text: str = "hello", **overrides: Any) -> ChatRequest:
 
 async def ask(
     provider: Provider, asked: ChatRequest | None = None, *, stream: bool = True
-) -> Draft:
+) -> ResponseAccumulator:
     """Read one whole answer."""
-    draft = Draft()
+    response = ResponseAccumulator()
     answer = await provider.open(asked or request(), stream=stream)
     try:
         async for chunk in answer:
-            draft.add(chunk)
+            response.add(chunk)
     finally:
         await answer.aclose()
-    return draft
+    return response
 
 
 async def fault_of(provider: Provider, *, stream: bool = True) -> Fault:
     """What goes wrong, as the race would see it."""
     try:
-        draft = await ask(provider, stream=stream)
+        response = await ask(provider, stream=stream)
     except Exception as error:  # noqa: BLE001  # as the race does
         return classify(error)
-    fault = draft.fault()
+    fault = response.fault()
     assert fault is not None, f"answered: {draft.text!r}"
     return fault
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from langchain_resilient.providers import clients, create
-from langchain_resilient.providers.clients import client_for, close_clients
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.providers import create_provider, sdk
+from langchain_resilient.providers.sdk import client_for, close_clients
+from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.helpers import target
 from tests.providers.asking import DIALECTS, ask, provider_at
 
@@ -70,7 +70,7 @@ def test_clients_are_closed_on_their_loop_when_it_ends(run):
 
     client, loop = run(use())
     assert client.closed_on is loop
-    assert loop not in clients._by_loop
+    assert loop not in sdk._by_loop
 
 
 async def test_clients_can_be_closed_before():
@@ -129,7 +129,7 @@ def test_the_clients_of_a_loop_closed_badly_are_let_go_later():
     client = loop.run_until_complete(client_for("a", Client))
     loop.close()
     asyncio.run(client_for("a", Client))
-    assert loop not in clients._by_loop
+    assert loop not in sdk._by_loop
     assert client.closed_on is not None
 
 
@@ -147,8 +147,8 @@ def test_a_provider_serves_many_threads(threaded, dialect):
     """Each with a loop of its own."""
     provider = provider_at(threaded, f"{dialect}:m")
     with ThreadPoolExecutor(4) as pool:
-        drafts = list(pool.map(lambda _: asyncio.run(ask(provider)), range(8)))
-    assert len({draft.text for draft in drafts}) == 1
+        responses = list(pool.map(lambda _: asyncio.run(ask(provider)), range(8)))
+    assert len({response.text for response in responses}) == 1
     threaded.wait_idle(2, sockets=0)
 
 
@@ -159,8 +159,8 @@ async def test_equal_targets_share_a_client_and_others_do_not(sim, dialect):
     changes = [{}, {"model": "n", "temperature": 0.5}, {"api_key": "sk-another-0123"},
                {"default_headers": {"x": "y"}}, {"organization": "o"}]  # fmt: skip
     for change in changes:
-        await ask(create(type(base)(**{**base.model_dump(exclude={"name"}), **change})))
-    assert len(clients._by_loop[asyncio.get_running_loop()].made) == 4
+        await ask(create_provider(type(base)(**{**base.model_dump(exclude={"name"}), **change})))
+    assert len(sdk._by_loop[asyncio.get_running_loop()].made) == 4
 
 
 # -- at the interpreter's end, and after a fork -----------------------------------------------

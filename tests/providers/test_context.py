@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from langchain_resilient import testing as t
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.providers.context import token_counts
-from langchain_resilient.providers.faults import AnswerError, classify
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.providers.errors import AnswerError, classify, token_counts
 from langchain_resilient.providers.local.model import to_error
 from tests.providers.asking import DIALECTS, fault_of, provider_at
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from langchain_resilient.providers.evidence import scrub
+from langchain_resilient.providers.errors import scrub
 
 
 class Key(NamedTuple):

@@ -17,11 +17,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from langchain_core import exceptions as core
 
 from langchain_resilient import testing as t
-from langchain_resilient.fault import FaultKind as K
-from langchain_resilient.providers import create
-from langchain_resilient.providers.evidence import scrub
-from langchain_resilient.providers.faults import AnswerError, classify
-from langchain_resilient.target import Target
+from langchain_resilient.faults import FaultKind as K
+from langchain_resilient.options import Target
+from langchain_resilient.providers import create_provider
+from langchain_resilient.providers.errors import AnswerError, classify, scrub
 from tests.providers.asking import (
     DIALECTS,
     TRANSPORTS,
@@ -191,7 +190,7 @@ async def test_a_host_that_does_not_exist_is_a_connection_fault(monkeypatch, tra
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
     target = Target("openai:m", base_url="http://nowhere.invalid/v1", api_key="none")
-    assert (await fault_of(create(target))).kind is K.CONNECTION
+    assert (await fault_of(create_provider(target))).kind is K.CONNECTION
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -205,7 +204,7 @@ async def test_plain_text_where_tls_was_wanted_is_a_connection_fault(monkeypatch
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        fault = await fault_of(create(Target("openai:m", base_url=url, api_key="none")))
+        fault = await fault_of(create_provider(Target("openai:m", base_url=url, api_key="none")))
     assert fault.kind is K.CONNECTION
 
 
@@ -241,7 +240,7 @@ async def test_an_error_object_inside_a_200_is_known_by_its_code(error, kind, st
     chunk = '{"choices":[{"index":0,"delta":{"content":"Once"}}]}'
     reply = sse(f"data: {chunk}", f"data: {body}") if stream else http(body)
     async with replying(reply) as target:
-        fault = await fault_of(create(target), stream=stream)
+        fault = await fault_of(create_provider(target), stream=stream)
     assert fault.kind is kind
 
 

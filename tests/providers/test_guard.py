@@ -9,8 +9,8 @@ import zlib
 import httpx
 import pytest
 
-from langchain_resilient.providers import create, guard
-from langchain_resilient.providers.faults import AnswerError, classify
+from langchain_resilient.providers import create_provider, http
+from langchain_resilient.providers.errors import AnswerError, classify
 from tests.providers.asking import ask, fault_of, http, listening, replying, request
 from tests.providers.asking import sse as streamed
 
@@ -40,7 +40,7 @@ class Body(httpx.AsyncByteStream):
 async def guarded(*pieces, coding="", status=200):
     headers = {"content-encoding": coding} if coding else {}
     response = httpx.Response(status, headers=headers, stream=Body(*pieces))
-    await guard.guard(httpx)(response)
+    await http.bounded_bodies(httpx)(response)
     return response
 
 
@@ -100,13 +100,13 @@ async def test_what_follows_the_end_of_a_body_is_not_read_for_ever():
 async def test_of_an_error_only_the_beginning_is_read():
     """Its status has told what to believe."""
     response = await guarded(*[b"x" * 10_000] * 1000, status=500)
-    assert guard.MAX_ERROR_BYTES <= len(await response.aread()) < 2 * guard.MAX_ERROR_BYTES
+    assert http.MAX_ERROR_BYTES <= len(await response.aread()) < 2 * http.MAX_ERROR_BYTES
 
 
 @pytest.mark.parametrize("end", [httpx.ReadError("reset"), 60.0])
 async def test_an_error_that_breaks_off_is_still_that_error(end, monkeypatch):
     """The connection was reset, or nothing came any more."""
-    monkeypatch.setattr(guard, "ERROR_SECONDS", 0.01)
+    monkeypatch.setattr(http, "ERROR_SECONDS", 0.01)
     assert await (await guarded(b"so", end, status=429)).aread() == b"so"
 
 
@@ -115,7 +115,7 @@ async def test_a_charset_does_not_hide_the_status(charset):
     """Some decoders raise where they should replace."""
     body = http(b"\xff\xfe no", "503 Busy", f"text/plain; charset={charset}")
     async with replying(body) as target:
-        fault = await fault_of(create(target))
+        fault = await fault_of(create_provider(target))
     assert (fault.kind, fault.status) == ("server", 503)
 
 
@@ -124,15 +124,17 @@ async def test_a_cookie_is_not_kept():
     end = 'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}'
     answer = streamed(end).replace(b"\r\n", b"\r\nSet-Cookie: a=\xc3\xa9\xff\r\n", 1)
     async with listening(answer) as raw:
-        from langchain_resilient.target import Target
+        from langchain_resilient.options import Target
 
-        provider = create(Target("openai:m", base_url=f"{raw.url}/v1", api_key="sk-0123456789"))
-        drafts = [await ask(provider, request()) for _ in range(2)]
-    assert [draft.text for draft in drafts] == ["Hi", "Hi"]
+        provider = create_provider(
+            Target("openai:m", base_url=f"{raw.url}/v1", api_key="sk-0123456789")
+        )
+        responses = [await ask(provider, request()) for _ in range(2)]
+    assert [response.text for response in responses] == ["Hi", "Hi"]
     assert not any("cookie" in head.lower() for head in raw.heads)
 
 
 async def test_what_is_no_http_has_no_status():
     """The 400 is aiohttp's own; two of them would pass for a bad request."""
     async with replying(b"HTTP/1.1 200 OK\r\nX-Bomb: " + b"x" * 100_000 + b"\r\n\r\n") as target:
-        assert (await fault_of(create(target))).kind == "connection"
+        assert (await fault_of(create_provider(target))).kind == "connection"

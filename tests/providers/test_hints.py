@@ -8,7 +8,11 @@ from email.utils import formatdate
 import httpx2
 import pytest
 
-from langchain_resilient.providers.hints import retry_after, seconds, should_retry
+from langchain_resilient.providers.rate_limit_headers import (
+    parse_seconds,
+    retry_after,
+    should_retry,
+)
 
 NOW = 1_764_000_000.0
 DATE = formatdate(NOW, usegmt=True)
@@ -34,7 +38,7 @@ DATE = formatdate(NOW, usegmt=True)
 )
 def test_durations_are_read_in_every_notation(text, expected):
     """Seconds, Go durations, and words."""
-    assert seconds(text) == pytest.approx(expected)
+    assert parse_seconds(text) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,7 @@ def test_durations_are_read_in_every_notation(text, expected):
 )
 def test_what_is_no_duration_is_none(text):
     """Negative, garbage, endless, or above a year."""
-    assert seconds(text) is None
+    assert parse_seconds(text) is None
 
 
 @pytest.mark.parametrize(

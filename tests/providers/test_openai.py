@@ -12,13 +12,13 @@ import pytest
 from pydantic import SecretStr
 
 from langchain_resilient import testing as t
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.providers import create
-from langchain_resilient.providers._sdk import DroppedParameterWarning
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Target
+from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.openai import OpenAIProvider
-from langchain_resilient.request import ChatRequest
-from langchain_resilient.target import Target
-from langchain_resilient.testing import answer_to
+from langchain_resilient.providers.sdk import DroppedParameterWarning
+from langchain_resilient.testing.text import answer_to
 from tests.providers.asking import (
     DIALECTS,
     TRANSPORTS,
@@ -64,16 +64,16 @@ async def sent(provider, sim, asked=None, *, stream=True):
 async def test_an_answer_comes_whole(sim, monkeypatch, stream, transport):
     """Streamed or plain, on either transport, with its token counts."""
     monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
-    draft = await ask(provider_at(sim), stream=stream)
-    assert (draft.text, draft.fault()) == (answer_to("hello"), None)
-    assert draft.usage is not None
+    response = await ask(provider_at(sim), stream=stream)
+    assert (response.text, response.fault()) == (answer_to("hello"), None)
+    assert response.usage is not None
 
 
 async def test_a_stream_that_is_answered_plainly_is_believed():
     """Some servers know no streams and do not say so."""
     async with listening(PLAIN) as server:
-        draft = await ask(create(Target("openai:m", base_url=server.url)), stream=True)
-    assert (draft.text, draft.fault()) == ("Hi", None)
+        response = await ask(create_provider(Target("openai:m", base_url=server.url)), stream=True)
+    assert (response.text, response.fault()) == ("Hi", None)
 
 
 async def test_success_may_be_any_2xx(sim):
@@ -142,7 +142,7 @@ SAMPLING = {"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1, "temperature":
 
 async def test_what_openai_does_not_know_is_dropped_with_one_warning_each(public):
     """However many requests there are."""
-    provider = create(Target("openai:m", api_key="sk-0123456789", **SAMPLING))
+    provider = create_provider(Target("openai:m", api_key="sk-0123456789", **SAMPLING))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         bodies = [await sent(provider, public) for _ in range(3)]
@@ -156,13 +156,13 @@ async def test_what_openai_does_not_know_is_dropped_with_one_warning_each(public
 async def test_compatible_servers_get_them():
     """Many know them well."""
     async with listening(PLAIN) as server:
-        await ask(create(Target("openai:m", base_url=server.url, **SAMPLING)))
+        await ask(create_provider(Target("openai:m", base_url=server.url, **SAMPLING)))
     assert server.bodies[0].items() >= SAMPLING.items()
 
 
 async def test_openai_gets_the_token_limit_under_its_new_name(public):
     """The old one is refused by its reasoning models."""
-    provider = create(Target("openai:m", api_key="sk-0123456789", max_tokens=7))
+    provider = create_provider(Target("openai:m", api_key="sk-0123456789", max_tokens=7))
     body = await sent(provider, public)
     assert (body["max_completion_tokens"], "max_tokens" in body) == (7, False)
 
@@ -213,8 +213,8 @@ async def test_requests_under_way_learn_with_it(sim):
     sim.script("*", then=t.UnsupportedParameter("temperature"))
     provider = provider_at(sim, temperature=0.5)
     with pytest.warns(DroppedParameterWarning) as caught:
-        drafts = await asyncio.gather(*(ask(provider) for _ in range(8)))
-    assert [draft.fault() for draft in drafts] == [None] * 8
+        responses = await asyncio.gather(*(ask(provider) for _ in range(8)))
+    assert [response.fault() for response in responses] == [None] * 8
     assert dropped(caught) == ["temperature"]
 
 
@@ -291,7 +291,7 @@ async def test_a_refusal_to_stream_is_a_fault_of_its_own(sim):
 async def head_of(**fields):
     """The head of a request to a server of one's own, names in lower case."""
     async with listening(PLAIN) as server:
-        await ask(create(Target("openai:m", base_url=server.url, **fields)))
+        await ask(create_provider(Target("openai:m", base_url=server.url, **fields)))
     (head,) = server.heads
     lines = [line.partition(": ") for line in head.split("\r\n")[1:] if line]
     return {name.lower(): value for name, _, value in lines}
@@ -305,9 +305,9 @@ async def test_the_targets_key_is_sent(key):
 
 async def test_the_environments_key_goes_to_openai(public, monkeypatch):
     """The simulator knows keys by a digest only."""
-    await ask(create(Target("openai:m", api_key="sk-from-env")))
+    await ask(create_provider(Target("openai:m", api_key="sk-from-env")))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-env")
-    await ask(create(Target("openai:m")))
+    await ask(create_provider(Target("openai:m")))
     assert public.requests[0].key == public.requests[1].key
 
 
@@ -332,7 +332,7 @@ async def test_the_environments_server_gets_the_environments_key(sim, monkeypatc
     async with listening(PLAIN) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1/")
         monkeypatch.setenv("OPENAI_API_KEY", "sk-from-env")
-        await ask(create(Target("openai:m")))
+        await ask(create_provider(Target("openai:m")))
     (head,) = server.heads
     assert head.startswith("POST /v1/chat/completions ")
     assert "Bearer sk-from-env" in head
@@ -341,7 +341,7 @@ async def test_the_environments_server_gets_the_environments_key(sim, monkeypatc
 async def test_an_empty_base_url_in_the_environment_is_none(public, monkeypatch):
     """The SDK takes it for an address."""
     monkeypatch.setenv("OPENAI_BASE_URL", "")
-    assert (await ask(create(Target("openai:m", api_key="sk-0123456789")))).text
+    assert (await ask(create_provider(Target("openai:m", api_key="sk-0123456789")))).text
 
 
 async def test_organization_and_headers_of_the_target_are_sent():
@@ -366,7 +366,7 @@ async def test_a_redirect_does_not_carry_the_key_away(sim, monkeypatch, dialect,
 def test_a_provider_shows_no_key():
     """Not even to a debugger that prints it."""
     target = Target("openai:m", api_key="sk-0123456789")
-    assert "0123456789" not in repr(create(target)) + repr(target)
+    assert "0123456789" not in repr(create_provider(target)) + repr(target)
 
 
 # -- connections ------------------------------------------------------------------------------

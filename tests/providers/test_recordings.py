@@ -11,10 +11,10 @@ import openai
 import pytest
 import together
 
-from langchain_resilient.fault import FaultKind as K
-from langchain_resilient.providers import create
-from langchain_resilient.providers.sending import Sender
-from langchain_resilient.target import Target
+from langchain_resilient.faults import FaultKind as K
+from langchain_resilient.options import Target
+from langchain_resilient.providers import create_provider
+from langchain_resilient.providers.sdk import RequestTemplate
 from tests.providers.asking import fault_of
 from tests.wire.recordings import FOLDER, MISSING, NO_ANSWERS, exchanges
 
@@ -91,11 +91,13 @@ def provider_for(exchange):
         return lib.Response(response["status"], headers=headers, content=body)
 
     spec = "together:m" if is_together else "openai:m"
-    provider: Any = create(Target(spec, base_url="http://x.test/v1", api_key="sk-0123456789"))
+    provider: Any = create_provider(
+        Target(spec, base_url="http://x.test/v1", api_key="sk-0123456789")
+    )
     client = sdk.AsyncTogether if is_together else sdk.AsyncOpenAI
     http = lib.AsyncClient(transport=lib.MockTransport(answer))
     made = client(api_key="sk-0123456789", max_retries=0, http_client=http)
-    provider._make_sender = lambda: Sender(made, http, sdk, lib, "http://x.test/v1")
+    provider._make_sender = lambda: RequestTemplate(made, http, sdk, lib, "http://x.test/v1")
     return provider
 
 

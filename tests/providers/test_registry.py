@@ -13,9 +13,15 @@ import pytest
 from pydantic import SecretStr
 
 from langchain_resilient import providers
-from langchain_resilient.providers import create, entry, key_for, known, register
-from langchain_resilient.providers.transport import http_client, tls, transport
-from langchain_resilient.target import Target
+from langchain_resilient.options import Target
+from langchain_resilient.providers import (
+    create_provider,
+    key_for,
+    known_providers,
+    provider_entry,
+    register,
+)
+from langchain_resilient.providers.http import http_client, tls_context, transport_name
 from tests.providers.asking import ask
 
 ROOT = Path(__file__).parents[2]
@@ -43,14 +49,14 @@ class Echo:
 
 def test_the_built_in_ones_are_known():
     """In the order of the alphabet."""
-    assert known() == ("local", "openai", "runnable", "text", "together")
+    assert known_providers() == ("local", "openai", "runnable", "text", "together")
 
 
 async def test_a_registered_provider_serves_its_targets(registry):
     """One class and one line make one."""
     assert register("echo")(Echo) is Echo
-    assert "echo" in known()
-    assert (await ask(create(Target("echo:parrot")))).text == "hello"
+    assert "echo" in known_providers()
+    assert (await ask(create_provider(Target("echo:parrot")))).text == "hello"
 
 
 def test_a_registered_provider_may_need_a_key(registry, monkeypatch):
@@ -58,13 +64,13 @@ def test_a_registered_provider_may_need_a_key(registry, monkeypatch):
     register("echo", api_key_env="ECHO_KEY", base_url_env="ECHO_URL")(Echo)
     monkeypatch.setenv("ECHO_KEY", "sk-echo")
     assert key_for(Target("echo:parrot")) == "sk-echo"
-    assert entry("echo").base_url_env == "ECHO_URL"
+    assert provider_entry("echo").base_url_env == "ECHO_URL"
 
 
 def test_a_name_may_be_taken_over(registry):
     """To wrap a built-in one."""
     register("openai")(Echo)
-    assert isinstance(create(Target("openai:m")), Echo)
+    assert isinstance(create_provider(Target("openai:m")), Echo)
 
 
 @pytest.mark.parametrize("name", ["Echo", "", "my echo", "1st", "echo:", "écho"])
@@ -77,13 +83,13 @@ def test_a_name_that_no_target_could_use_is_refused(registry, name):
 def test_an_unknown_provider_is_an_error_that_lists_the_known():
     """A typing error is the likely cause."""
     with pytest.raises(ValueError, match="'opnai'; known are local, openai, runnable, text"):
-        create(Target("opnai:m"))
+        create_provider(Target("opnai:m"))
 
 
 async def test_a_fixed_text_answers_everything():
     """The simplest last resort."""
-    draft = await ask(create(Target(provider="text", model="Sorry.", name="text")))
-    assert (draft.text, draft.fault()) == ("Sorry.", None)
+    response = await ask(create_provider(Target(provider="text", model="Sorry.", name="text")))
+    assert (response.text, response.fault()) == ("Sorry.", None)
 
 
 @pytest.mark.parametrize(("fields", "env", "expected"), [
@@ -116,7 +122,7 @@ def test_to_make_a_provider_imports_no_sdk():
     """They cost a second: the first request pays, and only for the one it needs."""
     code = (
         "import sys; from langchain_resilient.providers import create; "
-        "from langchain_resilient.target import Target; "
+        "from langchain_resilient.options import Target; "
         "[create(Target(spec)) for spec in ('openai:m', 'together:m')]; "
         "print({'openai', 'together', 'httpx', 'httpx2', 'aiohttp'} & sys.modules.keys())"
     )
@@ -131,14 +137,14 @@ def test_the_transport_is_aiohttp_unless_another_is_wanted(monkeypatch, value):
     monkeypatch.delenv("LANGCHAIN_RESILIENT_TRANSPORT", raising=False)
     if value:
         monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", value)
-    assert transport() == (value or "aiohttp")
+    assert transport_name() == (value or "aiohttp")
 
 
 def test_an_unknown_transport_is_an_error(monkeypatch):
     """Not silently the default."""
     monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", "curl")
     with pytest.raises(ValueError, match='must be "aiohttp" or "httpx", not \'curl\''):
-        transport()
+        transport_name()
 
 
 @pytest.fixture
@@ -163,11 +169,11 @@ async def test_clients_share_their_tls_settings(client):
 @pytest.mark.parametrize("spec", ["openai:m", "together:m"])
 def test_what_is_slow_can_be_done_beforehand(spec):
     """In a thread: the import, and the root certificates."""
-    made = create(Target(spec, api_key="sk-0123456789"))
+    made = create_provider(Target(spec, api_key="sk-0123456789"))
     made.prepare()
-    before = tls.cache_info().misses
+    before = tls_context.cache_info().misses
     asyncio.run(made._make_sender().close())
-    assert tls.cache_info().misses == before
+    assert tls_context.cache_info().misses == before
 
 
 async def test_a_connection_to_a_public_api_waits_longer_for_the_next_call(client):

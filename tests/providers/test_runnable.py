@@ -22,13 +22,13 @@ from langchain_openai import ChatOpenAI
 from pydantic import Field, SecretStr
 
 from langchain_resilient import testing as t
-from langchain_resilient.fault import FaultKind as K
-from langchain_resilient.providers import create
-from langchain_resilient.providers._sdk import DroppedParameterWarning
-from langchain_resilient.providers.faults import classify
-from langchain_resilient.request import ChatRequest
-from langchain_resilient.target import Target
-from langchain_resilient.testing import answer_to
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.faults import FaultKind as K
+from langchain_resilient.options import Target
+from langchain_resilient.providers import create_provider
+from langchain_resilient.providers.errors import classify
+from langchain_resilient.providers.sdk import DroppedParameterWarning
+from langchain_resilient.testing.text import answer_to
 from tests.providers.asking import ask, fault_of, ids, request, until
 
 TOOL = {
@@ -83,7 +83,7 @@ class Recorder(BaseChatModel):
 
 
 def provider(runnable, **fields):
-    return create(Target(runnable, **fields))
+    return create_provider(Target(runnable, **fields))
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ async def gpt(sim):
 ], ids=lambda value: type(value).__name__)  # fmt: skip
 async def test_whatever_answers_is_a_target(runnable, stream):
     """With a message, pieces of one, or text."""
-    draft = await ask(provider(runnable), stream=stream)
-    assert (draft.text, draft.fault()) == ("Hi you", None)
+    response = await ask(provider(runnable), stream=stream)
+    assert (response.text, response.fault()) == ("Hi you", None)
 
 
 async def test_a_stream_comes_in_pieces():
@@ -216,8 +216,8 @@ async def test_a_parameter_that_a_model_does_not_take_is_left_out(refusal, strea
     model = Recorder(refuses={"seed": refusal})
     made, asked = provider(model), request(seed=1, top_p=0.5)
     with pytest.warns(DroppedParameterWarning, match="'seed'") as caught:
-        drafts = [await ask(made, asked, stream=stream) for _ in range(3)]
-    assert [draft.text for draft in drafts] == ["yes"] * 3
+        responses = [await ask(made, asked, stream=stream) for _ in range(3)]
+    assert [response.text for response in responses] == ["yes"] * 3
     assert len(caught) == 1
     assert [sorted(kwargs) for _, kwargs in model.asked] == [["seed", "top_p"], *[["top_p"]] * 3]
 
@@ -299,9 +299,9 @@ async def test_the_models_own_callbacks_are_heard():
 @pytest.mark.parametrize("stream", [True, False])
 async def test_chat_openai_answers(gpt, stream):
     """With its counts."""
-    draft = await ask(provider(gpt), stream=stream)
-    assert (draft.text, draft.fault()) == (answer_to("hello"), None)
-    assert draft.output_tokens()
+    response = await ask(provider(gpt), stream=stream)
+    assert (response.text, response.fault()) == (answer_to("hello"), None)
+    assert response.output_tokens()
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -310,8 +310,8 @@ async def test_chat_openai_calls_tools(sim, gpt, stream):
     sim.script("*", then=t.Reply(tool_calls=[{"name": "weather", "args": {"city": "Rome"}}]))
     choice = {"type": "function", "function": {"name": "weather"}}
     asked = request(tools=[TOOL], tool_choice=choice, parallel_tool_calls=False)
-    draft = await ask(provider(gpt), asked, stream=stream)
-    assert draft.calling
+    response = await ask(provider(gpt), asked, stream=stream)
+    assert response.calling
     body = sim.requests[0].body
     assert (body["tools"], body["tool_choice"]) == ([TOOL], choice)
 

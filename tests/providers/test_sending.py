@@ -1,4 +1,4 @@
-"""After its first request a `Sender` writes them itself: nothing but the cost may differ."""
+"""After its first request a `RequestTemplate` writes them itself: nothing but the cost may differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import openai
 import pytest
 import together
 
-from langchain_resilient.providers.sending import Sender
+from langchain_resilient.providers.sdk import RequestTemplate
 
 URL = "http://x.test/v1/chat/completions"
 BODY = {"model": "m", "messages": [{"role": "user", "content": "café \U0001f600"}]}
@@ -52,7 +52,7 @@ class Server:
         return self.lib.Response(status, text=text, headers=headers)
 
 
-def made(parts: Any, **headers: str) -> tuple[Sender, Server]:
+def made(parts: Any, **headers: str) -> tuple[RequestTemplate, Server]:
     """Make a sender whose server is a function."""
     sdk, lib, client = parts
     server = Server(lib)
@@ -65,10 +65,10 @@ def made(parts: Any, **headers: str) -> tuple[Sender, Server]:
         timeout=httpx.Timeout(None, connect=5.0),
         default_headers={"x-mine": "1", **headers},
     )
-    return Sender(own, http, sdk, lib, URL), server
+    return RequestTemplate(own, http, sdk, lib, URL), server
 
 
-async def posted(sender: Sender, body: Any = BODY) -> BaseException | None:
+async def posted(sender: RequestTemplate, body: Any = BODY) -> BaseException | None:
     """What a request raises, and what it leaves open."""
     try:
         response: Any = await sender.post(body)

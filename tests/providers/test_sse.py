@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from langchain_resilient.providers import create, sse
-from langchain_resilient.providers.faults import AnswerError
+from langchain_resilient.providers import create_provider, sse
+from langchain_resilient.providers.errors import AnswerError
 from langchain_resilient.providers.sse import decode_body, open_answer
 from tests.providers.asking import ask, http, replying, request
 from tests.providers.asking import sse as streamed
@@ -296,12 +296,12 @@ async def test_a_compressed_answer_is_read(stream):
     kind = "text/event-stream" if stream else "application/json"
     reply = http(gzip.compress(data), kind=kind, Content_Encoding="gzip")
     async with replying(reply[:150], reply[150:], delay=0.005) as target:
-        assert (await ask(create(target), stream=stream)).text == "Hi"
+        assert (await ask(create_provider(target), stream=stream)).text == "Hi"
 
 
 async def test_a_stream_may_come_byte_by_byte():
     """Over a real socket."""
     reply = streamed(DATA, END, DONE)
     async with replying(*(reply[n : n + 1] for n in range(len(reply)))) as target:
-        draft = await ask(create(target), request())
-    assert (draft.text, draft.fault()) == ("Hi", None)
+        response = await ask(create_provider(target), request())
+    assert (response.text, response.fault()) == ("Hi", None)

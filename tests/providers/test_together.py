@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from langchain_resilient import testing as t
-from langchain_resilient.providers import create
-from langchain_resilient.providers._sdk import DroppedParameterWarning
+from langchain_resilient.options import Target
+from langchain_resilient.providers import create_provider
+from langchain_resilient.providers.sdk import DroppedParameterWarning
 from langchain_resilient.providers.together import TogetherProvider
-from langchain_resilient.target import Target
-from langchain_resilient.testing import answer_to
+from langchain_resilient.testing.text import answer_to
 from tests.providers.asking import TRANSPORTS, ask, http, listening, provider_at, request
 
 PLAIN = http('{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"eos"}]}')
@@ -32,9 +32,9 @@ async def test_an_answer_comes_whole(sim, monkeypatch, stream, quirks, transport
     """Streamed or plain, on either transport, `eos` and all, with its token counts."""
     monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
     sim.script("*", then=t.Reply(quirks=quirks))
-    draft = await ask(provider(sim), stream=stream)
-    assert (draft.text, draft.fault()) == (answer_to("hello"), None)
-    assert draft.usage is not None
+    response = await ask(provider(sim), stream=stream)
+    assert (response.text, response.fault()) == (answer_to("hello"), None)
+    assert response.usage is not None
 
 
 async def test_the_body_is_the_request_in_the_apis_dialect(sim):
@@ -114,7 +114,7 @@ async def test_a_parameter_that_one_model_refuses_is_learned(sim):
 
 def test_its_own_host_is_asked_unless_another_is_given():
     """Since SDK 3.0 chat completions have one of their own."""
-    assert create(Target("together:m", api_key="k"))._url == TogetherProvider.public_url
+    assert create_provider(Target("together:m", api_key="k"))._url == TogetherProvider.public_url
     assert TogetherProvider.public_url.startswith("https://api-inference.together.ai/")
 
 
@@ -122,8 +122,8 @@ def test_its_own_host_is_asked_unless_another_is_given():
 async def test_a_base_url_may_end_like_openais(end):
     """The SDK would ask for `/v1/v1`."""
     async with listening(PLAIN) as server:
-        draft = await ask(create(Target("together:m", base_url=server.url + end)))
-    assert draft.text == "Hi"
+        response = await ask(create_provider(Target("together:m", base_url=server.url + end)))
+    assert response.text == "Hi"
     assert server.heads[0].startswith("POST /v1/chat/completions ")
 
 
@@ -132,7 +132,7 @@ async def test_the_environments_secrets_never_go_to_another_server(monkeypatch):
     monkeypatch.setenv("TOGETHER_API_KEY", "tgp_from-env")
     monkeypatch.setenv("TOGETHER_CUSTOM_HEADERS", "Authorization: Bearer hidden-from-env")
     async with listening(PLAIN) as server:
-        await ask(create(Target("together:m", base_url=server.url)))
+        await ask(create_provider(Target("together:m", base_url=server.url)))
     (head,) = server.heads
     assert "Bearer none" in head
     assert "from-env" not in head
@@ -143,7 +143,7 @@ async def test_the_environments_server_gets_the_environments_key(monkeypatch):
     async with listening(PLAIN) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
         monkeypatch.setenv("TOGETHER_API_KEY", "tgp_from-env")
-        await ask(create(Target("together:m")))
+        await ask(create_provider(Target("together:m")))
     assert "Bearer tgp_from-env" in server.heads[0]
 
 
@@ -151,7 +151,7 @@ async def test_the_environments_key_goes_to_together(sim, monkeypatch, no_enviro
     """The simulator stands in for it, and knows keys by a digest only."""
     url = f"{sim.base_url('together')}/v1/chat/completions"
     monkeypatch.setattr(TogetherProvider, "public_url", url)
-    await ask(create(Target("together:m", api_key="tgp_from-env")))
+    await ask(create_provider(Target("together:m", api_key="tgp_from-env")))
     monkeypatch.setenv("TOGETHER_API_KEY", "tgp_from-env")
-    await ask(create(Target("together:m")))
+    await ask(create_provider(Target("together:m")))
     assert sim.requests[0].key == sim.requests[1].key

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.registry import forget
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.runtime.shared_state import reset
+from langchain_resilient.testing.simulator import ProviderSimulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """No test learns from another."""
-    forget(0)
+    reset(0)
     yield
-    forget(0)
+    reset(0)
 
 
 @pytest.fixture

@@ -19,14 +19,20 @@ from langchain_core.globals import set_debug, set_llm_cache, set_verbose
 from langchain_core.tracers import BaseTracer
 from pydantic import BaseModel
 
-from langchain_resilient import ResilientChatModel, ResilientError, Target
-from langchain_resilient.registry import forget, reaper
-from langchain_resilient.testing import Cut, InvalidKey, NoAnswer, Reply, Reset, Status
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import ResilientError
+from langchain_resilient.options import Target
+from langchain_resilient.runtime.shared_state import loop_reaper, reset
+from langchain_resilient.testing.steps.faults import Cut, Reset
+from langchain_resilient.testing.steps.presets import InvalidKey
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import NoAnswer
 from tests.cassettes.store import Store
 from tests.security.canary import Echo, leaks, new_key
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import ProviderSimulator
+    from langchain_resilient.testing.simulator import ProviderSimulator
 
 KEY = new_key()
 FAULTS = (InvalidKey(), Status(403), Status(429), Status(500), Cut(after=2), Reset(), NoAnswer(),
@@ -74,7 +80,7 @@ def test_traces_events_and_logs_hold_no_key(sim, logged, capsys):
             seen.append(repr(await structured.ainvoke("hello", config)))
         except ResilientError as error:
             seen.append(repr(error) + repr(error.receipt))
-        await reaper().drain()
+        await loop_reaper().drain()
 
     set_debug(value=True)
     set_verbose(value=True)
@@ -170,7 +176,7 @@ async def test_cassettes_hold_no_key(sim, monkeypatch, tmp_path, dialect):
         for _ in range(2):
             with pytest.raises(ResilientError):
                 await llm.ainvoke("hello")
-            forget(0)
+            reset(0)
     assert path.exists()
     assert leaks(KEY, gzip.decompress(path.read_bytes())) == []
 

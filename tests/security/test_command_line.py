@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.testing import InvalidKey, Reply, Status
+from langchain_resilient.testing.steps.presets import InvalidKey
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
 from tests.security.canary import Echo, leaks, new_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from langchain_resilient.testing import ProviderSimulator
+    from langchain_resilient.testing.simulator import ProviderSimulator
 
 KEY = new_key()
 LOUD = "import logging,sys; logging.basicConfig(level=logging.DEBUG); "

@@ -15,14 +15,16 @@ import pytest
 from rich.console import Console
 from rich.traceback import Traceback
 
-from langchain_resilient import ResilientChatModel, ResilientError, Target, Timeouts
-from langchain_resilient.registry import reaper
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import ResilientError
+from langchain_resilient.options import Target, TimeLimits
+from langchain_resilient.runtime.shared_state import loop_reaper
 from tests.security.canary import Echo, echoes, leaks, new_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from langchain_resilient.testing import ProviderSimulator
+    from langchain_resilient.testing.simulator import ProviderSimulator
 
 KEY = new_key()
 ECHOES = echoes(KEY)
@@ -33,7 +35,7 @@ OTHERS = ("openai", "together", "httpx", "httpx2", "httpcore", "httpcore2", "aio
 
 def model(sim: ProviderSimulator, dialect: str, **fields: Any) -> ResilientChatModel:
     target = Target(f"{dialect}:m", base_url=sim.base_url(dialect), api_key=KEY, **fields)
-    limits = Timeouts(first_text=2.0, chunk_gap=2.0)
+    limits = TimeLimits(first_text=2.0, chunk_gap=2.0)
     return ResilientChatModel(targets=[target], max_retries=0, timeout=5.0, timeouts=limits)
 
 
@@ -45,7 +47,7 @@ async def _failures(llm: ResilientChatModel) -> list[ResilientError]:
             await way("hello")
         except ResilientError as error:
             found.append(error)
-    await reaper().drain()
+    await loop_reaper().drain()
     return found
 
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient import FaultKind, ResilientChatModel, ResilientError, Target
-from langchain_resilient.providers import _sdk
-from langchain_resilient.providers._sdk import InsecureConnectionWarning
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import ResilientError
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Target
+from langchain_resilient.providers import sdk
+from langchain_resilient.providers.sdk import InsecureConnectionWarning
 from tests.security.canary import leaks, new_key
 
 if TYPE_CHECKING:
@@ -147,7 +150,7 @@ def test_a_base_url_of_the_environment_must_hold_no_key(monkeypatch, dialect, se
 )
 def test_a_key_that_would_go_unencrypted_is_warned_of(recwarn, url, warns):
     """Once for each server, unless that is this machine."""
-    _sdk._warn_of_clear_text.cache_clear()
+    sdk._warn_of_clear_text.cache_clear()
     for _ in range(2):
         ResilientChatModel(targets=[Target("openai:m", base_url=url, api_key=KEY)]).stats()
     told = [one for one in recwarn if one.category is InsecureConnectionWarning]
@@ -157,7 +160,7 @@ def test_a_key_that_would_go_unencrypted_is_warned_of(recwarn, url, warns):
 
 def test_a_server_without_a_key_may_be_asked_unencrypted(recwarn):
     """Servers at home take "none"."""
-    _sdk._warn_of_clear_text.cache_clear()
+    sdk._warn_of_clear_text.cache_clear()
     target = Target("openai:m", base_url="http://10.0.0.8/v1", api_key="none")
     ResilientChatModel(targets=[target]).stats()
     assert not [one for one in recwarn if one.category is InsecureConnectionWarning]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.testing import ProviderSimulator, Reply
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import stop_after_attempt, wait_fixed
 
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.policy import Health, Hedge, Retry, Timeouts
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Health, Hedge, Retry, TimeLimits
 from langchain_resilient.simulation.engine import Rules
 from langchain_resilient.simulation.faults import Cut, Effect, Fail, Hang, Phase, Slow, Stall
 from langchain_resilient.simulation.latency import HeavyTail, Latency, Recorded
@@ -77,7 +77,7 @@ def _rules(rng: Random) -> Rules:
         "wait": rng.choice([None, wait_fixed(rng.choice([0.0, 0.5, 3.0]))]),
     }
     deadline = rng.choice([1.0, 5.0, 60.0, _moment(rng, 60.0)])
-    return Rules(deadline, _hedge(rng), _health(rng), Timeouts(**limits), Retry(**retry))
+    return Rules(deadline, _hedge(rng), _health(rng), TimeLimits(**limits), Retry(**retry))
 
 
 def _health(rng: Random) -> Health | None:

@@ -7,7 +7,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING
 
-from langchain_resilient.request import ChatRequest
+from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.simulation.clock import run_virtual
 from langchain_resilient.simulation.engine import Engine, Rules
 from langchain_resilient.simulation.latency import Recorded

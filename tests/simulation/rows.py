@@ -7,7 +7,7 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
-from langchain_resilient.fault import FaultKind
+from langchain_resilient.faults import FaultKind
 from langchain_resilient.simulation.engine import Rules
 from langchain_resilient.simulation.faults import Effect, Fail, Hang, Phase, Slow
 from langchain_resilient.simulation.run import Scenario

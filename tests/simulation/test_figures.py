@@ -6,8 +6,8 @@ from math import inf, isnan
 
 import pytest
 
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.policy import Hedge
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Hedge
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome
 from langchain_resilient.simulation.engine import Rules
 from langchain_resilient.simulation.faults import Fail, Phase

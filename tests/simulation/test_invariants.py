@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from langchain_resilient.policy import Hedge
+from langchain_resilient.options import Hedge
 from langchain_resilient.receipt import AttemptKind, Outcome
 from langchain_resilient.simulation.engine import Rules
 from langchain_resilient.simulation.latency import Recorded

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from langchain_resilient import ResilientChatModel, Target, Timeouts
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Target, TimeLimits
 from tests.soak.weather import KEYS, STRANGER, TARGETS, WRONG_KEY
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def model(urls: dict[str, str]) -> ResilientChatModel:
     return ResilientChatModel(
         targets=[target(spec) for spec in TARGETS],
         timeout=DEADLINE,
-        timeouts=Timeouts(connect=1, first_text=2, chunk_gap=1),
+        timeouts=TimeLimits(connect=1, first_text=2, chunk_gap=1),
     )
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Self
 
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.soak.weather import KEYS, blow
 
 if TYPE_CHECKING:

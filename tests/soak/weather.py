@@ -9,7 +9,8 @@ from langchain_resilient import testing as t
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from langchain_resilient.testing import ProviderSimulator, Step
+    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing.steps.base import Step
 
 FIRST, SECOND, THIRD, FOURTH = "openai:first", "together:second", "openai:third", "together:fourth"
 STRANGER = "openai:stranger"

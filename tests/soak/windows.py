@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langchain_resilient.portal import portal
-from langchain_resilient.registry import reaper
+from langchain_resilient.runtime.background_loop import background_loop
+from langchain_resilient.runtime.shared_state import loop_reaper
 
 if TYPE_CHECKING:
     from tests.soak.callers import Callers
@@ -94,8 +94,8 @@ class Soak:
 
     async def _settled(self) -> int:
         """Wait for what was left; returns how many requests the server is still busy with."""
-        await reaper().drain()
-        await asyncio.to_thread(portal().run, _drain())
+        await loop_reaper().drain()
+        await asyncio.to_thread(background_loop().run, _drain())
         ends = time.monotonic() + SETTLE
         while True:
             gc.collect()
@@ -133,12 +133,12 @@ class Soak:
 
 
 async def _drain() -> None:
-    await reaper().drain()
+    await loop_reaper().drain()
 
 
 def _tasks() -> int:
     """Tasks of this loop and of the portal's."""
-    return len(asyncio.all_tasks()) + len(asyncio.all_tasks(portal()._loop))
+    return len(asyncio.all_tasks()) + len(asyncio.all_tasks(background_loop()._loop))
 
 
 def _open_files() -> int:

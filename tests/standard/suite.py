@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
-from langchain_resilient import ResilientChatModel, Target
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Target
 
 
 class OnlyAsync(ResilientChatModel):

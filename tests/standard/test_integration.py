@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient import Target
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.options import Target
+from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.standard.suite import MODELS, OnlyAsync, Suite
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.registry import reaper
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.runtime.shared_state import loop_reaper
+from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.streaming.stories import until
 
 if TYPE_CHECKING:
@@ -27,5 +27,5 @@ async def loop_is_left_empty() -> AsyncIterator[None]:
     """After the test nothing of a stream runs on its loop any more."""
     before = asyncio.all_tasks()
     yield
-    assert await reaper().drain() == 0
+    assert await loop_reaper().drain() == 0
     await until(lambda: asyncio.all_tasks() <= before | {asyncio.current_task()})

@@ -11,8 +11,10 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from langchain_resilient import ResilientChatModel
-from langchain_resilient.testing import Cut, Reply, answer_to
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.testing.steps.faults import Cut
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.text import answer_to
 from tests.helpers import target
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import BaseMessage
 
-    from langchain_resilient import Target
-    from langchain_resilient.testing import ProviderSimulator
+    from langchain_resilient.options import Target
+    from langchain_resilient.testing.simulator import ProviderSimulator
 
 PROMPT = "hello"
 WHOLE = answer_to(PROMPT)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
 
-from langchain_resilient import Timeouts
-from langchain_resilient.testing import Reply, answer_to
+from langchain_resilient.options import TimeLimits
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.text import answer_to
 from tests.streaming.stories import PROMPT, model, until
 from tests.streaming.test_closing import upstream_is_left
 
 if TYPE_CHECKING:
-    from langchain_resilient import ResilientChatModel
-    from langchain_resilient.testing import ProviderSimulator
+    from langchain_resilient.chat_model import ResilientChatModel
+    from langchain_resilient.testing.simulator import ProviderSimulator
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 
@@ -41,7 +42,7 @@ def sent(sim: ProviderSimulator) -> float:
     return len(sim.requests[0].text) / len(LONG)
 
 
-async def held_up(sim: ProviderSimulator) -> None:
+async def pause_limits(sim: ProviderSimulator) -> None:
     """Wait until the provider sends nothing any more."""
     before = -1.0
     async with asyncio.timeout(10.0):
@@ -63,7 +64,7 @@ async def test_the_provider_is_read_ahead_only_within_a_bound(sim: ProviderSimul
     """Then it waits; when the reader comes back, not a word is missing."""
     stream = long_answer(sim).astream(PROMPT)
     text = (await anext(stream)).text
-    await held_up(sim)
+    await pause_limits(sim)
     assert sent(sim) < MOST
     text += "".join([chunk.text async for chunk in stream])
     assert text == LONG
@@ -71,7 +72,7 @@ async def test_the_provider_is_read_ahead_only_within_a_bound(sim: ProviderSimul
 
 @pytest.mark.parametrize(
     ("limits", "pause"),
-    [({"timeout": 2.0}, 2.2), ({"timeouts": Timeouts(chunk_gap=0.5)}, 0.8)],
+    [({"timeout": 2.0}, 2.2), ({"timeouts": TimeLimits(chunk_gap=0.5)}, 0.8)],
     ids=["deadline", "gap"],
 )
 async def test_no_limit_runs_while_the_reader_holds_the_stream_up(
@@ -80,7 +81,7 @@ async def test_no_limit_runs_while_the_reader_holds_the_stream_up(
     """Neither the deadline nor the longest gap: it is not the provider that is slow."""
     stream = long_answer(sim, **limits).astream(PROMPT)
     chunks = [await anext(stream)]
-    await held_up(sim)
+    await pause_limits(sim)
     await asyncio.sleep(pause)
     chunks += [chunk async for chunk in stream]
     assert "".join([chunk.text for chunk in chunks]) == LONG
@@ -91,7 +92,7 @@ async def test_a_reader_may_leave_while_the_provider_waits(sim: ProviderSimulato
     """The one is told of the other."""
     stream: Any = long_answer(sim).astream(PROMPT)
     await anext(stream)
-    await held_up(sim)
+    await pause_limits(sim)
     await stream.aclose()
     del stream
     await upstream_is_left(sim)
@@ -101,7 +102,7 @@ def test_a_synchronous_stream_has_a_bound_too(sim: ProviderSimulator):
     """Though a background loop reads for it."""
     stream = long_answer(sim).stream(PROMPT)
     text = next(stream).text
-    asyncio.run(held_up(sim))
+    asyncio.run(pause_limits(sim))
     assert sent(sim) < MOST
     assert text + "".join([chunk.text for chunk in stream]) == LONG
 
@@ -123,7 +124,7 @@ async def test_a_slow_handler_holds_the_provider_up_as_a_slow_reader_does(sim: P
 
     asking = asyncio.create_task(llm.ainvoke(PROMPT, {"callbacks": [Waiting(go_on)]}))
     await until(lambda: sim.requests and sent(sim))
-    await held_up(sim)
+    await pause_limits(sim)
     assert sent(sim) < MOST
     go_on.set()
     assert (await asking).text == LONG

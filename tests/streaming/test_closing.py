@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langchain_core.output_parsers import StrOutputParser
 
-from langchain_resilient.portal import portal
-from langchain_resilient.testing import NoAnswer, Reply, Step
+from langchain_resilient.runtime.background_loop import background_loop
+from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import NoAnswer
 from tests.streaming.stories import GAP, ORDERS, PROMPT, cut, model, until
 
 if TYPE_CHECKING:
-    from langchain_resilient import ResilientChatModel
-    from langchain_resilient.testing import ProviderSimulator
+    from langchain_resilient.chat_model import ResilientChatModel
+    from langchain_resilient.testing.simulator import ProviderSimulator
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 
@@ -98,7 +100,7 @@ async def test_breaking_out_of_a_loop(sim: ProviderSimulator, moment: str):
         await until(lambda: not sim.in_flight)
     else:
         await upstream_is_left(sim)
-    await until(lambda: not asyncio.all_tasks(portal()._loop))
+    await until(lambda: not asyncio.all_tasks(background_loop()._loop))
 
 
 async def test_an_iterator_that_is_never_read_sends_nothing(sim: ProviderSimulator):

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import ResilientChatModel
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.helpers import target
 from tests.streams.census import Census, settled
 from tests.streams.ways import WAYS, ask
@@ -17,7 +17,8 @@ from tests.streams.ways import WAYS, ask
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from langchain_resilient.testing import Seen, Step
+    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.steps.base import Step
 
 DIALECTS = ("openai", "together")
 

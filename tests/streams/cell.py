@@ -10,7 +10,7 @@ from tests.streams.bench import DIALECTS
 from tests.streams.ways import TURNS, Got, ask
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import Seen
+    from langchain_resilient.testing.records import Seen
     from tests.streams.bench import Bench
     from tests.streams.faults import Fault
     from tests.streams.limits import Limits

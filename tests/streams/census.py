@@ -11,14 +11,14 @@ from collections import defaultdict
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Self
 
-from langchain_resilient.portal import portal
-from langchain_resilient.providers.clients import close_clients
-from langchain_resilient.registry import reaper
+from langchain_resilient.providers.sdk import close_clients
+from langchain_resilient.runtime.background_loop import background_loop
+from langchain_resilient.runtime.shared_state import loop_reaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from langchain_resilient.testing import ProviderSimulator
+    from langchain_resilient.testing.simulator import ProviderSimulator
 
 SETTLE = 2.0
 """Seconds that a loser may take to be gone."""
@@ -37,7 +37,7 @@ class Census:
 
     def __init__(self) -> None:
         self._tasks: dict[int, list[weakref.ref[asyncio.Task[Any]]]] = defaultdict(list)
-        self._loops = [asyncio.get_running_loop(), portal()._loop]
+        self._loops = [asyncio.get_running_loop(), background_loop()._loop]
         self._warned = warnings.catch_warnings(record=True)
         self.complaints: list[str] = []
 
@@ -71,7 +71,7 @@ class Census:
 
     async def close(self, sim: ProviderSimulator) -> list[str]:
         """Close the clients of both loops, and list what the process, or the server, still has."""
-        found = await _drained() + await asyncio.to_thread(portal().run, _drained())
+        found = await _drained() + await asyncio.to_thread(background_loop().run, _drained())
         try:
             await sim.await_idle(SETTLE, sockets=0)
         except TimeoutError as error:
@@ -117,6 +117,6 @@ async def settled(what_is_left: Callable[[], list[str]]) -> list[str]:
 
 async def _drained() -> list[str]:
     """Close the running loop's losers and clients."""
-    left = await reaper().drain()
+    left = await loop_reaper().drain()
     await close_clients()
     return [f"{left} losers are not closed"] if left else []

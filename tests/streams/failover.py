@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import Hedge
+from langchain_resilient.options import Hedge
 from langchain_resilient.testing.brain import prompt_tokens
 from langchain_resilient.testing.text import tokens
 from tests.streams.cell import Mark, judge
@@ -17,7 +17,7 @@ from tests.streams.ways import Got, ask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from langchain_resilient.testing import Seen
+    from langchain_resilient.testing.records import Seen
     from tests.streams.bench import Bench
 
 WAYS = ("astream", "ainvoke")

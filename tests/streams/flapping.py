@@ -14,7 +14,7 @@ from tests.streams.ways import Got, ask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from langchain_resilient import ResilientChatModel
+    from langchain_resilient.chat_model import ResilientChatModel
     from tests.streams.bench import Bench
 
 EVERY = 1.2

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_resilient import Hedge, ResilientChatModel, Timeouts
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Hedge, TimeLimits
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -45,14 +46,14 @@ class Limits:
 def small() -> Limits:
     """The defaults in proportion, but so small that a table of them takes half a minute."""
     window = {"min_tokens_per_second": 5.0, "throughput_window": 0.9}
-    timeouts = _made(Timeouts, first_text=1.0, chunk_gap=0.8, **window)
+    timeouts = _made(TimeLimits, first_text=1.0, chunk_gap=0.8, **window)
     fields = {"hedge": _made(Hedge, cold=0.3, pause=0.4), "timeouts": timeouts, "timeout": 10.0}
     return Limits(0.3, 0.4, 0.8, pace=0.9, drip=3.0, deadline=10.0, fields=fields)
 
 
 def real() -> Limits:
     """The defaults of the model."""
-    hedge, timeouts = Hedge(), Timeouts()
+    hedge, timeouts = Hedge(), TimeLimits()
     gap = timeouts.chunk_gap or 0.0
     pause = getattr(hedge, "pause", gap)
     pace = getattr(timeouts, "throughput_window", gap)

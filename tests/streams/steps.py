@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from langchain_resilient.testing import Exchange, Reply, Step
+from langchain_resilient.testing.exchange import Exchange
+from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing.steps.reply import Reply
 
 _THOUGHT = "Let me see what is asked here, and what is known of it, one by one. " * 8
 

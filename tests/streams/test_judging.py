@@ -7,9 +7,12 @@ import asyncio
 import pytest
 from langchain_core.messages import AIMessage
 
-from langchain_resilient.testing import Cut, ProviderSimulator, Reply, Seen, answer_to
 from langchain_resilient.testing.brain import prompt_tokens
-from langchain_resilient.testing.text import tokens
+from langchain_resilient.testing.records import Seen
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.faults import Cut
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.text import answer_to, tokens
 from tests.streams.bench import Bench
 from tests.streams.cell import Cell, Mark, happened, judge
 from tests.streams.census import Census

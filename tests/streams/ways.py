@@ -12,14 +12,14 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Too
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
-from langchain_resilient.testing import answer_to
+from langchain_resilient.testing.text import answer_to
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from langchain_core.messages import BaseMessage
 
-    from langchain_resilient import ResilientChatModel
+    from langchain_resilient.chat_model import ResilientChatModel
 
 
 @dataclass

@@ -7,28 +7,29 @@ import json
 
 import pytest
 
-from langchain_resilient.testing import (
+from langchain_resilient.testing.exchange import Exchange
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing.steps.faults import (
     CleanEnd,
     Cut,
-    Empty,
-    Exchange,
-    Garbage,
     HtmlInside,
-    KeepAlives,
     Malformed,
-    NoAnswer,
     NoDone,
-    ProviderSimulator,
-    Raw,
-    Reply,
     Reset,
-    SlowHeaders,
     SseError,
     Stall,
-    Step,
-    Whitespace,
-    answer_to,
 )
+from langchain_resilient.testing.steps.oddities import Empty, Garbage
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import (
+    KeepAlives,
+    NoAnswer,
+    Raw,
+    SlowHeaders,
+    Whitespace,
+)
+from langchain_resilient.testing.text import answer_to
 from tests.testing.wire_client import ask, chat
 
 WHOLE = answer_to("Hello")

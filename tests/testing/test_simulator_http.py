@@ -6,8 +6,11 @@ import asyncio
 
 import pytest
 
-from langchain_resilient.testing import ProviderSimulator, Reply, Status, answer_to
 from langchain_resilient.testing.http import MAX_BODY, MalformedRequestError, Parser
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.text import answer_to
 from tests.testing.wire_client import PATHS, Wire, ask, chat, read_response, request_bytes
 
 

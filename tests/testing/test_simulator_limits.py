@@ -6,9 +6,12 @@ import asyncio
 
 import pytest
 
-from langchain_resilient.testing import ProviderSimulator, Reply, answer_to
-from langchain_resilient.testing.dialects import DIALECTS, Call
+from langchain_resilient.testing.dialects import DIALECTS
+from langchain_resilient.testing.dialects.base import Call
 from langchain_resilient.testing.limits import Limit
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.text import answer_to
 from tests.testing.wire_client import ask, chat
 from tests.virtual_time import virtual_time
 

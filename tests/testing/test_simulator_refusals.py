@@ -7,29 +7,27 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient.testing import (
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing.steps.oddities import Compatible, Html
+from langchain_resilient.testing.steps.presets import (
     BadRequest,
-    Compatible,
     ContentFilter,
     ContextTooLong,
-    Html,
-    HttpDate,
     InvalidKey,
     Lacks,
     ModelNotFound,
     NoStreaming,
     Overloaded,
-    ProviderSimulator,
     Quota,
     RateLimited,
     RejectPrefill,
-    Reply,
     RequestTooLarge,
     SlowDown,
-    Status,
-    Step,
     UnsupportedParameter,
 )
+from langchain_resilient.testing.steps.refusals import HttpDate, Status
+from langchain_resilient.testing.steps.reply import Reply
 from tests.testing.wire_client import ask, chat
 
 DIALECTS = ["openai", "together"]

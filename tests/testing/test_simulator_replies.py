@@ -7,7 +7,11 @@ import json
 
 import pytest
 
-from langchain_resilient.testing import Fixed, ProviderSimulator, Reply, ToolCall, answer_to
+from langchain_resilient.testing.delays import Fixed
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.tools import ToolCall
 from tests.testing.wire_client import ask, chat
 
 DIALECTS = ["openai", "together"]

@@ -12,17 +12,14 @@ import warnings
 
 import pytest
 
-from langchain_resilient.testing import (
-    Exchange,
-    KeepAlives,
-    Lognormal,
-    NoAnswer,
-    ProviderSimulator,
-    Reply,
-    Stall,
-    Step,
-    answer_to,
-)
+from langchain_resilient.testing.delays import Lognormal
+from langchain_resilient.testing.exchange import Exchange
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing.steps.faults import Stall
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import KeepAlives, NoAnswer
+from langchain_resilient.testing.text import answer_to
 from tests.testing.wire_client import PATHS, ask, chat, request_bytes
 from tests.virtual_time import virtual_time
 

@@ -12,24 +12,23 @@ from collections import Counter
 
 import pytest
 
-from langchain_resilient.testing import (
-    Delayed,
+from langchain_resilient.testing.delays import (
     Exponential,
     Fixed,
     Lognormal,
     Mixture,
-    NoAnswer,
-    NoStreaming,
     Pareto,
-    ProviderSimulator,
-    Reply,
-    Reset,
-    Status,
-    Timeline,
     Uniform,
-    answer_to,
-    load_script,
 )
+from langchain_resilient.testing.notation import load_script
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.faults import Reset
+from langchain_resilient.testing.steps.oddities import Delayed, Timeline
+from langchain_resilient.testing.steps.presets import NoStreaming
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import NoAnswer
+from langchain_resilient.testing.text import answer_to
 from tests.testing.wire_client import ask, chat
 from tests.virtual_time import virtual_time
 

@@ -8,19 +8,14 @@ import openai
 import pytest
 import together
 
-from langchain_resilient.testing import (
-    Cut,
-    ProviderSimulator,
-    Quota,
-    RateLimited,
-    Reply,
-    Reset,
-    SseError,
-    Status,
-    Step,
-    ToolCall,
-    answer_to,
-)
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing.steps.faults import Cut, Reset, SseError
+from langchain_resilient.testing.steps.presets import Quota, RateLimited
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.tools import ToolCall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

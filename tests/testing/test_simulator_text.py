@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_resilient.testing import ProviderSimulator, Reply, answer_to
-from langchain_resilient.testing.text import tokens
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.text import answer_to, tokens
 from tests.testing.wire_client import ask, chat
 
 Q = "How do bees find home?"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_resilient.testing import ProviderSimulator
 from langchain_resilient.testing.clues import Clues
 from langchain_resilient.testing.schemas import instance
+from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.tools import planned_calls
 from tests.testing.wire_client import ask, chat
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.validation import find_problem
 from tests.testing.wire_client import ask, chat
 

@@ -15,45 +15,33 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, SecretStr
 from tenacity import stop_after_attempt, stop_after_delay, wait_fixed
 
-from langchain_resilient import (
+from langchain_resilient.batch.journal import Journal
+from langchain_resilient.batch.report import BatchProgress, BatchReport
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import (
     AllTargetsFailedError,
-    AttemptKind,
-    AttemptRecord,
-    BatchProgress,
-    BatchReport,
-    CallDetails,
     DeadlineExceededError,
-    Fault,
-    FaultKind,
-    Health,
-    Hedge,
     InvalidAnswersError,
     JournalError,
     NoTargetsError,
-    Outcome,
     RateLimitedError,
-    Receipt,
     RequestRejectedError,
-    ResilientChatModel,
     ResilientError,
-    Retry,
-    SpendCap,
     SpendCapError,
-    Stats,
     StreamBrokenError,
-    Target,
-    Timeouts,
 )
-from langchain_resilient.batch.journal import Journal
-from langchain_resilient.testing import (
-    Cut,
-    Lacks,
-    ProviderSimulator,
-    Reply,
-    Seen,
-    Status,
-    answer_to,
-)
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.observability.observer import CallDetails
+from langchain_resilient.observability.stats import Stats
+from langchain_resilient.options import Health, Hedge, Retry, SpendCap, Target, TimeLimits
+from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
+from langchain_resilient.testing.records import Seen
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.faults import Cut
+from langchain_resilient.testing.steps.presets import Lacks
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.text import answer_to
 
 
 class Joke(BaseModel):
@@ -92,7 +80,7 @@ def build() -> ResilientChatModel:
         affinity=True,
         share_learning=False,
         retry=Retry(stop=stop_after_attempt(3), wait=wait_fixed(1)),
-        timeouts=Timeouts(first_text=5),
+        timeouts=TimeLimits(first_text=5),
         fallback_on={FaultKind.SERVER},
         last_resort="sorry",
         spend_cap=SpendCap(5, per="hour"),
@@ -191,7 +179,7 @@ def statistics(llm: ResilientChatModel) -> None:
 def policies() -> None:
     """Frozen, with the units that their docstrings name."""
     assert_type(Hedge(delay=1.0), Hedge)
-    assert_type(Timeouts(connect=2, first_text=5), Timeouts)
+    assert_type(TimeLimits(connect=2, first_text=5), TimeLimits)
     assert_type(Retry(stop=stop_after_attempt(3) | stop_after_delay(9)), Retry)
     assert_type(Health(trip_after=8), Health)
     assert_type(SpendCap(5).window, float)

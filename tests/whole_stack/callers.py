@@ -6,14 +6,14 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import ResilientError
+from langchain_resilient.errors import ResilientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from langchain_core.messages import BaseMessage
 
-    from langchain_resilient import ResilientChatModel
+    from langchain_resilient.chat_model import ResilientChatModel
     from tests.whole_stack.scenario import Call
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import Hedge, Timeouts
-from langchain_resilient.testing import Exchange, Step
+from langchain_resilient.options import Hedge, TimeLimits
+from langchain_resilient.testing.exchange import Exchange
+from langchain_resilient.testing.steps.base import Step
 from tests.whole_stack.scenario import HEALTHY
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ FIRST_TEXT = 5.0
 MODEL: dict[str, Any] = {
     "timeout": 60.0,
     "hedge": Hedge(delay=HEDGE, budget=1.0),
-    "timeouts": Timeouts(first_text=FIRST_TEXT, chunk_gap=GAP),
+    "timeouts": TimeLimits(first_text=FIRST_TEXT, chunk_gap=GAP),
 }
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import Hedge, Timeouts
 from langchain_resilient import testing as t
-from langchain_resilient.policy import Health
+from langchain_resilient.options import Health, Hedge, TimeLimits
 from tests.whole_stack.scenario import (
     BLACK_HOLE,
     HEALTHY,
@@ -21,8 +20,8 @@ from tests.whole_stack.scenario import (
 )
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import Step
     from langchain_resilient.testing.dialects.base import Call as Asked
+    from langchain_resilient.testing.steps.base import Step
 
 REQUESTS = 30
 """How many calls a mixture makes."""
@@ -151,7 +150,7 @@ def _model(random: Random) -> dict[str, Any]:
     )
     return {
         "timeout": 60.0,
-        "timeouts": Timeouts(connect=1.0, first_text=random.choice((2.0, 4.0)), chunk_gap=1.0),
+        "timeouts": TimeLimits(connect=1.0, first_text=random.choice((2.0, 4.0)), chunk_gap=1.0),
         "hedge": random.choice((None, hedge, hedge, hedge)),
         "max_retries": random.choice((None, None, None, 1)),
         "health": random.choice((None, Health(), Health(trip_after=2))),

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient import Hedge, Timeouts
-from langchain_resilient.registry import forget
-from langchain_resilient.testing import Cut, NoAnswer, Reply, Status
+from langchain_resilient.options import Hedge, TimeLimits
+from langchain_resilient.runtime.shared_state import reset
+from langchain_resilient.testing.steps.faults import Cut
+from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.silences import NoAnswer
 from tests.whole_stack.callers import Told, ask, ask_all
 from tests.whole_stack.everyday import CHAINS, PRIMARY
 from tests.whole_stack.scenario import (
@@ -26,7 +29,9 @@ from tests.whole_stack.virtual import VirtualLoop, run_virtual
 from tests.whole_stack.world import close, leftovers, model, simulator
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import ProviderSimulator, Seen, Step
+    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing.steps.base import Step
     from tests.whole_stack.virtual import Transport
 
 FIRST: dict[str, Step] = {
@@ -58,7 +63,7 @@ def scenario(chain: tuple[str, ...], how: How, first: Step) -> Scenario:
         model={
             "timeout": 20.0,
             "hedge": Hedge(delay=0.5, budget=1.0),
-            "timeouts": Timeouts(first_text=1.0),
+            "timeouts": TimeLimits(first_text=1.0),
         },
     )
 
@@ -73,7 +78,7 @@ async def cancelled_at(
     """
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
-    forget(seed=0)
+    reset(seed=0)
     llm = model(part, sim)
     others = asyncio.create_task(ask_all(llm, part.calls[1:]))
     await asyncio.sleep(HEAD_START)

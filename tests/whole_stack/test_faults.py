@@ -13,7 +13,7 @@ from tests.whole_stack.verdict import problems
 from tests.whole_stack.world import Run, play
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import Step
+    from langchain_resilient.testing.steps.base import Step
 
 
 AT_ONCE, LATE = 0.0, HEDGE

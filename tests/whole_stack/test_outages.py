@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from langchain_resilient import DeadlineExceededError, Hedge
 from langchain_resilient import testing as t
-from langchain_resilient.policy import Health
+from langchain_resilient.errors import DeadlineExceededError
+from langchain_resilient.options import Health, Hedge
 from tests.whole_stack.everyday import (
     CHAINS,
     FIRST_TEXT,

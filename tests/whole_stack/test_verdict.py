@@ -8,9 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from langchain_resilient import AllTargetsFailedError, Hedge, StreamBrokenError
+from langchain_resilient.errors import AllTargetsFailedError, StreamBrokenError
+from langchain_resilient.options import Hedge
 from langchain_resilient.providers.sse import EventStream
-from langchain_resilient.testing import Malformed, RateLimited, Reply
+from langchain_resilient.testing.steps.faults import Malformed
+from langchain_resilient.testing.steps.presets import RateLimited
+from langchain_resilient.testing.steps.reply import Reply
 from tests.whole_stack.everyday import MODEL, PRIMARY, SECOND
 from tests.whole_stack.scenario import HEALTHY, HINT, Scenario, every
 from tests.whole_stack.verdict import problems

@@ -11,7 +11,7 @@ from tests.whole_stack.scenario import prompt_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from langchain_resilient.testing import Seen
+    from langchain_resilient.testing.records import Seen
     from tests.whole_stack.callers import Told
     from tests.whole_stack.world import Run
 

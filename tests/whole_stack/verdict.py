@@ -5,7 +5,8 @@ from __future__ import annotations
 from asyncio import CancelledError
 from typing import TYPE_CHECKING
 
-from langchain_resilient import DeadlineExceededError, Hedge, StreamBrokenError
+from langchain_resilient.errors import DeadlineExceededError, StreamBrokenError
+from langchain_resilient.options import Hedge
 from tests.whole_stack.scenario import HINT, prompt_of, right_text
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ import openai  # noqa: F401
 import pytest
 import together  # noqa: F401
 
-from langchain_resilient.registry import SkippedTargetWarning, forget
+from langchain_resilient.runtime.shared_state import SkippedTargetWarning, reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -122,7 +122,7 @@ def run_virtual(
         ```
     """
     loop = VirtualLoop()
-    forget(seed)
+    reset(seed)
     with (
         _transports_on(loop, transport),
         _no_collector(),

@@ -7,15 +7,17 @@ import gc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.providers import clients
-from langchain_resilient.testing import ProviderSimulator, Step
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.options import Target
+from langchain_resilient.providers import sdk
+from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Step
 from tests.whole_stack.callers import Told, ask_all
 from tests.whole_stack.scenario import BLACK_HOLE, Scenario
 from tests.whole_stack.virtual import run_virtual
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing import Seen
+    from langchain_resilient.testing.records import Seen
     from tests.whole_stack.virtual import Transport, VirtualLoop
 
 SETTLE_SECONDS = 1.0
@@ -118,7 +120,7 @@ async def leftovers(sim: ProviderSimulator, seconds: float) -> list[str]:
 
 async def close(sim: ProviderSimulator) -> list[str]:
     """Close the SDKs' clients, and list the sockets that the server still has open."""
-    await clients.close_clients()
+    await sdk.close_clients()
     await asyncio.sleep(_TICK)
     return [f"{sim.open_sockets} sockets are open at the server"] if sim.open_sockets else []
 
@@ -132,7 +134,7 @@ def _requests(sim: ProviderSimulator) -> list[str]:
 
 
 def _busy_connections(loop: asyncio.AbstractEventLoop) -> list[str]:
-    known = clients._by_loop.get(loop)
+    known = sdk._by_loop.get(loop)
     transports = [c._http._transport for c in known.made.values()] if known else []
     return [f"a pool holds {held}" for t in transports if (held := busy(t))]
 

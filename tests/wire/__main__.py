@@ -6,8 +6,8 @@ import sys
 from collections import Counter
 from typing import Any
 
-from langchain_resilient.wire.answers import to_result
-from langchain_resilient.wire.draft import Draft
+from langchain_resilient.wire.accumulator import ResponseAccumulator
+from langchain_resilient.wire.output import to_chat_result
 from tests.wire import losses, recordings
 
 
@@ -31,10 +31,10 @@ def kinds(exchange: dict[str, Any], found: list[list[dict[str, Any]]]) -> list[s
 
 def convert(chunks: list[dict[str, Any]]) -> list[Any]:
     """The messages of one answer."""
-    draft = Draft()
+    response = ResponseAccumulator()
     for chunk in chunks:
-        draft.add(chunk)
-    return to_result(draft, "openai", "asked").generations
+        response.add(chunk)
+    return to_chat_result(response, "openai", "asked").generations
 
 
 COLUMNS = (

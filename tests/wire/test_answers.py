@@ -3,18 +3,17 @@
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from langchain_resilient.wire.answers import stamp, to_result
-from langchain_resilient.wire.deltas import text_chunk
-from langchain_resilient.wire.draft import Draft
+from langchain_resilient.wire.accumulator import ResponseAccumulator
+from langchain_resilient.wire.output import attach_receipt, text_chunk, to_chat_result
 from tests.wire.streams import USAGE, call, chunk
 
 
 def result(*chunks):
     """The result of these chunks."""
-    draft = Draft()
+    response = ResponseAccumulator()
     for c in chunks:
-        draft.add(c)
-    return to_result(draft, "openai", "asked")
+        response.add(c)
+    return to_chat_result(response, "openai", "asked")
 
 
 def message(*chunks):
@@ -146,9 +145,9 @@ def test_extras():
 
 def test_reasoning_becomes_a_block():
     """LangChain's content blocks show the reasoning of a provider without a translator."""
-    draft = Draft()
-    draft.add(chunk("Hi", reasoning="hm", finish="stop"))
-    found = to_result(draft, "together", "asked").generations[0].message
+    response = ResponseAccumulator()
+    response.add(chunk("Hi", reasoning="hm", finish="stop"))
+    found = to_chat_result(response, "together", "asked").generations[0].message
     assert [block["type"] for block in found.content_blocks] == ["reasoning", "text"]
 
 
@@ -221,11 +220,11 @@ def test_several_choices():
 
 def test_stamp():
     """A receipt goes on one message, be it of a result, a message or a chunk."""
-    stamped = stamp(result(chunk("a"), chunk("b", index=1)), {"winner": "x"})
+    stamped = attach_receipt(result(chunk("a"), chunk("b", index=1)), {"winner": "x"})
     found = [g.message.response_metadata.get("resilience") for g in stamped.generations]
     assert found == [{"winner": "x"}, None]
-    assert stamp(AIMessage("a"), {"winner": "x"}).response_metadata["resilience"]
-    piece = stamp(text_chunk("a", "openai"), {"winner": "x"})
+    assert attach_receipt(AIMessage("a"), {"winner": "x"}).response_metadata["resilience"]
+    piece = attach_receipt(text_chunk("a", "openai"), {"winner": "x"})
     assert piece.message.response_metadata["resilience"]
 
 

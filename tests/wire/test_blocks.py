@@ -5,7 +5,7 @@ import warnings
 import pytest
 from langchain_core.messages import HumanMessage
 
-from langchain_resilient.wire.messages import to_wire
+from langchain_resilient.wire.messages import to_chat_messages
 
 PNG = {"type": "image_url", "image_url": {"url": "data:image/png;base64,eA=="}}
 LINK = {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}
@@ -20,7 +20,7 @@ def part(block):
     """What a block becomes in a user message, beside another that keeps it in a list."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (found,) = to_wire([HumanMessage([block, PNG])])
+        (found,) = to_chat_messages([HumanMessage([block, PNG])])
     assert found["content"][1:] == [PNG]
     return found["content"][0]
 
@@ -128,7 +128,9 @@ def test_text(block):
 @pytest.mark.parametrize("kind", ["thinking", "reasoning", "tool_call", "non_standard"])
 def test_foreign_blocks_are_dropped(kind):
     """Blocks that only their own provider understands are left out."""
-    assert to_wire([HumanMessage([{"type": kind}, "a"])]) == [{"role": "user", "content": "a"}]
+    assert to_chat_messages([HumanMessage([{"type": kind}, "a"])]) == [
+        {"role": "user", "content": "a"}
+    ]
 
 
 @pytest.mark.parametrize(

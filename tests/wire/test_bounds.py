@@ -5,14 +5,11 @@ from __future__ import annotations
 import pytest
 
 from langchain_resilient.providers import sse
-from langchain_resilient.providers.evidence import LONGEST_READ, words
-from langchain_resilient.providers.faults import AnswerError, classify
-from langchain_resilient.providers.hints import retry_after
-from langchain_resilient.providers.sse import decode_body
-from langchain_resilient.wire.draft import MOST_IDLE, Draft
-from langchain_resilient.wire.reading import MOST_CALLS, MOST_CHOICES, BadChunkError
-from langchain_resilient.wire.sse import MOST_LINES, EventTooLongError, SSEDecoder
-from langchain_resilient.wire.usage import count
+from langchain_resilient.providers.errors import MAX_TEXT_READ, AnswerError, classify, error_text
+from langchain_resilient.providers.rate_limit_headers import retry_after
+from langchain_resilient.providers.sse import MAX_LINES, EventTooLongError, SSEDecoder, decode_body
+from langchain_resilient.wire.accumulator import MAX_IDLE_CHUNKS, ResponseAccumulator, token_count
+from langchain_resilient.wire.chunk_parser import MAX_CALLS, MAX_CHOICES, BadChunkError
 from tests.providers.test_sse import Response, read
 
 
@@ -23,55 +20,55 @@ def chunk(index=0, **delta):
 def test_an_answer_has_so_many_choices_at_most():
     """All at once, or one after the other."""
     with pytest.raises(BadChunkError, match="choices"):
-        Draft().add({"choices": [chunk()["choices"][0]] * (MOST_CHOICES + 1)})
-    draft = Draft()
-    for index in range(MOST_CHOICES):
-        draft.add(chunk(index, content="x"))
+        ResponseAccumulator().add({"choices": [chunk()["choices"][0]] * (MAX_CHOICES + 1)})
+    response = ResponseAccumulator()
+    for index in range(MAX_CHOICES):
+        response.add(chunk(index, content="x"))
     with pytest.raises(BadChunkError, match="choices"):
-        draft.add(chunk(MOST_CHOICES, content="x"))
+        response.add(chunk(MAX_CHOICES, content="x"))
 
 
 def test_an_answer_has_so_many_calls_at_most():
     """All at once, or one after the other."""
-    calls = [{"index": n, "function": {"name": "f"}} for n in range(MOST_CALLS + 1)]
+    calls = [{"index": n, "function": {"name": "f"}} for n in range(MAX_CALLS + 1)]
     with pytest.raises(BadChunkError, match="tool calls"):
-        Draft().add(chunk(tool_calls=calls))
-    draft = Draft()
-    draft.add(chunk(tool_calls=calls[:-1]))
+        ResponseAccumulator().add(chunk(tool_calls=calls))
+    response = ResponseAccumulator()
+    response.add(chunk(tool_calls=calls[:-1]))
     with pytest.raises(BadChunkError, match="tool calls"):
-        draft.add(chunk(tool_calls=calls[-1:]))
+        response.add(chunk(tool_calls=calls[-1:]))
 
 
 def test_chunks_that_say_nothing_come_to_an_end():
     """Between chunks that say something there may be any number of them."""
-    draft = Draft()
-    for _ in range(MOST_IDLE - 1):
-        draft.add(chunk())
-    draft.add(chunk(content="Hi"))
-    for _ in range(MOST_IDLE):
-        draft.add(chunk())
+    response = ResponseAccumulator()
+    for _ in range(MAX_IDLE_CHUNKS - 1):
+        response.add(chunk())
+    response.add(chunk(content="Hi"))
+    for _ in range(MAX_IDLE_CHUNKS):
+        response.add(chunk())
     with pytest.raises(BadChunkError, match="said nothing"):
-        draft.add(chunk())
+        response.add(chunk())
 
 
 def test_the_first_choice_must_say_something():
     """It is the message; others do not make up for it."""
-    draft = Draft()
+    response = ResponseAccumulator()
     ends = [{"index": n, "message": {"content": t}} for n, t in enumerate(["", "Hi"])]
-    draft.add({"choices": ends})
-    assert draft.fault().kind == "empty"
+    response.add({"choices": ends})
+    assert response.fault().kind == "empty"
 
 
 @pytest.mark.parametrize("number", [10**400, -(10**400), float("nan"), float("inf"), 1e300])
 def test_a_number_that_counts_nothing_is_none(number):
     """It would overflow a price."""
-    assert count({"prompt_tokens": number}, "prompt_tokens") is None
+    assert token_count({"prompt_tokens": number}, "prompt_tokens") is None
 
 
 def test_an_event_has_so_many_lines_at_most():
     """Each takes more memory than it has bytes."""
     with pytest.raises(EventTooLongError, match="lines"):
-        SSEDecoder().feed(b"data:\n" * (MOST_LINES + 2) + b"\n")
+        SSEDecoder().feed(b"data:\n" * (MAX_LINES + 2) + b"\n")
 
 
 @pytest.mark.parametrize(("limit", "value"), [("BYTES", 10), ("EVENTS", 1)])
@@ -127,4 +124,4 @@ def test_half_a_character_is_not_told_on():
 
 def test_of_an_endless_page_only_the_beginning_is_read():
     """The expressions that clean it would else take minutes."""
-    assert len(words(RefusedError("<html>" + "<" * 1_000_000), {})) <= LONGEST_READ
+    assert len(error_text(RefusedError("<html>" + "<" * 1_000_000), {})) <= MAX_TEXT_READ

@@ -2,15 +2,15 @@
 
 import pytest
 
-from langchain_resilient.wire.calls import ToolCalls
-from langchain_resilient.wire.reading import Fragment
+from langchain_resilient.wire.chunk_parser import ToolCallFragment
+from langchain_resilient.wire.tool_calls import ToolCallAssembler
 
 
 def put_together(*fragments):
     """The calls as `(id, name, args)`."""
-    tools = ToolCalls()
+    tools = ToolCallAssembler()
     for fragment in fragments:
-        tools.add(Fragment(*fragment))
+        tools.add(ToolCallFragment(*fragment))
     return [(c.given_id, c.name, c.args) for c in tools.calls]
 
 
@@ -70,8 +70,8 @@ def test_no_arguments_in_words():
 
 def test_ids_are_made_where_there_are_none():
     """A call without an id gets one that stays, and no other call has."""
-    tools = ToolCalls()
-    tools.add(Fragment(0, None, "f", "{}"))
-    tools.add(Fragment(1, None, "f", "{}"))
+    tools = ToolCallAssembler()
+    tools.add(ToolCallFragment(0, None, "f", "{}"))
+    tools.add(ToolCallFragment(1, None, "f", "{}"))
     first, second = tools.calls
     assert first.id == first.id != second.id

@@ -5,18 +5,17 @@ from itertools import accumulate
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 
-from langchain_resilient.request import ChatRequest
-from langchain_resilient.testing import answer_to
-from langchain_resilient.testing.text import Turn, continuation, tokens
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.testing.text import Turn, answer_to, continuation, tokens
+from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.continuation import (
     ECHO_TOKENS,
-    FEWEST_TOKENS,
-    Join,
-    continued,
-    joined,
+    MIN_TOKENS,
+    ContinuationJoiner,
+    continuation_request,
+    join_texts,
     may_continue,
 )
-from langchain_resilient.wire.draft import Draft
 from tests.wire.streams import call, chunk
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
@@ -31,10 +30,10 @@ def ask(defaults=None, **overrides):
 
 def draft_of(*chunks):
     """A draft of these chunks."""
-    draft = Draft()
+    response = ResponseAccumulator()
     for one in chunks:
-        draft.add(one if "choices" in one else {"message_chunk": one["message"]})
-    return draft
+        response.add(one if "choices" in one else {"message_chunk": one["message"]})
+    return response
 
 
 HI = draft_of(chunk("Hi"))
@@ -115,13 +114,13 @@ CALL = {"name": "add", "args": "", "id": "1", "index": 0}
 )
 def test_answers_of_langchain_models(message, may):
     """The same, in LangChain's words."""
-    draft = draft_of({"message": AIMessageChunk("Hi")}, {"message": message})
-    assert may_continue(ask(), draft) is may
+    response = draft_of({"message": AIMessageChunk("Hi")}, {"message": message})
+    assert may_continue(ask(), response) is may
 
 
 def test_the_next_target_is_asked_by_a_message():
     """The question, the partial answer, and the user who asks to go on: no prefill."""
-    request = continued(ask(), "The sun is a st", None)
+    request = continuation_request(ask(), "The sun is a st", None)
     assert [m["role"] for m in request.messages] == ["user", "assistant", "user"]
     assert request.messages[1]["content"] == "The sun is a st"
     assert '"The sun is a st"' in request.messages[2]["content"]
@@ -129,7 +128,7 @@ def test_the_next_target_is_asked_by_a_message():
 
 def test_langchain_models_are_asked_the_same():
     """They read `source`."""
-    request = continued(ask(), "The sun", None)
+    request = continuation_request(ask(), "The sun", None)
     assert request.source == (
         HumanMessage(Q),
         AIMessage("The sun"),
@@ -140,7 +139,7 @@ def test_langchain_models_are_asked_the_same():
 def test_the_rest_of_the_request_stays():
     """Parameters and native arguments are those of the call."""
     request = ChatRequest([], {"temperature": 0.5}, {"stop": ["x"], "tools": [TOOL]}, (), {"a": 1})
-    more = continued(request, "Hi", 3)
+    more = continuation_request(request, "Hi", 3)
     assert (more.defaults, more.overrides) == (request.defaults, request.overrides)
     assert more.native == {"a": 1}
 
@@ -148,7 +147,7 @@ def test_the_rest_of_the_request_stays():
 def test_nothing_of_the_request_is_changed_or_copied():
     """Other attempts read it at the same time."""
     request = ask({"max_tokens": 100})
-    more = continued(request, "Hi", 30)
+    more = continuation_request(request, "Hi", 30)
     assert request.messages == [{"role": "user", "content": Q}]
     assert (request.defaults, request.source) == ({"max_tokens": 100}, [HumanMessage(Q)])
     assert more.messages[0] is request.messages[0]
@@ -158,27 +157,27 @@ def test_nothing_of_the_request_is_changed_or_copied():
     ("limit", "tokens", "left"),
     [
         (100, 30, 70 + ECHO_TOKENS),
-        (100, 95, FEWEST_TOKENS),
-        (100, 200, FEWEST_TOKENS),
+        (100, 95, MIN_TOKENS),
+        (100, 200, MIN_TOKENS),
         (100, None, 100),
     ],
 )
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_what_is_left_of_the_limit(name, limit, tokens, left):
     """Under either name, of the model or of the call."""
-    assert continued(ask({name: limit}), "Hi", tokens).defaults == {name: left}
-    assert continued(ask(**{name: limit}), "Hi", tokens).overrides == {name: left}
+    assert continuation_request(ask({name: limit}), "Hi", tokens).defaults == {name: left}
+    assert continuation_request(ask(**{name: limit}), "Hi", tokens).overrides == {name: left}
 
 
 def test_without_a_limit_none_is_set():
     """The provider's own stays in force."""
-    assert "max_tokens" not in continued(ask(), "Hi", 30).body({})
+    assert "max_tokens" not in continuation_request(ask(), "Hi", 30).body({})
 
 
 def test_blank_text_is_nothing_to_go_on_from():
     """The question is simply asked again."""
     request = ask()
-    assert continued(request, " \n", 3) is request
+    assert continuation_request(request, " \n", 3) is request
 
 
 @pytest.mark.parametrize("overlap", [0, 9, 40, 80, 400])
@@ -186,20 +185,20 @@ def test_the_simulated_model_understands(overlap):
     """After whichever token the answer broke off, it goes on there, and the join is exact."""
     whole = answer_to(Q)
     for cut in accumulate(map(len, tokens(whole))):
-        request = continued(ask(), whole[:cut], None)
+        request = continuation_request(ask(), whole[:cut], None)
         turns = [Turn(m["role"], m["content"]) for m in request.messages]
         more = continuation(turns, words=40, overlap=overlap)
-        assert joined(whole[:cut], more, finished=True) == whole
+        assert join_texts(whole[:cut], more, finished=True) == whole
 
 
 def test_it_can_be_continued_more_than_once():
     """Always from the first request, with all that was delivered."""
     whole, said = answer_to(Q), ""
     for end in (50, 90, len(whole)):
-        request = continued(ask(), said, None)
+        request = continuation_request(ask(), said, None)
         turns = [Turn(m["role"], m["content"]) for m in request.messages]
         more = (continuation(turns, words=40, overlap=20) if said else whole) or ""
-        said = joined(said, more[: end - len(said)], finished=False)
+        said = join_texts(said, more[: end - len(said)], finished=False)
     assert whole.startswith(said)
     assert len(said) > 200
 
@@ -280,7 +279,7 @@ SOUND = [
 @pytest.mark.parametrize(("delivered", "more", "whole"), SOUND)
 def test_a_join(delivered, more, whole):
     """No word is lost, none is doubled."""
-    assert joined(delivered, more, finished=True) == whole
+    assert join_texts(delivered, more, finished=True) == whole
 
 
 @pytest.mark.parametrize(
@@ -297,31 +296,31 @@ def test_a_join(delivered, more, whole):
 )
 def test_where_nobody_can_tell(delivered, more, got, lost):
     """Both readings are possible, so this only says which one is taken."""
-    assert joined(delivered, more, finished=True) == got, lost
+    assert join_texts(delivered, more, finished=True) == got, lost
 
 
 def test_a_model_that_starts_over():
     """All of a long text is cut out, not only its last words."""
     whole = answer_to(Q, words=300)
     assert len(whole) > 2 * 400
-    assert joined(whole[:1500], whole, finished=True) == whole
+    assert join_texts(whole[:1500], whole, finished=True) == whole
 
 
 def test_a_model_that_starts_over_and_breaks_again():
     """It said nothing new."""
     whole = answer_to(Q, words=300)
-    assert joined(whole[:1500], whole[:900], finished=False) == whole[:1500]
+    assert join_texts(whole[:1500], whole[:900], finished=False) == whole[:1500]
 
 
 def test_text_is_shown_as_soon_as_it_is_no_echo():
     """Nothing longer can match, so nothing is held back."""
-    join = Join("The quick brown fox")
+    join = ContinuationJoiner("The quick brown fox")
     assert [join.feed(text) for text in ("brown", " fox", " jumps")] == ["", "", " jumps"]
 
 
 def test_a_join_settles_with_the_first_text_that_it_shows():
     """From then on text passes unchanged."""
-    join = Join("The quick brown fox")
+    join = ContinuationJoiner("The quick brown fox")
     assert not join.settled
     assert join.feed("cats") == "cats"
     assert join.settled
@@ -331,19 +330,19 @@ def test_a_join_settles_with_the_first_text_that_it_shows():
 
 def test_after_nothing_all_is_shown():
     """There is nothing to repeat."""
-    assert Join("").settled
+    assert ContinuationJoiner("").settled
 
 
 def test_what_is_undecided_at_a_break_is_not_shown():
     """The next continuation begins where this one did."""
-    assert joined("The quick brown fox", "quick bro", finished=False) == "The quick brown fox"
+    assert join_texts("The quick brown fox", "quick bro", finished=False) == "The quick brown fox"
 
 
 @pytest.mark.parametrize("blank", ["", "word", "日本語 ", "a" * 500])
 def test_the_quoted_words_are_the_last(blank):
     """Forty to eighty characters, where there are so many."""
     text = f"{blank} {answer_to(Q)}"
-    content = continued(ask(), text, None).messages[-1]["content"]
+    content = continuation_request(ask(), text, None).messages[-1]["content"]
     quoted = content.split('"\n')[0].split('\n"')[1]
     assert text.endswith(quoted)
     assert 40 <= len(quoted) <= 80
@@ -352,5 +351,5 @@ def test_the_quoted_words_are_the_last(blank):
 
 def test_a_text_without_words_is_quoted_by_length():
     """Such as a key in base64."""
-    content = continued(ask(), "QUJD" * 50, None).messages[-1]["content"]
+    content = continuation_request(ask(), "QUJD" * 50, None).messages[-1]["content"]
     assert f'\n"{"QUJD" * 10}"\n' in content

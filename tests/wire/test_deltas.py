@@ -8,20 +8,19 @@ from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from langchain_resilient.wire.answers import to_result
-from langchain_resilient.wire.deltas import Deltas, text_chunk
-from langchain_resilient.wire.draft import Draft
+from langchain_resilient.wire.accumulator import ResponseAccumulator
+from langchain_resilient.wire.output import ChunkConverter, text_chunk, to_chat_result
 from tests.wire.streams import HEAD, USAGE, call, chunk
 
 
 def stream(*chunks):
     """All that is streamed of these chunks, and their draft."""
-    draft, deltas = Draft(), Deltas("openai")
+    response, deltas = ResponseAccumulator(), ChunkConverter("openai")
     found = []
     for c in chunks:
-        draft.add(c)
+        response.add(c)
         found.append(deltas.add(c))
-    return [*found, deltas.last(draft, "asked")], draft
+    return [*found, deltas.last(response, "asked")], response
 
 
 def added(pieces):
@@ -143,8 +142,8 @@ def test_pieces_of_tool_calls():
 
 def test_calls_without_an_id_get_theirs_at_the_end():
     """Streamed or whole, the made-up id is the same."""
-    pieces, draft = stream(chunk(tool_calls=[call("{}", name="f")]), chunk(finish="stop"))
-    whole = to_result(draft, "openai", "asked").generations[0].message
+    pieces, response = stream(chunk(tool_calls=[call("{}", name="f")]), chunk(finish="stop"))
+    whole = to_chat_result(response, "openai", "asked").generations[0].message
     assert added(pieces).tool_calls == whole.tool_calls
     assert whole.tool_calls[0]["id"].startswith("call_")
 
@@ -191,8 +190,8 @@ def test_a_choice_that_comes_twice_in_a_chunk():
     """Both pieces are passed on."""
     double = chunk("a")
     double["choices"] = double["choices"] + chunk("b")["choices"]
-    pieces, draft = stream(double)
-    assert pieces[0].text == draft.text == "ab"
+    pieces, response = stream(double)
+    assert pieces[0].text == response.text == "ab"
 
 
 class TestNative:
@@ -230,7 +229,7 @@ class TestNative:
     def test_one_target_goes_on_for_another(self, native_first):
         """Where a native and a plain target share a stream, they name one provider."""
         inner = {"message_chunk": AIMessageChunk("a", response_metadata={"model_provider": "x"})}
-        deltas, chunks = Deltas("openai"), [inner, chunk("b")]
+        deltas, chunks = ChunkConverter("openai"), [inner, chunk("b")]
         pieces = [deltas.add(c) for c in (chunks if native_first else reversed(chunks))]
         told = added(pieces).response_metadata
         assert told == {"model_provider": "x" if native_first else "openai"}
@@ -256,8 +255,8 @@ class TestNative:
     def test_the_sum_is_the_result(self):
         """Streamed and whole answers of a native target are the same."""
         inner = [AIMessageChunk("a", id="1"), AIMessageChunk("b", response_metadata={"model": "m"})]
-        pieces, draft = stream(*({"message_chunk": c} for c in inner))
-        whole = to_result(draft, "openai", "asked").generations[0].message
+        pieces, response = stream(*({"message_chunk": c} for c in inner))
+        whole = to_chat_result(response, "openai", "asked").generations[0].message
         total = added(pieces)
         assert (total.content, total.id, total.response_metadata) == (
             whole.content,

@@ -5,9 +5,9 @@ import math
 import pytest
 from langchain_core.messages import AIMessageChunk
 
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.wire.draft import Draft, Seen
-from langchain_resilient.wire.reading import BadChunkError
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.wire.accumulator import ResponseAccumulator, Seen
+from langchain_resilient.wire.chunk_parser import BadChunkError
 from tests.wire.streams import HEAD, USAGE, call, chunk
 
 NOTHING, THINKING, VISIBLE = Seen.NOTHING, Seen.THINKING, Seen.VISIBLE
@@ -15,10 +15,10 @@ NOTHING, THINKING, VISIBLE = Seen.NOTHING, Seen.THINKING, Seen.VISIBLE
 
 def fold(*chunks):
     """A draft of these chunks."""
-    draft = Draft()
+    response = ResponseAccumulator()
     for c in chunks:
-        draft.add(c)
-    return draft
+        response.add(c)
+    return response
 
 
 @pytest.mark.parametrize(
@@ -55,33 +55,33 @@ def fold(*chunks):
 )
 def test_what_the_first_chunk_brings(piece, seen):
     """Only what a user can see is visible, and thoughts are told apart."""
-    assert Draft().add(piece) is seen
+    assert ResponseAccumulator().add(piece) is seen
     # The same after a chunk that lets plain text take the short way.
-    draft = fold(chunk("", role="assistant"))
-    assert draft.add(piece) is seen
+    response = fold(chunk("", role="assistant"))
+    assert response.add(piece) is seen
 
 
 def test_white_space_after_text_shows_nothing_by_itself():
     """Some models go on with it for ever: it waits for what follows."""
-    draft = fold(chunk("Hi"))
-    assert draft.add(chunk(" ")) is NOTHING
-    assert draft.add(chunk("")) is NOTHING
-    assert draft.add(chunk(reasoning="hm")) is THINKING
+    response = fold(chunk("Hi"))
+    assert response.add(chunk(" ")) is NOTHING
+    assert response.add(chunk("")) is NOTHING
+    assert response.add(chunk(reasoning="hm")) is THINKING
 
 
 def test_what_is_shown_ends_with_something_visible():
     """Until more comes; the text itself lacks nothing."""
-    draft = fold(chunk("Hi"), chunk("\n"), chunk(" "))
-    assert (draft.shown, draft.text) == ("Hi", "Hi\n ")
-    draft.add(chunk("you"))
-    assert draft.shown == "Hi\n you"
+    response = fold(chunk("Hi"), chunk("\n"), chunk(" "))
+    assert (response.shown, response.text) == ("Hi", "Hi\n ")
+    response.add(chunk("you"))
+    assert response.shown == "Hi\n you"
 
 
 def test_text_is_joined_with_the_white_space_before_it():
     """Nothing of the text is lost, whenever it came."""
-    draft = fold(chunk("\n"), chunk("Hi"), chunk(" you"), chunk("!", index=1))
-    assert draft.text == "\nHi you"
-    assert draft.choices[1].text == "!"
+    response = fold(chunk("\n"), chunk("Hi"), chunk(" you"), chunk("!", index=1))
+    assert response.text == "\nHi you"
+    assert response.choices[1].text == "!"
 
 
 def test_text_beside_the_delta_is_not_doubled():
@@ -105,9 +105,9 @@ def test_head():
     """Who answered is known even if the first chunk does not tell, as with Azure."""
     azure = {"id": "", "model": "", "choices": []}
     later = chunk("Hi", finish="stop", head={"system_fingerprint": "fp", "service_tier": "default"})
-    draft = fold(azure, later, chunk(head={"system_fingerprint": None, "model": "other"}))
-    assert (draft.id, draft.model) == ("chatcmpl-1", "gpt-4o")
-    assert (draft.system_fingerprint, draft.service_tier) == ("fp", "default")
+    response = fold(azure, later, chunk(head={"system_fingerprint": None, "model": "other"}))
+    assert (response.id, response.model) == ("chatcmpl-1", "gpt-4o")
+    assert (response.system_fingerprint, response.service_tier) == ("fp", "default")
 
 
 @pytest.mark.parametrize(
@@ -139,15 +139,15 @@ def test_finish_reasons(reasons, expected):
 )
 def test_usage(usages, tokens):
     """The last count that counts something is the one."""
-    draft = fold(*(chunk("", usage=usage) for usage in usages))
-    assert draft.output_tokens() == tokens
-    assert draft.input_tokens() == 3
+    response = fold(*(chunk("", usage=usage) for usage in usages))
+    assert response.output_tokens() == tokens
+    assert response.input_tokens() == 3
 
 
 def test_usage_beside_text():
     """Counts on a chunk of text are not overlooked."""
-    draft = fold(chunk("Hi"), chunk(" you", usage=USAGE))
-    assert (draft.usage, draft.text) == (USAGE, "Hi you")
+    response = fold(chunk("Hi"), chunk(" you", usage=USAGE))
+    assert (response.usage, response.text) == (USAGE, "Hi you")
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,9 @@ def test_cached_tokens(usage, tokens):
 
 def test_tokens_of_a_cut_answer():
     """Without usage the pieces are counted, and nothing is made up about the prompt."""
-    draft = fold(chunk("", role="assistant"), chunk("Hi"), chunk(" you"), chunk(reasoning="hm"))
-    assert draft.output_tokens() == 3
-    assert draft.input_tokens() is None
+    response = fold(chunk("", role="assistant"), chunk("Hi"), chunk(" you"), chunk(reasoning="hm"))
+    assert response.output_tokens() == 3
+    assert response.input_tokens() is None
     assert fold(chunk("")).output_tokens() is None
 
 
@@ -181,11 +181,11 @@ def test_warnings_and_errors():
     """Together's warnings are kept; an error inside a stream decides, whatever follows it."""
     zeros = {**HEAD, "choices": [], "usage": dict.fromkeys(USAGE, 0)}
     error = {"error": {"message": "The server had an error", "type": "server_error"}}
-    draft = fold(chunk("Hi", head={"warnings": [{"message": "w"}]}), error, zeros)
-    assert draft.warnings == [{"message": "w"}]
+    response = fold(chunk("Hi", head={"warnings": [{"message": "w"}]}), error, zeros)
+    assert response.warnings == [{"message": "w"}]
     assert fold(chunk("Hi"), chunk("!", finish=None, head=error)).fault().kind is FaultKind.SERVER
-    assert draft.fault().kind is FaultKind.SERVER
-    assert "The server had an error" in draft.fault().message
+    assert response.fault().kind is FaultKind.SERVER
+    assert "The server had an error" in response.fault().message
 
 
 @pytest.mark.parametrize(
@@ -254,11 +254,11 @@ def test_calling():
 )
 def test_bad_chunks(bad):
     """What makes no sense is a `BadChunkError`, whichever way it takes, and changes nothing."""
-    for draft in (Draft(), fold(chunk("Hi"))):
-        before = draft.text
+    for response in (ResponseAccumulator(), fold(chunk("Hi"))):
+        before = response.text
         with pytest.raises(BadChunkError, match="of type"):
-            draft.add(bad)
-        assert draft.text == before
+            response.add(bad)
+        assert response.text == before
 
 
 @pytest.mark.parametrize(
@@ -285,5 +285,5 @@ def test_odd_adornments(odd):
 def test_private_text_stays_out_of_errors():
     """An error tells the type of what was wrong, never its content."""
     with pytest.raises(BadChunkError) as caught:
-        Draft().add({"choices": [{"delta": {"content": {"secret": "sk-1"}}}]})
+        ResponseAccumulator().add({"choices": [{"delta": {"content": {"secret": "sk-1"}}}]})
     assert "sk-1" not in str(caught.value)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient.wire.fitting import misfit
+from langchain_resilient.wire.json_schema import schema_mismatch
 
 TREE: dict[str, Any] = {
     "$defs": {
@@ -86,15 +86,17 @@ MISFITS = [
 @pytest.mark.parametrize(("schema", "value"), FITS)
 def test_what_fits(schema, value):
     """Nothing is said."""
-    assert misfit(value, schema) is None
+    assert schema_mismatch(value, schema) is None
 
 
 @pytest.mark.parametrize(("schema", "value", "said"), MISFITS)
 def test_what_does_not_fit(schema, value, said):
     """The place and the problem are named."""
-    assert said in (misfit(value, schema) or "")
+    assert said in (schema_mismatch(value, schema) or "")
 
 
 def test_values_are_not_repeated():
     """They belong in no log."""
-    assert "secret" not in (misfit({"a": "secret"}, {"properties": {"a": {"type": "null"}}}) or "")
+    assert "secret" not in (
+        schema_mismatch({"a": "secret"}, {"properties": {"a": {"type": "null"}}}) or ""
+    )

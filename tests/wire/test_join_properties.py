@@ -3,8 +3,12 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_resilient.wire.continuation import Join, joined
-from langchain_resilient.wire.words import LONGEST_ECHO, begins_word
+from langchain_resilient.wire.continuation import (
+    MAX_ECHO,
+    ContinuationJoiner,
+    begins_word,
+    join_texts,
+)
 from tests.wire.streams import pieces_of
 
 MORE = settings(max_examples=120, deadline=None)
@@ -30,7 +34,7 @@ def breaks(draw):
     """A whole text, what of it was delivered, and a continuation that repeats some of it."""
     whole = draw(texts())
     cut = draw(st.integers(1, len(whole)))
-    echo = draw(st.integers(0, min(cut, LONGEST_ECHO)))
+    echo = draw(st.integers(0, min(cut, MAX_ECHO)))
     return whole, whole[:cut], whole[cut - echo :]
 
 
@@ -54,7 +58,7 @@ def test_the_whole_text_comes_out(case):
     """Whatever was cut where, and however much is repeated."""
     whole, delivered, more = case
     if is_telling(whole, delivered, more):
-        assert joined(delivered, more, finished=True) == whole
+        assert join_texts(delivered, more, finished=True) == whole
 
 
 @given(breaks(), st.sampled_from(["", " ", "\n", "...", "… ", '"', " ...“"]))
@@ -64,7 +68,7 @@ def test_what_stands_before_an_echo_does_not_matter(case, lead):
     whole, delivered, more = case
     echo = len(more) - (len(whole) - len(delivered))
     if echo >= 16 and not more[0].isspace():
-        assert joined(delivered, lead + more, finished=True) == whole
+        assert join_texts(delivered, lead + more, finished=True) == whole
 
 
 @given(texts(), st.data())
@@ -72,7 +76,7 @@ def test_what_stands_before_an_echo_does_not_matter(case, lead):
 def test_a_text_that_is_said_again_from_the_start(whole, data):
     """Of any length."""
     cut = data.draw(st.integers(8, len(whole)))
-    assert joined(whole[:cut], whole, finished=True) == whole
+    assert join_texts(whole[:cut], whole, finished=True) == whole
 
 
 _SIMILAR = st.text(alphabet="aab  \n.…\"'“(1天é\u0301", max_size=24)
@@ -92,11 +96,11 @@ def anything(draw):
 def test_it_does_not_matter_in_which_pieces_it_comes(case):
     """A stream shows the same as the whole at once, finished or broken."""
     delivered, pieces = case
-    join = Join(delivered)
+    join = ContinuationJoiner(delivered)
     shown = "".join(map(join.feed, pieces))
     more = "".join(pieces)
-    assert delivered + shown == joined(delivered, more, finished=False)
-    assert delivered + shown + join.finish() == joined(delivered, more, finished=True)
+    assert delivered + shown == join_texts(delivered, more, finished=False)
+    assert delivered + shown + join.finish() == join_texts(delivered, more, finished=True)
 
 
 @given(anything())
@@ -105,7 +109,7 @@ def test_it_only_ever_leaves_out(case):
     """What is shown is the end of what came, and what was held is known already."""
     delivered, pieces = case
     more = "".join(pieces)
-    shown = joined(delivered, more, finished=True)[len(delivered) :]
+    shown = join_texts(delivered, more, finished=True)[len(delivered) :]
     assert more.endswith(shown)
     left_out = more[: len(more) - len(shown)].strip(" \n.…\"'“")
     assert "".join(left_out.split()) in "".join(delivered.split())
@@ -115,6 +119,6 @@ def test_it_only_ever_leaves_out(case):
 @MORE
 def test_no_text_brings_it_down(delivered, pieces):
     """Whatever the script."""
-    join = Join(delivered)
+    join = ContinuationJoiner(delivered)
     shown = "".join(map(join.feed, pieces)) + join.finish()
     assert "".join(pieces).endswith(shown)

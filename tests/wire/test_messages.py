@@ -15,7 +15,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from langchain_resilient.wire.messages import safe_id, safe_name, to_wire
+from langchain_resilient.wire.messages import safe_id, safe_name, to_chat_messages
 
 CALL = {"name": "add", "args": {"a": 1, "b": "ü"}, "id": "call_1", "type": "tool_call"}
 WIRE_CALL = {
@@ -27,13 +27,15 @@ WIRE_CALL = {
 
 def one(message):
     """The only wire message of a message."""
-    (found,) = to_wire([message])
+    (found,) = to_chat_messages([message])
     return found
 
 
 def test_plain_messages():
     """Strings keep their roles and their order."""
-    assert to_wire([SystemMessage("s"), HumanMessage("h"), AIMessage("a"), HumanMessage("")]) == [
+    assert to_chat_messages(
+        [SystemMessage("s"), HumanMessage("h"), AIMessage("a"), HumanMessage("")]
+    ) == [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "h"},
         {"role": "assistant", "content": "a"},
@@ -44,14 +46,14 @@ def test_plain_messages():
 def test_no_messages():
     """An empty conversation is refused in words."""
     with pytest.raises(ValueError, match="`messages` is empty"):
-        to_wire([])
+        to_chat_messages([])
 
 
 @pytest.mark.parametrize("strange", [RemoveMessage(id="1"), "hello", {"role": "user"}, None])
 def test_strange_messages(strange):
     """What is no message for a model is refused by its place and type."""
     with pytest.raises(TypeError, match=rf"messages\[1\] is a {type(strange).__name__}"):
-        to_wire([HumanMessage("h"), strange])
+        to_chat_messages([HumanMessage("h"), strange])
 
 
 def test_the_messages_are_not_changed():
@@ -61,7 +63,7 @@ def test_the_messages_are_not_changed():
         AIMessage([{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "a"}]),
     ]
     before = [m.model_dump() for m in messages]
-    to_wire(messages)
+    to_chat_messages(messages)
     assert [m.model_dump() for m in messages] == before
 
 
@@ -184,7 +186,7 @@ def test_tool_results_come_before_what_the_user_adds():
         },
         {"type": "tool_result", "tool_use_id": "call_2", "is_error": True},
     ]
-    assert to_wire([HumanMessage(results)]) == [
+    assert to_chat_messages([HumanMessage(results)]) == [
         {"role": "tool", "tool_call_id": "call_1", "content": "3"},
         {"role": "tool", "tool_call_id": "call_2", "content": ""},
         {"role": "user", "content": "and now?"},
@@ -216,7 +218,7 @@ def test_names():
 def test_long_ids():
     """An id over OpenAI's 40 characters is shortened alike in the call and in its answer."""
     long = "fc_" + "0" * 60
-    call, answer = to_wire(
+    call, answer = to_chat_messages(
         [
             AIMessage("", tool_calls=[{**CALL, "id": long}]),
             ToolMessage("3", tool_call_id=long),
@@ -230,4 +232,4 @@ def test_long_ids():
 def test_everything_is_json():
     """The result can be encoded as it is."""
     message = AIMessage("", tool_calls=[CALL])
-    assert json.loads(json.dumps(to_wire([message]))) == to_wire([message])
+    assert json.loads(json.dumps(to_chat_messages([message]))) == to_chat_messages([message])

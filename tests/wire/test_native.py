@@ -3,16 +3,16 @@
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from langchain_resilient.fault import FaultKind
-from langchain_resilient.wire.draft import Draft, Seen
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.wire.accumulator import ResponseAccumulator, Seen
 
 
 def draft_of(*messages):
     """A draft of these messages."""
-    draft = Draft()
+    response = ResponseAccumulator()
     for message in messages:
-        draft.add({"message_chunk": message})
-    return draft
+        response.add({"message_chunk": message})
+    return response
 
 
 CALL = {"name": "add", "args": "", "id": "1", "index": 0}
@@ -44,12 +44,12 @@ def test_what_a_message_brings(message, seen):
 def test_what_is_known_of_it():
     """Text, reason and tokens are read from LangChain's fields."""
     usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
-    draft = draft_of(
+    response = draft_of(
         AIMessageChunk("Hi"),
         AIMessageChunk(" you", usage_metadata=usage, response_metadata={"stop_reason": "end_turn"}),
     )
-    assert (draft.text, draft.finish_reason) == ("Hi you", "end_turn")
-    assert (draft.input_tokens(), draft.output_tokens()) == (3, 2)
+    assert (response.text, response.finish_reason) == ("Hi you", "end_turn")
+    assert (response.input_tokens(), response.output_tokens()) == (3, 2)
 
 
 def test_cached_tokens_of_it():
@@ -57,10 +57,10 @@ def test_cached_tokens_of_it():
     usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
     cached = {**usage, "input_token_details": {"cache_read": 2}}
     assert draft_of(AIMessageChunk("Hi", usage_metadata=usage)).cache_tokens() == (None, None)
-    draft = draft_of(
+    response = draft_of(
         AIMessageChunk("Hi", usage_metadata=cached), AIMessageChunk("", usage_metadata=cached)
     )
-    assert draft.cache_tokens() == (4, None)
+    assert response.cache_tokens() == (4, None)
 
 
 @pytest.mark.parametrize(

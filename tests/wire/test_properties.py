@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import message_chunk_to_message
 
-from langchain_resilient.wire.answers import to_result
-from langchain_resilient.wire.deltas import Deltas
-from langchain_resilient.wire.draft import Draft, Seen
-from langchain_resilient.wire.reading import BadChunkError
+from langchain_resilient.wire.accumulator import ResponseAccumulator, Seen
+from langchain_resilient.wire.chunk_parser import BadChunkError
+from langchain_resilient.wire.output import ChunkConverter, to_chat_result
 from tests.wire.streams import chunk, hostile, streams
 
 MORE = settings(max_examples=120, deadline=None)
@@ -17,16 +16,16 @@ MORE = settings(max_examples=120, deadline=None)
 
 def fold(chunks):
     """All chunks through a draft."""
-    draft = Draft()
-    seen = [draft.add(c) for c in chunks]
-    return draft, seen
+    response = ResponseAccumulator()
+    seen = [response.add(c) for c in chunks]
+    return response, seen
 
 
-def summed(chunks, draft):
+def summed(chunks, response):
     """All chunks through a stream, added up as LangChain does."""
-    deltas = Deltas("openai")
+    deltas = ChunkConverter("openai")
     pieces = [piece for piece in map(deltas.add, chunks) if piece is not None]
-    pieces.append(deltas.last(draft, "asked"))
+    pieces.append(deltas.last(response, "asked"))
     return message_chunk_to_message((pieces[0] + pieces[1:]).message)
 
 
@@ -34,8 +33,11 @@ def summed(chunks, draft):
 @MORE
 def test_the_sum_of_a_stream_is_the_whole_message(chunks):
     """Whoever streams and whoever waits get the same message, in every field."""
-    draft, _ = fold(chunks)
-    assert summed(chunks, draft) == to_result(draft, "openai", "asked").generations[0].message
+    response, _ = fold(chunks)
+    assert (
+        summed(chunks, response)
+        == to_chat_result(response, "openai", "asked").generations[0].message
+    )
 
 
 @given(streams())
@@ -49,7 +51,7 @@ def test_tool_calls_are_put_together_however_they_are_numbered(chunks):
         for call in choice["delta"].get("tool_calls", [])
     ]
     names = [call["function"]["name"] for call in sent if "name" in call["function"]]
-    message = to_result(fold(chunks)[0], "openai", "asked").generations[0].message
+    message = to_chat_result(fold(chunks)[0], "openai", "asked").generations[0].message
     assert message.invalid_tool_calls == []
     assert [call["name"] for call in message.tool_calls] == names
     assert len({call["id"] for call in message.tool_calls}) == len(names)
@@ -61,16 +63,16 @@ def test_a_stream_cut_before_its_end_is_broken(chunks, data):
     """Without a finish_reason no answer passes for whole."""
     ends = [c for c in chunks if any(choice["finish_reason"] for choice in c["choices"])]
     body = chunks[: chunks.index(ends[0])]
-    draft, _ = fold(body[: data.draw(st.integers(0, len(body)))])
-    assert draft.fault().kind == "broken"
+    response, _ = fold(body[: data.draw(st.integers(0, len(body)))])
+    assert response.fault().kind == "broken"
 
 
 @given(streams())
 @MORE
 def test_nothing_visible_until_something_is(chunks):
     """The first VISIBLE comes with the first that is not white space, and not before."""
-    draft, seen = fold(chunks)
-    choices = draft.choices.values()
+    response, seen = fold(chunks)
+    choices = response.choices.values()
     found = any(c.text.strip() or c.tools.calls or c.extras().get("refusal") for c in choices)
     assert (Seen.VISIBLE in seen) == bool(found)
 
@@ -79,19 +81,19 @@ def test_nothing_visible_until_something_is(chunks):
 @settings(max_examples=120, deadline=None)
 def test_no_chunk_brings_it_down(chunks):
     """Whatever comes, it is folded or refused with `BadChunkError`, and streams agree with it."""
-    draft, deltas, pieces = Draft(), Deltas("openai"), []
+    response, deltas, pieces = ResponseAccumulator(), ChunkConverter("openai"), []
     for c in [chunk("", role="assistant"), *chunks]:
         try:
-            draft.add(c)
+            response.add(c)
         except BadChunkError:
             return
         pieces.append(deltas.add(c))
-    draft.fault()
-    draft.input_tokens()
-    draft.output_tokens()
-    result = to_result(draft, "openai", "asked")
+    response.fault()
+    response.input_tokens()
+    response.output_tokens()
+    result = to_chat_result(response, "openai", "asked")
     message = result.generations[0].message
-    pieces = [p for p in [*pieces, deltas.last(draft, "asked")] if p is not None]
+    pieces = [p for p in [*pieces, deltas.last(response, "asked")] if p is not None]
     total = message_chunk_to_message((pieces[0] + pieces[1:]).message)
     if not message.invalid_tool_calls and sane(message.response_metadata):
         assert total.content == message.content

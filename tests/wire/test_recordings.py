@@ -6,11 +6,10 @@ from collections import Counter
 import pytest
 from langchain_core.messages import convert_to_messages, message_chunk_to_message
 
-from langchain_resilient.wire.answers import to_result
-from langchain_resilient.wire.deltas import Deltas
-from langchain_resilient.wire.draft import Draft
-from langchain_resilient.wire.messages import to_wire
-from langchain_resilient.wire.sse import SSEDecoder
+from langchain_resilient.providers.sse import SSEDecoder
+from langchain_resilient.wire.accumulator import ResponseAccumulator
+from langchain_resilient.wire.messages import to_chat_messages
+from langchain_resilient.wire.output import ChunkConverter, to_chat_result
 from tests.wire import losses, recordings
 
 pytestmark = pytest.mark.skipif(not recordings.FOLDER.is_dir(), reason=recordings.MISSING)
@@ -34,17 +33,17 @@ def test_every_exchange_is_an_answer_or_an_error():
 
 def fold(chunks):
     """All chunks through a draft."""
-    draft = Draft()
+    response = ResponseAccumulator()
     for chunk in chunks:
-        draft.add(chunk)
-    return draft
+        response.add(chunk)
+    return response
 
 
-def summed(chunks, draft):
+def summed(chunks, response):
     """All chunks through a stream, added up as LangChain does."""
-    deltas = Deltas("openai")
+    deltas = ChunkConverter("openai")
     pieces = [piece for piece in map(deltas.add, chunks) if piece is not None]
-    pieces.append(deltas.last(draft, "asked"))
+    pieces.append(deltas.last(response, "asked"))
     total = pieces[0] + pieces[1:]
     return message_chunk_to_message(total.message)
 
@@ -73,7 +72,7 @@ def test_folded_answers_lose_nothing(answers):
     """Text, calls, reasons, usage, logprobs and the rest of every choice arrive in a message."""
     assert len(answers) > 450
     for exchange, chunks in answers:
-        result = to_result(fold(chunks), "openai", "asked")
+        result = to_chat_result(fold(chunks), "openai", "asked")
         indexes = {c.get("index") or 0 for k in chunks for c in k.get("choices") or []} | {0}
         assert len(result.generations) == len(indexes), exchange["id"]
         for place, index in enumerate(sorted(indexes)):
@@ -175,9 +174,9 @@ def check_metadata(message, told, expected, where):
 def test_streams_add_up_to_the_same_message(answers):
     """The sum of the chunks is the message that is made of the whole."""
     for exchange, chunks in answers:
-        draft = fold(chunks)
-        whole = to_result(draft, "openai", "asked").generations[0].message
-        total = summed(chunks, draft)
+        response = fold(chunks)
+        whole = to_chat_result(response, "openai", "asked").generations[0].message
+        total = summed(chunks, response)
         if whole.invalid_tool_calls:  # LangChain repairs JSON that is cut off
             bare = {"tool_calls": [], "invalid_tool_calls": []}
             total, whole = total.model_copy(update=bare), whole.model_copy(update=bare)
@@ -228,7 +227,7 @@ def test_requests_come_back_from_langchain():
             continue
         if converted:
             done += 1
-            assert [plain(m) for m in to_wire(converted)] == [plain(m) for m in messages]
+            assert [plain(m) for m in to_chat_messages(converted)] == [plain(m) for m in messages]
     assert done > 500
     assert refused == ["openai-e00aaf6fb986"]  # a function message without its name
 

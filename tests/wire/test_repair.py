@@ -18,8 +18,7 @@ from langchain_core.messages import (
 )
 
 from langchain_resilient.testing.validation import find_problem
-from langchain_resilient.wire.messages import to_wire
-from langchain_resilient.wire.repair import NOT_RUN, repaired
+from langchain_resilient.wire.messages import NOT_RUN, repair_conversation, to_chat_messages
 
 MORE = settings(max_examples=200, deadline=None)
 
@@ -42,43 +41,47 @@ USER = {"role": "user", "content": "Go on."}
 def test_nothing_is_done_to_a_sound_conversation():
     """It is the same object: nobody pays for what he does not need."""
     sound = [USER, calling(call("1"), call("2")), result("2"), result("1"), USER]
-    assert repaired(sound) is sound
+    assert repair_conversation(sound) is sound
 
 
 def test_a_call_without_a_result_gets_one():
     """It says that the call was not run, and comes after the results that there are."""
-    found = repaired([calling(call("1"), call("2")), result("1"), USER])
+    found = repair_conversation([calling(call("1"), call("2")), result("1"), USER])
     assert found[1:] == [result("1"), result("2", NOT_RUN), USER]
 
 
 def test_a_result_without_its_call_is_the_users_text():
     """Memories that were trimmed begin with one."""
-    assert repaired([result("1")]) == [{"role": "user", "content": "Result of a tool: 3"}]
+    assert repair_conversation([result("1")]) == [
+        {"role": "user", "content": "Result of a tool: 3"}
+    ]
 
 
 def test_pictures_of_an_orphan_stay():
     """Blocks are kept behind the words that introduce them."""
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,eA=="}}
-    (found,) = repaired([{**result("1", [picture]), "name": "draw"}])
+    (found,) = repair_conversation([{**result("1", [picture]), "name": "draw"}])
     assert found["content"] == [{"type": "text", "text": "Result of the tool draw:"}, picture]
 
 
 def test_a_second_result_is_an_orphan():
     """A call has one result."""
-    found = repaired([calling(call("1")), result("1", "a"), result("1", "b")])
+    found = repair_conversation([calling(call("1")), result("1", "a"), result("1", "b")])
     assert [message["role"] for message in found] == ["assistant", "tool", "user"]
 
 
 def test_results_come_to_their_calls():
     """Even if the user spoke in between."""
-    found = repaired([calling(call("1")), USER, result("1")])
+    found = repair_conversation([calling(call("1")), USER, result("1")])
     assert found == [calling(call("1")), result("1"), USER]
 
 
 @pytest.mark.parametrize("args", ['{"a": ', "[1]", "", "3"])
 def test_an_unreadable_call_is_text(args):
     """And so is what was answered to it: chat templates parse the arguments to print them."""
-    found = repaired([calling(call("1", args), call("2"), content="Hm."), result("1"), result("2")])
+    found = repair_conversation(
+        [calling(call("1", args), call("2"), content="Hm."), result("1"), result("2")]
+    )
     assert found[0]["tool_calls"] == [call("2")]
     assert found[0]["content"].startswith("Hm.\n(Call of the tool add with unreadable arguments: ")
     assert [message["role"] for message in found[1:]] == ["tool", "user"]
@@ -86,7 +89,9 @@ def test_an_unreadable_call_is_text(args):
 
 def test_equal_ids_are_told_apart():
     """Some servers number every call 0, or give no id: results go by their order."""
-    found = repaired([calling(call("0"), call("0"), call("")), result("0", "a"), result("0", "b")])
+    found = repair_conversation(
+        [calling(call("0"), call("0"), call("")), result("0", "a"), result("0", "b")]
+    )
     ids = [one["id"] for one in found[0]["tool_calls"]]
     assert len(set(ids)) == 3
     assert [(m["tool_call_id"], m["content"]) for m in found[1:]] == [
@@ -99,7 +104,7 @@ def test_equal_ids_are_told_apart():
 def test_ids_of_one_turn_may_come_again_in_another():
     """A result belongs to the latest call of that id that has none."""
     messages = [calling(call("0")), USER, calling(call("0")), result("0", "new")]
-    assert repaired(messages) == [
+    assert repair_conversation(messages) == [
         calling(call("0")),
         result("0", NOT_RUN),
         USER,
@@ -111,14 +116,14 @@ def test_ids_of_one_turn_may_come_again_in_another():
 def test_made_ids_are_the_same_in_every_turn():
     """A prompt cache holds only what begins alike."""
     begun = [USER, calling(call(""), call(""))]
-    assert repaired([*begun, USER])[:4] == repaired([*begun, USER, USER])[:4]
+    assert repair_conversation([*begun, USER])[:4] == repair_conversation([*begun, USER, USER])[:4]
 
 
 def test_the_conversation_stays_as_it_is():
     """It is shared with everybody who asks."""
     messages = [calling(call("1", "x"), call("2")), USER, result("3")]
     before = copy.deepcopy(messages)
-    repaired(messages)
+    repair_conversation(messages)
     assert messages == before
 
 
@@ -211,7 +216,7 @@ def histories(draw: st.DrawFn) -> list[BaseMessage]:
 @MORE
 def test_whatever_an_agent_leaves_behind_can_be_sent(messages, dialect):
     """Both dialects' strict validation takes it."""
-    body = {"model": "m", "messages": repaired(to_wire(messages))}
+    body = {"model": "m", "messages": repair_conversation(to_chat_messages(messages))}
     assert find_problem(dialect, body) is None
 
 
@@ -219,17 +224,17 @@ def test_whatever_an_agent_leaves_behind_can_be_sent(messages, dialect):
 @MORE
 def test_mending_twice_is_mending_once(messages):
     """What was mended is sound."""
-    mended = repaired(to_wire(messages))
-    assert repaired(mended) is mended
+    mended = repair_conversation(to_chat_messages(messages))
+    assert repair_conversation(mended) is mended
 
 
 @given(histories())
 @MORE
 def test_no_text_is_lost(messages):
     """All results that were there are there, as results or as text."""
-    wire = to_wire(messages)
+    wire = to_chat_messages(messages)
     results = [m for m in wire if m["role"] == "tool"]
-    found = repaired(wire)
+    found = repair_conversation(wire)
     shown = [m for m in found if m["role"] == "tool" and m["content"] != NOT_RUN]
     told = [m for m in found if str(m["content"]).startswith(("Result of", "[{'type': 'text', "))]
     assert len(shown) + len([m for m in told if m["role"] == "user"]) >= len(results)
@@ -239,5 +244,5 @@ def test_no_text_is_lost(messages):
 @MORE
 def test_langchain_models_can_read_it_too(messages):
     """What was mended converts back to LangChain's messages, and then needs no mending."""
-    back = to_wire(convert_to_messages(repaired(to_wire(messages))))
-    assert repaired(back) is back
+    back = to_chat_messages(convert_to_messages(repair_conversation(to_chat_messages(messages))))
+    assert repair_conversation(back) is back

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_resilient.wire.sse import EventTooLongError, NamedEvent, SSEDecoder
+from langchain_resilient.providers.sse import EventTooLongError, NamedEvent, SSEDecoder
 
 
 def decode(*pieces):

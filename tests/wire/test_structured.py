@@ -9,7 +9,7 @@ from langchain_core.runnables import RunnableGenerator, RunnableLambda
 from pydantic import BaseModel, Field
 from pydantic.v1 import BaseModel as BaseModelV1
 
-from langchain_resilient.wire.structured import (
+from langchain_resilient.wire.structured_output import (
     structured_params,
     structured_parser,
     to_response_format,

@@ -6,7 +6,7 @@ import pytest
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
-from langchain_resilient.wire.tools import to_tool_choice, to_tools
+from langchain_resilient.wire.tool_calls import to_tool_choice, to_tools
 
 
 class Person(BaseModel):

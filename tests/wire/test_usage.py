@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from langchain_resilient.wire.usage import count, usage_metadata
+from langchain_resilient.wire.accumulator import token_count, usage_metadata
 
 
 def test_all_the_details_of_openai():
@@ -61,5 +61,5 @@ def test_no_usage(nothing):
 @pytest.mark.parametrize("value", [None, "3", True, math.nan, math.inf, [3]])
 def test_what_is_no_count(value):
     """Only numbers count."""
-    assert count({"n": value}, "n") is None
-    assert count({"n": value, "m": 3.0}, "n", "m") == 3
+    assert token_count({"n": value}, "n") is None
+    assert token_count({"n": value, "m": 3.0}, "n", "m") == 3

@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_resilient.wire.answers import to_result
-from langchain_resilient.wire.draft import Draft
-from langchain_resilient.wire.json_text import JSONText
-from langchain_resilient.wire.ways import Turn, reshape, wanted
+from langchain_resilient.wire.accumulator import ResponseAccumulator
+from langchain_resilient.wire.json_modes import (
+    JSONExtractor,
+    JSONModeConverter,
+    requested_json,
+    reshape,
+)
+from langchain_resilient.wire.output import to_chat_result
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -46,26 +50,30 @@ OTHER = {"type": "function", "function": {"name": "other"}}
 )
 def test_what_asks_for_no_json(body):
     """Any text, or any tool, will do."""
-    assert wanted(body) is None
+    assert requested_json(body) is None
 
 
 @pytest.mark.parametrize("choice", ["required", "any", FORCED["tool_choice"]])
 def test_a_forced_tool_asks_for_its_arguments(choice):
     """By name, or as the only one there is."""
-    want = wanted({**FORCED, "tool_choice": choice})
+    want = requested_json({**FORCED, "tool_choice": choice})
     assert (want.asked, want.name, want.schema) == ("tools", "Thing", SCHEMA)
 
 
 def test_beside_other_tools_none_is_forced():
     """An agent's own tools must stay possible."""
-    assert wanted({**FORMAT, "tools": [OTHER]}).ways == ("json_schema", "json_object", "prompt")
+    assert requested_json({**FORMAT, "tools": [OTHER]}).ways == (
+        "json_schema",
+        "json_object",
+        "prompt",
+    )
 
 
 @pytest.mark.parametrize("body", [FORMAT, FORCED], ids=["format", "tool"])
 def test_every_way_shares_nothing_but_what_it_keeps(body):
     """The request is many attempts' own; what one asks does not reach another."""
     before = copy.deepcopy(body)
-    want = wanted(body)
+    want = requested_json(body)
     for way in want.ways:
         reshape(body, want, way)
     assert body == before
@@ -74,7 +82,7 @@ def test_every_way_shares_nothing_but_what_it_keeps(body):
 @pytest.mark.parametrize("body", [FORMAT, FORCED], ids=["format", "tool"])
 def test_each_way_asks_by_itself_alone(body):
     """A refused parameter is gone from the request."""
-    want = wanted(body)
+    want = requested_json(body)
     found = {way: reshape(body, want, way) for way in want.ways}
     assert found["tools"]["tool_choice"]["function"]["name"] == "Thing"
     assert "response_format" not in found["tools"]
@@ -87,7 +95,7 @@ def test_each_way_asks_by_itself_alone(body):
 
 def test_an_instruction_ends_the_conversation():
     """In the user's last message, in its last block, or in one of its own."""
-    want = wanted(FORMAT)
+    want = requested_json(FORMAT)
     blocks = [{"type": "text", "text": "Hello"}]
     for last, place in (
         ({"role": "user", "content": "Hello"}, -1),
@@ -104,11 +112,11 @@ def test_an_instruction_ends_the_conversation():
 
 def read(chunks: list[dict[str, Any]], body: dict[str, Any], way: Any) -> Any:
     """The message that comes of turned chunks."""
-    turn, draft = Turn(wanted(body), way), Draft()
+    turn, response = JSONModeConverter(requested_json(body), way), ResponseAccumulator()
     for chunk in copy.deepcopy(chunks):
-        draft.add(turn.turn(chunk))
-    assert draft.fault() is None
-    return to_result(draft, "openai", "m").generations[0].message
+        response.add(turn.turn(chunk))
+    assert response.fault() is None
+    return to_chat_result(response, "openai", "m").generations[0].message
 
 
 def delta(finish: str | None = None, **body: Any) -> dict[str, Any]:
@@ -205,12 +213,12 @@ def cut(text: str, size: int) -> list[str]:
 def test_the_object_is_found_in_whatever_pieces(value, size, before):
     """Whatever stands before and after it."""
     text = f"{before}{json.dumps(value)}\n``` And {{more}}."
-    reader = JSONText()
+    reader = JSONExtractor()
     found = "".join(map(reader.feed, cut(text, size))) + reader.rest()
     assert json.loads(found) == value
 
 
 def test_half_an_object_is_passed_on():
     """What was cut off is shown as far as it came."""
-    reader = JSONText()
+    reader = JSONExtractor()
     assert reader.feed('{"a": [1, ') + reader.rest() == '{"a": [1, '

@@ -19,7 +19,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.errors import MissingExtraError
-from langchain_resilient.providers._sdk import DroppedParameterWarning
 from langchain_resilient.providers.local.dialect import (
     ForcedToolCall,
     to_completion,
@@ -32,10 +31,11 @@ from langchain_resilient.providers.local.model import (
     to_error,
     unload,
 )
+from langchain_resilient.providers.sdk import DroppedParameterWarning
 
 if TYPE_CHECKING:
-    from langchain_resilient.request import ChatRequest, Chunk
-    from langchain_resilient.target import Target
+    from langchain_resilient.exchange import ChatRequest, Chunk
+    from langchain_resilient.options import Target
 
 __all__ = ["LocalModelError", "LocalProvider", "preload", "unload"]
 

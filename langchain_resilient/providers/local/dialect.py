@@ -13,12 +13,12 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.wire.draft import Draft
+from langchain_resilient.wire.accumulator import ResponseAccumulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from langchain_resilient.request import Chunk
+    from langchain_resilient.exchange import Chunk
 
 DEFAULT_MAX_TOKENS = 512
 """The longest answer, in tokens, when the request sets no limit: a small model may never stop."""
@@ -274,12 +274,12 @@ class ForcedToolCall:
 
 def to_completion(chunks: Iterable[Chunk]) -> Chunk:
     """Fold the chunks of an answer into one `chat.completion`."""
-    draft, first = Draft(), dict[str, Any]()
+    response, first = ResponseAccumulator(), dict[str, Any]()
     for chunk in chunks:
-        draft.add(chunk)
+        response.add(chunk)
         first = first or chunk
     choices = []
-    for index, choice in sorted(draft.choices.items()):
+    for index, choice in sorted(response.choices.items()):
         calls = [
             {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.args}}
             for c in choice.tools.calls
@@ -294,4 +294,4 @@ def to_completion(chunks: Iterable[Chunk]) -> Chunk:
             }
         )
     shared = {k: v for k, v in first.items() if k in ("id", "created", "model")}
-    return {**shared, "object": "chat.completion", "choices": choices, "usage": draft.usage}
+    return {**shared, "object": "chat.completion", "choices": choices, "usage": response.usage}

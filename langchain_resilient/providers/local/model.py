@@ -32,7 +32,7 @@ from langchain_resilient.providers.local.weights import WeightsError, ensure_wei
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from langchain_resilient.request import Chunk
+    from langchain_resilient.exchange import Chunk
 
 EMBEDDED = "smollm2"
 """The embedded model; any other name is the path of a GGUF file."""

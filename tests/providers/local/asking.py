@@ -6,10 +6,10 @@ import importlib.util
 
 import pytest
 
-from langchain_resilient.providers.faults import classify
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.options import Target
+from langchain_resilient.providers.errors import classify
 from langchain_resilient.providers.local import LocalModelError, LocalProvider
-from langchain_resilient.request import ChatRequest
-from langchain_resilient.target import Target
 
 needs_xllamacpp = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None,

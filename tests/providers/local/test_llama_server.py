@@ -8,13 +8,10 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from pydantic import BaseModel
 
-from langchain_resilient import (
-    AllTargetsFailedError,
-    FaultKind,
-    InvalidAnswersError,
-    ResilientChatModel,
-    Target,
-)
+from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.errors import AllTargetsFailedError, InvalidAnswersError
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Target
 from tests.cassettes.store import EMBEDDED_URL
 from tests.providers.local import llama_server
 

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from langchain_resilient.fault import FaultKind
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Target
 from langchain_resilient.providers.local import LocalModelError, LocalProvider, unload
 from langchain_resilient.providers.local import model as model_module
 from langchain_resilient.providers.local.dialect import SLOTS
 from langchain_resilient.providers.local.model import Generation, LocalModel, get_model
 from langchain_resilient.providers.local.weights import WeightsError, ensure_weights
-from langchain_resilient.target import Target
 from tests.providers.local.asking import ask, chunks_of, fault_of, needs_xllamacpp, text_of
 
 pytestmark = needs_xllamacpp
@@ -283,8 +283,8 @@ _PRELUDE = """
 import asyncio, os, signal, sys, threading, time
 from langchain_resilient.providers.local import model as local_model
 from langchain_resilient.providers.local import LocalProvider, preload
-from langchain_resilient.request import ChatRequest
-from langchain_resilient.target import Target
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.options import Target
 
 async def ask(text="Hi", **overrides):
     request = ChatRequest([{"role": "user", "content": text}], overrides=overrides)

@@ -11,10 +11,10 @@ import warnings
 import pytest
 
 from langchain_resilient.errors import MissingExtraError
-from langchain_resilient.fault import FaultKind
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import Target
 from langchain_resilient.providers import local
 from langchain_resilient.providers.local import LocalModelError, LocalProvider
-from langchain_resilient.target import Target
 from tests.providers.local.asking import ask, chunks_of, fault_of, needs_xllamacpp, text_of
 
 pytestmark = needs_xllamacpp

@@ -1,0 +1,346 @@
+"""`BatchingChatModel`: the batch methods of a LangChain chat model, all over one runner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sized
+from contextlib import aclosing
+from dataclasses import replace
+from operator import itemgetter, length_hint
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+from langchain_core.language_models.chat_models import BaseChatModel
+from pydantic import ConfigDict, PrivateAttr
+
+from langchain_resilient.batch.progress import BatchOptions
+from langchain_resilient.runtime.background_loop import background_loop
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        Callable,
+        Generator,
+        Iterable,
+        Sequence,
+    )
+    from os import PathLike
+
+    from langchain_core.language_models import LanguageModelInput
+    from langchain_core.messages import AIMessage
+    from langchain_core.runnables import RunnableConfig
+
+    from langchain_resilient.batch.progress import Progress
+    from langchain_resilient.batch.report import BatchReport, BatchStats
+    from langchain_resilient.batch.runner import Journal
+    from langchain_resilient.prices import Price
+
+    Config = RunnableConfig | Sequence[RunnableConfig] | None
+    JournalOption = Journal | str | PathLike[str] | None
+    ReportOption = Callable[[BatchReport], object] | None
+
+
+AMAP_CONCURRENCY = 64
+"""Prompts under way of `amap`, where nothing else is said."""
+
+
+BATCH_CONCURRENCY = 256
+"""Prompts under way of the other methods, where nothing else is said. LangChain has no bound there:
+a list of 10,000 would open 10,000 connections."""
+
+
+_READ_AHEAD = 16
+"""Results that may wait for a synchronous consumer."""
+
+
+class BatchingChatModel(BaseChatModel):
+    """A chat model whose batches share one runner.
+
+    All methods take these keywords beside LangChain's. Inside chains they are bound:
+    `(prompt | llm.bind(progress=True) | parser).abatch(...)`.
+
+    - `progress`: True for a bar (in a terminal or a notebook, with tqdm) or lines (in a log file);
+      or a function that is given a `BatchProgress` ten times a second at most, and at the end.
+    - `journal`: a path, or a `Journal`: answers are on disk before they are reported, and the same
+      call after a crash sends only what is missing.
+    - `report`: a function that is given the `BatchReport` at the end, however the batch ends.
+    - `tail_hedge`: whether free workers ask stragglers of the tail a second time, once they have
+      run for 3 times the median and for a second: fewer than `max_concurrency` more calls a batch,
+      each a LangChain run with the tag `tail_hedge`, and none before 20 answers.
+
+    At most `max_concurrency` prompts are under way: the first config's, else 256, or 64 for `amap`.
+    The first error cancels all others and is raised when nothing is left running, unless
+    `return_exceptions`; so do a cancel and Ctrl-C. What was done by then stands in the journal and
+    in `batch_report()`.
+    """
+
+    # Nobody makes one of these itself: building its validators is left to the models.
+    model_config = ConfigDict(defer_build=True)
+
+    _last_batch: BatchStats | None = PrivateAttr(default=None)
+
+    def batch_report(self) -> BatchReport:
+        """What the last batch of this model did; of one that still runs, until now.
+
+        Where several run at a time it is that which began last: give each its own `report=`.
+
+        Raises:
+            LookupError: If there was none yet.
+
+        Example:
+            ```python
+            answers = llm.batch(prompts, return_exceptions=True)
+            print(llm.batch_report())
+            ```
+        """
+        if self._last_batch is None:
+            msg = "this model has run no batch yet"
+            raise LookupError(msg)
+        return self._last_batch.report()
+
+    async def abatch(  # type: ignore[override]  # LangChain's type lets any keyword be None
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        progress: Progress = False,
+        journal: JournalOption = None,
+        report: ReportOption = None,
+        tail_hedge: bool = True,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer many prompts at a time; the answers stand in the order of the prompts.
+
+        Args:
+            inputs: The prompts.
+            config: One for all, or a list with one for each.
+            return_exceptions: Put an exception where an answer would be, instead of raising it.
+            progress: See the class.
+            journal: See the class.
+            report: See the class.
+            tail_hedge: See the class.
+            **kwargs: For each call.
+
+        Raises:
+            ValueError: If `config` is a list of another length, or `max_concurrency` is below 1.
+
+        Example:
+            ```python
+            answers = await llm.abatch(prompts, {"max_concurrency": 64}, progress=True)
+            ```
+        """
+        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        results = self._answers(inputs, config, options, kwargs)
+        async with aclosing(results):
+            return _in_input_order([found async for found in results])
+
+    def batch(  # type: ignore[override]  # as above
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        progress: Progress = False,
+        journal: JournalOption = None,
+        report: ReportOption = None,
+        tail_hedge: bool = True,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer many prompts at a time, as `abatch` does, on one background event loop."""
+        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        results = self._answers(inputs, config, options, kwargs)
+        return _in_input_order(list(background_loop().iterate(results, wait=True)))
+
+    @overload
+    def abatch_as_completed(
+        self,
+        inputs: Iterable[LanguageModelInput],
+        config: Config = None,
+        *,
+        return_exceptions: Literal[False] = False,
+        **kwargs: Any,
+    ) -> AsyncGenerator[tuple[int, AIMessage], None]: ...
+
+    @overload
+    def abatch_as_completed(
+        self,
+        inputs: Iterable[LanguageModelInput],
+        config: Config = None,
+        *,
+        return_exceptions: Literal[True],
+        **kwargs: Any,
+    ) -> AsyncGenerator[tuple[int, AIMessage | Exception], None]: ...
+
+    async def abatch_as_completed(
+        self,
+        inputs: Iterable[LanguageModelInput],
+        config: Config = None,
+        *,
+        return_exceptions: bool = False,
+        progress: Progress = False,
+        journal: JournalOption = None,
+        report: ReportOption = None,
+        tail_hedge: bool = True,
+        **kwargs: Any,
+    ) -> AsyncGenerator[tuple[int, Any], None]:
+        """Yield `(index, answer)` as completed; takes the same as `abatch`, and any iterable."""
+        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        results = self._answers(inputs, config, options, kwargs)
+        async with aclosing(results):
+            async for found in results:
+                yield found
+
+    @overload
+    def batch_as_completed(
+        self,
+        inputs: Iterable[LanguageModelInput],
+        config: Config = None,
+        *,
+        return_exceptions: Literal[False] = False,
+        **kwargs: Any,
+    ) -> Generator[tuple[int, AIMessage], None, None]: ...
+
+    @overload
+    def batch_as_completed(
+        self,
+        inputs: Iterable[LanguageModelInput],
+        config: Config = None,
+        *,
+        return_exceptions: Literal[True],
+        **kwargs: Any,
+    ) -> Generator[tuple[int, AIMessage | Exception], None, None]: ...
+
+    def batch_as_completed(
+        self,
+        inputs: Iterable[LanguageModelInput],
+        config: Config = None,
+        *,
+        return_exceptions: bool = False,
+        progress: Progress = False,
+        journal: JournalOption = None,
+        report: ReportOption = None,
+        tail_hedge: bool = True,
+        **kwargs: Any,
+    ) -> Generator[tuple[int, Any], None, None]:
+        """Yield `(index, answer)` as completed: `amap` for synchronous code.
+
+        Takes the same as `abatch`, and any iterable, which is read by the background event loop's
+        thread as it is needed.
+        """
+        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        results = self._answers(inputs, config, options, kwargs)
+        yield from background_loop().iterate(results, ahead=_READ_AHEAD, wait=True)
+
+    @overload
+    def amap(
+        self,
+        inputs: Iterable[LanguageModelInput] | AsyncIterable[LanguageModelInput],
+        config: Config = None,
+        *,
+        max_concurrency: int | None = None,
+        return_exceptions: Literal[False] = False,
+        **kwargs: Any,
+    ) -> AsyncGenerator[tuple[int, AIMessage], None]: ...
+
+    @overload
+    def amap(
+        self,
+        inputs: Iterable[LanguageModelInput] | AsyncIterable[LanguageModelInput],
+        config: Config = None,
+        *,
+        max_concurrency: int | None = None,
+        return_exceptions: Literal[True],
+        **kwargs: Any,
+    ) -> AsyncGenerator[tuple[int, AIMessage | Exception], None]: ...
+
+    async def amap(
+        self,
+        inputs: Iterable[LanguageModelInput] | AsyncIterable[LanguageModelInput],
+        config: Config = None,
+        *,
+        max_concurrency: int | None = None,
+        return_exceptions: bool = False,
+        progress: Progress = False,
+        journal: JournalOption = None,
+        report: ReportOption = None,
+        tail_hedge: bool = True,
+        **kwargs: Any,
+    ) -> AsyncGenerator[tuple[int, Any], None]:
+        """Answer prompts from any source, however long; yields `(index, answer)` as completed.
+
+        The source is read as prompts are needed: at most `2 * max_concurrency` are ahead of what
+        was yielded, and memory does not grow with the length. A slow consumer slows the sending.
+
+        Args:
+            inputs: Any iterable or async iterable. It is closed at the end, if it can be closed.
+            config: One for all, or a list with one for each.
+            max_concurrency: Prompts under way; else the config's, else 64.
+            return_exceptions: Yield an exception where an answer would be, instead of raising it.
+            progress: See the class.
+            journal: See the class.
+            report: See the class.
+            tail_hedge: See the class.
+            **kwargs: For each call.
+
+        Raises:
+            ValueError: If `max_concurrency` is below 1.
+
+        Example:
+            ```python
+            async with aclosing(llm.amap(prompts, max_concurrency=64)) as answers:
+                async for index, answer in answers:
+                    print(index, answer.text)
+            ```
+        """
+        options = BatchOptions(
+            return_exceptions, progress, journal, report, tail_hedge, max_concurrency
+        )
+        results = self._answers(inputs, config, options, kwargs, AMAP_CONCURRENCY)
+        async with aclosing(results):
+            async for found in results:
+                yield found
+
+    # -- behind them ----------------------------------------------------------------------------
+
+    async def _answers(
+        self,
+        inputs: Iterable[LanguageModelInput] | AsyncIterable[LanguageModelInput],
+        config: Config,
+        options: BatchOptions,
+        kwargs: dict[str, Any],
+        default_concurrency: int = BATCH_CONCURRENCY,
+    ) -> AsyncGenerator[tuple[int, Any], None]:
+        # Together they take longer to import than all else of a model.
+        from langchain_resilient.batch.report import BatchStats  # noqa: PLC0415
+        from langchain_resilient.batch.runner import (
+            PromptConfigs,  # noqa: PLC0415
+            run_batch,  # noqa: PLC0415
+        )
+
+        length = len(inputs) if isinstance(inputs, Sized) else None
+        configs = PromptConfigs(config, length)
+        limit = options.max_concurrency
+        for other in (configs.max_concurrency, default_concurrency):
+            limit = other if limit is None else limit
+        hint = length_hint(inputs, -1) if length is None else length
+        clock = asyncio.get_running_loop().time
+        tally = self._last_batch = BatchStats(None if hint < 0 else hint, clock, self._price)
+        chosen = replace(options, max_concurrency=limit)
+        results = run_batch(self, inputs, configs, kwargs, options=chosen, tally=tally)
+        async with aclosing(results):
+            async for found in results:
+                yield found
+
+    def _price(self, target: str) -> Price | None:  # noqa: ARG002  # for those who know prices
+        """Tell what a target costs; None where that is not known."""
+        return None
+
+    def __copy__(self) -> Self:
+        copy = super().__copy__()
+        copy._last_batch = None  # noqa: SLF001  # our own
+        return copy
+
+
+def _in_input_order(found: list[tuple[int, Any]]) -> list[Any]:
+    return [answer for _, answer in sorted(found, key=itemgetter(0))]

@@ -1,0 +1,185 @@
+"""The fields of `ResilientChatModel`: what a user may set, validated once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+
+from langchain_core.messages import AIMessage
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+
+from langchain_resilient.observability.observer import Observer
+from langchain_resilient.options import (
+    ALL_FAULTS,
+    DEFAULT_CHAIN,
+    FallbackOn,
+    Health,
+    Hedge,
+    HedgeOption,
+    OnBreak,
+    Retry,
+    Sampling,
+    Seconds,
+    SpendCap,
+    SpendCapOption,
+    Target,
+    TimeLimits,
+    as_chain,
+    as_target,
+)
+from langchain_resilient.providers import known_providers, provider_entry
+
+
+def _as_last_resort(value: Any) -> Target | None:
+    if value is None or isinstance(value, Target):
+        return value
+    if isinstance(value, str) and value.partition(":")[0] not in known_providers():
+        return Target(provider="text", model=value, name="text")
+    return as_target(value)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from langchain_core.runnables import Runnable
+
+    # For type checkers: what a user may write. What it becomes, `Configuration.chain()` and its
+    # neighbours tell.
+    Chain = Sequence[str | Target | Runnable[Any, Any] | dict[str, Any]]
+    LastResort = str | Target | Runnable[Any, Any] | None
+    HedgeField = Hedge | float | None
+    SpendCapField = SpendCap | float | None
+    Observers = Sequence[Observer]
+else:
+    Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
+    LastResort = Annotated[Target | None, BeforeValidator(_as_last_resort)]
+    HedgeField = HedgeOption
+    Observers = tuple[Observer, ...]
+    SpendCapField = SpendCapOption
+
+
+class Configuration(Sampling):
+    """What is set on a model for all its targets, beside the sampling fields."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
+    """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""
+    api_key: SecretStr | dict[str, SecretStr] | None = Field(default=None, repr=False)
+    """For targets without their own: the key of their provider, or a dict by provider; else the
+    environment's."""
+    timeout: Seconds | None = 120.0
+    """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks."""
+    timeouts: TimeLimits = TimeLimits()
+    """Limits inside the deadline, for targets without their own."""
+    hedge: HedgeField = Hedge()
+    """When to ask a second target beside a late one: `Hedge(...)`, a delay in seconds, or None."""
+    order: Literal["chain", "fastest", "cheapest", "balanced"] = "chain"
+    """Which target is asked first: as given; the one that speaks first by what was learned (one
+    request in twenty explores another); the one that costs least; or each in proportion to its
+    `Target.weight`."""
+    affinity: bool = False
+    """Whether a conversation stays at the target that answered it last, and so holds its prompt
+    cache, while that is well. Conversations are told apart by how they begin, or by the string that
+    a call gives as `affinity=`."""
+    spread: bool = True
+    """Whether a call goes on to the next target where one is saturated (its rate limit or its
+    `max_concurrency` is used up), or waits for its turn there, as long as its deadline allows."""
+    health: Health | None = Health()
+    """When a target that hangs or fails is left out for a while; None for never."""
+    share_learning: bool = True
+    """Whether what is learned of targets (speed, health, limits, budgets) is shared with the other
+    models of this process that have the same targets, across event loops and threads."""
+    retry: Retry = Retry()
+    """When a failed target is asked again: tenacity objects."""
+    max_retries: int | None = Field(default=None, ge=0)
+    """How often one target may be asked again within a call; None goes on until the deadline."""
+    fallback_on: FallbackOn = ALL_FAULTS
+    """After which kinds of fault another target is asked."""
+    on_break: OnBreak = "continue"
+    """What happens if a stream dies after some of its text was delivered. `"continue"`: another
+    target goes on from there, by a prompt; JSON and tool calls are never glued together, they raise
+    as below. `"replace"`: a chunk whose `response_metadata` holds `resilience_replaced` says that
+    all before it is void, and a new answer follows; `sum_chunks` adds such a stream up. `"raise"`:
+    `StreamBrokenError`, whose `partial` holds the text so far. Under `invoke`, handlers see the
+    same, but unless it is `"raise"` the message is always one whole answer: what cannot be
+    continued is replaced. Events of `version="v3"` know no marker: there `"replace"` continues."""
+    last_resort: LastResort = None
+    """Who answers when no target can: `"local"`, a target, a fixed text, or any Runnable. Never
+    silent: the receipt's last attempt is of the kind `last_resort`."""
+    spend_cap: SpendCapField = None
+    """The most that may be spent on all targets together: `SpendCap(...)`, or dollars a day. Then
+    targets that are free answer, or the last resort; with neither, calls raise `SpendCapError`."""
+    check: Callable[[AIMessage], Any] | None = None
+    """Called with each whole answer; False or an exception means the next target is asked. Streams
+    are held back until it has approved. May be a coroutine function."""
+    observers: Observers = Field(default=(), exclude=True, repr=False)
+    """Objects whose `on_receipt(receipt, *, call)` hears of every finished call, such as `OTel()`:
+    see `Observer`. They change no answer."""
+    streaming: bool = False
+    """LangChain's switch: stream under `invoke` too, for the sake of callback handlers."""
+
+    @field_validator("targets")
+    @classmethod
+    def _known_providers(cls, chain: tuple[Target, ...]) -> tuple[Target, ...]:
+        for target in chain:
+            provider_entry(target.provider)
+        return chain
+
+    def chain(self) -> tuple[Target, ...]:
+        """The targets, as validation made them."""
+        return cast("tuple[Target, ...]", self.targets)
+
+    def fallback_target(self) -> Target | None:
+        """The last resort, as validation made it."""
+        return cast("Target | None", self.last_resort)
+
+    def hedging(self) -> Hedge | None:
+        """The hedge, as validation made it."""
+        return cast("Hedge | None", self.hedge)
+
+    def spending(self) -> SpendCap | None:
+        """The model's own spend cap, as validation made it."""
+        return cast("SpendCap | None", self.spend_cap)
+
+    def observing(self) -> tuple[Observer, ...]:
+        """The observers, as validation made them."""
+        return cast("tuple[Observer, ...]", self.observers)
+
+    def keyed_targets(self) -> list[Target]:
+        """The chain, with `api_key` given to the targets that need one and have none.
+
+        Raises:
+            ValueError: If one key would go to several providers: a key is nobody else's business.
+        """
+        without = [
+            t for t in self.chain() if t.api_key is None and provider_entry(t.provider).api_key_env
+        ]
+        providers = sorted({t.provider for t in without})
+        if isinstance(self.api_key, SecretStr) and len(providers) > 1:
+            example = ", ".join(f'"{name}": ...' for name in providers)
+            msg = f"api_key is one key, but the chain has {' and '.join(providers)}: "
+            raise ValueError(msg + f"give api_key={{{example}}}, or a key with each Target")
+        return [self._with_key(target) for target in self.chain()]
+
+    def _with_key(self, target: Target) -> Target:
+        key = self.api_key.get(target.provider) if isinstance(self.api_key, dict) else self.api_key
+        if (
+            key is None
+            or target.api_key is not None
+            or not provider_entry(target.provider).api_key_env
+        ):
+            return target
+        return target.model_copy(update={"api_key": key})
+
+    def reserve(self) -> float:
+        """Seconds that the last resort is left before the deadline: few for a fixed text."""
+        last = self.fallback_target()
+        if last is None or self.timeout is None:
+            return 0.0
+        return 0.05 if last.provider == "text" else min(10.0, self.timeout / 3)
+
+    def grace(self) -> float:
+        """Seconds that a fixed text is given to be said, even past the deadline, by a busy loop."""
+        last = self.fallback_target()
+        return 1.0 if last is not None and last.provider == "text" else 0.0

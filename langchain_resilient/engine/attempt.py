@@ -1,0 +1,439 @@
+"""The attempts of one request: which are under way, which are still counted on."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient.engine.circuit_breaker import NORMAL
+from langchain_resilient.engine.plan import Action, Stop
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import Hedge
+from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from langchain_resilient.engine.rate_limiter import QueuedRequest, Reservation
+    from langchain_resilient.engine.target_state import TargetState
+    from langchain_resilient.options import TimeLimits
+
+
+class Candidate:
+    """One target within one request.
+
+    Attributes:
+        index: Its place in the chain.
+        limits: Its own, or the model's.
+        tries: How often it was asked.
+        draws: How often its whole answer was no good.
+        active: How many of these are still waited for.
+        ready_at: When its backoff is over.
+        excluded: Asking it again cannot help this request.
+        again: It is owed one try at once, before the chain moves on.
+        free: That try is no retry in the budget's sense: another key, or asked plainly.
+        ignore_block: It is asked although its account is blocked, for want of any other.
+        ask: What the request wants of pacers; None where it is not paced.
+    """
+
+    __slots__ = ("active", "again", "ask", "draws", "excluded", "ignore_block", "free", "index",
+                 "limits", "ready_at", "state", "tries")  # fmt: skip
+
+    def __init__(
+        self, index: int, state: TargetState, limits: TimeLimits, ask: QueuedRequest | None = None
+    ) -> None:
+        self.index = index
+        self.state = state
+        self.limits = limits
+        self.tries = 0
+        self.draws = 0
+        self.active = 0
+        self.ready_at = 0.0
+        self.excluded = False
+        self.again = False
+        self.free = False
+        self.ignore_block = False
+        self.ask = ask
+
+    def available_at(self) -> float:
+        """The earliest time at which this request may ask it."""
+        state = self.state
+        at = max(state.available_at(ignore_block=self.ignore_block), self.ready_at)
+        if state.paced and self.ask is not None:
+            return max(at, state.turn_at(self.ask))
+        return at
+
+    def saturated(self, now: float) -> bool:
+        """Whether nothing but its pace, its hint or its room is in the way."""
+        if self.excluded or self.ready_at > now:
+            return False
+        if self.available_at() <= now:
+            return self.state.concurrency.full
+        return self.ask is not None and bool(self.state.lines(now))
+
+
+class Attempt:
+    """One request under way to one target. The planner owns all but the driver's three fields.
+
+    Attributes:
+        key: Which of the target's keys is used.
+        plain: It is judged by its whole answer, not by its first text.
+        hedge_at: When another is to be asked beside it; `inf` for no more.
+        late_at: When its silence counts against the target; `inf` once it was judged.
+        late: It was.
+        suspect: It is over a limit: others are asked, but it may still win.
+        paused: It fell silent in the middle: another is asked beside it; whoever speaks first wins.
+        last_chunk: When content last came; `inf` while our own reader holds it up.
+        longest: Its longest pause since the first text, in seconds.
+        pause: Seconds of silence after which it counts as paused; `inf` for never.
+        pace_at: When its throughput is looked at next; `inf` for never.
+        pace_from: How many tokens it had when that was looked at last; None before its first.
+        excused: Seconds that our own reader, or our own standstill, held it up.
+        retry_state: tenacity's view, where this is a retry.
+        response: The driver's: what was received.
+        task: The driver's: who reads it.
+        held: The driver's: chunks that wait for the commit.
+        reservation: What was reserved for it; None where it is not paced.
+    """
+
+    __slots__ = ("response", "ended", "excused", "fault", "first_text", "reservation", "hedge_at", "held",
+                 "key", "kind", "candidate", "last_chunk", "late", "late_at", "longest", "number",
+                 "outcome", "pace_at", "pace_from", "pause", "paused", "plain", "retry_state",
+                 "started", "suspect", "task")  # fmt: skip
+
+    def __init__(
+        self,
+        number: int,
+        candidate: Candidate,
+        kind: AttemptKind,
+        now: float,
+        *,
+        key: int = 0,
+        plain: bool = False,
+    ) -> None:
+        self.number: int = number
+        self.candidate: Candidate = candidate
+        self.kind: AttemptKind = kind
+        self.key: int = key
+        self.plain: bool = plain
+        self.started: float = now
+        self.first_text: float | None = None
+        self.last_chunk: float = now
+        self.ended: float | None = None
+        self.hedge_at: float = inf
+        self.late_at: float = inf
+        self.late: bool = False
+        self.suspect: bool = False
+        self.paused: bool = False
+        self.longest: float = 0.0
+        self.pause: float = inf
+        self.pace_at: float = inf
+        self.pace_from: int | None = None
+        self.excused: float = 0.0
+        self.outcome: Outcome | None = None
+        self.fault: Fault | None = None
+        self.retry_state: Any = None
+        self.response: Any = None
+        self.task: Any = None
+        self.held: list[Any] = []
+        self.reservation: Reservation | None = None
+
+
+def attempt_record(a: Attempt, began: float, now: float) -> AttemptRecord:
+    """Freeze one attempt.
+
+    Args:
+        a: The attempt.
+        began: When the call began, by the engine's clock.
+        now: The engine's clock.
+    """
+    unknown = Outcome.OPEN if a.kind is AttemptKind.SHADOW else Outcome.CANCELLED
+    cached, written = a.response.cache_tokens()
+    return AttemptRecord(
+        target=a.candidate.state.name,
+        kind=a.kind,
+        started=a.started - began,
+        first_text=None if a.first_text is None else a.first_text - began,
+        ended=(now if a.ended is None else a.ended) - began,
+        outcome=a.outcome or unknown,
+        fault=a.fault,
+        input_tokens=a.response.input_tokens(),
+        output_tokens=a.response.output_tokens(),
+        cached_tokens=cached,
+        written_tokens=written,
+    )
+
+
+MIN_HEDGE_DELAY = 0.05
+
+
+MAX_HEDGE_DELAY = 10.0
+"""Bounds of a learned delay, in seconds.
+
+Without an upper one a target that grows slower drags its own percentile along until nothing is ever
+late (CASSANDRA-14293)."""
+
+
+MIN_LATE_SECONDS = 0.25
+"""Nothing is held against a target that spoke within this many seconds: our own loop may have been
+busy."""
+
+
+BATCH_FACTOR = 3.0
+"""So many times the time by which 95 % have spoken is taken for a hang in a batch."""
+
+
+PAUSE_FACTOR = 2.0
+"""A silence in the middle of an answer is long if it is so many times as long as the longest of
+nearly all answers."""
+
+
+_COLD = Hedge().cold
+
+
+def hedge_delay(hedge: Hedge, attempt: Attempt, now: float, *, batch: bool = False) -> float:
+    """Seconds after which another target is asked beside this attempt; see `delay_for`."""
+    candidate = attempt.candidate
+    return delay_for(
+        hedge, candidate.state, candidate.limits, now, plain=attempt.plain, batch=batch
+    )
+
+
+def delay_for(
+    hedge: Hedge,
+    state: TargetState,
+    limits: TimeLimits,
+    now: float,
+    *,
+    plain: bool,
+    batch: bool = False,
+) -> float:
+    """Seconds after which another target is asked beside a request to this one, if sent now.
+
+    Args:
+        hedge: The policy.
+        state: The target's, which has learned what is usual.
+        limits: The target's own.
+        now: The engine's clock.
+        plain: Whether a whole answer is asked for, rather than a stream.
+        batch: Nobody waits for this one answer, and under a limit of the rate a hedge takes the
+            place of a first send: only what hangs is worth that.
+    """
+    if hedge.delay != "learned":
+        return hedge.delay
+    if batch and state.limited:
+        usual = state.percentile(1 - NORMAL, now, plain=plain)
+        return max(hedge.cold, BATCH_FACTOR * (usual or 0.0))
+    q = 1 - 0.9 * hedge.budget
+    learned = state.percentile(q, now, plain=plain)
+    if learned is None:
+        return hedge.cold
+    limit = limits.first_text
+    return max(MIN_HEDGE_DELAY, min(learned, MAX_HEDGE_DELAY, inf if limit is None else limit / 2))
+
+
+def late_after(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
+    """Seconds after which its silence is held against its target."""
+    cold = _COLD if hedge is None else hedge.cold
+    return max(
+        MIN_LATE_SECONDS, attempt.candidate.state.late_after(now, plain=attempt.plain, cold=cold)
+    )
+
+
+def pause_after(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
+    """Seconds of silence in the middle of an answer after which another target is asked beside."""
+    if hedge is None or hedge.pause is None:
+        return inf
+    return max(hedge.pause, PAUSE_FACTOR * attempt.candidate.state.usual_pause(now))
+
+
+def next_limit_at(attempt: Attempt) -> float:
+    """When one of its limits is reached."""
+    limits = attempt.candidate.limits
+    at = inf if limits.answer is None else attempt.started + attempt.excused + limits.answer
+    if attempt.suspect:
+        return at
+    at = min(at, attempt.pace_at)
+    if attempt.first_text is None:
+        at = min(at, attempt.hedge_at, attempt.late_at)
+        if limits.first_text is None:
+            return at
+        return min(at, attempt.started + attempt.excused + limits.first_text)
+    if not attempt.paused:
+        at = min(at, attempt.last_chunk + attempt.pause)
+    return at if limits.chunk_gap is None else min(at, attempt.last_chunk + limits.chunk_gap)
+
+
+def restart_limits(attempt: Attempt, now: float) -> None:
+    """Count its silence from now on: before, we could not have heard it."""
+    if attempt.last_chunk == inf:
+        return  # it is whole, or held up by our own reader
+    ignore_block = now - attempt.started - attempt.excused
+    attempt.hedge_at += ignore_block
+    attempt.late_at += ignore_block
+    attempt.excused += ignore_block
+    attempt.last_chunk = now
+    start_throughput_window(attempt, now)
+
+
+def start_throughput_window(attempt: Attempt, now: float) -> None:
+    """Look at its throughput one window from now; what it has said by now is not counted."""
+    limits = attempt.candidate.limits
+    if limits.min_tokens_per_second is not None:
+        attempt.pace_at = now + limits.throughput_window
+        attempt.pace_from = (attempt.response.tokens() or None) if attempt.response else None
+
+
+def check_throughput(attempt: Attempt, now: float) -> Fault | None:
+    """Judge its throughput over the last window, and begin the next.
+
+    The window in which it began to speak is not judged: how long it takes to begin has its own
+    limit.
+    """
+    limits, before = attempt.candidate.limits, attempt.pace_from
+    start_throughput_window(attempt, now)
+    least, after = limits.min_tokens_per_second, attempt.pace_from
+    if least is None or before is None or after is None:
+        return None
+    speed = (after - before) / limits.throughput_window
+    if speed >= least:
+        return None
+    said = f"only {speed:.2g} tokens/s for {limits.throughput_window:g} s"
+    return Fault(FaultKind.STALL, said)
+
+
+class AttemptList:
+    """Keeps the books that go with opening and closing an attempt.
+
+    Attributes:
+        all: Every one that was started, in order.
+        live: Those that are being read.
+    """
+
+    __slots__ = ("all", "live")
+
+    def __init__(self) -> None:
+        self.all: list[Attempt] = []
+        self.live: list[Attempt] = []
+
+    def active(self) -> int:
+        """How many are counted on: those over a limit are not."""
+        return sum([not a.suspect for a in self.live])
+
+    def covered(self) -> bool:
+        """Whether an attempt is counted on whose target is well."""
+        return any(
+            not a.suspect and not a.candidate.state.circuit_breaker.tripped for a in self.live
+        )
+
+    def caught(self) -> bool:
+        """Whether all that are counted on are lost."""
+        counted = [a for a in self.live if not a.suspect]
+        return bool(counted) and all(_lost(a) for a in counted)
+
+    def lost_candidates(self) -> list[Candidate]:
+        """The targets whose attempts are lost, and which may therefore be asked once more."""
+        return [a.candidate for a in self.live if not a.suspect and _lost(a)]
+
+    def back(self) -> bool:
+        """Whether a target of theirs has come back from its silence."""
+        return any(a.late and a.started < a.candidate.state.back_since for a in self.live)
+
+    def open(self, attempt: Attempt, alarm: Callable[[], None] | None) -> None:
+        """Begin one.
+
+        Args:
+            attempt: Its place at the target was taken already.
+            alarm: Called when its target trips; None if nobody wants to know.
+        """
+        candidate = attempt.candidate
+        candidate.tries += 1
+        candidate.active += 1
+        candidate.again = False
+        if alarm is not None:
+            candidate.state.waiting[attempt] = alarm
+        self.all.append(attempt)
+        self.live.append(attempt)
+
+    def doubt(self, attempt: Attempt) -> bool:
+        """Count on it no longer.
+
+        Returns:
+            Whether to go on listening to it: only to one of a request, for more would pile up
+            connections in a black hole.
+        """
+        first = not any(a.suspect for a in self.live)
+        attempt.suspect = True
+        attempt.candidate.active -= 1
+        return first
+
+    def believe(self, attempt: Attempt) -> None:
+        """Count on it again."""
+        attempt.suspect = False
+        attempt.fault = None
+        attempt.candidate.active += 1
+
+    def spoke(self, attempt: Attempt, now: float) -> None:
+        """Teach the target's state what a first text tells."""
+        state = attempt.candidate.state
+        seconds = now - attempt.started - attempt.excused
+        # After a standstill of ours nobody knows how long it took, only that it took longer.
+        known = not attempt.excused
+        state.spoke(seconds, now, plain=attempt.plain, late=attempt.late, known=known)
+        state.waiting.pop(attempt, None)
+
+    def close(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        """End one, and give its place at the target back."""
+        attempt.outcome = outcome
+        attempt.ended = now
+        candidate = attempt.candidate
+        if not attempt.suspect:
+            candidate.active -= 1
+        candidate.state.concurrency.give_back()
+        if attempt.reservation is not None:
+            attempt.reservation.settle(attempt, now)
+        candidate.state.waiting.pop(attempt, None)
+        self.live.remove(attempt)
+
+    def close_others(
+        self,
+        winner: Attempt | None,
+        how: Outcome,
+        now: float,
+        *,
+        begun: bool = True,
+        resort: bool = True,
+    ) -> list[Action]:
+        """End all but the winner. One that had not spoken teaches how long it took at least.
+
+        Args:
+            winner: It goes on; None ends all.
+            how: The outcome of those that were merely slower.
+            now: The engine's clock.
+            begun: Whether those that have spoken are ended too.
+            resort: Whether the last resort is ended too.
+        """
+        out: list[Action] = []
+        for attempt in tuple(self.live):
+            if attempt is winner or (attempt.first_text is not None and not begun):
+                continue
+            if attempt.kind is AttemptKind.LAST_RESORT and not resort:
+                continue
+            if attempt.first_text is None:
+                seconds = now - attempt.started
+                attempt.candidate.state.closed(seconds, now, plain=attempt.plain)
+            # One that was given up on failed; one that was merely slower lost.
+            self.close(attempt, Outcome.FAILED if attempt.fault else how, now)
+            out.append(Stop(attempt))
+        return out
+
+
+def _lost(attempt: Attempt) -> bool:
+    """Whether its target tripped and says nothing at all, or has come back from such a silence.
+
+    A target that is merely slow is still answering; if all are, asking elsewhere only adds load.
+    """
+    state = attempt.candidate.state
+    if state.circuit_breaker.tripped and state.silent:
+        return True
+    return attempt.late and attempt.started < state.back_since

@@ -1,0 +1,429 @@
+"""Whom to ask next: the targets of one request, and what its failures taught about them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from tenacity import Future as Outcome
+from tenacity import RetryCallState
+
+from langchain_resilient.engine.attempt import Attempt, Candidate
+from langchain_resilient.engine.plan import Plan
+from langchain_resilient.engine.target_state import reset_if_all_tripped
+from langchain_resilient.faults import BLOCKS_ACCOUNT, EXCLUDES_TARGET, Fault, FaultKind
+from langchain_resilient.receipt import AttemptKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+    from random import Random
+
+    from langchain_resilient.engine.budgets import Budget, TokenWaiter
+    from langchain_resilient.engine.rate_limiter import QueuedRequest, RateLimiter
+    from langchain_resilient.engine.target_state import ConcurrencyLimiter, TargetState
+    from langchain_resilient.options import TimeLimits
+
+
+class TargetFailure(Exception):  # noqa: N818  # a failure that no exception stood behind
+    """Stands for a fault that no exception caused: lateness, or an answer without text."""
+
+
+def retry_state(
+    attempts: Sequence[Attempt], candidate: Candidate, now: float, rng: Random
+) -> RetryCallState:
+    """Describe the attempts on one target as tenacity would have counted them.
+
+    Args:
+        attempts: Of the whole request.
+        candidate: The target within it.
+        now: The engine's clock.
+        rng: The engine's generator, for waits that want to be replayable; read as `state.rng`.
+    """
+    mine = [a for a in attempts if a.candidate is candidate]
+    # tenacity needs no Retrying object to ask a stop, wait or retry strategy.
+    state: Any = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+    state.attempt_number = candidate.tries
+    state.start_time = mine[0].started if mine else now
+    state.outcome_timestamp = now
+    state.idle_for = sum(b.started - (a.ended or b.started) for a, b in pairwise(mine))
+    outcome = Outcome(candidate.tries)
+    fault = mine[-1].fault if mine else None
+    outcome.set_exception((fault and fault.cause) or TargetFailure(str(fault)))
+    state.outcome = outcome
+    state.upcoming_sleep = max(0.0, candidate.ready_at - now)
+    state.rng = rng
+    found: RetryCallState = state
+    return found
+
+
+class WaitList:
+    """At most one ticket for a token, and a place in the queues of full or paced targets.
+
+    Args:
+        since: When the request began: the oldest is served first.
+        useful_until: Later than this a token could hardly help it.
+        wake: Called when there is something to look at; from any thread.
+
+    Attributes:
+        useful_until: Later than this a token could hardly help it.
+        ticket: Waits for a token, or was just granted one.
+        kind: What the token is for.
+    """
+
+    __slots__ = ("_lines", "_wake_up", "_queues", "_since", "kind", "ticket", "useful_until")
+
+    def __init__(self, since: float, useful_until: float, wake: Callable[[], None]) -> None:
+        self._since = since
+        self.useful_until = useful_until
+        self._wake_up = wake
+        self._queues: list[ConcurrencyLimiter] = []
+        self._lines: list[tuple[RateLimiter, QueuedRequest]] = []
+        self.ticket: TokenWaiter | None = None
+        self.kind: AttemptKind = AttemptKind.HEDGE
+
+    def ask(self, budget: Budget, kind: AttemptKind, now: float) -> None:
+        """Wait for a token; one that was waited for before is no longer needed."""
+        if self.ticket is not None:
+            if self.ticket.budget is budget:
+                return
+            self.ticket.give_up(now)
+        self.kind = kind
+        self.ticket = budget.wait(self._since, self.useful_until, self._wake_up)
+
+    def granted(self) -> TokenWaiter | None:
+        """Take the ticket, if its token has come. The caller spends it or gives it up."""
+        ticket = self.ticket
+        if ticket is None or not ticket.granted:
+            return None
+        self.ticket = None
+        return ticket
+
+    def queue(self, full: Iterable[TargetState]) -> None:
+        """Wait for room at these targets."""
+        for state in full:
+            if state.concurrency not in self._queues:
+                self._queues.append(state.concurrency)
+                state.concurrency.wait(self._wake_up)
+
+    def stand_in(self, lines: Sequence[tuple[RateLimiter, QueuedRequest]], now: float) -> None:
+        """Stand in these lines and no others; who stays keeps its place."""
+        left = [line for line in self._lines if line not in lines]
+        for rate_limiter, ask in lines:
+            if (rate_limiter, ask) not in self._lines:
+                rate_limiter.join(ask, now)
+        self._lines = list(lines)
+        for rate_limiter, ask in left:
+            rate_limiter.leave(ask)
+
+    def leave(self, now: float) -> None:
+        """Wait for nothing any more."""
+        if self.ticket is not None:
+            ticket, self.ticket = self.ticket, None
+            ticket.give_up(now)
+        if self._queues:
+            self.leave_queues()
+        if self._lines:
+            self.stand_in((), now)
+
+    def leave_queues(self) -> None:
+        """Wait for no room any more; room that was offered is passed on to the next."""
+        queues, self._queues = self._queues, []
+        for slots in queues:
+            slots.forget(self._wake_up)
+
+
+_ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
+"""A whole answer that is no good: a target gets one more draw, not draws until the deadline.
+
+None where it was empty because `max_tokens` ran out (code "length"): so would the next one be."""
+
+
+_KEYS_OWN = BLOCKS_ACCOUNT | {FaultKind.RATE_LIMIT}
+"""Faults of a key, which the target's next key need not share."""
+
+
+class Candidates:
+    """The lanes of one request, in order of preference.
+
+    Attributes:
+        candidates: One a target.
+        patience: Until when a saturated target is waited for, where work is not spread.
+        rejected: Whether two providers agree that the request is wrong.
+    """
+
+    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "_spent", "candidates", "patience")
+
+    def __init__(
+        self,
+        targets: Iterable[tuple[TargetState, TimeLimits | None]],
+        plan: Plan,
+        rng: Random,
+        ask: QueuedRequest | None = None,
+    ) -> None:
+        self._plan = plan
+        self._rng = rng
+        self._bad_at: set[str] = set()
+        self._pinned: Candidate | None = None
+        self._spent = 0.0
+        self.patience = inf
+        self.candidates = [
+            Candidate(i, s, t or plan.timeouts, ask if s.paced and _is_paced(s, ask) else None)
+            for i, (s, t) in enumerate(targets)
+        ]
+
+    @property
+    def rejected(self) -> bool:
+        """Whether two providers agree that the request is wrong: then it is wrong everywhere."""
+        return len(self._bad_at) > 1
+
+    # -- choosing -------------------------------------------------------------------------------
+
+    def choose(self, now: float) -> Candidate | None:
+        """Pick the least tried open lane in chain order; the well go before the sick."""
+        best: Candidate | None = None
+        rank = (True, inf)
+        for candidate in self.eligible():
+            if (
+                candidate.active
+                or candidate.available_at() > now
+                or candidate.state.concurrency.full
+            ):
+                if best is None and not self._plan.spread and self._is_waited_for(candidate, now):
+                    return None
+                continue
+            mine = (not candidate.state.sound(now), candidate.tries)
+            if mine < rank or best is None:
+                best, rank = candidate, mine
+        return best
+
+    def _is_waited_for(self, candidate: Candidate, now: float) -> bool:
+        """Whether nothing is wrong with a target that was not asked yet but that it has no room."""
+        return (
+            not candidate.tries
+            and candidate.state.sound(now)
+            and candidate.saturated(now)
+            and candidate.available_at() < self.patience
+        )
+
+    def choose_extra(
+        self, now: float, beside: Collection[str], lost: Collection[Candidate] = ()
+    ) -> Candidate | None:
+        """Pick a lane for a hedge or a rescue: only one that is well and not strained.
+
+        Args:
+            now: The engine's clock.
+            beside: The providers of attempts that stay under way: a lane of another provider goes
+                before, and the only target there is may be asked twice.
+            lost: For a rescue, the lanes whose attempts are lost: one that has come back may be
+                asked again. One that is silent cannot rescue anybody.
+        """
+        best: Candidate | None = None
+        rank = (True, inf)
+        for candidate in self.eligible():
+            state = candidate.state
+            is_back = candidate in lost and not state.silent
+            busy = candidate.active and not self._alone(candidate, now)
+            if (busy or state.circuit_breaker.tripped) and not is_back:
+                continue
+            if self._extra_at(candidate) > now or (lost and state.mute(now)):
+                continue
+            if state.concurrency.full or not self._affordable(state):
+                continue
+            mine = (state.provider in beside, candidate.tries)
+            if mine < rank or best is None:
+                best, rank = candidate, mine
+        return best
+
+    def choose_shadow(self, now: float) -> Candidate | None:
+        """Pick a sick lane to probe, if it is time for that; its place is taken with it."""
+        for candidate in self.candidates:
+            state = candidate.state
+            if (
+                state.circuit_breaker.tripped
+                and not candidate.tries
+                and candidate.available_at() <= now
+                and not state.concurrency.full
+                and state.circuit_breaker.claim_probe(now)
+                and state.concurrency.take()
+            ):
+                return candidate
+        return None
+
+    def spend(self, candidate: Candidate) -> None:
+        """Count what a hedge or rescue may cost."""
+        self._spent += self._cost(candidate.state) or 0.0
+
+    def _affordable(self, state: TargetState) -> bool:
+        hedge = self._plan.hedge
+        if hedge is None or hedge.max_extra_cost is None:
+            return True
+        cost = self._cost(state)
+        return cost is not None and self._spent + cost <= hedge.max_extra_cost
+
+    def _cost(self, state: TargetState) -> float | None:
+        return 0.0 if self._plan.cost is None else self._plan.cost(state)
+
+    def eligible(self) -> list[Candidate]:
+        """The lanes that may be asked, now or later."""
+        if self._pinned is not None:
+            return [] if self._pinned.excluded else [self._pinned]
+        return [candidate for candidate in self.candidates if not candidate.excluded]
+
+    def _alone(self, candidate: Candidate, now: float) -> bool:
+        """Whether no other target is well: then a hedge may go to it too (Dean & Barroso, 2013)."""
+        return not candidate.state.in_process and all(
+            other is candidate or not other.state.sound(now) for other in self.eligible()
+        )
+
+    @staticmethod
+    def _extra_at(candidate: Candidate) -> float:
+        """When something extra may be sent to it: not while it says that it has too much."""
+        return max(candidate.available_at(), candidate.state.strained_until)
+
+    def extra_at(self, now: float) -> float:
+        """When the next lane opens for a hedge; infinity if none will."""
+        waits = (
+            self._extra_at(candidate)
+            for candidate in self.eligible()
+            if not candidate.state.circuit_breaker.tripped
+        )
+        return min((at for at in waits if at > now), default=inf)
+
+    def open_at(self, now: float) -> float:
+        """When the next lane ends its backoff; infinity if none is waiting."""
+        waits = (candidate.available_at() for candidate in self.eligible())
+        return min((at for at in waits if at > now), default=inf)
+
+    def full(self, now: float) -> list[TargetState]:
+        """The targets that could be asked now if they had room."""
+        return [
+            candidate.state
+            for candidate in self.eligible()
+            if candidate.state.concurrency.full and candidate.available_at() <= now
+        ]
+
+    def lines(self, now: float) -> list[tuple[RateLimiter, QueuedRequest]]:
+        """Where this request has to stand in line."""
+        found: list[tuple[RateLimiter, QueuedRequest]] = []
+        for candidate in self.eligible():
+            if (
+                candidate.ask is not None
+                and candidate.saturated(now)
+                and not candidate.state.concurrency.full
+            ):
+                found += [
+                    (rate_limiter, candidate.ask) for rate_limiter in candidate.state.lines(now)
+                ]
+                if not self._plan.spread and self._is_waited_for(candidate, now):
+                    break
+        return list(dict.fromkeys(found))  # two targets may differ in name only
+
+    def calm(self, now: float) -> None:
+        """If every target that could be asked has tripped, none of that counts."""
+        if any(candidate.state.circuit_breaker.tripped for candidate in self.candidates):
+            usable = [x.state for x in self.candidates if x.available_at() <= now]
+            if usable and all(state.circuit_breaker.tripped for state in usable):
+                reset_if_all_tripped(usable, now)
+
+    def ignore_blocks(self, now: float) -> bool:
+        """Ask blocked accounts and lost models all the same, where memory leaves nobody to ask.
+
+        An error of today beats a memory. Only a server's own "not before" is kept to.
+
+        Returns:
+            Whether there is now a lane to ask that this request has not asked yet.
+        """
+        ignore_block = [x for x in self.eligible() if not x.tries and not x.ignore_block]
+        for candidate in ignore_block:
+            candidate.ignore_block = True
+        return any(is_open(candidate, now) for candidate in ignore_block)
+
+    # -- learning -------------------------------------------------------------------------------
+
+    def learn(
+        self, attempts: Sequence[Attempt], attempt: Attempt, fault: Fault, now: float
+    ) -> None:
+        """Decide when, if ever, this request may ask a target again that failed.
+
+        Args:
+            attempts: All of the request, for tenacity's view of them.
+            attempt: The one that failed.
+            fault: How.
+            now: The engine's clock.
+        """
+        candidate = attempt.candidate
+        self._remember(attempt, fault, now)
+        if not self._plan.moves_on(fault):
+            self._pinned = candidate
+        if fault.kind is FaultKind.BAD_REQUEST:
+            self._bad_at.add(candidate.state.provider)
+        candidate.free = False
+        candidate.draws += fault.kind in _ONE_MORE_TRY
+        if fault.kind is FaultKind.NO_STREAMING:
+            # From now on it is asked plainly (TargetState.streams); if it refuses that, it is out.
+            candidate.again = candidate.free = candidate.tries == 1
+            candidate.excluded = not candidate.again
+        elif fault.kind in _KEYS_OWN and self._has_other_key(candidate, now):
+            candidate.again = candidate.free = True
+        elif _hopeless(candidate, fault):
+            candidate.excluded = True
+        else:
+            wait = self._plan.retry.again_after(
+                retry_state(attempts, candidate, now, self._rng), fault
+            )
+            candidate.excluded = wait is None
+            candidate.again = (
+                candidate.state.retry_first and candidate.tries == 1 and wait is not None
+            )
+            candidate.ready_at = now if candidate.again or wait is None else now + wait
+
+    def _remember(self, attempt: Attempt, fault: Fault, now: float) -> None:
+        health = self._plan.health
+        trip_after = 0 if health is None else health.trip_after
+        if attempt.late and fault.kind is FaultKind.TIMEOUT:
+            trip_after = 0  # the same silence, counted before
+        attempt.candidate.state.failed(fault, now, self._rng, attempt.key, trip_after)
+
+    @staticmethod
+    def _has_other_key(candidate: Candidate, now: float) -> bool:
+        return candidate.tries < len(candidate.state.keys) and candidate.state.available_at() <= now
+
+    def skipped(self, now: float) -> tuple[tuple[str, str], ...]:
+        """The targets that were never asked, each with the reason."""
+        return tuple((x.state.name, _why_skipped(x, now)) for x in self.candidates if not x.tries)
+
+
+def _is_paced(state: TargetState, ask: QueuedRequest | None) -> bool:
+    """Whether a request has to wait for its turn: only a batch does where no limit is known yet."""
+    return ask is not None and (ask.batch or state.limited)
+
+
+def is_open(candidate: Candidate, now: float) -> bool:
+    """Whether a lane may be asked this moment."""
+    return (
+        not candidate.excluded
+        and candidate.available_at() <= now
+        and not candidate.state.concurrency.full
+    )
+
+
+def _hopeless(candidate: Candidate, fault: Fault) -> bool:
+    return (
+        fault.kind in EXCLUDES_TARGET
+        or fault.kind in BLOCKS_ACCOUNT
+        or fault.should_retry is False
+        or (fault.kind in _ONE_MORE_TRY and (candidate.draws > 1 or fault.code == "length"))
+    )
+
+
+def _why_skipped(candidate: Candidate, now: float) -> str:
+    state = candidate.state
+    wait = state.available_at(ignore_block=True) - now
+    if wait > 0:
+        return f"it asked to be left alone for another {wait:.1f} s"
+    if state.gone_until > now:
+        return "its model was not found"
+    if state.available_at() > now:
+        return "its account refused the key or is out of quota"
+    return "it has no room (max_concurrency)" if state.concurrency.full else "its turn never came"

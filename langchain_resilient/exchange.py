@@ -1,0 +1,155 @@
+"""The seam between the engine and a provider: open a stream, read chunks, close it.
+
+A new provider is one class with `open` and one line that registers it:
+
+```python
+from langchain_resilient.providers import register
+
+
+@register("echo", api_key_env=None)
+class EchoProvider:
+    def __init__(self, target):
+        self.target = target
+
+    async def open(self, request, *, stream):
+        text = request.messages[-1]["content"]
+
+        async def chunks():
+            yield {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": "stop"}]}
+
+        return chunks()
+
+
+llm = ResilientChatModel(targets=["echo:parrot"])
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+Chunk = dict[str, Any]
+"""A decoded `chat.completion.chunk`, or a whole `chat.completion` where the answer came plainly."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """Messages and parameters for any target. Nothing in it may be changed by whoever reads it.
+
+    Attributes:
+        messages: Chat-completions messages.
+        defaults: Parameters for all targets; a target's own go before them.
+        overrides: Parameters of this call; they go before a target's own.
+        source: The messages as LangChain gave them, for targets that are LangChain models.
+        native: The call's LangChain keyword arguments (tools, ...), for the same.
+        continues: Whether it asks for the rest of an answer whose beginning was delivered.
+    """
+
+    messages: list[dict[str, Any]]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    source: Sequence[Any] = ()
+    native: Mapping[str, Any] = field(default_factory=dict)
+    continues: bool = False
+
+    def body(self, target_params: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge into one new request body: call before target before model.
+
+        Only the outermost dict is new; the messages and schemas in it are shared.
+
+        Args:
+            target_params: What the target itself sets.
+
+        Returns:
+            The body without `model` and `stream`, which the provider adds.
+        """
+        return {
+            **self.defaults,
+            **target_params,
+            **self.overrides,
+            "messages": self.messages,
+        }
+
+
+class RateLimitLevel(NamedTuple):
+    """One limit as it stood when the answer's request was let in.
+
+    Attributes:
+        limit: How much flows in in a minute.
+        remaining: How much more would be let in at that moment.
+        capacity: How much may be let in at once, as far as the provider's figures show.
+    """
+
+    limit: float
+    remaining: float
+    capacity: float
+
+
+class RateLimitStatus(NamedTuple):
+    """The limits of one key and model; None for what the provider does not tell.
+
+    Example:
+        ```python
+        Quota(requests=Level(600, 599, 600), tokens=Level(200_000, 199_900, 200_000))
+        ```
+    """
+
+    requests: RateLimitLevel | None
+    tokens: RateLimitLevel | None
+
+
+class ChunkStream(Protocol):
+    """An open answer: an async iterator of chunks that can be closed early.
+
+    An async generator is one. Chunks are plain dicts in the shape of `chat.completion.chunk` (or
+    one `chat.completion`, where the answer came plainly). The iterator ends when the provider's
+    answer ends; a failure is raised as the provider's own exception. `aclose` frees the connection
+    and is called exactly once, by the task that read it.
+
+    It may also have a method `quota() -> Quota | None`, which reads from the answer's head what the
+    provider says of its rate limits (`langchain_resilient.exchange`): then requests are paced by it.
+    """
+
+    def __aiter__(self) -> ChunkStream:
+        """Return itself."""
+        ...
+
+    async def __anext__(self) -> Chunk:
+        """Wait for the next chunk."""
+        ...
+
+    async def aclose(self) -> object:
+        """Stop: the provider must not go on generating."""
+        ...
+
+
+class Provider(Protocol):
+    """Speaks one API for one target. Holds no policy and no state of a request."""
+
+    async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
+        """Send the request and return as soon as the answer has begun.
+
+        Args:
+            request: Shared with other attempts: read only.
+            stream: Whether to ask for a stream or for one whole answer.
+
+        Raises:
+            Exception: The provider's own; `classify` knows what it means.
+        """
+        ...
+
+
+class Source(Protocol):
+    """A provider bound to one target; `langchain_resilient.exchange.Provider` is one."""
+
+    async def open(self, request: ChatRequest, *, stream: bool) -> Any:
+        """Send and return an async iterator of chunks with `aclose`.
+
+        It may have a method `quota`, which reads what the provider says of its limits.
+        """
+        ...

@@ -1,0 +1,231 @@
+"""Which HTTP transport the SDK clients get, and how it is set up.
+
+aiohttp costs half the CPU and returns every cancelled connection, which Together's httpx does not
+(see `tests/whole_stack/test_cancellation.py`); httpx (httpx2) is there for what works only with it:
+cassettes with vcrpy before 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import zlib
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from langchain_resilient.providers.errors import AnswerError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+
+ACCEPTED = "gzip, deflate"
+"""What is asked for as `Accept-Encoding`; the standard library can stop in the midst of both."""
+
+
+MAX_ERROR_BYTES = 256 * 1024
+"""So much of an error's body is read: its status has told what to believe."""
+
+
+ERROR_SECONDS = 2.0
+"""The longest wait for the next piece of an error's body."""
+
+
+_ERROR = 300
+"""From this status on the SDKs raise."""
+
+
+_STEP = 64 * 1024
+
+
+_KNOWN = {"gzip": 31, "x-gzip": 31, "deflate": 15, "br": 0, "zstd": 0, "compress": 0}
+"""Content codings and their `wbits`; 0 for those that nobody asked for."""
+
+
+def bounded_bodies(httpx: Any) -> Callable[[Any], Awaitable[None]]:
+    """Make a hook for the responses of one HTTP client.
+
+    Args:
+        httpx: The httpx that the client is of: `httpx2` or `httpx`.
+
+    Example:
+        ```python
+        httpx.AsyncClient(event_hooks={"response": [guard(httpx)]})
+        ```
+    """
+    guarded = _stream_class(httpx.AsyncByteStream)
+
+    async def look(response: Any) -> None:
+        coding, status = response.headers.get("content-encoding"), response.status_code
+        if coding or status >= _ERROR:
+            response.stream = guarded(response.stream, coding or "", status)
+            if coding:
+                del response.headers["content-encoding"]
+        if status >= _ERROR:
+            # There are charsets whose decoders raise, and then nobody learns of the status.
+            response.encoding = "utf-8"
+
+    return look
+
+
+@functools.cache
+def _stream_class(base: type) -> Any:
+    """Make the stream that one of the two httpx takes for its own."""
+    return type("Guarded", (_BoundedBody, base), {})
+
+
+class _BoundedBody:
+    """A body, decompressed in small steps; of an error only the beginning.
+
+    Args:
+        source: What the transport gave; this owns it now.
+        coding: The `Content-Encoding`.
+        status: The HTTP status.
+    """
+
+    def __init__(self, source: Any, coding: str, status: int) -> None:
+        self._source = source
+        self._coding = coding
+        self._status = status
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        pieces = self._error() if self._status >= _ERROR else self._decoded()
+        try:
+            async for piece in pieces:
+                yield piece
+        except BaseException:
+            # Together's SDK leaves a response open whose body cannot be read.
+            await self._source.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Free the connection."""
+        await self._source.aclose()
+
+    async def _error(self) -> AsyncIterator[bytes]:
+        """Give what can be had of an error's body: its status and headers tell more."""
+        size, pieces = 0, self._decoded()
+        while size < MAX_ERROR_BYTES:
+            try:
+                async with asyncio.timeout(ERROR_SECONDS):
+                    piece = await anext(pieces, None)
+            except Exception:  # noqa: BLE001  # whatever breaks it off
+                return
+            if piece is None:
+                return
+            size += len(piece)
+            yield piece
+
+    async def _decoded(self) -> AsyncIterator[bytes]:
+        decoder, surplus = self._decoder(), 0
+        async for data in self._source:
+            if decoder is None:
+                yield data
+            elif decoder.eof:
+                # A connection that was read to its end serves again; but not for ever.
+                surplus += len(data)
+                if surplus > _STEP:
+                    return
+            else:
+                for piece in self._decompressed(decoder, data):
+                    yield piece
+
+    def _decoder(self) -> Any:
+        """Make the decompressor; None where the body is as it is.
+
+        Raises:
+            AnswerError: If it is encoded in a way, or in ways, that nobody asked for.
+        """
+        names = [name.strip().lower() for name in self._coding.split(",")]
+        known = [name for name in names if name in _KNOWN]  # others stand there by mistake
+        if not known:
+            return None
+        if len(known) > 1 or not _KNOWN[known[0]]:
+            message = f"the answer is encoded as {self._coding[:60]!r}, not as {ACCEPTED}"
+            raise AnswerError(message, status_code=self._status)
+        return zlib.decompressobj(_KNOWN[known[0]])
+
+    def _decompressed(self, decoder: Any, data: bytes) -> Iterator[bytes]:
+        piece = b" " * _STEP
+        while (data or len(piece) == _STEP) and not decoder.eof:
+            try:
+                piece = decoder.decompress(data, _STEP)
+            except zlib.error as error:
+                message = f"the answer is not encoded as {self._coding[:60]!r}: {error}"
+                raise AnswerError(message, status_code=self._status) from None
+            data = decoder.unconsumed_tail
+            if piece:
+                yield piece
+
+
+Transport = Literal["aiohttp", "httpx"]
+
+
+MAX_CONNECTIONS = 1000
+"""The SDKs' own limit (Together's is 100) would queue a larger batch."""
+
+
+KEEPALIVE_CONNECTIONS = 200
+
+
+KEEPALIVE_SECONDS = 60.0
+"""How long an idle connection to a public API waits for the next call: a new one costs two or three
+round trips before the first text. The providers' own front door, Cloudflare, keeps them longer."""
+
+
+OTHER_KEEPALIVE_SECONDS = 5.0
+"""The same for other servers: uvicorn hangs up after five seconds."""
+
+
+def transport_name() -> Transport:
+    """Read `LANGCHAIN_RESILIENT_TRANSPORT`, `"aiohttp"` unless set.
+
+    Raises:
+        ValueError: If it is neither "aiohttp" nor "httpx".
+    """
+    found = os.environ.get("LANGCHAIN_RESILIENT_TRANSPORT", "aiohttp")
+    if found not in ("aiohttp", "httpx"):
+        msg = f'LANGCHAIN_RESILIENT_TRANSPORT must be "aiohttp" or "httpx", not {found!r}'
+        raise ValueError(msg)
+    return cast("Transport", found)
+
+
+def http_client(sdk: Any, httpx: Any, timeout: Any, *, public: bool) -> Any:
+    """Make the HTTP client that an SDK client runs on.
+
+    Args:
+        sdk: The module `openai` or `together`.
+        httpx: The httpx that it is made for: `httpx2` or `httpx`.
+        timeout: An `httpx.Timeout`.
+        public: Whether it is for a provider's own public API.
+    """
+    aiohttp = transport_name() == "aiohttp"
+    client_class = sdk.DefaultAioHttpClient if aiohttp else sdk.DefaultAsyncHttpxClient
+    return client_class(
+        timeout=timeout,
+        verify=tls_context(httpx),
+        limits=httpx.Limits(
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=KEEPALIVE_CONNECTIONS,
+            keepalive_expiry=KEEPALIVE_SECONDS if public else OTHER_KEEPALIVE_SECONDS,
+        ),
+        # A redirect could carry the key to another host.
+        follow_redirects=False,
+        # One cookie that no header may hold would spoil every later request.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        headers={"accept-encoding": ACCEPTED},
+        event_hooks={"response": [bounded_bodies(httpx)]},
+    )
+
+
+@functools.cache
+def tls_context(httpx: Any) -> ssl.SSLContext:
+    """Make the process's TLS settings: to read all root certificates costs 30 ms and more.
+
+    Args:
+        httpx: The httpx that they are made by: `httpx2` or `httpx`.
+    """
+    context: ssl.SSLContext = httpx.create_ssl_context()
+    return context

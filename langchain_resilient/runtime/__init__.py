@@ -1,0 +1,1 @@
+"""One model at work: from the options of a call to its answer."""

@@ -1,0 +1,232 @@
+"""One background event loop for the process's synchronous calls.
+
+Sync calls must work with and without a running loop, from many threads, and after a fork; clients
+and connections should outlive each call. So they all run on one loop in one daemon thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from concurrent.futures import CancelledError
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine, Iterator
+
+
+T = TypeVar("T")
+
+
+MAX_ITEMS_AHEAD = 256
+"""Items that are read ahead of a slow synchronous consumer."""
+
+
+class BackgroundLoop:
+    """An event loop in a thread of its own. Use `run` and `iterate` from any thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._inner: BackgroundLoop | None = None
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="langchain-resilient", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and wait for its result. Ctrl-C cancels it."""
+        if threading.current_thread() is self._thread:
+            # A synchronous call inside our own loop (a callback that asks the model): waiting for
+            # this loop would wait for ever, so it gets a loop of its own.
+            return self._next().run(work)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(
+        self, source: AsyncGenerator[T, None], *, ahead: int = MAX_ITEMS_AHEAD, wait: bool = False
+    ) -> Iterator[T]:
+        """Yield what an async generator yields; closing the iterator closes it.
+
+        Args:
+            source: The generator.
+            ahead: How many items are read before they are wanted.
+            wait: Whether closing early, or Ctrl-C, waits until the generator is closed.
+        """
+        if threading.current_thread() is self._thread:
+            yield from self._next().iterate(source, ahead=ahead, wait=wait)
+            return
+        pipe: _Pipe[T] = _Pipe(self._loop, source, ahead)
+        try:
+            # Ctrl-C may come while this hands the work over: what it started is stopped below.
+            pipe.start()
+            yield from pipe.drain()
+        finally:
+            pipe.stop()
+            # An iterator may be collected in the loop's own thread, which must not wait for itself.
+            if wait and threading.current_thread() is not self._thread:
+                pipe.wait()
+
+    def close(self) -> None:
+        """Cancel what runs, close the clients and the loop."""
+        if self._inner is not None:
+            self._inner.close()
+        if self._loop.is_closed() or not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(_shut_down(), self._loop).result(timeout=5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        self._loop.close()
+
+    def _next(self) -> BackgroundLoop:
+        self._inner = self._inner or BackgroundLoop()
+        return self._inner
+
+
+class _Pipe(Generic[T]):
+    """Carries items from the loop to a thread without a wake-up a token."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, source: AsyncGenerator[T, None], ahead: int
+    ) -> None:
+        self._loop = loop
+        self._source = source
+        self._ahead = ahead
+        self._items: SimpleQueue[Any] = SimpleQueue()
+        self._room = asyncio.Event()
+        self._blocked = False
+        self._task: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+
+    # -- in the thread --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to fill it."""
+        self._loop.call_soon_threadsafe(self._begin)
+
+    def drain(self) -> Iterator[T]:
+        """Yield the items, then raise what the source raised."""
+        qsize = self._items.qsize
+        while (item := self._get()) is not _END:
+            if self._blocked and not qsize():
+                self._loop.call_soon_threadsafe(self._room.set)
+            yield item
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Close the source, if it has not ended; once."""
+        if not self._ended.is_set() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def wait(self) -> None:
+        """Wait until the source is closed."""
+        while not self._loop.is_closed() and not self._ended.wait(_LOOK_UP):
+            pass
+
+    def _get(self) -> Any:
+        while True:
+            try:
+                return self._items.get(timeout=_LOOK_UP)
+            except Empty:
+                continue
+
+    # -- on the loop, in this order -------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._fill())
+        self._task.add_done_callback(self._end)
+
+    async def _fill(self) -> None:
+        try:
+            async for item in self._source:
+                self._items.put(item)
+                if self._items.qsize() >= self._ahead:
+                    await self._wait_for_room()
+        finally:
+            await self._source.aclose()
+
+    async def _wait_for_room(self) -> None:
+        self._room.clear()
+        # Set before the second look: a reader that empties the queue after it will see the flag.
+        self._blocked = True
+        if self._items.qsize() >= self._ahead:
+            await self._room.wait()
+        self._blocked = False
+
+    def _cancel(self) -> None:
+        if self._task is None:
+            self._ended.set()  # it was never begun: there is nothing to close
+        else:
+            self._task.cancel()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._error = CancelledError() if task.cancelled() else task.exception()
+        self._items.put(_END)
+        self._ended.set()
+
+
+_LOOK_UP = 1.0
+"""Seconds after which a waiting thread looks up: a Ctrl-C in the moment before it falls asleep does
+not wake it."""
+
+
+_END = object()
+
+
+async def _shut_down() -> None:
+    loop = asyncio.get_running_loop()
+    me = asyncio.current_task()
+    others = [task for task in asyncio.all_tasks(loop) if task is not me]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+
+
+_background_loop: BackgroundLoop | None = None
+
+
+_lock = threading.Lock()
+
+
+_abandoned: list[BackgroundLoop] = []
+
+
+def background_loop() -> BackgroundLoop:
+    """The process's portal, started on first use."""
+    global _background_loop  # noqa: PLW0603  # one a process is its whole point
+    if _background_loop is None:
+        with _lock:
+            if _background_loop is None:
+                _background_loop = BackgroundLoop()
+                atexit.register(_close_at_exit)
+    return _background_loop
+
+
+def _close_at_exit() -> None:
+    global _background_loop
+    if _background_loop is not None:
+        closing, _background_loop = _background_loop, None
+        closing.close()
+
+
+def _after_fork() -> None:
+    """Start afresh in a child: it has the parent's loop but not the thread that ran it."""
+    global _background_loop, _lock  # noqa: PLW0603
+    if _background_loop is not None:
+        # Kept for ever: collecting it would unregister the parent's sockets from the shared epoll.
+        _abandoned.append(_background_loop)
+        _background_loop = None
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,274 @@
+"""Whether a whole answer is good enough: it must fit its schema, and please `check`."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
+from pydantic import TypeAdapter
+
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.options import SAMPLING_FIELDS, HedgeOption, OnBreak, Sampling, Seconds
+from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
+from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
+from langchain_resilient.wire.output import to_chat_result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextvars import Context
+
+    from langchain_core.messages import BaseMessage
+
+    from langchain_resilient.engine.attempt import Attempt
+    from langchain_resilient.engine.plan import Plan
+    from langchain_resilient.options import Target
+    from langchain_resilient.wire.structured_output import OutputSpec
+
+
+Priority = Literal["interactive", "batch"]
+
+
+PRIORITY: ContextVar[Priority] = ContextVar("langchain_resilient_priority", default="interactive")
+"""Of the calls in this context that do not say `priority=` themselves."""
+
+
+logger = logging.getLogger("langchain_resilient")
+
+
+_SAMPLING = frozenset(SAMPLING_FIELDS) | {"model_kwargs"}
+
+
+_timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
+
+
+_affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
+
+
+_on_break: TypeAdapter[OnBreak | None] = TypeAdapter(OnBreak | None)
+
+
+_hedge: TypeAdapter[Any] = TypeAdapter(HedgeOption)
+
+
+_priority: TypeAdapter[Priority] = TypeAdapter(Priority)
+
+
+class CallOptions:
+    """What one `invoke` or `stream` asks for.
+
+    Attributes:
+        request: For the providers.
+        model: The `model=` override; None for the model's own chain.
+        stream: Whether its text is shown as it comes.
+        on_break: What follows a break; None for what the model says.
+        several: Whether more than one answer is wanted (`n`).
+        affinity: The name of its conversation; None if it has none of its own.
+        batch: Whether nobody sits and waits for it (`priority="batch"`): at a target's rate limit
+            it lets interactive calls go first, and its deadline runs from its first send.
+        max_tokens: The longest answer it asks for; 0 where it does not say.
+        structure: What the answer must fit; None for any.
+        skipped: Targets that are not asked, each with the reason.
+        context: The caller's, where an observer wants it.
+
+    Raises:
+        ValueError: If there are no messages, or an argument is out of range; names it.
+    """
+
+    __slots__ = ("_plan", "_size", "affinity", "batch", "context", "max_tokens", "model",
+                 "on_break", "request", "several", "skipped", "stream", "structure")  # fmt: skip
+
+    def __init__(
+        self,
+        defaults: Mapping[str, Any],
+        messages: Sequence[BaseMessage],
+        stop: list[str] | None,
+        kwargs: dict[str, Any],
+        *,
+        stream: bool,
+    ) -> None:
+        self.stream: bool = stream
+        self.model: Any = None
+        self.affinity: str | None = None
+        self.on_break: OnBreak | None = None
+        self.batch = PRIORITY.get() == "batch"
+        self.structure: OutputSpec | None = None
+        self.skipped: list[tuple[str, str]] = []
+        self.context: Context | None = None
+        self._size: int | None = None
+        self._plan: dict[str, Any] = {}
+        overrides = self._sort(kwargs) if kwargs else {}
+        if stop:
+            overrides["stop"] = stop
+        wire, source = _conversation(messages)
+        self.request = ChatRequest(wire, defaults, overrides, source=source)
+        self.max_tokens: int = int(overrides.get("max_tokens") or defaults.get("max_tokens") or 0)
+        self.several = (overrides.get("n") or defaults.get("n") or 1) > 1
+        if self.several and stream:
+            msg = "n must be 1 for a stream: LangChain has no place for several answers in one"
+            raise ValueError(msg)
+
+    @property
+    def size(self) -> int:
+        """The request's size in characters; measured when it is first asked for."""
+        if self._size is None:
+            given = self.request.overrides
+            schemas = (given.get("tools"), given.get("response_format"))
+            self._size = count_characters(self.request.messages, *schemas)
+        return self._size
+
+    def prompt_tokens(self) -> int:
+        """About how many tokens its prompt has."""
+        return estimate_tokens(self.size)
+
+    def plan(self, plan: Plan) -> Plan:
+        """The model's plan, with what this call changes of it."""
+        return replace(plan, **self._plan) if self._plan else plan
+
+    def _sort(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Take out what is about the race; check what is about sampling; pass the rest on."""
+        kwargs.pop("stream", None)
+        self.model = kwargs.pop("model", None)
+        self.structure = kwargs.pop("structure", None)
+        self.affinity = _affinity.validate_python(kwargs.pop("affinity", None))
+        self.on_break = _on_break.validate_python(kwargs.pop("on_break", None))
+        if "priority" in kwargs:
+            self.batch = _priority.validate_python(kwargs.pop("priority")) == "batch"
+        if "timeout" in kwargs:
+            self._plan["deadline"] = _timeout.validate_python(kwargs.pop("timeout"))
+        if "hedge" in kwargs:
+            self._plan["hedge"] = _hedge.validate_python(kwargs.pop("hedge"))
+        sampling = {name: kwargs.pop(name) for name in _SAMPLING & kwargs.keys()}
+        if sampling:
+            kwargs.update(Sampling(**sampling).sampling_params())
+        return kwargs
+
+
+def _conversation(
+    messages: Sequence[BaseMessage],
+) -> tuple[list[dict[str, Any]], Sequence[BaseMessage]]:
+    """Convert the messages, for the wire and for targets that are LangChain models."""
+    wire = to_chat_messages(messages)
+    mended = repair_conversation(wire)
+    if mended is wire:
+        return wire, messages
+    _log_repairs()
+    return mended, convert_to_messages(mended)
+
+
+@cache
+def _log_repairs() -> None:
+    """Say it once a process: an agent sends its history with every turn."""
+    logger.warning(
+        "a conversation was mended before it was sent: it held a tool call without its result, a "
+        "result without its call, or a call that cannot be read"
+    )
+
+
+_ASKING = """\
+This answer does not fit what was asked for: {problem}
+
+Answer again, so that it fits, and say nothing else."""
+
+
+class AnswerValidator:
+    """Judges the answers to one call, and tells the next attempt what was wrong with the last.
+
+    Args:
+        call: Who asks, and for what.
+        check: The model's `check`, if it has one.
+        target_of: Which target an attempt went to.
+
+    Attributes:
+        unfit: The last attempt whose answer was whole and did not fit the schema.
+        ask: Takes the request that attempts from now on are to send.
+    """
+
+    def __init__(
+        self,
+        call: CallOptions,
+        check: Callable[[AIMessage], Any] | None,
+        target_of: Callable[[Attempt], Target],
+    ) -> None:
+        self._structure = call.structure
+        self._request = call.request
+        self._check = check
+        self._target_of = target_of
+        self.unfit: Attempt | None = None
+        self.ask: Callable[[ChatRequest], None] | None = None
+
+    @property
+    def kept(self) -> Attempt | None:
+        """An unfit answer, where the caller would rather have that than an error."""
+        structure = self._structure
+        return self.unfit if structure is not None and structure.keep else None
+
+    async def __call__(self, attempt: Attempt) -> Fault | None:
+        """Judge a whole answer; a fault means that it is none."""
+        target = self._target_of(attempt)
+        result = to_chat_result(attempt.response, target.provider, target.model)
+        message: Any = result.generations[0].message  # a generation of ours holds an AIMessage
+        fault = self._structure.fault(message) if self._structure is not None else None
+        if fault is not None:
+            self._found(attempt, message, fault)
+            return fault
+        return await self._checked(message) if self._check is not None else None
+
+    def _found(self, attempt: Attempt, message: AIMessage, fault: Fault) -> None:
+        self.unfit = attempt
+        repair = self._structure is not None and self._structure.repair
+        if repair and self.ask is not None and fault.kind is FaultKind.INVALID:
+            self.ask(repair_request(self._request, message, fault.message))
+
+    async def _checked(self, message: AIMessage) -> Fault | None:
+        check: Any = self._check
+        try:
+            said: Any = check(message)
+            said = await said if inspect.isawaitable(said) else said
+        except Exception as error:  # noqa: BLE001  # an exception is a way to say no
+            return Fault(FaultKind.INVALID, f"validate raised {error!r}", cause=error)
+        return Fault(FaultKind.INVALID, "validate said False") if said is False else None
+
+
+def validator_for(
+    call: CallOptions,
+    check: Callable[[AIMessage], Any] | None,
+    target_of: Callable[[Attempt], Target],
+) -> AnswerValidator | None:
+    """Make the judge of a call, if there is anything to judge.
+
+    A schema alone does not hold a stream back: whoever streams wants the parts as they come, and
+    the parser judges them at the end.
+    """
+    wanted = check is not None or (call.structure is not None and not call.stream)
+    return AnswerValidator(call, check, target_of) if wanted else None
+
+
+def repair_request(request: ChatRequest, answer: AIMessage, problem: str) -> ChatRequest:
+    """Make the request that shows a bad answer and what was wrong with it.
+
+    A bad tool call is shown as its text: a call would want a result.
+
+    Args:
+        request: The one that was answered badly; it stays as it is.
+        answer: The bad answer.
+        problem: What is wrong with it.
+    """
+    bad, asking = answer_as_text(answer), _ASKING.format(problem=problem)
+    told = [{"role": "assistant", "content": bad}, {"role": "user", "content": asking}]
+    return replace(
+        request,
+        messages=[*request.messages, *told],
+        source=[*request.source, AIMessage(bad), HumanMessage(asking)],
+    )
+
+
+def answer_as_text(answer: AIMessage) -> str:
+    """All that an answer says, calls included, as text; never empty, which no API takes."""
+    calls = [str(c["args"]) for c in (*answer.tool_calls, *answer.invalid_tool_calls)]
+    return "\n".join([*([answer.text] if answer.text else []), *calls]) or "(nothing)"

@@ -1,0 +1,264 @@
+"""Before a race: whom it may ask, and in what order. After it: what it taught about that."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf, log
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.prices import Usage, cost, price_for, prices_for, typical_cost
+from langchain_resilient.receipt import Outcome
+from langchain_resilient.runtime.spending import SpendLimiter
+from langchain_resilient.runtime.token_estimate import estimate_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+    from random import Random
+
+    from langchain_resilient.configuration import Configuration
+    from langchain_resilient.engine.interfaces import Route
+    from langchain_resilient.options import Target
+    from langchain_resilient.receipt import Receipt
+    from langchain_resilient.runtime.call import CallOptions
+    from langchain_resilient.runtime.shared_state import SharedState
+
+
+MAX_CONVERSATIONS = 4096
+"""Beyond that the one that was quiet for longest is forgotten."""
+
+
+class Affinity:
+    """Remembers which target answered a conversation last. Safe for use by any thread.
+
+    Example:
+        ```python
+        affinity = Affinity()
+        key = conversation(request.messages)
+        affinity.keep(key, "openai:gpt-4o")
+        affinity.target(key)
+        ```
+    """
+
+    __slots__ = ("_lock", "_targets")
+
+    def __init__(self) -> None:
+        self._targets: OrderedDict[Hashable, str] = OrderedDict()
+        self._lock = Lock()
+
+    def target(self, key: Hashable) -> str | None:
+        """Name the target that answered it last."""
+        return self._targets.get(key)
+
+    def keep(self, key: Hashable, target: str) -> None:
+        """Remember who answered."""
+        with self._lock:
+            self._targets[key] = target
+            self._targets.move_to_end(key)
+            if len(self._targets) > MAX_CONVERSATIONS:
+                self._targets.popitem(last=False)
+
+
+def conversation(messages: Sequence[Mapping[str, Any]]) -> Hashable:
+    """Tell conversations apart by how they begin: all up to the first message of the user.
+
+    Args:
+        messages: As in `ChatRequest.messages`.
+    """
+    beginning = []
+    for message in messages:
+        beginning.append(str(message.get("content")))
+        if message.get("role") == "user":
+            break
+    return hash(tuple(beginning))
+
+
+EXPLORE = 0.05
+"""The share of requests that go first to another target than the fastest known, lest one that has
+become faster is never noticed (epsilon-greedy; Sutton & Barto, "Reinforcement Learning", 2.2)."""
+
+
+EXPLORE_UNKNOWN = 0.3
+"""The same while a target is unknown. Not all at once: it may be slow, or dead."""
+
+
+def fastest(routes: Sequence[Route], now: float, rng: Random, *, plain: bool) -> list[Route]:
+    """Order by the time that is to be expected to the first text.
+
+    Args:
+        routes: The chain.
+        now: The engine's clock.
+        rng: The engine's generator.
+        plain: By the time to a whole answer instead.
+    """
+    speed = [route.state.expected(now, plain=plain) for route in routes]
+    # The index keeps the chain's order among equals.
+    places = sorted(range(len(routes)), key=lambda i: (speed[i], i))
+    unknown = [i for i in places if speed[i] == inf and i != places[0]]
+    others = unknown or places[1:]
+    if others and rng.random() < (EXPLORE_UNKNOWN if unknown else EXPLORE):
+        tried = others[int(rng.random() * len(others))]
+        places.remove(tried)
+        places.insert(0, tried)
+    return [routes[i] for i in places]
+
+
+def balanced(routes: Sequence[Route], weights: Sequence[float], rng: Random) -> list[Route]:
+    """Shuffle so that each target comes first in proportion to its weight, and so on for the rest.
+
+    Each draws an exponential variate with its weight as the rate; the smallest goes first
+    (Efraimidis & Spirakis, "Weighted random sampling with a reservoir", 2006).
+
+    Args:
+        routes: The chain.
+        weights: One a route; 0 puts it behind all others.
+        rng: The engine's generator.
+    """
+    keys = [-log(1.0 - rng.random()) / w if w > 0 else inf for w in weights]
+    places = sorted(range(len(routes)), key=lambda i: (keys[i], i))
+    return [routes[i] for i in places]
+
+
+_TOO_LONG = frozenset({FaultKind.CONTEXT_LENGTH, FaultKind.TOO_LARGE})
+
+
+_ANSWER_TOKENS = 1000
+"""What an answer is guessed to have at most where `max_tokens` does not say."""
+
+
+class Router:
+    """Orders and thins out the chain of one model for each call.
+
+    Args:
+        config: The model's fields.
+        targets: All that may be asked, by name; later additions count.
+        memory: Where context windows are remembered.
+        rng: The model's generator.
+
+    Raises:
+        MissingExtraError: If prices are needed and `genai-prices` is not installed.
+        ValueError: If a price is needed and not known.
+    """
+
+    def __init__(
+        self, config: Configuration, targets: Mapping[str, Target], memory: SharedState, rng: Random
+    ) -> None:
+        self._order = config.order
+        self._targets = targets
+        self._memory = memory
+        self._rng = rng
+        self._affinity = Affinity() if config.affinity else None
+        self._weights = {target.name: target.weight for target in config.chain()}
+        capped = config.spending() is not None or any(t.spend_cap for t in targets.values())
+        self._purse = SpendLimiter(targets, config.spending()) if capped else None
+
+    def arrange(self, chain: Sequence[Route]) -> list[Route]:
+        """Put the chain into the order that holds for all calls: the cheapest first, if wanted."""
+        if self._order != "cheapest":
+            return list(chain)
+        known = {r.state.name: price_for(self._targets[r.state.name]) for r in chain}
+        if not any(known.values()):
+            prices_for([self._targets[name] for name in known], 'order="cheapest"')
+        dollars = {n: float("inf") if p is None else typical_cost(p) for n, p in known.items()}
+        return sorted(chain, key=lambda route: dollars[route.state.name])
+
+    def choose(self, chain: Sequence[Route], call: CallOptions, now: float) -> Sequence[Route]:
+        """Choose for one call.
+
+        Args:
+            chain: The routes, in the model's order.
+            call: Its size, its conversation.
+            now: The loop's time.
+
+        Raises:
+            SpendCapError: If the money is spent and nobody free is left.
+        """
+        if self._order == "fastest":
+            chain = fastest(chain, now, self._rng, plain=call.several)
+        elif self._order == "balanced":
+            weights = [self._weights.get(route.state.name, 1.0) for route in chain]
+            chain = balanced(chain, weights, self._rng)
+        if self._affinity is not None or call.affinity is not None:
+            chain = self._at_home_first(chain, call, now)
+        chain = self._fitting(chain, call)
+        return chain if self._purse is None else self._payable(chain, call, now, self._purse)
+
+    def settle(self, call: CallOptions, receipt: Receipt, now: float) -> tuple[float, ...] | None:
+        """Learn from a finished call.
+
+        Returns:
+            Dollars for each attempt; None where no spend cap counts them.
+        """
+        for attempt in receipt.attempts:
+            target = self._targets.get(attempt.target)
+            if target is None:
+                continue
+            window = self._memory.window_of(target)
+            if attempt.fault is not None and attempt.fault.kind in _TOO_LONG:
+                window.refused(
+                    call.size, call.max_tokens, limit=attempt.fault.limit, given=attempt.fault.given
+                )
+            elif window.bounded and attempt.outcome is Outcome.WON:
+                window.passed(call.size, call.max_tokens, prompt_tokens=attempt.input_tokens)
+        if receipt.winner and (self._affinity is not None or call.affinity is not None):
+            self._home().keep(self._conversation(call), receipt.winner)
+        return None if self._purse is None else self._purse.settle(receipt, call.size, now)
+
+    def cost(self, call: CallOptions, name: str) -> float | None:
+        """Dollars that one more send of a call to a target may cost; None if nobody knows."""
+        price = price_for(self._targets[name])
+        if price is None:
+            return None
+        return cost(price, Usage(estimate_tokens(call.size), call.max_tokens or _ANSWER_TOKENS))
+
+    # -- rules ----------------------------------------------------------------------------------
+
+    def _home(self) -> Affinity:
+        if self._affinity is None:
+            self._affinity = Affinity()
+        return self._affinity
+
+    @staticmethod
+    def _conversation(call: CallOptions) -> object:
+        return call.affinity or conversation(call.request.messages)
+
+    def _at_home_first(
+        self, chain: Sequence[Route], call: CallOptions, now: float
+    ) -> Sequence[Route]:
+        """The target that holds the conversation goes first, while it is well."""
+        home = self._home().target(self._conversation(call))
+        for route in chain:
+            if route.state.name == home and route.state.health(now) == "ok":
+                return [route, *(other for other in chain if other is not route)]
+        return chain
+
+    def _fitting(self, chain: Sequence[Route], call: CallOptions) -> Sequence[Route]:
+        """Leave out targets that cannot take so long a request, unless none could."""
+        windows = [self._memory.window_of(self._targets[r.state.name]) for r in chain]
+        if not any(window.bounded for window in windows):
+            return chain
+        fits = [window.fits(call.size, call.max_tokens) for window in windows]
+        if all(fits) or not any(fits):
+            return chain
+        for route, fit in zip(chain, fits, strict=True):
+            if not fit:
+                call.skipped.append((route.state.name, "the request is too long for it"))
+        return [route for route, fit in zip(chain, fits, strict=True) if fit]
+
+    def _payable(
+        self, chain: Sequence[Route], call: CallOptions, now: float, purse: SpendLimiter
+    ) -> Sequence[Route]:
+        names = [route.state.name for route in chain]
+        allowed = purse.allowed(names, now, call.size)
+        if len(allowed) == len(names):
+            return chain
+        call.skipped += [
+            (n, purse.why_not(n, now, call.size) or "") for n in names if n not in allowed
+        ]
+        return [route for route in chain if route.state.name in allowed]
+
+    def error(self, chain: Sequence[Route], call: CallOptions, now: float) -> Exception:
+        """The error of a call that may ask nobody."""
+        assert self._purse is not None  # noqa: S101  # nothing else leaves nobody
+        return self._purse.error([route.state.name for route in chain], now, call.size)

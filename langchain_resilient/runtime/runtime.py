@@ -1,0 +1,380 @@
+"""Joins a model's configuration to the engine: its chain, its plan, its races.
+
+A model builds its runtime on first use and never carries it along: copies and pickles leave it
+behind. What is learned of a target (pushback, a dead account) is shared by all models of the
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from contextvars import copy_context
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient.engine.attempt import delay_for
+from langchain_resilient.engine.interfaces import Dependencies, Route
+from langchain_resilient.engine.plan import CallEnd, Plan
+from langchain_resilient.engine.race import Race
+from langchain_resilient.engine.stream_buffer import Segment, StreamBuffer
+from langchain_resilient.errors import (
+    ResilientError,
+    all_targets_failed,
+    request_rejected,
+    stream_broken,
+)
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.observability.observer import CallDetails, log_call, notify_observers
+from langchain_resilient.observability.recorder import Recorder
+from langchain_resilient.options import Target, as_target
+from langchain_resilient.prices import price_for
+from langchain_resilient.providers import create_provider, known_providers
+from langchain_resilient.providers.errors import classify
+from langchain_resilient.runtime.call import CallOptions, validator_for
+from langchain_resilient.runtime.routing import Router
+from langchain_resilient.runtime.shared_state import (
+    SHARED_STATE,
+    SharedState,
+    loop_reaper,
+    shared_rng,
+    usable_targets,
+    warn_once,
+)
+from langchain_resilient.runtime.streaming import StreamAssembler, break_strategy_for
+from langchain_resilient.wire.accumulator import ResponseAccumulator
+from langchain_resilient.wire.output import attach_receipt, to_chat_result
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from langchain_core.messages import BaseMessage
+    from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+    from langchain_resilient.configuration import Configuration
+    from langchain_resilient.engine.attempt import Attempt
+    from langchain_resilient.observability.stats import Stats
+    from langchain_resilient.options import OnBreak
+    from langchain_resilient.receipt import Receipt
+    from langchain_resilient.runtime.call import AnswerValidator
+    from langchain_resilient.runtime.streaming import Audience
+
+
+logger: logging.Logger = logging.getLogger("langchain_resilient")
+
+
+_prepared: set[str] = set()
+"""Providers whose SDKs were imported, or are being so."""
+
+
+class Runtime:
+    """One model's chain, ready to race. Targets without a key are left out, each with one warning.
+
+    Args:
+        config: The model's fields.
+
+    Raises:
+        NoTargetsError: If no target is left.
+    """
+
+    def __init__(self, config: Configuration) -> None:
+        hedge, last_resort = config.hedging(), config.fallback_target()
+        self.targets = usable_targets(config.keyed_targets())
+        self._memory = SHARED_STATE if config.share_learning else SharedState()
+        self.plan: Plan = Plan(
+            deadline=config.timeout,
+            timeouts=config.timeouts,
+            hedge=hedge,
+            retry=config.retry.at_most(config.max_retries),
+            budgets=self._memory.budgets_of(self.targets, hedge, config.health),
+            health=config.health,
+            fallback_on=config.fallback_on,
+            reserve=config.reserve(),
+            grace=config.grace(),
+            spread=config.spread,
+        )
+        self._check = config.check
+        self._on_break: OnBreak = config.on_break
+        self._observers = config.observing()
+        self._defaults = config.sampling_params()
+        self._by_name = {t.name: t for t in self.targets}
+        self._routes: dict[str, Route] = {}
+        routes = [self.route(t) for t in self.targets]
+        self.last_resort = self.route(last_resort) if last_resort is not None else None
+        if last_resort is not None:
+            self._by_name[last_resort.name] = last_resort
+        rng = shared_rng()
+        self._selection = Router(config, self._by_name, self._memory, rng)
+        self.chain = self._selection.arrange(routes)
+        self._recorder = Recorder()
+        self._tools = Dependencies(classify, ResponseAccumulator, rng, self._on_fault)
+        self._prepared = False
+
+    async def generate(
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: Any
+    ) -> ChatResult:
+        """Race to a whole answer; what `_agenerate` returns."""
+        if not self._prepared:
+            await self._prepare()
+        call = CallOptions(self._defaults, messages, stop, kwargs, stream=False)
+        race, plan, judge = self._race(call, run_manager)
+        try:
+            response = await race.answer()
+        finally:
+            receipt = self._settle(call, race)
+            if race.listener is not None:
+                await race.listener.close(loop_reaper())
+        target = self._by_name.get(receipt.winner or "")
+        if response is None and judge is not None and (kept := judge.kept) is not None:
+            response, target = kept.response, self._target_of(kept)
+        if response is None or target is None:
+            raise self._error(race, plan, receipt)
+        return attach_receipt(
+            to_chat_result(response, target.provider, target.model), receipt.as_dict()
+        )
+
+    async def stream(
+        self,
+        messages: Sequence[BaseMessage],
+        stop: list[str] | None,
+        run_manager: Any,
+        kwargs: Any,
+        audience: Audience = "reader",
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
+        """Race to the first text, then pass the winner's chunks on; what `_astream` yields."""
+        if not self._prepared:
+            await self._prepare()
+        call = CallOptions(self._defaults, messages, stop, kwargs, stream=True)
+        follows = break_strategy_for(call.on_break or self._on_break, call.request, audience)
+        race, plan, _ = self._race(call, run_manager, StreamBuffer(follows))
+        telling = StreamAssembler(follows, self._target_of)
+        add = telling.add
+        chunks = race.chunks()
+        try:
+            async for item in chunks:
+                if isinstance(item, Segment):
+                    piece = telling.turn(item)
+                    add = telling.add
+                else:
+                    piece = add(item)
+                if piece is not None:
+                    yield piece
+        finally:
+            await chunks.aclose()
+            receipt = self._settle(call, race, telling)
+            if race.listener is not None:
+                await race.listener.close(loop_reaper())
+        winner = race.winner
+        if winner is None:
+            raise self._error(race, plan, receipt, telling.partial)
+        if (rest := telling.rest()) is not None:
+            yield rest
+        last = telling.last(winner)
+        attach_receipt(last, receipt.as_dict())
+        yield last
+
+    def stats(self) -> Stats:
+        """What `llm.stats()` returns."""
+        routes = [*self.chain, *([self.last_resort] if self.last_resort else [])]
+        return self._recorder.snapshot(
+            {route.state.name: route.state for route in routes},
+            _now(),
+            lambda name: price_for(self._by_name[name]) if name in self._by_name else None,
+            self._delays(),
+        )
+
+    def _delays(self) -> dict[str, float]:
+        """When each target would be hedged now."""
+        hedge, now = self.plan.hedge, _now()
+        if hedge is None or len(self.chain) < 2:  # noqa: PLR2004  # there is nobody to ask
+            return {}
+        plain, limits = hedge.on == "response", self.plan.timeouts
+        return {
+            route.state.name: delay_for(
+                hedge, route.state, route.limits or limits, now, plain=plain
+            )
+            for route in self.chain
+        }
+
+    async def _prepare(self) -> None:
+        """Import the first target's SDK in a thread, once, and then the others' beside its answer.
+
+        Half a second of import inside the race would block the loop and pass for a slow provider;
+        and the first fallback of a process comes when it matters.
+        """
+        first, *others = [getattr(r.sources[0], "prepare", None) for r in self.chain]
+        if first is not None:
+            await asyncio.to_thread(first)
+        self._prepared = True
+        cold = [r.state.provider for r in self.chain if r.state.provider not in _prepared]
+        _prepared.update(cold)
+        if len(set(cold)) > 1:
+            prepares = [prepare for prepare in others if prepare is not None]
+            threading.Thread(target=_prepare_all, args=(prepares,), daemon=True).start()
+
+    def _race(
+        self, call: CallOptions, run_manager: Any, show: StreamBuffer | None = None
+    ) -> tuple[Race, Plan, AnswerValidator | None]:
+        plan = call.plan(self.plan)
+        if self._observers:
+            call.context = copy_context()
+        hedge = plan.hedge
+        if hedge is not None and hedge.max_extra_cost is not None:
+            plan = replace(plan, cost=lambda state: self._selection.cost(call, state.name))
+        plain = call.several or (hedge is not None and hedge.on == "response")
+        judge = validator_for(call, self._check, self._target_of)
+        race = Race(
+            self._select(call),
+            call.request,
+            plan,
+            self._tools,
+            loop_reaper(),
+            last_resort=self.last_resort,
+            validate=judge,
+            on_retry=run_manager.on_retry if run_manager is not None else None,
+            plain=plain and show is None,
+            show=show,
+            load=call,
+            listener=_trace(run_manager, self._by_name),
+        )
+        if judge is not None:
+            judge.ask = race.ask
+        return race, plan, judge
+
+    def _select(self, call: CallOptions) -> Sequence[Route]:
+        """Choose the routes of one call, in order.
+
+        Raises:
+            SpendCapError: If the money is spent and nobody is left who could answer.
+        """
+        chain = self.chain if call.model is None else self._chosen(call.model)
+        now = asyncio.get_running_loop().time()
+        chosen = self._selection.choose(chain, call, now)
+        if not chosen and self.last_resort is None:
+            raise self._selection.error(chain, call, now)
+        return chosen
+
+    def _settle(
+        self, call: CallOptions, race: Race, telling: StreamAssembler | None = None
+    ) -> Receipt:
+        """Take in what a race taught and cost, however it ended."""
+        receipt = race.receipt()
+        if telling is not None and (breaks := telling.breaks(race)):
+            receipt = replace(receipt, breaks=breaks)
+        costs = self._selection.settle(call, receipt, asyncio.get_running_loop().time())
+        self._recorder.add(receipt, costs, cancelled=race.end is None)
+        if receipt.winner is None and call.skipped:
+            receipt = replace(receipt, skipped=(*receipt.skipped, *call.skipped))
+        self._report(call, race, receipt, costs)
+        return receipt
+
+    def _report(
+        self, call: CallOptions, race: Race, receipt: Receipt, costs: tuple[float, ...] | None
+    ) -> None:
+        """Tell the log and the observers."""
+        end = "cancelled" if race.end is None else race.end.value
+        log_call(receipt, end)
+        if call.context is None:
+            return
+        answer = race.winner.response if race.winner is not None else None
+        details = CallDetails(
+            end=end,
+            streamed=call.stream,
+            targets=self._by_name,
+            params={**call.request.defaults, **call.request.overrides},
+            cost=costs,
+            response_id=answer.id if answer is not None else None,
+            response_model=answer.model if answer is not None else None,
+            finish_reason=answer.finish_reason if answer is not None else None,
+        )
+        notify_observers(self._observers, receipt, details, call.context)
+
+    def _target_of(self, attempt: Attempt) -> Target:
+        return self._by_name[attempt.candidate.state.name]
+
+    def route(self, target: Target) -> Route:
+        """Make the place of a target in a chain."""
+        limits = target.timeouts or self.plan.timeouts
+        keys = target.api_key if isinstance(target.api_key, tuple) else (target.api_key,)
+        first, *others = (
+            create_provider(target.model_copy(update={"timeouts": limits, "api_key": key}))
+            for key in keys
+        )
+        return Route(self._memory.state_of(target), first, limits, other_keys=others)
+
+    def _chosen(self, models: Any) -> list[Route]:
+        """Find the routes for a `model=` override: targets of the chain, or any others.
+
+        Raises:
+            ValueError: If it is neither; says what it may be.
+        """
+        wanted = [models] if isinstance(models, str | Target) else list(models)
+        return [self._find(one) for one in wanted]
+
+    def _find(self, wanted: Any) -> Route:
+        for route in self.chain:
+            target = self._by_name[route.state.name]
+            if wanted in (target.name, target.model):
+                return route
+        if not isinstance(wanted, str):
+            return self._adopt(as_target(wanted))
+        found = self._routes.get(wanted)
+        if found is None:
+            if wanted.partition(":")[0] not in known_providers():
+                msg = (
+                    f"model={wanted!r} is no target of this chain ({', '.join(self._by_name)}) and "
+                    'not of the form "provider:model"'
+                )
+                raise ValueError(msg)
+            found = self._routes[wanted] = self._adopt(as_target(wanted))
+        return found
+
+    def _adopt(self, target: Target) -> Route:
+        """Take in a target from outside the chain, for one call."""
+        usable_targets([target])
+        self._by_name[target.name] = target
+        return self.route(target)
+
+    def _error(
+        self, race: Race, plan: Plan, receipt: Receipt, partial: str | None = None
+    ) -> ResilientError:
+        """Build the error for a race that nobody won."""
+        timeout = plan.deadline
+        if partial is not None:
+            return stream_broken(receipt, partial, timeout)
+        if race.end is CallEnd.REJECTED:
+            return request_rejected(receipt)
+        return all_targets_failed(receipt, deadline=race.end is CallEnd.DEADLINE, timeout=timeout)
+
+    def _on_fault(self, name: str, fault: Fault) -> None:
+        logger.info("%s: %s", name, fault)
+        if fault.kind is FaultKind.NOT_FOUND:
+            warn_once(f"{name} is skipped: its model was not found ({fault.message})")
+        elif fault.kind is FaultKind.INTERNAL and fault.cause is not None:
+            logger.error("%s: unexpected error", name, exc_info=fault.cause)
+
+
+def _trace(run: Any, targets: dict[str, Target]) -> Any:
+    """Make the trace of a call; None, and at no cost, where nobody traces it."""
+    if run is None or not run.handlers:
+        return None
+    from langchain_resilient.observability.tracing import attempt_tracer  # noqa: PLC0415  # it is heavy
+
+    return attempt_tracer(run, targets)
+
+
+def _prepare_all(prepares: Sequence[Callable[[], None]]) -> None:
+    for prepare in prepares:
+        with contextlib.suppress(Exception):  # whoever needs it will see the error then
+            prepare()
+
+
+def _now() -> float:
+    """The engine's clock, inside a loop or out of one."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()  # what the loops of asyncio and uvloop go by

@@ -1,0 +1,205 @@
+"""What the process knows of targets, whichever model asks: readiness, health, losers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import warnings
+from random import Random
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from langchain_resilient.engine.budgets import Budgets
+from langchain_resilient.engine.rate_limiter import RateLimiter
+from langchain_resilient.engine.reaper import Reaper
+from langchain_resilient.engine.target_state import Account, TargetState
+from langchain_resilient.errors import NoTargetsError
+from langchain_resilient.providers import json_modes, key_for, keys_for, provider_entry
+from langchain_resilient.runtime.token_estimate import ContextWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from langchain_resilient.options import Health, Hedge, Target
+
+
+logger: logging.Logger = logging.getLogger("langchain_resilient")
+
+
+class SkippedTargetWarning(UserWarning):
+    """A target of the chain cannot be asked: it has no key, or its model is gone."""
+
+
+def usable_targets(targets: Sequence[Target]) -> list[Target]:
+    """Leave out the targets without a key, each with one warning.
+
+    Raises:
+        NoTargetsError: If none is left; says which variables to set and how to do without a key.
+    """
+    found, missing = [], {}
+    for target in targets:
+        env = provider_entry(target.provider).api_key_env
+        if env and not target.base_url and key_for(target) is None:
+            missing[target.name] = env
+        else:
+            found.append(target)
+    if not found:
+        variables = " or ".join(sorted(set(missing.values())))
+        msg = (
+            f"no target can be asked: set {variables} (or pass api_key=...), or use the embedded "
+            'model, which needs no key: pip install "langchain-resilient[local]" and '
+            'ResilientChatModel(targets=["local"])'
+        )
+        raise NoTargetsError(msg)
+    for name, env in missing.items():
+        warn_once(f"{name} is skipped: {env} is not set and no api_key was given")
+    return found
+
+
+_warned: set[str] = set()
+
+
+_warning = threading.Lock()
+
+
+def warn_once(message: str) -> None:
+    """Warn of a skipped target, once a process."""
+    with _warning:
+        known = message in _warned
+        _warned.add(message)
+    if not known:
+        warnings.warn(message, SkippedTargetWarning, stacklevel=2)
+        logger.warning(message)
+
+
+class SharedState:
+    """What was learned of targets: readiness, speed, health, and the budgets of chains.
+
+    Models share `SHARED_STATE` unless they are told not to (`share_learning=False`).
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[Hashable, TargetState] = {}
+        self._accounts: dict[Hashable, Account] = {}
+        self._pacers: dict[Hashable, RateLimiter] = {}
+        self._budgets: dict[Hashable, Budgets] = {}
+        self._windows: dict[Hashable, ContextWindow] = {}
+        self._lock = threading.Lock()
+
+    def state_of(self, target: Target) -> TargetState:
+        """Find a target's state: the same object for equal targets.
+
+        A LangChain model as a target is known to its own chain only: two cannot be told equal.
+        """
+        if target.runnable is not None:
+            return _new_state(target, [Account()], [_configured(RateLimiter(), target)])
+        server = (target.provider, target.base_url)
+        keys = tuple((*server, hash(key)) for key in keys_for(target))
+        paced = (target.requests_per_minute, target.tokens_per_minute)
+        name = (target.name, target.model, target.max_concurrency, target.retry_first, keys, paced)
+        with self._lock:
+            found = self._states.get(name)
+            if found is None:
+                accounts = [self._accounts.setdefault(key, Account()) for key in keys]
+                rate_limiters = [
+                    self._pacers.setdefault((key, target.model), RateLimiter()) for key in keys
+                ]
+                found = self._states[name] = _new_state(target, accounts, rate_limiters)
+                for rate_limiter in rate_limiters:
+                    _configured(rate_limiter, target)
+        return found
+
+    def window_of(self, target: Target) -> ContextWindow:
+        """What is known of how long a request a target takes."""
+        key = (target.name, target.model, target.base_url, target.context_window)
+        found = self._windows.get(key)
+        if found is None:
+            with self._lock:
+                found = self._windows.setdefault(key, ContextWindow(target.context_window))
+        return found
+
+    def budgets_of(
+        self, targets: Sequence[Target], hedge: Hedge | None, health: Health | None
+    ) -> Budgets:
+        """Find the budgets of a chain: the same for equal chains with equal policies."""
+        if any(target.runnable is not None for target in targets):
+            return Budgets.of(hedge, health)
+        paid = None if hedge is None else (hedge.budget, hedge.burst)
+        key = (tuple(id(self.state_of(target)) for target in targets), paid, health)
+        with self._lock:
+            found = self._budgets.get(key)
+            if found is None:
+                found = self._budgets[key] = Budgets.of(hedge, health)
+        return found
+
+    def forget(self) -> None:
+        """Start anew."""
+        with self._lock:
+            self._states.clear()
+            self._accounts.clear()
+            self._pacers.clear()
+            self._budgets.clear()
+            self._windows.clear()
+
+
+SHARED_STATE = SharedState()
+"""The process's own."""
+
+
+_rng = Random()
+
+
+if hasattr(os, "register_at_fork"):
+    # Forked workers that all waited the same "random" time would come back at the same moment.
+    os.register_at_fork(after_in_child=_rng.seed)
+
+
+def shared_rng() -> Random:
+    """The engine's one source of chance: every model of the process draws from it."""
+    return _rng
+
+
+def reset(seed: int | None = None) -> None:
+    """Forget all that was learned of targets: for tests, and after a key was mended in place.
+
+    Args:
+        seed: Makes what chance decides from now on replayable; None takes a fresh one.
+    """
+    SHARED_STATE.forget()
+    json_modes.reset_json_modes()
+    with _warning:
+        _warned.clear()
+    _rng.seed(seed)
+
+
+def _configured(rate_limiter: RateLimiter, target: Target) -> RateLimiter:
+    rate_limiter.configure(target.requests_per_minute, target.tokens_per_minute)
+    return rate_limiter
+
+
+def _new_state(
+    target: Target, accounts: Sequence[Account], rate_limiters: Sequence[RateLimiter]
+) -> TargetState:
+    return TargetState(
+        target.name,
+        target.provider,
+        accounts=accounts,
+        rate_limiters=rate_limiters,
+        max_concurrency=target.max_concurrency,
+        retry_first=target.retry_first,
+        in_process=provider_entry(target.provider).in_process,
+    )
+
+
+_reapers: WeakKeyDictionary[asyncio.AbstractEventLoop, Reaper] = WeakKeyDictionary()
+
+
+def loop_reaper() -> Reaper:
+    """The running loop's reaper."""
+    loop = asyncio.get_running_loop()
+    found = _reapers.get(loop)
+    if found is None:
+        found = _reapers[loop] = Reaper()
+    return found

@@ -1,0 +1,349 @@
+"""Who may still be asked under the spend caps, and what each call cost, losers included."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from math import fsum, inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from langchain_resilient.errors import SpendCapError
+from langchain_resilient.faults import FaultKind
+from langchain_resilient.options import money
+from langchain_resilient.prices import Price, Usage, cost, price_for, prices_for
+from langchain_resilient.providers import keys_for
+from langchain_resilient.runtime.token_estimate import estimate_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from langchain_resilient.options import SpendCap, Target
+    from langchain_resilient.receipt import AttemptRecord, Receipt
+
+
+BUCKETS = 60
+"""Of which a window is made: money counts for up to one of them longer than the window."""
+
+
+class Ledger:
+    """Dollars spent in a sliding window. Safe for use by any thread.
+
+    Its memory is bounded: amounts are added up in at most 62 buckets.
+
+    Args:
+        cap: How much may be spent, in how long a time.
+
+    Example:
+        ```python
+        ledger = Ledger(SpendCap(5, per="hour"))
+        ledger.add(4.0, now=0.0)
+        ledger.left(now=10.0)  # 1.0
+        ledger.left(now=3700.0)  # 5.0
+        ```
+    """
+
+    __slots__ = ("_buckets", "_expiry", "_lock", "_step", "_sum", "cap")
+
+    def __init__(self, cap: SpendCap) -> None:
+        self.cap: SpendCap = cap
+        self._step = cap.window / BUCKETS
+        self._buckets: deque[tuple[int, float]] = deque()
+        self._sum = 0.0
+        self._expiry = inf
+        self._lock = threading.Lock()
+
+    def add(self, dollars: float, now: float) -> None:
+        """Count what was spent just now."""
+        with self._lock:
+            self._forget(now)
+            index = int(now // self._step)
+            last, before = self._buckets[-1] if self._buckets else (-1, 0.0)
+            # Threads may bring their amounts a little out of order: the last bucket takes them.
+            if index <= last:
+                self._buckets[-1] = (last, before + dollars)
+            else:
+                self._buckets.append((index, dollars))
+            self._expiry = self._end(self._buckets[0][0])
+            self._sum += dollars
+
+    def spent(self, now: float) -> float:
+        """Dollars spent within the window that ends now."""
+        if now < self._expiry:
+            return self._sum
+        with self._lock:
+            self._forget(now)
+            return self._sum
+
+    def left(self, now: float) -> float:
+        """Dollars that may still be spent; not below 0."""
+        return max(0.0, self.cap.dollars - self.spent(now))
+
+    def covers(self, need: float, now: float) -> bool:
+        """Whether something is left, and no less than `need` dollars."""
+        return _covers(self.left(now), need)
+
+    def open_at(self, now: float, need: float = 0.0) -> float:
+        """When the cap lets through again.
+
+        Args:
+            now: The time.
+            need: Dollars that must then be left.
+
+        Returns:
+            `now` if it does so now; `inf` if it never does.
+        """
+        with self._lock:
+            self._forget(now)
+            kept = deque(self._buckets)
+        at = now
+        while not _covers(self.cap.dollars - fsum(dollars for _, dollars in kept), need):
+            if not kept:
+                return inf
+            at = self._end(kept.popleft()[0])
+        return at
+
+    def _end(self, bucket: int) -> float:
+        """When the money of a bucket counts no more."""
+        return (bucket + 1 + BUCKETS) * self._step
+
+    def _forget(self, now: float) -> None:
+        if now < self._expiry:
+            return
+        buckets = self._buckets
+        while buckets and now >= self._end(buckets[0][0]):
+            buckets.popleft()
+        self._sum = fsum(dollars for _, dollars in buckets)
+        self._expiry = self._end(buckets[0][0]) if buckets else inf
+
+
+def _covers(left: float, need: float) -> bool:
+    return left > 0 and left >= need
+
+
+_ledgers: dict[Hashable, Ledger] = {}
+
+
+_lock = threading.Lock()
+
+
+def ledger_of(cap: SpendCap, owner: Hashable) -> Ledger:
+    """The process's one ledger for a cap: whoever builds the same model anew spends on.
+
+    Args:
+        cap: One with a name is shared by all who use that name, whoever the owner is.
+        owner: Whose money it is.
+    """
+    key = (cap, None if cap.name else owner)
+    with _lock:
+        found = _ledgers.get(key)
+        if found is None:
+            found = _ledgers[key] = Ledger(cap)
+    return found
+
+
+def reset_ledgers() -> None:
+    """Forget what was spent: for tests."""
+    with _lock:
+        _ledgers.clear()
+
+
+_AFTER_SENDING = frozenset(
+    {
+        FaultKind.TIMEOUT,
+        FaultKind.STALL,
+        FaultKind.BROKEN,
+        FaultKind.EMPTY,
+        FaultKind.INVALID,
+        FaultKind.CONTENT_FILTER,
+    }
+)
+"""Faults of answers that were begun, or may have been; all others are refusals, which are free."""
+
+
+def attempt_cost(record: AttemptRecord, price: Price | None, prompt_tokens: int) -> float:
+    """Dollars that an attempt cost, as far as one can tell.
+
+    Neither OpenAI nor Together says whether a request that was closed early is billed, so it counts
+    as billed: its prompt, and the answer as far as it was received. A refusal counts nothing.
+
+    Args:
+        record: The attempt.
+        price: Of its target; None, where it is not known, counts nothing.
+        prompt_tokens: What its prompt has, if its provider did not say.
+    """
+    if price is None or price.free or was_refused(record):
+        return 0.0
+    said = record.input_tokens
+    return cost(
+        price,
+        Usage(
+            input=prompt_tokens if said is None else said,
+            output=record.output_tokens or 0,
+            cached=record.cached_tokens or 0,
+            written=record.written_tokens or 0,
+        ),
+    )
+
+
+def was_refused(record: AttemptRecord) -> bool:
+    """Whether an attempt ended before anything was done for it that could be billed."""
+    fault = record.fault
+    return (
+        fault is not None
+        and (fault.status is not None or fault.kind not in _AFTER_SENDING)
+        and not record.input_tokens
+        and not record.output_tokens
+    )
+
+
+class _TargetLedgers(NamedTuple):
+    """A target, and the ledgers that its cost goes into."""
+
+    target: Target
+    ledgers: tuple[Ledger, ...]
+
+
+class SpendLimiter:
+    """What a model may still spend: its own cap and those of its targets. Safe for any thread.
+
+    Args:
+        targets: All that may be asked, by name, the last resort too. Later additions count.
+        cap: The model's own.
+
+    Raises:
+        MissingExtraError: If prices are needed and `genai-prices` is not installed.
+        ValueError: If the price of a target is not known.
+
+    Example:
+        ```python
+        purse = Purse({t.name: t for t in targets}, SpendCap(5))
+        names = purse.allowed(["openai:gpt-4", "local"], now)
+        if not names:
+            raise purse.error(["openai:gpt-4", "local"], now)
+        ...
+        purse.settle(race.receipt(), characters(request.messages), now)
+        ```
+    """
+
+    __slots__ = ("_accounts", "_own", "_targets")
+
+    def __init__(self, targets: Mapping[str, Target], cap: SpendCap | None = None) -> None:
+        everyone = frozenset(map(_owner, targets.values()))
+        self._own = None if cap is None else ledger_of(cap, everyone)
+        self._targets = targets
+        self._accounts: dict[str, _TargetLedgers] = {}
+        for name in targets:
+            self._account(name)
+
+    def allowed(self, names: Sequence[str], now: float, characters: int = 0) -> Sequence[str]:
+        """Leave out the targets whose money is spent, in the same order; free ones stay.
+
+        Args:
+            names: Of the targets that would be asked.
+            now: The loop's time.
+            characters: The request's size: a target is also left out if what is left does not even
+                pay for the prompt.
+        """
+        open_ones = [name for name in names if self._stop(name, now, characters) is None]
+        return names if len(open_ones) == len(names) else open_ones
+
+    def settle(self, receipt: Receipt, characters: int, now: float) -> tuple[float, ...]:
+        """Count what a call cost, its losers too.
+
+        Args:
+            receipt: The finished call's; also that of one that failed or was cancelled.
+            characters: The request's size, for where no provider counted its tokens.
+            now: The loop's time.
+
+        Returns:
+            Dollars for each attempt, in order.
+        """
+        said = (a.input_tokens for a in receipt.attempts if a.input_tokens)
+        prompt = next(said, 0) or estimate_tokens(characters)
+        return tuple(self._count(a, prompt, now) for a in receipt.attempts)
+
+    def why_not(self, name: str, now: float, characters: int = 0) -> str | None:
+        """Say why a target is left out, for `Receipt.skipped`; None if it is not."""
+        stop = self._stop(name, now, characters)
+        return None if stop is None else _told(stop[0], stop[1], now)
+
+    def error(self, names: Sequence[str], now: float, characters: int = 0) -> SpendCapError:
+        """Make the error for a call that nobody may answer: `allowed` left nobody."""
+        stops = [stop for n in names if (stop := self._stop(n, now, characters)) is not None]
+        told = dict.fromkeys(_told(*stop, now) for stop in stops)
+        opens, spent = min(
+            ((at.open_at(now, need), at.spent(now)) for at, need in stops), default=(inf, 0.0)
+        )
+        return SpendCapError(
+            f"nothing was asked: {', '.join(told)}\nWhat to do: wait, raise the cap, or add a "
+            'target that is free, such as "local", to the chain or as last_resort.',
+            spent=spent,
+            opens_in=None if opens == inf else opens - now,
+        )
+
+    def _count(self, attempt: AttemptRecord, prompt: int, now: float) -> float:
+        if attempt.target not in self._targets:
+            return 0.0
+        account = self._account(attempt.target)
+        dollars = attempt_cost(attempt, price_for(account.target), prompt)
+        for ledger in account.ledgers if dollars else ():
+            ledger.add(dollars, now)
+        return dollars
+
+    def _stop(self, name: str, now: float, characters: int) -> tuple[Ledger, float] | None:
+        """Which ledger stops it, and what it would have to cover."""
+        account = self._account(name)
+        if not account.ledgers or (
+            not characters and all(ledger.left(now) for ledger in account.ledgers)
+        ):
+            return None
+        price = price_for(account.target)
+        if price is None or price.free:
+            return None
+        need = cost(price, Usage(estimate_tokens(characters), 0)) if characters else 0.0
+        for ledger in account.ledgers:
+            if not ledger.covers(need, now):
+                return ledger, need
+        return None
+
+    def _account(self, name: str) -> _TargetLedgers:
+        """Open the account of a target when it is first seen: its price must be known by then."""
+        found = self._accounts.get(name)
+        if found is None:
+            target = self._targets[name]
+            ledgers = [] if self._own is None else [self._own]
+            if target.spend_cap is not None:
+                ledgers.append(ledger_of(target.spend_cap, _owner(target)))
+            if ledgers:
+                prices_for([target], "spend_cap")
+            found = self._accounts[name] = _TargetLedgers(target, tuple(ledgers))
+        return found
+
+
+def _owner(target: Target) -> Hashable:
+    """Whose money a target spends: equal ones of any model are one."""
+    return (target.name, target.model, target.base_url, hash(keys_for(target)))
+
+
+def _told(ledger: Ledger, need: float, now: float) -> str:
+    opens, spent = ledger.open_at(now, need), money(ledger.spent(now))
+    when = "it will not open again" if opens == inf else f"it opens again in {_span(opens - now)}"
+    if ledger.left(now):
+        return (
+            f"the spend cap of {ledger.cap} cannot pay for this prompt ({spent} spent, "
+            f"{money(need)} needed); {when}"
+        )
+    return f"the spend cap of {ledger.cap} is reached ({spent} spent); {when}"
+
+
+def _span(seconds: float) -> str:
+    """Write a time with two units: `3 h 12 min`."""
+    whole = max(1, round(seconds))
+    for unit, name, smaller, its_name in _UNITS:
+        if whole >= unit:
+            rest = whole % unit // smaller
+            return f"{whole // unit} {name}" + (f" {rest} {its_name}" if rest else "")
+    return f"{whole} s"
+
+
+_UNITS = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))

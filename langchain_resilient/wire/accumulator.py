@@ -1,0 +1,560 @@
+"""One answer being received, folded chunk by chunk.
+
+Every attempt has a draft, the losers too, so adding a plain piece of text costs about a
+microsecond, and nothing becomes a LangChain message before it is known whose answer counts.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.wire import passthrough
+from langchain_resilient.wire.chunk_parser import (
+    MAX_CHOICES,
+    BadChunkError,
+    choices_of,
+    parse_choice,
+)
+from langchain_resilient.wire.tool_calls import ToolCallAssembler
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from langchain_core.messages import AIMessage
+    from langchain_core.messages.ai import UsageMetadata
+
+    from langchain_resilient.exchange import Chunk
+    from langchain_resilient.wire.chunk_parser import Delta
+
+
+_MAX_TOKENS = 10**15
+"""Tokens; a larger number, or none at all (NaN), is no count, and would overflow a price."""
+
+
+def token_count(usage: Mapping[str, Any] | None, *names: str) -> int | None:
+    """Return the first of these counts that is a number, in tokens; None where none is."""
+    for name in names:
+        value = usage.get(name) if usage else None
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and abs(value) < _MAX_TOKENS
+        ):
+            return int(value)
+    return None
+
+
+def usage_metadata(usage: Mapping[str, Any] | None) -> UsageMetadata | None:
+    """Convert what a provider sent as `usage`.
+
+    Args:
+        usage: Chat completions' token counts, or None.
+
+    Returns:
+        LangChain's counts with the details that the provider gave; None where it counted nothing.
+
+    Example:
+        ```python
+        usage_metadata({"prompt_tokens": 3, "completion_tokens": 2})["total_tokens"]  # 5
+        ```
+    """
+    given, made = token_count(usage, "prompt_tokens"), token_count(usage, "completion_tokens")
+    total = token_count(usage, "total_tokens")
+    if usage is None or (given is None and made is None and total is None):
+        return None
+    found: UsageMetadata = {
+        "input_tokens": given or 0,
+        "output_tokens": made or 0,
+        "total_tokens": total if total is not None else (given or 0) + (made or 0),
+    }
+    if into := _input_details(usage):
+        found["input_token_details"] = into  # type: ignore[typeddict-item]
+    if out := _output_details(usage, _dict(usage.get("completion_tokens_details"))):
+        found["output_token_details"] = out  # type: ignore[typeddict-item]
+    return found
+
+
+def cache_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """How many tokens of the prompt were read from the provider's cache, and written to it."""
+    details = _dict(usage.get("prompt_tokens_details"))
+    read = token_count(details, "cached_tokens")
+    if read is None:  # Together and Kimi, DeepSeek, Anthropic's names behind gateways
+        read = token_count(
+            usage, "cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"
+        )
+    written = token_count(details, "cache_write_tokens", "cache_creation_tokens")
+    if written is None:
+        written = token_count(usage, "cache_creation_input_tokens")
+    return read, written
+
+
+def _input_details(usage: Mapping[str, Any]) -> dict[str, int]:
+    read, written = cache_counts(usage)
+    audio = token_count(_dict(usage.get("prompt_tokens_details")), "audio_tokens")
+    return _known(audio=audio, cache_creation=written, cache_read=read)
+
+
+def _output_details(usage: Mapping[str, Any], details: dict[str, Any]) -> dict[str, int]:
+    reasoning = token_count(details, "reasoning_tokens")
+    if reasoning is None:
+        reasoning = token_count(usage, "reasoning_tokens")
+    return _known(audio=token_count(details, "audio_tokens"), reasoning=reasoning)
+
+
+def _known(**counts: int | None) -> dict[str, int]:
+    return {name: value for name, value in counts.items() if value is not None}
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+class ChoiceAccumulator:
+    """What one choice has said so far.
+
+    Attributes:
+        parts: The pieces of its text.
+        tools: Its tool calls.
+        finish_reason: Why it ended, `"eos"` read as `"stop"`; None while it has not.
+        seed: Together's: what would make the model say the same again.
+        whole: Whether it came as one complete message.
+    """
+
+    __slots__ = (
+        "_audio",
+        "_audio_data",
+        "_function_call",
+        "_reasoning",
+        "_refusal",
+        "annotations",
+        "details",
+        "finish_reason",
+        "logprobs",
+        "parts",
+        "seed",
+        "tools",
+        "whole",
+    )
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.tools: ToolCallAssembler = ToolCallAssembler()
+        self.annotations: list[Any] = []
+        self.details: list[dict[str, Any]] = []
+        self.logprobs: dict[str, Any] | None = None
+        self.finish_reason: str | None = None
+        self.seed: int | None = None
+        self.whole: bool = False
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._function_call: dict[str, str] | None = None
+        self._audio: dict[str, Any] | None = None
+        self._audio_data: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """Its visible text."""
+        return "".join(self.parts)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the provider said that this is all; a whole message says so by being one."""
+        return self.whole or self.finish_reason is not None
+
+    def length(self) -> int:
+        """Characters of its text and thoughts, and of the arguments of its tool calls."""
+        said = sum(map(len, self.parts)) + sum(map(len, self._reasoning))
+        return said + self.tools.length()
+
+    def add(self, delta: Delta) -> None:
+        """Fold in what one chunk added."""
+        if delta.text:
+            self.parts.append(delta.text)
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+        for fragment in delta.calls:
+            self.tools.add(fragment)
+        if delta.finish_reason:
+            self._finish(delta.finish_reason)
+        if delta.logprobs:
+            self.logprobs = self.logprobs or {}
+            _merge_logprobs(self.logprobs, delta.logprobs)
+        if delta.whole:
+            self.whole = True
+        if delta.seed is not None:
+            self.seed = delta.seed
+        if delta.annotations or delta.details or delta.function_call or delta.audio:
+            self._add_rarities(delta)
+
+    def _add_rarities(self, delta: Delta) -> None:
+        self.annotations.extend(delta.annotations)
+        if delta.details:
+            _fold_details(self.details, delta.details)
+        if delta.function_call:
+            old = self._function_call or {"name": "", "arguments": ""}
+            self._function_call = {k: old[k] + v for k, v in delta.function_call.items()}
+        if delta.audio:
+            self._add_audio(delta.audio)
+
+    def _finish(self, reason: str) -> None:
+        # Together may send `tool_calls`, `tool_calls`, then `stop` for one choice.
+        if self.finish_reason is None or self.finish_reason == "stop":
+            self.finish_reason = reason
+
+    def _add_audio(self, audio: dict[str, Any]) -> None:
+        new = {k: v for k, v in audio.items() if k != "data" and v is not None}
+        old = self._audio or {}
+        if isinstance(new.get("transcript"), str) and isinstance(old.get("transcript"), str):
+            new["transcript"] = old["transcript"] + new["transcript"]
+        self._audio = {**old, **new}
+        if isinstance(audio.get("data"), str):
+            self._audio_data.append(audio["data"])
+
+    def extras(self) -> dict[str, Any]:
+        """What stands in `additional_kwargs` of a finished message."""
+        pieces: dict[str, Any] = {
+            "refusal": "".join(self._refusal),
+            "reasoning_content": "".join(self._reasoning),
+        }
+        return {k: v for k, v in pieces.items() if v} | self.late_extras()
+
+    def late_extras(self) -> dict[str, Any]:
+        """The part of `extras` that is whole only at the end, so that streams give it there."""
+        found = {
+            "function_call": self._function_call,
+            "audio": self._spoken(),
+            "annotations": self.annotations,
+            "reasoning_details": self.details,
+        }
+        return {k: v for k, v in found.items() if v}
+
+    def _spoken(self) -> dict[str, Any] | None:
+        if self._audio is None or not self._audio_data:
+            return self._audio
+        return {**self._audio, "data": join_base64(self._audio_data)}
+
+
+def _merge_logprobs(into: dict[str, Any], new: dict[str, Any]) -> None:
+    """Append list to list, with the result that LangChain has when it adds chunks."""
+    for name, values in new.items():
+        if values is None:
+            into.setdefault(name, None)
+        elif into.get(name) is None:
+            into[name] = list(values)
+        else:
+            into[name].extend(values)
+
+
+def join_base64(pieces: list[str]) -> str:
+    """Join base64 texts, each of which may be padded by itself."""
+    if not any(piece.endswith("=") for piece in pieces[:-1]):
+        return "".join(pieces)
+    try:
+        return base64.b64encode(b"".join(base64.b64decode(piece) for piece in pieces)).decode()
+    except binascii.Error:
+        return "".join(pieces)
+
+
+def _fold_details(details: list[dict[str, Any]], new: Sequence[dict[str, Any]]) -> None:
+    """Join what OpenRouter streams in pieces: it must be sent back as one block an index."""
+    for piece in new:
+        if not details or not _goes_on(details[-1], piece):
+            details.append(dict(piece))
+            continue
+        last = details[-1]
+        for name, value in piece.items():
+            old = last.get(name)
+            if name in {"text", "summary", "data"} and isinstance(old, str) and value:
+                last[name] = old + str(value)
+            elif value is not None:
+                last[name] = value
+
+
+def _goes_on(last: dict[str, Any], piece: dict[str, Any]) -> bool:
+    known = piece.get("index") is not None
+    same = all(last.get(k) == piece.get(k) for k in ("type", "index"))
+    return known and same and not (piece.get("id") and last.get("id") not in (None, piece["id"]))
+
+
+PLAIN = frozenset({"content", "role", "token_id"})
+"""What may stand in a delta that is nothing but text; the last two are on all of Together's."""
+
+
+CHARACTERS_PER_TOKEN = 4
+
+
+MAX_IDLE_CHUNKS = 10_000
+"""Chunks in a row that add nothing, not even thoughts: they are kept until it is known whether
+the answer is shown, so there must be an end."""
+
+
+class Seen(IntEnum):
+    """What a chunk brought, for whoever waits for it. Larger is more."""
+
+    NOTHING = 0
+    """A role, an empty delta, usage, or white space: some models go on with that for ever."""
+    THINKING = 1
+    """Reasoning only: the model is alive, but nothing of its answer has come."""
+    VISIBLE = 2
+    """Text, a tool call, a refusal or audio."""
+
+
+_NOTHING, _THINKING, _VISIBLE = Seen
+
+
+class ResponseAccumulator:
+    """The answer of one attempt so far. Not safe for use by two tasks at once.
+
+    Attributes:
+        id: The provider's id for the answer.
+        model: The model that answered, which may not be the one that was asked.
+        system_fingerprint: The provider's name for its configuration.
+        service_tier: The tier that served it.
+        usage: The provider's token counts, as it sent them; the last that counts anything.
+        warnings: What Together warns about.
+        moderation: What OpenAI's moderation, where it was asked for, thinks of prompt and answer.
+        error: An error object inside a 200 stream: it decides, whatever else came.
+        ended: Whether every choice has said why it ended; of a native answer that is not known.
+        choices: What each choice has said, by its index; the first is always there.
+        native: The messages of a target that is a LangChain model; such a draft has nothing else.
+
+    Example:
+        ```python
+        draft = Draft()
+        draft.add({"choices": [{"index": 0, "delta": {"content": "Hi"}}]})  # Seen.VISIBLE
+        draft.add({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        draft.text, draft.fault()  # ('Hi', None)
+        ```
+    """
+
+    __slots__ = (
+        "_append",
+        "_blank",
+        "_heard",
+        "_idle",
+        "_known",
+        "_pieces",
+        "_visible",
+        "choices",
+        "ended",
+        "error",
+        "id",
+        "model",
+        "moderation",
+        "native",
+        "service_tier",
+        "system_fingerprint",
+        "usage",
+        "warnings",
+    )
+
+    def __init__(self) -> None:
+        first = ChoiceAccumulator()
+        self.choices: dict[int, ChoiceAccumulator] = {0: first}
+        self.id: str | None = None
+        self.model: str | None = None
+        self.system_fingerprint: str | None = None
+        self.service_tier: str | None = None
+        self.usage: dict[str, Any] | None = None
+        self.warnings: list[Any] = []
+        self.moderation: dict[str, Any] | None = None
+        self.error: Any = None
+        self.native: list[AIMessage] = []
+        self._append = first.parts.append
+        self._known = False
+        self.ended = False
+        self._pieces = 0
+        self._visible = False
+        self._blank = 0
+        self._heard = self._idle = 0
+
+    def add(self, chunk: Chunk) -> Seen:
+        """Fold in a chunk of a stream, a whole completion, or `{"message_chunk": AIMessageChunk}`.
+
+        Raises:
+            BadChunkError: If the chunk makes no sense; the answer is then `FaultKind.BROKEN`.
+        """
+        # Nearly every chunk is a piece of plain text. What is not exactly that goes the long way.
+        try:
+            (choice,) = chunk["choices"]
+            delta = choice["delta"]
+            text = delta["content"]
+            if (
+                text.__class__ is not str
+                or not text
+                or not self._known
+                or (len(delta) != 1 and not delta.keys() <= PLAIN)
+                or choice["index"] != 0
+                or choice["finish_reason"]
+                or choice.get("logprobs")
+                or chunk.get("usage")
+                or "error" in chunk
+            ):
+                return self._add_any(chunk)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return self._add_any(chunk)
+        self._append(text)
+        self._pieces += 1
+        if text.isspace():
+            self._blank += len(text)
+            return _NOTHING
+        self._visible = True
+        self._blank = 0
+        return _VISIBLE
+
+    def _add_any(self, chunk: Chunk) -> Seen:
+        choices = choices_of(chunk)
+        if "message_chunk" in chunk:
+            return self._add_native(passthrough.as_message(chunk["message_chunk"]))
+        deltas = [parse_choice(choice) for choice in choices]
+        self._add_head(chunk)
+        seen = _NOTHING
+        for delta in deltas:
+            choice = self.choices.get(delta.index)
+            if choice is None:
+                if len(self.choices) == MAX_CHOICES:
+                    raise BadChunkError(f"an answer has more than {MAX_CHOICES} choices")
+                choice = self.choices[delta.index] = ChoiceAccumulator()
+            choice.add(delta)
+            said = bool(delta.text or delta.calls or delta.refusal)
+            self._blank = 0 if delta.visible else self._blank + len(delta.text)
+            seen = max(seen, self._see(said, delta.visible, bool(delta.reasoning), delta.index))
+        self._idle += 1
+        if self._pieces != self._heard:
+            self._idle, self._heard = 0, self._pieces
+        elif self._idle > MAX_IDLE_CHUNKS:
+            raise BadChunkError(f"{MAX_IDLE_CHUNKS} chunks in a row said nothing")
+        self.ended = all(choice.ended for choice in self.choices.values())
+        return seen
+
+    def _add_native(self, message: AIMessage) -> Seen:
+        if passthrough.REPLACED_KEY in message.response_metadata:
+            self.native.clear()  # a chain inside the chain began anew
+        self.native.append(message)
+        said, visible, thinking = passthrough.content_kinds(message)
+        self._blank = 0 if visible else self._blank + len(message.text)
+        return self._see(said, visible, thinking)
+
+    def _see(self, said: bool, visible: bool, thinking: bool, index: int = 0) -> Seen:
+        self._pieces += said or visible or thinking
+        # The message is the first choice: others do not make up for one that is empty.
+        self._visible = self._visible or (visible and not index)
+        if visible:
+            return _VISIBLE
+        return _THINKING if thinking else _NOTHING
+
+    def _add_head(self, chunk: Chunk) -> None:
+        # Azure's first chunk has "" for both of these.
+        self.id = self.id or _text(chunk.get("id"))
+        self.model = self.model or _text(chunk.get("model"))
+        self._known = self.id is not None and self.model is not None
+        self.system_fingerprint = _text(chunk.get("system_fingerprint")) or self.system_fingerprint
+        self.service_tier = _text(chunk.get("service_tier")) or self.service_tier
+        self.error = self.error or chunk.get("error")
+        usage, warnings = chunk.get("usage"), chunk.get("warnings")
+        # Some servers count on every chunk; after an error OpenAI sends one that is all zeros.
+        if isinstance(usage, dict) and (self.usage is None or any(_has_counts(usage))):
+            self.usage = usage
+        if isinstance(warnings, list):
+            self.warnings.extend(warnings)
+        if isinstance(moderation := chunk.get("moderation"), dict):
+            self.moderation = moderation
+
+    @property
+    def text(self) -> str:
+        """The visible text of the first choice."""
+        return "".join(m.text for m in self.native) if self.native else self.choices[0].text
+
+    @property
+    def counted(self) -> bool:
+        """Whether the provider's token counts have come."""
+        return self.usage is not None
+
+    @property
+    def shown(self) -> str:
+        """The text up to its last visible character: white space waits for what follows it."""
+        text = self.text
+        return text[: len(text) - self._blank] if self._blank else text
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the first choice ended; None if it was not said."""
+        if self.native:
+            return passthrough.finish_reason(self.native)
+        return self.choices[0].finish_reason
+
+    @property
+    def calling(self) -> bool:
+        """Whether a tool call has begun: such an answer cannot be continued, only restarted."""
+        if self.native:
+            return any(map(passthrough.has_tool_calls, self.native))
+        return any(choice.tools.calls for choice in self.choices.values())
+
+    def input_tokens(self) -> int | None:
+        """Tokens of the prompt, where the provider said."""
+        return token_count(self._usage(), "prompt_tokens")
+
+    def output_tokens(self) -> int | None:
+        """Tokens of the answer: as reported, else the number of pieces that came, None if none."""
+        reported = token_count(self._usage(), "completion_tokens")
+        return reported if reported is not None else self._pieces or None
+
+    def tokens(self) -> int:
+        """About how much has come so far, thoughts and tool calls included: to judge its pace."""
+        length = sum([choice.length() for choice in self.choices.values()])
+        return max(self._pieces, length // CHARACTERS_PER_TOKEN)
+
+    def cache_tokens(self) -> tuple[int | None, int | None]:
+        """Tokens of the prompt that were read from the provider's cache, and written to it."""
+        usage = self._usage()
+        return cache_counts(usage) if usage else (None, None)
+
+    def _usage(self) -> dict[str, Any] | None:
+        return passthrough.usage_of(self.native) if self.native else self.usage
+
+    def fault(self) -> Fault | None:
+        """What is wrong with the answer, now that its chunks have ended; None if it is good.
+
+        Arguments of a tool call that are not JSON are no fault: LangChain has `invalid_tool_calls`.
+        """
+        if self.error:
+            return Fault(FaultKind.SERVER, f"error inside the answer: {_error_text(self.error)}")
+        # A LangChain model raises when it is cut off; not all of them tell a finish_reason.
+        if not self.native and not all(choice.ended for choice in self.choices.values()):
+            return Fault(FaultKind.BROKEN, "the answer ended without a finish_reason")
+        if any(reason == "content_filter" for reason in self._reasons()):
+            return Fault(FaultKind.CONTENT_FILTER, "stopped by the provider's content filter")
+        if not self._visible:
+            return self._empty()
+        return None
+
+    def _empty(self) -> Fault:
+        # Its code lets a policy tell "the limit of tokens was too low" from "nothing was said".
+        what = "no text, no tool call" + (", reasoning only" if self._pieces else "")
+        if self.finish_reason == "length":
+            what += ": max_tokens was used up before the answer began"
+        return Fault(FaultKind.EMPTY, what, code=self.finish_reason)
+
+    def _reasons(self) -> list[str | None]:
+        if self.native:
+            return [self.finish_reason]
+        return [choice.finish_reason for choice in self.choices.values()]
+
+
+def _text(value: Any) -> str | None:
+    return value if value and isinstance(value, str) else None
+
+
+def _has_counts(usage: dict[str, Any]) -> list[int | None]:
+    return [token_count(usage, k) for k in ("prompt_tokens", "completion_tokens", "total_tokens")]
+
+
+def _error_text(error: Any) -> str:
+    said = error.get("message") if isinstance(error, dict) else error
+    return str(said or "no message")[:200]

@@ -1,0 +1,283 @@
+"""One choice of one chunk, read into plain pieces.
+
+Every oddity of the wire is known here and nowhere else, so that what is folded (`choice`) and what
+is streamed (`deltas`) cannot disagree. What the answer consists of (text, refusal, tool calls) is
+read strictly; what merely adorns it (reasoning, logprobs, citations) is left out where malformed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+MAX_CHOICES = 128
+"""Choices of one answer: as many as any API gives (OpenAI's limit of `n`)."""
+
+
+MAX_CALLS = 1024
+"""Tool calls of one choice; eight times as many as the tools that OpenAI takes."""
+
+
+class BadChunkError(ValueError):
+    """A chunk that no chat-completions server should send; the answer it belongs to is broken."""
+
+
+class ToolCallFragment(NamedTuple):
+    """A piece of one tool call. `number` is None where the server gave none that means anything."""
+
+    number: int | None
+    id: str | None
+    name: str | None
+    args: str | None
+
+
+class Delta:
+    """What one choice of one chunk adds to an answer; only what it has is set on it.
+
+    Attributes:
+        index: Which choice it adds to.
+        whole: Whether it is a complete message, not a piece of one.
+        text: Visible text.
+        reasoning: Thoughts, which are not part of the answer.
+        refusal: Why the model will not answer.
+        calls: Pieces of tool calls.
+        function_call: A piece of a call in the dialect before tools.
+        audio: A piece of spoken answer.
+        annotations: Citations.
+        details: OpenRouter's structured reasoning, to be sent back with the next request.
+        logprobs: Log probabilities, a list under each name.
+        finish_reason: Why the model stopped; None while it goes on.
+        seed: Together's: what would make the model say the same again.
+    """
+
+    index: int = 0
+    whole: bool = False
+    text: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    calls: Sequence[ToolCallFragment] = ()
+    function_call: dict[str, str] | None = None
+    audio: dict[str, Any] | None = None
+    annotations: Sequence[Any] = ()
+    details: Sequence[dict[str, Any]] = ()
+    logprobs: dict[str, Any] | None = None
+    finish_reason: str | None = None
+    seed: int | None = None
+
+    @property
+    def visible(self) -> bool:
+        """Whether it holds something a user can see, other than white space."""
+        return bool(
+            self.calls
+            or self.refusal
+            or self.function_call
+            or (self.text and not self.text.isspace())
+            or (self.audio and (self.audio.get("data") or self.audio.get("transcript")))
+        )
+
+
+def choices_of(chunk: Any) -> list[Any]:
+    """Return the choices of a chunk, none where it carries only usage or the like.
+
+    Raises:
+        BadChunkError: If it is not a dict, or its choices are not a list.
+    """
+    if not isinstance(chunk, dict):
+        raise BadChunkError(f"a chunk is {_kind(chunk)}, not an object")
+    choices = chunk.get("choices")
+    if choices is None:
+        return []
+    if not isinstance(choices, list):
+        raise BadChunkError(f"`choices` is {_kind(choices)}, not a list")
+    if len(choices) > MAX_CHOICES:
+        raise BadChunkError(f"a chunk has more than {MAX_CHOICES} choices")
+    return choices
+
+
+def parse_choice(choice: Any) -> Delta:
+    """Read one choice, of a stream's chunk or of a whole completion.
+
+    Raises:
+        BadChunkError: If what belongs to the answer has the wrong type.
+
+    Example:
+        ```python
+        read({"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}).text  # 'Hi'
+        ```
+    """
+    if not isinstance(choice, dict):
+        raise BadChunkError(f"a choice is {_kind(choice)}, not an object")
+    delta = Delta()
+    body = choice.get("delta")
+    if body is None and (body := choice.get("message")) is not None:
+        delta.whole = True
+    if choice.get("index"):
+        delta.index = _index(choice["index"]) or 0
+    if choice.get("finish_reason"):
+        delta.finish_reason = _finish_reason(choice["finish_reason"])
+    if isinstance(seed := choice.get("seed"), int):
+        delta.seed = seed
+    if choice.get("logprobs") is not None:
+        delta.logprobs = _logprobs(choice["logprobs"])
+    if body:
+        if not isinstance(body, dict):
+            raise BadChunkError(f"a delta is {_kind(body)}, not an object")
+        _read_body(body, delta)
+    if choice.get("text") and (not body or body.get("content") is None):
+        _read_text_beside(choice, delta)
+    return delta
+
+
+def _read_text_beside(choice: dict[str, Any], delta: Delta) -> None:
+    # Together repeats the text beside the delta; legacy completions have it only there.
+    if not (delta.calls or delta.reasoning):
+        delta.text = _string(choice["text"], "text")
+
+
+def _read_body(body: dict[str, Any], delta: Delta) -> None:
+    if content := body.get("content"):
+        delta.text, delta.reasoning = _content(content)
+    if details := body.get("reasoning_details"):
+        delta.details = [d for d in _list(details) if isinstance(d, dict)]
+    if not delta.reasoning:
+        delta.reasoning = _reasoning(body, delta.details)
+    if refusal := body.get("refusal"):
+        delta.refusal = _string(refusal, "refusal")
+    if calls := body.get("tool_calls"):
+        delta.calls = _fragments(calls, whole=delta.whole)
+    if call := body.get("function_call"):
+        delta.function_call = _function_call(call)
+    if audio := body.get("audio"):
+        delta.audio = _audio(audio)
+    if annotations := body.get("annotations"):
+        delta.annotations = _list(annotations)
+
+
+def _content(content: Any) -> tuple[str, str]:
+    """Split content into text and thoughts; Mistral's reasoning models send a list of both."""
+    if isinstance(content, str):
+        return content, ""
+    if not isinstance(content, list):
+        raise BadChunkError(f"`content` is {_kind(content)}, not a string")
+    text, thoughts = [], []
+    for part in content:
+        if isinstance(part, str):
+            text.append(part)
+        elif isinstance(part, dict):
+            text.append(_string(part.get("text"), "text"))
+            thinking = part.get("thinking")
+            thoughts.append(_content(thinking)[0] if thinking else "")
+        else:
+            raise BadChunkError(f"a part of `content` is {_kind(part)}, not an object")
+    return "".join(text), "".join(thoughts)
+
+
+def _reasoning(body: dict[str, Any], details: Sequence[dict[str, Any]]) -> str:
+    # Where several of the three are sent, they say the same.
+    for name in ("reasoning_content", "reasoning"):
+        said = body.get(name)
+        if said and isinstance(said, str):
+            return said
+    pieces = [d.get("text") or d.get("summary") for d in details]
+    return "".join(p for p in pieces if isinstance(p, str))
+
+
+def _fragments(calls: Any, *, whole: bool) -> list[ToolCallFragment]:
+    if not isinstance(calls, list):
+        raise BadChunkError(f"`tool_calls` is {_kind(calls)}, not a list")
+    # In a whole message each entry is a call of its own, whatever its index says (Together: -1).
+    if len(calls) > MAX_CALLS:
+        raise BadChunkError(f"an answer has more than {MAX_CALLS} tool calls")
+    found = [_fragment(call, place if whole else None) for place, call in enumerate(calls)]
+    return [f for f in found if f.id or f.name or f.args]
+
+
+def _fragment(call: Any, place: int | None) -> ToolCallFragment:
+    if not isinstance(call, dict):
+        raise BadChunkError(f"a tool call is {_kind(call)}, not an object")
+    function = call.get("function") or {}
+    if not isinstance(function, dict):
+        raise BadChunkError(f"`function` is {_kind(function)}, not an object")
+    id_ = call.get("id")
+    if id_ is not None and not isinstance(id_, str):
+        id_ = str(id_)
+    return ToolCallFragment(
+        number=_index(call.get("index")) if place is None else place,
+        id=id_ or None,
+        name=_string(function.get("name"), "name") or None,
+        args=_arguments(function.get("arguments")),
+    )
+
+
+def _arguments(args: Any) -> str | None:
+    if args is None or isinstance(args, str):
+        return args
+    if isinstance(args, dict):  # some local servers forget to encode them
+        return json.dumps(args, ensure_ascii=False)
+    raise BadChunkError(f"`arguments` is {_kind(args)}, not a string")
+
+
+def _function_call(call: Any) -> dict[str, str] | None:
+    if not isinstance(call, dict):
+        raise BadChunkError(f"`function_call` is {_kind(call)}, not an object")
+    name, args = _string(call.get("name"), "name"), _arguments(call.get("arguments")) or ""
+    return {"name": name, "arguments": args} if name or args else None
+
+
+def _audio(audio: Any) -> dict[str, Any] | None:
+    known = isinstance(audio, dict) and any(audio.get(k) for k in ("id", "data", "transcript"))
+    return audio if known else None
+
+
+def _logprobs(logprobs: Any) -> dict[str, Any] | None:
+    """Give every shape the one that can be merged: a list under each name."""
+    if isinstance(logprobs, int | float) and not isinstance(logprobs, bool):
+        known = abs(logprobs) < _MAX_FLOAT  # which NaN is not either
+        return {"token_logprobs": [float(logprobs)]} if known else None
+    if not isinstance(logprobs, dict) or all(v is None for v in logprobs.values()):
+        return None
+    return {
+        str(name): value if value is None or isinstance(value, list) else [value]
+        for name, value in logprobs.items()
+    }
+
+
+def _finish_reason(reason: Any) -> str | None:
+    if not isinstance(reason, str):
+        return None
+    return "stop" if reason == "eos" else reason  # Together's word for it
+
+
+def _index(index: Any) -> int | None:
+    """Together sends floats, some servers -1 for "unknown"."""
+    if isinstance(index, bool) or not isinstance(index, int | float):
+        return None
+    # The comparison also turns away NaN.
+    return int(index) if 0 <= index < _MAX_INDEX else None
+
+
+_MAX_INDEX = 1_000_000
+
+
+_MAX_FLOAT = 1e300
+
+
+def _string(value: Any, name: str) -> str:
+    if not value:
+        return ""
+    if not isinstance(value, str):
+        raise BadChunkError(f"`{name}` is {_kind(value)}, not a string")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _kind(value: Any) -> str:
+    """Name the type, never the value: it may be private or endless."""
+    return f"of type {type(value).__name__}"

@@ -1,0 +1,217 @@
+"""Answers of targets that are LangChain models: their messages are passed on as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient.wire.chunk_parser import BadChunkError
+from langchain_resilient.wire.messages import assistant_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+    from langchain_core.messages.ai import UsageMetadata
+
+
+RECEIPT_KEY = "resilience"
+"""Where a receipt stands in `response_metadata`."""
+
+
+REPLACED_KEY = "resilience_replaced"
+"""In the `response_metadata` of a chunk: all before it is void, the whole answer follows."""
+
+
+_THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
+
+
+_ENDS = ("finish_reason", "stop_reason", "done_reason")
+
+
+def as_message(value: Any) -> AIMessage:
+    """Check what a native target gave.
+
+    Raises:
+        BadChunkError: If it is not an `AIMessage` or `AIMessageChunk`.
+    """
+    from langchain_core.messages import AIMessage  # noqa: PLC0415  # only native targets need it
+
+    if not isinstance(value, AIMessage):
+        raise BadChunkError(f"`message_chunk` is of type {type(value).__name__}, not an AIMessage")
+    return value
+
+
+def content_kinds(message: AIMessage) -> tuple[bool, bool, bool]:
+    """Tell whether a message holds any text, anything visible, any thoughts."""
+    text = message.text
+    extras = message.additional_kwargs
+    blocks = message.content if isinstance(message.content, list) else []
+    types = {block.get("type") for block in blocks if isinstance(block, dict)}
+    visible = bool(
+        (text and not text.isspace())
+        or has_tool_calls(message)
+        or any(extras.get(k) for k in ("refusal", "function_call", "audio"))
+        or types - _THOUGHTS - {"text", None}
+    )
+    return bool(text), visible, bool(extras.get("reasoning_content") or types & _THOUGHTS)
+
+
+def has_tool_calls(message: AIMessage) -> bool:
+    """Whether it holds a tool call or a piece of one."""
+    pieces = getattr(message, "tool_call_chunks", None)
+    return bool(message.tool_calls or message.invalid_tool_calls or pieces)
+
+
+def finish_reason(messages: list[AIMessage]) -> str | None:
+    """Why the model stopped, under whichever name its integration says it."""
+    return _metadata_of(messages, *_ENDS)
+
+
+def usage_of(messages: list[AIMessage]) -> dict[str, Any] | None:
+    """Token counts in the names of chat completions."""
+    found = [m.usage_metadata for m in messages if m.usage_metadata]
+    if not found:
+        return None
+    counts: dict[str, Any] = {
+        "prompt_tokens": sum(u["input_tokens"] for u in found),
+        "completion_tokens": sum(u["output_tokens"] for u in found),
+        "total_tokens": sum(u["total_tokens"] for u in found),
+    }
+    if details := _cache_details(found):
+        counts["prompt_tokens_details"] = details
+    return counts
+
+
+def _cache_details(found: list[UsageMetadata]) -> dict[str, int]:
+    told: list[Mapping[str, Any]] = [u.get("input_token_details") or {} for u in found]
+    names = (("cached_tokens", "cache_read"), ("cache_write_tokens", "cache_creation"))
+    return {
+        ours: sum(one.get(theirs) or 0 for one in told)
+        for ours, theirs in names
+        if any(theirs in one for one in told)
+    }
+
+
+_AT_ONCE = frozenset({"model_provider", "output_version", REPLACED_KEY})
+"""Metadata that belongs to its chunk; LangChain does not join the first two when it adds them."""
+
+
+class MessagePassthrough:
+    """Passes on the chunks of one stream of a LangChain model, so that they can be summed.
+
+    Metadata and usage wait for the last chunk: if the stream breaks and another target goes on,
+    LangChain would join and add them to that one's.
+
+    Args:
+        provider: What every chunk says: LangChain would join two names to one.
+    """
+
+    __slots__ = ("_first", "_listed", "_provider")
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+        self._first: AIMessageChunk | None = None
+        self._listed = False
+
+    def chunk(self, message: AIMessage) -> AIMessageChunk:
+        """Copy one message; what a model without streaming yields is a whole `AIMessage`."""
+        piece = _as_chunk(message)
+        if self._first is None:
+            self._first = piece
+        told = {**piece.response_metadata, "model_provider": self._provider}
+        piece.response_metadata = {name: told[name] for name in _AT_ONCE & told.keys()}
+        piece.usage_metadata = None
+        piece.chunk_position = None
+        self._listed = isinstance(piece.content, list)
+        return piece
+
+    def last(self, messages: list[AIMessage], model_name: str) -> AIMessageChunk:
+        """Make the chunk that ends the stream of these messages."""
+        from langchain_core.messages import AIMessageChunk  # noqa: PLC0415
+
+        waiting = [
+            AIMessageChunk(
+                content="", response_metadata=m.response_metadata, usage_metadata=m.usage_metadata
+            )
+            for m in messages
+            if m.usage_metadata or m.response_metadata.keys() - _AT_ONCE
+        ]
+        total = AIMessageChunk(content="") + waiting
+        told = {**total.response_metadata, "model_provider": self._provider}
+        # Of a chain inside the chain: the receipt of this call takes its place.
+        told.pop(RECEIPT_KEY, None)
+        told.pop(REPLACED_KEY, None)
+        if _metadata_of(messages, "model_name") is None:
+            told["model_name"] = _metadata_of(messages, "model") or model_name
+        return AIMessageChunk(
+            content=[] if self._listed else "",
+            response_metadata=told,
+            usage_metadata=total.usage_metadata,
+            chunk_position="last",
+            id=self._first.id if self._first else None,
+        )
+
+
+def merge_messages(messages: list[AIMessage], provider: str, model_name: str) -> AIMessage:
+    """Add up what a stream passed on, or copy the one message that came."""
+    from langchain_core.messages import AIMessage, message_chunk_to_message  # noqa: PLC0415
+
+    relay = MessagePassthrough(messages[0].response_metadata.get("model_provider") or provider)
+    pieces = [relay.chunk(message) for message in messages]
+    last = relay.last(messages, model_name)
+    if len(messages) == 1 and type(messages[0]) is AIMessage:
+        told = {**pieces[0].response_metadata, **last.response_metadata}
+        return messages[0].model_copy(update={"response_metadata": told})
+    total = message_chunk_to_message(pieces[0] + [*pieces[1:], last])
+    return as_message(total)
+
+
+def _as_chunk(message: AIMessage) -> AIMessageChunk:
+    from langchain_core.messages import AIMessageChunk  # noqa: PLC0415
+
+    if not isinstance(message, AIMessageChunk):
+        return AIMessageChunk(**message.model_dump(exclude={"type"}))
+    return message.model_copy()
+
+
+def _metadata_of(messages: list[AIMessage], *names: str) -> str | None:
+    """Find the last that any of the messages says under one of these names."""
+    for message in reversed(messages):
+        for name in names:
+            said = message.response_metadata.get(name)
+            if said and isinstance(said, str):
+                return said
+    return None
+
+
+def without_foreign_blocks(messages: Iterable[BaseMessage], provider: str) -> list[BaseMessage]:
+    """Reduce answers of other providers to their text and tool calls.
+
+    Their reasoning is signed for them alone, their blocks have names of their own, and a LangChain
+    model passes on what it does not know.
+
+    Args:
+        messages: A conversation; it stays as it is.
+        provider: Whose own answers are kept whole: what they call `model_provider`.
+    """
+    return [_plain(message, provider) for message in messages]
+
+
+def _plain(message: BaseMessage, provider: str) -> BaseMessage:
+    from langchain_core.messages import AIMessage  # noqa: PLC0415
+
+    by = message.response_metadata.get("model_provider")
+    if not isinstance(message, AIMessage) or by in (None, provider):
+        return message
+    if isinstance(message.content, str):
+        return message
+    text, refusal, _ = assistant_blocks(message.content)
+    told = {k: v for k, v in message.response_metadata.items() if k != "output_version"}
+    return AIMessage(
+        text or refusal,
+        tool_calls=message.tool_calls,
+        invalid_tool_calls=message.invalid_tool_calls,
+        response_metadata=told,
+        id=message.id,
+        name=message.name,
+    )

@@ -1,0 +1,339 @@
+"""Whether an answer fits the schema that was asked for: the judge of structured output."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
+from langchain_core.outputs import ChatGeneration
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_openai_function
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.wire.json_schema import schema_mismatch
+from langchain_resilient.wire.tool_calls import to_tool_choice, to_tools
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from langchain_core.language_models import LanguageModelInput
+
+
+Method = Literal["function_calling", "json_schema", "json_mode"]
+
+
+Schema = dict[str, Any] | type
+
+
+_METHODS = ("function_calling", "json_schema", "json_mode")
+
+
+def structured_params(
+    schema: Schema | None, method: Method, strict: bool | None = None
+) -> dict[str, Any]:
+    """Give the parameters that make a model answer in a schema: what `bind` takes.
+
+    Args:
+        schema: A pydantic class (of version 1 or 2), a TypedDict class, or a JSON schema; None only
+            with `"json_mode"`, which cannot tell the model about it anyway.
+        method: `"function_calling"` makes it the arguments of a tool that must be called, which the
+            most models understand; `"json_schema"` and `"json_mode"` use `response_format`.
+        strict: Whether the model must keep to the schema exactly. None: yes for pydantic classes
+            with `"json_schema"`, else whatever the provider does by itself.
+
+    Raises:
+        ValueError: If the method is unknown, the schema is missing, or cannot be converted.
+
+    Example:
+        ```python
+        llm.bind(**structured_params(Joke, "function_calling")) | structured_parser(Joke, ...)
+        ```
+    """
+    _check(schema, method)
+    traced = {"kwargs": {"method": method, "strict": strict}, "schema": _named(schema)}
+    params: dict[str, Any] = {"ls_structured_output_format": traced}
+    if method != "function_calling":
+        return {**params, "response_format": to_response_format(schema, method, strict)}
+    tools = to_tools([_named(schema)], strict)
+    choice = to_tool_choice(tools[0]["function"]["name"], tools)
+    return {**params, "tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
+
+
+def structured_parser(
+    schema: Schema | None, method: Method, structure: OutputSpec | None = None
+) -> Runnable[Any, Any]:
+    """Make the parser for answers to such a request.
+
+    It gives objects of a pydantic class, dicts for any other schema, and partial ones in a stream.
+
+    Args:
+        schema: The same as for `structured_params`.
+        method: The same too.
+        structure: The judge, if it made it already.
+
+    Returns:
+        A parser of messages. It raises `OutputParserException` where the model refused, and where
+        the whole answer does not fit.
+    """
+
+    _check(schema, method)
+    judge = structure or OutputSpec(schema, method)
+    return RunnableGenerator(judge.checked, judge.achecked) | _parser(schema, method)
+
+
+def _parser(schema: Any, method: Method) -> Runnable[Any, Any]:
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        if method == "function_calling":
+            return PydanticToolsParser(tools=[schema], first_tool_only=True)
+        return PydanticOutputParser(pydantic_object=schema)
+    if method == "function_calling":
+        return JsonOutputKeyToolsParser(key_name=tool_of(schema), first_tool_only=True)
+    return JsonOutputParser()
+
+
+def tool_of(schema: Schema | None) -> str:
+    """Name the tool that `"function_calling"` makes of a schema."""
+    name: str = to_tools([_named(schema)])[0]["function"]["name"]
+    return name
+
+
+def schema_of(schema: Schema | None) -> Any:
+    """Give the JSON schema that an answer must fit."""
+    if schema is None:
+        return {"type": "object"}
+    return to_response_format(schema)["json_schema"].get("schema", {})
+
+
+def with_raw(
+    llm: Runnable[LanguageModelInput, AIMessage], parser: Runnable[Any, Any]
+) -> Runnable[LanguageModelInput, dict[str, Any]]:
+    """Make a chain that gives `{"raw", "parsed", "parsing_error"}` and never raises the last."""
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    unparsed = RunnablePassthrough.assign(parsed=lambda _: None)
+    safe = parsed.with_fallbacks([unparsed], exception_key="parsing_error")
+    return RunnableMap(raw=llm) | safe
+
+
+def to_response_format(
+    schema: Schema | None, method: Method = "json_schema", strict: bool | None = None
+) -> dict[str, Any]:
+    """Convert a schema to the request's `response_format`.
+
+    Args:
+        schema: Any of `structured_params`, or a `response_format` in OpenAI's own form.
+        method: `"json_schema"` or `"json_mode"`.
+        strict: As for `structured_params`.
+
+    Raises:
+        ValueError: If the schema cannot be converted, or says something else about `strict`.
+    """
+    if method == "json_mode":
+        return {"type": "json_object"}
+    if isinstance(schema, dict) and schema.get("type") == "json_schema" and "json_schema" in schema:
+        return _agreeing(schema, schema["json_schema"], strict)
+    if isinstance(schema, dict) and "name" in schema and "schema" in schema:
+        return _agreeing({"type": "json_schema", "json_schema": schema}, schema, strict)
+    is_model = isinstance(schema, type) and is_basemodel_subclass(schema)
+    if strict is None:
+        given = schema.get("strict") if isinstance(schema, dict) else is_model
+        strict = bool(given)
+    function = convert_to_openai_function(_named(schema), strict=strict)
+    body = function.pop("parameters", {"type": "object", "properties": {}})
+    function["schema"] = _without_defaults(body) if strict else body
+    return {"type": "json_schema", "json_schema": function}
+
+
+def _agreeing(
+    response_format: dict[str, Any], body: dict[str, Any], strict: bool | None
+) -> dict[str, Any]:
+    said = body.get("strict")
+    if strict is not None and said is not None and said is not strict:
+        raise ValueError(f"strict={strict} was given, but the schema itself says strict={said}")
+    if strict is None or said is strict:
+        return response_format
+    return {**response_format, "json_schema": {**body, "strict": strict}}
+
+
+def _without_defaults(schema: Any) -> Any:
+    """Strict schemas may have no `default`: every field is required, and OpenAI refuses it."""
+    if isinstance(schema, list):
+        return [_without_defaults(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {}
+    for name, part in schema.items():
+        if name in {"properties", "$defs", "definitions"} and isinstance(part, dict):
+            # In here the names are the user's own.
+            found[name] = {field: _without_defaults(value) for field, value in part.items()}
+        elif name in {"enum", "const"}:
+            found[name] = copy.copy(part)
+        elif name != "default":
+            found[name] = _without_defaults(part)
+    return found
+
+
+def _named(schema: Any) -> Any:
+    """A JSON schema needs a name to be a function or a format; not all have one."""
+    if isinstance(schema, dict) and ("properties" in schema or schema.get("type") == "object"):
+        return schema if schema.keys() & {"title", "name"} else {**schema, "title": "output"}
+    return schema
+
+
+def _check(schema: Schema | None, method: str) -> None:
+    if method not in _METHODS:
+        raise ValueError(
+            f"method={method!r} is unknown; it may be {', '.join(map(repr, _METHODS))}"
+        )
+    if schema is None and method != "json_mode":
+        raise ValueError(f"schema=None is possible only with method='json_mode', not {method!r}")
+
+
+_MAX_PROBLEMS = 5
+
+
+class _NoValueError(ValueError):
+    """An answer holds nothing that could fit a schema or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What the answer to one call must fit. It travels as a bound argument, in copies and pickles.
+
+    Args:
+        schema: A pydantic or TypedDict class, or a JSON schema; None for any JSON object.
+        method: How it is asked for.
+        repair: Whether whoever is asked after a misfit is told what was wrong with it.
+        keep: Whether an answer that does not fit is better than an error, if nobody gives a better.
+
+    Example:
+        ```python
+        Structure(Joke, "json_schema").fault(AIMessage("{}")).message  # 'setup: Field required'
+        ```
+    """
+
+    schema: Schema | None
+    method: Method
+    repair: bool = False
+    keep: bool = False
+
+    def fault(self, message: AIMessage) -> Fault | None:
+        """Say what is wrong with a whole answer; None if it fits."""
+        if refusal := message.additional_kwargs.get("refusal"):
+            return Fault(FaultKind.CONTENT_FILTER, f"the model refused: {refusal}"[:300])
+        try:
+            problem = self._problem(self._value(message))
+        except _NoValueError as error:
+            problem = str(error)
+        if message.response_metadata.get("finish_reason") == "length" and self._is_cut(message):
+            text = "the answer was cut off: max_tokens was used up"
+            return Fault(FaultKind.INVALID, text, code="length")
+        return Fault(FaultKind.INVALID, problem) if problem else None
+
+    def _is_cut(self, message: AIMessage) -> bool:
+        """Whether it lacks its end: LangChain's parsers would close the brackets without a word."""
+        calls = getattr(message, "tool_calls", ())
+        if self.method == "function_calling":
+            said = [c.get("args") for c in message.invalid_tool_calls]
+            return bool(said) or not calls
+        try:
+            json.loads(message.text)
+        except ValueError:
+            return True
+        return False
+
+    def _value(self, message: AIMessage) -> Any:
+        if self.method == "function_calling":
+            return _arguments(message, tool_of(self.schema))
+        try:
+            return JsonOutputParser().parse_result([ChatGeneration(message=message)])
+        except OutputParserException:
+            raise _NoValueError("the answer is no JSON") from None
+
+    def _problem(self, value: Any) -> str | None:
+        schema: Any = self.schema
+        if not (isinstance(schema, type) and is_basemodel_subclass(schema)):
+            return schema_mismatch(value, schema_of(schema))
+        try:
+            model: Any = schema
+            validate = getattr(model, "model_validate", None) or model.parse_obj
+            validate(value)
+        except Exception as error:  # noqa: BLE001  # validators are the user's: any way to say no
+            return _describe_error(error)
+        return None
+
+    # -- the end of a stream, which no other target can mend any more ----------------------------
+
+    def checked(self, messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
+        """Pass messages on, and raise at their end if together they do not fit.
+
+        Raises:
+            OutputParserException: Says what is wrong.
+        """
+        seen = []
+        for message in messages:
+            seen.append(message)
+            yield message
+        self._raise_if_unfit(seen)
+
+    async def achecked(self, messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
+        """The same for an asynchronous stream."""
+        seen = []
+        async for message in messages:
+            seen.append(message)
+            yield message
+        self._raise_if_unfit(seen)
+
+    def _raise_if_unfit(self, seen: list[AIMessage]) -> None:
+        whole = _sum_chunks(seen)
+        if whole is not None and (fault := self.fault(whole)):
+            raise OutputParserException(
+                f"the answer does not fit {_schema_name(self.schema)}: {fault.message}",
+                llm_output=whole.text,
+            )
+
+
+def _arguments(message: AIMessage, name: str) -> Any:
+    for call in message.tool_calls:
+        if call["name"] == name:
+            return call["args"]
+    if message.invalid_tool_calls:
+        raise _NoValueError(str(message.invalid_tool_calls[0]["error"]))
+    raise _NoValueError(f"the tool {name!r} was not called")
+
+
+def _sum_chunks(seen: list[AIMessage]) -> AIMessage | None:
+    pieces = [piece for piece in seen if isinstance(piece, AIMessageChunk)]
+    if len(pieces) < len(seen) or not pieces:
+        return seen[-1] if seen else None
+    return pieces[0] + pieces[1:] if len(pieces) > 1 else pieces[0]
+
+
+def _schema_name(schema: Any) -> str:
+    named = schema.get("title") or schema.get("name") if isinstance(schema, dict) else None
+    return str(getattr(schema, "__name__", None) or named or "the schema")
+
+
+def _describe_error(error: Exception) -> str:
+    """Say what a validation found, without the values: they belong in no log."""
+    errors: Any = getattr(error, "errors", None)
+    if not callable(errors):
+        return f"{type(error).__name__}: {error}"
+    found: Any = errors()
+    said = [f"{_error_path(one)}: {one.get('msg')}" for one in found[:_MAX_PROBLEMS]]
+    if len(found) > _MAX_PROBLEMS:
+        said.append(f"and {len(found) - _MAX_PROBLEMS} more")
+    return "; ".join(said)
+
+
+def _error_path(one: dict[str, Any]) -> str:
+    return ".".join(map(str, one.get("loc") or ())) or "the answer"

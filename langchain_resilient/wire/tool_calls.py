@@ -1,0 +1,269 @@
+"""Tools and the choice among them, as request parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from langchain_resilient.wire.chunk_parser import MAX_CALLS, BadChunkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from langchain_resilient.wire.chunk_parser import ToolCallFragment
+
+
+_SHORT = re.compile(r"[a-zA-Z0-9]{9}")
+
+
+SHORT_ID_MODELS = re.compile(r"tool call ids?\b.*\blength (?:of )?9\b", re.IGNORECASE | re.DOTALL)
+"""What a server says that wants them: Mistral's API, and the template of its models in vLLM."""
+
+
+def shorten_call_ids(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give each tool call an id of nine letters and digits, and its result the same.
+
+    Equal ids stay equal, in every turn, so that prompt caches hold. Ids that fit stay.
+
+    Args:
+        messages: In the chat-completions dialect; they stay as they are.
+
+    Example:
+        ```python
+        short_ids([{"role": "tool", "tool_call_id": "call_1", "content": "3"}])
+        ```
+    """
+    return [_short(message) for message in messages]
+
+
+def _short(message: dict[str, Any]) -> dict[str, Any]:
+    if "tool_call_id" in message:
+        return {**message, "tool_call_id": _short_id(message["tool_call_id"])}
+    if calls := message.get("tool_calls"):
+        return {**message, "tool_calls": [{**c, "id": _short_id(c["id"])} for c in calls]}
+    return message
+
+
+def _short_id(id_: str) -> str:
+    if _SHORT.fullmatch(id_):
+        return id_
+    return hashlib.sha256(id_.encode(errors="surrogatepass")).hexdigest()[:9]
+
+
+class ToolCallBuilder:
+    """One tool call as far as it has come."""
+
+    __slots__ = ("_args", "given_id", "made_id", "name")
+
+    def __init__(self) -> None:
+        self.given_id: str | None = None
+        self.made_id: str | None = None
+        self.name: str = ""
+        self._args: list[str] = []
+
+    @property
+    def id(self) -> str:
+        """The server's id, or one made here: an agent cannot answer a call without one."""
+        if self.given_id:
+            return self.given_id
+        if self.made_id is None:
+            self.made_id = f"call_{uuid.uuid4().hex[:24]}"
+        return self.made_id
+
+    @property
+    def args(self) -> str:
+        """The arguments, JSON if the model did well."""
+        return "".join(self._args)
+
+    def length(self) -> int:
+        """Characters of its arguments."""
+        return sum(map(len, self._args))
+
+    def add(self, fragment: ToolCallFragment) -> tuple[str | None, str | None, str | None]:
+        """Take what is new in a fragment.
+
+        Returns:
+            The id, name and arguments that it added, each None where it added nothing.
+        """
+        id_ = name = None
+        if fragment.id and not self.given_id:
+            self.given_id = id_ = fragment.id
+        # A name may come in pieces, or be repeated whole with every piece of the arguments.
+        if fragment.name and not self._args and fragment.name != self.name:
+            self.name += fragment.name
+            name = fragment.name
+        args = fragment.args or None
+        if args == "null" and not self._args:  # how some models say "no arguments"
+            args = None
+        if args:
+            self._args.append(args)
+        return id_, name, args
+
+
+class ToolCallAssembler:
+    """Tells which fragment belongs to which call.
+
+    The index decides where it means anything. It does not with servers that number every call 0
+    (Grok and Gemini behind gateways) or give no index: there a new id beside a name, or a second
+    name, begins a new call.
+    """
+
+    __slots__ = ("_by_id", "_by_index", "calls")
+
+    def __init__(self) -> None:
+        self.calls: list[ToolCallBuilder] = []
+        self._by_index: dict[int, int] = {}
+        self._by_id: dict[str, int] = {}
+
+    def length(self) -> int:
+        """Characters of all their arguments."""
+        return sum([call.length() for call in self.calls])
+
+    def add(self, fragment: ToolCallFragment) -> tuple[int, str | None, str | None, str | None]:
+        """Fold in one fragment.
+
+        Returns:
+            The place of its call, and the id, name and arguments that are new.
+
+        Raises:
+            BadChunkError: If there are more calls than any answer has.
+        """
+        place = self._place(fragment)
+        if place is None:
+            place = len(self.calls)
+            if place == MAX_CALLS:
+                raise BadChunkError(f"an answer has more than {MAX_CALLS} tool calls")
+            self.calls.append(ToolCallBuilder())
+        if fragment.number is not None:
+            self._by_index[fragment.number] = place
+        if fragment.id:
+            self._by_id.setdefault(fragment.id, place)
+        return (place, *self.calls[place].add(fragment))
+
+    def _place(self, f: ToolCallFragment) -> int | None:
+        known = self._by_id.get(f.id) if f.id else None
+        if f.number is None:
+            return self._place_by_id(f, known)
+        place = self._by_index.get(f.number)
+        if place is None or not f.id or self.calls[place].given_id in (None, f.id):
+            return place
+        if known is not None:
+            return known
+        # Without a name it is no new call: vLLM has sent a fresh id with every fragment.
+        return None if f.name else place
+
+    def _place_by_id(self, f: ToolCallFragment, known: int | None) -> int | None:
+        if known is not None:
+            return known
+        last = self._last()
+        begins = f.name and (f.id or last is None or self.calls[last].name)
+        return None if begins else last
+
+    def _last(self) -> int | None:
+        return len(self.calls) - 1 if self.calls else None
+
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+
+    Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
+
+
+_MODES = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
+
+
+def to_tools(tools: Sequence[Tool], strict: bool | None = None) -> list[dict[str, Any]]:
+    """Convert what `bind_tools` takes to chat-completions tools.
+
+    Args:
+        tools: LangChain tools, functions, pydantic or TypedDict classes, or dicts (OpenAI's form,
+            Anthropic's, Bedrock's, a JSON schema with a title).
+        strict: Whether the model must keep to the schema exactly; None leaves it to the provider.
+
+    Raises:
+        ValueError: If one of them is no tool; the message says which.
+
+    Example:
+        ```python
+        def add(a: int, b: int) -> int:
+            '''Add two numbers.'''
+
+
+        to_tools([add])[0]["function"]["name"]  # 'add'
+        ```
+    """
+    return [_to_tool(tool, place, strict) for place, tool in enumerate(tools)]
+
+
+def _to_tool(tool: Tool, place: int, strict: bool | None) -> dict[str, Any]:
+    try:
+        return convert_to_openai_tool(tool, strict=strict)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"tools[{place}] ({getattr(tool, '__name__', type(tool).__name__)}) is no tool: {error}"
+        ) from error
+
+
+def tool_name(tool: Mapping[str, Any]) -> str | None:
+    """Name of a converted tool; None for a provider's built-in one."""
+    named = tool.get("function") or tool
+    return named.get("name")
+
+
+def to_tool_choice(
+    choice: str | bool | Mapping[str, Any] | None, tools: Sequence[Mapping[str, Any]]
+) -> str | dict[str, Any] | None:
+    """Convert what `bind_tools(tool_choice=...)` takes.
+
+    Args:
+        choice: `"auto"`, `"none"`, `"any"` or `"required"` or True (some tool must be called), the
+            name of a tool, a dict in OpenAI's form, None or False (nothing is said).
+        tools: The tools, as `to_tools` made them.
+
+    Returns:
+        The request's `tool_choice`; None where there should be none.
+
+    Raises:
+        ValueError: If it names no tool, or is none of these.
+
+    Example:
+        ```python
+        to_tool_choice("any", tools)  # 'required'
+        ```
+    """
+    names = [name for name in map(tool_name, tools) if name]
+    if choice is None or choice is False:
+        return None
+    if choice is True:
+        return "required"
+    if isinstance(choice, Mapping):
+        return _checked(dict(choice), names)
+    if isinstance(choice, str):
+        # A tool may be called "auto"; then that is what is meant.
+        if choice in names:
+            return {"type": "function", "function": {"name": choice}}
+        if choice in _MODES:
+            return _MODES[choice]
+        if any(tool.get("type") == choice for tool in tools):
+            return {"type": choice}
+    raise ValueError(
+        f"tool_choice={choice!r} is not possible; it may be 'auto', 'none', 'any', 'required', "
+        f"True, False, None, a dict like {{'type': 'function', 'function': {{'name': ...}}}}, "
+        f"or the name of a bound tool: {', '.join(map(repr, names)) or 'none is bound'}"
+    )
+
+
+def _checked(choice: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    function = choice.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if name is not None and name not in names:
+        raise ValueError(
+            f"tool_choice names the tool {name!r}, which is not bound; "
+            f"bound are: {', '.join(map(repr, names)) or 'none'}"
+        )
+    return choice
