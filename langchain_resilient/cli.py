@@ -150,7 +150,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def _ask(args: argparse.Namespace) -> int:
     from langchain_resilient import errors  # noqa: PLC0415  # a wrong command should fail fast
-    from langchain_resilient.providers.local_errors import LocalModelError, MissingExtraError
+    from langchain_resilient.providers.local import LocalModelError  # noqa: PLC0415
 
     prompt = " ".join(args.prompt)
     if prompt in ("", "-"):
@@ -161,7 +161,7 @@ def _ask(args: argparse.Namespace) -> int:
     try:
         llm = _model(args)
         _preload(llm)
-    except (ValueError, LocalModelError, MissingExtraError) as error:
+    except (ValueError, LocalModelError, errors.MissingExtraError) as error:
         return _complain(_plain(error))
     try:
         return asyncio.run(_answer(llm, _messages(args.system, prompt), args))
@@ -263,8 +263,11 @@ def _journal(args: argparse.Namespace) -> int:
 
 
 def _or_complain(work: Callable[[], int]) -> int:
-    from langchain_resilient.errors import JournalError  # noqa: PLC0415  # see `_ask`
-    from langchain_resilient.providers.local_errors import LocalModelError, MissingExtraError
+    from langchain_resilient.errors import (  # noqa: PLC0415  # see `_ask`
+        JournalError,
+        MissingExtraError,
+    )
+    from langchain_resilient.providers.local import LocalModelError  # noqa: PLC0415
 
     try:
         return work()

@@ -1,4 +1,4 @@
-"""The exceptions, all of LangChain's `ModelError` family.
+"""The exceptions: LangChain's `ModelError` family, and one `ImportError`.
 
 ```
 langchain_core.exceptions.ModelError
@@ -20,10 +20,12 @@ langchain_core.exceptions.ModelError
         ├── JournalLockedError             another program keeps it locked
         ├── JournalReadOnlyError           it must not be written, or has no directory
         └── JournalFullError               the disk is full
+ImportError
+└── MissingExtraError                  an optional package is not installed
 ```
 
-`is_retryable` is False on all of them: the chain has already tried what could be tried, and an
-outer retry would multiply it.
+`is_retryable` is False on every `ResilientError`: the chain has already tried what could be tried,
+and an outer retry would multiply it.
 """
 
 from __future__ import annotations
@@ -47,6 +49,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from langchain_resilient.receipt import Receipt
+
+
+class MissingExtraError(ImportError):
+    """An optional package is not installed; the message says which extra brings it."""
 
 
 class ResilientError(ModelError):

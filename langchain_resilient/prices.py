@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from langchain_resilient.providers.local_errors import MissingExtraError
+from langchain_resilient.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from langchain_resilient.providers.file_lock import private, try_lock
+from filelock import lock_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -286,6 +286,31 @@ class OrderedWriter:
             self._spill.close()
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file for its user alone: an `opener` for files whose names can be foreseen.
+
+    A symbolic link that another user put there, in a folder that both may write, is not followed.
+
+    Raises:
+        OSError: If it is one.
+
+    Example:
+        ```python
+        with open("answers.part", "ab", opener=private) as file:
+            file.write(b"...")
+        ```
+    """
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    """Lock an open file until it is closed; False if another process has locked it."""
+    try:
+        return lock_descriptor(file.fileno(), blocking=False)
+    except OSError:  # a file system without locks: answers are worth the risk
+        return True
+
+
 class AnswerFile:
     """Writes lines in order to `NAME.part`, and makes that `NAME` when all are there.
 
@@ -307,7 +332,7 @@ class AnswerFile:
             return
         self._part = self._path.with_name(f"{self._path.name}.part")
         self._file = open(self._part, "ab", opener=private)  # noqa: SIM115  # kept
-        if not try_lock(self._file) or not self._is_there():
+        if not _try_lock(self._file) or not self._is_there():
             self._file.close()
             raise BlockingIOError(f"{self._part} is being written by another run: wait for it")
         self._file.truncate(0)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
+from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.options import money
-from langchain_resilient.providers.local_errors import MissingExtraError
 
 if TYPE_CHECKING:
     from os import PathLike

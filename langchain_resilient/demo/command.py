@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from importlib.util import find_spec
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -18,11 +17,6 @@ INTERRUPTED = 130
 DESCRIPTION = """\
 Three simulated providers misbehave on a schedule, and the same requests go to ResilientChatModel
 and to LangChain's own retry and fallbacks. No key, no network: all of it is on loopback."""
-
-MISSING = (
-    'the live demo needs the extra "demo": pip install "langchain-resilient[demo]" '
-    "(or --no-live for plain lines)"
-)
 
 _LEAST_SECONDS, _MOST_SECONDS, _MOST_RATE = 4.0, 3600.0, 50.0
 
@@ -46,12 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ValueError: If an option is out of range.
-        ImportError: If `rich` is missing; says how to get it.
     """
     _check(args)
     live = _is_terminal() and not args.no_live
-    if live and find_spec("rich") is None:
-        raise ImportError(MISSING)
     from langchain_resilient.demo import plain  # noqa: PLC0415  # a wrong command fails fast
     from langchain_resilient.demo.stage import Show  # noqa: PLC0415
 

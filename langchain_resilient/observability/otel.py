@@ -9,7 +9,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient._version import __version__
-from langchain_resilient.providers.local_errors import MissingExtraError
+from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.receipt import Outcome
 
 try:

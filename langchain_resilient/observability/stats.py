@@ -7,8 +7,8 @@ from html import escape
 from math import exp, log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.options import money
-from langchain_resilient.providers.local_errors import MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

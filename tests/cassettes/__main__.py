@@ -13,10 +13,10 @@ import sys
 
 from langchain_resilient.options import Target
 from langchain_resilient.prices import price_for
-from tests.cassettes import embedded
 from tests.cassettes.recording import KEYS, LIVE, MOST_LIVE_CALLS
 from tests.cassettes.sources import table, tokens, write_source
 from tests.cassettes.store import ENDING, FOLDER, PUBLIC_URLS
+from tests.providers.local import llama_server
 from tests.standard.suite import MODELS
 
 CLASSES = {"openai": "TestOpenAI", "together": "TestTogether"}
@@ -31,9 +31,9 @@ def main() -> int:
         print(f"{dialect}: live, {MODELS[dialect]}, {cost(dialect)}")
     failures = [record(dialect, live=dialect in live) for dialect in CLASSES]
     if importlib.util.find_spec("xllamacpp"):
-        failures.append(pytest("embedded", "tests/cassettes/test_embedded.py"))
+        failures.append(pytest("embedded", "tests/providers/local/test_llama_server.py"))
         server = "llama.cpp's own OpenAI-compatible HTTP server with the embedded model"
-        write_source("embedded", "embedded", server, embedded.MODEL, "xllamacpp", "openai")
+        write_source("embedded", "embedded", server, llama_server.MODEL, "xllamacpp", "openai")
     show()
     print(README.read_text().partition(BEGIN)[2].partition(END)[0])
     return max(failures)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from langchain_resilient import cli
-from langchain_resilient.demo import baseline, command
+from langchain_resilient.demo import baseline
 from langchain_resilient.demo.screen import picture
 from langchain_resilient.demo.stage import Show
 
@@ -29,16 +29,6 @@ def test_plain_lines_end_with_the_comparison(capsys):
     assert [int(answered) + int(failed) for answered, failed in ends] == [12, 12]
     assert int(rows["answered, whole"][0]) > 0
     assert "with_fallbacks" in out
-
-
-def test_without_rich_the_pip_command_is_told(capsys, monkeypatch):
-    """And the way without it."""
-    monkeypatch.setattr(command, "_is_terminal", lambda: True)
-    monkeypatch.setattr(command, "find_spec", lambda _: None)
-    assert cli.main(["demo"]) == cli.WRONG
-    err = capsys.readouterr().err
-    assert 'pip install "langchain-resilient[demo]"' in err
-    assert "--no-live" in err
 
 
 @pytest.mark.parametrize("wrong", [("--seconds", "1"), ("--rate", "0"), ("--rate", "nan")])

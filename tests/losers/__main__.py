@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from itertools import count
 from typing import TYPE_CHECKING
 
-from langchain_resilient.providers.weights import WeightsError, ensure_weights
+from langchain_resilient.providers.local.weights import WeightsError, ensure_weights
 from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.losers.llama import SOCKETS, llama
 from tests.losers.scenes import MOST_TOKENS, SCENES, Scene, Stage, read

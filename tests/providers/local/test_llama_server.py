@@ -12,14 +12,14 @@ from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.errors import AllTargetsFailedError, InvalidAnswersError
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.options import Target
-from tests.cassettes import embedded
 from tests.cassettes.store import EMBEDDED_URL
+from tests.providers.local import llama_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.vcr
-SPEC = f"openai:{embedded.MODEL}"
+SPEC = f"openai:{llama_server.MODEL}"
 
 
 class Person(BaseModel):
@@ -35,14 +35,14 @@ def server(record_mode: str) -> Iterator[str]:
     if record_mode == "none":
         yield EMBEDDED_URL
         return
-    with embedded.server() as url:
+    with llama_server.server() as url:
         yield url
 
 
 @pytest.fixture
 def llm(server: str) -> ResilientChatModel:
     """The model at its own server, as sure of itself as it can be."""
-    target = Target(SPEC, base_url=server, api_key=embedded.KEY)
+    target = Target(SPEC, base_url=server, api_key=llama_server.KEY)
     return ResilientChatModel(targets=[target], temperature=0, max_tokens=24, max_retries=0)
 
 
@@ -52,7 +52,7 @@ def test_an_answer_has_text_usage_and_an_end(llm):
     assert answer.text
     usage = answer.usage_metadata
     assert usage["input_tokens"] + usage["output_tokens"] == usage["total_tokens"]
-    assert answer.response_metadata["model_name"] == embedded.MODEL
+    assert answer.response_metadata["model_name"] == llama_server.MODEL
     assert answer.response_metadata["finish_reason"] in {"stop", "length"}
 
 

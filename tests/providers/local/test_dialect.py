@@ -6,20 +6,20 @@ import json
 
 import pytest
 
-from langchain_resilient.providers.local_dialect import (
-    MAX_TOKENS,
+from langchain_resilient.providers.local.dialect import (
+    DEFAULT_MAX_TOKENS,
     SLOTS,
-    ForcedCall,
-    adapt,
+    ForcedToolCall,
     flatten,
-    whole,
+    to_completion,
+    to_llama_request,
 )
 
 USER = [{"role": "user", "content": "Hi"}]
 
 
 def body(**parameters):
-    return adapt({"messages": USER, **parameters}, embedded=True).body
+    return to_llama_request({"messages": USER, **parameters}, embedded=True).body
 
 
 def tool(name, parameters=None, description=""):
@@ -39,7 +39,7 @@ NOW = tool("now")
 
 def test_an_answer_always_ends():
     """A small model may never stop by itself."""
-    assert body()["max_tokens"] == MAX_TOKENS
+    assert body()["max_tokens"] == DEFAULT_MAX_TOKENS
 
 
 def test_the_newer_name_of_the_limit_is_understood():
@@ -57,9 +57,9 @@ def test_the_callers_sampling_goes_before_ours():
 
 def test_another_model_keeps_its_own_sampling():
     """The defaults are those of the embedded model's makers."""
-    adapted = adapt({"messages": USER}, embedded=False).body
+    adapted = to_llama_request({"messages": USER}, embedded=False).body
     assert not {"temperature", "top_p", "dry_multiplier"} & adapted.keys()
-    assert adapted["max_tokens"] == MAX_TOKENS
+    assert adapted["max_tokens"] == DEFAULT_MAX_TOKENS
 
 
 def test_a_callers_penalty_replaces_the_guard_against_loops():
@@ -88,7 +88,7 @@ def test_a_seed_turns_the_prompt_cache_off():
 
 def test_unknown_parameters_are_named():
     """The provider warns of what would have changed the answer."""
-    request = adapt(
+    request = to_llama_request(
         {"messages": USER, "verbosity": "low", "reasoning_effort": "high"}, embedded=True
     )
     assert request.dropped == ("reasoning_effort", "verbosity")
@@ -98,14 +98,14 @@ def test_unknown_parameters_are_named():
 def test_parameters_without_effect_go_silently():
     """Nobody needs a warning about a billing tier."""
     told = {"parallel_tool_calls": True, "service_tier": "auto", "user": "u", "stream_options": {}}
-    request = adapt({"messages": USER, **told}, embedded=True)
+    request = to_llama_request({"messages": USER, **told}, embedded=True)
     assert request.dropped == ()
     assert not {"parallel_tool_calls", "service_tier", "user"} & request.body.keys()
 
 
 def test_more_choices_than_slots_are_fewer():
     """llama.cpp would refuse the request."""
-    request = adapt({"messages": USER, "n": SLOTS + 1}, embedded=True)
+    request = to_llama_request({"messages": USER, "n": SLOTS + 1}, embedded=True)
     assert (request.body["n"], request.dropped) == (SLOTS, ("n",))
 
 
@@ -119,7 +119,7 @@ def test_nothing_shared_is_changed():
     messages = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
     parameters = {"tools": [WEATHER, NOW], "tool_choice": "required"}
     before = json.dumps([messages, parameters])
-    adapt({"messages": messages, **parameters}, embedded=True)
+    to_llama_request({"messages": messages, **parameters}, embedded=True)
     assert json.dumps([messages, parameters]) == before
 
 
@@ -159,7 +159,7 @@ def test_another_model_gets_tools_as_they_are():
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "noon"}]},
     ]
-    request = adapt({"messages": messages, "tools": [NOW]}, embedded=False)
+    request = to_llama_request({"messages": messages, "tools": [NOW]}, embedded=False)
     assert request.body["tools"] == [NOW]
     assert request.body["messages"][0]["tool_calls"] == [call]
     assert request.body["messages"][1]["content"] == "noon"
@@ -171,15 +171,19 @@ def test_another_model_gets_tools_as_they_are():
 
 def test_tools_of_free_choice_are_dropped_with_a_warning():
     """The embedded model cannot choose."""
-    request = adapt({"messages": USER, "tools": [WEATHER], "tool_choice": "auto"}, embedded=True)
+    request = to_llama_request(
+        {"messages": USER, "tools": [WEATHER], "tool_choice": "auto"}, embedded=True
+    )
     assert request.dropped == ("tools",)
     assert not {"tools", "tool_choice"} & request.body.keys()
 
 
 def test_tools_that_must_not_be_called_need_no_warning():
     """Nothing is lost."""
-    request = adapt({"messages": USER, "tools": [WEATHER], "tool_choice": "none"}, embedded=True)
-    assert (request.dropped, request.forced) == ((), ())
+    request = to_llama_request(
+        {"messages": USER, "tools": [WEATHER], "tool_choice": "none"}, embedded=True
+    )
+    assert (request.dropped, request.forced_tools) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -189,8 +193,10 @@ def test_tools_that_must_not_be_called_need_no_warning():
 def test_a_forced_tool_becomes_the_schema_of_its_arguments(choice):
     """And the model is told what it is for."""
     tools = [WEATHER] if choice in ("required", "any") else [NOW, WEATHER]
-    request = adapt({"messages": USER, "tools": tools, "tool_choice": choice}, embedded=True)
-    assert request.forced == ("get_weather",)
+    request = to_llama_request(
+        {"messages": USER, "tools": tools, "tool_choice": choice}, embedded=True
+    )
+    assert request.forced_tools == ("get_weather",)
     assert request.body["response_format"]["json_schema"]["schema"] == CITY
     assert "The weather in a city" in request.body["messages"][0]["content"]
 
@@ -199,7 +205,9 @@ def test_a_choice_of_forced_tools_is_a_choice_of_schemas():
     """References in a tool's schema still lead into that schema."""
     nested = {"properties": {"p": {"$ref": "#/$defs/P"}}, "$defs": {"P": {"type": "integer"}}}
     tools = [tool("f", nested), NOW]
-    request = adapt({"messages": USER, "tools": tools, "tool_choice": "required"}, embedded=True)
+    request = to_llama_request(
+        {"messages": USER, "tools": tools, "tool_choice": "required"}, embedded=True
+    )
     schema = request.body["response_format"]["json_schema"]["schema"]
     assert [s["properties"]["name"]["const"] for s in schema["anyOf"]] == ["f", "now"]
     assert schema["$defs"]["0"]["properties"]["p"] == {"$ref": "#/$defs/0/$defs/P"}
@@ -212,9 +220,9 @@ def piece(content=None, finish_reason=None, index=0, **delta):
 
 
 def turned(names, pieces, finish_reason="stop"):
-    call = ForcedCall(names)
-    chunks = [call.turn(piece(p)) for p in pieces]
-    return whole([*chunks, call.turn(piece(finish_reason=finish_reason))])["choices"][0]
+    call = ForcedToolCall(names)
+    chunks = [call.convert(piece(p)) for p in pieces]
+    return to_completion([*chunks, call.convert(piece(finish_reason=finish_reason))])["choices"][0]
 
 
 def test_the_text_of_a_forced_call_is_its_arguments():
@@ -248,7 +256,7 @@ def test_a_call_that_was_cut_is_not_called_finished(names):
 def test_chunks_fold_into_a_completion():
     """Text, choices, reasons and usage are kept apart."""
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-    completion = whole(
+    completion = to_completion(
         [
             piece("He", role="assistant"),
             piece("Wo", index=1),

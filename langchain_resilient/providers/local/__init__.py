@@ -1,34 +1,43 @@
 """A language model inside this process: no key, no rate limit, no network after one download.
 
-It is the default without keys and a last resort with them. The embedded model is
-SmolLM2-135M-Instruct (Apache-2.0): fluent, quick, and weak on facts. Any other GGUF file serves as
-well: `Target("local:/path/to/model.gguf")`, or its path in `LANGCHAIN_RESILIENT_MODEL`.
+It is the default without keys, and with keys a last resort. The embedded model is
+SmolLM2-135M-Instruct (Apache-2.0): fluent, quick, and weak on facts. Any other GGUF file can be
+used as well: `Target("local:/path/to/model.gguf")`, or its path in `LANGCHAIN_RESILIENT_MODEL`.
 
 Environment variables:
     LANGCHAIN_RESILIENT_MODEL: The path of a GGUF file to use instead of the embedded model.
-    LANGCHAIN_RESILIENT_THREADS: Threads that compute (default 1).
+    LANGCHAIN_RESILIENT_THREADS: Threads for the computation (default 1).
     LANGCHAIN_RESILIENT_CONTEXT: Tokens of prompt and answer together (default 4096).
     LANGCHAIN_RESILIENT_CACHE: The folder for the weights; see `weights.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.providers.local_dialect import ForcedCall, adapt, whole
-from langchain_resilient.providers.local_errors import LocalModelError, MissingExtraError, as_error
-from langchain_resilient.providers.local_model import model_at, unload
+from langchain_resilient.errors import MissingExtraError
+from langchain_resilient.providers.local.dialect import (
+    ForcedToolCall,
+    to_completion,
+    to_llama_request,
+)
+from langchain_resilient.providers.local.model import (
+    Generation,
+    LocalModelError,
+    get_model,
+    to_error,
+    unload,
+)
 from langchain_resilient.providers.sdk import DroppedParameterWarning
 
 if TYPE_CHECKING:
     from langchain_resilient.exchange import ChatRequest, Chunk
     from langchain_resilient.options import Target
 
-__all__ = ["LocalModelError", "LocalProvider", "MissingExtraError", "preload", "unload"]
+__all__ = ["LocalModelError", "LocalProvider", "preload", "unload"]
 
 logger: logging.Logger = logging.getLogger("langchain_resilient")
 
@@ -36,8 +45,8 @@ logger: logging.Logger = logging.getLogger("langchain_resilient")
 class LocalProvider:
     """Serves `"local"` and `"local:/path/to/model.gguf"`.
 
-    Two answers are written at a time; further requests wait their turn. Targets of one model share
-    it, on any number of threads and event loops.
+    Two answers are written at a time; further requests wait their turn. All targets of one model
+    share it, on any number of threads and event loops.
 
     Raises:
         MissingExtraError: If xllamacpp is not installed.
@@ -55,27 +64,26 @@ class LocalProvider:
         """Wait until the model has begun to read the prompt; see `base.Provider.open`.
 
         Raises:
-            LocalModelError: If the model cannot be had, or refuses the request.
+            LocalModelError: If the model cannot be loaded, or refuses the request.
         """
-        model = model_at(self.target.model)
+        model = get_model(self.target.model)
         body = request.body(self._params)
         if self.target.logit_bias is None and body.pop("logit_bias", None):
-            self._warn("logit_bias")  # its token ids are those of another model
-        adapted = adapt(body, embedded=model.embedded)
-        for name in adapted.dropped:
-            self._warn(name)
-        answer = LocalAnswer(
-            adapted.body, ForcedCall(adapted.forced) if adapted.forced else None, stream
-        )
+            self._warn_dropped("logit_bias")  # its token ids are those of another model
+        llama_request = to_llama_request(body, embedded=model.embedded)
+        for name in llama_request.dropped:
+            self._warn_dropped(name)
+        tools = llama_request.forced_tools
+        answer = LocalAnswer(llama_request.body, ForcedToolCall(tools) if tools else None, stream)
         model.submit(answer.generation)
         try:
-            await answer.begin()
+            await answer.wait_for_first_chunk()
         except BaseException:
             await answer.aclose()
             raise
         return answer
 
-    def _warn(self, name: str) -> None:
+    def _warn_dropped(self, name: str) -> None:
         if name not in self._dropped:
             self._dropped.add(name)
             msg = f"{self.target.name} does not take {name!r}: left out for this target"
@@ -86,58 +94,33 @@ class LocalProvider:
 def preload(model: str = "") -> None:
     """Fetch and load a model now rather than at the first request. Blocks.
 
-    Loading holds up every thread of the process for about 0.4 s (llama.cpp's binding keeps the
-    GIL), so a server may prefer to do it before it takes requests.
+    Loading blocks every thread of the process for about 0.4 s, because llama.cpp's binding keeps
+    the GIL. A server may prefer to do it before it takes requests.
 
     Args:
         model: As in `Target("local:...")`; `""` for the default.
 
     Raises:
-        LocalModelError: If the model cannot be had.
+        LocalModelError: If the model cannot be loaded.
     """
-    model_at(model).load()
-
-
-class Generation:
-    """An answer on its way from a worker thread to an event loop.
-
-    It holds at most as many chunks as the model's context has tokens.
-    """
-
-    def __init__(self, body: dict[str, Any]) -> None:
-        self.body = body
-        self.stopped: bool = False
-        self.chunks: asyncio.Queue[Chunk | Exception | None] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-
-    def take(self, chunk: Chunk) -> bool:
-        """Hand a chunk to the loop; see `local_model.Job`."""
-        return self.stopped or self._send(chunk)
-
-    def end(self, error: Exception | None) -> None:
-        """Hand the end to the loop."""
-        self._send(error)
-
-    def _send(self, item: Chunk | Exception | None) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(self.chunks.put_nowait, item)
-        except RuntimeError:  # the loop is closed: nobody listens any more
-            self.stopped = True
-        return self.stopped
+    get_model(model).load()
 
 
 class LocalAnswer:
     """The chunks of one answer, on the event loop that asked for it."""
 
-    def __init__(self, body: dict[str, Any], forced: ForcedCall | None, stream: bool) -> None:
+    def __init__(
+        self, body: dict[str, Any], forced_call: ForcedToolCall | None, stream: bool
+    ) -> None:
         self.generation: Generation = Generation(body)
-        self._forced = forced
+        self._forced_call = forced_call
         self._stream = stream
         self._first: Chunk | None = None
+        self._started_choices: set[int] = set()
         self._ended = False
 
-    async def begin(self) -> None:
-        """Wait for the first sign of life."""
+    async def wait_for_first_chunk(self) -> None:
+        """Wait for the first chunk, usually a report that the prompt is being read."""
         self._first = await self._next()
 
     def __aiter__(self) -> LocalAnswer:
@@ -145,36 +128,50 @@ class LocalAnswer:
         return self
 
     async def __anext__(self) -> Chunk:
-        """Wait for the next chunk, or for the whole answer if it was asked for plainly."""
+        """Wait for the next chunk, or for the complete answer if no stream was asked for."""
         if not self._stream:
             chunks = []
             while (chunk := await self._next_visible()) is not None:
                 chunks.append(chunk)
             if not chunks:
                 raise StopAsyncIteration
-            return whole(chunks)
+            return to_completion(chunks)
         chunk = await self._next_visible()
         if chunk is None:
             raise StopAsyncIteration
         return chunk
 
     async def aclose(self) -> None:
-        """Stop the generation, within a token or a batch of the prompt; its thread is then free."""
+        """Stop the generation within a token, or a batch of the prompt; this frees its thread."""
         self.generation.stopped = True
         self._ended = True
 
     def __del__(self) -> None:
-        """Stop also what was abandoned."""
+        """Stop an answer that was abandoned without being closed."""
         self.generation.stopped = True
 
     async def _next_visible(self) -> Chunk | None:
+        """The next chunk in the chat-completions dialect; None at the end."""
         while (chunk := await self._next()) is not None:
             if "prompt_progress" not in chunk:
                 chunk.pop("timings", None)
-                return self._forced.turn(chunk) if self._forced else chunk
+                self._add_roles(chunk)
+                return self._forced_call.convert(chunk) if self._forced_call else chunk
         return None
 
+    def _add_roles(self, chunk: Chunk) -> None:
+        """Put the role into each choice's first delta.
+
+        llama.cpp sends it with the first token only, and not at all if that token has no text yet,
+        such as the first bytes of an emoji.
+        """
+        for choice in chunk.get("choices", ()):
+            if choice["index"] not in self._started_choices:
+                self._started_choices.add(choice["index"])
+                choice["delta"].setdefault("role", "assistant")
+
     async def _next(self) -> Chunk | None:
+        """The next chunk of llama.cpp's; None at the end."""
         if self._ended:
             return None
         if self._first is not None:
@@ -184,7 +181,7 @@ class LocalAnswer:
         if isinstance(item, dict):
             if "error" not in item:
                 return item
-            item = as_error(item["error"])
+            item = to_error(item["error"])
         self._ended = True
         if item is not None:
             raise item

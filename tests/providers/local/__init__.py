@@ -1,0 +1,1 @@
+"""The local model: its weights, its dialect, llama.cpp in this process, and the provider."""
