@@ -111,7 +111,7 @@ def generate_answer(
         limit: The most tokens the answer may have, or None.
         reasons: Whether the model spends hidden reasoning tokens, as o-series and gpt-5 do.
 
-    Remessages:
+    Returns:
         The same answer every time for the same arguments.
     """
     messages = text_messages(body)
@@ -255,6 +255,8 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+# Which tools to call.
+
 _OPERATORS = {
     "+": ("add", "sum", "plus"),
     "*": ("mul", "times", "product"),
@@ -289,7 +291,7 @@ def planned_calls(body: Mapping[str, Any], prompt: str) -> list[ToolCall]:
         body: The request.
         prompt: Its last user message.
 
-    Remessages:
+    Returns:
         The calls, without ids; none to answer with text.
     """
     tools = _functions(body)

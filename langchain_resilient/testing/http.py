@@ -75,7 +75,7 @@ class RequestParser:
 
     Example:
         ```python
-        parser = Parser()
+        parser = RequestParser()
         parser.feed(data)
         while (request := parser.next_request()) is not None:
             ...

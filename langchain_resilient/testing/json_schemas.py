@@ -47,7 +47,7 @@ def make_instance(schema: Mapping[str, Any], entities: PromptEntities) -> Any:
     Example:
         ```python
         schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-        instance(schema, PromptEntities("What is magic_function(3)?"))  # {"a": 3}
+        make_instance(schema, PromptEntities("What is magic_function(3)?"))  # {"a": 3}
         ```
     """
     return _InstanceMaker(dict(schema), entities).make(dict(schema), "")
@@ -224,6 +224,8 @@ def _merged(one: Schema, other: Schema) -> Schema:
         merged["required"] = [*one["required"], *other["required"]]
     return merged
 
+
+# Faults of a schema.
 
 _MAPS = ("properties", "$defs", "definitions")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")

@@ -38,7 +38,7 @@ class PromptEntities:
 
     Example:
         ```python
-        entities = Clues("Add 3 and 4")
+        entities = PromptEntities("Add 3 and 4")
         entities.number(), entities.number()  # (3, 4)
         ```
     """

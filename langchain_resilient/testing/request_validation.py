@@ -49,7 +49,7 @@ def find_error(dialect: str, body: Mapping[str, Any]) -> ErrorBody | None:
 
     Example:
         ```python
-        find_problem("openai", {"model": "gpt-4", "messages": [], "top_k": 5}).message
+        find_error("openai", {"model": "gpt-4", "messages": [], "top_k": 5}).message
         # "Unrecognized request argument supplied: top_k"
         ```
     """
@@ -179,6 +179,8 @@ def _companions(body: Mapping[str, Any]) -> Iterator[ErrorBody]:
         )
 
 
+# Types and ranges.
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "messages": (list,),
     "tools": (list,),
@@ -292,6 +294,8 @@ def _out_of_range(name: str, fault: str, value: float) -> ErrorBody:
     message = f"Invalid '{name}': {kind} {fault}, but got {value} instead."
     return invalid_request(message, name, code)
 
+
+# Messages.
 
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _BLOCKS = {

@@ -148,10 +148,10 @@ def test_openai_refuses(
     request_: dict[str, Any], param: str | None, code: str | None, words: str
 ) -> None:
     """Each in its own words, with the field at fault."""
-    problem = find_error("openai", request_)
-    assert problem is not None
-    assert (problem.status, problem.param, problem.code) == (400, param, code)
-    assert words in problem.message
+    error = find_error("openai", request_)
+    assert error is not None
+    assert (error.status, error.param, error.code) == (400, param, code)
+    assert words in error.message
 
 
 @pytest.mark.parametrize("dialect", ["openai", "together"])
@@ -180,9 +180,9 @@ def test_openai_refuses(
 )
 def test_conversations_that_make_no_sense(messages: list[Any], words: str, dialect: str) -> None:
     """Both providers look at roles, blocks and tool calls."""
-    problem = find_error(dialect, {"model": "m", "messages": messages})
-    assert problem is not None
-    assert words in problem.message
+    error = find_error(dialect, {"model": "m", "messages": messages})
+    assert error is not None
+    assert words in error.message
 
 
 @pytest.mark.parametrize(
@@ -270,5 +270,5 @@ MESSAGES = st.lists(
 def test_nothing_makes_the_checks_fail(body: dict[str, Any], dialect: str) -> None:
     """Any JSON is either fine or refused."""
     if isinstance(body["model"], str):
-        problem = find_error(dialect, body)
-        assert problem is None or problem.status == 400
+        error = find_error(dialect, body)
+        assert error is None or error.status == 400
