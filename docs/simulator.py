@@ -1,4 +1,4 @@
-"""Writes the reference of the simulator's steps out of their docstrings."""
+"""Writes the reference of the simulator and its steps from their docstrings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def distributions() -> list[type]:
 
 
 def page() -> str:
-    """Write all of it."""
+    """Write the page."""
     return "\n".join(
         [
             "## `ProviderSimulator`\n",
@@ -43,11 +43,12 @@ def page() -> str:
 
 
 def _step(step: Any) -> tuple[str, str, str]:
-    said: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(step.__mro__):
-        said |= section(base, "Attributes") if base is not object else {}
-    own = [f.name for f in dataclasses.fields(step) if f.name in said and f.name != "reply"]
-    return code(step.__name__), _short(step), "; ".join(f"`{n}`: {said[n]}" for n in own)
+        meanings |= section(base, "Attributes") if base is not object else {}
+    names = [f.name for f in dataclasses.fields(step) if f.name in meanings and f.name != "reply"]
+    fields = "; ".join(f"`{name}`: {meanings[name]}" for name in names)
+    return code(step.__name__), _short(step), fields
 
 
 def _short(thing: Any) -> str:
@@ -55,14 +56,12 @@ def _short(thing: Any) -> str:
 
 
 def _arguments(thing: Any) -> str:
-    rows = [(code(name), said) for name, said in section(thing, "Args").items()]
+    rows = [(code(name), meaning) for name, meaning in section(thing, "Args").items()]
     return table(("argument", "meaning"), rows)
 
 
 def _methods() -> list[tuple[str, str]]:
-    found = inspect.getmembers(ProviderSimulator, lambda x: inspect.isfunction(x) or _property(x))
-    return [(code(name), _short(x)) for name, x in found if not name.startswith("_")]
-
-
-def _property(thing: Any) -> bool:
-    return isinstance(thing, property)
+    members = inspect.getmembers(
+        ProviderSimulator, lambda member: inspect.isfunction(member) or isinstance(member, property)
+    )
+    return [(code(name), _short(x)) for name, x in members if not name.startswith("_")]

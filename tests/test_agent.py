@@ -14,12 +14,11 @@ from pydantic import BaseModel
 
 from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.runtime.call import _log_repairs
+from langchain_resilient.testing.answers import ToolCall
 from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Reply
 from langchain_resilient.testing.steps.faults import Reset
-from langchain_resilient.testing.steps.presets import Lacks
-from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.tools import ToolCall
+from langchain_resilient.testing.steps.refusals import Lacks, Status
 from tests.helpers import chain
 
 if TYPE_CHECKING:

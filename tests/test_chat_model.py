@@ -37,16 +37,16 @@ from langchain_resilient.faults import FaultKind
 from langchain_resilient.options import Target
 from langchain_resilient.runtime.shared_state import SkippedTargetWarning
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.presets import (
+from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing.steps.faults import NoAnswer
+from langchain_resilient.testing.steps.refusals import (
     BadRequest,
     ContextTooLong,
     InvalidKey,
     ModelNotFound,
     RateLimited,
+    Status,
 )
-from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.steps.silences import NoAnswer
 from tests.helpers import CANARY, chain, target
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ import pytest
 
 from langchain_resilient import cli
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.faults import Cut
-from langchain_resilient.testing.steps.presets import BadRequest, InvalidKey
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.steps.silences import NoAnswer
+from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing.steps.faults import Cut, NoAnswer
+from langchain_resilient.testing.steps.refusals import BadRequest, InvalidKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

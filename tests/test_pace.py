@@ -10,7 +10,7 @@ from langchain_resilient.options import Target
 from langchain_resilient.runtime.call import CallOptions
 from langchain_resilient.runtime.shared_state import SharedState
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply
 
 
 def pacer(memory: SharedState, **fields):

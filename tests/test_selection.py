@@ -15,10 +15,13 @@ from langchain_resilient.errors import SpendCapError
 from langchain_resilient.observability.stats import Stats
 from langchain_resilient.options import Hedge, SpendCap
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.oddities import Delayed
-from langchain_resilient.testing.steps.presets import ContextTooLong, InvalidKey, RateLimited
-from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Delayed, Reply
+from langchain_resilient.testing.steps.refusals import (
+    ContextTooLong,
+    InvalidKey,
+    RateLimited,
+    Status,
+)
 from tests.helpers import CANARY, chain, target
 
 if TYPE_CHECKING:

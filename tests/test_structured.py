@@ -19,12 +19,11 @@ from pydantic import BaseModel, field_validator
 from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.errors import AllTargetsFailedError, InvalidAnswersError
 from langchain_resilient.faults import FaultKind
+from langchain_resilient.testing.answers import ToolCall
 from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Reply
 from langchain_resilient.testing.steps.faults import Reset
-from langchain_resilient.testing.steps.presets import Lacks
-from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.tools import ToolCall
+from langchain_resilient.testing.steps.refusals import Lacks, Status
 from tests.helpers import chain, target
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.options import Hedge
+from langchain_resilient.testing.answers import answer_to
 from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.text import answer_to
 from tests.helpers import CANARY, chain, target
 
 if TYPE_CHECKING:

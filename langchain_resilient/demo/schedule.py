@@ -7,12 +7,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from langchain_resilient.testing.delays import Lognormal, Mixture, Uniform
-from langchain_resilient.testing.steps.faults import Cut
-from langchain_resilient.testing.steps.oddities import Timeline
-from langchain_resilient.testing.steps.presets import Overloaded, RateLimited
-from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.steps.silences import KeepAlives, NoAnswer
+from langchain_resilient.testing.steps.base import Reply, Timeline
+from langchain_resilient.testing.steps.faults import Cut, KeepAlives, NoAnswer
+from langchain_resilient.testing.steps.refusals import Overloaded, RateLimited, Status
 
 if TYPE_CHECKING:
     from langchain_resilient.testing.simulator import ProviderSimulator

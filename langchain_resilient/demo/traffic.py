@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.demo.schedule import WORDS
 from langchain_resilient.demo.score import Call, Score
-from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.answers import answer_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

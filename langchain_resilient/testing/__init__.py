@@ -1,13 +1,13 @@
 """A simulated provider for tests: real HTTP on the loopback interface, with scripted faults.
 
-`ProviderSimulator` speaks the chat completions of OpenAI and of Together so truly that their SDKs
-cannot tell, answers every prompt in a way that a test can work out (`answer_to`), and fails in any
-way that the field was seen to: error statuses with their real bodies and headers, streams that
-break, stall, lie or never begin, rate limits, lost connections.
+`ProviderSimulator` speaks the chat completions of OpenAI and of Together as their SDKs expect
+them, answers every prompt with a text that a test can work out (`answer_to`), and fails in all the
+ways that real providers were seen to: error statuses with their real bodies and headers, streams
+that break, stall, lie or never begin, rate limits, lost connections.
 
-What is what:
+What a script may hold:
 
-- A good answer is a `Reply`, as fast or slow as you like: its delays are seconds or distributions
+- A good answer is a `Reply`, as fast or slow as you like; its delays are seconds or distributions
   (`Lognormal`, `Pareto`, `Mixture`, ...).
 - An error response is a `Status`, or one of the refusals with a name: `RateLimited`, `Quota`,
   `Overloaded`, `SlowDown`, `RequestTooLarge`, `ContextTooLong`, `ContentFilter`, `InvalidKey`,
@@ -16,12 +16,13 @@ What is what:
 - A broken connection or stream is a `Cut`, `Reset`, `Stall`, `CleanEnd`, `NoDone`, `Malformed`,
   `HtmlInside`, `SseError`, `KeepAlives`, `SlowHeaders`, `NoAnswer` or `Raw`; most take `after`, the
   pieces of the answer that get through first. A `Stall` may end after some `seconds`, a `NoDone`
-  may `hold` or `reset` the connection, a `Malformed` line may go by or be what `eats` a piece.
-- A complete answer that is none is `Empty`, `Whitespace` or `Garbage`; white space may also come
-  `after` some pieces, and last `forever`.
-- Asked to go on with what it said last, the model does, whatever that was (`Reply.overlap` repeats
-  some of it); of an answer that is complete nothing is left.
+  may `hold` or `reset` the connection, a `Malformed` line may replace a piece (`replaces`).
+- A complete response without an answer is `Empty`, `Whitespace` or `Garbage`; white space may also
+  come `after` some pieces, and last `forever`.
 - `Timeline` changes all that with time, `Delayed` puts it off.
+
+Asked to continue its last answer, the model does (`Reply.overlap` repeats some of it); nothing is
+left of an answer that is complete.
 
 Nothing here depends on anything but the standard library.
 
@@ -41,43 +42,45 @@ Example:
 
 from __future__ import annotations
 
+from langchain_resilient.testing.answers import ToolCall, answer_to
 from langchain_resilient.testing.delays import (
     Delay,
     Distribution,
     Exponential,
-    Fixed,
     Lognormal,
     Mixture,
     Pareto,
     Uniform,
 )
 from langchain_resilient.testing.exchange import Exchange
-from langchain_resilient.testing.notation import load_script
-from langchain_resilient.testing.records import Seen
+from langchain_resilient.testing.json_script import load_script
+from langchain_resilient.testing.request_log import RecordedRequest
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing.steps.base import Delayed, Reply, Step, Timeline
 from langchain_resilient.testing.steps.faults import (
     CleanEnd,
     Cut,
-    HtmlInside,
-    Malformed,
-    NoDone,
-    Reset,
-    SseError,
-    Stall,
-)
-from langchain_resilient.testing.steps.oddities import (
-    Compatible,
-    Delayed,
     Empty,
     Garbage,
-    Html,
-    Timeline,
+    HtmlInside,
+    KeepAlives,
+    Malformed,
+    NoAnswer,
+    NoDone,
+    Raw,
+    Reset,
+    SlowHeaders,
+    SseError,
+    Stall,
+    Whitespace,
 )
-from langchain_resilient.testing.steps.presets import (
+from langchain_resilient.testing.steps.refusals import (
     BadRequest,
+    Compatible,
     ContentFilter,
     ContextTooLong,
+    Html,
+    HttpDate,
     InvalidKey,
     Lacks,
     ModelNotFound,
@@ -85,22 +88,13 @@ from langchain_resilient.testing.steps.presets import (
     Overloaded,
     Quota,
     RateLimited,
+    Refusal,
     RejectPrefill,
     RequestTooLarge,
     SlowDown,
+    Status,
     UnsupportedParameter,
 )
-from langchain_resilient.testing.steps.refusals import HttpDate, Refusal, Status
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.steps.silences import (
-    KeepAlives,
-    NoAnswer,
-    Raw,
-    SlowHeaders,
-    Whitespace,
-)
-from langchain_resilient.testing.text import answer_to
-from langchain_resilient.testing.tools import ToolCall
 
 __all__ = [
     "BadRequest",
@@ -115,7 +109,6 @@ __all__ = [
     "Empty",
     "Exchange",
     "Exponential",
-    "Fixed",
     "Garbage",
     "Html",
     "HtmlInside",
@@ -136,12 +129,12 @@ __all__ = [
     "Quota",
     "RateLimited",
     "Raw",
+    "RecordedRequest",
     "Refusal",
     "RejectPrefill",
     "Reply",
     "RequestTooLarge",
     "Reset",
-    "Seen",
     "SlowDown",
     "SlowHeaders",
     "SseError",

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langchain_resilient.testing.dialects import DIALECTS
-from langchain_resilient.testing.notation import load_script
+from langchain_resilient.testing.json_script import load_script
 from langchain_resilient.testing.simulator import ProviderSimulator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.request_log import RecordedRequest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line, without the program's name.
 
     Returns:
-        The exit code: 0, or 2 if the script or the port is no good.
+        The exit code: 0, or 2 if the script is wrong or the port is taken.
     """
     options = parser().parse_args(arguments)
     simulator = ProviderSimulator(
@@ -45,20 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Declare the options."""
-    found = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m langchain_resilient.testing",
         description="Two simulated providers on this machine, for tests without keys.",
     )
-    found.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
-    found.add_argument("--seed", type=int, default=0, help="seeds every draw (default: 0)")
-    found.add_argument(
+    options.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
+    options.add_argument("--seed", type=int, default=0, help="seeds all chance (default: 0)")
+    options.add_argument(
         "--script",
         type=Path,
         metavar="FILE",
         help='JSON such as {"openai:gpt-4": [{"step": "Status", "code": 500}]}',
     )
-    found.add_argument("--verbose", action="store_true", help="print a line for each request")
-    return found
+    options.add_argument("--verbose", action="store_true", help="print a line for each request")
+    return options
 
 
 async def _serve(simulator: ProviderSimulator) -> None:
@@ -73,12 +73,14 @@ async def _serve(simulator: ProviderSimulator) -> None:
         await stopped.wait()
 
 
-def _log(seen: Seen) -> None:
-    kind = "stream" if seen.stream else "plain"
-    seconds = (seen.ended_at or seen.at) - seen.at
-    end = " aborted by the client" if seen.aborted else ""
-    line = f"{seen.target} {kind} {seen.step} -> {seen.status or 'no status'} in {seconds:.3f} s"
-    sys.stdout.write(f"{line}, {len(seen.pieces)} pieces{end}\n")
+def _log(record: RecordedRequest) -> None:
+    kind = "stream" if record.stream else "plain"
+    seconds = (record.ended_at or record.at) - record.at
+    end = " aborted by the client" if record.aborted else ""
+    line = (
+        f"{record.target} {kind} {record.step} -> {record.status or 'no status'} in {seconds:.3f} s"
+    )
+    sys.stdout.write(f"{line}, {len(record.pieces)} pieces{end}\n")
     sys.stdout.flush()
 
 

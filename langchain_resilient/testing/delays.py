@@ -40,21 +40,6 @@ Delay = float | Distribution
 
 
 @dataclass(frozen=True)
-class Fixed(Distribution):
-    """Always the same delay.
-
-    Attributes:
-        seconds: The delay; `math.inf` hangs for ever.
-    """
-
-    seconds: float
-
-    def sample(self, random: Random) -> float:  # noqa: ARG002 - nothing is left to chance
-        """Return `seconds`."""
-        return self.seconds
-
-
-@dataclass(frozen=True)
 class Uniform(Distribution):
     """Any delay between two bounds, all equally likely.
 

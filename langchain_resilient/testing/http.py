@@ -30,7 +30,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus} | {
 
 
 class MalformedRequestError(Exception):
-    """The peer does not speak HTTP; `status` says how to put it.
+    """The client does not speak HTTP.
 
     Attributes:
         status: HTTP status code to answer with before the connection is closed.
@@ -42,14 +42,14 @@ class MalformedRequestError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class RequestHead:
     """The head of a request.
 
     Attributes:
         method: In capitals.
         path: Without the query.
         headers: Lower-case names; the last of several values. Those that carry secrets are left
-            out, so that nobody remembers them by accident.
+            out, so that no record holds them.
         token: The API key from `authorization`, or "".
         keep_alive: Whether the client wants to keep the connection.
         length: The length of the body in bytes, or None if it comes in chunks.
@@ -63,58 +63,58 @@ class Head:
     length: int | None
 
 
-class Request(NamedTuple):
+class HttpRequest(NamedTuple):
     """One whole request."""
 
-    head: Head
+    head: RequestHead
     body: bytes
 
 
-class Parser:
+class RequestParser:
     """Collects bytes until they make a request; one for each connection.
 
     Example:
         ```python
-        parser = Parser()
+        parser = RequestParser()
         parser.feed(data)
         while (request := parser.next_request()) is not None:
             ...
         ```
     """
 
-    __slots__ = ("_buffer", "_expects", "_head", "_raw", "_waiting")
+    __slots__ = ("_awaits_body", "_buffer", "_expects_continue", "_head", "_raw_head")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._raw = b""
-        self._head: Head | None = None  # of `_raw`
-        self._waiting = False  # for the body
-        self._expects = False
+        self._raw_head = b""
+        self._head: RequestHead | None = None  # what `_raw_head` says
+        self._awaits_body = False
+        self._expects_continue = False
 
     def feed(self, data: bytes) -> None:
         """Add what has just arrived."""
         self._buffer += data
 
-    def wants_leave(self) -> bool:
+    def wants_continue(self) -> bool:
         """Tell, once, whether the client waits for `100 Continue` before it sends the body."""
-        wants, self._expects = self._expects and not self._buffer, False
-        return wants
+        asked, self._expects_continue = self._expects_continue and not self._buffer, False
+        return asked
 
-    def next_request(self) -> Request | None:
+    def next_request(self) -> HttpRequest | None:
         """Return the next whole request, or None until more bytes arrive.
 
         Raises:
             MalformedRequestError: If the bytes are no HTTP request, or far too many.
         """
-        if not self._waiting and not self._read_head():
+        if not self._awaits_body and not self._read_head():
             return None
         head = self._head
         assert head is not None  # noqa: S101 - for the type checker
         body = self._take_chunks() if head.length is None else self._take_body(head.length)
         if body is None:
             return None
-        self._waiting = False
-        return Request(head, body)
+        self._awaits_body = False
+        return HttpRequest(head, body)
 
     def _read_head(self) -> bool:
         end = self._buffer.find(b"\r\n\r\n")
@@ -124,11 +124,11 @@ class Parser:
             return False
         raw = bytes(self._buffer[:end])
         del self._buffer[: end + 4]
-        if raw != self._raw:  # a client that keeps its connection mostly sends the same head
-            self._head = _parsed(raw)
-            self._raw = raw
-        self._waiting = True
-        self._expects = self._head is not None and "expect" in self._head.headers
+        if raw != self._raw_head:  # a client that keeps its connection mostly sends the same head
+            self._head = _parse_head(raw)
+            self._raw_head = raw
+        self._awaits_body = True
+        self._expects_continue = self._head is not None and "expect" in self._head.headers
         return True
 
     def _take_body(self, length: int) -> bytes | None:
@@ -158,7 +158,7 @@ class Parser:
         return None
 
 
-def _parsed(raw: bytes) -> Head:
+def _parse_head(raw: bytes) -> RequestHead:
     lines = raw.decode("latin-1").split("\r\n")
     parts = lines[0].split(" ")
     if len(parts) != 3 or not parts[2].startswith("HTTP/1."):  # noqa: PLR2004 - method, path, version
@@ -168,7 +168,7 @@ def _parsed(raw: bytes) -> Head:
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
     token = headers.get("authorization", "").removeprefix("Bearer ")
-    return Head(
+    return RequestHead(
         method=parts[0],
         path=parts[1].partition("?")[0],
         headers={k: v for k, v in headers.items() if k not in SECRET_HEADERS},

@@ -1,4 +1,4 @@
-"""The script: which step comes next for which target. Safe to change from any thread."""
+"""The script: which step comes next for which target."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from random import Random
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from langchain_resilient.testing.patterns import checked, most_specific
-from langchain_resilient.testing.steps.base import Step
-from langchain_resilient.testing.steps.reply import AT_ONCE
+from langchain_resilient.testing.steps.base import AT_ONCE, Step
+from langchain_resilient.testing.target_patterns import checked_pattern, most_specific
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+
 _CERTAIN = 1.0 + 1e-9
 
 
-class _Part:
-    """What one pattern's targets do: some steps in order, then always the same or a random one."""
+class _TargetScript:
+    """What the targets of one pattern do: some steps in order, then one for ever or by chance."""
 
     def __init__(self, steps: Iterable[Step], odds: Mapping[Step, float], random: Random) -> None:
         self.steps = deque(steps)
@@ -34,37 +34,36 @@ class _Part:
         return self.random.choices(self.choices, self.weights)[0]
 
 
-class Script:
-    """Holds a part for each pattern; the most specific pattern wins.
+class TargetScripts:
+    """Holds a script for each pattern; the most specific pattern wins. Safe from any thread.
 
     Args:
-        seed: Seeds the chance of `chaos`, a stream for each pattern.
+        seed: Seeds the chance of `chaos`, separately for each pattern.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._lock = Lock()
-        self._parts: dict[str, _Part] = {}
-        self._found: dict[str, _Part | None] = {}
+        self._scripts: dict[str, _TargetScript] = {}
+        self._by_target: dict[str, _TargetScript | None] = {}
 
     def set(self, pattern: str, steps: Iterable[Step], odds: Mapping[Step, float]) -> None:
-        """Give a pattern's targets their part, instead of the one they had.
+        """Set the script of a pattern, instead of the one it had.
 
         Args:
             pattern: Which targets.
             steps: One for each request, in order.
-            odds: What comes then, for ever: each step with its probability. What is missing to
-                1 is filled up with `Reply()`.
+            odds: What follows for ever: each step with its probability. The rest to 1 is `Reply()`.
 
         Raises:
-            TypeError: If something is no step; it would come to light in the server only.
-            ValueError: If the pattern can match nothing, or the odds are no probabilities.
+            TypeError: If something is not a step; else only the server would notice.
+            ValueError: If the pattern can match nothing, or the odds are not probabilities.
         """
         steps = tuple(steps)
         given: tuple[object, ...] = (*steps, *odds)
         for step in given:
             if not isinstance(step, Step):
-                msg = f"a step must be made of a class like Reply or Status, not {step!r}"
+                msg = f"a step must be an instance of a class like Reply or Status, not {step!r}"
                 raise TypeError(msg)
         total = sum(odds.values())
         if min(odds.values(), default=0) < 0 or total > _CERTAIN:
@@ -75,27 +74,27 @@ class Script:
         if total < 1:
             odds = {**odds, AT_ONCE: odds.get(AT_ONCE, 0) + 1 - total}
         # A text seeds the same way in every process; a hash would not.
-        part = _Part(steps, odds, Random(f"{self._seed}:{checked(pattern)}"))
+        script = _TargetScript(steps, odds, Random(f"{self._seed}:{checked_pattern(pattern)}"))
         with self._lock:
-            self._parts[pattern] = part
-            self._found.clear()
+            self._scripts[pattern] = script
+            self._by_target.clear()
 
     def take(self, target: str) -> Step:
         """Take the step for a target's next request."""
         with self._lock:
-            if target not in self._found:
-                pattern = most_specific(self._parts, target)
-                self._found[target] = None if pattern is None else self._parts[pattern]
-            part = self._found[target]
-            return AT_ONCE if part is None else part.take()
+            if target not in self._by_target:
+                pattern = most_specific(self._scripts, target)
+                self._by_target[target] = None if pattern is None else self._scripts[pattern]
+            script = self._by_target[target]
+            return AT_ONCE if script is None else script.take()
 
     def patterns(self) -> list[str]:
-        """Return every pattern that has a part."""
+        """Return every pattern that has a script."""
         with self._lock:
-            return list(self._parts)
+            return list(self._scripts)
 
     def clear(self) -> None:
-        """Forget every part: all targets just reply."""
+        """Forget every script: all targets just reply."""
         with self._lock:
-            self._parts.clear()
-            self._found.clear()
+            self._scripts.clear()
+            self._by_target.clear()

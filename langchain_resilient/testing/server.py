@@ -1,4 +1,4 @@
-"""The connections: asyncio protocols that read requests and write whatever a step wants."""
+"""The server: asyncio connections that read requests and write whatever they are given."""
 
 from __future__ import annotations
 
@@ -6,39 +6,37 @@ import asyncio
 import socket
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.testing.http import CONTINUE, MalformedRequestError, Parser, head
+from langchain_resilient.testing.http import CONTINUE, MalformedRequestError, RequestParser, head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
-    from langchain_resilient.testing.exchange import Exchange
-    from langchain_resilient.testing.http import Request
-    from langchain_resilient.testing.steps.base import Step
+    from langchain_resilient.testing.http import HttpRequest
 
-_CLOSE_WAIT = 2.0  # seconds that stopping waits for connections and tasks to wind up
-_PASSES = 10  # of the loop, for aborted connections to be told so
+_CLOSE_TIMEOUT = 2.0  # seconds that stopping waits for connections and tasks to end
+_LOOP_PASSES = 10  # in which the loop tells aborted connections that they are lost
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Connection(asyncio.Protocol):
     """One client's connection: requests come in order, one is answered at a time."""
 
-    __slots__ = ("_exchange", "_last", "_parser", "_resumed", "_server", "_transport")
+    __slots__ = ("_last", "_on_lost", "_parser", "_resumed", "_server", "_transport")
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._parser = Parser()
+        self._parser = RequestParser()
         self._transport: asyncio.Transport | None = None
-        self._exchange: Exchange | None = None
+        self._on_lost: Callable[[bool], None] | None = None  # set while a response holds it
         self._resumed: asyncio.Future[None] | None = None
         self._last = False  # the client wants the connection closed after this request
 
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has come."""
+        """Register a new client."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
         self._transport = transport
         self._server.connections.add(self)
@@ -46,42 +44,53 @@ class Connection(asyncio.Protocol):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come: answer what they complete."""
+        """Answer the requests that the bytes complete."""
         self._parser.feed(data)
         self._advance()
 
     def eof_received(self) -> bool:
-        """The client has closed its side: nobody reads the rest, so close ours."""
+        """Close our side too once the client has closed its own."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - lost is lost
-        """The connection is gone."""
+        """Cancel the response that was being written."""
         self._server.connections.discard(self)
         self.resume_writing()
-        exchange, self._exchange, self._transport = self._exchange, None, None
-        if exchange is not None:
-            exchange.abandon(aborted=not self._server.stopping)
+        on_lost, self._on_lost, self._transport = self._on_lost, None, None
+        if on_lost is not None:
+            on_lost(not self._server.stopping)
         self._server.notify()
 
     def pause_writing(self) -> None:
-        """The client reads too slowly."""
+        """Make `drain` wait: the client reads too slowly."""
         self._resumed = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """Let `drain` return: the client has caught up."""
         if self._resumed is not None and not self._resumed.done():
             self._resumed.set_result(None)
         self._resumed = None
 
-    # What the desk and the exchanges call.
+    # What the request handler and the exchanges call.
 
-    def play(self, exchange: Exchange, step: Step) -> None:
-        """An exchange takes the connection until it releases it."""
-        self._exchange = exchange
-        self._server.keep(exchange.start(step))
+    def hold(
+        self, responding: Coroutine[Any, Any, None], on_lost: Callable[[bool], None]
+    ) -> asyncio.Task[None]:
+        """Start writing a response; the client's next request waits until `release`.
+
+        Args:
+            responding: What writes the response.
+            on_lost: Called if the connection is lost before that, with whether the client closed it
+                (and not this server).
+
+        Returns:
+            The task that writes the response.
+        """
+        self._on_lost = on_lost
+        return self._server.run(responding)
 
     def write(self, data: bytes) -> None:
-        """Send bytes; into the void if the client is gone."""
+        """Send bytes; drop them if the client is gone."""
         if self._transport is not None:
             self._transport.write(data)
 
@@ -90,16 +99,13 @@ class Connection(asyncio.Protocol):
         if self._resumed is not None:
             await self._resumed
 
-    def release(self, exchange: Exchange | None, *, close: bool = False) -> None:
-        """A response is complete: go on with the next request.
+    def release(self, *, close: bool = False) -> None:
+        """Go on with the next request after a complete response.
 
         Args:
-            exchange: The one that held the connection, if one did.
             close: Whether to close the connection instead.
         """
-        held = exchange is not None and self._exchange is exchange
-        if held:
-            self._exchange = None
+        held, self._on_lost = self._on_lost is not None, None
         if close or self._last:
             self.close()
         elif held:
@@ -108,7 +114,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close after what was written."""
-        self._exchange = None
+        self._on_lost = None
         if self._transport is not None:
             self._transport.close()
         self._server.notify()
@@ -119,8 +125,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def reset(self) -> None:
-        """Close with RST, which an endpoint sends when it lingers for no time at all."""
-        self._exchange = None
+        """Close with RST, which the system sends for a socket with no linger time."""
+        self._on_lost = None
         if self._transport is None:
             return
         sock = self._transport.get_extra_info("socket")
@@ -131,8 +137,8 @@ class Connection(asyncio.Protocol):
         self._server.notify()
 
     def _advance(self) -> None:
-        """Answer the requests that have come in whole, one after the other."""
-        while self._exchange is None and self._transport is not None:
+        """Answer the requests that have arrived in full, one after the other."""
+        while self._on_lost is None and self._transport is not None:
             try:
                 request = self._parser.next_request()
             except MalformedRequestError as error:
@@ -140,13 +146,13 @@ class Connection(asyncio.Protocol):
                 self.close()
                 return
             if request is None:
-                if self._parser.wants_leave():
+                if self._parser.wants_continue():
                     self.write(CONTINUE)
                 return
             self._last = not request.head.keep_alive
             self._server.handle(self, request)
             self._server.notify()
-            if self._last and self._exchange is None:
+            if self._last and self._on_lost is None:
                 self.close()
 
 
@@ -155,11 +161,11 @@ class Server:
 
     Attributes:
         connections: The open ones.
-        stopping: Whether `stop` was called: clients that lose their connection did not go away.
+        stopping: Whether `stop` was called: connections lost after that were not closed by clients.
     """
 
     def __init__(
-        self, handle: Callable[[Connection, Request], None], notify: Callable[[], None]
+        self, handle: Callable[[Connection, HttpRequest], None], notify: Callable[[], None]
     ) -> None:
         self.connections: set[Connection] = set()
         self.handle = handle
@@ -179,10 +185,12 @@ class Server:
         self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", port)
         return int(self._server.sockets[0].getsockname()[1])
 
-    def keep(self, task: asyncio.Task[None]) -> None:
-        """Hold on to a task until it ends, for the loop does not."""
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine in a task, and hold on to it until it ends, for the loop does not."""
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -192,7 +200,7 @@ class Server:
             task.get_loop().call_exception_handler(context)
 
     async def stop(self) -> None:
-        """Close everything: hanging requests are dropped, and nothing is waited for long."""
+        """Close everything: hanging requests are dropped, and no wait is long."""
         self.stopping = True
         server, self._server = self._server, None
         if server is None:
@@ -203,9 +211,9 @@ class Server:
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_CLOSE_WAIT)
-        for _ in range(_PASSES):
+            await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT)
+        for _ in range(_LOOP_PASSES):
             if self.connections:
                 await asyncio.sleep(0)
         with suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), _CLOSE_WAIT)
+            await asyncio.wait_for(server.wait_closed(), _CLOSE_TIMEOUT)

@@ -31,7 +31,7 @@ from langchain_resilient import cli
 from langchain_resilient.batch.journal import JournalFile
 from langchain_resilient.testing.delays import Uniform
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

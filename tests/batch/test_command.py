@@ -18,8 +18,8 @@ from langchain_resilient import cli
 from langchain_resilient.batch.files import OrderedWriter, answer_line
 from langchain_resilient.testing.delays import Uniform
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.presets import InvalidKey
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing.steps.refusals import InvalidKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,8 @@ import pytest
 
 from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.faults import Reset
+from langchain_resilient.testing.steps.faults import NoAnswer, Reset
 from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.silences import NoAnswer
 from tests.helpers import chain, target
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import pytest
 from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.options import Target
 from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing.steps.faults import NoAnswer
 from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.steps.silences import NoAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,19 +9,18 @@ from http.client import HTTPConnection
 from typing import Any
 
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing.steps.base import Reply, Step
 from langchain_resilient.testing.steps.faults import SseError
-from langchain_resilient.testing.steps.oddities import Html
-from langchain_resilient.testing.steps.presets import (
+from langchain_resilient.testing.steps.refusals import (
     BadRequest,
     ContextTooLong,
+    Html,
     ModelNotFound,
     Overloaded,
     Quota,
     RateLimited,
     RequestTooLarge,
 )
-from langchain_resilient.testing.steps.reply import Reply
 
 _FIRST, _LAST = 3, 4
 DIALECTS = ("openai", "together")

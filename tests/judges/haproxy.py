@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.options import Target
+from langchain_resilient.testing.answers import answer_to
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.text import answer_to
 from tests.judges import install
 from tests.judges.checks import Check
 from tests.judges.haproxy_scenes import SCENES, SOUND, Scene, configuration

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
-from langchain_resilient.testing.brain import longest_answer, prompt_tokens
-from langchain_resilient.testing.limits import Window
+from langchain_resilient.testing.admission import Window
+from langchain_resilient.testing.answer_generator import max_answer_tokens, prompt_tokens
 
 How = Literal["learned", "configured", "plain"]
 Sizes = Literal["short", "mixed", "capped"]
@@ -79,7 +79,7 @@ def ideal(row: Row) -> float:
 
     All buckets begin full, and are empty at the end. What is let in last takes `FASTEST` seconds.
     """
-    costs = [max(prompt_tokens(w), longest_answer(w) or 0) for w in row.work()]
+    costs = [max(prompt_tokens(w), max_answer_tokens(w) or 0) for w in row.work()]
     waits = [0.0]
     for kind, amount in (("requests", len(costs)), ("tokens", sum(costs))):
         rates = [getattr(x, kind) / 60 for x in row.limits]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.providers.rate_limit_headers import rate_limit_status, retry_after
+from langchain_resilient.testing.admission import RateLimit
 from langchain_resilient.testing.dialects import DIALECTS
-from langchain_resilient.testing.dialects.base import Call
-from langchain_resilient.testing.limits import Limit
+from langchain_resilient.testing.dialects.base import IncomingRequest
 from tests.limits.rows import FASTEST, SLOWEST
 
 if TYPE_CHECKING:
     from langchain_resilient.exchange import ChatRequest, RateLimitStatus
-    from langchain_resilient.testing.limits import Meters
+    from langchain_resilient.testing.admission import RateLimitStates
     from tests.limits.rows import Limits
 
 _HEAD_SECONDS = 0.05
@@ -47,9 +47,7 @@ class LimitedSource:
     def __init__(self, limits: Limits, seed: int) -> None:
         self.sends = 0
         self.refused = 0
-        self._limit = Limit(
-            "*", limits.requests, limits.tokens, limits.window, others=limits.others
-        )
+        self._limit = RateLimit(limits.requests, limits.tokens, limits.window, others=limits.others)
         self._random = Random(seed)
 
     async def open(self, request: ChatRequest, *, stream: bool) -> _Answer:
@@ -57,7 +55,7 @@ class LimitedSource:
         self.sends += 1
         body = {**request.overrides, "messages": request.messages}
         now = asyncio.get_running_loop().time()
-        denied, meters = self._limit.admit(Call(_dialect, "m", body, stream), "key", now)
+        denied, meters = self._limit.admit(IncomingRequest(_dialect, "m", body, stream), "key", now)
         await asyncio.sleep(_HEAD_SECONDS)
         if denied is not None:
             self.refused += 1
@@ -67,7 +65,7 @@ class LimitedSource:
 
 
 class _Answer:
-    def __init__(self, meters: Meters, seconds: float) -> None:
+    def __init__(self, meters: RateLimitStates, seconds: float) -> None:
         self._meters = meters
         self._seconds = seconds
         self._chunks = iter([{"text": "answer"}, {"finish": True}])

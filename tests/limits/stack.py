@@ -9,7 +9,7 @@ from langchain_resilient.options import Target
 from langchain_resilient.providers import sdk
 from langchain_resilient.testing.delays import Uniform
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply
 from tests.limits.rows import FASTEST, SLOWEST, Row
 from tests.limits.world import Result, crowd
 from tests.whole_stack.virtual import run_virtual

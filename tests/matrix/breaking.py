@@ -75,19 +75,19 @@ STREAMS = (
     *_both("SSE error", t.SseError, K.SERVER),
     *variants(
         *_both("SSE error, named event", partial(t.SseError, named=True), K.SERVER),
-        *_both("SSE error, usage and [DONE]", partial(t.SseError, goes_on=True), K.SERVER),
+        *_both("SSE error, usage and [DONE]", partial(t.SseError, done=True), K.SERVER),
         fault("SSE error, rate limit",
               t.SseError(message="Slow down.", type="rate_limit_error", code="rate_limit_exceeded"),
               K.RATE_LIMIT),
     ),
     *_both("malformed chunk, then the end", t.Malformed, K.BROKEN),
     fault("malformed chunk eats text, goes on",
-          t.Malformed(FIRST, resume=True, eats=True, reply=PACED), K.BROKEN, says=FIRST),
+          t.Malformed(FIRST, resume=True, replaces=True, reply=PACED), K.BROKEN, says=FIRST),
     *variants(
         fault("binary line, then the end", t.Malformed(0, garbage="data: \x00\x01\n\n"), K.BROKEN)
     ),
     *_both("HTML inside", t.HtmlInside, K.BROKEN),
-    fault("HTML eats text, goes on", t.HtmlInside(FIRST, resume=True, eats=True, reply=PACED),
+    fault("HTML eats text, goes on", t.HtmlInside(FIRST, resume=True, replaces=True, reply=PACED),
           K.BROKEN, says=FIRST),
     fault("reasoning, then dead at once", Thinks(5), *BROKEN),
     sound("malformed chunk first, goes on", t.Malformed(0, resume=True)),

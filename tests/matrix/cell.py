@@ -13,7 +13,7 @@ from tests.streams.bench import DIALECTS
 from tests.streams.ways import TURNS, Got
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.request_log import RecordedRequest
     from tests.matrix.places import Place, Role
     from tests.matrix.row import Row
     from tests.matrix.stand import Stand
@@ -100,7 +100,7 @@ class Result:
 
     cell: Cell
     gots: list[Got]
-    seen: tuple[list[Seen], list[Seen]]
+    seen: tuple[list[RecordedRequest], list[RecordedRequest]]
     leaks: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     again: int = 0
@@ -140,7 +140,7 @@ class Result:
         return "C" if self.cell.way in {"astream", "stream"} and _joined(got, every) else "W"
 
 
-def _joined(got: Got, every: list[Seen]) -> bool:
+def _joined(got: Got, every: list[RecordedRequest]) -> bool:
     return all(one.text != got.right for one in every)
 
 

@@ -20,7 +20,7 @@ from tests.streams.ways import TURNS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.request_log import RecordedRequest
     from tests.matrix.cell import Cell, Result
     from tests.matrix.row import Row
     from tests.streams.ways import Got
@@ -239,8 +239,8 @@ def _unplayed(result: Result) -> Iterator[str]:
         yield "it said too little before the fault"
 
 
-def _plays(cell: Cell, one: Seen) -> bool:
+def _plays(cell: Cell, one: RecordedRequest) -> bool:
     if cell.row.door is not None:
-        return one.step.startswith("Door")
+        return one.step.startswith("Refused")
     phases = getattr(cell.row.step, "phases", ((0.0, cell.row.step),))
     return one.step in {step.name for _, step in phases}

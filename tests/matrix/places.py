@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_resilient.options import Hedge, TimeLimits
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply
 from tests.matrix.ways import fact_text
 from tests.streams.limits import Limits, small
 

@@ -7,7 +7,7 @@ from typing import get_args
 from langchain_resilient import testing as t
 from langchain_resilient.errors import InvalidAnswersError
 from langchain_resilient.faults import FaultKind
-from langchain_resilient.testing.steps.oddities import Garbage
+from langchain_resilient.testing.steps.faults import Garbage
 from tests.matrix.row import WAYS, Row, fault, final, sound, variants
 
 K = FaultKind

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_resilient.errors import AllTargetsFailedError, DeadlineExceededError
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply
 
 if TYPE_CHECKING:
     from langchain_resilient.testing.steps.base import Step

@@ -19,7 +19,7 @@ from tests.streams.census import Census, settled
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.request_log import RecordedRequest
 
 _THREADS = 64
 """Enough that a synchronous call never waits for a thread, which would be taken for slowness."""
@@ -30,7 +30,7 @@ class Stand(Bench):
 
     def __init__(self, sim: ProviderSimulator, census: Census) -> None:
         super().__init__(sim, census)
-        self._seen: dict[str, list[Seen]] = defaultdict(list)
+        self._seen: dict[str, list[RecordedRequest]] = defaultdict(list)
         self._read = 0
 
     def model(self, *specs: str, **fields: Any) -> ResilientChatModel:
@@ -38,7 +38,7 @@ class Stand(Bench):
         keyed = [target(self.sim, spec, api_key=f"{CANARY}-{spec}") for spec in specs]
         return ResilientChatModel(targets=keyed, **fields)
 
-    def seen(self, spec: str) -> list[Seen]:
+    def seen(self, spec: str) -> list[RecordedRequest]:
         """Return the requests to a target; each is looked through once, for there are many."""
         requests = self.sim.requests
         for one in requests[self._read :]:

@@ -16,8 +16,8 @@ from langchain_resilient.errors import (
     RateLimitedError,
     StreamBrokenError,
 )
-from langchain_resilient.testing.records import Seen
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.request_log import RecordedRequest
+from langchain_resilient.testing.steps.base import Reply
 from tests.matrix import __main__ as command
 from tests.matrix import processes
 from tests.matrix.cell import About, Cell, Result
@@ -37,12 +37,12 @@ def cell(row: str = "500", place: str = "first", way: str = "ainvoke") -> Cell:
     return Cell(ROWS[row], way, PLACES[place], "openai")
 
 
-def requests(it: Cell, *counts: int) -> tuple[list[Seen], list[Seen]]:
+def requests(it: Cell, *counts: int) -> tuple[list[RecordedRequest], list[RecordedRequest]]:
     """What the server saw: so many at each, all of which did what they should."""
     made = [
         [
-            Seen("openai", "m", stream=True, body={}, headers={}, key="", at=0.0, step=step,
-                 pieces=["word"] * it.row.says, ended_at=1.0)
+            RecordedRequest("openai", "m", stream=True, body={}, headers={}, key="", at=0.0,
+                            step=step, pieces=["word"] * it.row.says, ended_at=1.0)
             for _ in range(count)
         ]
         for step, count in zip((STEPS.get(it.row.name, "Reply"),) * 2, counts, strict=True)

@@ -11,9 +11,9 @@ from typing import Any, cast, get_args, get_type_hints
 import pytest
 
 from langchain_resilient import testing
-from langchain_resilient.testing.steps import VOCABULARY
+from langchain_resilient.testing.answers import ReplyOptions
+from langchain_resilient.testing.steps import STEPS
 from langchain_resilient.testing.steps.base import Step
-from langchain_resilient.testing.steps.reply import Reply
 from tests.matrix.cover import cover
 from tests.matrix.places import PLACES
 from tests.matrix.row import WAYS
@@ -21,10 +21,10 @@ from tests.matrix.rows import ROWS
 from tests.streams.bench import DIALECTS
 
 LEFT_OUT: dict[tuple[type, str], str] = {
-    (Reply, "tool_calls"): "tools that the caller has are called by the model itself",
-    (Reply, "refusal"): "a refusal is an answer, and no fault: see tests/wire",
-    (Reply, "overlap"): "how a continuation is glued: see tests/streams",
-    (Reply, "words"): "how long an answer is, is no fault",
+    (ReplyOptions, "tool_calls"): "tools that the caller has are called by the model itself",
+    (ReplyOptions, "refusal"): "a refusal is an answer, and no fault: see tests/wire",
+    (ReplyOptions, "overlap"): "how a continuation is glued: see tests/streams",
+    (ReplyOptions, "words"): "how long an answer is, is no fault",
 }
 """Options that need no row, each with the reason."""
 
@@ -53,7 +53,7 @@ def options() -> list[tuple[type, str]]:
     """Every option, with the class that brought it in: a refusal's hints are the same for all."""
     found = {
         (next(c for c in step.__mro__ if field.name in vars(c).get("__annotations__", ())), field)
-        for name, step in VOCABULARY.items()
+        for name, step in STEPS.items()
         if name not in NO_FAULT
         for field in dataclasses.fields(cast("Any", step))
     }
@@ -61,10 +61,10 @@ def options() -> list[tuple[type, str]]:
     return sorted(pairs - set(LEFT_OUT), key=str)
 
 
-@pytest.mark.parametrize("name", [name for name in VOCABULARY if name not in NO_FAULT])
+@pytest.mark.parametrize("name", [name for name in STEPS if name not in NO_FAULT])
 def test_every_step_of_the_simulator_has_a_row(name):
     """A fault that the simulator learns is tried in every way, at every place."""
-    assert any(type(step) is VOCABULARY[name] for step in played())
+    assert any(type(step) is STEPS[name] for step in played())
 
 
 @pytest.mark.parametrize(("owner", "option"), options())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.answers import answer_to
 from tests.streams import ways as streams
 from tests.streams.ways import Got, fill
 

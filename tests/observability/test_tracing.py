@@ -25,9 +25,9 @@ from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.errors import AllTargetsFailedError
 from langchain_resilient.options import Hedge, Target
 from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Reply
 from langchain_resilient.testing.steps.faults import Cut
 from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
 from tests.helpers import CANARY, chain, target
 from tests.observability.watching import PROMPT, SLOW, WAYS, Tree, ask
 

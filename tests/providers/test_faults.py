@@ -121,7 +121,7 @@ BROKEN = [
         "object", "choices", "list", "null", "broken", "text", "nothing")),
     t.Html(200),
     t.Malformed(after=2),
-    t.Malformed(after=2, resume=True, eats=True),
+    t.Malformed(after=2, resume=True, replaces=True),
     t.Raw(b"HTTP/1.1 204 No Content\r\n\r\n"),
 ]  # fmt: skip
 LOST = [
@@ -246,7 +246,7 @@ async def test_an_error_object_inside_a_200_is_known_by_its_code(error, kind, st
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("step", [t.SseError(after=2), t.SseError(named=True),
-                                  t.SseError(after=2, goes_on=True)], ids=ids)  # fmt: skip
+                                  t.SseError(after=2, done=True)], ids=ids)  # fmt: skip
 async def test_an_error_event_decides_whatever_follows_it(sim, dialect, step):
     """Once a usage chunk and `[DONE]` followed."""
     sim.script("*", then=step)

@@ -18,7 +18,7 @@ from langchain_resilient.options import Target
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.openai import OpenAIProvider
 from langchain_resilient.providers.sdk import DroppedParameterWarning
-from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.answers import answer_to
 from tests.providers.asking import (
     DIALECTS,
     TRANSPORTS,

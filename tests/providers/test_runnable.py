@@ -28,7 +28,7 @@ from langchain_resilient.options import Target
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.errors import classify
 from langchain_resilient.providers.sdk import DroppedParameterWarning
-from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.answers import answer_to
 from tests.providers.asking import ask, fault_of, ids, request, until
 
 TOOL = {

@@ -9,7 +9,7 @@ from langchain_resilient.options import Target
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.sdk import DroppedParameterWarning
 from langchain_resilient.providers.together import TogetherProvider
-from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.answers import answer_to
 from tests.providers.asking import TRANSPORTS, ask, http, listening, provider_at, request
 
 PLAIN = http('{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"eos"}]}')

@@ -23,11 +23,9 @@ from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.errors import ResilientError
 from langchain_resilient.options import Target
 from langchain_resilient.runtime.shared_state import loop_reaper, reset
-from langchain_resilient.testing.steps.faults import Cut, Reset
-from langchain_resilient.testing.steps.presets import InvalidKey
-from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.steps.silences import NoAnswer
+from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing.steps.faults import Cut, NoAnswer, Reset
+from langchain_resilient.testing.steps.refusals import InvalidKey, Status
 from tests.cassettes.store import Store
 from tests.security.canary import Echo, leaks, new_key
 

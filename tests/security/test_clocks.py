@@ -18,9 +18,8 @@ from langchain_resilient.errors import SpendCapError
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.options import SpendCap, Target
 from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.presets import InvalidKey
-from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing.steps.refusals import InvalidKey, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.testing.steps.presets import InvalidKey
-from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing.steps.refusals import InvalidKey, Status
 from tests.security.canary import Echo, leaks, new_key
 
 if TYPE_CHECKING:

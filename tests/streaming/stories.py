@@ -12,9 +12,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient.testing.answers import answer_to
+from langchain_resilient.testing.steps.base import Reply
 from langchain_resilient.testing.steps.faults import Cut
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.text import answer_to
 from tests.helpers import target
 
 if TYPE_CHECKING:

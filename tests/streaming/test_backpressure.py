@@ -10,8 +10,8 @@ import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
 
 from langchain_resilient.options import TimeLimits
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.answers import answer_to
+from langchain_resilient.testing.steps.base import Reply
 from tests.streaming.stories import PROMPT, model, until
 from tests.streaming.test_closing import upstream_is_left
 

@@ -9,9 +9,8 @@ import pytest
 from langchain_core.output_parsers import StrOutputParser
 
 from langchain_resilient.runtime.background_loop import background_loop
-from langchain_resilient.testing.steps.base import Step
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.steps.silences import NoAnswer
+from langchain_resilient.testing.steps.base import Reply, Step
+from langchain_resilient.testing.steps.faults import NoAnswer
 from tests.streaming.stories import GAP, ORDERS, PROMPT, cut, model, until
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.errors import StreamBrokenError
 from langchain_resilient.runtime.streaming import sum_chunks
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.tools import ToolCall
+from langchain_resilient.testing.answers import ToolCall
+from langchain_resilient.testing.steps.base import Reply
 from tests.streaming.stories import GAP, ORDERS, PROMPT, WHOLE, cut, model
 from tests.streaming.test_events import Ear
 

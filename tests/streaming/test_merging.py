@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from langchain_resilient.testing.steps.presets import InvalidKey
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing.steps.refusals import InvalidKey
 from tests.streaming.stories import ORDERS, PROMPT, WHOLE, Speaker, added, cut, model, read
 
 if TYPE_CHECKING:

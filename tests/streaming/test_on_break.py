@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from langchain_resilient.errors import StreamBrokenError
 from langchain_resilient.runtime.streaming import sum_chunks
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply
 from tests.streaming.stories import ORDERS, PROMPT, WHOLE, Speaker, added, cut, model, read, read_on
 
 if TYPE_CHECKING:

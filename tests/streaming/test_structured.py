@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from langchain_resilient.errors import StreamBrokenError
 from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Reply
 from langchain_resilient.testing.steps.faults import SseError
-from langchain_resilient.testing.steps.reply import Reply
 from tests.streaming.stories import ORDERS, cut, model
 
 if TYPE_CHECKING:

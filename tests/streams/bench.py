@@ -17,7 +17,7 @@ from tests.streams.ways import WAYS, ask
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.request_log import RecordedRequest
     from langchain_resilient.testing.steps.base import Step
 
 DIALECTS = ("openai", "together")
@@ -64,7 +64,7 @@ class Bench:
         """Make a model over named targets."""
         return ResilientChatModel(targets=[target(self.sim, s) for s in specs], **fields)
 
-    def seen(self, spec: str) -> list[Seen]:
+    def seen(self, spec: str) -> list[RecordedRequest]:
         """Return the requests to a target, in the order of coming."""
         return [seen for seen in self.sim.requests if seen.target == spec]
 

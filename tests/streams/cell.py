@@ -10,7 +10,7 @@ from tests.streams.bench import DIALECTS
 from tests.streams.ways import TURNS, Got, ask
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.request_log import RecordedRequest
     from tests.streams.bench import Bench
     from tests.streams.faults import Fault
     from tests.streams.limits import Limits
@@ -115,7 +115,7 @@ async def _play(bench: Bench, cell: Cell, limits: Limits) -> Result:
     return Result(cell, mark, got, len(first) + len(second), leaks)
 
 
-def judge(got: Got, seen: list[Seen]) -> Mark:
+def judge(got: Got, seen: list[RecordedRequest]) -> Mark:
     """Say what the user got, held against the one right answer.
 
     Args:
@@ -129,7 +129,9 @@ def judge(got: Got, seen: list[Seen]) -> Mark:
     return Mark.WHOLE if any(one.text == got.right for one in seen) else Mark.CONTINUED
 
 
-def happened(cell: Cell, got: Got, first: list[Seen], second: list[Seen]) -> bool:
+def happened(
+    cell: Cell, got: Got, first: list[RecordedRequest], second: list[RecordedRequest]
+) -> bool:
     """Whether the first target was asked, did what it should, and the model noticed."""
     fault = cell.fault
     played = [seen for seen in first if seen.step == fault.step.name]
@@ -144,13 +146,15 @@ def happened(cell: Cell, got: Got, first: list[Seen], second: list[Seen]) -> boo
     return spoke and _was_heard(fault, got, first, second)
 
 
-def _failed_first(first: list[Seen], second: list[Seen]) -> bool:
+def _failed_first(first: list[RecordedRequest], second: list[RecordedRequest]) -> bool:
     """Whether each request failed before the next target was asked: else that was a hedge."""
     pairs = zip(first, second, strict=False)
     return all(a.ended_at is not None and a.ended_at <= b.at for a, b in pairs)
 
 
-def _was_heard(fault: Fault, got: Got, first: list[Seen], second: list[Seen]) -> bool:
+def _was_heard(
+    fault: Fault, got: Got, first: list[RecordedRequest], second: list[RecordedRequest]
+) -> bool:
     """Whether the text before the fault reached the model: else a hedge had won already."""
     if got.receipts:
         target = first[0].target

@@ -8,8 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.options import Hedge
-from langchain_resilient.testing.brain import prompt_tokens
-from langchain_resilient.testing.text import tokens
+from langchain_resilient.testing.answer_generator import prompt_tokens
+from langchain_resilient.testing.answers import tokens
 from tests.streams.cell import Mark, judge
 from tests.streams.scenarios import FLAPPING, HINT, PACE, Scenario
 from tests.streams.ways import Got, ask
@@ -17,7 +17,7 @@ from tests.streams.ways import Got, ask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.request_log import RecordedRequest
     from tests.streams.bench import Bench
 
 WAYS = ("astream", "ainvoke")
@@ -78,8 +78,8 @@ class Round:
     """One call, what the server saw of it, and the call of the fallback alone before it."""
 
     got: Got
-    first: list[Seen]
-    second: list[Seen]
+    first: list[RecordedRequest]
+    second: list[RecordedRequest]
     leaks: list[str]
     alone: float
 
@@ -202,7 +202,7 @@ def _look_at_accounts(it: Verdict, one: Round) -> None:
             it.note(problem)
 
 
-def wrong_accounts(got: Got, winner: Seen) -> list[str]:
+def wrong_accounts(got: Got, winner: RecordedRequest) -> list[str]:
     """List what the answer says wrong of its cost and its model.
 
     Args:

@@ -80,7 +80,7 @@ def _late_cut(
 
 def _eaten(name: str, make: Callable[..., t.Step]) -> Fault:
     """Make a row for something that stands in place of a piece of text, and takes it away."""
-    step = make(AFTER, resume=True, eats=True, reply=PACED)
+    step = make(AFTER, resume=True, replaces=True, reply=PACED)
     return Fault(f"{name} eats text, goes on", step, says=AFTER)
 
 
@@ -123,7 +123,7 @@ def faults(limits: Limits) -> tuple[Fault, ...]:
         *_both("SSE error", t.SseError),
         _burst("SSE error", t.SseError(AFTER)),
         *_both("SSE error, named event", partial(t.SseError, named=True)),
-        *_both("SSE error, usage and [DONE]", partial(t.SseError, goes_on=True)),
+        *_both("SSE error, usage and [DONE]", partial(t.SseError, done=True)),
         *_both("malformed chunk, then the end", t.Malformed),
         _sound("malformed chunk first, goes on", t.Malformed(0, resume=True)),
         _sound("malformed chunk in text, goes on", t.Malformed(AFTER, resume=True)),

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 
 from langchain_resilient.testing.exchange import Exchange
-from langchain_resilient.testing.steps.base import Step
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.base import Reply, Step
 
 _THOUGHT = "Let me see what is asked here, and what is known of it, one by one. " * 8
 
@@ -26,11 +25,11 @@ class Thinks(Step):
 
     async def play(self, exchange: Exchange) -> None:
         """Think aloud, and die."""
-        telling = exchange.tell(Reply(reasoning=_THOUGHT))
-        await telling.open()
-        thoughts = [f for f in telling.parts.fragments if f.early and not f.text]
+        writer = exchange.prepare(Reply(reasoning=_THOUGHT))
+        await writer.open()
+        thoughts = [f for f in writer.rendered.pieces if f.early and not f.text]
         for thought in thoughts[: self.pieces]:
-            telling.inject(thought.data.decode())
+            writer.inject(thought.data.decode())
             await exchange.sleep(self.gap)
         exchange.close()
 
@@ -49,11 +48,11 @@ class ThenKeepAlives(Step):
 
     async def play(self, exchange: Exchange) -> None:
         """Begin, and keep the client waiting."""
-        telling = exchange.tell(Reply())
-        await telling.open()
-        await telling.say(self.after)
-        while exchange.call.stream:
-            telling.inject(": keep-alive\n\n")
+        writer = exchange.prepare(Reply())
+        await writer.open()
+        await writer.write_pieces(self.after)
+        while exchange.request.stream:
+            writer.inject(": keep-alive\n\n")
             await exchange.drain()
             await exchange.sleep(self.interval)
         await exchange.sleep(math.inf)

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 from langchain_core.messages import AIMessage
 
-from langchain_resilient.testing.brain import prompt_tokens
-from langchain_resilient.testing.records import Seen
+from langchain_resilient.testing.answer_generator import prompt_tokens
+from langchain_resilient.testing.answers import answer_to, tokens
+from langchain_resilient.testing.request_log import RecordedRequest
 from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Reply
 from langchain_resilient.testing.steps.faults import Cut
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.text import answer_to, tokens
 from tests.streams.bench import Bench
 from tests.streams.cell import Cell, Mark, happened, judge
 from tests.streams.census import Census
@@ -23,10 +23,10 @@ from tests.streams.ways import Got
 RIGHT = answer_to("Hello")
 
 
-def seen(target: str = "openai:m", text: str = RIGHT, **fields: object) -> Seen:
+def seen(target: str = "openai:m", text: str = RIGHT, **fields: object) -> RecordedRequest:
     dialect, _, model = target.partition(":")
     body = {"messages": [{"role": "user", "content": "Hello"}]}
-    made = Seen(dialect, model, stream=True, body=body, headers={}, key="", at=0.0)
+    made = RecordedRequest(dialect, model, stream=True, body=body, headers={}, key="", at=0.0)
     made.pieces = tokens(text)
     for name, value in fields.items():
         setattr(made, name, value)

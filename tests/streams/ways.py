@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Too
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
-from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.answers import answer_to
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

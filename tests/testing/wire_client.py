@@ -55,7 +55,7 @@ class Wire:
 
     @property
     def text(self) -> str:
-        """What is said, plain or streamed."""
+        """The text of the answer, plain or streamed."""
         if self.headers.get("content-type", "").startswith("text/event-stream"):
             return "".join(delta.get("content") or "" for delta in self.deltas)
         return self.json["choices"][0]["message"]["content"]

@@ -35,13 +35,12 @@ from langchain_resilient.observability.observer import CallDetails
 from langchain_resilient.observability.stats import Stats
 from langchain_resilient.options import Health, Hedge, Retry, SpendCap, Target, TimeLimits
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
-from langchain_resilient.testing.records import Seen
+from langchain_resilient.testing.answers import answer_to
+from langchain_resilient.testing.request_log import RecordedRequest
 from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing.steps.base import Reply
 from langchain_resilient.testing.steps.faults import Cut
-from langchain_resilient.testing.steps.presets import Lacks
-from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.steps.refusals import Lacks, Status
 
 
 class Joke(BaseModel):
@@ -236,5 +235,5 @@ def simulated() -> None:
             "openai:*", Status(500), Cut(after=3), Lacks("tools"), then=Reply(first_text=0.3)
         )
         assert_type(sim.count("openai:*", status=500), int)
-        assert_type(sim.requests[0], Seen)
+        assert_type(sim.requests[0], RecordedRequest)
         assert_type(answer_to("hello"), str)

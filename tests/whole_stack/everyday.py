@@ -51,7 +51,7 @@ class Hangs(Step):
 
     async def play(self, exchange: Exchange) -> None:
         """Wait, then answer."""
-        await exchange.sleep(self.until - exchange.at)
+        await exchange.sleep(self.until - exchange.elapsed)
         await HEALTHY.play(exchange)
 
 

@@ -20,7 +20,7 @@ from tests.whole_stack.scenario import (
 )
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.dialects.base import Call as Asked
+    from langchain_resilient.testing.dialects.base import IncomingRequest
     from langchain_resilient.testing.steps.base import Step
 
 REQUESTS = 30
@@ -31,9 +31,9 @@ REQUESTS = 30
 class Unfinished(t.CleanEnd):
     """A stream that ends as if that were all. In a plain answer nobody could tell: it is cut."""
 
-    def choose(self, call: Asked, at: float) -> Step:
+    def choose(self, request: IncomingRequest, elapsed: float) -> Step:
         """Cut a plain answer."""
-        return self if call.stream else t.Cut(self.after, reply=self.reply)
+        return self if request.stream else t.Cut(self.after, reply=self.reply)
 
 
 BEFORE_TEXT: tuple[Step, ...] = (

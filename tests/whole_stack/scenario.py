@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_resilient.testing.steps.base import Step
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.text import answer_to
+from langchain_resilient.testing.answers import answer_to
+from langchain_resilient.testing.steps.base import Reply, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

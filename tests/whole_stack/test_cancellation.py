@@ -9,10 +9,9 @@ import pytest
 
 from langchain_resilient.options import Hedge, TimeLimits
 from langchain_resilient.runtime.shared_state import reset
-from langchain_resilient.testing.steps.faults import Cut
+from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing.steps.faults import Cut, NoAnswer
 from langchain_resilient.testing.steps.refusals import Status
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.steps.silences import NoAnswer
 from tests.whole_stack.callers import Told, ask, ask_all
 from tests.whole_stack.everyday import CHAINS, PRIMARY
 from tests.whole_stack.scenario import (
@@ -29,7 +28,7 @@ from tests.whole_stack.virtual import VirtualLoop, run_virtual
 from tests.whole_stack.world import close, leftovers, model, simulator
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.request_log import RecordedRequest
     from langchain_resilient.testing.simulator import ProviderSimulator
     from langchain_resilient.testing.steps.base import Step
     from tests.whole_stack.virtual import Transport
@@ -97,7 +96,7 @@ async def cancelled_at(
     ]
 
 
-def goes_on(seen: Seen, told: Told, ended: float) -> bool:
+def goes_on(seen: RecordedRequest, told: Told, ended: float) -> bool:
     """Whether a request was still answered when its caller had been gone for a while."""
     mine = seen.at >= told.began and prompt_of(seen.body) in told.call.prompts
     return mine and (seen.ended_at is None or seen.ended_at > ended + AT_ONCE)

@@ -11,9 +11,9 @@ import pytest
 from langchain_resilient.errors import AllTargetsFailedError, StreamBrokenError
 from langchain_resilient.options import Hedge
 from langchain_resilient.providers.sse import EventStream
+from langchain_resilient.testing.steps.base import Reply
 from langchain_resilient.testing.steps.faults import Malformed
-from langchain_resilient.testing.steps.presets import RateLimited
-from langchain_resilient.testing.steps.reply import Reply
+from langchain_resilient.testing.steps.refusals import RateLimited
 from tests.whole_stack.everyday import MODEL, PRIMARY, SECOND
 from tests.whole_stack.scenario import HEALTHY, HINT, Scenario, every
 from tests.whole_stack.verdict import problems
@@ -121,7 +121,7 @@ def test_a_connection_that_is_not_given_back_is_found(monkeypatch, transport):
         kept.append(self)
 
     monkeypatch.setattr(EventStream, "aclose", keep)
-    nonsense = Malformed(0, resume=True, eats=True, reply=Reply(chunk_gap=10.0))
+    nonsense = Malformed(0, resume=True, replaces=True, reply=Reply(chunk_gap=10.0))
     script = {PRIMARY: nonsense, SECOND: HEALTHY}
     run = play(replace(QUIET, script=script, calls=QUIET.calls[:1]), transport)
     assert any("a pool holds" in problem for problem in problems(run))

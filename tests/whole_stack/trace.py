@@ -11,7 +11,7 @@ from tests.whole_stack.scenario import prompt_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.request_log import RecordedRequest
     from tests.whole_stack.callers import Told
     from tests.whole_stack.world import Run
 
@@ -53,7 +53,7 @@ def _story(receipt: dict) -> str:
     return json.dumps({**receipt, "attempts": attempts}, sort_keys=True)
 
 
-def _of_server(number: int, seen: Seen) -> Iterator[Event]:
+def _of_server(number: int, seen: RecordedRequest) -> Iterator[Event]:
     name = f"server {number} {seen.target}"
     prompt = prompt_of(seen.body)
     yield seen.at, f"{name} {'streams' if seen.stream else 'answers'} {seen.step}: {prompt}"

@@ -17,7 +17,7 @@ from tests.whole_stack.scenario import BLACK_HOLE, Scenario
 from tests.whole_stack.virtual import run_virtual
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.records import Seen
+    from langchain_resilient.testing.request_log import RecordedRequest
     from tests.whole_stack.virtual import Transport, VirtualLoop
 
 SETTLE_SECONDS = 1.0
@@ -43,7 +43,7 @@ class Run:
 
     scenario: Scenario
     told: list[Told]
-    seen: list[Seen]
+    seen: list[RecordedRequest]
     leaks: list[str]
     seconds: float
 

@@ -6,7 +6,8 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 
 from langchain_resilient.exchange import ChatRequest
-from langchain_resilient.testing.text import Turn, answer_to, continuation, tokens
+from langchain_resilient.testing.answer_generator import generate_answer
+from langchain_resilient.testing.answers import ReplyOptions, answer_to, tokens
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.continuation import (
     ECHO_TOKENS,
@@ -180,14 +181,19 @@ def test_blank_text_is_nothing_to_go_on_from():
     assert continuation_request(request, " \n", 3) is request
 
 
+def rest_from_model(request, overlap):
+    """What the simulated model answers."""
+    body = {"messages": request.messages}
+    return generate_answer(body, ReplyOptions(overlap=overlap)).choices[0].text
+
+
 @pytest.mark.parametrize("overlap", [0, 9, 40, 80, 400])
 def test_the_simulated_model_understands(overlap):
     """After whichever token the answer broke off, it goes on there, and the join is exact."""
     whole = answer_to(Q)
     for cut in accumulate(map(len, tokens(whole))):
         request = continuation_request(ask(), whole[:cut], None)
-        turns = [Turn(m["role"], m["content"]) for m in request.messages]
-        more = continuation(turns, words=40, overlap=overlap)
+        more = rest_from_model(request, overlap)
         assert join_texts(whole[:cut], more, finished=True) == whole
 
 
@@ -196,8 +202,7 @@ def test_it_can_be_continued_more_than_once():
     whole, said = answer_to(Q), ""
     for end in (50, 90, len(whole)):
         request = continuation_request(ask(), said, None)
-        turns = [Turn(m["role"], m["content"]) for m in request.messages]
-        more = (continuation(turns, words=40, overlap=20) if said else whole) or ""
+        more = rest_from_model(request, overlap=20) if said else whole
         said = join_texts(said, more[: end - len(said)], finished=False)
     assert whole.startswith(said)
     assert len(said) > 200

@@ -17,7 +17,7 @@ from langchain_core.messages import (
     convert_to_messages,
 )
 
-from langchain_resilient.testing.validation import find_problem
+from langchain_resilient.testing.request_validation import find_error
 from langchain_resilient.wire.messages import NOT_RUN, repair_conversation, to_chat_messages
 
 MORE = settings(max_examples=200, deadline=None)
@@ -217,7 +217,7 @@ def histories(draw: st.DrawFn) -> list[BaseMessage]:
 def test_whatever_an_agent_leaves_behind_can_be_sent(messages, dialect):
     """Both dialects' strict validation takes it."""
     body = {"model": "m", "messages": repair_conversation(to_chat_messages(messages))}
-    assert find_problem(dialect, body) is None
+    assert find_error(dialect, body) is None
 
 
 @given(histories())

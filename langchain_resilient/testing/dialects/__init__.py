@@ -1,12 +1,18 @@
-"""The two dialects that the simulator speaks."""
+"""The dialects that the simulator speaks."""
 
 from __future__ import annotations
 
-from langchain_resilient.testing.dialects.base import Call, Dialect
-from langchain_resilient.testing.dialects.openai import OpenAI
-from langchain_resilient.testing.dialects.together import Together
+from typing import TYPE_CHECKING
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (OpenAI(), Together())}
+from langchain_resilient.testing.dialects.openai import OpenAIDialect
+from langchain_resilient.testing.dialects.together import TogetherDialect
+
+if TYPE_CHECKING:
+    from langchain_resilient.testing.dialects.base import Dialect
+
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect for dialect in (OpenAIDialect(), TogetherDialect())
+}
 """The dialects by name: `"openai"` and `"together"`."""
 
-__all__ = ["DIALECTS", "Call", "Dialect", "OpenAI", "Together"]
+__all__ = ["DIALECTS"]

@@ -1,4 +1,4 @@
-"""What the two dialects share: a call, the parts of an answer on the wire, and how errors look."""
+"""What the dialects share: a request, an answer rendered for the wire, and the errors."""
 
 from __future__ import annotations
 
@@ -9,54 +9,56 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langchain_resilient.testing.answers import tokens
 from langchain_resilient.testing.http import reason
-from langchain_resilient.testing.text import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from langchain_resilient.testing.brain import Answer
+    from langchain_resilient.testing.answers import Answer, ReplyOptions
+    from langchain_resilient.testing.error_bodies import ErrorBody
     from langchain_resilient.testing.http import Headers
-    from langchain_resilient.testing.problems import Problem
-    from langchain_resilient.testing.steps.reply import Reply
 
 CREATED = 1_767_225_600
 """The `created` time of every answer, in seconds since 1970: the first day of 2026."""
 
 SERIAL = "S3r1aLs3r1aL0000"
-"""Stands for a request's number in rendered bytes, so that they serve again: see `numbered`."""
+"""Stands for a request's number in rendered bytes, so that these can be reused (`with_serial`)."""
 
 DONE = b"data: [DONE]\n\n"
 
 
-class Call(NamedTuple):
-    """A chat request that a provider has accepted.
+@dataclass(frozen=True, slots=True)
+class IncomingRequest:
+    """A chat request, parsed and checked.
 
     Attributes:
-        dialect: How the provider talks.
-        model: The model asked.
-        body: The request as JSON; shared, so never change it.
+        dialect: The API that the client speaks.
+        model: The model asked; empty if the request named none.
+        body: The request as JSON, empty if it is not a JSON object; shared, so never change it.
         stream: Whether the answer is to be streamed.
+        error: What the provider refuses the request for, whatever the script says.
     """
 
     dialect: Dialect
     model: str
     body: dict[str, Any]
     stream: bool
+    error: ErrorBody | None = None
 
     @property
     def target(self) -> str:
-        """The model in the words of this project: `"openai:gpt-4"`."""
+        """The model as targets are written: `"openai:gpt-4"`."""
         return f"{self.dialect.name}:{self.model}"
 
 
-class Fragment(NamedTuple):
+class AnswerPiece(NamedTuple):
     """A piece of an answer on the wire.
 
     Attributes:
         data: The bytes: an event of a stream, or a part of a plain body.
-        text: What it says: visible text or tool arguments. Empty where it only prepares for it;
-            such a fragment goes with the next one that says something.
+        text: Its visible text or tool arguments. A piece without any is sent together with the next
+            one that has some.
         early: Whether it may come before the first text is due, as reasoning does.
     """
 
@@ -66,22 +68,22 @@ class Fragment(NamedTuple):
 
 
 @dataclass(slots=True)
-class Parts:
-    """An answer cut up for the wire, from the first byte of the body to the last.
+class RenderedAnswer:
+    """An answer as bytes, in pieces, from the first byte of the body to the last.
 
-    A plain body is cut like a stream: `opening` reaches up to the text, `fragments` are the text,
+    A plain body is cut like a stream: `opening` reaches up to the text, `pieces` are the text,
     `finish` is what follows, and `usage` and `done` are empty.
 
     Attributes:
         opening: The role chunk, or the start of the body.
-        fragments: The pieces of the answer, a token each.
+        pieces: The pieces of the answer, a token each.
         finish: What carries `finish_reason`.
         usage: The chunk with the usage, where it has one of its own.
         done: `data: [DONE]`.
     """
 
     opening: bytes
-    fragments: list[Fragment]
+    pieces: list[AnswerPiece]
     finish: bytes = b""
     usage: bytes = b""
     done: bytes = b""
@@ -89,21 +91,21 @@ class Parts:
     @property
     def all(self) -> list[bytes]:
         """Everything, in order."""
-        told = (fragment.data for fragment in self.fragments)
-        return [self.opening, *told, self.finish, self.usage, self.done]
+        pieces = (piece.data for piece in self.pieces)
+        return [self.opening, *pieces, self.finish, self.usage, self.done]
 
     @property
-    def pieces(self) -> list[str]:
-        """The pieces of text (or tool arguments) that it says."""
-        return [fragment.text for fragment in self.fragments if fragment.text]
+    def texts(self) -> list[str]:
+        """The pieces of text (or tool arguments)."""
+        return [piece.text for piece in self.pieces if piece.text]
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
-    """What a rate limit stands at: one kind of thing, requests or tokens.
+class RateLimitState:
+    """The state of a rate limit, for requests or for tokens.
 
     Attributes:
-        limit: How many a minute.
+        limit: How many per minute.
         remaining: How many are left now.
         reset: Seconds until all of them are back.
     """
@@ -114,7 +116,7 @@ class Meter:
 
 
 class Dialect(ABC):
-    """One provider's way to talk: its paths, bodies, streams, headers and errors."""
+    """One provider's API: its paths, bodies, streams, headers and errors."""
 
     name: str
     base_path: str
@@ -122,22 +124,26 @@ class Dialect(ABC):
     models_path: str
     content_type = "application/json"
     stream_type = "text/event-stream; charset=utf-8"
-    problems: Mapping[str, Problem]
+    errors: Mapping[str, ErrorBody]
 
     @abstractmethod
-    def document(self, call: Call, answer: Answer, reply: Reply) -> dict[str, Any]:
+    def document(
+        self, request: IncomingRequest, answer: Answer, reply: ReplyOptions
+    ) -> dict[str, Any]:
         """Return the body of a plain answer."""
 
     @abstractmethod
-    def stream(self, call: Call, answer: Answer, reply: Reply) -> Parts:
+    def stream(
+        self, request: IncomingRequest, answer: Answer, reply: ReplyOptions
+    ) -> RenderedAnswer:
         """Return a streamed answer."""
 
     @abstractmethod
-    def error_object(self, problem: Problem) -> dict[str, Any]:
+    def error_object(self, error: ErrorBody) -> dict[str, Any]:
         """Return the error as JSON."""
 
     @abstractmethod
-    def ok_headers(self, requests: Meter | None, tokens: Meter | None) -> Headers:
+    def ok_headers(self, requests: RateLimitState | None, tokens: RateLimitState | None) -> Headers:
         """Return the headers of a success, with the state of the rate limits if there are any."""
 
     @abstractmethod
@@ -150,7 +156,7 @@ class Dialect(ABC):
 
         Args:
             reset: Seconds, or the text to send.
-            limit: Requests a minute.
+            limit: Requests per minute.
         """
 
     def wait_headers(self, seconds: float) -> dict[str, str]:
@@ -165,56 +171,65 @@ class Dialect(ABC):
         """Write JSON as this provider does."""
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
-    def plain(self, call: Call, answer: Answer, reply: Reply) -> Parts:
-        """Return a plain answer in one part."""
+    def plain(
+        self, request: IncomingRequest, answer: Answer, reply: ReplyOptions
+    ) -> RenderedAnswer:
+        """Return a plain answer in one piece."""
         text = answer.choices[0].text or answer.choices[0].refusal or ""
-        return Parts(b"", [Fragment(self.dumps(self.document(call, answer, reply)), text)])
+        return RenderedAnswer(
+            b"", [AnswerPiece(self.dumps(self.document(request, answer, reply)), text)]
+        )
 
-    def plain_in_parts(self, call: Call, answer: Answer, reply: Reply) -> Parts:
+    def plain_in_pieces(
+        self, request: IncomingRequest, answer: Answer, reply: ReplyOptions
+    ) -> RenderedAnswer:
         """Return a plain answer cut up where its text begins and ends, and at every token."""
-        body = self.dumps(self.document(call, answer, reply))
+        body = self.dumps(self.document(request, answer, reply))
         choice = answer.choices[0]
-        said, key = choice.text or "", b'"content":'
+        text, key = choice.text or "", b'"content":'
         if choice.refusal and self.name == "openai":
-            said, key = choice.refusal, b'"refusal":'
-        if not said and choice.tool_calls:
-            said, key = choice.tool_calls[0].arguments, b'"arguments":'
-        fragments = [Fragment(_escaped(piece), piece) for piece in tokens(said)]
-        text = b"".join(fragment.data for fragment in fragments)
-        at = body.find(b'"' + text, body.find(key) + len(key)) + 1 if text else 0
-        if not at:
-            return Parts(body, [])
-        return Parts(body[:at], fragments, body[at + len(text) :])
+            text, key = choice.refusal, b'"refusal":'
+        if not text and choice.tool_calls:
+            text, key = choice.tool_calls[0].arguments, b'"arguments":'
+        pieces = [AnswerPiece(_escaped(token), token) for token in tokens(text)]
+        escaped = b"".join(piece.data for piece in pieces)
+        start = body.find(b'"' + escaped, body.find(key) + len(key)) + 1 if escaped else 0
+        if not start:
+            return RenderedAnswer(body, [])
+        return RenderedAnswer(body[:start], pieces, body[start + len(escaped) :])
 
-    def problem(
-        self, kind: str, call: Call | None, details: Mapping[str, object] | None = None
-    ) -> Problem:
-        """Look a problem up, and fill in what it speaks of.
+    def error(
+        self,
+        kind: str,
+        request: IncomingRequest | None,
+        details: Mapping[str, object] | None = None,
+    ) -> ErrorBody:
+        """Look up an error, and fill in what it speaks of.
 
         Args:
-            kind: Its key in `problems`.
-            call: The request, if it got so far.
+            kind: Its key in `errors`.
+            request: The request, unless it is not for a chat.
             details: What else the message speaks of.
         """
         known = {
-            "model": call.model if call else "unknown",
+            "model": request.model if request else "unknown",
             "host": "api.openai.com" if self.name == "openai" else "api.together.ai",
             "serial": SERIAL,
             "code": 502,
             "reason": reason(502),
         }
-        return self.problems[kind].filled({**known, **(details or {})})
+        return self.errors[kind].filled({**known, **(details or {})})
 
-    def error_body(self, problem: Problem) -> tuple[str, bytes]:
+    def error_content(self, error: ErrorBody) -> tuple[str, bytes]:
         """Return the content type and the body of an error."""
-        if problem.text is not None:
-            kind = "text/html; charset=UTF-8" if problem.html else "text/plain; charset=utf-8"
-            return kind, problem.text.encode()
-        return self.content_type, self.dumps(self.error_object(problem))
+        if error.text is not None:
+            kind = "text/html; charset=UTF-8" if error.html else "text/plain; charset=utf-8"
+            return kind, error.text.encode()
+        return self.content_type, self.dumps(self.error_object(error))
 
 
-def numbered(data: bytes, serial: bytes) -> bytes:
-    """Put a request's number into rendered bytes; both are equally long, so lengths stay true."""
+def with_serial(data: bytes, serial: bytes) -> bytes:
+    """Put a request's number into rendered bytes; it is as long as its placeholder."""
     return data.replace(_SERIAL, serial)
 
 

@@ -6,34 +6,33 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.testing.answers import tokens
 from langchain_resilient.testing.dialects.base import (
     CREATED,
     DONE,
     SERIAL,
+    AnswerPiece,
     Dialect,
-    Fragment,
-    Meter,
-    Parts,
+    RateLimitState,
+    RenderedAnswer,
     call_id,
     event,
     go_duration,
     logprob,
     quoted,
 )
-from langchain_resilient.testing.problems import OPENAI
-from langchain_resilient.testing.text import tokens
+from langchain_resilient.testing.error_bodies import OPENAI
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from langchain_resilient.testing.brain import Answer, Choice, Usage
-    from langchain_resilient.testing.dialects.base import Call
+    from langchain_resilient.testing.answers import Answer, AnswerChoice, AnswerUsage, ReplyOptions
+    from langchain_resilient.testing.dialects.base import IncomingRequest
+    from langchain_resilient.testing.error_bodies import ErrorBody
     from langchain_resilient.testing.http import Headers
-    from langchain_resilient.testing.problems import Problem
-    from langchain_resilient.testing.steps.reply import Reply
 
 _FINGERPRINT = "fp_51d3a17e00"
-_FULL = (Meter(10_000, 9_999, 0.006), Meter(2_000_000, 1_999_950, 0.001))
+_FULL = (RateLimitState(10_000, 9_999, 0.006), RateLimitState(2_000_000, 1_999_950, 0.001))
 _HEADERS: Headers = (
     ("x-request-id", f"req_{SERIAL}{SERIAL}"),
     ("openai-organization", "org-simulated"),
@@ -43,27 +42,29 @@ _HEADERS: Headers = (
 )
 
 
-class OpenAI(Dialect):
-    """Speaks as api.openai.com does; `quirks` adds `obfuscation`, nulls and odd key orders."""
+class OpenAIDialect(Dialect):
+    """Speaks as api.openai.com does; `quirks` adds `obfuscation` and nulls."""
 
     name = "openai"
     base_path = "/openai/v1"
     chat_path = "/openai/v1/chat/completions"
     models_path = "/openai/v1/models"
-    problems = OPENAI
+    errors = OPENAI
 
-    def document(self, call: Call, answer: Answer, reply: Reply) -> dict[str, Any]:
+    def document(
+        self, request: IncomingRequest, answer: Answer, reply: ReplyOptions
+    ) -> dict[str, Any]:
         """Return the body of a plain answer."""
         document: dict[str, Any] = {
             "id": f"chatcmpl-{SERIAL}",
             "object": "chat.completion",
             "created": CREATED,
-            "model": call.model,
+            "model": request.model,
             "choices": [
                 {
                     "index": index,
                     "message": _message(choice),
-                    "logprobs": _logprobs(call, choice.text or ""),
+                    "logprobs": _logprobs(request, choice.text or ""),
                     "finish_reason": choice.finish_reason,
                 }
                 for index, choice in enumerate(answer.choices)
@@ -76,28 +77,23 @@ class OpenAI(Dialect):
             del document["usage"]
         return document
 
-    def stream(self, call: Call, answer: Answer, reply: Reply) -> Parts:
+    def stream(
+        self, request: IncomingRequest, answer: Answer, reply: ReplyOptions
+    ) -> RenderedAnswer:
         """Return a streamed answer: the choices one after another, as recorded."""
-        return _Stream(self, call, reply).parts(answer)
+        return _OpenAIStream(self, request, reply).render(answer)
 
-    def error_object(self, problem: Problem) -> dict[str, Any]:
+    def error_object(self, error: ErrorBody) -> dict[str, Any]:
         """Return `{"error": {message, type, param, code}}`."""
-        return {
-            "error": {
-                "message": problem.message,
-                "type": problem.type,
-                "param": problem.param,
-                "code": problem.code,
-            }
-        }
+        return {"error": error.fields()}
 
-    def error_body(self, problem: Problem) -> tuple[str, bytes]:
+    def error_content(self, error: ErrorBody) -> tuple[str, bytes]:
         """Return an error, pretty-printed as OpenAI does."""
-        if problem.text is not None:
-            return super().error_body(problem)
-        return self.content_type, json.dumps(self.error_object(problem), indent=2).encode() + b"\n"
+        if error.text is not None:
+            return super().error_content(error)
+        return self.content_type, json.dumps(self.error_object(error), indent=2).encode() + b"\n"
 
-    def ok_headers(self, requests: Meter | None, tokens: Meter | None) -> Headers:
+    def ok_headers(self, requests: RateLimitState | None, tokens: RateLimitState | None) -> Headers:
         """Return the headers of a success: six of them on the rate limits."""
         meters = {"requests": requests or _FULL[0], "tokens": tokens or _FULL[1]}
         headers = list(_HEADERS)
@@ -133,38 +129,40 @@ class OpenAI(Dialect):
         return {"object": "list", "data": data}
 
 
-class _Stream:
+class _OpenAIStream:
     """Writes the events of one streamed answer."""
 
-    def __init__(self, dialect: OpenAI, call: Call, reply: Reply) -> None:
+    def __init__(
+        self, dialect: OpenAIDialect, request: IncomingRequest, reply: ReplyOptions
+    ) -> None:
         self.dialect = dialect
-        self.call = call
+        self.request = request
         self.reply = reply
-        options = call.body.get("stream_options") or {}
+        options = request.body.get("stream_options") or {}
         self.with_usage = bool(options.get("include_usage")) and reply.usage
         self.start = (
             f'{{"id":"chatcmpl-{SERIAL}","object":"chat.completion.chunk","created":{CREATED},'
-            f'"model":{json.dumps(call.model)},"service_tier":"default",'
+            f'"model":{json.dumps(request.model)},"service_tier":"default",'
             f'"system_fingerprint":"{_FINGERPRINT}","choices":['
         )
         self.end = "]" + (',"usage":null' if self.with_usage else "")
         self.count = 0
 
-    def parts(self, answer: Answer) -> Parts:
-        fragments = [
-            fragment
+    def render(self, answer: Answer) -> RenderedAnswer:
+        pieces = [
+            piece
             for index, choice in enumerate(answer.choices)
-            for fragment in (self.opening(index, choice), *self.fragments(index, choice))
+            for piece in (self.opening(index, choice), *self.pieces(index, choice))
         ]
         finish = b"".join(
             self.chunk(index, {}, finish=choice.finish_reason)
             for index, choice in enumerate(answer.choices)
         )
         usage = f'{self.start}],"usage":{json.dumps(_usage(answer.usage))}'
-        return Parts(
+        return RenderedAnswer(
             # A single tool call comes with the role: then nothing stands before the answer.
-            opening=fragments.pop(0).data if fragments[0].early else b"",
-            fragments=fragments,
+            opening=pieces.pop(0).data if pieces[0].early else b"",
+            pieces=pieces,
             finish=finish,
             usage=self.closed(usage) if self.with_usage else b"",
             done=DONE,
@@ -173,7 +171,7 @@ class _Stream:
     def chunk(
         self, index: int, delta: dict[str, Any], *, finish: str | None = None, piece: str = ""
     ) -> bytes:
-        logprobs = _logprobs(self.call, piece, self.count) if piece else None
+        logprobs = _logprobs(self.request, piece, self.count) if piece else None
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         text = json.dumps(choice, ensure_ascii=False, separators=(",", ":"))
         return self.closed(self.start + text + self.end)
@@ -184,7 +182,7 @@ class _Stream:
             text += f',"obfuscation":"{"aB3dE5gH7jK9"[: self.count % 12]}"'
         return event(text.encode() + b"}")
 
-    def opening(self, index: int, choice: Choice) -> Fragment:
+    def opening(self, index: int, choice: AnswerChoice) -> AnswerPiece:
         delta: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
         if choice.refusal is not None:
             delta = {"role": "assistant", "content": None, "refusal": ""}
@@ -193,15 +191,15 @@ class _Stream:
         single = choice.text is None and len(choice.tool_calls) == 1
         if single:
             delta["tool_calls"] = [_opened(choice, 0)]
-        return Fragment(self.chunk(index, delta), early=not single)
+        return AnswerPiece(self.chunk(index, delta), early=not single)
 
-    def fragments(self, index: int, choice: Choice) -> Iterator[Fragment]:
+    def pieces(self, index: int, choice: AnswerChoice) -> Iterator[AnswerPiece]:
         for piece in tokens(choice.reasoning):
-            yield Fragment(self.chunk(index, {"reasoning_content": piece}), early=True)
-        logged = bool(self.call.body.get("logprobs"))
+            yield AnswerPiece(self.chunk(index, {"reasoning_content": piece}), early=True)
+        logged = bool(self.request.body.get("logprobs"))
         for piece in tokens(choice.text or ""):
-            # The one chunk that there are many of is written by hand: it is ten times as fast.
-            yield Fragment(
+            # The most frequent chunk is written by hand, ten times as fast as by `json`.
+            yield AnswerPiece(
                 self.chunk(index, {"content": piece}, piece=piece)
                 if logged
                 else self.closed(
@@ -211,16 +209,16 @@ class _Stream:
                 piece,
             )
         for piece in tokens(choice.refusal or ""):
-            yield Fragment(self.chunk(index, {"refusal": piece}), piece)
+            yield AnswerPiece(self.chunk(index, {"refusal": piece}), piece)
         for at, tool_call in enumerate(choice.tool_calls):
             if choice.text is not None or len(choice.tool_calls) > 1:
-                yield Fragment(self.chunk(index, {"tool_calls": [_opened(choice, at)]}))
+                yield AnswerPiece(self.chunk(index, {"tool_calls": [_opened(choice, at)]}))
             for piece in tokens(tool_call.arguments):
                 delta = {"tool_calls": [{"index": at, "function": {"arguments": piece}}]}
-                yield Fragment(self.chunk(index, delta), piece)
+                yield AnswerPiece(self.chunk(index, delta), piece)
 
 
-def _message(choice: Choice) -> dict[str, Any]:
+def _message(choice: AnswerChoice) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": choice.text,
@@ -241,7 +239,7 @@ def _message(choice: Choice) -> dict[str, Any]:
     return message
 
 
-def _opened(choice: Choice, at: int) -> dict[str, Any]:
+def _opened(choice: AnswerChoice, at: int) -> dict[str, Any]:
     tool_call = choice.tool_calls[at]
     function = {"name": tool_call.name, "arguments": ""}
     return {
@@ -252,7 +250,7 @@ def _opened(choice: Choice, at: int) -> dict[str, Any]:
     }
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _usage(usage: AnswerUsage) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.completion,
@@ -267,10 +265,10 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _logprobs(call: Call, text: str, first: int = 0) -> dict[str, Any] | None:
-    if not call.body.get("logprobs"):
+def _logprobs(request: IncomingRequest, text: str, first: int = 0) -> dict[str, Any] | None:
+    if not request.body.get("logprobs"):
         return None
-    alternatives = call.body.get("top_logprobs") or 0
+    alternatives = request.body.get("top_logprobs") or 0
     content = []
     for at, piece in enumerate(tokens(text), first):
         top = [_token(piece + "'" * rank, logprob(at) - 2.0 * rank) for rank in range(alternatives)]

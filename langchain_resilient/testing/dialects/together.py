@@ -6,30 +6,29 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.testing.answers import tokens
 from langchain_resilient.testing.dialects.base import (
     CREATED,
     DONE,
     SERIAL,
+    AnswerPiece,
     Dialect,
-    Fragment,
-    Meter,
-    Parts,
+    RateLimitState,
+    RenderedAnswer,
     call_id,
     event,
     logprob,
     quoted,
 )
-from langchain_resilient.testing.problems import TOGETHER
-from langchain_resilient.testing.text import tokens
+from langchain_resilient.testing.error_bodies import TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from langchain_resilient.testing.brain import Answer, Choice, Usage
-    from langchain_resilient.testing.dialects.base import Call
+    from langchain_resilient.testing.answers import Answer, AnswerChoice, AnswerUsage, ReplyOptions
+    from langchain_resilient.testing.dialects.base import IncomingRequest
+    from langchain_resilient.testing.error_bodies import ErrorBody
     from langchain_resilient.testing.http import Headers
-    from langchain_resilient.testing.problems import Problem
-    from langchain_resilient.testing.steps.reply import Reply
 
 _SEED = 4_808_121_030_298_457_000
 _ODD_SEED = 9_876_543_210_987_654_321  # above 2**63, as seen
@@ -40,7 +39,7 @@ _HEADERS: Headers = (
 )
 
 
-class Together(Dialect):
+class TogetherDialect(Dialect):
     """Speaks as api.together.ai does.
 
     Always: the role in every delta, `text` beside it, usage without being asked, `prompt: []`,
@@ -55,20 +54,22 @@ class Together(Dialect):
     models_path = "/together/v1/models"
     content_type = "application/json; charset=utf-8"
     stream_type = "text/event-stream;charset=utf-8"
-    problems = TOGETHER
+    errors = TOGETHER
 
-    def document(self, call: Call, answer: Answer, reply: Reply) -> dict[str, Any]:
+    def document(
+        self, request: IncomingRequest, answer: Answer, reply: ReplyOptions
+    ) -> dict[str, Any]:
         """Return the body of a plain answer."""
         document: dict[str, Any] = {
             "id": SERIAL,
             "object": "chat.completion",
             "created": CREATED,
-            "model": call.model,
+            "model": request.model,
             "prompt": [],
             "choices": [
                 {
                     "index": index,
-                    "logprobs": _logprobs(call, choice.text or ""),
+                    "logprobs": _logprobs(request, choice.text or ""),
                     "finish_reason": _finish(choice, reply),
                     "seed": _ODD_SEED if reply.quirks else _SEED,
                     "message": _message(choice, reply),
@@ -82,22 +83,18 @@ class Together(Dialect):
             document["warnings"] = [{"message": "Model supports only tool_choice auto"}]
         return document
 
-    def stream(self, call: Call, answer: Answer, reply: Reply) -> Parts:
+    def stream(
+        self, request: IncomingRequest, answer: Answer, reply: ReplyOptions
+    ) -> RenderedAnswer:
         """Return a streamed answer."""
-        return _Stream(call, reply).parts(answer)
+        return _TogetherStream(request, reply).render(answer)
 
-    def error_object(self, problem: Problem) -> dict[str, Any]:
+    def error_object(self, error: ErrorBody) -> dict[str, Any]:
         """Return `{"id", "error": {message, type, param, code}}`."""
-        error = {
-            "message": problem.message,
-            "type": problem.type,
-            "param": problem.param,
-            "code": problem.code,
-        }
-        return {"id": SERIAL, "error": error}
+        return {"id": SERIAL, "error": error.fields()}
 
-    def ok_headers(self, requests: Meter | None, tokens: Meter | None) -> Headers:
-        """Return the headers of a success, `retry-after` among them; limits are a second's."""
+    def ok_headers(self, requests: RateLimitState | None, tokens: RateLimitState | None) -> Headers:
+        """Return the headers of a success, with a `retry-after`; limits are per second."""
         headers = [*_HEADERS, ("retry-after", "2"), ("x-ratelimit", "false")]
         for suffix, meter, usual in (
             ("", requests, ("10", "19")),
@@ -135,25 +132,25 @@ class Together(Dialect):
         ]
 
 
-class _Stream:
+class _TogetherStream:
     """Writes the events of one streamed answer."""
 
-    def __init__(self, call: Call, reply: Reply) -> None:
-        self.call = call
+    def __init__(self, request: IncomingRequest, reply: ReplyOptions) -> None:
+        self.request = request
         self.reply = reply
         self.start = (
             f'{{"id":"{SERIAL}","object":"chat.completion.chunk","created":{CREATED},"choices":['
         )
-        self.model = json.dumps(call.model)
+        self.model = json.dumps(request.model)
         self.count = 0
 
-    def parts(self, answer: Answer) -> Parts:
-        fragments = [
-            fragment
+    def render(self, answer: Answer) -> RenderedAnswer:
+        pieces = [
+            piece
             for index, choice in enumerate(answer.choices)
-            for fragment in (
-                Fragment(self.chunk(index, {}), early=True),
-                *self.fragments(index, choice),
+            for piece in (
+                AnswerPiece(self.chunk(index, {}), early=True),
+                *self.pieces(index, choice),
             )
         ]
         usage = json.dumps(_usage(answer.usage)) if self.reply.usage else "null"
@@ -164,9 +161,9 @@ class _Stream:
             for index, choice in enumerate(answer.choices)
             for chunk in self.finish(index, choice, "null" if apart or index < last else usage)
         )
-        return Parts(
-            opening=fragments[0].data,
-            fragments=fragments[1:],
+        return RenderedAnswer(
+            opening=pieces[0].data,
+            pieces=pieces[1:],
             finish=finish,
             usage=self.closed("", usage) if apart else b"",
             done=DONE,
@@ -189,7 +186,7 @@ class _Stream:
             "seed": None if finish is None else _ODD_SEED if self.reply.quirks else _SEED,
             "delta": {"token_id": self.count + 100, "role": "assistant", "content": "", **delta},
         }
-        asked = self.call.body.get("logprobs")
+        asked = self.request.body.get("logprobs")
         if piece and asked:
             choice["logprobs"] = logprob(self.count)
             choice["top_logprobs"] = _top([piece], int(asked), self.count)
@@ -199,40 +196,40 @@ class _Stream:
         self.count += 1
         return event(f'{self.start}{choice}],"model":{self.model},"usage":{usage}}}'.encode())
 
-    def fragments(self, index: int, choice: Choice) -> Iterator[Fragment]:
+    def pieces(self, index: int, choice: AnswerChoice) -> Iterator[AnswerPiece]:
         for piece in tokens(choice.reasoning):
-            yield Fragment(self.chunk(index, {"reasoning": piece}), early=True)
-        logged = bool(self.call.body.get("logprobs"))
+            yield AnswerPiece(self.chunk(index, {"reasoning": piece}), early=True)
+        logged = bool(self.request.body.get("logprobs"))
         for piece in tokens(choice.text or choice.refusal or ""):
-            # The one chunk that there are many of is written by hand: it is ten times as fast.
-            said = quoted(piece)
-            yield Fragment(
+            # The most frequent chunk is written by hand, ten times as fast as by `json`.
+            text = quoted(piece)
+            yield AnswerPiece(
                 self.chunk(index, {"content": piece}, piece=piece)
                 if logged
                 else self.closed(
-                    f'{{"index":{index},"text":{said},"logprobs":null,"finish_reason":null,'
+                    f'{{"index":{index},"text":{text},"logprobs":null,"finish_reason":null,'
                     f'"seed":null,"delta":{{"token_id":{self.count + 100},"role":"assistant",'
-                    f'"content":{said}}}}}',
+                    f'"content":{text}}}}}',
                     "null",
                 ),
                 piece,
             )
         for at, tool_call in enumerate(choice.tool_calls):
             opened = self.tool(at, tool_call.id or call_id(at), tool_call.name, "")
-            yield Fragment(self.chunk(index, {"tool_calls": [opened]}))
+            yield AnswerPiece(self.chunk(index, {"tool_calls": [opened]}))
             pieces = tokens(tool_call.arguments)
             for number, piece in enumerate(pieces, 1):
                 early = self.reply.quirks and number == len(pieces)
                 delta = {"tool_calls": [self.tool(at, None, None, piece)]}
                 finish = "tool_calls" if early else None
-                yield Fragment(self.chunk(index, delta, finish=finish), piece)
+                yield AnswerPiece(self.chunk(index, delta, finish=finish), piece)
 
     def tool(self, at: int, id_: str | None, name: str | None, arguments: str) -> dict[str, Any]:
         index: float = float(at) if self.reply.quirks else at
         function = {"name": name, "arguments": arguments}
         return {"id": id_, "index": index, "type": "function", "function": function}
 
-    def finish(self, index: int, choice: Choice, usage: str) -> Iterator[bytes]:
+    def finish(self, index: int, choice: AnswerChoice, usage: str) -> Iterator[bytes]:
         finish = _finish(choice, self.reply)
         if self.reply.quirks and choice.tool_calls:
             yield self.chunk(index, {}, finish=finish)
@@ -240,8 +237,8 @@ class _Stream:
         yield self.chunk(index, {}, finish=finish, usage=usage)
 
 
-def _finish(choice: Choice, reply: Reply) -> str | None:
-    """Say it in Together's words; a forced tool ends with `tool_calls` here."""
+def _finish(choice: AnswerChoice, reply: ReplyOptions) -> str | None:
+    """Return the reason in Together's words; a forced tool ends with `tool_calls` here."""
     if reply.finish_reason is not None:
         return reply.finish_reason
     if choice.tool_calls and choice.finish_reason:
@@ -249,7 +246,7 @@ def _finish(choice: Choice, reply: Reply) -> str | None:
     return "eos" if reply.quirks and choice.finish_reason == "stop" else choice.finish_reason
 
 
-def _message(choice: Choice, reply: Reply) -> dict[str, Any]:
+def _message(choice: AnswerChoice, reply: ReplyOptions) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": choice.refusal if choice.text is None else choice.text,
@@ -268,7 +265,7 @@ def _message(choice: Choice, reply: Reply) -> dict[str, Any]:
     return message
 
 
-def _usage(usage: Usage) -> dict[str, int]:
+def _usage(usage: AnswerUsage) -> dict[str, int]:
     return {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.completion,
@@ -277,8 +274,8 @@ def _usage(usage: Usage) -> dict[str, int]:
     }
 
 
-def _logprobs(call: Call, text: str) -> dict[str, Any] | None:
-    asked = call.body.get("logprobs")
+def _logprobs(request: IncomingRequest, text: str) -> dict[str, Any] | None:
+    asked = request.body.get("logprobs")
     if not asked:
         return None
     pieces = tokens(text)

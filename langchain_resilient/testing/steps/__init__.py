@@ -1,97 +1,18 @@
-"""The vocabulary of scripts: what a simulated provider can do with a request."""
+"""Steps: what a simulated provider can do with one request."""
 
 from __future__ import annotations
 
+from langchain_resilient.testing.steps import base, faults, refusals
 from langchain_resilient.testing.steps.base import Step
-from langchain_resilient.testing.steps.faults import (
-    CleanEnd,
-    Cut,
-    HtmlInside,
-    Malformed,
-    NoDone,
-    Reset,
-    SseError,
-    Stall,
-)
-from langchain_resilient.testing.steps.oddities import (
-    Compatible,
-    Delayed,
-    Empty,
-    Garbage,
-    Html,
-    Timeline,
-)
-from langchain_resilient.testing.steps.presets import (
-    BadRequest,
-    ContentFilter,
-    ContextTooLong,
-    InvalidKey,
-    Lacks,
-    ModelNotFound,
-    NoStreaming,
-    Overloaded,
-    Quota,
-    RateLimited,
-    RejectPrefill,
-    RequestTooLarge,
-    SlowDown,
-    UnsupportedParameter,
-)
-from langchain_resilient.testing.steps.refusals import HttpDate, Refusal, Status
-from langchain_resilient.testing.steps.reply import Reply
-from langchain_resilient.testing.steps.silences import (
-    KeepAlives,
-    NoAnswer,
-    Raw,
-    SlowHeaders,
-    Whitespace,
-)
+from langchain_resilient.testing.steps.refusals import Refusal
 
-__all__ = [
-    "VOCABULARY",
-    "BadRequest",
-    "CleanEnd",
-    "Compatible",
-    "ContentFilter",
-    "ContextTooLong",
-    "Cut",
-    "Delayed",
-    "Empty",
-    "Garbage",
-    "Html",
-    "HtmlInside",
-    "HttpDate",
-    "InvalidKey",
-    "KeepAlives",
-    "Lacks",
-    "Malformed",
-    "ModelNotFound",
-    "NoAnswer",
-    "NoDone",
-    "NoStreaming",
-    "Overloaded",
-    "Quota",
-    "RateLimited",
-    "Raw",
-    "Refusal",
-    "RejectPrefill",
-    "Reply",
-    "RequestTooLarge",
-    "Reset",
-    "SlowDown",
-    "SlowHeaders",
-    "SseError",
-    "Stall",
-    "Status",
-    "Step",
-    "Timeline",
-    "UnsupportedParameter",
-    "Whitespace",
-]
-
-VOCABULARY: dict[str, type[Step]] = {
-    name: found
-    for name, found in list(globals().items())
-    if isinstance(found, type) and issubclass(found, Step) and found not in (Step, Refusal)
+STEPS: dict[str, type[Step]] = {
+    name: value
+    for module in (base, faults, refusals)
+    for name, value in vars(module).items()
+    if isinstance(value, type)
+    and issubclass(value, Step)
+    and value.__module__ == module.__name__
+    and value not in (Step, Refusal, faults.Broken)
 }
-"""Every step by its name."""
+"""Every step that a script may hold, by name."""
