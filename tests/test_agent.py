@@ -20,7 +20,7 @@ from langchain_resilient.testing.steps.presets import Lacks
 from langchain_resilient.testing.steps.refusals import Status
 from langchain_resilient.testing.steps.reply import Reply
 from langchain_resilient.testing.tools import ToolCall
-from tests.helpers import chain
+from verification.kit.scripted_targets import chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

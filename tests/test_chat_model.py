@@ -47,7 +47,7 @@ from langchain_resilient.testing.steps.presets import (
 from langchain_resilient.testing.steps.refusals import Status
 from langchain_resilient.testing.steps.reply import Reply
 from langchain_resilient.testing.steps.silences import NoAnswer
-from tests.helpers import CANARY, chain, target
+from verification.kit.scripted_targets import CANARY, chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

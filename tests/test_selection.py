@@ -19,7 +19,7 @@ from langchain_resilient.testing.steps.oddities import Delayed
 from langchain_resilient.testing.steps.presets import ContextTooLong, InvalidKey, RateLimited
 from langchain_resilient.testing.steps.refusals import Status
 from langchain_resilient.testing.steps.reply import Reply
-from tests.helpers import CANARY, chain, target
+from verification.kit.scripted_targets import CANARY, chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,7 +25,7 @@ from langchain_resilient.options import Hedge
 from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.steps.refusals import Status
 from langchain_resilient.testing.text import answer_to
-from tests.helpers import CANARY, chain, target
+from verification.kit.scripted_targets import CANARY, chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

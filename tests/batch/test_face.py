@@ -25,7 +25,7 @@ from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.errors import AllTargetsFailedError
 from langchain_resilient.options import Target
 from tests.batch.models import Brain, answers, prompts
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 class Runs(AsyncCallbackHandler):

@@ -21,7 +21,7 @@ from langchain_resilient.batch.progress import (
 )
 from langchain_resilient.batch.report import BatchProgress
 from tests.batch.models import Brain, prompts
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 class Terminal(io.StringIO):

@@ -13,7 +13,7 @@ from langchain_resilient.errors import AllTargetsFailedError
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
 from tests.batch.models import Brain, prompts
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 LOST = AttemptRecord(
     "a:m", AttemptKind.PRIMARY, 0.0, None, 0.5, Outcome.FAILED,

@@ -12,7 +12,7 @@ from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.steps.faults import Reset
 from langchain_resilient.testing.steps.refusals import Status
 from langchain_resilient.testing.steps.silences import NoAnswer
-from tests.helpers import chain, target
+from verification.kit.scripted_targets import chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

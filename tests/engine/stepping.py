@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import async_solipsism
 
-from tests.engine.scripted import Failure
+from verification.kit.scripted_engine import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

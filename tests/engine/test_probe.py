@@ -17,9 +17,9 @@ from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.options import TimeLimits
 from langchain_resilient.receipt import AttemptKind, Outcome
-from tests.engine.scripted import Failure, WordDraft, classify
 from tests.engine.states import silence, state
-from tests.virtual_time import virtual_time
+from verification.kit.scripted_engine import Failure, WordDraft, classify
+from verification.kit.virtual_time import virtual_time
 
 GOOD = 8.0
 """Seconds: an unknown target is late after four times the default cold delay."""

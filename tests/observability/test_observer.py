@@ -18,8 +18,8 @@ from langchain_resilient.observability.observer import Observer
 from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.steps.faults import Cut
 from langchain_resilient.testing.steps.refusals import Status
-from tests.helpers import CANARY, chain
 from tests.observability.watching import PROMPT, SLOW, WAYS, Receipts, ask
+from verification.kit.scripted_targets import CANARY, chain
 
 
 @pytest.fixture

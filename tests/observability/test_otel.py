@@ -22,8 +22,8 @@ from langchain_resilient.options import Hedge
 from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.steps.faults import Cut
 from langchain_resilient.testing.steps.refusals import Status
-from tests.helpers import CANARY, chain
 from tests.observability.watching import PROMPT, SLOW, WAYS, ask
+from verification.kit.scripted_targets import CANARY, chain
 
 HEDGED = {"hedge": Hedge(delay=0.1, budget=1.0)}
 

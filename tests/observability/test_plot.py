@@ -13,7 +13,7 @@ from langchain_resilient.observability.stats import Stats
 from langchain_resilient.options import Hedge
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
 from langchain_resilient.testing.simulator import ProviderSimulator
-from tests.helpers import chain
+from verification.kit.scripted_targets import chain
 
 A, B = "openai:a", "together:b"
 

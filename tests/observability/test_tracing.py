@@ -28,8 +28,8 @@ from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.steps.faults import Cut
 from langchain_resilient.testing.steps.refusals import Status
 from langchain_resilient.testing.steps.reply import Reply
-from tests.helpers import CANARY, chain, target
 from tests.observability.watching import PROMPT, SLOW, WAYS, Tree, ask
+from verification.kit.scripted_targets import CANARY, chain, target
 
 HEDGED = {"hedge": Hedge(delay=0.1, budget=1.0)}
 USAGE = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}

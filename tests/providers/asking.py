@@ -14,7 +14,7 @@ from langchain_resilient.options import Target
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.errors import classify
 from langchain_resilient.wire.accumulator import ResponseAccumulator
-from tests.helpers import target
+from verification.kit.scripted_targets import target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

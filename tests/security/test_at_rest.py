@@ -28,8 +28,8 @@ from langchain_resilient.testing.steps.presets import InvalidKey
 from langchain_resilient.testing.steps.refusals import Status
 from langchain_resilient.testing.steps.reply import Reply
 from langchain_resilient.testing.steps.silences import NoAnswer
-from tests.cassettes.store import Store
 from tests.security.canary import Echo, leaks, new_key
+from verification.cassettes.store import Store
 
 if TYPE_CHECKING:
     from langchain_resilient.testing.simulator import ProviderSimulator

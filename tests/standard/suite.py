@@ -111,9 +111,6 @@ class Suite(ChatModelIntegrationTests):
         return _ask(llm, prompt, stream=stream)
 
 
-MODELS = {"openai": "gpt-4o-mini", "together": "Qwen/Qwen2.5-7B-Instruct-Turbo"}
-
-
 def _ask(llm: ResilientChatModel, prompt: str, *, stream: bool) -> Any:
     if not stream:
         return llm.invoke(prompt)

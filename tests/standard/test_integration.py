@@ -12,7 +12,8 @@ import pytest
 
 from langchain_resilient.options import Target
 from langchain_resilient.testing.simulator import ProviderSimulator
-from tests.standard.suite import MODELS, OnlyAsync, Suite
+from tests.standard.suite import OnlyAsync, Suite
+from verification.cassettes.recording import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

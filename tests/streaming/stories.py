@@ -15,7 +15,7 @@ from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.testing.steps.faults import Cut
 from langchain_resilient.testing.steps.reply import Reply
 from langchain_resilient.testing.text import answer_to
-from tests.helpers import target
+from verification.kit.scripted_targets import target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -13,7 +13,7 @@ from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.steps.reply import Reply
 from langchain_resilient.testing.text import answer_to
 from tests.testing.wire_client import ask, chat
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 def call(model: str = "gpt-4", **more: object) -> Call:

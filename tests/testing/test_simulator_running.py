@@ -21,7 +21,7 @@ from langchain_resilient.testing.steps.reply import Reply
 from langchain_resilient.testing.steps.silences import KeepAlives, NoAnswer
 from langchain_resilient.testing.text import answer_to
 from tests.testing.wire_client import PATHS, ask, chat, request_bytes
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 def post(port: int, body: object) -> str:

@@ -30,7 +30,7 @@ from langchain_resilient.testing.steps.reply import Reply
 from langchain_resilient.testing.steps.silences import NoAnswer
 from langchain_resilient.testing.text import answer_to
 from tests.testing.wire_client import ask, chat
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 async def statuses(sim: ProviderSimulator, times: int, **more: str) -> list[int | None]:

@@ -1,0 +1,1 @@
+"""Long proofs of what the package promises, each a program of its own: see README.md."""
