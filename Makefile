@@ -41,38 +41,38 @@ unit: $(VENV)/.developer ## the tests alone, on up to four cores
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 simulate: $(VENV)/.developer ## the hedging engine in virtual time: the table, and its CPU a request
-	$(BIN)/python -m tests.simulation
-	$(BIN)/python -m tests.simulation overhead
+	$(BIN)/python -m verification.simulation
+	$(BIN)/python -m verification.simulation overhead
 
 fuzz: $(VENV)/.developer ## random fault schedules against the engine's invariants
-	$(BIN)/python -m tests.simulation fuzz --seeds 1000
+	$(BIN)/python -m verification.simulation fuzz --seeds 1000
 
 stack: $(VENV)/.developer ## random mixtures of faults over the real SDKs, in virtual time
-	$(BIN)/python -m tests.whole_stack --seeds 1000
+	$(BIN)/python -m verification.whole_stack --seeds 1000
 
 streams: $(VENV)/.developer ## broken streams and public failover scenarios: what the user gets
-	$(BIN)/python -m tests.streams
+	$(BIN)/python -m verification.streams
 
 limits: $(VENV)/.developer ## batches under rate limits, in virtual time: makespan and refusals
-	$(BIN)/python -m tests.limits
+	$(BIN)/python -m verification.limits
 
 kill: $(VENV)/.developer ## kill -9 a batch with a journal 50 times: nothing lost, nothing asked twice
-	$(BIN)/python -m tests.batch.kill
+	$(BIN)/python -m verification.kill
 
 losers: $(VENV)/.developer ## a real llama.cpp server loses races, and its metrics show that it stops
-	$(BIN)/python -m tests.losers
+	$(BIN)/python -m verification.losers
 
 standard: $(VENV)/.developer ## LangChain's standard suites: what passed, and why the rest was skipped
-	@$(BIN)/python -m tests.standard
+	@$(BIN)/python -m verification.standard
 
 record: $(VENV)/.developer ## record the cassettes anew, live where a provider's key is set
-	$(BIN)/python -m tests.cassettes
+	$(BIN)/python -m verification.cassettes
 
 recordings: $(VENV)/.developer ## count what the real exchanges beside the repository hold
-	@$(BIN)/python -m tests.wire
+	@$(BIN)/python -m verification.recordings
 
 notebooks: $(VENV)/.developer ## run the notebooks from top to bottom, and keep their outputs
-	$(BIN)/python -m tests.notebooks
+	$(BIN)/python -m verification.notebooks
 
 demo: $(VENV)/.developer ## a two-minute live show in the terminal (no key needed)
 	@$(BIN)/langchain-resilient demo
@@ -85,7 +85,7 @@ $(VENV)/.documented: $(VENV)/.installed
 	@touch $@
 
 soak: $(VENV)/.developer ## 200,000 prompts with faults and cancellations in one process: is all flat?
-	$(BIN)/python -m tests.soak
+	$(BIN)/python -m verification.soak
 
 # The auditors have an environment of their own; what they look at is one with nothing but the package.
 .audit/.installed: pyproject.toml
@@ -96,17 +96,17 @@ soak: $(VENV)/.developer ## 200,000 prompts with faults and cancellations in one
 	@touch $@
 
 audit: .audit/.installed ## known vulnerabilities in the runtime dependencies (asks a service)
-	@$(PYTHON) -m tests.security audit
+	@$(PYTHON) -m verification.supply_chain audit
 
 sbom: .audit/.installed ## dist/sbom.json (CycloneDX), and the dependencies' licences
-	@$(PYTHON) -m tests.security sbom
+	@$(PYTHON) -m verification.supply_chain sbom
 
 matrix: $(VENV)/.developer ## every fault x every way to ask x every place, over real sockets
-	$(BIN)/python -m tests.matrix
+	$(BIN)/python -m verification.matrix
 
 fuzz-wire: $(VENV)/.developer ## 100,000 malformed answers, and sizes that no provider sends
 	-$(PIP) install --quiet atheris
-	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m verification.fuzz
 
 .rivals/.installed: benchmarks/rivals-requirements.txt benchmarks/litellm-requirements.txt pyproject.toml
 	$(PYTHON) -m venv .rivals
@@ -122,10 +122,10 @@ bench-sizes: .rivals/.installed ## what each of them installs; `make bench` prin
 	@.rivals/bin/python -m benchmarks --sizes
 
 instructions-baseline: $(VENV)/.developer ## count bytecode instructions anew: what CI compares with
-	$(BIN)/python -m tests.instructions --store
+	$(BIN)/python -m verification.instructions --store
 
 judges: $(VENV)/.developer ## llmock, aimock, llama.cpp and HAProxy judge us (installs the first two into .judges)
-	$(BIN)/python -m tests.judges $(JUDGES)
+	$(BIN)/python -m verification.judges $(JUDGES)
 
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .

@@ -17,7 +17,7 @@ import time
 from contextlib import aclosing
 from pathlib import Path
 
-from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient import ResilientChatModel
 
 MEGABYTE = 1024 * 1024
 MOST = 200.0

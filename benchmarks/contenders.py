@@ -235,8 +235,7 @@ def pydantic_ai(primary: Place, fallback: Place, timeout: float) -> Contender:
 
 def ours(primary: Place, fallback: Place, timeout: float, **fields: Any) -> Contender:
     """Take this package's defaults: it streams upstream even for `ainvoke`."""
-    from langchain_resilient.chat_model import ResilientChatModel
-    from langchain_resilient.options import Target
+    from langchain_resilient import ResilientChatModel, Target
 
     targets = [
         Target(f"openai:{place.model}", base_url=place.url, api_key=place.key, name=name)
@@ -247,7 +246,7 @@ def ours(primary: Place, fallback: Place, timeout: float, **fields: Any) -> Cont
 
 def ours_plain(primary: Place, fallback: Place, timeout: float) -> Contender:
     """Ask for whole answers, as the rivals do under `ainvoke`."""
-    from langchain_resilient.options import Hedge
+    from langchain_resilient import Hedge
 
     return ours(primary, fallback, timeout, hedge=Hedge(on="response"))
 

@@ -19,8 +19,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.options import Hedge, Target
+from langchain_resilient import Hedge, ResilientChatModel, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

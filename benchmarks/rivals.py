@@ -24,8 +24,7 @@ Batch = Callable[[list[str]], Awaitable[list[str]]]
 
 def ours(url: str, workers: int, **fields: Any) -> Batch:
     """`abatch` of this package, with its defaults, which stream upstream."""
-    from langchain_resilient.chat_model import ResilientChatModel
-    from langchain_resilient.options import Target
+    from langchain_resilient import ResilientChatModel, Target
 
     targets = [Target(f"openai:{MODEL}", name=n, base_url=url, api_key="k") for n in ("a", "b")]
     llm = ResilientChatModel(targets=targets, **fields)
@@ -39,7 +38,7 @@ def ours(url: str, workers: int, **fields: Any) -> Batch:
 
 def ours_plain(url: str, workers: int) -> Batch:
     """The same without streaming, as the rivals do it."""
-    from langchain_resilient.options import Hedge
+    from langchain_resilient import Hedge
 
     return ours(url, workers, hedge=Hedge(on="response"))
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # this clone's package, whatever the environment holds
 
 from docs import generate  # noqa: E402  # found through the line above
-from langchain_resilient._version import __version__  # noqa: E402
+from langchain_resilient import __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from docs.reading import members, section, story
 from docs.tables import code, table
-from langchain_resilient import errors, receipt
-from langchain_resilient.faults import BLOCKS_ACCOUNT, EXCLUDES_TARGET, TRANSIENT, Fault, FaultKind
+from langchain_resilient import Fault, FaultKind, errors, receipt
+from langchain_resilient.faults import BLOCKS_ACCOUNT, EXCLUDES_TARGET, TRANSIENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

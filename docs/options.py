@@ -12,11 +12,20 @@ from pydantic_core import PydanticUndefined
 
 from docs.reading import aliases, attributes, bullets, section, story
 from docs.tables import code, table
-from langchain_resilient import configuration, options
+from langchain_resilient import (
+    Health,
+    Hedge,
+    ResilientChatModel,
+    Retry,
+    SpendCap,
+    Target,
+    TimeLimits,
+    configuration,
+    options,
+)
 from langchain_resilient.batch.mixin import AMAP_CONCURRENCY, BATCH_CONCURRENCY, BatchingChatModel
-from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.configuration import Configuration
-from langchain_resilient.options import Health, Hedge, Retry, Sampling, SpendCap, Target, TimeLimits
+from langchain_resilient.options import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,9 +9,7 @@ from typing import Any
 from docs.reading import section, story
 from docs.tables import code, table
 from langchain_resilient import testing
-from langchain_resilient.testing import delays
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing import ProviderSimulator, Step, delays
 
 
 def steps() -> list[type]:

@@ -42,7 +42,7 @@ def _what_a_module_drops() -> Iterator[None]:
 
 def pytest_recording_configure(vcr: Any) -> None:
     """Cassettes are cleaned as they are written."""
-    from tests.cassettes.store import ENDING, Store, same_json
+    from verification.cassettes.store import ENDING, Store, same_json
 
     vcr.register_persister(Store)
     vcr.register_serializer(ENDING, None)  # the store needs none
@@ -52,7 +52,7 @@ def pytest_recording_configure(vcr: Any) -> None:
 @pytest.fixture
 def vcr_config(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Match by what was asked, at the address that the provider itself has."""
-    from tests.cassettes.store import ENDING, at_home
+    from verification.cassettes.store import ENDING, at_home
 
     return {
         "serializer": ENDING,

@@ -12,14 +12,10 @@ from langchain_core.language_models import GenericFakeChatModel, LangSmithParams
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel
 
-from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient import ResilientChatModel
 from langchain_resilient.runtime.call import _log_repairs
-from langchain_resilient.testing.answers import ToolCall
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import Reset
-from langchain_resilient.testing.steps.refusals import Lacks, Status
-from tests.helpers import chain
+from langchain_resilient.testing import Lacks, ProviderSimulator, Reply, Reset, Status, ToolCall
+from verification.kit.scripted_targets import chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

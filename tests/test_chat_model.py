@@ -31,23 +31,26 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from pydantic import BaseModel, ValidationError
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import AllTargetsFailedError, NoTargetsError
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.options import Target
+from langchain_resilient import (
+    AllTargetsFailedError,
+    FaultKind,
+    NoTargetsError,
+    ResilientChatModel,
+    Target,
+)
 from langchain_resilient.runtime.shared_state import SkippedTargetWarning
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import NoAnswer
-from langchain_resilient.testing.steps.refusals import (
+from langchain_resilient.testing import (
     BadRequest,
     ContextTooLong,
     InvalidKey,
     ModelNotFound,
+    NoAnswer,
+    ProviderSimulator,
     RateLimited,
+    Reply,
     Status,
 )
-from tests.helpers import CANARY, chain, target
+from verification.kit.scripted_targets import CANARY, chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

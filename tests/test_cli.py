@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_resilient import cli
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import Cut, NoAnswer
-from langchain_resilient.testing.steps.refusals import BadRequest, InvalidKey
+from langchain_resilient.testing import (
+    BadRequest,
+    Cut,
+    InvalidKey,
+    NoAnswer,
+    ProviderSimulator,
+    Reply,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

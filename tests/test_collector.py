@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 LEAKY = {
     "test_each.py": """
         import asyncio, gc, socket
-        from tests.virtual_time import virtual_time
+        from verification.kit.virtual_time import virtual_time
 
         class Ring:
             "Only the collector can free it."

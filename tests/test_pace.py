@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 from langchain_core.messages import HumanMessage
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.options import Target
+from langchain_resilient import ResilientChatModel, Target
 from langchain_resilient.runtime.call import CallOptions
 from langchain_resilient.runtime.shared_state import SharedState
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing import ProviderSimulator, Reply
 
 
 def pacer(memory: SharedState, **fields):

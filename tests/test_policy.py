@@ -14,12 +14,11 @@ from tenacity import (
     wait_incrementing,
 )
 
-from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient import Fault, FaultKind, Hedge, ResilientChatModel, Retry, TimeLimits
 from langchain_resilient.engine.attempt import Candidate
 from langchain_resilient.engine.candidates import retry_state
 from langchain_resilient.engine.target_state import TargetState
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import Hedge, HedgeOption, Retry, TimeLimits
+from langchain_resilient.options import HedgeOption
 
 SERVER = Fault(FaultKind.SERVER, "x")
 
@@ -94,8 +93,8 @@ def test_stop_and_wait_compose_as_in_tenacity():
 def test_a_retry_predicate_sees_the_providers_own_exception():
     """`retry_if_exception_type` works as written."""
     lane = Candidate(0, TargetState("t", "p"), TimeLimits())
+    from langchain_resilient import AttemptKind
     from langchain_resilient.engine.attempt import Attempt
-    from langchain_resilient.receipt import AttemptKind
 
     attempt = Attempt(1, lane, AttemptKind.PRIMARY, 0.0)
     attempt.fault = Fault(FaultKind.AUTH, "x", cause=KeyError("k"))

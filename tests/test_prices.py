@@ -15,8 +15,8 @@ from genai_prices.types import ModelPrice
 from langchain_core.language_models import FakeListChatModel
 from langchain_openai import ChatOpenAI
 
-from langchain_resilient import prices
-from langchain_resilient.options import DEFAULT_CHAIN, Target
+from langchain_resilient import Target, prices
+from langchain_resilient.options import DEFAULT_CHAIN
 from langchain_resilient.prices import (
     FREE,
     Price,

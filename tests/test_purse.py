@@ -6,11 +6,18 @@ import pickle
 
 import pytest
 
-from langchain_resilient.errors import SpendCapError
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import SpendCap, Target
+from langchain_resilient import (
+    AttemptKind,
+    AttemptRecord,
+    Fault,
+    FaultKind,
+    Outcome,
+    Receipt,
+    SpendCap,
+    SpendCapError,
+    Target,
+)
 from langchain_resilient.prices import Price
-from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
 from langchain_resilient.runtime.spending import SpendLimiter, _span, attempt_cost
 
 DEAR = Target("openai:dear", api_key="k", price=(10, 20))

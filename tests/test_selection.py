@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import SpendCapError
-from langchain_resilient.observability.stats import Stats
-from langchain_resilient.options import Hedge, SpendCap
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Delayed, Reply
-from langchain_resilient.testing.steps.refusals import (
+from langchain_resilient import Hedge, ResilientChatModel, SpendCap, SpendCapError, Stats
+from langchain_resilient.testing import (
     ContextTooLong,
+    Delayed,
     InvalidKey,
+    ProviderSimulator,
     RateLimited,
+    Reply,
     Status,
 )
-from tests.helpers import CANARY, chain, target
+from verification.kit.scripted_targets import CANARY, chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.options import SpendCap, Target, money
+from langchain_resilient import ResilientChatModel, SpendCap, Target
+from langchain_resilient.options import money
 from langchain_resilient.runtime.spending import BUCKETS, Ledger, ledger_of
 
 MINUTE = 60.0

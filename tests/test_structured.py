@@ -16,15 +16,14 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from pydantic import BaseModel, field_validator
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import AllTargetsFailedError, InvalidAnswersError
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.testing.answers import ToolCall
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import Reset
-from langchain_resilient.testing.steps.refusals import Lacks, Status
-from tests.helpers import chain, target
+from langchain_resilient import (
+    AllTargetsFailedError,
+    FaultKind,
+    InvalidAnswersError,
+    ResilientChatModel,
+)
+from langchain_resilient.testing import Lacks, ProviderSimulator, Reply, Reset, Status, ToolCall
+from verification.kit.scripted_targets import chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ import pytest
 from langchain_core.language_models import FakeListChatModel
 from pydantic import ValidationError
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.options import Target, as_chain, as_target
+from langchain_resilient import ResilientChatModel, Target
+from langchain_resilient.options import as_chain, as_target
 
 
 @pytest.mark.parametrize(

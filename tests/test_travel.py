@@ -20,12 +20,9 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.options import Hedge
-from langchain_resilient.testing.answers import answer_to
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.refusals import Status
-from tests.helpers import CANARY, chain, target
+from langchain_resilient import Hedge, ResilientChatModel
+from langchain_resilient.testing import ProviderSimulator, Status, answer_to
+from verification.kit.scripted_targets import CANARY, chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

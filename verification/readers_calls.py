@@ -166,10 +166,8 @@ async def _measured(home: Path) -> dict[str, _Counts]:
     """Count three kinds of call over one target on loopback."""
     tracer = Tracer(home)
 
-    from langchain_resilient.options import Hedge, Target
-    from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415
-    from langchain_resilient.testing.simulator import ProviderSimulator
-    from langchain_resilient.testing.steps.reply import Reply  # noqa: PLC0415
+    from langchain_resilient import Hedge, ResilientChatModel, Target
+    from langchain_resilient.testing import ProviderSimulator, Reply
 
     text = " ".join(f"word{number}" for number in range(CHUNKS))
     with ProviderSimulator(seed=0) as sim:
@@ -225,7 +223,7 @@ async def _objects(created: Counter[str], call: Callable[[], Awaitable[Any]]) ->
 
 def main() -> None:
     """Measure the package that `import langchain_resilient` finds, and print JSON."""
-    import langchain_resilient  # noqa: PLC0415 - the tree to measure is chosen by the path
+    import langchain_resilient
 
     home = Path(langchain_resilient.__file__).parent
     counts = asyncio.run(_measured(home))

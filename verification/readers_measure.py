@@ -537,7 +537,7 @@ def measured_calls(root: Path) -> dict[str, Any]:
     # -P: the directory of the program must not shadow what the package imports.
     command = [sys.executable, "-P", str(HERE / "readers_calls.py")]
     path = os.pathsep.join(filter(None, [str(root.parent), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, check=True
     )
     result: dict[str, Any] = json.loads(done.stdout)

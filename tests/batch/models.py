@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.options import Target
+from langchain_resilient import ResilientChatModel, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

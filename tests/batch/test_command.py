@@ -16,10 +16,7 @@ import pytest
 
 from langchain_resilient import cli
 from langchain_resilient.batch.files import OrderedWriter, answer_line
-from langchain_resilient.testing.delays import Uniform
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.refusals import InvalidKey
+from langchain_resilient.testing import InvalidKey, ProviderSimulator, Reply, Uniform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,12 +20,10 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 
+from langchain_resilient import AllTargetsFailedError, ResilientChatModel, Target
 from langchain_resilient.batch.mixin import AMAP_CONCURRENCY, BATCH_CONCURRENCY
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import AllTargetsFailedError
-from langchain_resilient.options import Target
 from tests.batch.models import Brain, answers, prompts
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 class Runs(AsyncCallbackHandler):

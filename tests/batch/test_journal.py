@@ -17,9 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 
-from langchain_resilient.batch import journal as journal_module
-from langchain_resilient.batch.journal import Journal, decode_message, encode_message
-from langchain_resilient.errors import (
+from langchain_resilient import (
     JournalDamagedError,
     JournalError,
     JournalFullError,
@@ -27,6 +25,8 @@ from langchain_resilient.errors import (
     JournalReadOnlyError,
     NotAJournalError,
 )
+from langchain_resilient.batch import journal as journal_module
+from langchain_resilient.batch.journal import Journal, decode_message, encode_message
 
 KEY = "0" * 64
 OTHER = "1" * 64

@@ -9,7 +9,7 @@ import pytest
 
 from langchain_resilient.batch.journal_keys import as_journal
 from tests.batch.models import Book, Brain, answers, prompts
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 @virtual_time

@@ -24,9 +24,8 @@ from langchain_core.messages.content import create_text_block
 from langchain_core.tools import tool
 from pydantic import BaseModel, SecretStr
 
+from langchain_resilient import ResilientChatModel, Target
 from langchain_resilient.batch.journal_keys import item_key, model_key, request_key
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.options import Target
 
 HELLO = [HumanMessage("hello")]
 

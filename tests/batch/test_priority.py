@@ -5,8 +5,7 @@ from __future__ import annotations
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.options import Target
+from langchain_resilient import ResilientChatModel, Target
 from langchain_resilient.runtime.call import PRIORITY
 
 

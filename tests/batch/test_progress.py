@@ -10,6 +10,7 @@ import warnings
 
 import pytest
 
+from langchain_resilient import BatchProgress
 from langchain_resilient.batch.progress import (
     REDRAW,
     BarDisplay,
@@ -19,9 +20,8 @@ from langchain_resilient.batch.progress import (
     as_display,
     progress_line,
 )
-from langchain_resilient.batch.report import BatchProgress
 from tests.batch.models import Brain, prompts
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 class Terminal(io.StringIO):

@@ -7,13 +7,19 @@ import json
 import pytest
 from langchain_core.messages import AIMessage
 
+from langchain_resilient import (
+    AllTargetsFailedError,
+    AttemptKind,
+    AttemptRecord,
+    Fault,
+    FaultKind,
+    Outcome,
+    Receipt,
+    ResilientChatModel,
+)
 from langchain_resilient.batch.report import BatchStats, receipt_of
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import AllTargetsFailedError
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
 from tests.batch.models import Brain, prompts
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 LOST = AttemptRecord(
     "a:m", AttemptKind.PRIMARY, 0.0, None, 0.5, Outcome.FAILED,

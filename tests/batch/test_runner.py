@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.batch.works import Items, Sad, Script, collect, runner
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 @virtual_time

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.faults import NoAnswer, Reset
-from langchain_resilient.testing.steps.refusals import Status
-from tests.helpers import chain, target
+from langchain_resilient import ResilientChatModel
+from langchain_resilient.testing import NoAnswer, ProviderSimulator, Reset, Status
+from verification.kit.scripted_targets import chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

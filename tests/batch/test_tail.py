@@ -11,7 +11,7 @@ from langchain_resilient.batch.runner import (
     STRAGGLER_FACTOR,
 )
 from tests.batch.works import Sad, Script, collect
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 LAST = MIN_STRAGGLER_SAMPLES + 9
 

@@ -6,7 +6,7 @@ import pytest
 from openai import AsyncOpenAI, InternalServerError
 
 from langchain_resilient.demo.schedule import ACTS, PROVIDERS, doing, rehearse
-from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing import ProviderSimulator
 
 
 @pytest.mark.parametrize("act", ["slow tail", "429", "500", "hangs", "cut streams", "down"])

@@ -21,10 +21,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from langchain_resilient import cli, providers
-from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient import ResilientChatModel, cli, providers
 from langchain_resilient.runtime import shared_state, spending
-from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing import ProviderSimulator
 from tests.conftest import ROOT
 from tests.docs.commands import check
 from tests.docs.pages import Block, blocks

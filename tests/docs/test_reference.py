@@ -9,9 +9,7 @@ from langchain_core.language_models import BaseChatModel
 
 import langchain_resilient
 from docs import commands, failures, options, simulator
-from langchain_resilient import errors, testing
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.faults import FaultKind
+from langchain_resilient import FaultKind, ResilientChatModel, errors, testing
 from tests.docs.pages import PAGES
 
 ALL = [(cls.__name__, one) for cls in options.CLASSES for one in options.options_of(cls)]

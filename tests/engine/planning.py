@@ -12,14 +12,22 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient import (
+    AttemptKind,
+    Fault,
+    FaultKind,
+    Health,
+    Hedge,
+    Outcome,
+    Retry,
+    TimeLimits,
+)
 from langchain_resilient.engine.attempt import Attempt
 from langchain_resilient.engine.budgets import RETRIES_PER_SECOND, Budget, Budgets, TokenWaiter
 from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start, Stop
 from langchain_resilient.engine.planner import Planner
 from langchain_resilient.engine.target_state import Account, ConcurrencyLimiter, TargetState
-from langchain_resilient.faults import BLOCKS_ACCOUNT, Fault, FaultKind
-from langchain_resilient.options import Health, Hedge, Retry, TimeLimits
-from langchain_resilient.receipt import AttemptKind, Outcome
+from langchain_resilient.faults import BLOCKS_ACCOUNT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

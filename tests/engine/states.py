@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from random import Random
 
+from langchain_resilient import Fault, FaultKind
 from langchain_resilient.engine.target_state import (
     ENOUGH_SAMPLES,
     SILENT_AFTER,
     Account,
     TargetState,
 )
-from langchain_resilient.faults import Fault, FaultKind
 
 TRIP_AFTER = 5
 

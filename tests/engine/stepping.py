@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import async_solipsism
 
-from tests.engine.scripted import Failure
+from verification.kit.scripted_engine import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from langchain_resilient import FaultKind
     from langchain_resilient.engine.race import Race
-    from langchain_resilient.faults import FaultKind
 
 
 class SteppedLoop(async_solipsism.EventLoop):

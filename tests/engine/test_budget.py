@@ -9,9 +9,8 @@ from threading import Thread
 
 import pytest
 
+from langchain_resilient import AttemptKind, Health, Hedge
 from langchain_resilient.engine.budgets import RETRIES_PER_SECOND, Budget, Budgets
-from langchain_resilient.options import Health, Hedge
-from langchain_resilient.receipt import AttemptKind
 
 
 def empty(share: float = 0.0, burst: int = 10, rate: float = 0.0) -> Budget:

@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
+from langchain_resilient import Fault, FaultKind, Health, Hedge, TimeLimits
 from langchain_resilient.engine import race
 from langchain_resilient.engine.circuit_breaker import PROBE_SECONDS
 from langchain_resilient.engine.interfaces import Route
 from langchain_resilient.engine.plan import Plan
 from langchain_resilient.engine.target_state import TargetState
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import Health, Hedge, TimeLimits
-from tests.engine.scripted import GoesOn, World, world
 from tests.engine.stepping import Act, SteppedLoop, Upstream, read, run_stepped
+from verification.kit.scripted_engine import GoesOn, World, world
 
 SLOW = Act(after=9.0)
 QUICK = Act()

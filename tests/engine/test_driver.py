@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from langchain_resilient import TimeLimits
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD
-from langchain_resilient.options import TimeLimits
-from tests.engine.scripted import Hang, Say, Scripted, Step, World, shown, world
-from tests.virtual_time import virtual_time
+from verification.kit.scripted_engine import Hang, Say, Scripted, Step, World, shown, world
+from verification.kit.virtual_time import virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from langchain_resilient import FaultKind
 from langchain_resilient.engine.circuit_breaker import MUTED
 from langchain_resilient.engine.target_state import (
     DOWN_AFTER,
@@ -12,7 +13,6 @@ from langchain_resilient.engine.target_state import (
     SILENT_AFTER,
     reset_if_all_tripped,
 )
-from langchain_resilient.faults import FaultKind
 from tests.engine.states import TRIP_AFTER, fail, silence, state, tripped
 
 

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
+from langchain_resilient import AttemptKind, Fault, FaultKind, Health, Hedge, Outcome, Receipt
 from langchain_resilient.engine.target_state import Account, TargetState
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import Health, Hedge
-from langchain_resilient.receipt import AttemptKind, Outcome, Receipt
-from tests.engine.scripted import Fail, Hang, Say, Step, World, world
-from tests.virtual_time import virtual_time
+from verification.kit.scripted_engine import Fail, Hang, Say, Step, World, world
+from verification.kit.virtual_time import virtual_time
 
 LEARNED = Hedge()
 FIXED = Hedge(delay=1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from langchain_resilient import FaultKind
 from langchain_resilient.engine.target_state import (
     ACCOUNT_OUT_SECONDS,
     MAX_ACCOUNT_OUT_SECONDS,
@@ -11,7 +12,6 @@ from langchain_resilient.engine.target_state import (
     STRAINED_SECONDS,
     Account,
 )
-from langchain_resilient.faults import FaultKind
 from tests.engine.states import fail, state
 
 

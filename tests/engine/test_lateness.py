@@ -6,6 +6,7 @@ from math import inf
 
 import pytest
 
+from langchain_resilient import AttemptKind, Hedge, TimeLimits
 from langchain_resilient.engine.attempt import (
     MAX_HEDGE_DELAY,
     MIN_HEDGE_DELAY,
@@ -17,8 +18,6 @@ from langchain_resilient.engine.attempt import (
     next_limit_at,
 )
 from langchain_resilient.engine.target_state import ENOUGH_SAMPLES
-from langchain_resilient.options import Hedge, TimeLimits
-from langchain_resilient.receipt import AttemptKind
 from tests.engine.states import known, state
 
 NONE = TimeLimits(first_text=None, chunk_gap=None, answer=None)

@@ -10,8 +10,8 @@ import pytest
 from langchain_resilient.engine.interfaces import Route
 from langchain_resilient.engine.target_state import FEW_SAMPLES
 from langchain_resilient.runtime.routing import EXPLORE, EXPLORE_UNKNOWN, balanced, fastest
-from tests.engine.scripted import Hang, Scripted
 from tests.engine.states import known, state
+from verification.kit.scripted_engine import Hang, Scripted
 
 DRAWS = 4000
 

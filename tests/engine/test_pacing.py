@@ -10,14 +10,12 @@ from threading import Thread
 
 import pytest
 
+from langchain_resilient import AttemptKind, FaultKind, Hedge
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.rate_limiter import CUT, SCOUTS, QueuedRequest, RateLimiter
 from langchain_resilient.exchange import RateLimitLevel, RateLimitStatus
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.options import Hedge
-from langchain_resilient.receipt import AttemptKind
-from tests.engine.scripted import Fail, Hang, Say, world
-from tests.virtual_time import virtual_time
+from verification.kit.scripted_engine import Fail, Hang, Say, world
+from verification.kit.virtual_time import virtual_time
 
 
 @dataclass

@@ -7,11 +7,9 @@ from math import inf
 import pytest
 from tenacity import wait_fixed
 
+from langchain_resilient import AttemptKind, Fault, FaultKind, Hedge, Retry, TimeLimits
 from langchain_resilient.engine.attempt import Attempt
 from langchain_resilient.engine.plan import CallEnd
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import Hedge, Retry, TimeLimits
-from langchain_resilient.receipt import AttemptKind
 from tests.engine.planning import Bench, Call, Setup
 
 PATIENT = TimeLimits(first_text=None, chunk_gap=None, answer=None)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tenacity import stop_after_attempt, wait_fixed
 
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import Health, Hedge, Retry, TimeLimits
+from langchain_resilient import Fault, FaultKind, Health, Hedge, Retry, TimeLimits
 from tests.engine.planning import MOST_CALLS, Bench, Call, Setup
 
 TIMES = int(os.environ.get("ENGINE_EXAMPLES", "1"))

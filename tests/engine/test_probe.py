@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
+from langchain_resilient import AttemptKind, FaultKind, Outcome, TimeLimits
 from langchain_resilient.engine.attempt import Attempt, Candidate
 from langchain_resilient.engine.circuit_breaker import PROBES_WELL
 from langchain_resilient.engine.interfaces import Dependencies, Route
 from langchain_resilient.engine.race import start_probe
 from langchain_resilient.exchange import ChatRequest
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.options import TimeLimits
-from langchain_resilient.receipt import AttemptKind, Outcome
-from tests.engine.scripted import Failure, WordDraft, classify
 from tests.engine.states import silence, state
-from tests.virtual_time import virtual_time
+from verification.kit.scripted_engine import Failure, WordDraft, classify
+from verification.kit.virtual_time import virtual_time
 
 GOOD = 8.0
 """Seconds: an unknown target is late after four times the default cold delay."""

@@ -7,15 +7,23 @@ import asyncio
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
+from langchain_resilient import AttemptKind, Fault, FaultKind, Hedge, Outcome, Retry, TimeLimits
 from langchain_resilient.engine.interfaces import Route
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD
 from langchain_resilient.engine.target_state import TargetState
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import Hedge, Retry, TimeLimits
-from langchain_resilient.receipt import AttemptKind, Outcome
-from tests.engine.scripted import Fail, Failure, Hang, Say, Scripted, Step, World, shown, world
-from tests.virtual_time import virtual_time
+from verification.kit.scripted_engine import (
+    Fail,
+    Failure,
+    Hang,
+    Say,
+    Scripted,
+    Step,
+    World,
+    shown,
+    world,
+)
+from verification.kit.virtual_time import virtual_time
 
 
 def now() -> float:

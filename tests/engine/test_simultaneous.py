@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from langchain_resilient import Fault, FaultKind, Health, Hedge, Outcome, TimeLimits
 from langchain_resilient.engine.attempt import Attempt
 from langchain_resilient.engine.plan import CallEnd
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import Health, Hedge, TimeLimits
-from langchain_resilient.receipt import Outcome
 from tests.engine.planning import Bench, Call, Setup
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from langchain_resilient import TimeLimits
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.target_state import ENOUGH_SAMPLES
-from langchain_resilient.options import TimeLimits
-from tests.engine.scripted import Hang, Say, World, shown, world
-from tests.virtual_time import virtual_time
+from verification.kit.scripted_engine import Hang, Say, World, shown, world
+from verification.kit.virtual_time import virtual_time
 
 HOUR = 3600.0
 

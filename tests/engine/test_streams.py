@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from langchain_resilient import AttemptKind, Fault, FaultKind, Hedge, Outcome, TimeLimits
 from langchain_resilient.engine.interfaces import Route
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.stream_buffer import Segment
 from langchain_resilient.engine.target_state import TargetState
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import Hedge, TimeLimits
-from langchain_resilient.receipt import AttemptKind, Outcome
-from tests.engine.scripted import Failure, GoesOn, Hang, Say, Scripted, shown, world
-from tests.virtual_time import virtual_time
+from verification.kit.scripted_engine import Failure, GoesOn, Hang, Say, Scripted, shown, world
+from verification.kit.virtual_time import virtual_time
 
 if TYPE_CHECKING:
     from langchain_resilient.engine.race import Race
-    from tests.engine.scripted import World
+    from verification.kit.scripted_engine import World
 
 BREAK = Failure(FaultKind.CONNECTION)
 

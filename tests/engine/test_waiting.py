@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from langchain_resilient import AttemptKind
 from langchain_resilient.engine.budgets import Budget
 from langchain_resilient.engine.candidates import WaitList
-from langchain_resilient.receipt import AttemptKind
 from tests.engine.states import state
 
 

@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.options import Target
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import NoAnswer
-from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient import ResilientChatModel, Target
+from langchain_resilient.testing import NoAnswer, ProviderSimulator, Reply, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

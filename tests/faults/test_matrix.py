@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from langchain_resilient import FaultKind, ResilientChatModel, StreamBrokenError, Target, TimeLimits
 from langchain_resilient import testing as t
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import StreamBrokenError
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.options import Target, TimeLimits
 from langchain_resilient.runtime.shared_state import loop_reaper
 
 if TYPE_CHECKING:

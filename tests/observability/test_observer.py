@@ -11,15 +11,11 @@ import threading
 import pytest
 from pydantic import ValidationError
 
+from langchain_resilient import AllTargetsFailedError, Observer, ResilientChatModel
 from langchain_resilient.batch.journal_keys import request_key
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import AllTargetsFailedError
-from langchain_resilient.observability.observer import Observer
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.faults import Cut
-from langchain_resilient.testing.steps.refusals import Status
-from tests.helpers import CANARY, chain
+from langchain_resilient.testing import Cut, ProviderSimulator, Status
 from tests.observability.watching import PROMPT, SLOW, WAYS, Receipts, ask
+from verification.kit.scripted_targets import CANARY, chain
 
 
 @pytest.fixture

@@ -16,14 +16,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from langchain_resilient.errors import AllTargetsFailedError
+from langchain_resilient import AllTargetsFailedError, Hedge
 from langchain_resilient.observability.otel import OTel
-from langchain_resilient.options import Hedge
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.faults import Cut
-from langchain_resilient.testing.steps.refusals import Status
-from tests.helpers import CANARY, chain
+from langchain_resilient.testing import Cut, ProviderSimulator, Status
 from tests.observability.watching import PROMPT, SLOW, WAYS, ask
+from verification.kit.scripted_targets import CANARY, chain
 
 HEDGED = {"hedge": Hedge(delay=0.1, budget=1.0)}
 

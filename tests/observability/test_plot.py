@@ -8,12 +8,10 @@ import sys
 
 import pytest
 
+from langchain_resilient import AttemptKind, AttemptRecord, Hedge, Outcome, Receipt, Stats
 from langchain_resilient.observability.recorder import Recorder
-from langchain_resilient.observability.stats import Stats
-from langchain_resilient.options import Hedge
-from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
-from langchain_resilient.testing.simulator import ProviderSimulator
-from tests.helpers import chain
+from langchain_resilient.testing import ProviderSimulator
+from verification.kit.scripted_targets import chain
 
 A, B = "openai:a", "together:b"
 

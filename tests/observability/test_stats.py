@@ -9,11 +9,18 @@ from html.parser import HTMLParser
 
 import pytest
 
-from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient import (
+    AttemptKind,
+    AttemptRecord,
+    Fault,
+    FaultKind,
+    Outcome,
+    Receipt,
+    Stats,
+)
 from langchain_resilient.observability.recorder import Recorder
-from langchain_resilient.observability.stats import Quantiles, Stats, TargetStats
+from langchain_resilient.observability.stats import Quantiles, TargetStats
 from langchain_resilient.prices import Price
-from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
 
 A, B = "openai:a", "together:maker/a-model-with-a-name-that-is-long"
 PRICE = Price(10e-6, 20e-6, cached_input=5e-6, written_input=10e-6)

@@ -21,15 +21,10 @@ from langchain_core.tracers import LangChainTracer
 from langchain_core.tracers.context import collect_runs
 from langsmith import Client
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import AllTargetsFailedError
-from langchain_resilient.options import Hedge, Target
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import Cut
-from langchain_resilient.testing.steps.refusals import Status
-from tests.helpers import CANARY, chain, target
+from langchain_resilient import AllTargetsFailedError, Hedge, ResilientChatModel, Target
+from langchain_resilient.testing import Cut, ProviderSimulator, Reply, Status
 from tests.observability.watching import PROMPT, SLOW, WAYS, Tree, ask
+from verification.kit.scripted_targets import CANARY, chain, target
 
 HEDGED = {"hedge": Hedge(delay=0.1, budget=1.0)}
 USAGE = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}

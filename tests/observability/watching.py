@@ -6,7 +6,7 @@ import asyncio
 
 from langchain_core.tracers import BaseTracer
 
-from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing import Reply
 
 WAYS = ("invoke", "ainvoke", "stream", "astream")
 SLOW = Reply("slow", first_text=5.0)

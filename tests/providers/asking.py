@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import HumanMessage
 
+from langchain_resilient import Target
 from langchain_resilient.exchange import ChatRequest
-from langchain_resilient.options import Target
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.errors import classify
 from langchain_resilient.wire.accumulator import ResponseAccumulator
-from tests.helpers import target
+from verification.kit.scripted_targets import target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from langchain_resilient import Fault
     from langchain_resilient.exchange import Provider
-    from langchain_resilient.faults import Fault
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing import ProviderSimulator
 
 DIALECTS = ("openai", "together")
 TRANSPORTS = ("aiohttp", "httpx")

@@ -16,9 +16,9 @@ import pytest
 
 from langchain_resilient.providers import create_provider, sdk
 from langchain_resilient.providers.sdk import client_for, close_clients
-from langchain_resilient.testing.simulator import ProviderSimulator
-from tests.helpers import target
+from langchain_resilient.testing import ProviderSimulator
 from tests.providers.asking import DIALECTS, ask, provider_at
+from verification.kit.scripted_targets import target
 
 ROOT = Path(__file__).parents[2]
 

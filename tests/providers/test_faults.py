@@ -16,9 +16,9 @@ import together
 from aiohttp.http_exceptions import HttpProcessingError
 from langchain_core import exceptions as core
 
+from langchain_resilient import FaultKind as K
+from langchain_resilient import Target
 from langchain_resilient import testing as t
-from langchain_resilient.faults import FaultKind as K
-from langchain_resilient.options import Target
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.errors import AnswerError, classify, scrub
 from tests.providers.asking import (

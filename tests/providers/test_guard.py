@@ -129,7 +129,7 @@ async def test_a_cookie_is_not_kept():
     end = 'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}'
     answer = streamed(end).replace(b"\r\n", b"\r\nSet-Cookie: a=\xc3\xa9\xff\r\n", 1)
     async with listening(answer) as raw:
-        from langchain_resilient.options import Target
+        from langchain_resilient import Target
 
         provider = create_provider(
             Target("openai:m", base_url=f"{raw.url}/v1", api_key="sk-0123456789")

@@ -11,12 +11,12 @@ import openai
 import pytest
 import together
 
-from langchain_resilient.faults import FaultKind as K
-from langchain_resilient.options import Target
+from langchain_resilient import FaultKind as K
+from langchain_resilient import Target
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.sdk import RequestTemplate
 from tests.providers.asking import fault_of
-from tests.wire.recordings import FOLDER, MISSING, NO_ANSWERS, exchanges
+from verification.recordings.exchanges import FOLDER, MISSING, NO_ANSWERS, load
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=MISSING)
 
@@ -59,7 +59,7 @@ def errors():
     """Every exchange that ended in an error, and what it should be."""
     if not FOLDER.is_dir():
         return
-    for exchange in exchanges():
+    for exchange in load():
         status, body = exchange["response"]["status"], exchange["response"]["body"]
         error = error_in(body)
         if exchange["id"] in NO_ANSWERS and error is None:

@@ -12,8 +12,7 @@ import openai
 import pytest
 from pydantic import SecretStr
 
-from langchain_resilient import providers
-from langchain_resilient.options import Target
+from langchain_resilient import Target, providers
 from langchain_resilient.providers import (
     create_provider,
     key_for,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from langchain_resilient import Target
 from langchain_resilient import testing as t
-from langchain_resilient.options import Target
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.sdk import DroppedParameterWarning
 from langchain_resilient.providers.together import TogetherProvider
-from langchain_resilient.testing.answers import answer_to
+from langchain_resilient.testing import answer_to
 from tests.providers.asking import TRANSPORTS, ask, http, listening, provider_at, request
 
 PLAIN = http('{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"eos"}]}')

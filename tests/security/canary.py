@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from langchain_resilient.testing.steps.base import Step
+from langchain_resilient.testing import Step
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.exchange import Exchange
+    from langchain_resilient.testing import Exchange
 
 
 def new_key(prefix: str = "sk-proj-") -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_resilient.runtime.shared_state import reset
-from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing import ProviderSimulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

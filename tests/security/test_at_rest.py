@@ -19,18 +19,14 @@ from langchain_core.globals import set_debug, set_llm_cache, set_verbose
 from langchain_core.tracers import BaseTracer
 from pydantic import BaseModel
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import ResilientError
-from langchain_resilient.options import Target
+from langchain_resilient import ResilientChatModel, ResilientError, Target
 from langchain_resilient.runtime.shared_state import loop_reaper, reset
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import Cut, NoAnswer, Reset
-from langchain_resilient.testing.steps.refusals import InvalidKey, Status
-from tests.cassettes.store import Store
+from langchain_resilient.testing import Cut, InvalidKey, NoAnswer, Reply, Reset, Status
 from tests.security.canary import Echo, leaks, new_key
+from verification.cassettes.store import Store
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing import ProviderSimulator
 
 KEY = new_key()
 FAULTS = (InvalidKey(), Status(403), Status(429), Status(500), Cut(after=2), Reset(), NoAnswer(),

@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import langchain_resilient
+from langchain_resilient import FaultKind, ResilientChatModel, SpendCap, SpendCapError, Target
 from langchain_resilient.batch.journal import Journal
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import SpendCapError
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.options import SpendCap, Target
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.refusals import InvalidKey, Status
+from langchain_resilient.testing import InvalidKey, ProviderSimulator, Reply, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.refusals import InvalidKey, Status
+from langchain_resilient.testing import InvalidKey, Reply, Status
 from tests.security.canary import Echo, leaks, new_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing import ProviderSimulator
 
 KEY = new_key()
 LOUD = "import logging,sys; logging.basicConfig(level=logging.DEBUG); "

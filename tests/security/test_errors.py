@@ -15,16 +15,14 @@ import pytest
 from rich.console import Console
 from rich.traceback import Traceback
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import ResilientError
-from langchain_resilient.options import Target, TimeLimits
+from langchain_resilient import ResilientChatModel, ResilientError, Target, TimeLimits
 from langchain_resilient.runtime.shared_state import loop_reaper
 from tests.security.canary import Echo, echoes, leaks, new_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing import ProviderSimulator
 
 KEY = new_key()
 ECHOES = echoes(KEY)

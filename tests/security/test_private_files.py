@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from langchain_resilient import JournalReadOnlyError
 from langchain_resilient.batch.files import AnswerFile, private
 from langchain_resilient.batch.journal import Journal
 from langchain_resilient.cli import main
-from langchain_resilient.errors import JournalReadOnlyError
 from langchain_resilient.providers.local import weights
 
 if TYPE_CHECKING:

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import ResilientError
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.options import Target
+from langchain_resilient import FaultKind, ResilientChatModel, ResilientError, Target
 from langchain_resilient.providers import sdk
 from langchain_resilient.providers.sdk import InsecureConnectionWarning
 from tests.security.canary import leaks, new_key

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing import ProviderSimulator, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -77,8 +77,9 @@ def test_keeping_the_events_does_not_change_the_hash():
 
 def test_a_seed_replays_in_any_process():
     """The same hash, whatever the order of sets and dicts of strings is there."""
-    command = [sys.executable, "-m", "tests.simulation", "replay", "--row", "outage-flapping",
-               "--small", "--requests", "2500", "--seed", "5", "--to", "0"]  # fmt: skip
+    command = [sys.executable, "-m", "verification.simulation", "replay", "--row",
+               "outage-flapping", "--small", "--requests", "2500", "--seed", "5",
+               "--to", "0"]  # fmt: skip
     told = {
         subprocess.run(
             command,

@@ -7,8 +7,8 @@ from math import inf
 
 import pytest
 
+from langchain_resilient import FaultKind
 from langchain_resilient.exchange import ChatRequest
-from langchain_resilient.faults import FaultKind
 from langchain_resilient.simulation.clock import run_virtual
 from langchain_resilient.simulation.faults import Cut, Fail, Hang, Phase, Schedule, Slow, Stall
 from langchain_resilient.simulation.latency import Recorded

@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.options import Target
+from langchain_resilient import ResilientChatModel, Target
 
 
 class OnlyAsync(ResilientChatModel):
@@ -109,9 +108,6 @@ class Suite(ChatModelIntegrationTests):
         prompt = "word " * 2000
         llm.invoke(prompt)
         return _ask(llm, prompt, stream=stream)
-
-
-MODELS = {"openai": "gpt-4o-mini", "together": "Qwen/Qwen2.5-7B-Instruct-Turbo"}
 
 
 def _ask(llm: ResilientChatModel, prompt: str, *, stream: bool) -> Any:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.options import Target
-from langchain_resilient.testing.simulator import ProviderSimulator
-from tests.standard.suite import MODELS, OnlyAsync, Suite
+from langchain_resilient import Target
+from langchain_resilient.testing import ProviderSimulator
+from tests.standard.suite import OnlyAsync, Suite
+from verification.cassettes.recording import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

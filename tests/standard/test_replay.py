@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient.options import Target
+from langchain_resilient import Target
 from langchain_resilient.providers.openai import OpenAIProvider
 from langchain_resilient.providers.sdk import SDKProvider
 from langchain_resilient.providers.together import TogetherProvider
-from langchain_resilient.testing.simulator import ProviderSimulator
-from tests.cassettes.recording import KEYS, counted, from_live
-from tests.cassettes.sources import source_of
-from tests.standard.suite import MODELS, OnlyAsync, Suite
+from langchain_resilient.testing import ProviderSimulator
+from tests.standard.suite import OnlyAsync, Suite
+from verification.cassettes.recording import KEYS, MODELS, counted, from_live
+from verification.cassettes.sources import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

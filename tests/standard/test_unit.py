@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langchain_tests.unit_tests import ChatModelUnitTests
 
-from langchain_resilient.chat_model import ResilientChatModel
+from langchain_resilient import ResilientChatModel
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_resilient.runtime.shared_state import loop_reaper
-from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing import ProviderSimulator
 from tests.streaming.stories import until
 
 if TYPE_CHECKING:

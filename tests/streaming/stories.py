@@ -11,19 +11,17 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.testing.answers import answer_to
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import Cut
-from tests.helpers import target
+from langchain_resilient import ResilientChatModel
+from langchain_resilient.testing import Cut, Reply, answer_to
+from verification.kit.scripted_targets import target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from langchain_core.messages import BaseMessage
 
-    from langchain_resilient.options import Target
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient import Target
+    from langchain_resilient.testing import ProviderSimulator
 
 PROMPT = "hello"
 WHOLE = answer_to(PROMPT)

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
 
-from langchain_resilient.options import TimeLimits
-from langchain_resilient.testing.answers import answer_to
-from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient import TimeLimits
+from langchain_resilient.testing import Reply, answer_to
 from tests.streaming.stories import PROMPT, model, until
 from tests.streaming.test_closing import upstream_is_left
 
 if TYPE_CHECKING:
-    from langchain_resilient.chat_model import ResilientChatModel
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient import ResilientChatModel
+    from langchain_resilient.testing import ProviderSimulator
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 

@@ -9,13 +9,12 @@ import pytest
 from langchain_core.output_parsers import StrOutputParser
 
 from langchain_resilient.runtime.background_loop import background_loop
-from langchain_resilient.testing.steps.base import Reply, Step
-from langchain_resilient.testing.steps.faults import NoAnswer
+from langchain_resilient.testing import NoAnswer, Reply, Step
 from tests.streaming.stories import GAP, ORDERS, PROMPT, cut, model, until
 
 if TYPE_CHECKING:
-    from langchain_resilient.chat_model import ResilientChatModel
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient import ResilientChatModel
+    from langchain_resilient.testing import ProviderSimulator
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 

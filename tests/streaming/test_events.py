@@ -8,14 +8,13 @@ import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import StreamBrokenError
+from langchain_resilient import ResilientChatModel, StreamBrokenError
 from tests.streaming.stories import PROMPT, WHOLE, Way, added, cut, model, read, read_on, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing import ProviderSimulator
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 

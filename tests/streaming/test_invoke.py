@@ -12,16 +12,13 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import StreamBrokenError
-from langchain_resilient.runtime.streaming import sum_chunks
-from langchain_resilient.testing.answers import ToolCall
-from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient import ResilientChatModel, StreamBrokenError, sum_chunks
+from langchain_resilient.testing import Reply, ToolCall
 from tests.streaming.stories import GAP, ORDERS, PROMPT, WHOLE, cut, model
 from tests.streaming.test_events import Ear
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing import ProviderSimulator
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.refusals import InvalidKey
+from langchain_resilient.testing import InvalidKey, Reply
 from tests.streaming.stories import ORDERS, PROMPT, WHOLE, Speaker, added, cut, model, read
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
 
-    from langchain_resilient.chat_model import ResilientChatModel
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient import ResilientChatModel
+    from langchain_resilient.testing import ProviderSimulator
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
-from langchain_resilient.errors import StreamBrokenError
-from langchain_resilient.runtime.streaming import sum_chunks
-from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient import StreamBrokenError, sum_chunks
+from langchain_resilient.testing import Reply
 from tests.streaming.stories import ORDERS, PROMPT, WHOLE, Speaker, added, cut, model, read, read_on
 
 if TYPE_CHECKING:
-    from langchain_resilient.chat_model import ResilientChatModel
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient import ResilientChatModel
+    from langchain_resilient.testing import ProviderSimulator
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 

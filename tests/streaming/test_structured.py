@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from langchain_resilient.errors import StreamBrokenError
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import SseError
+from langchain_resilient import StreamBrokenError
+from langchain_resilient.testing import ProviderSimulator, Reply, SseError
 from tests.streaming.stories import ORDERS, cut, model
 
 if TYPE_CHECKING:
-    from langchain_resilient.chat_model import ResilientChatModel
+    from langchain_resilient import ResilientChatModel
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 

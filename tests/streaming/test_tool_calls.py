@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient.errors import StreamBrokenError
-from langchain_resilient.testing.answers import ToolCall
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import SseError
+from langchain_resilient import StreamBrokenError
+from langchain_resilient.testing import ProviderSimulator, Reply, SseError, ToolCall
 from tests.streaming.stories import ORDERS, PROMPT, added, cut, model, read
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")

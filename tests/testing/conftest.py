@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing import ProviderSimulator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

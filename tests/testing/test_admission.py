@@ -6,14 +6,12 @@ import asyncio
 
 import pytest
 
+from langchain_resilient.testing import ProviderSimulator, Reply, answer_to
 from langchain_resilient.testing.admission import RateLimit
-from langchain_resilient.testing.answers import answer_to
 from langchain_resilient.testing.dialects import DIALECTS
 from langchain_resilient.testing.dialects.base import IncomingRequest
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
 from tests.testing.wire_client import ask, chat
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 def call(model: str = "gpt-4", **more: object) -> IncomingRequest:

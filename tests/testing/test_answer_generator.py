@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
+from langchain_resilient.testing import ProviderSimulator, Reply, answer_to
 from langchain_resilient.testing.answer_generator import planned_calls
-from langchain_resilient.testing.answers import answer_to, tokens
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing.answers import tokens
 from tests.testing.wire_client import ask, chat
 
 

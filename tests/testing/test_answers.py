@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_resilient.testing.answers import answer_to, tokens
+from langchain_resilient.testing import answer_to
+from langchain_resilient.testing.answers import tokens
 
 Q = "How do bees find home?"
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from langchain_resilient.testing.delays import Exponential, Lognormal, Mixture, Pareto, Uniform
+from langchain_resilient.testing import Exponential, Lognormal, Mixture, Pareto, Uniform
 
 
 @pytest.mark.parametrize(

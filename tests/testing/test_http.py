@@ -6,11 +6,8 @@ import asyncio
 
 import pytest
 
-from langchain_resilient.testing.answers import answer_to
+from langchain_resilient.testing import ProviderSimulator, Reply, Status, answer_to
 from langchain_resilient.testing.http import MAX_BODY, MalformedRequestError, RequestParser
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.refusals import Status
 from tests.testing.wire_client import PATHS, Wire, ask, chat, read_response, request_bytes
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_resilient.testing.json_script import load_script
-from langchain_resilient.testing.simulator import ProviderSimulator
+from langchain_resilient.testing import ProviderSimulator, load_script
 from tests.testing.wire_client import ask, chat
 
 

@@ -12,14 +12,19 @@ import warnings
 
 import pytest
 
-from langchain_resilient.testing.answers import answer_to
-from langchain_resilient.testing.delays import Lognormal
-from langchain_resilient.testing.exchange import Exchange
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply, Step
-from langchain_resilient.testing.steps.faults import KeepAlives, NoAnswer, Stall
+from langchain_resilient.testing import (
+    Exchange,
+    KeepAlives,
+    Lognormal,
+    NoAnswer,
+    ProviderSimulator,
+    Reply,
+    Stall,
+    Step,
+    answer_to,
+)
 from tests.testing.wire_client import PATHS, ask, chat, request_bytes
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 def post(port: int, body: object) -> str:

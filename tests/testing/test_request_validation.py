@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langchain_resilient.testing import ProviderSimulator
 from langchain_resilient.testing.request_validation import find_error
-from langchain_resilient.testing.simulator import ProviderSimulator
 from tests.testing.wire_client import ask, chat
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -7,10 +7,7 @@ from collections import Counter
 
 import pytest
 
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import Reset
-from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing import ProviderSimulator, Reply, Reset, Status
 from tests.testing.wire_client import ask, chat
 
 

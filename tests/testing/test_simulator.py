@@ -6,10 +6,7 @@ import asyncio
 import subprocess
 import sys
 
-from langchain_resilient.testing.answers import answer_to
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.faults import NoAnswer
-from langchain_resilient.testing.steps.refusals import Status
+from langchain_resilient.testing import NoAnswer, ProviderSimulator, Status, answer_to
 from tests.testing.wire_client import ask, chat
 
 

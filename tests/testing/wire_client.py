@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.simulator import ProviderSimulator
+    from langchain_resilient.testing import ProviderSimulator
 
 PATHS = {"openai": "/openai/v1/chat/completions", "together": "/together/v1/chat/completions"}
 

@@ -15,32 +15,45 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, SecretStr
 from tenacity import stop_after_attempt, stop_after_delay, wait_fixed
 
-from langchain_resilient.batch.journal import Journal
-from langchain_resilient.batch.report import BatchProgress, BatchReport
-from langchain_resilient.chat_model import ResilientChatModel
-from langchain_resilient.errors import (
+from langchain_resilient import (
     AllTargetsFailedError,
+    AttemptKind,
+    AttemptRecord,
+    BatchProgress,
+    BatchReport,
+    CallDetails,
     DeadlineExceededError,
+    Fault,
+    FaultKind,
+    Health,
+    Hedge,
     InvalidAnswersError,
     JournalError,
     NoTargetsError,
+    Outcome,
     RateLimitedError,
+    Receipt,
     RequestRejectedError,
+    ResilientChatModel,
     ResilientError,
+    Retry,
+    SpendCap,
     SpendCapError,
+    Stats,
     StreamBrokenError,
+    Target,
+    TimeLimits,
 )
-from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.observability.observer import CallDetails
-from langchain_resilient.observability.stats import Stats
-from langchain_resilient.options import Health, Hedge, Retry, SpendCap, Target, TimeLimits
-from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
-from langchain_resilient.testing.answers import answer_to
-from langchain_resilient.testing.request_log import RecordedRequest
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import Cut
-from langchain_resilient.testing.steps.refusals import Lacks, Status
+from langchain_resilient.batch.journal import Journal
+from langchain_resilient.testing import (
+    Cut,
+    Lacks,
+    ProviderSimulator,
+    RecordedRequest,
+    Reply,
+    Status,
+    answer_to,
+)
 
 
 class Joke(BaseModel):

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.options import Hedge, TimeLimits
-from langchain_resilient.testing.exchange import Exchange
-from langchain_resilient.testing.steps.base import Step
-from tests.whole_stack.scenario import HEALTHY
+from langchain_resilient import Hedge, TimeLimits
+from langchain_resilient.testing import Exchange, Step
+from verification.whole_stack.scenario import HEALTHY
 
 if TYPE_CHECKING:
-    from tests.whole_stack.callers import Told
-    from tests.whole_stack.world import Run
+    from verification.whole_stack.world import CallOutcome, Run
 
 PRIMARY, SECOND = "openai:primary", "together:second"
 CHAINS = {
@@ -55,16 +53,16 @@ class Hangs(Step):
         await HEALTHY.play(exchange)
 
 
-def took(told: Told) -> float:
+def took(outcome: CallOutcome) -> float:
     """Return the seconds from a call to its end."""
-    return told.ended - told.began
+    return outcome.ended - outcome.began
 
 
 def slowest(run: Run) -> float:
     """Return the seconds that the slowest call took."""
-    return max(map(took, run.told))
+    return max(map(took, run.outcomes))
 
 
 def winners(run: Run, after: float, before: float) -> set[str]:
     """Return the targets that answered the calls that began in a time."""
-    return {r["winner"] for x in run.told if after <= x.began < before for r in x.receipts}
+    return {r["winner"] for x in run.outcomes if after <= x.began < before for r in x.receipts}

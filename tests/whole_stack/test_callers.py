@@ -9,9 +9,9 @@ import pytest
 
 from langchain_resilient import testing as t
 from tests.whole_stack.everyday import GAP, MODEL, PRIMARY, SECOND
-from tests.whole_stack.scenario import HEALTHY, Call, Scenario, every, poisson, prompts
-from tests.whole_stack.verdict import problems
-from tests.whole_stack.world import play
+from verification.whole_stack.scenario import HEALTHY, Call, Scenario, every, poisson, prompts
+from verification.whole_stack.verdict import problems
+from verification.whole_stack.world import play
 
 
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
@@ -30,7 +30,7 @@ def test_callers_cancelled_at_random_leave_nothing_and_harm_nobody(transport):
         transport,
     )
     assert problems(run) == []
-    assert sum(x.error is not None for x in run.told) > 15
+    assert sum(x.error is not None for x in run.outcomes) > 15
 
 
 def test_a_reader_that_leaves_stops_the_upstream():

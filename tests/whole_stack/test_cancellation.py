@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient.options import Hedge, TimeLimits
+from langchain_resilient import Hedge, TimeLimits
 from langchain_resilient.runtime.shared_state import reset
-from langchain_resilient.testing.steps.base import Reply
-from langchain_resilient.testing.steps.faults import Cut, NoAnswer
-from langchain_resilient.testing.steps.refusals import Status
-from tests.whole_stack.callers import Told, ask, ask_all
+from langchain_resilient.testing import Cut, NoAnswer, Reply, Status
 from tests.whole_stack.everyday import CHAINS, PRIMARY
-from tests.whole_stack.scenario import (
+from verification.kit.virtual_time import VirtualLoop, run_virtual
+from verification.whole_stack.scenario import (
     HEALTHY,
     WORDS,
     Call,
@@ -24,14 +22,19 @@ from tests.whole_stack.scenario import (
     prompts,
     right_text,
 )
-from tests.whole_stack.virtual import VirtualLoop, run_virtual
-from tests.whole_stack.world import close, leftovers, model, simulator
+from verification.whole_stack.world import (
+    CallOutcome,
+    ask,
+    ask_all,
+    close,
+    leftovers,
+    model,
+    simulator,
+)
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.request_log import RecordedRequest
-    from langchain_resilient.testing.simulator import ProviderSimulator
-    from langchain_resilient.testing.steps.base import Step
-    from tests.whole_stack.virtual import Transport
+    from langchain_resilient.testing import ProviderSimulator, RecordedRequest, Step
+    from verification.kit.virtual_time import Transport
 
 FIRST: dict[str, Step] = {
     "answers": Reply(first_text=0.3, chunk_gap=0.02, words=WORDS),
@@ -69,11 +72,11 @@ def scenario(chain: tuple[str, ...], how: How, first: Step) -> Scenario:
 
 async def cancelled_at(
     sim: ProviderSimulator, part: Scenario, steps: tuple[int, ...]
-) -> tuple[Told, list[str]]:
+) -> tuple[CallOutcome, list[str]]:
     """Make the first call from a cold start, cancel its task before the given steps of the loop.
 
     Returns:
-        What its caller was told; and what was left behind, or told wrongly to the other callers.
+        What its caller got; and what was left behind, or wrong for the other callers.
     """
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
@@ -81,30 +84,30 @@ async def cancelled_at(
     llm = model(part, sim)
     others = asyncio.create_task(ask_all(llm, part.calls[1:]))
     await asyncio.sleep(HEAD_START)
-    told = Told(part.calls[0], loop.time())
-    task = asyncio.create_task(ask(llm, told))
+    outcome = CallOutcome(part.calls[0], loop.time())
+    task = asyncio.create_task(ask(llm, outcome))
     loop.interrupts = {loop.steps + step: task.cancel for step in steps}
     await asyncio.wait([task])
     loop.interrupts = {}
     if task.cancelled():  # before it had begun
-        told.error = asyncio.CancelledError()
+        outcome.error = asyncio.CancelledError()
     ended = loop.time()
-    wrong = [f"told wrongly: {other}" for other in await others if not is_right(other)]
+    wrong = [f"wrong answer: {other}" for other in await others if not is_right(other)]
     wrong += await leftovers(sim, AT_ONCE) + await close(sim)
-    return told, wrong + [
-        f"went on for nobody: {s}" for s in sim.requests if goes_on(s, told, ended)
+    return outcome, wrong + [
+        f"went on for nobody: {s}" for s in sim.requests if goes_on(s, outcome, ended)
     ]
 
 
-def goes_on(seen: RecordedRequest, told: Told, ended: float) -> bool:
+def goes_on(seen: RecordedRequest, outcome: CallOutcome, ended: float) -> bool:
     """Whether a request was still answered when its caller had been gone for a while."""
-    mine = seen.at >= told.began and prompt_of(seen.body) in told.call.prompts
+    mine = seen.at >= outcome.began and prompt_of(seen.body) in outcome.call.prompts
     return mine and (seen.ended_at is None or seen.ended_at > ended + AT_ONCE)
 
 
-def is_right(told: Told) -> bool:
+def is_right(outcome: CallOutcome) -> bool:
     """Whether a caller has the whole answer to each prompt."""
-    return told.texts == [right_text(prompt) for prompt in told.call.prompts]
+    return outcome.texts == [right_text(prompt) for prompt in outcome.call.prompts]
 
 
 async def sweep(loop: VirtualLoop, part: Scenario, again: int | None) -> list[tuple[int, Any]]:
@@ -116,20 +119,20 @@ async def sweep(loop: VirtualLoop, part: Scenario, again: int | None) -> list[tu
         again: After how many more steps to cancel once more; None for once only.
 
     Returns:
-        The steps at which something was left behind or the caller was told something wrong.
+        The steps at which something was left behind or the caller got something wrong.
     """
     wrong: list[tuple[int, Any]] = []
     step = 0
     async with simulator(part, loop) as sim:
-        told = Told(part.calls[0], 0.0, error=asyncio.CancelledError())
-        while told.error is not None:
+        outcome = CallOutcome(part.calls[0], 0.0, error=asyncio.CancelledError())
+        while outcome.error is not None:
             step += 1
             more = () if again is None else (step + again,)
-            told, leaks = await cancelled_at(sim, part, (step, *more))
-            if leaks or not isinstance(told.error, asyncio.CancelledError | None):
-                wrong.append((step, leaks or told.error))
+            outcome, leaks = await cancelled_at(sim, part, (step, *more))
+            if leaks or not isinstance(outcome.error, asyncio.CancelledError | None):
+                wrong.append((step, leaks or outcome.error))
     assert step > FEWEST_STEPS
-    assert is_right(told)
+    assert is_right(outcome)
     return wrong
 
 

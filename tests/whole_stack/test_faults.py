@@ -8,12 +8,20 @@ import pytest
 
 from langchain_resilient import testing as t
 from tests.whole_stack.everyday import CHAINS, GAP, HEDGE, MODEL, OWN, slowest
-from tests.whole_stack.scenario import BLACK_HOLE, HEALTHY, HINT, REFUSED, WORDS, Scenario, every
-from tests.whole_stack.verdict import problems
-from tests.whole_stack.world import Run, play
+from verification.whole_stack.scenario import (
+    BLACK_HOLE,
+    HEALTHY,
+    HINT,
+    REFUSED,
+    WORDS,
+    Scenario,
+    every,
+)
+from verification.whole_stack.verdict import problems
+from verification.whole_stack.world import Run, play
 
 if TYPE_CHECKING:
-    from langchain_resilient.testing.steps.base import Step
+    from langchain_resilient.testing import Step
 
 
 AT_ONCE, LATE = 0.0, HEDGE
@@ -91,7 +99,7 @@ def test_a_reader_of_a_stream_gets_its_whole_text_though_two_targets_told_it(ste
     run = faulty(chain, step, ("astream",))
     assert problems(run) == []
     assert slowest(run) <= hidden + OWN
-    breaks = [receipt.get("breaks") for told in run.told for receipt in told.receipts]
+    breaks = [receipt.get("breaks") for outcome in run.outcomes for receipt in outcome.receipts]
     assert any(breaks) or step == SKIPPED
 
 

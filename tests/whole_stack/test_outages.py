@@ -6,9 +6,8 @@ from random import Random
 
 import pytest
 
+from langchain_resilient import DeadlineExceededError, Health, Hedge
 from langchain_resilient import testing as t
-from langchain_resilient.errors import DeadlineExceededError
-from langchain_resilient.options import Health, Hedge
 from tests.whole_stack.everyday import (
     CHAINS,
     FIRST_TEXT,
@@ -22,9 +21,9 @@ from tests.whole_stack.everyday import (
     took,
     winners,
 )
-from tests.whole_stack.scenario import HEALTHY, HINT, Call, Scenario, every, poisson, prompts
-from tests.whole_stack.verdict import GRACE, problems
-from tests.whole_stack.world import Run, play
+from verification.whole_stack.scenario import HEALTHY, HINT, Call, Scenario, every, poisson, prompts
+from verification.whole_stack.verdict import GRACE, problems
+from verification.whole_stack.world import Run, play
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +104,7 @@ def test_a_storm_of_503s_everywhere_is_sat_out():
         )
     )
     assert problems(run) == []
-    assert max(x.ended for x in run.told) < 10 + 8 + OWN  # the longest backoff is 8 s
+    assert max(x.ended for x in run.outcomes) < 10 + 8 + OWN  # the longest backoff is 8 s
     assert len(run.seen) < 40 * 12
 
 
@@ -119,8 +118,8 @@ def test_callers_are_told_at_their_deadline_when_nobody_answers():
             model={**MODEL, "timeout": 12.0},
         )
     )
-    assert {type(x.error) for x in run.told} == {DeadlineExceededError}
-    assert all(12.0 <= took(x) <= 12.0 + GRACE for x in run.told)
+    assert {type(x.error) for x in run.outcomes} == {DeadlineExceededError}
+    assert all(12.0 <= took(x) <= 12.0 + GRACE for x in run.outcomes)
     assert run.leaks == []
 
 
@@ -177,4 +176,4 @@ def test_a_lone_target_is_waited_for(how):
         )
     )
     assert problems(run) == []
-    assert all(HINT <= x.ended <= HINT * 1.1 + 8 * 0.2 + OWN for x in run.told)
+    assert all(HINT <= x.ended <= HINT * 1.1 + 8 * 0.2 + OWN for x in run.outcomes)

@@ -6,8 +6,9 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 
 from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.testing import answer_to
 from langchain_resilient.testing.answer_generator import generate_answer
-from langchain_resilient.testing.answers import ReplyOptions, answer_to, tokens
+from langchain_resilient.testing.answers import ReplyOptions, tokens
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.continuation import (
     ECHO_TOKENS,

@@ -5,7 +5,7 @@ import math
 import pytest
 from langchain_core.messages import AIMessageChunk
 
-from langchain_resilient.faults import FaultKind
+from langchain_resilient import FaultKind
 from langchain_resilient.wire.accumulator import ResponseAccumulator, Seen
 from langchain_resilient.wire.chunk_parser import BadChunkError
 from tests.wire.streams import HEAD, USAGE, call, chunk

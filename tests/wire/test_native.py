@@ -3,7 +3,7 @@
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from langchain_resilient.faults import FaultKind
+from langchain_resilient import FaultKind
 from langchain_resilient.wire.accumulator import ResponseAccumulator, Seen
 
 

@@ -10,25 +10,25 @@ from langchain_resilient.providers.sse import SSEDecoder
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.messages import to_chat_messages
 from langchain_resilient.wire.output import ChunkConverter, to_chat_result
-from tests.wire import losses, recordings
+from verification.recordings import exchanges, losses
 
-pytestmark = pytest.mark.skipif(not recordings.FOLDER.is_dir(), reason=recordings.MISSING)
+pytestmark = pytest.mark.skipif(not exchanges.FOLDER.is_dir(), reason=exchanges.MISSING)
 
 
 @pytest.fixture(scope="module")
 def answers():
     """Each answer with choices, as `(exchange, chunks)`."""
-    return [(e, chunks) for e in recordings.exchanges() for chunks in recordings.answers(e)]
+    return [(e, chunks) for e in exchanges.load() for chunks in exchanges.answers(e)]
 
 
 def test_every_exchange_is_an_answer_or_an_error():
     """And so is seen by a test: here, or as a fault in `tests/providers/test_recordings.py`."""
     left = [
         exchange["id"]
-        for exchange in recordings.exchanges()
-        if exchange["response"]["status"] < 300 and not recordings.answers(exchange)
+        for exchange in exchanges.load()
+        if exchange["response"]["status"] < 300 and not exchanges.answers(exchange)
     ]
-    assert set(left) == set(recordings.NO_ANSWERS)
+    assert set(left) == set(exchanges.NO_ANSWERS)
 
 
 def fold(chunks):
@@ -61,7 +61,7 @@ UNSEEN = {"choices[].delta.annotations", "choices[].delta.audio", "choices[].del
 
 def test_nothing_of_the_two_providers_is_left_out_as_anothers(answers):
     """At their own addresses they send no field that is left out as another maker's extension."""
-    owned = [(e, chunks) for e, chunks in answers if recordings.own(e, chunks)]
+    owned = [(e, chunks) for e, chunks in answers if exchanges.own(e, chunks)]
     assert len(owned) > 250
     for exchange, chunks in owned:
         rules = {losses.rule_for(path) for chunk in chunks for path in losses.fields(chunk)}
@@ -76,7 +76,7 @@ def test_folded_answers_lose_nothing(answers):
         indexes = {c.get("index") or 0 for k in chunks for c in k.get("choices") or []} | {0}
         assert len(result.generations) == len(indexes), exchange["id"]
         for place, index in enumerate(sorted(indexes)):
-            expected = recordings.Expected(chunks, index)
+            expected = exchanges.Expected(chunks, index)
             check(result.generations[place].message, expected, exchange["id"], first=not place)
 
 
@@ -197,7 +197,7 @@ KNOWN_FAULTS = {"empty": 12, "broken": 1, "server": 1}
 def test_events_are_decoded_as_by_the_naive_splitter():
     """The decoder gives the payloads of every recorded stream, cut into pieces of any size."""
     count = 0
-    for exchange in recordings.exchanges():
+    for exchange in exchanges.load():
         body = exchange["response"]["body"]
         if exchange["response"]["status"] != 200 or not body.lstrip().startswith(("data:", ":")):
             continue
@@ -208,15 +208,15 @@ def test_events_are_decoded_as_by_the_naive_splitter():
             pieces = [data[at : at + size] for at in range(0, len(data), size)]
             events = [event for piece in pieces for event in decoder.feed(piece)]
             events += decoder.flush()
-            assert [json.loads(event) for event in events] == recordings.payloads(body)
+            assert [json.loads(event) for event in events] == exchanges.payloads(body)
     assert count > 200
 
 
 def test_requests_come_back_from_langchain():
     """Recorded messages survive the way into LangChain's messages and out again."""
     done, refused = 0, []
-    for exchange in recordings.exchanges():
-        body = recordings.request_of(exchange)
+    for exchange in exchanges.load():
+        body = exchanges.request_of(exchange)
         messages = (body or {}).get("messages") or []
         # LangChain insists on a content; on the wire a call needs none.
         messages = [{**m, "content": m.get("content") or ""} for m in messages]

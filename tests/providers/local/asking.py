@@ -6,8 +6,8 @@ import importlib.util
 
 import pytest
 
+from langchain_resilient import Target
 from langchain_resilient.exchange import ChatRequest
-from langchain_resilient.options import Target
 from langchain_resilient.providers.errors import classify
 from langchain_resilient.providers.local import LocalModelError, LocalProvider
 

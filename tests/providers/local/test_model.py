@@ -19,8 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.options import Target
+from langchain_resilient import FaultKind, Target
 from langchain_resilient.providers.local import LocalModelError, LocalProvider, unload
 from langchain_resilient.providers.local import model as model_module
 from langchain_resilient.providers.local.dialect import SLOTS

@@ -10,9 +10,8 @@ import warnings
 
 import pytest
 
+from langchain_resilient import FaultKind, Target
 from langchain_resilient.errors import MissingExtraError
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.options import Target
 from langchain_resilient.providers import local
 from langchain_resilient.providers.local import LocalModelError, LocalProvider
 from tests.providers.local.asking import ask, chunks_of, fault_of, needs_xllamacpp, text_of

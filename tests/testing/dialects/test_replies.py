@@ -7,9 +7,7 @@ import json
 
 import pytest
 
-from langchain_resilient.testing.answers import ToolCall, answer_to
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply
+from langchain_resilient.testing import ProviderSimulator, Reply, ToolCall, answer_to
 from tests.testing.wire_client import ask, chat
 
 DIALECTS = ["openai", "together"]

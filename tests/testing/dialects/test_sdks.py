@@ -8,11 +8,19 @@ import openai
 import pytest
 import together
 
-from langchain_resilient.testing.answers import ToolCall, answer_to
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply, Step
-from langchain_resilient.testing.steps.faults import Cut, Reset, SseError
-from langchain_resilient.testing.steps.refusals import Quota, RateLimited, Status
+from langchain_resilient.testing import (
+    Cut,
+    ProviderSimulator,
+    Quota,
+    RateLimited,
+    Reply,
+    Reset,
+    SseError,
+    Status,
+    Step,
+    ToolCall,
+    answer_to,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

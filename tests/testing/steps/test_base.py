@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from langchain_resilient.testing.answers import answer_to
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Delayed, Reply, Timeline
-from langchain_resilient.testing.steps.faults import NoAnswer
-from langchain_resilient.testing.steps.refusals import NoStreaming, Status
+from langchain_resilient.testing import (
+    Delayed,
+    NoAnswer,
+    NoStreaming,
+    ProviderSimulator,
+    Reply,
+    Status,
+    Timeline,
+    answer_to,
+)
 from tests.testing.wire_client import ask, chat
 from tests.virtual_time import virtual_time
 

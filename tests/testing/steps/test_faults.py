@@ -7,26 +7,27 @@ import json
 
 import pytest
 
-from langchain_resilient.testing.answers import answer_to
-from langchain_resilient.testing.exchange import Exchange
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply, Step
-from langchain_resilient.testing.steps.faults import (
+from langchain_resilient.testing import (
     CleanEnd,
     Cut,
     Empty,
+    Exchange,
     Garbage,
     HtmlInside,
     KeepAlives,
     Malformed,
     NoAnswer,
     NoDone,
+    ProviderSimulator,
     Raw,
+    Reply,
     Reset,
     SlowHeaders,
     SseError,
     Stall,
+    Step,
     Whitespace,
+    answer_to,
 )
 from tests.testing.wire_client import ask, chat
 

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient.testing.simulator import ProviderSimulator
-from langchain_resilient.testing.steps.base import Reply, Step
-from langchain_resilient.testing.steps.refusals import (
+from langchain_resilient.testing import (
     BadRequest,
     Compatible,
     ContentFilter,
@@ -21,12 +19,15 @@ from langchain_resilient.testing.steps.refusals import (
     ModelNotFound,
     NoStreaming,
     Overloaded,
+    ProviderSimulator,
     Quota,
     RateLimited,
     RejectPrefill,
+    Reply,
     RequestTooLarge,
     SlowDown,
     Status,
+    Step,
     UnsupportedParameter,
 )
 from tests.testing.wire_client import ask, chat

@@ -1,0 +1,45 @@
+"""Small batches under rate limits, in virtual time: see `python -m verification.limits`."""
+
+from __future__ import annotations
+
+import pytest
+
+from verification.limits.rows import Limits, Row, ideal
+from verification.limits.runs import play, play_whole_stack
+
+ROWS = [
+    Row((Limits(),), requests=1500),
+    Row((Limits(window="second"),), "configured", "capped", requests=500),
+    Row((Limits(others=0.3),), sizes="mixed", requests=700),
+    Row((Limits(window="second", others=0.3),), requests=500),
+    Row((Limits(), Limits(300, 100_000, window="second")), sizes="mixed", requests=800),
+]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_batch_takes_hardly_longer_than_its_limit_makes_it(row):
+    """And is hardly ever refused."""
+    assert play(row).broken() == []
+
+
+def test_so_does_a_batch_through_the_real_sdk():
+    """The limits are learned from the headers of HTTP answers."""
+    assert play_whole_stack(Row((Limits(60),), requests=180)).broken() == []
+
+
+def test_the_plain_way_is_refused_far_more_often():
+    """A semaphore with the SDK's retries: else the bounds above would show nothing."""
+    plain = play(Row((Limits(window="second"),), "plain", requests=150))
+    assert plain.share_refused > 0.5
+
+
+def test_the_ideal_counts_what_is_saved_up_at_first():
+    """Six hundred go at once, ten a second after them."""
+    assert ideal(Row((Limits(600, 1e9),), requests=1600)) == pytest.approx(100.5)
+    assert ideal(Row((Limits(600, 1e9, "second"),), requests=1600)) == pytest.approx(159.5)
+
+
+def test_without_spread_the_preferred_target_does_the_work():
+    """The other one has room, and is not asked but for hedges."""
+    result = play(Row((Limits(), Limits()), requests=700, spread=False))
+    assert result.sends[1] < 0.05 * result.sends[0]

@@ -1,0 +1,78 @@
+"""The soak in small: 2,000 prompts leave nothing behind; and its verdict sees what grows."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+from verification.soak.__main__ import soak
+from verification.soak.windows import HEAD, Bounds, Window, complaints, line, write_windows
+
+SMALL = Bounds(megabytes=16, objects=0.5, latency=20)
+"""Of a short run on a busy machine only tasks, threads, files and errors can be held to account: of
+objects, the suite's are frozen (see `tests/conftest.py`), and the few thousand that are counted
+hold what idle connections happen to need."""
+
+FLAT = Window(
+    prompts=100, sends=110, seconds=1, p50=0.1, p99=0.5, cpu_ms=1, rss=100, objects=1000,
+    tasks=1, threads=9, files=12, sockets=7, busy=0, answered=90, cancelled=10, late=0,
+)  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_two_thousand_prompts_leave_nothing_behind():
+    """No task, thread or file is left after any window, and nobody is left without an answer."""
+    windows = await soak(2_000, 5, 64, traced=False)
+    assert complaints(windows, SMALL) == []
+    assert sum(one.cancelled for one in windows) > 100
+
+
+def test_the_first_ten_minutes_of_a_long_run_are_for_warming_up():
+    """What grows in them has not grown from the tenth minute to the last."""
+    long = replace(FLAT, seconds=100)
+    assert complaints([replace(long, rss=50)] * 6 + [long] * 14, Bounds()) == []
+    assert complaints([replace(long, rss=50)] * 9 + [long] * 11, Bounds()) != []
+
+
+def test_a_flat_run_is_flat():
+    """Nothing is found where nothing grew."""
+    assert complaints([FLAT] * 20, Bounds()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rss", 106), ("objects", 1011), ("p50", 0.14), ("p99", 0.7), ("tasks", 2), ("threads", 10),
+        ("files", 13), ("busy", 1), ("late", 1), ("errors", {"TimeoutError": 1}),
+    ],
+)  # fmt: skip
+def test_what_grew_is_told(name, value):
+    """One complaint for each thing that was not as in the beginning."""
+    (found,) = complaints([FLAT] * 16 + [replace(FLAT, **{name: value})] * 4, Bounds())
+    assert found
+
+
+def test_the_first_tenth_is_for_warming_up():
+    """What grows only then is no leak."""
+    assert complaints([replace(FLAT, rss=50, tasks=3)] * 2 + [FLAT] * 18, Bounds()) == []
+
+
+def test_one_window_with_bad_luck_is_forgiven():
+    """The machine may have been busy."""
+    assert complaints([FLAT] * 19 + [replace(FLAT, p99=9)], Bounds()) == []
+
+
+def test_a_row_stands_under_its_headings():
+    """Errors come last, by name, and move no column."""
+    row = line(1, replace(FLAT, errors={"TimeoutError": 2}))
+    assert row.index("2 TimeoutError") == HEAD.index("errors")
+
+
+def test_the_csv_has_a_line_a_window(tmp_path):
+    """Under its headings."""
+    write_windows([FLAT, FLAT], tmp_path / "results" / "soak.csv")
+    head, *rows = (tmp_path / "results" / "soak.csv").read_text().splitlines()
+    assert head.startswith("window,prompts,sends,seconds,p50,p99")
+    assert [row.split(",")[0] for row in rows] == ["1", "2"]

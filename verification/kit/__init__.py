@@ -1,0 +1,1 @@
+"""What the programs share: virtual time, scripted targets, what is left behind, reports."""

@@ -1,0 +1,308 @@
+"""Plays a row: the engine, a plain semaphore, or the whole stack, before the limits.
+
+Without sockets a provider is the simulator's own limits and true headers, in virtual time; the
+whole stack is the model, the real SDK and the simulator's HTTP on a virtual loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from langchain_resilient import (
+    Fault,
+    FaultKind,
+    Health,
+    Hedge,
+    ResilientChatModel,
+    Retry,
+    Target,
+    TimeLimits,
+)
+from langchain_resilient.engine.budgets import Budgets
+from langchain_resilient.engine.interfaces import Dependencies, Route
+from langchain_resilient.engine.plan import Plan
+from langchain_resilient.engine.race import Race
+from langchain_resilient.engine.reaper import Reaper
+from langchain_resilient.engine.target_state import TargetState
+from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.providers import sdk
+from langchain_resilient.providers.rate_limit_headers import rate_limit_status, retry_after
+from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
+from langchain_resilient.simulation.clock import run_virtual
+from langchain_resilient.testing import ProviderSimulator, Reply, Uniform
+from langchain_resilient.testing.admission import RateLimit
+from langchain_resilient.testing.dialects import DIALECTS
+from langchain_resilient.testing.dialects.base import IncomingRequest
+from verification.kit import virtual_time
+from verification.kit.scripted_engine import WordDraft, classify
+from verification.limits.rows import FASTEST, SLOWEST, WORKERS, Row, ideal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Item = dict[str, Any]
+    One = Callable[[Item], Awaitable[bool]]
+    from langchain_resilient.exchange import ChatRequest, RateLimitStatus
+    from langchain_resilient.testing.admission import RateLimitStates
+    from verification.kit.virtual_time import VirtualLoop
+    from verification.limits.rows import Limits
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run went.
+
+    Attributes:
+        row: What was run.
+        seconds: Of virtual time, from the first prompt to the last answer.
+        sends: What came to the servers, by target.
+        refused: How many of these got a 429.
+        failed: Prompts without an answer.
+    """
+
+    row: Row
+    seconds: float
+    sends: tuple[int, ...]
+    refused: int
+    failed: int
+
+    @property
+    def ratio(self) -> float:
+        """Its time as a multiple of the ideal."""
+        return self.seconds / ideal(self.row)
+
+    @property
+    def share_refused(self) -> float:
+        """429s as a share of sends."""
+        return self.refused / sum(self.sends)
+
+    def broken(self) -> list[str]:
+        """Say which promises of ours were not kept; the plain way promised nothing."""
+        row, found = self.row, list[str]()
+        if row.how == "plain":
+            return found
+        if self.failed:
+            found.append(f"{self.failed} without an answer")
+        if row.spread and self.ratio > 1.05:
+            found.append("makespan")
+        if self.share_refused > row.most_refused:
+            found.append("429s")
+        return found
+
+
+@dataclass(frozen=True)
+class _Load:
+    prompt: int
+    max_tokens: int
+    batch: bool = True
+
+    def prompt_tokens(self) -> int:
+        return self.prompt
+
+
+def play(row: Row) -> Result:
+    """Run it."""
+    return run_virtual(_play(row))
+
+
+async def _play(row: Row) -> Result:
+    loop = asyncio.get_running_loop()
+    sources = [LimitedSource(limits, row.seed + i) for i, limits in enumerate(row.limits)]
+    one = _plain(sources[0], row) if row.how == "plain" else _ours(sources, row)
+    began = loop.time()
+    failed = await crowd(one, row)
+    return Result(
+        row,
+        loop.time() - began,
+        tuple(source.sends for source in sources),
+        sum(source.refused for source in sources),
+        failed,
+    )
+
+
+async def crowd(one: One, row: Row) -> int:
+    """Let the workers do it all; returns how many prompts got no answer."""
+    work, failed = iter(row.work()), 0
+
+    async def worker() -> None:
+        nonlocal failed
+        for item in work:
+            failed += not await one(item)
+
+    await asyncio.gather(*(worker() for _ in range(WORKERS)))
+    return failed
+
+
+def _ours(sources: list[LimitedSource], row: Row) -> One:
+    """The engine, as `langchain_resilient.runtime.runtime` puts it together."""
+    hedge, health, reaper = Hedge(), Health(), Reaper()
+    plan = Plan(
+        120.0, TimeLimits(), hedge, Retry(), Budgets.of(hedge, health), health, spread=row.spread
+    )
+    tools = Dependencies(classify, _Answered, Random(row.seed))
+    routes = []
+    for number, (source, limits) in enumerate(zip(sources, row.limits, strict=True)):
+        state = TargetState(f"p{number}:m", f"p{number}")
+        if row.how == "configured":
+            state.keys[0].rate_limiter.configure(limits.requests, limits.tokens)
+        routes.append(Route(state, source))
+
+    async def one(item: Item) -> bool:
+        most = item.get("max_tokens", 0)
+        request = ChatRequest(item["messages"], overrides={"max_tokens": most} if most else {})
+        load = _Load(estimate_tokens(count_characters(request.messages)), most)
+        return await Race(routes, request, plan, tools, reaper, load=load).answer() is not None
+
+    return one
+
+
+def _plain(source: LimitedSource, row: Row) -> One:
+    """A semaphore with the openai SDK's own retries, as many as it takes.
+
+    0.5 to 8 s with a quarter of jitter, unless the server says how long (openai 3.54,
+    `_base_client._calculate_retry_timeout`).
+    """
+    random = Random(row.seed)
+
+    async def one(item: Item) -> bool:
+        overrides = {k: v for k, v in item.items() if k != "messages"}
+        request, tries = ChatRequest(item["messages"], overrides=overrides), 0
+        while True:
+            try:
+                async for _ in await source.open(request, stream=False):
+                    pass
+            except RefusedError as error:
+                said = error.fault.retry_after
+                backoff = min(0.5 * 2.0 ** min(tries, 4), 8.0) * (1 - 0.25 * random.random())
+                tries += 1
+                await asyncio.sleep(said if said is not None and 0 < said <= 120 else backoff)
+            else:
+                return True
+
+    return one
+
+
+_HEAD_SECONDS = 0.05
+"""From sending a request to the head of its response, or to its refusal."""
+
+_ANSWER_TOKENS = 30
+
+_dialect = DIALECTS["openai"]
+
+
+class RefusedError(Exception):
+    """A 429, with its headers."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__("429")
+        self.fault = Fault(
+            FaultKind.RATE_LIMIT, "429", status=429, retry_after=retry_after(headers), cause=self
+        )
+
+
+class LimitedSource:
+    """A `Source` of the engine behind a rate limit.
+
+    Attributes:
+        sends: How many came.
+        refused: How many of them got a 429.
+    """
+
+    def __init__(self, limits: Limits, seed: int) -> None:
+        self.sends = 0
+        self.refused = 0
+        self._limit = RateLimit(limits.requests, limits.tokens, limits.window, others=limits.others)
+        self._random = Random(seed)
+
+    async def open(self, request: ChatRequest, *, stream: bool) -> _Answer:
+        """Let it in or refuse it; the time that its answer takes is left to chance."""
+        self.sends += 1
+        body = {**request.overrides, "messages": request.messages}
+        now = asyncio.get_running_loop().time()
+        denied, meters = self._limit.admit(IncomingRequest(_dialect, "m", body, stream), "key", now)
+        await asyncio.sleep(_HEAD_SECONDS)
+        if denied is not None:
+            self.refused += 1
+            raise RefusedError(_dialect.wait_headers(denied.wait or 0.0))
+        seconds = self._random.uniform(FASTEST, SLOWEST) - _HEAD_SECONDS
+        return _Answer(meters, seconds)
+
+
+class _Answer:
+    def __init__(self, meters: RateLimitStates, seconds: float) -> None:
+        self._meters = meters
+        self._seconds = seconds
+        self._chunks = iter([{"word": "answer"}, {"finish": True}])
+
+    def quota(self) -> RateLimitStatus | None:
+        return rate_limit_status(dict(_dialect.ok_headers(*self._meters)))
+
+    def __aiter__(self) -> _Answer:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            raise StopAsyncIteration
+        if "word" in chunk:
+            await asyncio.sleep(self._seconds)
+        return chunk
+
+    async def aclose(self) -> None:
+        self._chunks = iter(())
+
+
+class _Answered(WordDraft):
+    """As much of an answer as the engine looks at, counted by the server: all have one length."""
+
+    @property
+    def counted(self) -> bool:
+        return True
+
+    def tokens(self) -> int:
+        return _ANSWER_TOKENS
+
+    def output_tokens(self) -> int | None:
+        return _ANSWER_TOKENS
+
+
+def play_whole_stack(row: Row) -> Result:
+    """Run a row that is ours."""
+
+    async def main(loop: VirtualLoop) -> Result:
+        async with ProviderSimulator(row.seed, wall_clock=loop.calendar, remember=1) as sim:
+            llm = ResilientChatModel(targets=_targets(sim, row), spread=row.spread)
+
+            async def one(item: dict[str, Any]) -> bool:
+                most = {"max_tokens": item["max_tokens"]} if "max_tokens" in item else {}
+                return bool(await llm.ainvoke(item["messages"], priority="batch", **most))
+
+            began = loop.time()
+            failed = await crowd(one, row)
+            seconds = loop.time() - began
+            await sdk.close_clients()
+            names = [f"openai:m{number}" for number in range(len(row.limits))]
+            sends = tuple(sim.count(name) for name in names)
+            refused = sum(sim.count(name, status=429) for name in names)
+        return Result(row, seconds, sends, refused, failed)
+
+    return virtual_time.run_virtual(main, seed=row.seed)
+
+
+def _targets(sim: ProviderSimulator, row: Row) -> list[Target]:
+    found = []
+    for number, limits in enumerate(row.limits):
+        name = f"openai:m{number}"
+        said = {
+            "requests_per_minute": limits.requests,
+            "tokens_per_minute": limits.tokens,
+        }
+        reply = Reply(words=10, latency=0.05, first_text=Uniform(FASTEST, SLOWEST))
+        sim.script(name, then=reply)
+        sim.limit(name, **said, window=limits.window, others=limits.others)
+        configured = said if row.how == "configured" else {}
+        found.append(Target(name, base_url=sim.base_url("openai"), api_key="k", **configured))
+    return found

@@ -1,0 +1,1 @@
+"""`python -m verification.recordings`: what the real exchanges beside the repository hold."""

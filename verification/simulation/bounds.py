@@ -1,0 +1,224 @@
+"""What must hold for a row: a figure and its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from langchain_resilient.simulation.latency import HeavyTail
+from langchain_resilient.simulation.oracle import Exact
+
+if TYPE_CHECKING:
+    from verification.simulation.figures import Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """What limits are widened by, where samples are few; nothing by default.
+
+    Attributes:
+        p50: Factor for medians.
+        p99: Factor for p99 against the stationary row: other requests, so their noise counts whole.
+        rho99: Factor for p99 against the best possible: the same requests, so it mostly cancels.
+        rho999: Factor for p99.9 against the best possible.
+        extra: Added to shares of extra sends.
+        missed: Taken from availability: 0.9999 of 7,000 requests allows not one to miss.
+    """
+
+    p50: float = 1.0
+    p99: float = 1.0
+    rho99: float = 1.0
+    rho999: float = 1.0
+    extra: float = 0.0
+    missed: float = 0.0
+
+
+@dataclass(slots=True)
+class Findings:
+    """All that was measured of a row, over its seeds.
+
+    Attributes:
+        parts: Figures by part; `whole` is always there.
+        healthy: The whole stationary row of the same size and seeds.
+        budget: Hedges as a share of requests.
+        burst: How many hedges may be saved up.
+        excess: Hedges beyond their budget in the worst window of the worst seed.
+        leaks: Of all seeds, by what leaked.
+        complaints: Of the event loops.
+        slack: What limits are widened by.
+    """
+
+    parts: dict[str, Figures]
+    healthy: Figures
+    budget: float
+    burst: int
+    excess: float
+    leaks: dict[str, int]
+    complaints: list[str]
+    slack: Slack = Slack()
+
+
+class Verdict(NamedTuple):
+    """A bound held against what was found."""
+
+    what: str
+    value: float
+    limit: float
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound holds; never, where there is nothing to measure."""
+        room = 1e-9 * abs(self.limit) + 1e-9  # for sums of floats
+        return self.value >= self.limit - room if self.at_least else self.value <= self.limit + room
+
+    def __str__(self) -> str:
+        """Read like `p99 2.21 <= 2.63`."""
+        sign = ">=" if self.at_least else "<="
+        return f"{self.what} {self.value:.5g} {sign} {self.limit:.5g}"
+
+
+Bound = Callable[[Findings], Verdict]
+
+
+def always(found: Findings) -> list[Verdict]:
+    """What must hold for every row."""
+    return [
+        Verdict("hedges over share", found.excess, found.burst),
+        Verdict("late calls", found.parts["whole"].late, 0),
+        Verdict("leaks", sum(found.leaks.values()) + len(found.complaints), 0),
+    ]
+
+
+def rho99(limit: float, part: str = "whole") -> Bound:
+    """Hold p99 against the best possible at the load used."""
+
+    def bound(found: Findings) -> Verdict:
+        it = found.parts[part]
+        return Verdict(f"{part} p99 / best", it.p99 / it.best99, limit * found.slack.rho99)
+
+    return bound
+
+
+def rho999(limit: float) -> Bound:
+    """Hold p99.9 against the best possible at the load used."""
+
+    def bound(found: Findings) -> Verdict:
+        it = found.parts["whole"]
+        return Verdict("p99.9 / best", it.p999 / it.best999, limit * found.slack.rho999)
+
+    return bound
+
+
+def p50(times: float) -> Bound:
+    """Hold the median within the fault against the stationary one."""
+
+    def bound(found: Findings) -> Verdict:
+        limit = times * found.healthy.p50 * found.slack.p50
+        return Verdict("fault p50", found.parts["fault"].p50, limit)
+
+    return bound
+
+
+def p99(times: float) -> Bound:
+    """Hold p99 within the fault against the stationary one."""
+
+    def bound(found: Findings) -> Verdict:
+        limit = times * found.healthy.p99 * found.slack.p99
+        return Verdict("fault p99", found.parts["fault"].p99, limit)
+
+    return bound
+
+
+def p99_seconds(limit: float) -> Bound:
+    """Hold p99 within the fault against a time."""
+    return lambda found: Verdict("fault p99", found.parts["fault"].p99, limit * found.slack.p99)
+
+
+def wasted(limit: float) -> Bound:
+    """Hold the sends that failed while a caller waited against a share of the requests."""
+    return lambda found: Verdict("fault wasted sends", found.parts["fault"].wasted, limit)
+
+
+def extra_sends(part: str) -> Bound:
+    """Hold all extra sends against the hedges' budget and one percent."""
+
+    def bound(found: Findings) -> Verdict:
+        limit = found.budget + 0.01 + found.slack.extra
+        return Verdict(f"{part} extra sends", found.parts[part].extra, limit)
+
+    return bound
+
+
+def no_worse_than_alone() -> Bound:
+    """Hold p99 within the fault against that of no hedging."""
+
+    def bound(found: Findings) -> Verdict:
+        it = found.parts["fault"]
+        return Verdict("fault p99 vs. alone", it.p99, it.alone99)
+
+    return bound
+
+
+def relearned(factor: float) -> Bound:
+    """Hold the delay of the hedges against what it should be by now, within a tenth."""
+
+    def bound(found: Findings) -> Verdict:
+        one = HeavyTail()
+        ideal = factor * Exact(one, one).alone(1 - 0.9 * found.budget)
+        off = abs(found.parts["relearned"].delay / ideal - 1)
+        return Verdict("relearned delay is off by", off, 0.1)
+
+    return bound
+
+
+def available() -> Bound:
+    """Hold the answers against what an oracle could have answered."""
+
+    def bound(found: Findings) -> Verdict:
+        share = found.parts["whole"].availability
+        return Verdict("availability", share, 0.9999 - found.slack.missed, at_least=True)
+
+    return bound
+
+
+def fairly_available() -> Bound:
+    """Hold the answers against an oracle that must notice an outage's end before it can act.
+
+    Requests whose deadline comes within a moment of that end are lost to anybody who cannot foresee
+    it; the share of all that a clairvoyant could have answered stands in the table beside it.
+    """
+
+    def bound(found: Findings) -> Verdict:
+        share = found.parts["whole"].fair_availability
+        limit = 0.9999 - found.slack.missed
+        return Verdict("availability, end noticed", share, limit, at_least=True)
+
+    return bound
+
+
+def recovered() -> Bound:
+    """Hold p99 from a minute after the fault on against the stationary one."""
+
+    def bound(found: Findings) -> Verdict:
+        limit = 1.1 * found.healthy.p99 * found.slack.p99
+        return Verdict("p99 60 s after", found.parts["after"].p99, limit)
+
+    return bound
+
+
+def back_at_first() -> Bound:
+    """Hold the share of the first target's traffic from a minute after the fault on."""
+
+    def bound(found: Findings) -> Verdict:
+        return Verdict(
+            "back at first 60 s after", found.parts["after"].at_first, 0.95, at_least=True
+        )
+
+    return bound
+
+
+def sends_when_all_is_down(limit: float) -> Bound:
+    """Hold the sends per request while nothing works."""
+    return lambda found: Verdict("sends a request, all down", 1 + found.parts["dead"].extra, limit)

@@ -1,0 +1,130 @@
+"""`make soak`: 200,000 prompts with faults and cancellations in one process; is all of it flat?
+
+Prints a row a window, then what grew, if anything did, and where Python's memory grew. The exit
+code is 1 if the run was not flat. Needs Linux (`/proc`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import sys
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from verification.soak.callers import Callers
+from verification.soak.providers import Providers
+from verification.soak.windows import HEAD, Bounds, Soak, complaints, line, plot, write_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from verification.soak.windows import Window
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+THREADS = 8
+"""For synchronous callers. All are started at once, so that their number says something."""
+
+TRACED = 0.05
+"""The share of the prompts that is asked once more, with tracemalloc looking on."""
+
+
+async def soak(
+    prompts: int,
+    windows: int,
+    in_flight: int,
+    *,
+    seed: int = 0,
+    on_window: Callable[[Sequence[Window]], None] = len,
+    traced: bool = True,
+) -> list[Window]:
+    """Run it.
+
+    Args:
+        prompts: How many, in all windows together.
+        windows: In how many windows.
+        in_flight: How many callers at a time.
+        seed: Of what the callers do.
+        on_window: Gets the windows so far, after each one.
+        traced: Whether to look on with tracemalloc afterwards, and tell.
+
+    Returns:
+        The windows, in order.
+    """
+    _start_threads()
+    each = prompts // windows
+    found = []
+    with Providers() as providers:
+        callers = Callers(providers.urls, Random(seed))
+        run = Soak(callers, providers, in_flight=in_flight, weather_every=max(1, each // 20))
+        for _ in range(windows):
+            found.append(await run.window(each))
+            on_window(found)
+        if traced:
+            await _trace(run, int(prompts * TRACED) // 2)
+    return found
+
+
+async def _trace(run: Soak, prompts: int) -> None:
+    """Tell where memory grows: tracemalloc costs too much to look on all the time."""
+    tracemalloc.start()
+    await run.window(prompts)  # what is only renewed has its new place then
+    before = tracemalloc.take_snapshot()
+    await run.window(prompts)
+    after = tracemalloc.take_snapshot()
+    tracemalloc.stop()
+    grown = [one for one in after.compare_to(before, "lineno") if one.size_diff > 0]
+    total = sum(one.size_diff for one in after.compare_to(before, "lineno"))
+    _say(f"\ntracemalloc, over {prompts:,} more prompts: {total / 1024:+.1f} kB in all; the most:")
+    for one in grown[:10]:
+        frame = one.traceback[0]
+        place = "/".join(Path(frame.filename).parts[-3:])
+        _say(f"  {one.size_diff / 1024:+8.1f} kB {one.count_diff:+6} {place}:{frame.lineno}")
+
+
+def _start_threads() -> None:
+    pool = ThreadPoolExecutor(THREADS)
+    asyncio.get_running_loop().set_default_executor(pool)
+    barrier = threading.Barrier(THREADS)
+    for _ in range(THREADS):
+        pool.submit(barrier.wait)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Soak, write the results down, and judge them."""
+    parser = argparse.ArgumentParser(prog="python -m verification.soak", description=__doc__)
+    parser.add_argument("--prompts", type=int, default=200_000)
+    parser.add_argument("--windows", type=int, default=20)
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="a folder for soak.csv, .png")
+    options = parser.parse_args(arguments)
+    logging.getLogger("langchain_resilient").setLevel(logging.CRITICAL)
+    gc.collect()
+
+    def on_window(windows: Sequence[Window]) -> None:
+        _say(line(len(windows), windows[-1]))
+        write_windows(windows, options.results / "soak.csv")
+
+    _say(HEAD)
+    prompts, windows, in_flight = options.prompts, options.windows, options.in_flight
+    found = asyncio.run(soak(prompts, windows, in_flight, seed=options.seed, on_window=on_window))
+    plot(options.results / "soak.csv", options.results / "soak.png")
+    wrong = complaints(found, Bounds())
+    _say("\n" + ("\n".join(f"NOT FLAT: {one}" for one in wrong) or "flat"))
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
