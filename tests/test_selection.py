@@ -14,6 +14,7 @@ from langchain_resilient.chat_model import ResilientChatModel
 from langchain_resilient.errors import SpendCapError
 from langchain_resilient.observability.stats import Stats
 from langchain_resilient.options import Hedge, SpendCap
+from langchain_resilient.runtime import shared_state
 from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.steps.oddities import Delayed
 from langchain_resilient.testing.steps.presets import ContextTooLong, InvalidKey, RateLimited
@@ -43,6 +44,10 @@ async def test_the_fastest_goes_first_once_it_is_known(sim):
     """Learned from the answers, nineteen times in twenty."""
     sim.script("openai:slow", then=Reply("a", first_text=0.1))
     sim.script("together:quick", then=Reply("b"))
+    # The first call of each dialect imports its SDK, which takes seconds on a busy machine.
+    await chain(sim, "openai:slow").ainvoke("hi")
+    await chain(sim, "together:quick").ainvoke("hi")
+    shared_state.reset()
     llm = chain(sim, "openai:slow", "together:quick", order="fastest", hedge=None)
     for _ in range(30):
         await llm.ainvoke("hi")

@@ -17,7 +17,7 @@ import pytest
 from langchain_resilient.providers import create_provider, sdk
 from langchain_resilient.providers.sdk import client_for, close_clients
 from langchain_resilient.testing.simulator import ProviderSimulator
-from tests.helpers import target
+from tests.helpers import UNWARNED_FORK, target
 from tests.providers.asking import DIALECTS, ask, provider_at
 
 ROOT = Path(__file__).parents[2]
@@ -265,7 +265,7 @@ FORKS = {
 def run_script(simulator, dialect, script):
     code = HEAD.format(dialect=dialect) + textwrap.dedent(script)
     return subprocess.run(
-        [sys.executable, "-c", code, simulator.base_url(dialect)],
+        [sys.executable, *UNWARNED_FORK, "-c", code, simulator.base_url(dialect)],
         capture_output=True, text=True, timeout=30, cwd=ROOT, check=False,
     )  # fmt: skip
 

@@ -31,6 +31,7 @@ from langchain_resilient.providers.local import LocalProvider, preload
 from langchain_resilient.providers.local_errors import LocalModelError, MissingExtraError
 from langchain_resilient.providers.local_model import model_at, unload
 from langchain_resilient.providers.weights import WeightsError, ensure_weights
+from tests.helpers import UNWARNED_FORK
 
 needs_xllamacpp = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None,
@@ -520,7 +521,7 @@ async def count(**overrides):
 def run(script):
     """Run a script in a new Python; give back its output, its errors and its status."""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", _PRELUDE + textwrap.dedent(script)],
+        [sys.executable, "-X", "dev", *UNWARNED_FORK, "-c", _PRELUDE + textwrap.dedent(script)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -589,6 +590,7 @@ def test_a_forked_child_loads_its_own(model):
 
 @pytest.mark.local
 @pytest.mark.skipif(os.name != "posix", reason="signals are a POSIX thing")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_still_reaches_python(model):
     """llama.cpp's server has handlers of its own."""
     said = run(
