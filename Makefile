@@ -1,10 +1,16 @@
 # Everything happens in .venv, made on first use. `make help` lists the targets.
 PYTHON ?= python3
+ifeq ($(PYTHON),python3)
 VENV := .venv
+else  # an environment of its own, so that a version's tests do not run on another version
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lint typecheck unit simulate fuzz stack streams limits kill losers standard \
+PYTHONS ?= 3.11 3.12 3.13 3.14
+
+.PHONY: help run test pythons lint typecheck unit simulate fuzz stack streams limits kill losers standard \
   record recordings typed notebooks demo docs soak audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges format clean
 
 help: ## show this list
@@ -26,6 +32,19 @@ run: $(VENV)/.installed ## answer a question with the embedded model (no key nee
 	@$(BIN)/langchain-resilient ask --target local "Why is the sky blue?"
 
 test: lint typecheck unit ## lint, types and all tests
+
+pythons: ## `make test` with each Python that PYTHONS names and that is found, on the PATH or by pyenv
+	@tested=; failed=; absent=; \
+	for version in $(PYTHONS); do \
+	  for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python none; do \
+	    "$$python" -c 'import venv, sqlite3, ssl' 2>/dev/null && break; \
+	  done; \
+	  if [ "$$python" = none ]; then absent="$$absent $$version"; \
+	  elif $(MAKE) test PYTHON="$$python"; then tested="$$tested $$version"; \
+	  else failed="$$failed $$version"; fi; \
+	done; \
+	echo "make test passed on:$${tested:- none}; failed on:$${failed:- none}; not found:$${absent:- none}"; \
+	[ -z "$$failed" ] && [ -n "$$tested" ]
 
 lint: $(VENV)/.developer ## ruff
 	$(BIN)/ruff check .
@@ -132,4 +151,4 @@ format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .audit .pytest_cache .mypy_cache .ruff_cache dist docs/_build docs/_generated
+	rm -rf .venv .venv-* .audit .pytest_cache .mypy_cache .ruff_cache dist docs/_build docs/_generated

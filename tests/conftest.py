@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,17 @@ def _nothing_remembered() -> None:
     """Ports come back: what one test taught the process about an address is no news of the next."""
     shared_state.reset()
     spending.reset_ledgers()
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C work, here and in child processes, as it does in a terminal.
+
+    `make test &`, nohup and cron start us with SIGINT ignored, and child processes inherit that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

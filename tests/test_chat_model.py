@@ -474,6 +474,7 @@ def test_a_sync_call_from_a_callback_on_our_own_loop_does_not_hang(sim):
     assert chain(sim, "openai:m", check=check, timeout=10).invoke("hi").text
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_after_fork_the_child_answers_and_the_parent_still_does(sim):
     """The child starts a background loop of its own."""

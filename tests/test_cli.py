@@ -22,6 +22,7 @@ from langchain_resilient.testing import (
     ProviderSimulator,
     Reply,
 )
+from tests.helpers import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,21 +129,22 @@ def test_targets_shows_which_keys_are_there_and_never_a_key(sim, capsys, monkeyp
     assert "canary" not in out + shown
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_cleanly_with_130(sim):
     """No traceback, and the upstream sees the request go."""
     sim.script("openai:m", then=Reply(rate=5))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "langchain_resilient", "ask", "-t", "openai:m", "hello"],
+    command = (sys.executable, "-m", "langchain_resilient", "ask", "-t", "openai:m", "hello")
+    with process(
+        *command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ.copy(),
-    )
-    assert process.stdout is not None
-    assert process.stdout.read(3)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == cli.INTERRUPTED
+    ) as asking:
+        assert asking.stdout.read(3)
+        asking.send_signal(signal.SIGINT)
+        _, err = asking.communicate(timeout=20)
+    assert asking.returncode == cli.INTERRUPTED
     assert "Traceback" not in err
     until = time.monotonic() + 5
     while not sim.aborted and time.monotonic() < until:

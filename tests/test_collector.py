@@ -6,6 +6,7 @@ a pytest of its own, that it hides no leak.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -73,10 +74,12 @@ def told(tmp_path_factory):
     for name, text in LEAKY.items():
         (folder / name).write_text(re.sub(r"^ {8}", "", text, flags=re.MULTILINE))
     options = ["-c", str(ROOT / "pyproject.toml"), "-p", "tests.conftest", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", "-rA", *options, str(folder)]
+    command = [sys.executable, "-m", "pytest", "-rA", "--color=no", *options, str(folder)]
+    # What a narrow terminal would cut off is read here.
+    environment = {**os.environ, "COLUMNS": "200"}
     run = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
-    )
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )  # fmt: skip
     found = re.findall(r"^(PASSED|FAILED|ERROR) \S*::(\w+)(?: - (.*))?$", run.stdout, re.MULTILINE)
     return {(status, test): why for status, test, why in found}
 

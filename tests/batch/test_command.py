@@ -17,6 +17,7 @@ import pytest
 from langchain_resilient import cli
 from langchain_resilient.batch.files import OrderedWriter, answer_line
 from langchain_resilient.testing import InvalidKey, ProviderSimulator, Reply, Uniform
+from tests.helpers import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,21 +233,22 @@ def test_no_key_is_in_any_file(sim, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are other there")
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_batch_keeps_what_is_done(sim, tmp_path, number):
     """No traceback, no output that looks whole; the same command goes on."""
     sim.script("*", *[Reply()] * 5, then=Reply(first_text=60))
     write(tmp_path / "in.jsonl", *say(*"abcdefgh"))
     command = ["-m", "langchain_resilient", "batch", "in.jsonl", "-o", "out.jsonl"]
-    process = subprocess.Popen(
-        [sys.executable, *command, "-t", "openai:m", "--max-concurrency", "1"],
+    with process(
+        sys.executable, *command, "-t", "openai:m", "--max-concurrency", "1",
         stderr=subprocess.PIPE, text=True, env=dict(os.environ),
-    )  # fmt: skip
-    until = time.monotonic() + 80  # an interpreter starts slowly on a busy machine
-    while sim.count() < 6 and time.monotonic() < until:
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == cli.INTERRUPTED
+    ) as batching:  # fmt: skip
+        until = time.monotonic() + 80  # an interpreter starts slowly on a busy machine
+        while sim.count() < 6 and time.monotonic() < until:
+            time.sleep(0.01)
+        batching.send_signal(number)
+        _, err = batching.communicate(timeout=20)
+    assert batching.returncode == cli.INTERRUPTED
     assert err.startswith("langchain-resilient: interrupted: 5 of 8 prompts answered in ")
     assert err.endswith("; the same command sends only what is missing\n")
     assert not (tmp_path / "out.jsonl").exists()

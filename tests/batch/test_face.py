@@ -321,6 +321,7 @@ async def test_a_cancelled_batch_leaves_nothing_running():
     assert [(report.done, report.complete) for report in reports] == [(10, False)]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_nothing_running():
     """When `batch` raises, everything has ended; what was done is in the report."""
 

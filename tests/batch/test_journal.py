@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack, closing
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +28,7 @@ from langchain_resilient import (
 )
 from langchain_resilient.batch import journal as journal_module
 from langchain_resilient.batch.journal import Journal, decode_message, encode_message
+from tests.helpers import process
 
 KEY = "0" * 64
 OTHER = "1" * 64
@@ -52,10 +54,8 @@ async def texts(path, count: int, key: str = KEY) -> list[str | None]:
 
 def statement(path, text: str) -> None:
     """Change the file behind the journal's back."""
-    connection = sqlite3.connect(path)
-    with connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(text)
-    connection.close()
 
 
 # -- messages -------------------------------------------------------------------------------------
@@ -322,12 +322,11 @@ async def test_damaged_pages_are_told(path):
 async def test_a_locked_journal_waits_then_says_so_and_goes_on(path):
     """Another program that writes for long is no reason to lose anything."""
     async with Journal(path, patience=0.05) as journal:
-        other = sqlite3.connect(path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(JournalLockedError, match="locked by another program"):
-            await journal.record(0, KEY, AIMessage("a"))
-        other.execute("ROLLBACK")
-        other.close()
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(JournalLockedError, match="locked by another program"):
+                await journal.record(0, KEY, AIMessage("a"))
+            other.execute("ROLLBACK")
         await journal.record(0, KEY, AIMessage("a"))
     assert await texts(path, 1) == ["a"]
 
@@ -493,17 +492,20 @@ asyncio.run(main(*sys.argv[1:]))
 
 def test_four_processes_share_a_journal(path):
     """None loses an answer, and the file stays sound."""
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(path), str(name)], stderr=subprocess.PIPE, text=True
-        )
-        for name in range(4)
-    ]
-    assert [writer.communicate(timeout=60)[1] for writer in writers] == [""] * 4
+    with ExitStack() as running:
+        writers = [
+            running.enter_context(
+                process(
+                    sys.executable, "-c", _WRITER, str(path), str(name),
+                    stderr=subprocess.PIPE, text=True,
+                )
+            )
+            for name in range(4)
+        ]  # fmt: skip
+        assert [writer.communicate(timeout=60)[1] for writer in writers] == [""] * 4
     found = asyncio.run(texts(path, 2000))
     shared, own = found[:400], found[400:]
     assert own == [f"{i // 400 - 1} {i}" for i in range(400, 2000)]
     assert [text.partition(" ")[2] for text in shared] == [str(i) for i in range(400)]
-    connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

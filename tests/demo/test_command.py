@@ -15,6 +15,7 @@ from langchain_resilient import cli
 from langchain_resilient.demo import baseline
 from langchain_resilient.demo.screen import picture
 from langchain_resilient.demo.stage import Show
+from tests.helpers import process
 
 LEAST = ("--seconds", "4", "--rate", "3")
 
@@ -39,19 +40,19 @@ def test_senseless_options_are_told(capsys, wrong):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_it_with_the_summary():
     """No traceback, 130."""
-    program = [sys.executable, "-m", "langchain_resilient", "demo", "--no-live"]
-    with subprocess.Popen(
-        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+    program = (sys.executable, "-m", "langchain_resilient", "demo", "--no-live")
+    with process(
+        *program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as show:
+        for line in show.stdout:
             if "waiting" in line:
-                process.send_signal(signal.SIGINT)
+                show.send_signal(signal.SIGINT)
                 break
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == cli.INTERRUPTED
+        out, err = show.communicate(timeout=60)
+    assert show.returncode == cli.INTERRUPTED
     assert "answered, whole" in out
     assert err == ""
 

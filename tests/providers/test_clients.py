@@ -17,6 +17,7 @@ import pytest
 from langchain_resilient.providers import create_provider, sdk
 from langchain_resilient.providers.sdk import client_for, close_clients
 from langchain_resilient.testing import ProviderSimulator
+from tests.helpers import UNWARNED_FORK
 from tests.providers.asking import DIALECTS, ask, provider_at
 from verification.kit.scripted_targets import target
 
@@ -265,7 +266,7 @@ FORKS = {
 def run_script(simulator, dialect, script):
     code = HEAD.format(dialect=dialect) + textwrap.dedent(script)
     return subprocess.run(
-        [sys.executable, "-c", code, simulator.base_url(dialect)],
+        [sys.executable, *UNWARNED_FORK, "-c", code, simulator.base_url(dialect)],
         capture_output=True, text=True, timeout=30, cwd=ROOT, check=False,
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import gzip
 import json
 import pickle
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import langchain_core.load
@@ -149,9 +150,8 @@ def test_journals_and_reports_hold_no_key(sim, tmp_path):
         if number % 5 == 0:
             files += [one.read_bytes() for one in tmp_path.iterdir()]
     files += [one.read_bytes() for one in tmp_path.iterdir()]
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db:
         rows = db.execute("SELECT * FROM items").fetchall()
-    db.close()
     assert len(rows) == 20
     assert leaks(KEY, *files, repr(rows), repr(told), *map(str, told)) == []
 

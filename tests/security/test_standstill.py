@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_resilient.testing import ProviderSimulator, Reply
+from tests.helpers import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,18 +34,14 @@ def test_an_answer_that_came_while_it_was_stopped_is_read(sim: ProviderSimulator
             "OPENAI_BASE_URL": sim.base_url("openai"),
             "TOGETHER_BASE_URL": sim.base_url("together")}  # fmt: skip
     chain = ("-t", "openai:m", "-t", "together:m", "--timeout", "2", "--hedge", "1")
-    client = subprocess.Popen(
-        [sys.executable, "-m", "langchain_resilient", "ask", "-q", *chain, "hello"],
+    with process(
+        sys.executable, "-m", "langchain_resilient", "ask", "-q", *chain, "hello",
         env={**os.environ, **keys}, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
+    ) as client:  # fmt: skip
         wait_until(lambda: sim.count() == 1)
         client.send_signal(signal.SIGSTOP)
         time.sleep(3.0)  # longer than the deadline
         client.send_signal(signal.SIGCONT)
         out, _ = client.communicate(timeout=60)
-    finally:
-        client.kill()
-        client.wait()
     assert (client.returncode, out) == (0, b"it came meanwhile\n")
     assert sim.count() == 1

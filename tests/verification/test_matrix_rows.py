@@ -12,6 +12,7 @@ import pytest
 
 from langchain_resilient import testing
 from langchain_resilient.testing import Step
+from langchain_resilient.testing.answers import ReplyOptions
 from langchain_resilient.testing.steps import STEPS
 from verification.kit.scripted_targets import DIALECTS
 from verification.matrix.cells import PLACES, cover

@@ -25,6 +25,7 @@ from langchain_resilient.providers.local import model as model_module
 from langchain_resilient.providers.local.dialect import SLOTS
 from langchain_resilient.providers.local.model import Generation, LocalModel, get_model
 from langchain_resilient.providers.local.weights import WeightsError, ensure_weights
+from tests.helpers import UNWARNED_FORK
 from tests.providers.local.asking import ask, chunks_of, fault_of, needs_xllamacpp, text_of
 
 pytestmark = needs_xllamacpp
@@ -297,7 +298,7 @@ async def count(**overrides):
 def run(script):
     """Run a script in a new Python; return its output, its errors and its status."""
     process = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", _PRELUDE + textwrap.dedent(script)],
+        [sys.executable, "-X", "dev", *UNWARNED_FORK, "-c", _PRELUDE + textwrap.dedent(script)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -366,6 +367,7 @@ def test_a_forked_child_loads_its_own(model):
 
 @pytest.mark.local
 @pytest.mark.skipif(os.name != "posix", reason="signals are a POSIX thing")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_still_reaches_python(model):
     """llama.cpp's server has its own signal handlers."""
     result = run(

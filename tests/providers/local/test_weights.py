@@ -275,6 +275,7 @@ def test_processes_fetch_once(index, cache):
     assert index.downloads == 1
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_pip(index, cache, monkeypatch):
     """Nothing is left but the lock file."""
     index.gate.clear()
