@@ -134,6 +134,7 @@ class LocalAnswer:
         self._forced = forced
         self._stream = stream
         self._first: Chunk | None = None
+        self._begun: set[int] = set()
         self._ended = False
 
     async def begin(self) -> None:
@@ -171,8 +172,20 @@ class LocalAnswer:
         while (chunk := await self._next()) is not None:
             if "prompt_progress" not in chunk:
                 chunk.pop("timings", None)
+                self._add_role(chunk)
                 return self._forced.turn(chunk) if self._forced else chunk
         return None
+
+    def _add_role(self, chunk: Chunk) -> None:
+        """Begin each choice with its role.
+
+        llama.cpp sends it with the first token, and no chunk for a token that ends inside a
+        character: an answer that begins with an emoji comes without a role.
+        """
+        for choice in chunk["choices"]:
+            if choice["index"] not in self._begun:
+                self._begun.add(choice["index"])
+                choice["delta"].setdefault("role", "assistant")
 
     async def _next(self) -> Chunk | None:
         if self._ended:

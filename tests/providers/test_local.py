@@ -89,6 +89,17 @@ async def test_streams_chunks_of_a_chat_completion(model):
 
 
 @pytest.mark.local
+async def test_an_answer_that_begins_with_an_emoji_begins_with_its_role(model):
+    """llama.cpp leaves the role out where the first token is only a part of a character."""
+    chunks = await chunks_of(ask("Say hello.", grammar='root ::= "\U0001f31f Hello"', n=2))
+    roles = {0: [], 1: []}
+    for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+        roles[choice["index"]].append(choice["delta"].get("role"))
+    assert [seen[:2] for seen in roles.values()] == [["assistant", None]] * 2
+    assert text_of(chunks).count("\U0001f31f") == 2
+
+
+@pytest.mark.local
 async def test_answers_plainly_with_one_completion(model):
     """The same text as one dict."""
     (completion,) = await chunks_of(ask("Say hello.", max_tokens=8, seed=1), stream=False)
