@@ -25,7 +25,8 @@ class Candidate:
     Attributes:
         index: Its place in the chain.
         limits: Its own, or the model's.
-        tries: How often it was asked.
+        tries: How often it was asked. A last resort that was stopped for an answer that has only
+            begun was not: see `Planner._take_back`.
         draws: How often its whole answer was no good.
         active: How many of these are still waited for.
         ready_at: When its backoff is over.

@@ -605,11 +605,18 @@ class Planner:
         return [Commit(attempt), *stop]
 
     def _take_back(self, stopped: Iterable[Action]) -> None:
-        """Have the last resort to ask again, if it was ended by one that has only begun."""
+        """Have the last resort to ask again, if it was ended by one that has only begun.
+
+        Its try no longer counts: it was stopped by us and did not fail, so asking it once more is
+        no retry and costs no token. An outage may have used up the tokens, and waiting for one
+        could take the time in which it still can answer. The retry budget need not bound it
+        either: it is only stopped, and so only asked again, when another answer begins.
+        """
         for action in stopped:
             if isinstance(action, Stop) and action.attempt.kind is AttemptKind.LAST_RESORT:
                 self._withdraw()
                 self._last_resort = action.attempt.candidate
+                self._last_resort.tries -= 1
                 self._last_at = self._deadline - self._plan.reserve
 
     def _withdraw(self) -> None:

@@ -88,8 +88,8 @@ class CountedBudget(Budget):
         """Tickets that were granted, and nobody has looked at them yet."""
         return [t for t in self.tickets if t.granted and wake in (None, t.wake)]
 
-    def looked_at(self, wake: Callable[[], None]) -> None:
-        self.tickets = [t for t in self.tickets if t.granted and t.wake != wake]
+    def looked_at(self, tickets: Sequence[TokenWaiter]) -> None:
+        self.tickets = [t for t in self.tickets if t.granted and t not in tickets]
 
     def has(self, wake: Callable[[], None]) -> bool:
         return any(t.wake == wake for t in self._waiting)
@@ -300,9 +300,11 @@ class Bench:
         call.nudges -= 1
         if call.over:
             return
+        # Only these: it may be granted another meanwhile, which is for the next nudge.
+        pending = [budget.pending(call.wake) for budget in self.all_budgets]
         actions = call.planner.woken(self.now)
-        for budget in self.all_budgets:
-            budget.looked_at(call.wake)
+        for budget, tickets in zip(self.all_budgets, pending, strict=True):
+            budget.looked_at(tickets)
         self._apply(call, actions)
 
     def nudge_all(self) -> None:
@@ -407,6 +409,7 @@ class Bench:
         assert same or not call.delivered, "another winner after delivery"
         assert attempt in call.open
         assert call.planner.winner is attempt
+        call.commits += 1
         if call.streaming:
             self.deliver(call)
 
@@ -433,7 +436,16 @@ class Bench:
 
     def _account(self, call: Call, attempt: Attempt, *, was_down: bool) -> None:
         candidate, state = attempt.candidate, attempt.candidate.state
-        again = any(a.candidate is candidate for a in call.planner.attempts[: attempt.number - 1])
+        before = [
+            a for a in call.planner.attempts[: attempt.number - 1] if a.candidate is candidate
+        ]
+        if attempt.kind is AttemptKind.LAST_RESORT:
+            # One that was stopped for an answer that had only begun did not fail: asking it once
+            # more is no retry.
+            withdrawn = [a for a in before if a.outcome is Outcome.LOST]
+            assert len(withdrawn) <= call.commits, "a last resort that was stopped for nobody"
+            before = [a for a in before if a not in withdrawn]
+        again = bool(before)
         if attempt.kind in _EXTRA:
             back = again and attempt.kind is AttemptKind.RESCUE and not state.silent
             assert back or not state.circuit_breaker.tripped, "an extra send to a sick target"

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import pytest
-from tenacity import wait_fixed
+from tenacity import stop_after_attempt, wait_fixed
 
-from langchain_resilient import AttemptKind, Fault, FaultKind, Hedge, Retry, TimeLimits
+from langchain_resilient import (
+    AttemptKind,
+    Fault,
+    FaultKind,
+    Health,
+    Hedge,
+    Outcome,
+    Retry,
+    TimeLimits,
+)
 from langchain_resilient.engine.attempt import Attempt
 from langchain_resilient.engine.plan import CallEnd
 from tests.engine.planning import Bench, Call, Setup
+from tests.engine.test_planner_machine import Planners
 
 PATIENT = TimeLimits(first_text=None, chunk_gap=None, answer=None)
 
@@ -196,3 +207,88 @@ def test_a_full_last_resort_is_looked_at_again_before_the_deadline():
     bench.now = call.planner.wake_at
     bench.timer(call)
     assert "text" in names(call)
+
+
+def test_a_token_that_is_given_up_may_come_back_to_the_same_call():
+    """Paid for a retry, it looks at a first try, which another thread takes: and waits again."""
+    health, retry = Health(retry_burst=1), Retry(wait=wait_fixed(0))
+    bench = Bench(Setup(limits=[None, 1], hedge=None, health=health, retry=retry))
+    slots: Any = bench.states[1].concurrency
+    bench.budgets.retry.tokens = 0.0
+    assert slots.take()
+    call = bench.begin()
+    bench.fail(call, first(call), fault())
+    assert names(call) == []
+    slots.give_back()
+    slots.taken.clear()
+    bench.now += 1.0
+    slots.thief = True
+    bench.budgets.retry.refill(bench.now)
+    bench.wake(call)
+    bench.check()
+    assert names(call) == []
+    bench.wake(call)
+    bench.check()
+    assert [a.kind for a in call.open] == [AttemptKind.RETRY]
+
+
+ONCE_EACH: dict[str, Any] = {
+    "hedge": Hedge(delay=2.0, cold=2.0, burst=1),
+    "health": None,
+    "timeouts": TimeLimits(first_text=1.0, chunk_gap=10.0),
+    "retry": Retry(stop=stop_after_attempt(1)),
+    "deadline": 8.0,
+    "last_resort": True,
+    "learned": True,
+}
+"""Nobody is asked twice, so whatever costs a retry token is a mistake."""
+
+
+def test_a_last_resort_that_an_answer_stopped_in_its_first_words_may_be_asked_again():
+    """It did not fail, so that is no retry: no token is spent, and nobody is told of one."""
+    bench = Bench(Setup(providers=[0], limits=[None], reserve=1.0, **ONCE_EACH))
+    call = bench.begin()
+    bench.now += 1.0
+    bench.timer(call)  # too late for a first text: the last resort is asked beside it
+    bench.now += 0.5
+    bench.text(call, first(call))
+    assert names(call) == ["p0:m0"]
+    bench.now += 2.1
+    bench.timer(call)  # it pauses
+    bench.now = 107.0
+    bench.timer(call)
+    asked = [a for a in call.planner.attempts if a.kind is AttemptKind.LAST_RESORT]
+    assert [a.outcome for a in asked] == [Outcome.LOST, None]
+    assert [a.retry_state for a in asked] == [None, None]
+    bench.check()
+    assert bench.all_budgets[2].spent == 0
+
+
+def test_last_resorts_that_were_stopped_are_asked_again_in_a_crowd():
+    """Three calls, one place at the last target, and newcomers after the silence."""
+    machine = Planners()
+    machine.bench = bench = Bench(Setup(providers=[0, 0, 0], limits=[None, None, 1], **ONCE_EACH))
+    machine.begin(count=2, streaming=False, follows=False)
+    machine.silence(moments=4, backwards=False)
+    bench.now += 1.001
+    machine.text(which=0)
+    machine.wave(first=1, moments=3, then=1)
+    bench.check()
+    asked = [a.outcome for a in bench.calls[0].planner.attempts if a.candidate.state is bench.last]
+    assert asked[0] is Outcome.LOST
+    assert len(asked) == 2
+    bench.settle()
+    assert bench.all_budgets[2].spent == 0
+
+
+def test_a_last_resort_that_failed_is_not_asked_again():
+    """Only one that was stopped is: by nobody's fault, once for each answer that begins."""
+    bench = Bench(Setup(providers=[0], limits=[None], reserve=1.0, **ONCE_EACH))
+    call = bench.begin()
+    bench.now += 1.0
+    bench.timer(call)
+    bench.fail(call, call.open[1], fault())
+    bench.text(call, first(call))
+    bench.fail(call, first(call), fault())
+    assert call.planner.end is CallEnd.EXHAUSTED
+    assert [a.kind for a in call.planner.attempts].count(AttemptKind.LAST_RESORT) == 1
