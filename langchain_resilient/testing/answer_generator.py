@@ -3,8 +3,8 @@
 It decides in this order: what the step's `Reply` prescribes; the rest of its last answer, if that
 is incomplete and the user asks to continue or the conversation ends with it; tools to call; JSON
 that fits `response_format` (`json_schemas.py`); what the tools just said; and else `answer_to` the
-last user message (`answer_text.py`). `max_tokens`, `stop` and `n` are honoured; `seed` and
-`temperature` change nothing, for the answer is the same every time anyway.
+last user message. `max_tokens`, `stop` and `n` are honoured; `seed` and `temperature` change
+nothing, for the answer is the same every time anyway.
 
 Which tools it calls, and with what:
 

@@ -15,7 +15,7 @@ from langchain_resilient.testing import (
     answer_to,
 )
 from tests.testing.wire_client import ask, chat
-from tests.virtual_time import virtual_time
+from verification.kit.virtual_time import virtual_time
 
 
 @virtual_time
