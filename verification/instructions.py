@@ -16,15 +16,17 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import langchain_resilient
 from benchmarks.instant_server import CHUNKS, LONG, SHORT
 from langchain_resilient import Hedge, ResilientChatModel, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 ROOT = Path(__file__).parents[1]
 BASELINE = Path(__file__).with_name("instructions.json")

@@ -38,8 +38,6 @@ from verification.kit.scripted_targets import CANARY
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
-    from verification.fuzz.answers import Answer
-
 
 SILENCE = 1e6
 """Seconds of a silence that does not end: every limit of the library is shorter."""

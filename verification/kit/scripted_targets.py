@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from langchain_resilient.testing import ProviderSimulator, RecordedRequest, Step
+    from langchain_resilient.testing import ProviderSimulator, RecordedRequest
 
 
 CANARY = "sk-canary-0123456789abcdef"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from langchain_resilient.testing.admission import Window
 from langchain_resilient.testing.answer_generator import max_answer_tokens, prompt_tokens
+
+if TYPE_CHECKING:
+    from langchain_resilient.testing.admission import Window
 
 How = Literal["learned", "configured", "plain"]
 Sizes = Literal["short", "mixed", "capped"]

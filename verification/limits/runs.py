@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     Item = dict[str, Any]
     One = Callable[[Item], Awaitable[bool]]
-    from langchain_resilient.exchange import ChatRequest, RateLimitStatus
+    from langchain_resilient.exchange import RateLimitStatus
     from langchain_resilient.testing.admission import RateLimitStates
     from verification.kit.virtual_time import VirtualLoop
     from verification.limits.rows import Limits

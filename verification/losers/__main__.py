@@ -152,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_model() -> Path:
+    """Find the model's weights, or raise what is missing here."""
     if find_spec("xllamacpp") is None:
         msg = 'it comes with pip install "langchain-resilient[local]"'
         raise ImportError(msg)

@@ -23,9 +23,7 @@ from langchain_resilient.testing import Garbage, ProviderSimulator, Reply
 from verification.kit.scripted_targets import ThenKeepAlives, Thinks, small_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from langchain_resilient.testing import ProviderSimulator, Step
+    from langchain_resilient.testing import Step
     from verification.kit.scripted_targets import Wait
 
 

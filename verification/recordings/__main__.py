@@ -11,7 +11,7 @@ from langchain_resilient.wire.output import to_chat_result
 from verification.recordings import exchanges, losses
 
 
-def kinds(exchange: dict[str, Any], found: list[list[dict[str, Any]]]) -> list[str]:
+def kinds(found: list[list[dict[str, Any]]]) -> list[str]:
     """Name what an exchange is, and what its answers hold."""
     if not found:
         return ["errors"]
@@ -53,7 +53,7 @@ def main() -> int:
     for exchange in exchanges.load():
         found = exchanges.answers(exchange)
         row = counts.setdefault(exchange["provider"], Counter())
-        row.update(["exchanges", *kinds(exchange, found)])
+        row.update(["exchanges", *kinds(found)])
         for chunks in found:
             paths.update(set().union(*map(losses.fields, chunks)))
     counts["all"] = sum(counts.values(), Counter())

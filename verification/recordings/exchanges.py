@@ -1,10 +1,20 @@
 """Reads the recorded exchanges, and says by simple means what each answer holds."""
 
+from __future__ import annotations
+
 import base64
 import gzip
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Json = dict[str, Any]
+Exchange = dict[str, Any]
+"""A recorded request with its response, as the files have it."""
 
 VARIABLE = "RESILIENT_RECORDINGS"
 FOLDER = Path(
@@ -30,20 +40,20 @@ STORED = {
 """Of a stored completion, what the completion itself said; the rest echoes its request."""
 
 
-def own(exchange, chunks):
+def own(exchange: Exchange, chunks: list[Json]) -> bool:
     """Whether OpenAI or Together itself answered; one gateway was recorded under OpenAI's name."""
     at_home = exchange["request"]["url"].startswith(OWN_ADDRESSES)
     return at_home and not str(chunks[0].get("id")).startswith("gen-")
 
 
-def load():
+def load() -> Iterator[Exchange]:
     """Every recorded exchange."""
     for file in sorted(FOLDER.glob("*.jsonl.gz")):
         with gzip.open(file, "rt", encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
 
-def request_of(exchange):
+def request_of(exchange: Exchange) -> Json | None:
     """The request's JSON, or None where it is none."""
     body = exchange["request"]["body"]
     try:
@@ -53,7 +63,7 @@ def request_of(exchange):
     return body if isinstance(body, dict) else None
 
 
-def payloads(body):
+def payloads(body: str) -> list[Json]:
     """The payloads of a response, whole or streamed, by a splitter that knows no subtleties."""
     try:
         return [json.loads(body)]
@@ -67,10 +77,10 @@ def payloads(body):
     return found
 
 
-def answers(exchange):
+def answers(exchange: Exchange) -> list[list[Json]]:
     """The answers of an exchange that went well, each as its chunks.
 
-    None where it is an error, or nothing that makes sense: that is for the tests of faults.
+    No answers where it is an error, or nothing that makes sense: that is for the tests of faults.
     """
     response = exchange["response"]
     body = response["body"]
@@ -90,12 +100,19 @@ def answers(exchange):
 class Expected:
     """What one choice of an answer says, read naively: each kind of piece joined in order."""
 
-    def __init__(self, chunks, index=0):
+    def __init__(self, chunks: Iterable[Json], index: int = 0) -> None:
         self.text = self.refusal = self.reasoning = ""
-        self.calls, self.finishes, self.logprobs = {}, [], []
-        self.usage, self.models, self.audio, self.function = None, [], None, {}
-        self.annotations, self.details, self.seeds = [], [], []
-        self.head = {}
+        self.calls: dict[int, list[str]] = {}
+        self.finishes: list[str] = []
+        self.logprobs: list[Any] = []
+        self.usage: Json | None = None
+        self.models: list[str | None] = []
+        self.audio: Json | None = None
+        self.function: dict[str, str] = {}
+        self.annotations: list[Any] = []
+        self.details: list[Any] = []
+        self.seeds: list[int] = []
+        self.head: Json = {}
         for chunk in chunks:
             self.usage = chunk.get("usage") or self.usage
             self.models.append(chunk.get("model"))
@@ -106,7 +123,7 @@ class Expected:
                 if (choice.get("index") or 0) == index:
                     self._add(choice)
 
-    def _add(self, choice):
+    def _add(self, choice: Json) -> None:
         body = choice.get("delta") or choice.get("message") or {}
         self.text += body.get("content") or ""
         self.refusal += body.get("refusal") or ""

@@ -1,0 +1,1 @@
+"""The hedging engine over scripted targets, in virtual time: see the README."""

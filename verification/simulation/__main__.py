@@ -21,7 +21,7 @@ from langchain_resilient.simulation.run import run
 from verification.simulation import fuzz, overhead
 from verification.simulation.examine import HEADER, LEGEND, examine_all, lines
 from verification.simulation.fuzz import broken
-from verification.simulation.rows import FULL, ROWS, SMALL
+from verification.simulation.rows import FULL, ROWS, SMALL, Size
 
 OVERHEAD_SECONDS = 150e-6
 
@@ -142,7 +142,7 @@ def _overhead(args: argparse.Namespace) -> int:
     return 0 if holds else 1
 
 
-def _size(args: argparse.Namespace):
+def _size(args: argparse.Namespace) -> Size:
     size = SMALL if args.small else FULL
     return size if args.requests is None else replace(size, requests=args.requests)
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from langchain_resilient import AttemptRecord
-    from langchain_resilient.simulation.engine import Rules
     from langchain_resilient.simulation.run import Run
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from langchain_resilient.testing import ProviderSimulator, Step
+    from langchain_resilient.testing import Step
 
 
 FIRST, SECOND, THIRD, FOURTH = "openai:first", "together:second", "openai:third", "together:fourth"

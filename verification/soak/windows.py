@@ -20,7 +20,6 @@ from verification.kit.report import Table, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from verification.soak.callers import Callers
     from verification.soak.providers import Providers

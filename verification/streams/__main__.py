@@ -26,7 +26,6 @@ from verification.streams.faults import faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from verification.kit.scripted_targets import Bench
     from verification.streams.failover import Verdict

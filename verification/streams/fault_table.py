@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
     from langchain_resilient.testing import RecordedRequest
-    from verification.kit.scripted_targets import Bench, Limits
+    from verification.kit.scripted_targets import Limits
     from verification.streams.faults import Fault
 
 

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import BaseMessage
 
-    from langchain_resilient import ResilientChatModel
     from langchain_resilient.testing import RecordedRequest
-    from verification.kit.leftovers import busy_connections, tasks
     from verification.whole_stack.scenario import Call
 
 
