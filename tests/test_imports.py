@@ -33,6 +33,7 @@ EXPECTED_ALL = [
     "JournalFullError",
     "JournalLockedError",
     "JournalReadOnlyError",
+    "MissingExtraError",
     "ModelsNotFoundError",
     "NoTargetsError",
     "NotAJournalError",

@@ -8,9 +8,8 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from langchain_resilient.providers.weights import ensure_weights
-
-from langchain_resilient.providers import local_server
+from langchain_resilient.providers.local import model
+from langchain_resilient.providers.local.weights import ensure_weights
 from langchain_resilient.providers.sdk import SDKProvider
 
 if TYPE_CHECKING:
@@ -59,17 +58,21 @@ KEY = "for-the-loopback-alone"
 
 @contextmanager
 def server() -> Iterator[str]:
-    """Run it; gives its base URL. Needs the extra `local`, and its weights."""
-    params = local_server._params
+    """Run the embedded model behind llama.cpp's own HTTP server on loopback; yields its base URL.
 
-    def with_our_key(*args: object) -> object:
-        made = params(*args)
-        made.api_keys = [KEY]
-        return made
+    The package lets that server listen where nobody can reach it and speaks to the model in
+    process. Here it gets a port and is asked through the openai SDK. Needs the extra `local`.
+    """
+    server_params = model._server_params
+
+    def params_with_key(*args: object) -> object:
+        params = server_params(*args)
+        params.api_keys = [KEY]
+        return params
 
     with (
-        patch.object(local_server, "_unreachable_address", lambda: nullcontext("127.0.0.1")),
-        patch.object(local_server, "_params", with_our_key),
+        patch.object(model, "_unreachable_address", lambda: nullcontext("127.0.0.1")),
+        patch.object(model, "_server_params", params_with_key),
     ):
-        running = local_server.new_server(ensure_weights(), MODEL)
+        running = model.new_server(ensure_weights(), MODEL)
     yield f"{running.listening_address}/v1"
