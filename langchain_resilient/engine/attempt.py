@@ -6,7 +6,6 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.engine.circuit_breaker import NORMAL
-from langchain_resilient.engine.plan import Action, Stop
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.options import Hedge
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome
@@ -26,7 +25,7 @@ class Candidate:
         index: Its place in the chain.
         limits: Its own, or the model's.
         tries: How often it was asked. A last resort that was stopped for an answer that has only
-            begun was not: see `Planner._take_back`.
+            begun was not: see `Planner._restore_last_resort`.
         draws: How often its whole answer was no good.
         active: How many of these are still waited for.
         ready_at: When its backoff is over.
@@ -427,8 +426,13 @@ class AttemptList:
         if not attempt.suspect:
             candidate.active -= 1
         candidate.state.concurrency.give_back()
-        if attempt.reservation is not None:
-            attempt.reservation.settle(attempt, now)
+        reservation = attempt.reservation
+        if reservation is not None:
+            fault, response = attempt.fault, attempt.response
+            if fault is not None and fault.kind is FaultKind.RATE_LIMIT:
+                reservation.cancel(now)
+            elif outcome is Outcome.WON and reservation.tokens and response is not None:
+                reservation.settle(response.input_tokens(), response.output_tokens(), now)
         candidate.state.waiting.pop(attempt, None)
         self.live.remove(attempt)
 
@@ -440,7 +444,7 @@ class AttemptList:
         *,
         begun: bool = True,
         resort: bool = True,
-    ) -> list[Action]:
+    ) -> list[Attempt]:
         """End all but the winner. One that had not spoken teaches how long it took at least.
 
         Args:
@@ -449,8 +453,11 @@ class AttemptList:
             now: The engine's clock.
             begun: Whether those that have spoken are ended too.
             resort: Whether the last resort is ended too.
+
+        Returns:
+            Those that were ended; the driver is still to stop them.
         """
-        out: list[Action] = []
+        stopped: list[Attempt] = []
         for attempt in tuple(self.live):
             if attempt is winner or (attempt.first_text is not None and not begun):
                 continue
@@ -461,8 +468,8 @@ class AttemptList:
                 attempt.candidate.state.closed(seconds, now, plain=attempt.plain)
             # One that was given up on failed; one that was merely slower lost.
             self.close(attempt, Outcome.FAILED if attempt.fault else how, now)
-            out.append(Stop(attempt))
-        return out
+            stopped.append(attempt)
+        return stopped
 
 
 def _lost(attempt: Attempt) -> bool:

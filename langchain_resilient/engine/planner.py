@@ -287,7 +287,7 @@ class Planner:
         if self.end is not None:
             return []
         self._waiting.leave(now)
-        return self._open.close_others(None, Outcome.CANCELLED, now)
+        return [*map(Stop, self._open.close_others(None, Outcome.CANCELLED, now))]
 
     # -- rules ----------------------------------------------------------------------------------
 
@@ -598,13 +598,13 @@ class Planner:
         # who will be first.
         # A fixed text that was asked for goes on, too: what has begun may yet break.
         spare = self._whole and self._plan.grace > 0
-        stop = self._open.close_others(
+        stopped = self._open.close_others(
             attempt, Outcome.LOST, now, begun=not self._whole, resort=not spare
         )
-        self._take_back(stop)
-        return [Commit(attempt), *stop]
+        self._restore_last_resort(stopped)
+        return [Commit(attempt), *map(Stop, stopped)]
 
-    def _take_back(self, stopped: Iterable[Action]) -> None:
+    def _restore_last_resort(self, stopped: Iterable[Attempt]) -> None:
         """Have the last resort to ask again, if it was ended by one that has only begun.
 
         Its try no longer counts: it was stopped by us and did not fail, so asking it once more is
@@ -612,10 +612,10 @@ class Planner:
         could take the time in which it still can answer. The retry budget need not bound it
         either: it is only stopped, and so only asked again, when another answer begins.
         """
-        for action in stopped:
-            if isinstance(action, Stop) and action.attempt.kind is AttemptKind.LAST_RESORT:
+        for attempt in stopped:
+            if attempt.kind is AttemptKind.LAST_RESORT:
                 self._withdraw()
-                self._last_resort = action.attempt.candidate
+                self._last_resort = attempt.candidate
                 self._last_resort.tries -= 1
                 self._last_at = self._deadline - self._plan.reserve
 
@@ -640,7 +640,7 @@ class Planner:
         self.wake_at = inf
         self._waiting.leave(now)
         how = Outcome.LOST if end is CallEnd.ANSWERED else Outcome.CANCELLED
-        out += self._open.close_others(None, how, now)
+        out += map(Stop, self._open.close_others(None, how, now))
         out.append(Finish(end, winner))
         return out
 

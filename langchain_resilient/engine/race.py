@@ -435,7 +435,9 @@ class Race:
                 source = route.sources[attempt.key]
                 stream = await source.open(request, stream=streams)
                 if route.state.paced:
-                    route.state.heard(attempt, stream, self._loop.time())
+                    route.state.read_rate_limits(
+                        attempt.key, stream, attempt.reservation, self._loop.time()
+                    )
                 if self._show is None:
                     await self._listen(attempt, stream)
                 else:

@@ -19,13 +19,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from langchain_resilient.engine.token_bucket import TokenBucket
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.receipt import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.exchange import RateLimitStatus
 
 
@@ -74,7 +71,7 @@ class QueuedRequest:
         return float(max(self._prompt, most)) if most else self._prompt + answer
 
     @property
-    def limited(self) -> bool:
+    def answer_bounded(self) -> bool:
         """Whether it says how long its answer may be: then that is what the provider counts."""
         return self._load is not None and self._load.max_tokens > 0
 
@@ -117,30 +114,35 @@ _SOONER = 0.01
 class Reservation:
     """What was reserved for one attempt, to be settled once when it ends."""
 
-    __slots__ = ("_limited", "_pacer", "at", "requests", "tokens", "tokens_sent")
+    __slots__ = ("_answer_bounded", "_rate_limiter", "at", "requests", "tokens", "tokens_sent")
 
     def __init__(
         self, rate_limiter: RateLimiter, ask: QueuedRequest, tokens: float, now: float
     ) -> None:
-        self._pacer = rate_limiter
-        self._limited = ask.limited
+        self._rate_limiter = rate_limiter
+        self._answer_bounded = ask.answer_bounded
         self.at = now
         self.tokens = tokens
         self.requests = rate_limiter.requests.sent
         self.tokens_sent = rate_limiter.tokens.sent
 
-    def settle(self, attempt: Attempt, now: float) -> None:
-        """Make good what was reserved too much or too little."""
-        fault = attempt.fault
-        if fault is not None and fault.kind is FaultKind.RATE_LIMIT:
-            self._pacer.take_back(self.tokens, now)
-        elif attempt.outcome is Outcome.WON and self.tokens and attempt.response is not None:
-            given, said = attempt.response.input_tokens(), attempt.response.output_tokens()
-            if given is None or said is None:
-                return
-            self._pacer.learn(said)
-            if not self._limited:
-                self._pacer.settle(self.tokens - given - said, now)
+    def cancel(self, now: float) -> None:
+        """Return all of it: the provider refused the request (429) and counted nothing."""
+        self._rate_limiter.cancel(self.tokens, now)
+
+    def settle(self, input_tokens: int | None, output_tokens: int | None, now: float) -> None:
+        """Correct the estimate by what a whole answer cost.
+
+        Args:
+            input_tokens: Of the prompt; None where the provider did not say.
+            output_tokens: Of the answer; None likewise.
+            now: The engine's clock.
+        """
+        if input_tokens is None or output_tokens is None:
+            return
+        self._rate_limiter.record_answer_length(output_tokens)
+        if not self._answer_bounded:
+            self._rate_limiter.settle(self.tokens - input_tokens - output_tokens, now)
 
 
 class RateLimiter:
@@ -336,15 +338,15 @@ class RateLimiter:
         for ask in told:
             ask.wake()
 
-    def take_back(self, tokens: float, now: float) -> None:
-        """Take back a request that was refused, with its tokens."""
+    def cancel(self, tokens: float, now: float) -> None:
+        """Return a refused request and its tokens."""
         with self._lock:
             self._advance(now)
             self.requests.take_back(1.0)
             self.tokens.take_back(tokens)
 
-    def learn(self, tokens: float) -> None:
-        """Take in how long an answer was."""
+    def record_answer_length(self, tokens: float) -> None:
+        """Average the length of answers, in tokens."""
         self._answer += _WEIGHT * (tokens - self._answer)
 
     def _first_turn(self) -> float:

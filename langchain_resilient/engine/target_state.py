@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
-    from langchain_resilient.engine.attempt import Attempt
-    from langchain_resilient.engine.rate_limiter import QueuedRequest
+    from langchain_resilient.engine.rate_limiter import QueuedRequest, Reservation
 
 
 class ConcurrencyLimiter:
@@ -339,12 +338,21 @@ class TargetState:
             return []
         return [key.rate_limiter for key in self.keys if key.account.not_before <= now]
 
-    def heard(self, attempt: Attempt, stream: object, now: float) -> None:
-        """Take in what a provider says of its limits with the head of an answer."""
-        rate_limiter = self.keys[attempt.key].rate_limiter
+    def read_rate_limits(
+        self, key: int, stream: object, reservation: Reservation | None, now: float
+    ) -> None:
+        """Learn what a provider states about its limits in the head of an answer.
+
+        Args:
+            key: Which of the target's keys was used.
+            stream: The answer; `quota()` reads its headers, where the provider has any.
+            reservation: What was reserved for the answer's request.
+            now: The engine's clock.
+        """
+        rate_limiter = self.keys[key].rate_limiter
         if rate_limiter.curious(now):
             quota = getattr(stream, "quota", None)
-            rate_limiter.observe(None if quota is None else quota(), attempt.reservation, now)
+            rate_limiter.observe(None if quota is None else quota(), reservation, now)
             self.paced = any(key.rate_limiter.active or key.rate_limiter.fresh for key in self.keys)
 
     # -- what is learned ------------------------------------------------------------------------
