@@ -183,8 +183,8 @@ def _imports(path: Path) -> list[str]:
 def test_no_import_circles():
     """Not even for type checkers or inside functions: modules of a circle change together.
 
-    That importing `a.b` also runs `a/__init__.py` is not counted: a package that offers names of its
-    modules would always be a circle with them.
+    That importing `a.b` also runs `a/__init__.py` is not counted: a package that re-exports names
+    of its modules would always be a circle with them.
     """
     assert _circles(_import_graph()) == []
 
@@ -217,7 +217,7 @@ def _import_graph() -> dict[str, set[str]]:
 
 
 def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """The strongly connected components with more than one module, or with one of itself (Tarjan)."""
+    """The strongly connected components of several modules, and imports of oneself (Tarjan)."""
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []

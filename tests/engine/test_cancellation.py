@@ -151,7 +151,7 @@ def trip(state: TargetState, plan: Plan) -> None:
     """Make it sick."""
     assert plan.health is not None
     for _ in range(plan.health.trip_after):
-        state.circuit_breaker.slow(0.0, plan.health.trip_after)
+        state.circuit_breaker.record_slow(0.0, plan.health.trip_after)
 
 
 def _once(streams: int) -> list[str]:
