@@ -222,7 +222,7 @@ class RateLimiter:
                 self.tokens.configure(tokens_per_minute)
             self.active = bool(self.requests.rate or self.tokens.rate)
 
-    # -- turns ----------------------------------------------------------------------------------
+    # -- turns ------------------------------------------------------------------------------------
 
     def turn_at(self, request: QueuedRequest) -> float:
         """When its turn comes: exact for the first in the queue, an estimate for the others.
@@ -278,7 +278,7 @@ class RateLimiter:
         self.requests.advance(now, self._factor)
         self.tokens.advance(now, self._factor)
 
-    # -- the queue -------------------------------------------------------------------------------
+    # -- the queue --------------------------------------------------------------------------------
 
     def join(self, request: QueuedRequest, now: float) -> None:
         """Enter the queue."""
@@ -295,7 +295,7 @@ class RateLimiter:
         if first is not None:
             first.wake()
 
-    # -- learning -------------------------------------------------------------------------------
+    # -- learning ---------------------------------------------------------------------------------
 
     def wants_status(self, now: float) -> bool:
         """Whether the headers of an answer are worth reading: of every one when little is left."""

@@ -2,8 +2,9 @@
 
 A loser that was cancelled after 1.2 s did not take 1.2 s: it took *longer* than that. If such
 samples were left out, every quantile would be too small, hedges would fire on ordinary requests,
-and the budget would be gone when the tail comes. Survival analysis calls them right-censored and has the estimator for them
-(Kaplan & Meier, "Nonparametric Estimation from Incomplete Observations", JASA 1958).
+and the budget would be gone when the tail comes. Survival analysis calls such samples
+right-censored and has the estimator for them (Kaplan & Meier, "Nonparametric Estimation from
+Incomplete Observations", JASA 1958).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SMALLEST = 0.001
 LARGEST = 600.0
 """Seconds; anything slower counts as this.
 
-Finagle's histogram ends at two seconds: there a target that hangs looks no worse than a slow one."""
+Finagle's histogram ends at two seconds: there a hanging target looks no worse than a slow one."""
 
 
 _STEP = log(1.02)
@@ -33,7 +34,7 @@ forget everything."""
 
 
 _MAX_COUNT = 1000
-"""The most effective samples: at a high rate old ones fade sooner, so a change is learned sooner."""
+"""The most effective samples: at a high rate old ones fade sooner, and changes show sooner."""
 
 
 _RESCALE = 2.0**64
@@ -43,7 +44,7 @@ _RESCALE = 2.0**64
 class LatencyHistogram:
     """A logarithmic histogram in 2 % steps whose samples fade, some of them right-censored.
 
-    A sample weighs half as much after `half_life` seconds, unless too few would be left. There is no
+    A sample weighs half as much after `half_life` seconds, unless too few would be left. It has no
     lock: threads that add at the same moment can lose a sample, which no quantile notices.
 
     Args:

@@ -116,7 +116,7 @@ class TokenBucket:
         self._at = 0.0
         self._observed = (-inf, 0.0, 0.0)
 
-    # -- limits ---------------------------------------------------------------------------------
+    # -- limits -----------------------------------------------------------------------------------
 
     def configure(self, limit: float) -> None:
         """Apply a user's limit per minute; the lowest of several counts."""
@@ -143,7 +143,7 @@ class TokenBucket:
         """The level at which the provider's bucket is kept."""
         return min(self.capacity / 2, self.rate * HEADROOM_SECONDS)
 
-    # -- spending -------------------------------------------------------------------------------
+    # -- spending ---------------------------------------------------------------------------------
 
     def advance(self, now: float, factor: float) -> None:
         """Bring both buckets up to the present.
@@ -231,7 +231,7 @@ class TokenBucket:
         self.sent -= amount
         self.give_back(amount)
 
-    # -- what the provider says -----------------------------------------------------------------
+    # -- what the provider says -------------------------------------------------------------------
 
     def record_answer(self) -> None:
         """Note that an answer came: from now on assumed savings may be spent, too."""
@@ -308,7 +308,7 @@ class TokenBucket:
         self.provider_level = min(self.provider_level, 0.0)
 
     def assume_per_second(self) -> None:
-        """A refusal although a lot was left: the limit is enforced by the second, not by the minute.
+        """A refusal although a lot was left: the limit is enforced by the second, not the minute.
 
         OpenAI: "rate limits can be quantized, meaning they are enforced over shorter periods"
         (https://platform.openai.com/docs/guides/rate-limits).
