@@ -71,7 +71,7 @@ class RaceTimer:
         self._at = inf
 
     def arm(self, at: float) -> None:
-        """Call back at this time or before: an earlier timer stays, since its callee arms it anew."""
+        """Call back at this time or before: an earlier timer stays, since its callee re-arms it."""
         if at < self._at:
             if self._handle is not None:
                 self._handle.cancel()
