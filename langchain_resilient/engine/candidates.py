@@ -168,7 +168,7 @@ class Candidates:
         self._spent = 0.0
         self.patience = inf
         self.candidates = [
-            Candidate(i, s, t or plan.timeouts, ask if s.paced and _is_paced(s, ask) else None)
+            Candidate(i, s, t or plan.time_limits, ask if s.paced and _is_paced(s, ask) else None)
             for i, (s, t) in enumerate(targets)
         ]
 
