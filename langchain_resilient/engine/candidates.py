@@ -175,7 +175,7 @@ class Candidates:
         self.wait_until = inf
         self.candidates = [
             Candidate(
-                i, s, t or plan.timeouts, request if s.paced and _is_paced(s, request) else None
+                i, s, t or plan.time_limits, request if s.paced and _is_paced(s, request) else None
             )
             for i, (s, t) in enumerate(targets)
         ]

@@ -138,7 +138,7 @@ class Setup:
     limits: Sequence[int | None] = (None, None)
     hedge: Hedge | None = field(default_factory=lambda: Hedge(delay=2.0))
     health: Health | None = field(default_factory=Health)
-    timeouts: TimeLimits = field(default_factory=TimeLimits)
+    time_limits: TimeLimits = field(default_factory=TimeLimits)
     retry: Retry = field(default_factory=Retry)
     deadline: float | None = 60.0
     reserve: float = 0.0
@@ -192,7 +192,7 @@ class Bench:
         self.last = self._last_resort() if setup.last_resort else None
         self.budgets = self._budgets(setup.hedge, setup.health or Health())
         self.plan = Plan(
-            setup.deadline, setup.timeouts, setup.hedge, setup.retry, self.budgets, setup.health,
+            setup.deadline, setup.time_limits, setup.hedge, setup.retry, self.budgets, setup.health,
             setup.fallback_on, setup.reserve, None if setup.costs is None else self._cost,
         )  # fmt: skip
 

@@ -61,7 +61,7 @@ class Scene:
 
 BROKE = {"hedge": Hedge(delay=1.0, budget=0.0), "health": Health(rescue=0.0, retry=0.0)}
 TRUSTING = {"hedge": Hedge(cold=0.5, budget=0.0), "health": Health(rescue_burst=6)}
-SHORT = {"timeouts": TimeLimits(first_text=2.0, chunk_gap=2.0, answer=20.0), "deadline": 30.0}
+SHORT = {"time_limits": TimeLimits(first_text=2.0, chunk_gap=2.0, answer=20.0), "deadline": 30.0}
 
 SCENES = {
     "one answer": Scene([[QUICK]]),

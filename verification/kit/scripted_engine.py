@@ -205,7 +205,7 @@ def world(
     deadline: float | None = 60.0,
     hedge: Hedge | None = HEDGE,
     health: Health | None = HEALTH,
-    timeouts: TimeLimits | None = None,
+    time_limits: TimeLimits | None = None,
     retry: Retry | None = None,
     names: list[str] | None = None,
     **plan: Any,
@@ -224,7 +224,9 @@ def world(
     return World(
         {n: Scripted(s) for n, s in zip(names, lists, strict=True)},
         states,
-        Plan(deadline, timeouts or TimeLimits(), hedge, retry or Retry(), budgets, health, **plan),
+        Plan(
+            deadline, time_limits or TimeLimits(), hedge, retry or Retry(), budgets, health, **plan
+        ),
         Reaper(),
         Dependencies(classify, WordDraft, Random(1)),
     )
