@@ -1,4 +1,4 @@
-"""The attempts of one request: which are under way, which are still counted on."""
+"""The targets and attempts of one request: their limits, and which are still counted on."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 
 
 class Candidate:
-    """One target within one request.
+    """One target, as one request sees it.
 
     Attributes:
-        index: Its place in the chain.
-        limits: Its own, or the model's.
-        tries: How often it was asked. A last resort that was stopped for an answer that has only
-            begun was not: see `Planner._restore_last_resort`.
-        draws: How often its whole answer was no good.
-        active: How many of these are still waited for.
+        index: Its position in the chain.
+        state: What all requests know of it.
+        limits: Its own, or the chat model's.
+        tries: How often it was asked. Not counted: a last resort that was stopped for an answer
+            that had only begun (see `Planner._restore_last_resort`).
+        unusable_answers: How many of its whole answers were empty or invalid.
+        active: How many of its attempts are still counted on.
         ready_at: When its backoff is over.
         excluded: Asking it again cannot help this request.
-        again: It is owed one try at once, before the chain moves on.
-        free: That try is no retry in the budget's sense: another key, or asked plainly.
-        ignore_block: It is asked although its account is blocked, for want of any other.
-        ask: What the request wants of pacers; None where it is not paced.
+        retry_at_once: It gets one more try before the chain moves on.
+        no_charge: That try costs no retry token: it uses another key, or does not stream.
+        ignore_block: It may be asked although its account is blocked, for want of any other.
+        queued_request: The request as its rate limiters see it; None where it is not paced.
     """
 
     __slots__ = (
@@ -80,7 +81,7 @@ class Candidate:
         return at
 
     def saturated(self, now: float) -> bool:
-        """Whether nothing but its pace, its hint or its room is in the way."""
+        """Whether only its rate limit, its hint or its concurrency is in the way."""
         if self.excluded or self.ready_at > now:
             return False
         if self.available_at() <= now:
@@ -89,27 +90,29 @@ class Candidate:
 
 
 class Attempt:
-    """One request under way to one target. The planner owns all but the driver's three fields.
+    """One send to one target. The planner owns all fields but the driver's three.
 
     Attributes:
         key: Which of the target's keys is used.
-        plain: It is judged by its whole answer, not by its first text.
-        hedge_at: When another is to be asked beside it; `inf` for no more.
-        late_at: When its silence counts against the target; `inf` once it was judged.
-        late: It was.
-        suspect: It is over a limit: others are asked, but it may still win.
-        paused: It fell silent in the middle: another is asked beside it; whoever speaks first wins.
+        plain: It counts when its answer is whole, not at its first text.
+        started: When it was sent.
+        first_text: When its first text came.
         last_chunk: When content last came; `inf` while our own reader holds it up.
-        longest: Its longest pause since the first text, in seconds.
-        pause: Seconds of silence after which it counts as paused; `inf` for never.
-        pace_at: When its throughput is looked at next; `inf` for never.
-        pace_from: How many tokens it had when that was looked at last; None before its first.
-        excused: Seconds that our own reader, or our own standstill, held it up.
-        retry_state: tenacity's view, where this is a retry.
-        response: The driver's: what was received.
-        task: The driver's: who reads it.
-        held: The driver's: chunks that wait for the commit.
+        hedge_at: When another target is to be asked beside it; `inf` for never.
+        late_at: When its silence counts against the target; `inf` once that was done.
+        late: It was counted as late.
+        timed_out: It is over a limit: others are asked, but it may still win.
+        paused: It fell silent in the middle: another is asked beside it, and the first text wins.
+        longest_pause: Its longest pause since the first text, in seconds.
+        pause_limit: Seconds of silence after which it counts as paused; `inf` for never.
+        window_ends_at: When its throughput is checked next; `inf` for never.
+        window_start_tokens: Its tokens at the last check; None before its first.
+        excused_seconds: Seconds that our own reader, or our own process, held it up.
+        retry_state: tenacity's view of it, where it is a retry.
         reservation: What was reserved for it; None where it is not paced.
+        response: The driver's: what was received.
+        task: The driver's: the task that reads it.
+        pending_chunks: The driver's: chunks that wait for the commit.
     """
 
     __slots__ = (
@@ -180,11 +183,11 @@ class Attempt:
 
 
 def attempt_record(a: Attempt, began: float, now: float) -> AttemptRecord:
-    """Freeze one attempt.
+    """The record of one attempt, for the receipt.
 
     Args:
         a: The attempt.
-        began: When the call began, by the engine's clock.
+        began: When the call began.
         now: The engine's clock.
     """
     unknown = Outcome.OPEN if a.kind is AttemptKind.SHADOW else Outcome.CANCELLED
@@ -205,27 +208,23 @@ def attempt_record(a: Attempt, began: float, now: float) -> AttemptRecord:
 
 
 MIN_HEDGE_DELAY = 0.05
-
-
 MAX_HEDGE_DELAY = 10.0
 """Bounds of a learned delay, in seconds.
 
-Without an upper one a target that grows slower drags its own percentile along until nothing is ever
-late (CASSANDRA-14293)."""
+Without an upper one, a target that gets slower drags its own percentile along until nothing is late
+any more (CASSANDRA-14293)."""
 
 
 MIN_LATE_SECONDS = 0.25
-"""Nothing is held against a target that spoke within this many seconds: our own loop may have been
-busy."""
+"""Text within so many seconds is never late: our own event loop may have been busy."""
 
 
 BATCH_FACTOR = 3.0
-"""So many times the time by which 95 % have spoken is taken for a hang in a batch."""
+"""In a batch, factor on the 95th percentile beyond which a request is taken to hang."""
 
 
 PAUSE_FACTOR = 2.0
-"""A silence in the middle of an answer is long if it is so many times as long as the longest of
-nearly all answers."""
+"""Factor on the longest pause of nearly all answers beyond which a silence is long."""
 
 
 _COLD = Hedge().cold
@@ -256,14 +255,17 @@ def delay_for(
         limits: The target's own.
         now: The engine's clock.
         plain: Whether a whole answer is asked for, rather than a stream.
-        batch: Nobody waits for this one answer, and under a limit of the rate a hedge takes the
-            place of a first send: only what hangs is worth that.
+        batch: Under a rate limit, a hedge in a batch takes the place of a first send, and no user
+            waits for this one answer: so only a request that hangs is hedged.
     """
     if hedge.delay != "learned":
         return hedge.delay
     if batch and state.limited:
         usual = state.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=plain)
         return max(hedge.cold, BATCH_FACTOR * (usual or 0.0))
+    # A share of `budget` of the requests may be hedged. Aiming at nine tenths of it keeps the
+    # budget from running dry by chance (Dean & Barroso, "The Tail at Scale", 2013: hedge at the
+    # 95th percentile for 5 % extra load).
     q = 1 - 0.9 * hedge.budget
     learned = state.percentile(q, now, plain=plain)
     if learned is None:
@@ -273,7 +275,7 @@ def delay_for(
 
 
 def late_after(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
-    """Seconds after which its silence is held against its target."""
+    """Seconds after which its silence counts against its target."""
     cold = _COLD if hedge is None else hedge.cold
     return max(
         MIN_LATE_SECONDS, attempt.candidate.state.late_after(now, plain=attempt.plain, cold=cold)
@@ -281,14 +283,14 @@ def late_after(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
 
 
 def pause_limit(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
-    """Seconds of silence in the middle of an answer after which another target is asked beside."""
+    """Seconds of silence within an answer after which another target is asked beside it."""
     if hedge is None or hedge.pause is None:
         return inf
     return max(hedge.pause, PAUSE_FACTOR * attempt.candidate.state.typical_pause(now))
 
 
 def next_limit_at(attempt: Attempt) -> float:
-    """When one of its limits is reached."""
+    """When the next of its limits is reached."""
     limits = attempt.candidate.limits
     at = inf if limits.answer is None else attempt.started + attempt.excused_seconds + limits.answer
     if attempt.timed_out:
@@ -305,19 +307,19 @@ def next_limit_at(attempt: Attempt) -> float:
 
 
 def restart_limits(attempt: Attempt, now: float) -> None:
-    """Count its silence from now on: before, we could not have heard it."""
+    """Count its silence from now on, since our process could hear nothing before."""
     if attempt.last_chunk == inf:
-        return  # it is whole, or held up by our own reader
-    ignore_block = now - attempt.started - attempt.excused_seconds
-    attempt.hedge_at += ignore_block
-    attempt.late_at += ignore_block
-    attempt.excused_seconds += ignore_block
+        return  # its answer is complete, or our own reader holds it up
+    elapsed = now - attempt.started - attempt.excused_seconds
+    attempt.hedge_at += elapsed
+    attempt.late_at += elapsed
+    attempt.excused_seconds += elapsed
     attempt.last_chunk = now
     start_throughput_window(attempt, now)
 
 
 def start_throughput_window(attempt: Attempt, now: float) -> None:
-    """Look at its throughput one window from now; what it has said by now is not counted."""
+    """Begin a window in which its throughput is measured."""
     limits = attempt.candidate.limits
     if limits.min_tokens_per_second is not None:
         attempt.window_ends_at = now + limits.throughput_window
@@ -327,28 +329,27 @@ def start_throughput_window(attempt: Attempt, now: float) -> None:
 
 
 def check_throughput(attempt: Attempt, now: float) -> Fault | None:
-    """Judge its throughput over the last window, and begin the next.
+    """Check its throughput over the last window, and begin the next.
 
-    The window in which it began to speak is not judged: how long it takes to begin has its own
-    limit.
+    The window of its first text is not checked: how long that takes has a limit of its own.
     """
     limits, before = attempt.candidate.limits, attempt.window_start_tokens
     start_throughput_window(attempt, now)
-    least, after = limits.min_tokens_per_second, attempt.window_start_tokens
-    if least is None or before is None or after is None:
+    minimum, after = limits.min_tokens_per_second, attempt.window_start_tokens
+    if minimum is None or before is None or after is None:
         return None
     speed = (after - before) / limits.throughput_window
-    if speed >= least:
+    if speed >= minimum:
         return None
-    said = f"only {speed:.2g} tokens/s for {limits.throughput_window:g} s"
-    return Fault(FaultKind.STALL, said)
+    message = f"only {speed:.2g} tokens/s for {limits.throughput_window:g} s"
+    return Fault(FaultKind.STALL, message)
 
 
 class AttemptList:
-    """Keeps the books that go with opening and closing an attempt.
+    """The attempts of one request, and what opening and closing one means for its target.
 
     Attributes:
-        all: Every one that was started, in order.
+        all: All that were started, in order.
         live: Those that are being read.
     """
 
@@ -359,34 +360,34 @@ class AttemptList:
         self.live: list[Attempt] = []
 
     def active_count(self) -> int:
-        """How many are counted on: those over a limit are not."""
+        """How many are counted on, that is, are within their limits."""
         return sum([not a.timed_out for a in self.live])
 
     def any_healthy(self) -> bool:
-        """Whether an attempt is counted on whose target is well."""
+        """Whether one is counted on whose target has not tripped."""
         return any(
             not a.timed_out and not a.candidate.state.circuit_breaker.tripped for a in self.live
         )
 
     def all_lost(self) -> bool:
-        """Whether all that are counted on are lost."""
+        """Whether all that are counted on are lost; see `_lost`."""
         counted = [a for a in self.live if not a.timed_out]
         return bool(counted) and all(_lost(a) for a in counted)
 
     def lost_candidates(self) -> list[Candidate]:
-        """The targets whose attempts are lost, and which may therefore be asked once more."""
+        """The targets whose attempts are lost, which may therefore be asked once more."""
         return [a.candidate for a in self.live if not a.timed_out and _lost(a)]
 
     def any_target_is_back(self) -> bool:
-        """Whether a target of theirs has come back from its silence."""
+        """Whether a target of theirs answers again after a silence."""
         return any(a.late and a.started < a.candidate.state.answering_since for a in self.live)
 
     def open(self, attempt: Attempt, on_trip: Callable[[], None] | None) -> None:
         """Begin one.
 
         Args:
-            attempt: Its place at the target was taken already.
-            on_trip: Called when its target trips; None if nobody wants to know.
+            attempt: Its place at the target has been taken already.
+            on_trip: Called when its target falls silent or answers again; None for no call.
         """
         candidate = attempt.candidate
         candidate.tries += 1
@@ -398,11 +399,11 @@ class AttemptList:
         self.live.append(attempt)
 
     def mark_timed_out(self, attempt: Attempt) -> bool:
-        """Count on it no longer.
+        """Stop counting on it.
 
         Returns:
-            Whether to go on listening to it: only to one of a request, for more would pile up
-            connections in a black hole.
+            Whether to keep reading it: only one per request, for more would pile up connections
+            to a target that hangs.
         """
         first = not any(a.timed_out for a in self.live)
         attempt.timed_out = True
@@ -410,22 +411,22 @@ class AttemptList:
         return first
 
     def reinstate(self, attempt: Attempt) -> None:
-        """Count on it again."""
+        """Count on it again: it has shown text after all."""
         attempt.timed_out = False
         attempt.fault = None
         attempt.candidate.active += 1
 
     def record_first_text(self, attempt: Attempt, now: float) -> None:
-        """Teach the target's state what a first text tells."""
+        """Record its first text with the target."""
         state = attempt.candidate.state
         seconds = now - attempt.started - attempt.excused_seconds
-        # After a standstill of ours nobody knows how long it took, only that it took longer.
+        # After a stall of our own process only a lower bound of the time is known.
         known = not attempt.excused_seconds
         state.record_first_text(seconds, now, plain=attempt.plain, late=attempt.late, known=known)
         state.waiting.pop(attempt, None)
 
     def close(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        """End one, and give its place at the target back."""
+        """End one, return its place at the target, and settle its reservation."""
         attempt.outcome = outcome
         attempt.ended = now
         candidate = attempt.candidate
@@ -451,13 +452,13 @@ class AttemptList:
         begun: bool = True,
         resort: bool = True,
     ) -> list[Attempt]:
-        """End all but the winner. One that had not spoken teaches how long it took at least.
+        """End all but the winner. Without text, one still shows how long its target takes at least.
 
         Args:
             winner: It goes on; None ends all.
             how: The outcome of those that were merely slower.
             now: The engine's clock.
-            begun: Whether those that have spoken are ended too.
+            begun: Whether those that have shown text are ended too.
             resort: Whether the last resort is ended too.
 
         Returns:
@@ -472,16 +473,16 @@ class AttemptList:
             if attempt.first_text is None:
                 seconds = now - attempt.started
                 attempt.candidate.state.record_lost(seconds, now, plain=attempt.plain)
-            # One that was given up on failed; one that was merely slower lost.
+            # One that was over a limit failed; one that was merely slower lost.
             self.close(attempt, Outcome.FAILED if attempt.fault else how, now)
             stopped.append(attempt)
         return stopped
 
 
 def _lost(attempt: Attempt) -> bool:
-    """Whether its target tripped and says nothing at all, or has come back from such a silence.
+    """Whether its target tripped and is silent, or answers again after such a silence.
 
-    A target that is merely slow is still answering; if all are, asking elsewhere only adds load.
+    A target that is merely slow still answers; if all are slow, asking elsewhere only adds load.
     """
     state = attempt.candidate.state
     if state.circuit_breaker.tripped and state.silent:

@@ -1,7 +1,9 @@
 """Token buckets that bound the extra load: of hedges, of rescues, of same-target retries.
 
-Who finds no token waits for one, oldest first: the budget then goes to the requests that need it
-most. (At 5 % extra load on a heavy tail, a 99.9th percentile of 3.1 s instead of 4.4 s.)
+Without such bounds a slow backend gets more load just when it can bear it least (metastable
+failure: Bronson et al., HotOS 2021). A request that finds no token waits for one, oldest first, so
+that the budget goes to the requests that need it most: at 5 % extra load on a heavy tail that gave
+a 99.9th percentile of 3.1 s instead of 4.4 s.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 RETRIES_PER_SECOND = 5.0
-"""Retries of the same target that are free, whatever the load."""
+"""Retries of the same target per second that are always paid for, whatever the load."""
 
 
 _DEFAULTS = Health()
@@ -31,9 +33,9 @@ class TokenWaiter:
 
     Attributes:
         since: When the request began: the oldest is served first.
-        useful_until: Later than this a token could hardly help it any more.
-        granted: Its turn has come: it must use it or give it up.
-        paid: A token was paid for that, which goes back if it is not used.
+        useful_until: After this time a token would come too late to help it.
+        granted: Its turn has come: it must use the token or give it up.
+        paid: The budget was charged for it, so a token that is not used goes back.
     """
 
     __slots__ = ("budget", "granted", "paid", "since", "useful_until", "wake")
@@ -53,20 +55,20 @@ class TokenWaiter:
         return self.since < other.since
 
     def give_up(self, now: float) -> None:
-        """Wait no longer; a token that was paid goes to the next."""
+        """Stop waiting; a token that was paid for goes to the next."""
         self.budget.leave(self, now)
 
 
 class Budget:
-    """A share of the requests and so many a second, saved up to a burst (Finagle's RetryBudget).
+    """A share of the requests plus a rate, saved up to a burst (Finagle's RetryBudget).
 
-    Each request pays in `share`; each extra send takes 1. Starting with half a burst lets the
-    first requests of a short script hedge too. Safe to share between threads and loops.
+    Each request deposits `share` tokens; each extra send takes one. It starts with half a burst, so
+    that the first requests of a short script can hedge too. Threads and loops may share it.
 
     Args:
-        share: Tokens that each request pays in.
-        burst: The most that is saved up.
-        rate: Tokens a second, whatever the load.
+        share: Tokens that each request deposits.
+        burst: The most tokens that are saved up.
+        rate: Tokens per second, whatever the load.
 
     Example:
         ```python
@@ -96,11 +98,11 @@ class Budget:
             self._at = now
 
     def refill(self, now: float, paid: float = 0.0) -> None:
-        """Add what time has brought, and `paid`; then serve who waits."""
+        """Add the income since the last time, and `paid` tokens; then serve those that wait."""
         with self._lock:
             if self._at is not None and self.rate:
                 paid += self.rate * max(0.0, now - self._at)
-            # Another thread may have looked at the clock before us, and come here after us.
+            # Another thread may have read the clock before us and come here after us.
             self._at = now if self._at is None else max(self._at, now)
             self.tokens = min(self.burst, self.tokens + paid)
             served = self._serve(now)
@@ -108,9 +110,9 @@ class Budget:
             ticket.wake()
 
     def take(self) -> bool:
-        """Pay for one extra request; False if there is nothing to pay with.
+        """Pay for one extra request; False if there is no token.
 
-        Nobody is passed by: whoever waits was served when the last token came.
+        This overtakes nobody: those that wait were served when the last token came.
         """
         with self._lock:
             if self.tokens < 1:
@@ -123,8 +125,8 @@ class Budget:
 
         Args:
             since: When the request began.
-            useful_until: Later than this a token could hardly help it any more.
-            wake: Called once when the ticket is granted, perhaps from another thread.
+            useful_until: After this time a token would come too late to help it.
+            wake: Called once when the token is granted, perhaps from another thread.
         """
         ticket = TokenWaiter(self, since, useful_until, wake)
         with self._lock:
@@ -139,7 +141,7 @@ class Budget:
         return ticket
 
     def leave(self, ticket: TokenWaiter, now: float) -> None:
-        """Take a ticket out of the queue, or its token back."""
+        """Take a waiter out of the queue, or its token back."""
         with self._lock:
             if not ticket.granted:
                 self._waiting.remove(ticket)
@@ -157,10 +159,10 @@ class Budget:
             ticket.wake()
 
     def release(self, now: float) -> None:
-        """Let two go without a token: something has just succeeded.
+        """Let two go without a token, since something has just succeeded.
 
-        After an outage those who waited come back twice as fast as answers do, and stop coming when
-        answers stop (slow start, RFC 5681).
+        After an outage those that wait come back twice as fast as answers do, and stop when answers
+        stop: slow start (RFC 5681).
         """
         with self._lock:
             served = [self._next(now) for _ in range(min(2, len(self._waiting)))]
@@ -182,13 +184,13 @@ class Budget:
         return served
 
     def _next(self, now: float) -> TokenWaiter:
-        """Take the oldest out of the queue whom it can still help.
+        """Take the oldest waiter out of the queue that a token can still help.
 
-        The very oldest may be about to die. Were they served first, under overload all tokens would
-        go to them, and all would come too late.
+        The very oldest may be about to reach their deadline. Under overload all tokens would go to
+        them, and all would come too late.
         """
-        place = next((i for i, t in enumerate(self._waiting) if t.useful_until >= now), 0)
-        ticket = self._waiting.pop(place)
+        index = next((i for i, t in enumerate(self._waiting) if t.useful_until >= now), 0)
+        ticket = self._waiting.pop(index)
         ticket.granted = True
         return ticket
 
@@ -197,8 +199,8 @@ class Budgets:
     """The three budgets of a chain, shared by all requests to it.
 
     Attributes:
-        hedge: For second opinions.
-        rescue: For requests that are caught on a target that tripped.
+        hedge: For asking another target because the first is late.
+        rescue: For requests that are lost on a target that tripped.
         retry: For asking the same target again within a request.
     """
 
@@ -211,7 +213,7 @@ class Budgets:
 
     @classmethod
     def of(cls, hedge: Hedge | None, health: Health | None) -> Budgets:
-        """Make the budgets of a policy."""
+        """The budgets of a policy."""
         health = health or _DEFAULTS
         return cls(
             Budget(hedge.budget, hedge.burst) if hedge is not None else Budget(0, 1),
@@ -220,7 +222,7 @@ class Budgets:
         )
 
     def of_kind(self, kind: AttemptKind) -> Budget:
-        """Find the one that pays for a kind of extra send."""
+        """The budget that pays for a kind of extra send."""
         if kind is AttemptKind.HEDGE:
             return self.hedge
         return self.rescue if kind is AttemptKind.RESCUE else self.retry
@@ -232,6 +234,6 @@ class Budgets:
         self.retry.deposit(now)
 
     def succeeded(self, now: float) -> None:
-        """Something was answered: who waits to retry may come back, two for each success."""
+        """Count an answer: of the requests that wait to retry, two may go."""
         if self.retry.waiting:
             self.retry.release(now)

@@ -1,4 +1,10 @@
-"""Whom to ask next: the targets of one request, and what its failures taught about them."""
+"""Which target of a request to ask next, and when; and what a request has to wait for.
+
+The order is that of the chain, healthy targets before sick ones and untried ones before tried ones.
+A hedge or a rescue is held to more than a first send (gRPC proposal A6 lets a server push hedges
+back; Dean & Barroso, 2013, send them where they do not add to an overload): its target must be
+healthy, must not have said lately that it has too much to do, and should be at another provider.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +32,22 @@ if TYPE_CHECKING:
 
 
 class TargetFailure(Exception):  # noqa: N818  # a failure that no exception stood behind
-    """Stands for a fault that no exception caused: lateness, or an answer without text."""
+    """Stands in for the exception of a fault that had none: lateness, or an answer without text."""
 
 
 def retry_state(
     attempts: Sequence[Attempt], candidate: Candidate, now: float, rng: Random
 ) -> RetryCallState:
-    """Describe the attempts on one target as tenacity would have counted them.
+    """The attempts at one target, as tenacity would have counted them.
 
     Args:
-        attempts: Of the whole request.
-        candidate: The target within it.
+        attempts: All of the request.
+        candidate: The target.
         now: The engine's clock.
-        rng: The engine's generator, for waits that want to be replayable; read as `state.rng`.
+        rng: The engine's generator, as `state.rng`: waits that use it can be replayed.
     """
     own_attempts = [a for a in attempts if a.candidate is candidate]
-    # tenacity needs no Retrying object to ask a stop, wait or retry strategy.
+    # tenacity's strategies for stop, wait and retry read the state, but never its Retrying object.
     state: Any = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
     state.attempt_number = candidate.tries
     state.start_time = own_attempts[0].started if own_attempts else now
@@ -58,16 +64,16 @@ def retry_state(
 
 
 class WaitList:
-    """At most one ticket for a token, and a place in the queues of full or paced targets.
+    """What one request waits for: at most one token, and its turn at full or paced targets.
 
     Args:
         since: When the request began: the oldest is served first.
-        useful_until: Later than this a token could hardly help it.
-        wake: Called when there is something to look at; from any thread.
+        useful_until: After this time a token would come too late to help it.
+        wake: Called from any thread when something it waits for may have come.
 
     Attributes:
-        useful_until: Later than this a token could hardly help it.
-        ticket: Waits for a token, or was just granted one.
+        useful_until: After this time a token would come too late to help it.
+        ticket: Its place in a budget's queue, until a granted token is taken.
         kind: What the token is for.
     """
 
@@ -83,7 +89,7 @@ class WaitList:
         self.kind: AttemptKind = AttemptKind.HEDGE
 
     def request_token(self, budget: Budget, kind: AttemptKind, now: float) -> None:
-        """Wait for a token; one that was waited for before is no longer needed."""
+        """Wait for a token of this budget, and for none of another any longer."""
         if self.ticket is not None:
             if self.ticket.budget is budget:
                 return
@@ -92,7 +98,7 @@ class WaitList:
         self.ticket = budget.wait(self._since, self.useful_until, self._wake_up)
 
     def take_granted(self) -> TokenWaiter | None:
-        """Take the ticket, if its token has come. The caller spends it or gives it up."""
+        """Take the token, if it has come. The caller must spend it or give it up."""
         ticket = self.ticket
         if ticket is None or not ticket.granted:
             return None
@@ -117,7 +123,7 @@ class WaitList:
             rate_limiter.leave(request)
 
     def leave(self, now: float) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting for anything."""
         if self.ticket is not None:
             ticket, self.ticket = self.ticket, None
             ticket.give_up(now)
@@ -127,28 +133,28 @@ class WaitList:
             self.join_queues((), now)
 
     def stop_waiting_for_room(self) -> None:
-        """Wait for no room any more; room that was offered is passed on to the next."""
+        """Stop waiting for room; room that was offered already is passed on to the next."""
         limiters, self._full = self._full, []
         for limiter in limiters:
             limiter.forget(self._wake_up)
 
 
 _UNUSABLE_ANSWERS = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
-"""A whole answer that is no good: a target gets one more draw, not draws until the deadline.
+"""Faults of a complete answer: they allow a target one more try, not tries until the deadline.
 
-None where it was empty because `max_tokens` ran out (code "length"): so would the next one be."""
+None where `max_tokens` ran out before any text (code "length"): it would again."""
 
 
 _PER_KEY_FAULTS = BLOCKS_ACCOUNT | {FaultKind.RATE_LIMIT}
-"""Faults of a key, which the target's next key need not share."""
+"""Faults of one key, from which another key of the target may not suffer."""
 
 
 class Candidates:
-    """The lanes of one request, in order of preference.
+    """The targets of one request, in order of preference.
 
     Attributes:
-        candidates: One a target.
-        wait_until: Until when a saturated target is waited for, where work is not spread.
+        candidates: One per target.
+        wait_until: How long a saturated target is waited for, where `Plan.spread` is off.
         rejected: Whether two providers agree that the request is wrong.
     """
 
@@ -176,13 +182,13 @@ class Candidates:
 
     @property
     def rejected(self) -> bool:
-        """Whether two providers agree that the request is wrong: then it is wrong everywhere."""
+        """Whether two providers agree that the request is wrong: then no more targets are asked."""
         return len(self._rejected_by) > 1
 
-    # -- choosing -------------------------------------------------------------------------------
+    # -- choosing ---------------------------------------------------------------------------------
 
     def choose(self, now: float) -> Candidate | None:
-        """Pick the least tried open lane in chain order; the well go before the sick."""
+        """The target for the next ordinary send: the first healthy one that was tried least."""
         best: Candidate | None = None
         rank = (True, inf)
         for candidate in self.eligible():
@@ -204,7 +210,7 @@ class Candidates:
         return best
 
     def _is_worth_waiting_for(self, candidate: Candidate, now: float) -> bool:
-        """Whether nothing is wrong with a target that was not asked yet but that it has no room."""
+        """Whether an untried target is only saturated, and will have room in time."""
         return (
             not candidate.tries
             and candidate.state.is_healthy(now)
@@ -215,14 +221,14 @@ class Candidates:
     def choose_extra(
         self, now: float, beside: Collection[str], lost: Collection[Candidate] = ()
     ) -> Candidate | None:
-        """Pick a lane for a hedge or a rescue: only one that is well and not strained.
+        """The target for a hedge or a rescue: healthy, and not overloaded.
 
         Args:
             now: The engine's clock.
-            beside: The providers of attempts that stay under way: a lane of another provider goes
-                before, and the only target there is may be asked twice.
-            lost: For a rescue, the lanes whose attempts are lost: one that has come back may be
-                asked again. One that is silent cannot rescue anybody.
+            beside: The providers of the attempts under way: a target of another one is preferred,
+                because what slows one target of a provider mostly slows the others.
+            lost: For a rescue, the targets whose attempts are lost. One of them that answers again
+                may be asked again; one that is still silent can rescue nothing.
         """
         best: Candidate | None = None
         rank = (True, inf)
@@ -242,7 +248,7 @@ class Candidates:
         return best
 
     def choose_shadow(self, now: float) -> Candidate | None:
-        """Pick a sick lane to probe, if it is time for that; its place is taken with it."""
+        """A tripped target to probe, if it is time for that. Its place is taken already."""
         for candidate in self.candidates:
             state = candidate.state
             if (
@@ -257,7 +263,7 @@ class Candidates:
         return None
 
     def charge(self, candidate: Candidate) -> None:
-        """Count what a hedge or rescue may cost."""
+        """Add what a hedge or rescue may cost to what the request has spent."""
         self._spent += self._cost(candidate.state) or 0.0
 
     def _affordable(self, state: TargetState) -> bool:
@@ -271,24 +277,28 @@ class Candidates:
         return 0.0 if self._plan.cost is None else self._plan.cost(state)
 
     def eligible(self) -> list[Candidate]:
-        """The lanes that may be asked, now or later."""
+        """The targets that may still be asked, now or later."""
         if self._pinned is not None:
             return [] if self._pinned.excluded else [self._pinned]
         return [candidate for candidate in self.candidates if not candidate.excluded]
 
     def _is_only_healthy(self, candidate: Candidate, now: float) -> bool:
-        """Whether no other target is well: then a hedge may go to it too (Dean & Barroso, 2013)."""
+        """Whether no other target is healthy: then a hedge may go to the same one.
+
+        Dean & Barroso (2013) hedge to replicas of one service; a second request to one API reaches
+        another machine mostly, which a model in this process has not.
+        """
         return not candidate.state.in_process and all(
             other is candidate or not other.state.is_healthy(now) for other in self.eligible()
         )
 
     @staticmethod
     def _extra_at(candidate: Candidate) -> float:
-        """When something extra may be sent to it: not while it says that it has too much."""
+        """When it may get a hedge or a rescue: not while it is overloaded."""
         return max(candidate.available_at(), candidate.state.overloaded_until)
 
     def extra_at(self, now: float) -> float:
-        """When the next lane opens for a hedge; infinity if none will."""
+        """When the next target may get a hedge; infinity if none will."""
         waits = (
             self._extra_at(candidate)
             for candidate in self.eligible()
@@ -297,12 +307,12 @@ class Candidates:
         return min((at for at in waits if at > now), default=inf)
 
     def open_at(self, now: float) -> float:
-        """When the next lane ends its backoff; infinity if none is waiting."""
+        """When the next target may be asked; infinity if none is waiting."""
         waits = (candidate.available_at() for candidate in self.eligible())
         return min((at for at in waits if at > now), default=inf)
 
     def full_targets(self, now: float) -> list[TargetState]:
-        """The targets that could be asked now if they had room."""
+        """The targets that could be asked now but for their `max_concurrency`."""
         return [
             candidate.state
             for candidate in self.eligible()
@@ -324,39 +334,40 @@ class Candidates:
                 ]
                 if not self._plan.spread and self._is_worth_waiting_for(candidate, now):
                     break
-        return list(dict.fromkeys(queues))  # two targets may differ in name only
+        return list(dict.fromkeys(queues))  # two targets may share a key and a model
 
     def reset_if_all_tripped(self, now: float) -> None:
-        """If every target that could be asked has tripped, none of that counts."""
+        """Clear the targets if all that could be asked have tripped."""
         if any(candidate.state.circuit_breaker.tripped for candidate in self.candidates):
             usable = [x.state for x in self.candidates if x.available_at() <= now]
             if usable and all(state.circuit_breaker.tripped for state in usable):
                 reset_if_all_tripped(usable, now)
 
     def ignore_blocks(self, now: float) -> bool:
-        """Ask blocked accounts and lost models all the same, where no other is left.
+        """Let blocked accounts and missing models be asked all the same, where no other is left.
 
-        An error of today beats a memory. Only a server's own "not before" is kept to.
+        A fresh error is worth more than a remembered one: the key may work again. Only the server's
+        own hint of when to come back is kept to.
 
         Returns:
-            Whether there is now a lane to ask that this request has not asked yet.
+            Whether that opened a target that this request has not asked yet.
         """
         ignore_block = [x for x in self.eligible() if not x.tries and not x.ignore_block]
         for candidate in ignore_block:
             candidate.ignore_block = True
         return any(is_open(candidate, now) for candidate in ignore_block)
 
-    # -- learning -------------------------------------------------------------------------------
+    # -- failures ---------------------------------------------------------------------------------
 
     def record_failure(
         self, attempts: Sequence[Attempt], attempt: Attempt, fault: Fault, now: float
     ) -> None:
-        """Decide when, if ever, this request may ask a target again that failed.
+        """Decide when, if ever, this request may ask a failed target again.
 
         Args:
-            attempts: All of the request, for tenacity's view of them.
+            attempts: All of the request, as tenacity's strategies look at them.
             attempt: The one that failed.
-            fault: How.
+            fault: How it failed.
             now: The engine's clock.
         """
         candidate = attempt.candidate
@@ -368,7 +379,8 @@ class Candidates:
         candidate.no_charge = False
         candidate.unusable_answers += fault.kind in _UNUSABLE_ANSWERS
         if fault.kind is FaultKind.NO_STREAMING:
-            # From now on it is asked plainly (TargetState.streams); if it refuses that, it is out.
+            # From now on whole answers are asked for (`TargetState.streams`); if it refuses that
+            # too, it is out.
             candidate.retry_at_once = candidate.no_charge = candidate.tries == 1
             candidate.excluded = not candidate.retry_at_once
         elif fault.kind in _PER_KEY_FAULTS and self._has_other_key(candidate, now):
@@ -389,7 +401,7 @@ class Candidates:
         health = self._plan.health
         trip_after = 0 if health is None else health.trip_after
         if attempt.late and fault.kind is FaultKind.TIMEOUT:
-            trip_after = 0  # the same silence, counted before
+            trip_after = 0  # the same silence was counted before, as lateness
         attempt.candidate.state.record_failure(fault, now, self._rng, attempt.key, trip_after)
 
     @staticmethod
@@ -397,17 +409,17 @@ class Candidates:
         return candidate.tries < len(candidate.state.keys) and candidate.state.available_at() <= now
 
     def skipped(self, now: float) -> tuple[tuple[str, str], ...]:
-        """The targets that were never asked, each with the reason."""
+        """The targets that were not asked, each with the reason."""
         return tuple((x.state.name, _why_skipped(x, now)) for x in self.candidates if not x.tries)
 
 
 def _is_paced(state: TargetState, request: QueuedRequest | None) -> bool:
-    """Whether a request has to wait for its turn: only a batch does where no limit is known yet."""
+    """Whether a request must wait for its turn. Without a known limit, only batches must."""
     return request is not None and (request.batch or state.limited)
 
 
 def is_open(candidate: Candidate, now: float) -> bool:
-    """Whether a lane may be asked this moment."""
+    """Whether a target may be asked at this moment."""
     return (
         not candidate.excluded
         and candidate.available_at() <= now

@@ -1,10 +1,13 @@
-"""Is a target sick? A sequential test over its requests, a trip, and probes until it is well.
+"""Takes a sick target out: a sequential test over its requests, a trip, probes until it recovers.
 
-Each request to a target says "slow" (no text by the 95th percentile or so, or a failure) or "fast".
-A healthy target says slow 5 times in 100. CUSUM (Page, "Continuous Inspection Schemes", Biometrika
-1954) adds up the log-likelihood ratio of "slow 70 %" against "slow 5 %": five in a row trip it,
-scattered ones never do. A budget of hedges alone cannot survive a target that hangs: at 5 % extra
-load, 19 of 20 requests would wait for their limit.
+Each request to a target counts as slow (no text by about the 95th percentile, or a failure) or as
+fast. On a healthy target 5 in 100 are slow. CUSUM (Page, "Continuous Inspection Schemes",
+Biometrika 1954) sums the log-likelihood ratios of "70 % are slow" against "5 % are slow": five slow
+ones in a row trip the breaker, scattered ones never do. A count of failures in a row, or a rate
+over a window, would be either slower to notice or quicker to be wrong.
+
+A hedge budget alone cannot survive a target that hangs: at 5 % extra load, 19 of 20 requests would
+wait for their time limit.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ HEALTHY_FAILING_SHARE = 0.005
 
 
 _SICK_SLOW_SHARE = 0.7
+"""The share of slow requests of a sick target; the test is for a change from one to the other."""
 
 
 _SLOW_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_SLOW_SHARE)
@@ -32,36 +36,38 @@ _FAST_EVIDENCE = log((1 - _SICK_SLOW_SHARE) / (1 - HEALTHY_SLOW_SHARE))
 
 
 _ON_TRIAL = 0.6
+"""Share of the threshold at which a target comes back that no probe has cleared."""
 
 
 PROBE_SECONDS = 1.0
-"""The first wait between probes; it doubles."""
+"""Seconds before the first probe; each failed one doubles them."""
 
 
 MAX_PROBE_SECONDS = 30.0
+"""The longest wait between probes."""
 
 
 PROBE_AGAIN = 0.5
-"""The wait after a probe that went well."""
+"""Seconds after a good probe before the next."""
 
 
 PROBES_TO_RECOVER = 3
-"""So many good probes in a row, and the target is well."""
+"""Good probes in a row after which the target has recovered."""
 
 
 PROBE_EXPIRY = 60.0
-"""Nobody came by to probe for so long: the next request simply tries it."""
+"""Seconds without a request that could probe it, after which the next one simply tries it."""
 
 
 NO_TRIP_SECONDS = 30.0
-"""After a panic nothing trips for so long."""
+"""Seconds in which nothing trips after all targets had tripped."""
 
 
 class CircuitBreaker:
-    """The evidence about one target. Times are the engine's clock.
+    """The evidence for and against one target. Times are by the engine's clock.
 
     Attributes:
-        tripped: It is left out while others are well.
+        tripped: The target is passed over while others are healthy.
         tripped_at: When it last tripped.
         trips: How often it has tripped.
     """
@@ -90,15 +96,15 @@ class CircuitBreaker:
         self._good_probes = 0
 
     def record_slow(self, now: float, trip_after: int, *, failed: bool = False) -> bool:
-        """Take in a late or failed request.
+        """Count a late or failed request.
 
         Args:
             now: The engine's clock.
-            trip_after: How many late ones in a row trip it; of failed ones it takes fewer.
-            failed: It did not only take long.
+            trip_after: How many late requests in a row trip it; failed ones weigh more.
+            failed: It failed, rather than only taking long.
 
         Returns:
-            Whether this one tripped it.
+            Whether this one tripped the breaker.
         """
         if self.tripped or now < self._no_trip_until:
             return False
@@ -110,10 +116,10 @@ class CircuitBreaker:
         return True
 
     def record_fast(self, *, started: float) -> None:
-        """Take in a request that was answered in good time.
+        """Count a request that was answered in good time.
 
         Args:
-            started: When it was sent: what was sent before the trip says nothing of the time since.
+            started: When it was sent; one from before a trip says nothing about the time since.
         """
         if self.tripped:
             if started > self.tripped_at:
@@ -122,18 +128,18 @@ class CircuitBreaker:
             self._score = max(0.0, self._score + _FAST_EVIDENCE)
 
     def claim_probe(self, now: float) -> bool:
-        """Whether it should be probed now; who asks first is the one to do it."""
+        """Whether to probe it now; the caller that gets True is the one to do it."""
         if not self.tripped or now < self._probe_at:
             return False
         if now > self._probe_at + PROBE_EXPIRY:
             self._recover(half=True)
             return False
-        # Until its outcome is known there is no second one.
+        # No second probe before the outcome of this one is known, or it is given up for lost.
         self._probe_at = now + PROBE_EXPIRY
         return True
 
     def record_probe(self, now: float, *, well: bool) -> None:
-        """Take in what came of a probe."""
+        """Count the outcome of a probe."""
         if not self.tripped:
             return
         if not well:
@@ -150,17 +156,17 @@ class CircuitBreaker:
             self._recover()
 
     def recover_on_trial(self) -> None:
-        """It is well, as far as one can tell without a good probe."""
+        """Put it back on trial: it seems healthy, though no good probe has shown it."""
         self._recover(half=True)
 
     def reset(self, now: float) -> None:
-        """All targets are out, so it says nothing about this one: ask it, and trip nothing."""
+        """Clear it, and trip nothing for a while: all targets are out, so none is to blame."""
         self._recover()
         self._no_trip_until = now + NO_TRIP_SECONDS
 
     def _trip(self, now: float) -> None:
         if now - self.tripped_at > PROBE_EXPIRY:
-            # One that trips again and again is probed no more often for that.
+            # A target that trips again soon keeps its longer wait between probes.
             self._probe_wait = PROBE_SECONDS
         self.tripped = True
         self.tripped_at = now
@@ -171,5 +177,5 @@ class CircuitBreaker:
 
     def _recover(self, *, half: bool = False) -> None:
         self.tripped = False
-        # One that nobody has probed is on trial: the half of it puts it out again.
+        # One that no probe has cleared is on trial: little more evidence takes it out again.
         self._score = self._threshold * _ON_TRIAL if half else 0.0

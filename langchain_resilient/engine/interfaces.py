@@ -1,4 +1,7 @@
-"""What the engine needs from outside, as small protocols: it imports no provider and no wire."""
+"""What the engine needs from other rooms.
+
+The protocols are seams: their implementations are in rooms that the engine must not import.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Accumulator(Protocol):
-    """An answer being received: `ResponseAccumulator` of the room `wire`."""
+    """An answer being received; `ResponseAccumulator` of the room `wire` is one."""
 
     def add(self, chunk: Chunk) -> int:
-        """Fold a chunk in; at least 2 if it shows text or a tool call."""
+        """Add a chunk; returns 2 or more if it shows text or a tool call, 0 without content."""
         ...
 
     def fault(self) -> Fault | None:
-        """After the stream's end: what is wrong with the answer, if anything is."""
+        """What is wrong with the answer, if anything, after its stream has ended."""
         ...
 
     @property
@@ -34,16 +37,16 @@ class Accumulator(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether the provider said that this is all, though usage may still come."""
+        """Whether the provider has said that the answer is complete; usage may still follow."""
         ...
 
     @property
     def counted(self) -> bool:
-        """Whether usage has come."""
+        """Whether usage has been received."""
         ...
 
     def tokens(self) -> int:
-        """About how much has come so far, thoughts and tool calls included."""
+        """The approximate number of tokens so far, thoughts and tool calls included."""
         ...
 
     def input_tokens(self) -> int | None:
@@ -60,47 +63,49 @@ class Accumulator(Protocol):
 
 
 class BreakStrategy(Protocol):
-    """How an answer goes on at another target when its stream broke after text was delivered."""
+    """How another target continues an answer whose stream broke after text was delivered."""
 
     @property
     def appends(self) -> bool:
-        """Whether what follows is added to what was delivered: then nothing may be an answer."""
+        """Whether what follows is added to what was delivered: then it may be empty."""
         ...
 
     def may_follow(self, response: Any) -> bool:
-        """Whether another answer may follow what is delivered of this one."""
+        """Whether another answer may follow what was delivered of this one."""
         ...
 
     def request(self, responses: Sequence[Any]) -> ChatRequest:
-        """Make the request for what follows these broken answers."""
+        """The request for what follows these broken answers."""
         ...
 
 
 class AttemptListener(Protocol):
-    """Is told when the attempts of one request begin and end. Must be quick, and never raise."""
+    """Is told when attempts of one request begin and end. Must be quick, and must never raise."""
 
     def began(self, attempt: Attempt) -> None:
-        """Hear that it is sent."""
+        """An attempt is about to be sent."""
         ...
 
     async def enter(self, attempt: Attempt) -> None:
-        """Prepare the task that reads it."""
+        """Prepare the task that reads it; awaited in that task."""
         ...
 
     def over(self, attempt: Attempt) -> None:
-        """Hear that it has ended; those that the caller's going away ends are not told."""
+        """An attempt has ended; not called for those that end because the caller went away."""
         ...
 
     async def close(self, reaper: Reaper) -> None:
-        """End what is still under way; called once, by whoever owns the race."""
+        """End what is still under way; called once, by the owner of the race."""
         ...
 
 
 class Route:
-    """One place of the chain: the target's state, its provider, and its own limits.
+    """One entry of the chain: a target's state, its provider, and its own limits.
 
     Attributes:
-        sources: The provider, once for each key of the target.
+        state: What all requests know of the target.
+        sources: The provider, once per key of the target.
+        limits: The target's own; None for the plan's.
     """
 
     __slots__ = ("limits", "sources", "state")
@@ -119,13 +124,13 @@ class Route:
 
 
 class Dependencies:
-    """What a race needs from outside, the same for all races of a model.
+    """Injected functions, the same for all races of a chat model.
 
     Attributes:
         classify: Turns an exception into a fault.
-        response: Makes an empty draft.
+        response: Makes an empty accumulator.
         rng: The engine's generator.
-        on_fault: Told each fault and its target's name, for logs and warnings.
+        on_fault: Called with a target's name and each of its faults, for logs and warnings.
     """
 
     __slots__ = ("classify", "on_fault", "response", "rng")

@@ -1,4 +1,4 @@
-"""What a race is to do and how it went: the plan, the planner's actions, and how a call ended."""
+"""The policy of a race, the actions of its planner, and how a call can end."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class CallEnd(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A model's policy, normalised once and read by every request.
+    """A chat model's policy, normalised once and shared by all its requests.
 
     Attributes:
         deadline: Seconds for the whole call; None for no limit.
-        time_limits: The limits inside it, for targets without their own.
-        hedge: None for never.
+        time_limits: The limits within it, for targets without their own.
+        hedge: When another target is asked beside a slow one; None for never.
         retry: When a failed target is asked again.
         fallback_on: After which faults another target is asked.
         budgets: What pays for hedges, rescues and retries, shared by all requests.
-        health: When a target is taken for sick; None for never.
+        health: When a target counts as sick; None for never.
         reserve: Seconds before the deadline at which the last resort is asked.
-        grace: Seconds that it has from then on at least, even past the deadline: for one that
-            answers at once, which only a busy loop can hold up.
-        cost: Dollars that one more send to a target may cost; None if nobody knows.
-        spread: Whether the next target is asked where one is saturated, or that one waited for.
+        grace: Seconds that the last resort has at least, even past the deadline: for one that
+            answers at once, so that only a busy event loop can hold it up.
+        cost: Gives the dollars that one more send to a target may cost; None if that is unknown.
+        spread: Whether another target is asked while one is saturated, rather than waiting for it.
     """
 
     deadline: float | None
@@ -77,14 +77,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Close this attempt; nobody waits for it."""
+    """Close this attempt, without waiting for that."""
 
     attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """This attempt's text is the answer, as far as one can tell now."""
+    """This attempt's text is the answer, unless it breaks."""
 
     attempt: Attempt
 

@@ -1,12 +1,19 @@
-"""Sans-I/O: events in, actions out. One plan and one deadline for retry, hedge and fallback.
+"""Decides every send of one request: one plan and one deadline for retry, hedge and fallback.
 
-The planner owns no socket, no task, no clock and no global randomness: each event brings the time,
-and the generator is given, so a seed replays a request exactly. After each event the driver does
-what the actions say, then calls `timer` no later than `wake_at`.
+It is sans-I/O: events in, actions out. It owns no socket, no task, no clock and no global random
+numbers; each event brings the time, and the generator is given, so that a seed replays a request
+exactly. After each event the driver does what the actions say, and calls `timer` no later than
+`wake_at`.
 
-The rules are those of happy eyeballs (RFC 8305) and gRPC's hedging (proposal A6), with one deadline
-over everything: a failure starts the next target at once, lateness starts one beside it, the first
-valid text wins, and nobody waits for a loser.
+The rules are those of happy eyeballs (RFC 8305: start the next attempt at once after a failure, or
+beside the first when that is late) and of gRPC's hedging (proposal A6: the first success wins, a
+fatal status ends all, servers may push back), under one deadline. Hedges wait for about the 95th
+percentile, and a budget bounds them (Dean & Barroso, "The Tail at Scale", 2013; Finagle's
+BackupRequestFilter). The first valid text wins, and nothing waits for a loser.
+
+An attempt is lost in one of two ways. It may *fail*: then it is closed. Or it may *time out*: then
+others are asked, but it is still read, and may win after all, since a model that thinks for long
+would otherwise never answer, however often it is asked.
 """
 
 from __future__ import annotations
@@ -42,14 +49,14 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.target_state import TargetState
 
 _NO_LIMITS = TimeLimits(first_text=None, chunk_gap=None, answer=None)
-"""For the last resort: there is nobody else to ask, so only the deadline ends it."""
+"""Of the last resort: nothing is left to ask after it, so only the deadline ends it."""
 
 _MIN_ANSWER_SECONDS = 1.0
-"""Seconds before its deadline at which a request lets others go first: a token comes too late."""
+"""Seconds before its deadline from which a token would come too late to help a request."""
 
 _POLL = 1.0
 """Seconds after which a request that waits for a retry token, or for room at the last resort, looks
-what time has brought."""
+again: a budget's income over time wakes nothing by itself."""
 
 
 def _always(_: Attempt) -> bool:
@@ -65,17 +72,18 @@ class Planner:
         now: The engine's clock.
         rng: The engine's generator.
         wake: Called from any thread when something shared has changed; then call `woken`.
-        last_resort: Asked when nobody else can answer.
-        plain: Whole answers are raced.
-        goes_on: Where text is shown as it comes: whether another target may go on after what is
-            shown of this attempt. None where only a whole answer is shown.
-        size: Its size and its priority, for pacing; None for an interactive call of no known size.
+        last_resort: Asked when no target can answer.
+        plain: Whole answers are raced, rather than first texts.
+        can_continue: Where text is shown as it comes: whether another target may continue after
+            what is shown of an attempt. None where only a whole answer is shown.
+        size: The request's size and priority, for rate limits; None for an interactive call of
+            unknown size.
 
     Attributes:
-        chain: Whom to ask; the planner decides when.
-        shadows: Probes of sick targets that were started beside it; the driver owns them.
-        winner: Whose text is the answer so far.
-        end: How it ended; None while it goes on.
+        chain: The targets; they know which can be asked, the planner decides when.
+        shadows: Probes of sick targets that were started beside the request; the driver owns them.
+        winner: The attempt whose text is the answer so far.
+        end: How the call ended; None while it goes on.
         wake_at: When `timer` must be called at the latest.
     """
 
@@ -118,7 +126,7 @@ class Planner:
         size: RequestSize | None = None,
     ) -> None:
         self._plan = plan
-        # Without anybody to show text to, an answer counts when it is whole.
+        # Where no text is shown as it comes, an answer counts when it is whole.
         self._whole_only = can_continue is None
         self._can_continue = can_continue or _always
         self._rng = rng
@@ -153,10 +161,10 @@ class Planner:
         """All that were started, in order."""
         return self._attempts.all
 
-    # -- events ---------------------------------------------------------------------------------
+    # -- events -----------------------------------------------------------------------------------
 
     def begin(self, now: float) -> list[Action]:
-        """Send the first attempt; and a shadow, if a sick target is to be probed."""
+        """Send the first attempt, and a shadow probe, if one is due for a sick target."""
         self._plan.budgets.deposit(now)
         out: list[Action] = []
         if self._plan.health is not None:
@@ -167,7 +175,7 @@ class Planner:
         return self._update_wake_at(out)
 
     def first_text(self, attempt: Attempt, now: float) -> list[Action]:
-        """Its first visible text or tool call came: it wins, unless whole answers are raced."""
+        """Its first visible text or tool call: it wins, unless whole answers are raced."""
         if self._plain or attempt.outcome is not None:
             return []
         attempt.first_text = attempt.last_chunk = now
@@ -181,19 +189,19 @@ class Planner:
         return self._update_wake_at(self._commit(attempt, now) if self.winner is None else [])
 
     def chunk(self, attempt: Attempt, now: float) -> list[Action]:
-        """Content came of one that is not the winner: if it was doubted, it is believed again."""
+        """Content of one that is not the winner: one that had timed out or paused may win."""
         attempt.last_chunk = now
         if self.winner is None and attempt.outcome is None and attempt.first_text is not None:
             return self._update_wake_at(self._commit(attempt, now))
         return self._update_wake_at([])
 
     def pause_limits(self, attempt: Attempt, now: float) -> None:
-        """Our own reader is slow: until `resume_limits` no limit is held against anybody."""
+        """Suspend all limits until `resume_limits`: our own reader is slow."""
         self._reader_stall = now, attempt.excused_seconds, self._deadline
         attempt.last_chunk = attempt.window_ends_at = attempt.excused_seconds = self._deadline = inf
 
     def resume_limits(self, attempt: Attempt, now: float) -> list[Action]:
-        """The reader has caught up: its own slowness took none of the answer's time."""
+        """Go on with the limits: the reader has caught up. Its slowness is not counted."""
         since, excused_seconds, deadline = self._reader_stall
         attempt.last_chunk = now
         attempt.excused_seconds = excused_seconds + (now - since)
@@ -237,7 +245,7 @@ class Planner:
         return self._update_wake_at(out)
 
     def woken(self, now: float) -> list[Action]:
-        """A token was granted, a target has room, or one that is being waited for tripped."""
+        """A token was granted, a target has room, or one that is waited for tripped."""
         if self.end is not None or self.winner is not None:
             return []
         out: list[Action] = []
@@ -250,7 +258,7 @@ class Planner:
         elif all_lost:
             self._rescue(now, out)
         else:
-            # Room that nobody of ours needs any more goes to the next.
+            # Room that is not needed here any more goes to the next request.
             self._wait_list.stop_waiting_for_room()
             if not self._attempts.active_count():
                 self._ask_next(now, out)
@@ -273,10 +281,10 @@ class Planner:
         return self._update_wake_at(out)
 
     def resume_after_stall(self, now: float) -> list[Action]:
-        """Our own process stood still: what is under way is held to its limits afresh.
+        """Our own process stood still: start the limits of all attempts afresh.
 
-        A hedge for each of them, and a mark against each target, would be for our own silence. Only
-        the deadline stays where it is: it was promised to whoever waits.
+        Otherwise each would be hedged, and each target marked as late, for a silence of our own.
+        Only the deadline stays where it is: it was promised to the caller.
         """
         for attempt in self._attempts.live:
             restart_limits(attempt, now)
@@ -289,10 +297,10 @@ class Planner:
         self._wait_list.leave(now)
         return [*map(Stop, self._attempts.close_others(None, Outcome.CANCELLED, now))]
 
-    # -- rules ----------------------------------------------------------------------------------
+    # -- rules ------------------------------------------------------------------------------------
 
     def _check(self, attempt: Attempt, now: float, out: list[Action]) -> None:
-        """Hold one attempt against its limits."""
+        """Check one attempt against its limits."""
         limits = attempt.candidate.limits
         if (
             limits.answer is not None
@@ -310,7 +318,7 @@ class Planner:
             self._check_speaking(attempt, now, out)
 
     def _check_silent(self, attempt: Attempt, now: float, out: list[Action]) -> None:
-        """It has not spoken yet."""
+        """Check one that has shown no text yet."""
         limit = attempt.candidate.limits.first_text
         if now >= attempt.late_at:
             self._record_late(attempt, now)
@@ -324,7 +332,7 @@ class Planner:
             self._start_extra(AttemptKind.HEDGE, now, out)
 
     def _check_speaking(self, attempt: Attempt, now: float, out: list[Action]) -> None:
-        """It may have stopped in the middle."""
+        """Check one that may have stopped in the middle."""
         limit = attempt.candidate.limits.chunk_gap
         if limit is not None and now >= attempt.last_chunk + limit:
             fault = Fault(FaultKind.STALL, f"nothing for {limit:g} s inside the answer")
@@ -339,12 +347,12 @@ class Planner:
                 self._start_extra(AttemptKind.HEDGE, now, out)
 
     def _give_up_if_slow(self, attempt: Attempt, now: float, out: list[Action]) -> bool:
-        """Give one up that is too slow, if another target is free: slow is better than none."""
+        """Give up one that is too slow, if another can do better: slow is better than none."""
         fault = check_throughput(attempt, now)
         other = self.chain.choose(now) if fault is not None else None
-        # One that merely lost to this one is as free as one that was never asked.
         if fault is None or other is None or not other.state.is_healthy(now):
             return False
+        # A target that merely lost to this one may be asked again; one that failed may not.
         if any(a.candidate is other and a.fault is not None for a in self._attempts.all):
             return False
         if attempt.first_text is not None and not self._can_continue(attempt):
@@ -364,7 +372,7 @@ class Planner:
             attempt.candidate.state.record_late(now, trip_after, started=attempt.started)
 
     def _time_out(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
-        """Ask others, but keep listening: a killed model that thinks long would never answer."""
+        """Ask others, but keep reading it: a model that thinks for long may yet answer first."""
         keep = self._attempts.mark_timed_out(attempt)
         attempt.fault = fault
         if attempt is self.winner:
@@ -374,13 +382,14 @@ class Planner:
             self._attempts.close(attempt, Outcome.FAILED, now)
             out.append(Stop(attempt))
         if not self._attempts.any_healthy():
-            # Else a hedge is under way already, and has its own limits.
+            # Otherwise a hedge is under way already, with limits of its own.
             self._ask_next(now, out, failed=attempt.candidate)
 
     def _rescue(self, now: float, out: list[Action]) -> None:
-        """All that are waited for are lost: ask elsewhere, or there again if it is back.
+        """All attempts are lost: ask elsewhere, or the same target if it answers again.
 
-        The latter is a retry: so many at a time come back as are answered.
+        The latter is paid for as a retry: that budget lets requests return as fast as answers come,
+        rather than all at once.
         """
         back = self._attempts.any_target_is_back()
         self._start_extra(AttemptKind.RETRY if back else AttemptKind.RESCUE, now, out)
@@ -388,7 +397,7 @@ class Planner:
     def _start_extra(
         self, kind: AttemptKind, now: float, out: list[Action], paid: TokenWaiter | None = None
     ) -> None:
-        """Ask another beside the one that is waited for, if its budget has a token, else wait."""
+        """Start a hedge or a rescue, if its budget has a token; else wait for one."""
         candidate = None
         if self._attempts.active_count() < self._max_active and now < self._deadline:
             beside = {a.candidate.state.provider for a in self._attempts.live}
@@ -410,7 +419,7 @@ class Planner:
             budget.give_back(now)
 
     def _postpone_hedge(self, now: float) -> None:
-        """No target is open for a hedge now: come back to it when one is."""
+        """Look for a hedge again when a target is open to one: none is now."""
         at = self.chain.extra_at(now)
         for attempt in self._attempts.live:
             if not attempt.timed_out and attempt.first_text is None and attempt.hedge_at < inf:
@@ -441,7 +450,8 @@ class Planner:
         ):
             pass
         elif self._attempts.any_healthy():
-            # A sound one is being waited for: only a fresh, sound one is worth a send beside it.
+            # A healthy target is being waited for: only an untried, healthy one is worth a send
+            # beside it.
             if candidate is not None and not candidate.tries and candidate.state.is_healthy(now):
                 sent = self._start(candidate, self._kind_for(candidate), now, out)
             else:
@@ -456,16 +466,16 @@ class Planner:
     def _send_or_wait(
         self, candidate: Candidate, now: float, out: list[Action], paid: TokenWaiter | None
     ) -> bool:
-        """Send, if a first try or a token pays for it; else wait for a token."""
+        """Send, if it is a first try or a token pays for it; else wait for a token."""
         retry = self._plan.budgets.retry
         owes = self._needs_token(candidate, now)
         if owes and paid is None and not retry.take():
             self._wait_list.request_token(retry, AttemptKind.RETRY, now)
-            self._wait_list.join_queues((), now)  # it is held up by its own fault, not the others
+            self._wait_list.join_queues((), now)  # what holds it up is its own failure
             self._resume_at = min(now + _POLL, self.chain.open_at(now))
             return False
         if not self._start(candidate, self._kind_for(candidate), now, out):
-            # Another thread took its last place: on to the next.
+            # Another thread took the last place at it: ask the next.
             if owes and paid is None:
                 retry.give_back(now)
             self._ask_next(now, out)
@@ -476,9 +486,9 @@ class Planner:
 
     @staticmethod
     def _needs_token(candidate: Candidate, now: float) -> bool:
-        """Whether a send costs a retry token, as all but a first try do.
+        """Whether a send costs a retry token, as all but first tries do.
 
-        A target that is down has to be asked now and then, but not by everybody at once.
+        A target that is down must be tried now and then, but not by every request at once.
         """
         return not candidate.no_charge and (candidate.tries > 0 or candidate.state.down(now))
 
@@ -490,7 +500,7 @@ class Planner:
         return AttemptKind.RETRY if candidate.tries else AttemptKind.FALLBACK
 
     def _wait_or_end(self, now: float, out: list[Action]) -> None:
-        """Nobody can be asked this moment."""
+        """No target can be asked at this moment: wait for one, or end."""
         self._resume_at = self.chain.open_at(now)
         if self._attempts.active_count():
             return
@@ -511,7 +521,7 @@ class Planner:
             out.extend(self._finish(CallEnd.EXHAUSTED, now, []))
 
     def _resume(self, now: float, out: list[Action]) -> None:
-        """A backoff is over, or it is time to look for a retry token."""
+        """Go on: a backoff is over, or it is time to look for a retry token."""
         self._resume_at = inf
         if self._attempts.any_healthy():
             return
@@ -524,7 +534,7 @@ class Planner:
     ) -> bool:
         plan, state = self._plan, candidate.state
         if not state.concurrency.take():
-            # Another thread was faster than our look at it.
+            # Another thread has taken the last place since it was chosen.
             self._wait_list.wait_for_room([state])
             return False
         self._wait_list.leave(now)
@@ -560,7 +570,7 @@ class Planner:
         return attempt
 
     def _start_deadline(self, now: float) -> None:
-        """The time of a batch call runs from its first send: who waits in line loses nothing."""
+        """Start the time of a batch call at its first send: waiting for a turn costs it nothing."""
         if self._plan.deadline is None:
             return
         self._deadline = now + self._plan.deadline
@@ -569,7 +579,7 @@ class Planner:
             self._last_resort_at = self._deadline - self._plan.reserve
 
     def _probe(self, now: float, out: list[Action]) -> None:
-        """Send a shadow of this request to a target that tripped, if it is time for one."""
+        """Send a shadow of this request to a target that tripped, if a probe of it is due."""
         candidate = self.chain.choose_shadow(now)
         if candidate is not None:
             shadow = self._attempt(len(self.shadows) + 1, candidate, AttemptKind.SHADOW, now)
@@ -579,27 +589,30 @@ class Planner:
     def _may_ask_last_resort(self) -> bool:
         """Whether the last resort may be asked.
 
-        Beside an answer that has begun only if nobody saw any of it, and only a fixed text, which
+        Beside an answer that has begun only if none of that was shown, and only a fixed text, which
         is asked so late that the answer keeps its time.
         """
         return self.winner is None or (self._whole_only and self._plan.grace > 0)
 
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
-        """Ask who always answers; where it is full, as soon as it has room."""
+        """Ask the last resort; if it is full, try again soon.
+
+        It is asked once, with one exception: `_restore_last_resort`.
+        """
         candidate = self._last_resort
         if candidate is None:
             return
         if self._start(candidate, AttemptKind.LAST_RESORT, now, out):
             self._last_resort = None
             self._last_resort_at = inf
-            # Asked late, because our own loop was held up, it gets its time all the same.
+            # If it is asked late, because our own event loop was held up, it still gets its time.
             until = now + max(self._plan.reserve, self._plan.grace)
             if until > self._deadline:
                 self._overtime, self._deadline = until - self._deadline, until
         else:
             self._last_resort_at = now + _POLL
 
-    # -- book-keeping ---------------------------------------------------------------------------
+    # -- winning and ending -----------------------------------------------------------------------
 
     def _commit(self, attempt: Attempt, now: float) -> list[Action]:
         self.winner = attempt
@@ -608,9 +621,8 @@ class Planner:
             self._attempts.reinstate(attempt)
         attempt.paused = False
         self._fail_paused(now)
-        # Of answers that only count when they are whole, one that has begun goes on: nobody knows
-        # who will be first.
-        # A fixed text that was asked for goes on, too: what has begun may yet break.
+        # Where answers only count when they are whole, others that have begun go on: any of them
+        # may end first. So does a fixed text of the last resort: what has begun may yet break.
         keep_last_resort = self._whole_only and self._plan.grace > 0
         stopped = self._attempts.close_others(
             attempt, Outcome.LOST, now, begun=not self._whole_only, resort=not keep_last_resort
@@ -619,12 +631,12 @@ class Planner:
         return [Commit(attempt), *map(Stop, stopped)]
 
     def _restore_last_resort(self, stopped: Iterable[Attempt]) -> None:
-        """Have the last resort to ask again, if it was ended by one that has only begun.
+        """Let the last resort be asked again if it was stopped for an answer that has only begun.
 
-        Its try no longer counts: it was stopped by us and did not fail, so asking it once more is
-        no retry and costs no token. An outage may have used up the tokens, and waiting for one
-        could take the time in which it still can answer. The retry budget need not bound it
-        either: it is only stopped, and so only asked again, when another answer begins.
+        That try is not counted: we stopped it, it did not fail, so asking it again is no retry and
+        costs no token. An outage may have used up the tokens, and waiting for one could take
+        the time in which it can still answer. The retry budget need not bound this either: it is
+        only stopped, and so only asked again, when another answer begins.
         """
         for attempt in stopped:
             if attempt.kind is AttemptKind.LAST_RESORT:
@@ -634,16 +646,16 @@ class Planner:
                 self._last_resort_at = self._deadline - self._plan.reserve
 
     def _end_overtime(self) -> None:
-        """Take back the time past the deadline, which was for the last resort alone."""
+        """Take back the time past the deadline, which the last resort alone was given."""
         self._deadline -= self._overtime
         self._overtime = 0.0
 
     def _fail_paused(self, now: float) -> None:
-        """Another has spoken since these fell silent: that is a failure of theirs."""
+        """Count paused attempts as stalled: another has shown text since they fell silent."""
         for other in self._attempts.live:
             if other.paused and not other.timed_out and not self._whole_only:
-                said = f"silent for {now - other.last_chunk:.3g} s inside the answer"
-                other.fault = Fault(FaultKind.STALL, said)
+                message = f"silent for {now - other.last_chunk:.3g} s inside the answer"
+                other.fault = Fault(FaultKind.STALL, message)
                 self.chain.record_failure(self._attempts.all, other, other.fault, now)
 
     def _finish(
@@ -659,7 +671,7 @@ class Planner:
         return out
 
     def _update_wake_at(self, out: list[Action]) -> list[Action]:
-        """Find the next moment at which something is due."""
+        """Set `wake_at` to when something is due next; returns its argument."""
         if self.end is not None:
             return out
         at = self._deadline

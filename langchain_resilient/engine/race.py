@@ -1,8 +1,8 @@
 """The asyncio driver of the planner: starts attempts, feeds events, returns the winner.
 
-It knows how to run things and decides nothing. Each attempt is one task that reads one stream into
-its draft; events reach the planner as plain calls on the loop's own thread, so there is no queue
-and no lock on the way. Losers go to the reaper; nobody waits for them.
+It runs things and decides nothing. Each attempt is one task that reads one stream into its
+accumulator; events reach the planner as plain calls on the event loop's own thread, so there is no
+queue and no lock on the way. Losers go to the reaper, and nothing waits for them.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 
 _LAG = 0.05
-"""An alarm that comes so many seconds late shows that our own loop was held up."""
+"""Seconds; a timer that is later than this shows that our own event loop was held up."""
 
 
 _STALL = 0.25
-"""One so late shows that we stood still: stopped, suspended, or blocked by other work."""
+"""Seconds; one later than this shows that the process stood still (suspended, or blocked)."""
 
 
 _CATCH_UP = 1.0
-"""Seconds at most in which what came meanwhile is read before anything is held against anybody."""
+"""Seconds at most for reading what came meanwhile, before any limit is checked."""
 
 
 _MAX_STALLS = 3
-"""A loop that always stands still must not hide for ever that a target hangs."""
+"""Stalls that are excused: a loop that always stalls must not hide for ever that a target hangs."""
 
 
 class RaceTimer:
-    """Calls back when something is due. Where the loop was late, what lies unread goes first.
+    """Calls back when something is due. After a late wake-up, what lies unread is read first.
 
     Args:
         loop: The race's.
-        due: Called with the time.
+        due: Called with the time when the moment has come.
         resume_after_stall: Called with the time when the process had stood still, before `due`.
     """
 
@@ -71,7 +71,7 @@ class RaceTimer:
         self._at = inf
 
     def arm(self, at: float) -> None:
-        """See that it comes in time. An early one is left alone: whoever is called looks again."""
+        """Call back at this time or before: an earlier timer stays, since its callee re-arms it."""
         if at < self._at:
             if self._handle is not None:
                 self._handle.cancel()
@@ -79,7 +79,7 @@ class RaceTimer:
             self._at = at
 
     def stop(self) -> None:
-        """Let it never come."""
+        """Cancel it."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -102,7 +102,7 @@ class RaceTimer:
         self._handle = self._loop.call_at(at, self._fire_when_idle, at, until)
 
     def _fire_when_idle(self, at: float, until: float) -> None:
-        """Tell, once the loop is no longer busy with what came during a standstill."""
+        """Call back once the loop is no longer busy with what came during the stall."""
         now = self._loop.time()
         if now - at < _LAG / 5 or now >= until:
             self._call_due()
@@ -110,25 +110,24 @@ class RaceTimer:
             self._wait(now, until)
 
     def _call_due(self) -> None:
-        # A loop may call up to its clock's resolution early: what is due then is due now. Chunks
-        # may also have moved the moment on: then nothing is due, and it is armed again.
+        # A loop may call early by its clock's resolution: what is due then is due now. Chunks may
+        # also have moved the moment on: then nothing is due, and the timer is armed again.
         now = max(self._loop.time(), self._at)
         self._handle, self._at = None, inf
         self._due(now)
 
 
 _PROBE_PATIENCE = 4.0
-"""A probe waits so many times as long as would be in good time: how slow it is now may be how fast
-it is from now on."""
+"""Factor on the good time for which a probe waits: a target may have become slower for good."""
 
 
 def start_probe(
     attempt: Attempt, route: Route, request: ChatRequest, dependencies: Dependencies
 ) -> asyncio.Task[None]:
-    """Ask, listen up to the first text, and tell the target's state.
+    """Ask, read up to the first text, and record the outcome with the target's state.
 
-    The user waits for none of it, and the answer is thrown away. The place that it took at the
-    target is given back, also if the task is cancelled before its first step.
+    The user waits for none of it, and the answer is thrown away. The place at the target is
+    returned even if the task is cancelled before its first step.
     """
     loop = asyncio.get_running_loop()
     good = late_after(None, attempt, attempt.started)
@@ -153,8 +152,8 @@ async def _run_probe(
         async with asyncio.timeout(_PROBE_PATIENCE * good):
             await _wait_for_text(attempt, route, request)
     except TimeoutError as error:
-        if attempt.first_text is None:  # else it only closes slowly
-            attempt.fault = Fault(FaultKind.TIMEOUT, "the probe heard nothing", cause=error)
+        if attempt.first_text is None:  # otherwise it only closes slowly
+            attempt.fault = Fault(FaultKind.TIMEOUT, "the probe got no answer", cause=error)
     except Exception as error:  # noqa: BLE001  # every failure becomes a fault
         attempt.fault = (
             error.fault if isinstance(error, _UnusableAnswerError) else dependencies.classify(error)
@@ -179,8 +178,8 @@ async def _wait_for_text(attempt: Attempt, route: Route, request: ChatRequest) -
             await stream.aclose()
 
 
-class _UnusableAnswerError(Exception):  # an answer that is no answer
-    """The probe's answer was whole and useless."""
+class _UnusableAnswerError(Exception):
+    """The probe's answer was complete and of no use."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault))
@@ -191,32 +190,34 @@ _VISIBLE = 2
 
 
 _TAIL = 1.0
-"""Seconds that are waited for usage after a stream's `finish_reason`."""
+"""Seconds to wait for usage after a stream's `finish_reason`."""
 
 
 _END = 0.1
-"""Seconds that are waited for its end after that: a connection that was read to it serves again."""
+"""Seconds to wait for the stream's end after that: only then can its connection be used again."""
 
 
 class Race:
-    """One request, raced over a chain. Use `answer()` or `chunks()`, once.
+    """One request, raced over a chain of targets. Call `answer()` or `chunks()`, once.
 
     Args:
         chain: The routes, in order.
-        request: Shared by all attempts.
+        request: What all attempts send.
         plan: The policy.
         dependencies: Injected functions.
-        reaper: Takes the losers.
-        last_resort: Asked when nobody else can answer.
-        validate: Looks at a whole draft; a fault means the next target. May be asynchronous.
-        on_retry: Told tenacity's state before a target is asked again. May be asynchronous.
+        reaper: Closes the losers.
+        last_resort: Asked when no target can answer.
+        validate: Checks a complete answer; a fault means the next target. May be asynchronous.
+        on_retry: Given tenacity's state before a target is asked again. May be asynchronous.
         plain: Ask for whole answers instead of streams.
         buffer: For `chunks()`: what is shown, and what follows a break.
-        size: Its size and its priority, for pacing; None for an interactive call of no known size.
+        size: The request's size and priority, for rate limits; None for an interactive call of
+            unknown size.
+        listener: Told when attempts begin and end.
 
     Attributes:
-        end: How it ended; None while it goes on.
-        listener: Told when attempts begin and end.
+        end: How the call ended; None while it goes on.
+        listener: As given.
     """
 
     __slots__ = (
@@ -280,17 +281,17 @@ class Race:
         self._closed = False
         self._buffer = buffer
         self.listener = listener
-        # A stream that must be judged whole cannot be shown in part.
+        # An answer that must be validated whole cannot be shown in part.
         self._streaming = buffer is not None and validate is None
         self.end: CallEnd | None = None
 
-    # -- for the caller -------------------------------------------------------------------------
+    # -- for the caller ---------------------------------------------------------------------------
 
     async def answer(self) -> Any:
-        """Race to a whole answer.
+        """Race to a complete answer.
 
         Returns:
-            The winner's draft; None if nobody answered (then `end` says why).
+            The winner's accumulator; None if no target answered (`end` says why).
         """
         try:
             self._apply(self._planner.begin(self._loop.time()))
@@ -311,7 +312,7 @@ class Race:
             ValueError: Without a buffer.
         """
         if self._buffer is None:
-            msg = "chunks() needs a show"
+            msg = "chunks() needs a buffer"
             raise ValueError(msg)
         queue = self._buffer.queue
         try:
@@ -320,7 +321,7 @@ class Race:
                 while queue:
                     chunk = queue.popleft()
                     if self._reader_ready is not None and not queue:
-                        self._make_room()
+                        self._resume_reading()
                     if isinstance(chunk, Segment):
                         chunk.fixed = True
                     yield chunk
@@ -331,21 +332,21 @@ class Race:
             self._close()
 
     def change_request(self, request: ChatRequest) -> None:
-        """Let attempts from now on send another request; those under way go on with theirs."""
+        """Make attempts from now on send another request; those under way go on with theirs."""
         self._request = request
 
     @property
     def winner(self) -> Attempt | None:
-        """Who answered, or whose text is the answer so far."""
+        """The attempt that answered, or whose text is the answer so far."""
         return self._planner.winner
 
     @property
     def started(self) -> float:
-        """When it began, by the loop's clock."""
+        """When the race began, by the loop's clock."""
         return self._planner.started
 
     def receipt(self) -> Receipt:
-        """What happened so far."""
+        """What has happened so far."""
         planner, now = self._planner, self._loop.time()
         winner = planner.winner
         began = planner.started
@@ -359,7 +360,7 @@ class Race:
             skipped=skipped,
         )
 
-    # -- running --------------------------------------------------------------------------------
+    # -- running ----------------------------------------------------------------------------------
 
     async def _sleep(self) -> None:
         self._wake = self._loop.create_future()
@@ -368,11 +369,11 @@ class Race:
         finally:
             self._wake = None
 
-    def _make_room(self) -> None:
-        room, self._reader_ready = self._reader_ready, None
-        # Whoever waited for it may have been stopped meanwhile.
-        if room is not None and not room.done():
-            room.set_result(None)
+    def _resume_reading(self) -> None:
+        ready, self._reader_ready = self._reader_ready, None
+        # The attempt that waited for it may have been stopped meanwhile.
+        if ready is not None and not ready.done():
+            ready.set_result(None)
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -418,8 +419,8 @@ class Race:
         self._apply(self._planner.timer(now))
 
     def _wake_up(self) -> None:
-        """Look at what is shared with other requests; called from any thread."""
-        with contextlib.suppress(RuntimeError):  # our loop is closed: so is this race
+        """Have the planner look at what it shares with other requests; called from any thread."""
+        with contextlib.suppress(RuntimeError):  # our loop is closed, and this race with it
             self._loop.call_soon_threadsafe(self._on_wake)
 
     def _on_wake(self) -> None:
@@ -427,17 +428,17 @@ class Race:
             self._apply(self._planner.woken(self._loop.time()))
 
     def _close(self) -> None:
-        """Leave nothing running: also the way of a cancelled caller."""
+        """Leave nothing running, whether the call ended or its caller was cancelled."""
         self._closed = True
         self._timer.stop()
         for action in self._planner.cancel(self._loop.time()):
             if not isinstance(action, Finish):
                 self._reaper.take(action.attempt.task)
 
-    # -- one attempt ----------------------------------------------------------------------------
+    # -- one attempt ------------------------------------------------------------------------------
 
     async def _read(self, attempt: Attempt, request: ChatRequest) -> None:
-        """Read one stream into its draft and tell the planner what is seen. Owns the stream."""
+        """Read one stream into its accumulator, and report to the planner. Owns the stream."""
         route = self._chain[attempt.candidate.index]
         stream: Any = None
         try:
@@ -462,7 +463,7 @@ class Race:
             except asyncio.CancelledError as error:
                 if attempt.task.cancelling():
                     raise
-                # Not ours: something inside the provider cancelled itself.
+                # Nobody cancelled this task: something inside the provider cancelled itself.
                 fault = self._dependencies.classify(error)
             except Exception as error:  # noqa: BLE001  # every failure becomes a fault
                 fault = self._dependencies.classify(error)
@@ -472,7 +473,7 @@ class Race:
                 await _close_quietly(stream)
 
     async def _read_whole(self, attempt: Attempt, stream: Any) -> None:
-        """Read an answer that counts when it is whole."""
+        """Read an answer that counts when it is complete."""
         response, time, planner = attempt.response, self._loop.time, self._planner
         add = response.add
         async for chunk in stream:
@@ -499,7 +500,7 @@ class Race:
         async for chunk in stream:
             seen = add(chunk)
             if not seen:
-                # It waits for what shows something: white space without end is never shown.
+                # Held back until some text follows, so that endless white space is never shown.
                 held.append(chunk)
             else:
                 now = time()
@@ -527,21 +528,23 @@ class Race:
         return self._planner.first_text(attempt, now) if seen >= _VISIBLE else ()
 
     async def _read_trailer(self, attempt: Attempt, stream: Any) -> None:
-        """Take in what follows a `finish_reason`: usage. The answer is whole, whatever happens."""
+        """Read what follows a `finish_reason`: usage. The answer is complete, whatever happens."""
         response, time = attempt.response, self._loop.time
         attempt.last_chunk = attempt.window_ends_at = inf
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_END if response.counted else _TAIL) as limit:
                 async for chunk in stream:
-                    seen = response.add(chunk)  # first, for what makes no sense is never shown
+                    seen = response.add(
+                        chunk
+                    )  # before it is shown: what cannot be parsed raises here
                     attempt.pending_chunks.append(chunk)
-                    # Some servers give a reason with every chunk.
+                    # Some servers send a `finish_reason` with every chunk.
                     if seen and self._planner.winner is attempt:
                         self._announce(attempt)
                     limit.reschedule(time() + (_END if response.counted else _TAIL))
 
     async def _wait_for_reader(self, attempt: Attempt) -> None:
-        """Let a slow consumer catch up; its own slowness is not the provider's stall."""
+        """Let a slow consumer catch up, without taking its slowness for the provider's."""
         self._planner.pause_limits(attempt, self._loop.time())
         self._reader_ready = self._loop.create_future()
         await self._reader_ready
@@ -563,7 +566,7 @@ class Race:
     def _attempt_ended(self, attempt: Attempt, fault: Fault | None) -> None:
         now, planner = self._loop.time(), self._planner
         if attempt.outcome is not None:
-            return  # it was stopped, and its provider does not let itself be cancelled
+            return  # it was stopped, but its provider suppressed the cancellation
         if fault is None:
             actions = planner.done(attempt, now)
             if self._buffer is not None:
@@ -575,7 +578,7 @@ class Race:
             self._report(attempt)
         if self.listener is not None:
             self.listener.over(attempt)
-        # What is left of it is to close its stream.
+        # All that its task has left to do is to close its stream.
         self._reaper.keep(attempt.task)
         self._apply(actions)
 
@@ -585,11 +588,11 @@ class Race:
 
 
 async def _await_if_needed(value: Any) -> Any:
-    """Await what a user's hook returned, if it was a coroutine function."""
+    """Await what a user's hook returned, if the hook is a coroutine function."""
     return await value if inspect.isawaitable(value) else value
 
 
 async def _close_quietly(stream: Any) -> None:
-    """Close a stream whose answer is known already: a failing close changes nothing."""
+    """Close a stream, and ignore errors: the outcome of its attempt is known already."""
     with contextlib.suppress(Exception):
         await stream.aclose()

@@ -1,13 +1,14 @@
-"""When a request's turn comes at one key and model: a paced dual bucket of requests and tokens.
+"""When a request may be sent with one key to one model: paced by requests and by tokens.
 
-Nothing is paced while no limit is known. Limits come from the user, or from what the provider says
-with its first answers. What is sent is spread evenly, since servers count by the second what they
-state by the minute; what a provider's bucket has saved up is spent within seconds, not at once.
-After a refusal (429) the rate is cut, and comes back bit by bit (AIMD: Chiu & Jain, 1989). Others
-who spend of the same limit are seen in what the provider says is left.
+Nothing is paced while no limit is known. Limits come from the user, or from the headers of the
+provider's first answers. What is sent is spread evenly, since servers enforce by the second what
+they state by the minute; what a provider's bucket has saved up is spent within seconds, not at
+once. After a refusal (429) the rate is cut, and recovers steadily (additive increase,
+multiplicative decrease: Chiu & Jain, "Analysis of the Increase and Decrease Algorithms for
+Congestion Avoidance", 1989). Other clients of the same limit show in what the headers say is left.
 
-Who waits stands in line: interactive calls before batch calls, the oldest first. The first in line
-knows when its turn is; whoever leaves the line tells the next.
+Requests that must wait form a queue: interactive calls before batch calls, the oldest first. The
+first one knows when its turn comes; a request that leaves the queue wakes the next.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ QueuePosition = tuple[bool, float, int, "QueuedRequest"]
 
 
 class QueuedRequest:
-    """What one request wants of the pacers.
+    """One request as rate limiters see it: its size, and its position in their queues.
 
     Args:
         size: Its size and its priority; None for an interactive call of no known size.
         since: When it began: the oldest is served first.
-        wake: Called when there is something to look at; from any thread.
+        wake: Called from any thread when its turn may have changed.
 
     Attributes:
-        batch: Whether nobody sits and waits for it.
-        place: What lines are sorted by.
+        batch: Whether no user is waiting for it.
+        position: What queues are sorted by.
     """
 
     __slots__ = ("_prompt", "_size", "batch", "position", "wake")
@@ -55,9 +56,9 @@ class QueuedRequest:
         self._prompt: int | None = None
 
     def tokens(self, answer: float) -> float:
-        """Guess what it costs.
+        """Estimate what it costs, in tokens.
 
-        OpenAI counts the larger of the prompt and `max_tokens`, when a request is let in
+        When it admits a request, OpenAI counts the larger of the prompt and `max_tokens`
         (https://platform.openai.com/docs/guides/rate-limits).
 
         Args:
@@ -67,52 +68,61 @@ class QueuedRequest:
             return answer
         if self._prompt is None:
             self._prompt = self._size.prompt_tokens()
-        most = self._size.max_tokens
-        return float(max(self._prompt, most)) if most else self._prompt + answer
+        max_tokens = self._size.max_tokens
+        return float(max(self._prompt, max_tokens)) if max_tokens else self._prompt + answer
 
     @property
     def answer_bounded(self) -> bool:
-        """Whether it says how long its answer may be: then that is what the provider counts."""
+        """Whether it sets `max_tokens`: then that, and not the answer's length, is what counts."""
         return self._size is not None and self._size.max_tokens > 0
 
 
 DECREASE = 0.85
-"""A refusal leaves so much of the rate."""
+"""Factor by which a refusal reduces the rate.
+
+Gentler than TCP's 0.5: the limit is known, and a refusal mostly means that others use it too."""
 
 
 DECREASE_SECONDS = 1.0
-"""Refusals so close together are one: they were sent before the first was known."""
+"""Seconds in which further refusals do not count: they were sent before the first was known."""
 
 
 RECOVERY = 0.02
-"""Of the rate, that comes back in a second."""
+"""Share of the rate that comes back per second."""
 
 
 _MIN_FACTOR = 0.05
 
 
 UNKNOWN_RATE = 4
-"""So many batch calls a second are sent before the first answer has told the limits."""
+"""Batch calls per second before the first answer has shown the limits."""
 
 
 ANSWER_TOKENS = 256.0
-"""How long an answer is taken to be before any was seen."""
+"""The assumed length of an answer, in tokens, before any was seen."""
 
 
 _AVERAGE_WEIGHT = 0.05
-"""Of a new sample in the averages."""
+"""Weight of a new sample in the moving averages."""
 
 
 _LOOK_SECONDS = 1.0
-"""So often it is looked at what the provider says, while there is plenty."""
+"""Seconds between readings of the headers while there is plenty: each costs time per call."""
 
 
 _MIN_GAIN = 0.01
-"""Seconds; the first in line is told of a turn that comes earlier by more."""
+"""Seconds; the first in the queue is woken for a turn that is earlier by more."""
 
 
 class Reservation:
-    """What was reserved for one attempt, to be settled once when it ends."""
+    """What was reserved for one attempt; cancelled or settled once, when the attempt ends.
+
+    Attributes:
+        at: When it was made.
+        tokens: The estimated cost; 0 while no limit of tokens is known.
+        requests: How many requests had been sent by then, this one included.
+        tokens_sent: How many tokens.
+    """
 
     __slots__ = ("_answer_bounded", "_rate_limiter", "at", "requests", "tokens", "tokens_sent")
 
@@ -146,27 +156,27 @@ class Reservation:
 
 
 class RateLimiter:
-    """The pace of one key and model, shared by all threads, loops and models of the process.
+    """Paces one key and model for all threads, event loops and chat models of the process.
 
     Attributes:
-        requests: How many may be sent.
-        tokens: The same of their tokens.
+        requests: The limit of requests.
+        tokens: The limit of tokens.
         active: Whether a limit is known.
-        fresh: Whether no answer came yet.
+        fresh: Whether no answer has come yet.
 
     Example:
         ```python
-        pacer = Pacer()
-        pacer.configure(requests_per_minute=600)
-        if pacer.turn_at(request) <= now:
-            attempt.grant = pacer.take(request, now)
+        rate_limiter = RateLimiter()
+        rate_limiter.configure(requests_per_minute=600)
+        if rate_limiter.turn_at(request) <= now:
+            attempt.reservation = rate_limiter.reserve(request, now)
         ```
     """
 
     __slots__ = (
         "_answer",
         "_cost",
-        "_cut_at",
+        "_decreased_at",
         "_factor",
         "_factor_at",
         "_lock",
@@ -189,7 +199,7 @@ class RateLimiter:
         self._queue: list[QueuePosition] = []
         self._factor = 1.0
         self._factor_at = 0.0
-        self._cut_at = -inf
+        self._decreased_at = -inf
         self._paused_until = -inf
         self._unknown_rate_at = -inf
         self._look_at = -inf
@@ -199,11 +209,11 @@ class RateLimiter:
     def configure(
         self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
     ) -> None:
-        """Take limits from the user. Of several, and of what the provider says, the lowest counts.
+        """Apply a user's limits. The lowest counts, of several and of what the provider reports.
 
         Args:
-            requests_per_minute: None leaves it to the provider to say.
-            tokens_per_minute: The same.
+            requests_per_minute: None to learn it from the provider.
+            tokens_per_minute: Likewise.
         """
         with self._lock:
             if requests_per_minute is not None:
@@ -212,12 +222,12 @@ class RateLimiter:
                 self.tokens.configure(tokens_per_minute)
             self.active = bool(self.requests.rate or self.tokens.rate)
 
-    # -- turns ----------------------------------------------------------------------------------
+    # -- turns ------------------------------------------------------------------------------------
 
     def turn_at(self, request: QueuedRequest) -> float:
-        """When its turn is: exactly if it is the first in line, else as far as one can tell.
+        """When its turn comes: exact for the first in the queue, an estimate for the others.
 
-        One whose turn is over due because those before it do not use theirs may go before them.
+        A request whose turn is overdue, because those before it do not take theirs, may go first.
         """
         if not self.active and not (self.fresh and request.batch):
             return -inf
@@ -241,12 +251,12 @@ class RateLimiter:
         return at
 
     def _interval(self) -> float:
-        """How long a turn takes."""
+        """Seconds between two turns."""
         seconds = max(self.requests.seconds_for(1.0), self.tokens.seconds_for(self._cost))
         return max(seconds, 1 / UNKNOWN_RATE) if self.fresh else seconds
 
     def reserve(self, request: QueuedRequest, now: float) -> Reservation:
-        """Send it, whoever else waits: reserve a request and its tokens."""
+        """Reserve one request and its tokens, regardless of the queue."""
         urgent = not request.batch
         with self._lock:
             self._advance(now)
@@ -255,7 +265,7 @@ class RateLimiter:
             self.requests.take(1.0, urgent=urgent)
             self.tokens.take(cost, urgent=urgent)
             if self.fresh:
-                # So many at once, then so many a second (GCRA).
+                # A few at once, then a few per second (GCRA).
                 step = 1 / UNKNOWN_RATE
                 self._unknown_rate_at = (
                     max(self._unknown_rate_at, now - (UNKNOWN_RATE - 1) * step) + step
@@ -268,63 +278,65 @@ class RateLimiter:
         self.requests.advance(now, self._factor)
         self.tokens.advance(now, self._factor)
 
-    # -- the line -------------------------------------------------------------------------------
+    # -- the queue --------------------------------------------------------------------------------
 
     def join(self, request: QueuedRequest, now: float) -> None:
-        """Stand in line."""
+        """Enter the queue."""
         with self._lock:
             self._advance(now)
             insort(self._queue, request.position)
 
     def leave(self, request: QueuedRequest) -> None:
-        """Stand in line no more. The next is told if it is the first now."""
+        """Leave the queue, and wake the next request if it is the first now."""
         with self._lock:
-            place = bisect_left(self._queue, request.position)
-            del self._queue[place]
-            first = self._queue[0][3] if self._queue and not place else None
+            index = bisect_left(self._queue, request.position)
+            del self._queue[index]
+            first = self._queue[0][3] if self._queue and not index else None
         if first is not None:
             first.wake()
 
-    # -- learning -------------------------------------------------------------------------------
+    # -- learning ---------------------------------------------------------------------------------
 
     def wants_status(self, now: float) -> bool:
-        """Whether it is worth reading what the provider says: at every answer when it is tight."""
+        """Whether the headers of an answer are worth reading: of every one when little is left."""
         return now >= self._look_at
 
     def observe(
-        self, quota: RateLimitStatus | None, reservation: Reservation | None, now: float
+        self, status: RateLimitStatus | None, reservation: Reservation | None, now: float
     ) -> None:
-        """Take in an answer's headers.
+        """Learn from an answer's headers.
 
         Args:
-            quota: What they say; None if they say nothing.
+            status: What they say; None if they say nothing.
             reservation: Of the answer's request.
             now: The engine's clock.
         """
         with self._lock:
             before = self._first_turn()
             self._advance(now)
-            if quota is not None and reservation is not None:
-                if quota.requests is not None:
-                    self.requests.observe(quota.requests, reservation.requests, reservation.at, now)
-                if quota.tokens is not None:
-                    self.tokens.observe(quota.tokens, reservation.tokens_sent, reservation.at, now)
+            if status is not None and reservation is not None:
+                if status.requests is not None:
+                    self.requests.observe(
+                        status.requests, reservation.requests, reservation.at, now
+                    )
+                if status.tokens is not None:
+                    self.tokens.observe(status.tokens, reservation.tokens_sent, reservation.at, now)
             self.fresh = False
             self.requests.record_answer()
             self.tokens.record_answer()
             self.active = bool(self.requests.rate or self.tokens.rate)
-            tight = self._queue or self.requests.below_half or self.tokens.below_half
-            self._look_at = now if tight else now + _LOOK_SECONDS
-            told = (
+            watch = self._queue or self.requests.below_half or self.tokens.below_half
+            self._look_at = now if watch else now + _LOOK_SECONDS
+            woken = (
                 self._first_if_sooner(before)
                 if self.active
-                else [place[3] for place in self._queue]
+                else [position[3] for position in self._queue]
             )
-        for request in told:
+        for request in woken:
             request.wake()
 
     def record_refusal(self, now: float, until: float) -> None:
-        """Take in a 429.
+        """Slow down after a refusal (429).
 
         Args:
             now: The engine's clock.
@@ -334,27 +346,29 @@ class RateLimiter:
             self._advance(now)
             self._look_at = now
             self._paused_until = max(self._paused_until, until)
-            if now < self._cut_at + DECREASE_SECONDS:
+            if now < self._decreased_at + DECREASE_SECONDS:
                 return
-            self._cut_at = now
+            self._decreased_at = now
             self._factor = max(_MIN_FACTOR, self._factor * DECREASE)
-            low = [flow for flow in (self.requests, self.tokens) if flow.nearly_empty]
-            for flow in low:
-                if not flow.per_second:
-                    flow.empty()
-            if not low:
+            expected = [b for b in (self.requests, self.tokens) if b.nearly_empty]
+            # The provider does not say which limit refused. It is one whose bucket was low; if none
+            # was, the limit must be enforced over shorter periods than it is stated.
+            for bucket in expected:
+                if not bucket.per_second:
+                    bucket.empty()
+            if not expected:
                 self.requests.assume_per_second()
                 self.tokens.assume_per_second()
             self._advance(now)
 
     def settle(self, tokens: float, now: float) -> None:
-        """Take back what was not used; a negative amount was used beyond what was reserved."""
+        """Return tokens that were not used; a negative amount was used beyond the reservation."""
         with self._lock:
             before = self._first_turn()
             self._advance(now)
             self.tokens.give_back(tokens)
-            told = self._first_if_sooner(before)
-        for request in told:
+            woken = self._first_if_sooner(before)
+        for request in woken:
             request.wake()
 
     def cancel(self, tokens: float, now: float) -> None:
@@ -372,7 +386,7 @@ class RateLimiter:
         return self._ready(self._queue[0][3]) if self._queue else -inf
 
     def _first_if_sooner(self, before: float) -> list[QueuedRequest]:
-        """Find who must be told that its turn comes sooner than it thinks."""
+        """The request to wake because its turn comes sooner than it was told; as a list."""
         return (
             [self._queue[0][3]] if self._queue and self._first_turn() < before - _MIN_GAIN else []
         )
@@ -382,7 +396,7 @@ class RequestSize(Protocol):
     """How much one call asks for, and how soon; `CallOptions` of the room `runtime` is one.
 
     Attributes:
-        batch: Whether nobody sits and waits for it.
+        batch: Whether no user is waiting for it.
         max_tokens: The longest answer it asks for; 0 where it does not say.
     """
 

@@ -1,7 +1,7 @@
-"""What the caller of a stream gets to see: whose chunks, in which order, and what follows a break.
+"""What the caller of a stream sees: which chunks, in which order, and what follows a break.
 
-Chunks lie in one queue until the caller takes them; a `Leg` stands before each attempt's. What has
-not been taken when its stream dies is withdrawn, and nobody will know.
+Chunks wait in one queue until the caller takes them, those of each attempt behind a `Segment`. What
+has not been taken when its stream breaks is withdrawn, so the caller never learns of it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 MAX_READ_AHEAD = 256
-"""Chunks that are read ahead of a slow consumer before the provider is made to wait."""
+"""Chunks that are read ahead of a slow consumer before reading stops (back pressure)."""
 
 
 class Segment:
-    """One attempt's part of a stream; it stands before its chunks.
+    """Marks where one attempt's part of a stream begins.
 
     Attributes:
-        attempt: Whose chunks follow.
-        fixed: They were taken, or another attempt goes on from them: they cannot be withdrawn.
+        attempt: The one whose chunks follow.
+        fixed: They can no longer be withdrawn: they were taken, or another attempt continues them.
     """
 
     __slots__ = ("attempt", "fixed")
@@ -35,14 +35,14 @@ class Segment:
 
 
 class StreamBuffer:
-    """One stream as it is shown.
+    """One stream, as its caller sees it.
 
     Args:
-        break_strategy: How another target goes on where a stream broke; None for not at all.
+        break_strategy: How another target continues a broken stream; None if none may.
 
     Attributes:
         queue: What the caller has not taken yet.
-        segments: Whose chunks were shown, in order: more than one if a stream broke.
+        segments: The parts that are shown, in order: more than one if a stream broke.
     """
 
     __slots__ = ("_break_strategy", "_empty_continuations", "queue", "segments")
@@ -54,7 +54,7 @@ class StreamBuffer:
         self._empty_continuations = 0
 
     def announce(self, attempt: Attempt) -> None:
-        """Show an attempt's chunks from now on; one that speaks again needs no new leg."""
+        """Show this attempt's chunks from now on, in the segment that it has or a new one."""
         if not self._is_last(attempt):
             segment = Segment(attempt)
             self.segments.append(segment)
@@ -64,14 +64,14 @@ class StreamBuffer:
         attempt.pending_chunks.clear()
 
     def withdraw(self, attempt: Attempt) -> None:
-        """Take back what nobody has seen of an attempt that failed."""
+        """Withdraw what the caller has not taken of an attempt that failed."""
         if self._is_last(attempt) and not self.segments[-1].fixed:
             segment = self.segments.pop()
             while self.queue.pop() is not segment:
                 pass
 
     def can_continue(self, attempt: Attempt) -> bool:
-        """Whether another may go on after what is shown of it, or nothing is and nobody knows."""
+        """Whether another may continue after what is shown of it. If nothing is, any may."""
         if not self._is_last(attempt) or not self.segments[-1].fixed:
             return True
         return self._break_strategy is not None and self._break_strategy.may_follow(
@@ -79,16 +79,16 @@ class StreamBuffer:
         )
 
     def request(self, original: ChatRequest) -> ChatRequest:
-        """Choose what a new attempt is asked: all, or what is missing after what is shown."""
+        """The request for a new attempt: the original, or one for what is missing so far."""
         if not self.segments or self._break_strategy is None:
             return original
         self.segments[-1].fixed = True
         return self._break_strategy.request([segment.attempt.response for segment in self.segments])
 
     def is_complete(self) -> bool:
-        """Whether nothing is missing, as one who was to go on has just said by saying nothing.
+        """Count an empty continuation; whether it means that the answer was complete before.
 
-        It may only have failed to answer: two in a row must agree.
+        A target may also have failed to answer, so two in a row must agree.
         """
         if not self.segments or self._break_strategy is None or not self._break_strategy.appends:
             return False

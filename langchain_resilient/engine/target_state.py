@@ -1,7 +1,8 @@
-"""What is remembered of a target between requests: its speed, its health, until when it is out.
+"""What is known of a target between requests: its speed, its health, and when it may be asked.
 
-All of it is shared by the requests, models, loops and threads of a process. Numbers are written
-without a lock: two threads that count at the same moment may lose a sample, which nothing notices.
+All of it is shared by the requests, chat models, event loops and threads of a process. Numbers are
+written without a lock: two threads that count at the same moment may lose a sample, which changes
+no decision.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class ConcurrencyLimiter:
-    """A counting semaphore that never blocks: it is asked, and it calls back when it has room.
+    """A counting semaphore that never blocks: it can be asked, and calls back when it has room.
 
-    The planner must go to another target while this one is full, so it cannot sit in `acquire()`.
-    Shared by every event loop and thread of the process: a callback must bring itself home with
+    The planner asks another target while this one is full, so it cannot wait in `acquire()`. All
+    event loops and threads of the process share it: a callback has to return to its own loop with
     `call_soon_threadsafe`.
     """
 
@@ -42,11 +43,11 @@ class ConcurrencyLimiter:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more may be sent now."""
+        """Whether no place is free."""
         return self.limit is not None and self.used >= self.limit
 
     def take(self) -> bool:
-        """Take one place if there is one."""
+        """Take a place; False if none is free."""
         if self.limit is None:
             return True
         with self._lock:
@@ -56,7 +57,7 @@ class ConcurrencyLimiter:
             return True
 
     def give_back(self) -> None:
-        """Return a place, and tell the oldest waiter."""
+        """Return a place, and call the oldest waiter."""
         if self.limit is None:
             return
         with self._lock:
@@ -66,7 +67,7 @@ class ConcurrencyLimiter:
             waiter()
 
     def wait(self, waiter: Callable[[], None]) -> None:
-        """Ask to be called once when a place comes free; at once if one is free already."""
+        """Have `waiter` called once when a place is free; at once if one is free now."""
         with self._lock:
             if self.limit is not None and self.used >= self.limit:
                 self._waiters.append(waiter)
@@ -74,68 +75,70 @@ class ConcurrencyLimiter:
         waiter()
 
     def forget(self, waiter: Callable[[], None]) -> None:
-        """Wait no longer. A call that this waiter already got is passed to the next."""
+        """Stop waiting. A call that this waiter got already is passed to the next."""
         with self._lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
                 return
-            heir = self._waiters.popleft() if self._waiters and not self.full else None
-        if heir is not None:
-            heir()
+            next_waiter = self._waiters.popleft() if self._waiters and not self.full else None
+        if next_waiter is not None:
+            next_waiter()
 
 
 ACCOUNT_OUT_SECONDS = 300.0
-"""How long an account that refused the key or ran out of quota is left alone, at first."""
+"""Seconds for which an account that refused the key or used up its credit is not asked."""
 
 
 MAX_ACCOUNT_OUT_SECONDS = 3600.0
+"""The longest such time: it doubles while the account stays out."""
 
 
 NOT_FOUND_SECONDS = 3600.0
-"""How long a model id that does not exist is left alone."""
+"""Seconds for which a model id that does not exist is not asked."""
 
 
 OVERLOADED_SECONDS = 5.0
-"""For so long after a 429 or 503 nothing extra is sent to a target."""
+"""Seconds after a 429 or 503 in which a target gets no hedge and no rescue."""
 
 
 ENOUGH_SAMPLES = 30
-"""Fewer teach nothing about a 95th percentile."""
+"""Fewer samples say nothing about a 95th percentile."""
 
 
 DOWN_AFTER = 5
-"""So many failures in a row, of any requests, and a target is down."""
+"""Failures in a row, over all requests, after which a target is down."""
 
 
 SILENT_AFTER = 5
-"""So many late ones without an answer to anybody who came after, and a target is silent."""
+"""Late requests, with no answer to any request sent after them, that make a target silent."""
 
 
 LONG_SILENCE_SECONDS = 5.0
+"""Seconds without any text after which a silent target is not asked for rescue either."""
 
 
 DOWN_SECONDS = 5.0
-"""A target that is down is asked again by one request in so many seconds; if it speaks it is up."""
+"""Seconds between requests that try a target that is down; text from it ends that."""
 
 
 LATE_FACTOR = 1.2
-"""So many times the learned percentile is late: a few percent slower than usual is not sick."""
+"""Factor on the learned percentile: a few percent slower than usual is not yet late."""
 
 
 HELD_SECONDS = 5.0
-"""What is learned of a target's speed counts after so many seconds, if it has not tripped."""
+"""Seconds before a sample of a target's speed counts; a trip meanwhile discards it."""
 
 
 SLOW_PROBES = 40
-"""After so many probes that were answered, but late, a target is taken to have become slower."""
+"""Probes answered late after which a target counts as slower than before, rather than sick."""
 
 
 FEW_SAMPLES = 5
-"""Enough for a first idea of how fast a target is."""
+"""Samples that are enough to compare the speed of targets."""
 
 
 MAX_EXPECTED_SECONDS = 10.0
-"""Seconds; a request that takes longer is answered by another."""
+"""Seconds; a request that takes longer is answered by another target."""
 
 
 _SLOW_KINDS = frozenset(
@@ -151,14 +154,15 @@ _SLOW_KINDS = frozenset(
 
 
 _REFRESH_SECONDS = 1.0
-"""A learned percentile is this old at most."""
+"""The greatest age of a cached percentile."""
 
 
 _RECENT_TEXT_SECONDS = 30.0
+"""Seconds within which text clears a target when all have tripped."""
 
 
 class Account:
-    """The key that several targets share: a refused key or an empty purse stops them all."""
+    """A provider's account: a refused key or used-up credit stops all targets that share it."""
 
     __slots__ = ("not_before", "strikes")
 
@@ -167,18 +171,20 @@ class Account:
         self.strikes: int = 0
 
     def block(self, now: float) -> None:
-        """Leave it alone for five minutes, doubling up to an hour while it stays out."""
-        if now >= self.not_before:
+        """Do not ask it for five minutes, doubling up to an hour while it stays out."""
+        if now >= self.not_before:  # else another request of the same bout has counted it
             out = min(MAX_ACCOUNT_OUT_SECONDS, ACCOUNT_OUT_SECONDS * 2**self.strikes)
             self.strikes += 1
             self.not_before = now + out
 
 
 class TargetKey:
-    """One key of a target: its account, and until when this model is limited for it.
+    """One key of a target.
 
     Attributes:
-        rate_limiter: Spreads what is sent with this key to this model.
+        account: Shared with all targets that use the key.
+        not_before: The provider's own hint for this model: not asked earlier.
+        rate_limiter: Paces what is sent with this key to this model.
     """
 
     __slots__ = ("account", "not_before", "rate_limiter")
@@ -201,21 +207,22 @@ class TargetState:
     Attributes:
         name: As in receipts.
         provider: Hedges prefer another one.
-        keys: Asked in turn, the limited and dead ones left out.
+        keys: Used in turn; those that are limited or blocked are passed over.
         concurrency: Its `max_concurrency`.
-        gone_until: Its model does not exist; not asked until then.
-        strained_until: It answered 429 or 503 lately: nothing extra is sent to it.
-        streams: False once it refused to stream: then it is asked plainly.
+        gone_until: Its model does not exist; not asked before this time.
+        overloaded_until: It answered 429 or 503: no hedges or rescues before this time.
+        streams: False once it refused to stream: then whole answers are asked for.
         retry_first: Its `Target.retry_first`.
-        in_process: It is this process: asking it twice at once only slows both down.
-        circuit_breaker: Whether it is well.
+        in_process: It runs in this process: asking it twice at once only slows both down.
+        circuit_breaker: Whether it is healthy.
         first_texts: Seconds to the first text.
-        answers: Seconds to a whole answer, where it is asked without streaming.
-        pauses: Seconds of the longest pause in each whole stream.
-        spoke_at: When text last came from it.
-        back_since: When the request was sent that ended its last silence.
-        waiting: Who waits for a first text from it: told when it trips, oldest first.
-        paced: Whether a limit of it is known, or may still be.
+        answers: Seconds to a whole answer, where it does not stream.
+        pauses: Seconds of the longest pause in each complete stream.
+        last_text_at: When text last came from it.
+        answering_since: When the request was sent that ended its last silence.
+        waiting: The attempts that wait for a first text, each with what to call when it falls
+            silent or answers again; oldest first.
+        paced: Whether a rate limit of it is known, or may still become known.
     """
 
     __slots__ = (
@@ -223,9 +230,9 @@ class TargetState:
         "_expected",
         "_failures",
         "_held_samples",
+        "_key_turn",
         "_last_answered_start",
         "_late_starts",
-        "_next_key",
         "_percentiles",
         "_slow_probes",
         "_typical_pause",
@@ -278,7 +285,7 @@ class TargetState:
         self.pauses = LatencyHistogram()
         self.waiting: dict[object, Callable[[], None]] = {}
         self._slow_probes: list[float] = []
-        self._next_key = 0
+        self._key_turn = 0
         self._failures = 0
         self._ask_again_at = 0.0
         self._waiters_told = False
@@ -291,13 +298,13 @@ class TargetState:
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
         self._typical_pause = (0.0, 0.0)
 
-    # -- when it may be asked -------------------------------------------------------------------
+    # -- when it may be asked ---------------------------------------------------------------------
 
     def available_at(self, *, ignore_block: bool = False) -> float:
         """The earliest time at which it may be asked.
 
         Args:
-            ignore_block: Whatever is remembered of its accounts and model; only its own hint holds.
+            ignore_block: Disregard blocked accounts and a missing model; keep to the server's hint.
         """
         if ignore_block:
             return min([key.not_before for key in self.keys])
@@ -306,28 +313,28 @@ class TargetState:
         return max(self.gone_until, min([key.available_at() for key in self.keys]))
 
     def next_key(self, now: float, request: QueuedRequest | None = None) -> int:
-        """Choose the key for the next request: in turn, those that may be used now first."""
+        """Choose the key for the next request: in turn, but those first that may be used now."""
         count = len(self.keys)
         if count == 1:
             return 0
-        self._next_key += 1
-        turns = [(self._next_key + i) % count for i in range(count)]
+        self._key_turn += 1
+        turns = [(self._key_turn + i) % count for i in range(count)]
         usable = [i for i in turns if self.keys[i].available_at() <= now]
         if request is not None and self.paced and usable:
             return min(usable, key=lambda i: max(now, self.keys[i].rate_limiter.turn_at(request)))
         return usable[0] if usable else min(turns, key=lambda i: self.keys[i].not_before)
 
-    # -- its pace -------------------------------------------------------------------------------
+    # -- its rate limit ---------------------------------------------------------------------------
 
     @property
     def limited(self) -> bool:
-        """Whether a limit of its rate is known."""
+        """Whether a rate limit is known."""
         if len(self.keys) == 1:
             return self.keys[0].rate_limiter.active
         return any(key.rate_limiter.active for key in self.keys)
 
     def turn_at(self, request: QueuedRequest) -> float:
-        """When a request's turn is at one of its keys; see `RateLimiter.turn_at`."""
+        """When a request's turn comes at one of its keys; see `RateLimiter.turn_at`."""
         if len(self.keys) == 1:
             return self.keys[0].rate_limiter.turn_at(request)
         return min(
@@ -335,7 +342,7 @@ class TargetState:
         )
 
     def queues(self, now: float) -> list[RateLimiter]:
-        """Where to stand in line for it: with the keys that are no worse than limited."""
+        """The rate limiters to queue at: of the keys whose accounts are not blocked."""
         if not self.paced or self.gone_until > now:
             return []
         return [key.rate_limiter for key in self.keys if key.account.not_before <= now]
@@ -357,75 +364,76 @@ class TargetState:
             rate_limiter.observe(None if quota is None else quota(), reservation, now)
             self.paced = any(key.rate_limiter.active or key.rate_limiter.fresh for key in self.keys)
 
-    # -- what is learned ------------------------------------------------------------------------
+    # -- its speed --------------------------------------------------------------------------------
 
     def percentile(self, q: float, now: float, *, plain: bool) -> float | None:
-        """The time by which a share `q` of its requests has spoken; None if it is not known yet.
+        """The time by which a share `q` of its requests shows text; None while that is unknown.
 
         Args:
             q: From 0 to 1.
             now: The engine's clock.
-            plain: Of whole answers, instead of first texts.
+            plain: Of whole answers, rather than first texts.
         """
-        known = self._percentiles.get((q, plain))
-        if known is not None and now < known[0]:
-            return known[1]
-        seen = self.answers if plain else self.first_texts
-        found = seen.quantile(q) if seen.count >= ENOUGH_SAMPLES else None
-        if found is None and known is not None and seen.count >= ENOUGH_SAMPLES:
-            found = known[1]  # too many were closed early to tell: believe what was known before
-        self._percentiles[q, plain] = (now + _REFRESH_SECONDS, found)
-        return found
+        cached = self._percentiles.get((q, plain))
+        if cached is not None and now < cached[0]:
+            return cached[1]
+        samples = self.answers if plain else self.first_texts
+        seconds = samples.quantile(q) if samples.count >= ENOUGH_SAMPLES else None
+        if seconds is None and cached is not None and samples.count >= ENOUGH_SAMPLES:
+            seconds = cached[1]  # too many were closed early to tell: keep the last known value
+        self._percentiles[q, plain] = (now + _REFRESH_SECONDS, seconds)
+        return seconds
 
     def late_after(self, now: float, *, plain: bool, cold: float) -> float:
         """Seconds without text that count as evidence of sickness.
 
-        A target that is not known yet gets four times the cold delay, and twice its slowest text:
-        a model that thinks long is not sick.
+        A target whose speed is not known yet gets four times the cold delay, or twice its slowest
+        text: a model that thinks for long is not sick.
         """
         learned = self.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=plain)
         if learned is not None:
             return LATE_FACTOR * learned
-        seen = self.answers if plain else self.first_texts
-        return max(4 * cold, 2 * seen.slowest)
+        samples = self.answers if plain else self.first_texts
+        return max(4 * cold, 2 * samples.slowest)
 
     def expected(self, now: float, *, plain: bool) -> float:
-        """Return the mean seconds that one waits for it, at most `MAX_EXPECTED_SECONDS` each time.
+        """The mean wait for it, in seconds, where nobody waits over `MAX_EXPECTED_SECONDS`.
 
-        Infinity while it is unknown.
+        Infinity while that is unknown.
         """
-        known = self._expected.get(plain)
-        if known is not None and now < known[0]:
-            return known[1]
-        seen = self.answers if plain else self.first_texts
-        mean = seen.mean_within(MAX_EXPECTED_SECONDS) if seen.count >= FEW_SAMPLES else None
+        cached = self._expected.get(plain)
+        if cached is not None and now < cached[0]:
+            return cached[1]
+        samples = self.answers if plain else self.first_texts
+        enough = samples.count >= FEW_SAMPLES
+        mean = samples.mean_within(MAX_EXPECTED_SECONDS) if enough else None
         self._expected[plain] = (now + _REFRESH_SECONDS, inf if mean is None else mean)
         return inf if mean is None else mean
 
     def typical_pause(self, now: float) -> float:
-        """Seconds that the longest pause of all but 1 % of its answers takes; 0 if unknown."""
-        good_until, found = self._typical_pause
-        if now >= good_until:
-            known = self.pauses.quantile(0.99) if self.pauses.count >= ENOUGH_SAMPLES else None
-            found = known or 0.0
-            self._typical_pause = (now + _REFRESH_SECONDS, found)
-        return found
+        """The longest pause of 99 % of its answers, in seconds; 0 while unknown."""
+        valid_until, seconds = self._typical_pause
+        if now >= valid_until:
+            enough = self.pauses.count >= ENOUGH_SAMPLES
+            seconds = (self.pauses.quantile(0.99) if enough else None) or 0.0
+            self._typical_pause = (now + _REFRESH_SECONDS, seconds)
+        return seconds
 
     def learned_delay(self, now: float) -> float | None:
-        """The time by which all but 5 % of its requests have spoken; None if it is unknown."""
+        """The time by which 95 % of its requests show text; None while unknown."""
         return self.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=False)
 
     def record_first_text(
         self, seconds: float, now: float, *, plain: bool, late: bool, known: bool = True
     ) -> None:
-        """Take in a first text (or a whole answer).
+        """Record a first text (or a whole answer).
 
         Args:
             seconds: How long it took.
             now: The engine's clock.
             plain: It was a whole answer.
-            late: That was held against it.
-            known: False if it took longer, and nobody knows how long.
+            late: The request had been counted as late.
+            known: False if only a lower bound of the time is known.
         """
         self._add_sample(seconds, now, plain=plain, censored=not known)
         started = now - seconds
@@ -437,23 +445,23 @@ class TargetState:
             self.circuit_breaker.record_fast(started=started)
         self._waiters_told = self._waiters_told and self.silent
         if was_silent and not self.silent:
-            # What was sent before it fell silent, or into the silence, is lost (a network that was
-            # down and is back): those who wait for it may ask again.
+            # What was sent before or during the silence is lost (a network that was down and is
+            # back, for example): the requests that wait for it may ask again.
             self.answering_since = started
             self._wake_waiters()
 
     def record_longest_pause(self, longest_pause: float, now: float) -> None:
-        """Take in the longest pause of a whole stream, in seconds."""
+        """Record the longest pause of a complete stream, in seconds."""
         self.pauses.add(longest_pause, now)
 
     def record_probe(self, seconds: float | None, now: float, *, plain: bool, good: float) -> None:
-        """Take in what a probe heard.
+        """Record the outcome of a probe.
 
         Args:
-            seconds: To its first text; None if it failed or heard nothing.
+            seconds: To its first text; None if it failed or got no text.
             now: The engine's clock.
-            plain: Of a whole answer.
-            good: How many seconds would be in good time.
+            plain: To a whole answer.
+            good: The most seconds that would be in good time.
         """
         if seconds is not None:
             self._failures = 0
@@ -468,35 +476,35 @@ class TargetState:
             self._relearn(now, plain=plain)
 
     def _relearn(self, now: float, *, plain: bool) -> None:
-        """It answers, only slower than it used to: so that is how it is from now on."""
-        seen = LatencyHistogram()
+        """Take its present speed for normal: it answers reliably, only slower than it used to."""
+        samples = LatencyHistogram()
         for seconds in self._slow_probes:
-            seen.add(seconds, now)
+            samples.add(seconds, now)
         self._slow_probes.clear()
         self._percentiles.clear()
         if plain:
-            self.answers = seen
+            self.answers = samples
         else:
-            self.first_texts = seen
+            self.first_texts = samples
         self.circuit_breaker.recover_on_trial()
 
     def record_lost(self, seconds: float, now: float, *, plain: bool) -> None:
-        """Take in a loser: it had not spoken when it was closed.
+        """Record a loser that was closed before its first text: a right-censored sample.
 
-        While the target is silent that says nothing of how fast it is.
+        While the target is silent, that says nothing about its speed.
         """
         if self.silent:
             return
         self._add_sample(seconds, now, plain=plain, censored=True)
 
     def _add_sample(self, seconds: float, now: float, *, plain: bool, censored: bool) -> None:
-        """Keep a sample for a while before it counts: if the target trips, it was of its sickness.
+        """Hold a sample back for a while: if the target trips, it was a symptom and is discarded.
 
-        Without that each bout of slowness would teach that slow is normal, until none is noticed.
+        Otherwise each bout of slowness would make slow normal, until none is noticed any more.
         """
-        seen = self.answers if plain else self.first_texts
-        if seen.count < ENOUGH_SAMPLES:
-            seen.add(seconds, now, censored=censored)
+        samples = self.answers if plain else self.first_texts
+        if samples.count < ENOUGH_SAMPLES:
+            samples.add(seconds, now, censored=censored)
             return
         if self.circuit_breaker.tripped:
             return
@@ -508,7 +516,7 @@ class TargetState:
                 (self.answers if plain else self.first_texts).add(seconds, at, censored=censored)
 
     def record_late(self, now: float, trip_after: int, *, started: float) -> None:
-        """Take in that a request to it is late."""
+        """Record that a request is late: a mark against the target."""
         self._late_starts.append(started)
         if self.in_process:
             return
@@ -521,7 +529,7 @@ class TargetState:
     def record_failure(
         self, fault: Fault, now: float, rng: Random, key: int, trip_after: int
     ) -> None:
-        """Remember what concerns later requests too.
+        """Remember of a failure what concerns later requests.
 
         Args:
             fault: What went wrong.
@@ -537,7 +545,7 @@ class TargetState:
         elif fault.kind is FaultKind.NO_STREAMING:
             self.streams = False
         elif fault.retry_after is not None:
-            # Never before the hint, and not all at once after it.
+            # Never before the hint, and with jitter, so that not all requests return at once.
             wait = fault.retry_after * (1 + 0.1 * rng.random())
             self.keys[key].not_before = max(self.keys[key].not_before, now + wait)
         if fault.kind is FaultKind.RATE_LIMIT or fault.status == 503:  # noqa: PLR2004
@@ -554,32 +562,32 @@ class TargetState:
                 self._held_samples.clear()
 
     def record_success(self, key: int) -> None:
-        """A good answer clears the account's record."""
+        """Clear the record of the account that gave a good answer."""
         self.keys[key].account.strikes = 0
 
     @property
     def silent(self) -> bool:
-        """Whether nobody has been answered who asked after the last five late ones did."""
+        """Whether no request was answered that was sent after the last five late ones."""
         return (
             len(self._late_starts) == SILENT_AFTER
             and self._last_answered_start < self._late_starts[0]
         )
 
     def long_silent(self, now: float) -> bool:
-        """Whether it has been silent for so long that nobody should be sent there for rescue."""
+        """Whether it has been silent for so long that it can rescue no request."""
         return self.silent and now - self.last_text_at > LONG_SILENCE_SECONDS
 
     def down(self, now: float) -> bool:
-        """Whether all that was asked of it lately failed, and it is not time to ask again."""
+        """Whether its last requests all failed, and it is not time to try it again."""
         return self._failures >= DOWN_AFTER and now < self._ask_again_at
 
     def record_send(self, now: float) -> None:
-        """Take in that a request was sent to it: one at a time tries whether it is still down."""
+        """Record a send: while a target is down, one request at a time tries it."""
         if self._failures >= DOWN_AFTER:
             self._ask_again_at = now + DOWN_SECONDS
 
     def is_healthy(self, now: float) -> bool:
-        """Whether there is nothing against it."""
+        """Whether it is neither tripped nor down."""
         return not self.circuit_breaker.tripped and not self.down(now)
 
     def health(self, now: float) -> str:
@@ -593,16 +601,16 @@ class TargetState:
         return "tripped" if self.circuit_breaker.tripped else "ok"
 
     def _wake_waiters(self) -> None:
-        """Tell those who are caught on it. A failing target tells them itself."""
+        """Wake the requests that wait for it. A target that fails need not."""
         for wake in list(self.waiting.values()):
             wake()
 
 
 def reset_if_all_tripped(states: Sequence[TargetState], now: float) -> None:
-    """All targets have tripped: that says nothing of any of them (Envoy's panic threshold).
+    """Clear targets when all have tripped: the cause is hardly theirs (Envoy's panic threshold).
 
-    Those that spoke lately are believed again; if none did, all are. Nothing trips for a while.
+    Those that gave text lately are cleared; if none did, all are. Nothing trips for a while.
     """
-    speaking = [s for s in states if now - s.last_text_at <= _RECENT_TEXT_SECONDS]
-    for state in speaking or states:
+    recent = [s for s in states if now - s.last_text_at <= _RECENT_TEXT_SECONDS]
+    for state in recent or states:
         state.circuit_breaker.reset(now)

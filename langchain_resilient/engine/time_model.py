@@ -1,9 +1,10 @@
 """How long a target takes to its first text, learned from winners and losers alike.
 
-A loser that was cancelled after 1.2 s did not take 1.2 s: it took *longer* than that. Leaving such
-samples out makes every quantile too small, hedges fire on ordinary requests, and the budget is gone
-when the tail comes. Survival analysis calls them right-censored and has the estimator for them
-(Kaplan & Meier, "Nonparametric Estimation from Incomplete Observations", JASA 1958).
+A loser that was cancelled after 1.2 s did not take 1.2 s: it took *longer* than that. If such
+samples were left out, every quantile would be too small, hedges would fire on ordinary requests,
+and the budget would be gone when the tail comes. Survival analysis calls such samples
+right-censored and has the estimator for them (Kaplan & Meier, "Nonparametric Estimation from
+Incomplete Observations", JASA 1958).
 """
 
 from __future__ import annotations
@@ -11,41 +12,46 @@ from __future__ import annotations
 from math import ceil, exp, log, log2
 
 SMALLEST = 0.001
-"""Seconds; all that is faster counts as this fast."""
+"""Seconds; anything faster counts as this."""
 
 
 LARGEST = 600.0
-"""Seconds; all that is slower counts as this slow."""
+"""Seconds; anything slower counts as this.
+
+Finagle's histogram ends at two seconds: there a hanging target looks no worse than a slow one."""
 
 
 _STEP = log(1.02)
+"""Logarithm of the ratio of neighbouring buckets: quantiles are exact to 2 %."""
 
 
 _BUCKETS = ceil(log(LARGEST / SMALLEST) / _STEP) + 1
 
 
 _MIN_COUNT = 200
-"""Decay never leaves fewer effective samples than this, whatever the request rate."""
+"""Effective samples that decay always leaves, however rare requests are: else a quiet hour would
+forget everything."""
 
 
 _MAX_COUNT = 1000
-"""Nor more than this: at a high rate old samples fade sooner, and a change is learned sooner."""
+"""The most effective samples: at a high rate old ones fade sooner, and changes show sooner."""
 
 
 _RESCALE = 2.0**64
+"""The weight at which all counts are scaled down, long before a float overflows."""
 
 
 class LatencyHistogram:
-    """A log-histogram of 2 % steps whose old samples fade, with censored ones among them.
+    """A logarithmic histogram in 2 % steps whose samples fade, some of them right-censored.
 
-    One sample weighs half as much after `half_life` seconds, unless too few would be left. No lock:
-    threads that add at the same moment can lose a sample, which no quantile notices.
+    A sample weighs half as much after `half_life` seconds, unless too few would be left. It has no
+    lock: threads that add at the same moment can lose a sample, which no quantile notices.
 
     Args:
         half_life: Seconds.
 
     Attributes:
-        slowest: The slowest that ever spoke, in seconds; 0 if none did.
+        slowest: The longest uncensored sample ever, in seconds; 0 without any.
 
     Example:
         ```python
@@ -56,12 +62,12 @@ class LatencyHistogram:
         ```
     """
 
-    __slots__ = ("_at", "_lost", "_seen", "_weight", "half_life", "slowest", "total")
+    __slots__ = ("_at", "_censored", "_seen", "_weight", "half_life", "slowest", "total")
 
     def __init__(self, half_life: float = 120.0) -> None:
         self.half_life: float = half_life
         self._seen = [0.0] * _BUCKETS
-        self._lost = [0.0] * _BUCKETS
+        self._censored = [0.0] * _BUCKETS
         self._weight = 1.0  # of a sample added now; growing it is cheaper than fading all others
         self._at: float | None = None
         self.total: float = 0.0
@@ -69,7 +75,7 @@ class LatencyHistogram:
 
     @property
     def count(self) -> float:
-        """How many samples of today the histogram is worth."""
+        """How many fresh samples the histogram is worth."""
         return self.total / self._weight
 
     def add(self, seconds: float, now: float, *, censored: bool = False) -> None:
@@ -78,10 +84,10 @@ class LatencyHistogram:
         Args:
             seconds: From sending to the first text, or for a censored one to the moment of closing.
             now: The engine's clock.
-            censored: It had not spoken by then.
+            censored: No text had come by then.
         """
         self._fade(now)
-        (self._lost if censored else self._seen)[_bucket(seconds)] += self._weight
+        (self._censored if censored else self._seen)[_bucket(seconds)] += self._weight
         self.total += self._weight
         if self.total > _MAX_COUNT * self._weight:
             self._weight *= 1 + 1 / _MAX_COUNT
@@ -89,26 +95,26 @@ class LatencyHistogram:
             self.slowest = seconds
 
     def quantile(self, q: float) -> float | None:
-        """The time by which a share `q` of the requests has spoken; None if it is not known.
+        """The time by which a share `q` of the requests shows text; None if it is unknown.
 
-        It is unknown where the samples that could tell were all closed before.
+        It is unknown where all samples that could tell were censored earlier.
 
         Args:
             q: From 0 to 1.
         """
         at_risk, survival = self.total, 1.0
         wanted = 1.0 - q
-        for bucket, (seen, lost) in enumerate(zip(self._seen, self._lost, strict=True)):
+        for bucket, (seen, censored) in enumerate(zip(self._seen, self._censored, strict=True)):
             if seen and at_risk > 0:
                 survival *= max(0.0, 1.0 - seen / at_risk)
                 if survival <= wanted:
-                    # The upper edge: of requests that all take the same time, none is later.
+                    # The upper edge: if all requests take the same time, none is later than it.
                     return SMALLEST * exp(bucket * _STEP)
-            at_risk -= seen + lost
+            at_risk -= seen + censored
         return None
 
     def mean_within(self, limit: float) -> float | None:
-        """Return the mean of `min(seconds, limit)`: what one waits at most `limit` for it.
+        """The mean of `min(seconds, limit)`: the expected wait for somebody who waits `limit`.
 
         The restricted mean survival time: the area under the Kaplan-Meier curve (Irwin, "The
         standard error of an estimate of expectation of life", Journal of Hygiene, 1949).
@@ -122,20 +128,20 @@ class LatencyHistogram:
         if not self.total:
             return None
         at_risk, survival, area, before = self.total, 1.0, 0.0, 0.0
-        for bucket, (seen, lost) in enumerate(zip(self._seen, self._lost, strict=True)):
+        for bucket, (seen, censored) in enumerate(zip(self._seen, self._censored, strict=True)):
             if seen and at_risk > 0:
                 at = _middle(bucket)
                 if at >= limit:
                     break
                 area += survival * (at - before)
                 survival, before = survival * max(0.0, 1.0 - seen / at_risk), at
-            at_risk -= seen + lost
+            at_risk -= seen + censored
         return area + survival * (limit - before)
 
     def _fade(self, now: float) -> None:
         if self._at is not None and now > self._at:
-            fewest = -log2(1.0 - 1.0 / _MIN_COUNT)
-            self._weight *= 2.0 ** min((now - self._at) / self.half_life, fewest)
+            most_halvings = -log2(1.0 - 1.0 / _MIN_COUNT)
+            self._weight *= 2.0 ** min((now - self._at) / self.half_life, most_halvings)
             if self._weight > _RESCALE:
                 self._rescale()
         self._at = now if self._at is None else max(self._at, now)
@@ -143,7 +149,7 @@ class LatencyHistogram:
     def _rescale(self) -> None:
         scale = 1.0 / self._weight
         self._seen = [x * scale for x in self._seen]
-        self._lost = [x * scale for x in self._lost]
+        self._censored = [x * scale for x in self._censored]
         self.total *= scale
         self._weight = 1.0
 

@@ -1,7 +1,12 @@
-"""One of the two things that are limited, requests or tokens: how fast it may be spent.
+"""How fast one limited quantity, requests or tokens, may be spent.
 
-A bucket of ours spreads what is sent evenly; an estimate of the provider's own bucket says whether
-there is more to be had, or whether others are taking of it too.
+Two buckets are kept. Ours spreads what is sent evenly, because servers enforce by the second what
+they state by the minute. The other is an estimate of the provider's own bucket: it says whether
+there are savings to spend, and whether somebody else spends from the same limit.
+
+Both are token buckets, that is, the generic cell rate algorithm in its continuous form (GCRA,
+ITU-T I.371): a level that rises at a rate up to a burst, falls by what is sent, and may go below
+zero, so that a request larger than the burst is sent when the bucket is full and owes the rest.
 """
 
 from __future__ import annotations
@@ -17,57 +22,65 @@ _MINUTE = 60.0
 
 
 BURST_SECONDS = 0.25
-"""So much of the rate may be sent at once."""
+"""Seconds of the rate that may be sent at once.
+
+Long enough to hide the event loop's jitter, short enough for limits counted by the second."""
 
 
 HEADROOM_SECONDS = 2.0
-"""So much of the rate, or half of what there can be, is left in the provider's bucket."""
+"""Seconds of the rate that stay in the provider's bucket (at most half of its capacity).
+
+They absorb errors of the estimate, and let an interactive call go at once beside a batch."""
 
 
 ASSUMED_CAPACITY_SECONDS = 10.0
-"""So much of the rate may have been saved up where the provider does not say."""
+"""Seconds of the rate that a provider's bucket is assumed to hold where it does not say."""
 
 
 _SURPLUS_SECONDS = 5.0
-"""In so many seconds two thirds of what was saved up are spent."""
+"""Time constant, in seconds, with which savings are spent: two thirds of them in this time."""
 
 
 _DEBT_SECONDS = 2.0
-"""In so many seconds two thirds of what is owed to the provider's bucket are paid."""
+"""The same for refilling the headroom: faster, for a debt leads to refusals, savings to none."""
 
 
 _MIN_RATE = 0.05
-"""Of the rate: it never stands still."""
+"""Share of the rate below which sending is never slowed: else nothing would be learned again."""
 
 
 _FOLLOW_SECONDS = 0.25
-"""Our reckoning follows what the provider says within so many seconds."""
+"""Seconds in which the estimate moves all the way to what the provider reports.
+
+Gradually, because answers overtake each other: one report may miss what is still on its way."""
 
 
 _MEMORY_SECONDS = 10.0
-"""How fast the provider's bucket fills up is measured over about so long."""
+"""Seconds over which the speed is averaged at which the provider's bucket fills up."""
 
 
 _PER_SECOND_CAPACITY = 1.5
-"""A provider whose bucket holds no more than so much of the rate paces by itself."""
+"""Seconds of the rate; a provider whose bucket holds no more enforces its limit by the second.
+
+Then its own bucket is pace enough: a second one before it would only add its burst to the wait."""
 
 
 _MARGIN = 0.05
-"""Of such a bucket is left in it."""
+"""Share of such a bucket, or of a second's rate, that is never spent."""
 
 
 _ROUNDING = 1e-6
-"""Rounding must not cost another round."""
+"""Seconds; a wait below this is a rounding error and must not cost another timer."""
 
 
 class TokenBucket:
-    """Paces one thing. Not locked: its `Pacer` is.
+    """Paces one quantity. Not safe to share between threads: its `RateLimiter` holds the lock.
 
     Attributes:
-        rate: What the limit lets in a second; 0 while none is known.
-        capacity: How much the provider lets in at once, as far as known.
-        provider_level: What its bucket is reckoned to hold.
-        sent: How much was ever sent.
+        rate: The limit, per second; 0 while none is known.
+        capacity: The most that the provider lets in at once, as far as known.
+        provider_level: The estimated level of the provider's bucket.
+        sent: The total ever sent.
     """
 
     __slots__ = (
@@ -103,10 +116,10 @@ class TokenBucket:
         self._at = 0.0
         self._observed = (-inf, 0.0, 0.0)
 
-    # -- limits ---------------------------------------------------------------------------------
+    # -- limits -----------------------------------------------------------------------------------
 
     def configure(self, limit: float) -> None:
-        """Take a limit a minute from the user; the lowest of several counts."""
+        """Apply a user's limit per minute; the lowest of several counts."""
         self._configured = min(self._configured, limit)
         self._limit_is_configured = True
         self._set(self._configured, self._configured / _MINUTE * ASSUMED_CAPACITY_SECONDS)
@@ -118,26 +131,26 @@ class TokenBucket:
         if first:
             self._level = self.burst
         self.provider_level = min(self.provider_level, self.capacity + self._margin)
-        self._pace = self._wanted(1.0)
+        self._pace = self._target_pace(1.0)
 
     @property
     def burst(self) -> float:
-        """What may be sent at once."""
+        """The most that may be sent at once."""
         return max(1.0, self.rate * BURST_SECONDS)
 
     @property
     def headroom(self) -> float:
-        """What is left in the provider's bucket."""
+        """The level at which the provider's bucket is kept."""
         return min(self.capacity / 2, self.rate * HEADROOM_SECONDS)
 
-    # -- spending -------------------------------------------------------------------------------
+    # -- spending ---------------------------------------------------------------------------------
 
     def advance(self, now: float, factor: float) -> None:
-        """Let time pass.
+        """Bring both buckets up to the present.
 
         Args:
             now: The engine's clock.
-            factor: Of the rate, as refusals have taught.
+            factor: Share of the rate that is left after refusals, from 0 to 1.
         """
         seconds = now - self._at
         if not self.rate or seconds < 0:
@@ -148,21 +161,28 @@ class TokenBucket:
         )
         self._at = now
         self._factor = factor
-        self._pace = self._wanted(factor)
+        self._pace = self._target_pace(factor)
 
     @property
     def _margin(self) -> float:
-        """What is left in the provider's bucket, for our reckoning may be wrong."""
+        """What is never spent of the provider's bucket, since the estimate may be wrong.
+
+        Refusals are evidence that it is: the margin grows as they cut the rate.
+        """
         return (_MARGIN + 1 - self._factor) * min(self.capacity, self.rate)
 
     @property
     def _refill(self) -> float:
-        """What comes into the provider's bucket in a second, for us."""
-        told = self._observed[0] > -inf
-        return self.rate * (self._share if told else self._factor)
+        """What comes into the provider's bucket per second and is ours to spend."""
+        reported = self._observed[0] > -inf
+        return self.rate * (self._share if reported else self._factor)
 
-    def _wanted(self, factor: float) -> float:
-        """The rate, and what brings the provider's bucket to where it should stand."""
+    def _target_pace(self, factor: float) -> float:
+        """The rate at which to send: our share, corrected towards the headroom.
+
+        A proportional controller: what the provider's bucket holds above its headroom is spent
+        over some seconds rather than at once, what is missing is saved.
+        """
         steady = factor * self._share * self.rate
         if self._answered:
             surplus = self.provider_level - self.headroom
@@ -170,11 +190,11 @@ class TokenBucket:
         return max(steady, _MIN_RATE * self.rate)
 
     def ready_at(self, cost: float, *, urgent: bool) -> float:
-        """When so much may be sent: at the latest reckoning, or later.
+        """The earliest time at which `cost` may be sent.
 
         Args:
-            cost: More than a burst waits for a burst, and is owed.
-            urgent: It goes at once while the provider's bucket holds enough.
+            cost: Requests or tokens. More than a burst waits for a whole burst and owes the rest.
+            urgent: It may be sent ahead of the pace while the provider's bucket holds enough.
         """
         if not self.rate or (urgent and self.provider_level >= cost + self.headroom):
             return -inf
@@ -186,103 +206,112 @@ class TokenBucket:
         return self._at + wait if wait > _ROUNDING else self._at
 
     def seconds_for(self, cost: float) -> float:
-        """How long so much takes to come."""
+        """How many seconds `cost` takes to come in."""
         return cost / max(self._refill, self._pace) if self.rate else 0.0
 
     def take(self, cost: float, *, urgent: bool) -> None:
-        """Spend; what goes beyond the pace is owed."""
+        """Spend `cost`; what exceeds the level is owed."""
         self.sent += cost
         if self.rate:
-            # One who jumped the pace does not hold up all that come after.
+            # Interactive calls may go ahead of the pace. Were all of that owed, a burst of them
+            # would hold up every batch call after it.
             floor = min(self._level, -self.burst) if urgent else -inf
             self._level = max(floor, self._level - cost)
             self.provider_level -= cost
-            self._pace = self._wanted(self._factor)
+            self._pace = self._target_pace(self._factor)
 
     def give_back(self, amount: float) -> None:
-        """Take back what was reserved too much, or spend what was reserved too little."""
+        """Return what was reserved in excess; a negative amount spends more."""
         if self.rate:
             self._level = min(self.burst, self._level + amount)
             self.provider_level = min(self.capacity, self.provider_level + amount)
 
     def cancel(self, amount: float) -> None:
-        """Forget what was refused: the provider did not count it."""
+        """Return what was refused: the provider did not count it."""
         self.sent -= amount
         self.give_back(amount)
 
-    # -- what the provider says -----------------------------------------------------------------
+    # -- what the provider says -------------------------------------------------------------------
 
     def record_answer(self) -> None:
-        """There was an answer: what the user said of the limit may be used to the full."""
+        """Note that an answer came: from now on assumed savings may be spent, too."""
         self._answered = True
 
-    def observe(self, told: RateLimitLevel, mark: float, sent_at: float, now: float) -> None:
-        """Take in what the provider says.
+    def observe(
+        self, report: RateLimitLevel, sent_before: float, sent_at: float, now: float
+    ) -> None:
+        """Correct the estimate by what the provider reports.
 
         Args:
-            told: As of when the request was let in.
-            mark: What `sent` was then.
+            report: As of when the request was admitted.
+            sent_before: What `sent` was then.
             sent_at: When that was.
             now: The engine's clock, to which this was advanced.
         """
-        if told.limit <= self._configured:
-            if self._limit_is_configured or abs(told.limit / _MINUTE - self.rate) > _ROUNDING:
-                self._set(told.limit, told.capacity)
+        if report.limit <= self._configured:
+            if self._limit_is_configured or abs(report.limit / _MINUTE - self.rate) > _ROUNDING:
+                self._set(report.limit, report.capacity)
             self._limit_is_configured = False
-        # Beside others it fills up more slowly than it says: the least that it said is nearest.
-        self.capacity = max(min(self.capacity, told.capacity), min(told.remaining, told.limit))
+        # Beside other clients the bucket never fills up, so the reported capacity (from the time to
+        # a full bucket) is too large: the smallest one reported is nearest to the truth.
+        self.capacity = max(
+            min(self.capacity, report.capacity), min(report.remaining, report.limit)
+        )
         if self._assumed_per_second:
             self.capacity = max(1.0, min(self.capacity, self.rate))
         if sent_at < self._observed[0]:
-            return  # a later request has told already
-        reported = told.remaining - (self.sent - mark) + (now - sent_at) * self._refill
+            return  # the answer of a later request has reported already
+        # What was sent since, and came in since, is not in the report.
+        reported = report.remaining - (self.sent - sent_before) + (now - sent_at) * self._refill
         reported = min(reported, self.capacity)
-        if self._observed[0] == -inf or self._limit_is_configured or not told.remaining:
+        if self._observed[0] == -inf or self._limit_is_configured or not report.remaining:
             self.provider_level = min(self.provider_level, reported)
         else:
-            self._measure(told.remaining, mark, sent_at - self._observed[0])
+            self._measure_share(report.remaining, sent_before, sent_at - self._observed[0])
             follow = min(1.0, (sent_at - self._observed[0]) / _FOLLOW_SECONDS)
             self.provider_level += follow * (reported - self.provider_level)
-        self._observed = (sent_at, told.remaining, mark)
+        self._observed = (sent_at, report.remaining, sent_before)
         self._answered = True
 
-    def _measure(self, remaining: float, mark: float, seconds: float) -> None:
-        """Measure what share of the limit is ours: how fast it fills up between two answers.
+    def _measure_share(self, remaining: float, sent_before: float, seconds: float) -> None:
+        """Measure our share of the limit: how fast the bucket fills between two reports.
 
-        Nothing is learned from a bucket that was empty or may have been full.
+        Whatever we did not send went to other clients. An empty bucket (which may have refused
+        others) and one that may have been full (which loses what comes in) show nothing.
         """
-        _, before, mark_before = self._observed
+        _, before, sent_before_it = self._observed
         if before and before + seconds * self.rate < self.capacity:
-            share = (remaining - before + mark - mark_before) / self.rate
+            share = (remaining - before + sent_before - sent_before_it) / self.rate
             weight = max(0.0, 1 - seconds / _MEMORY_SECONDS)
             self._share = weight * self._share + share / _MEMORY_SECONDS
             self._share = min(1.0, max(_MIN_RATE, self._share))
         elif seconds > _MEMORY_SECONDS:
-            self._share = 1.0  # who knows whether the others are still there
+            self._share = 1.0  # the others may be gone
 
     @property
     def below_half(self) -> bool:
-        """Whether what the provider's bucket holds is worth watching."""
+        """Whether the provider's bucket is low enough to be worth watching."""
         return bool(self.rate) and self.provider_level < self.capacity / 2
 
     @property
     def per_second(self) -> bool:
-        """Whether the provider lets in no more than about a second's worth at once."""
+        """Whether the provider enforces its limit over about a second."""
         return self.capacity <= _PER_SECOND_CAPACITY * self.rate
 
     @property
     def nearly_empty(self) -> bool:
-        """Whether a refusal is no wonder."""
+        """Whether a refusal was to be expected."""
         return bool(self.rate) and self.provider_level < self.rate + 1
 
     def empty(self) -> None:
-        """It was refused: there is nothing left in the provider's bucket."""
+        """A refusal showed that nothing is left in the provider's bucket."""
         self.provider_level = min(self.provider_level, 0.0)
 
     def assume_per_second(self) -> None:
-        """It was refused although a lot was left: it is counted by the second, not by the minute.
+        """A refusal although a lot was left: the limit is enforced by the second, not the minute.
 
-        OpenAI: "rate limits can be quantized, meaning they are enforced over shorter periods".
+        OpenAI: "rate limits can be quantized, meaning they are enforced over shorter periods"
+        (https://platform.openai.com/docs/guides/rate-limits).
         """
         self._assumed_per_second = True
         if self.rate:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from langchain_resilient.simulation.engine import Rules
     from langchain_resilient.simulation.run import Run
 
-LEAST_RATE = 0.001
-MOST_TIMEOUT = 3600.0
+MIN_RATE = 0.001
+MAX_TIMEOUT = 3600.0
 _PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 DESCRIPTION = """\
@@ -76,8 +76,8 @@ def simulate(args: argparse.Namespace) -> str:
     from langchain_resilient.simulation.targets import Script  # noqa: PLC0415
 
     # Virtual time cannot jump over a whole day.
-    if not LEAST_RATE <= args.rate < inf or args.requests < 1:
-        raise ValueError(f"--rate must be at least {LEAST_RATE:g}, --requests at least 1")
+    if not MIN_RATE <= args.rate < inf or args.requests < 1:
+        raise ValueError(f"--rate must be at least {MIN_RATE:g}, --requests at least 1")
     recorded = _chosen(read_latencies(args.trace), args)
     prices = _prices(args.price, recorded)
     targets = tuple(Script(name, Recorded(seconds)) for name, seconds in recorded.items())
@@ -112,8 +112,8 @@ def _rules(args: argparse.Namespace) -> Rules:
     from langchain_resilient.options import Hedge  # noqa: PLC0415
     from langchain_resilient.simulation.engine import Rules  # noqa: PLC0415
 
-    if not 0 < args.timeout <= MOST_TIMEOUT:
-        raise ValueError(f"--timeout must be over 0 and at most {MOST_TIMEOUT:g} seconds")
+    if not 0 < args.timeout <= MAX_TIMEOUT:
+        raise ValueError(f"--timeout must be over 0 and at most {MAX_TIMEOUT:g} seconds")
     options = {"budget": args.budget, "delay": args.delay, "max_parallel": args.max_parallel}
     hedge = Hedge(**{name: value for name, value in options.items() if value is not None})
     return Rules(deadline=args.timeout, hedge=hedge)

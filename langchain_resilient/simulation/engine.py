@@ -1,7 +1,7 @@
-"""Puts the engine together for a simulation: the one place here that knows how.
+"""Puts the engine together for a simulation.
 
-What `langchain_resilient.runtime.runtime` and `langchain_resilient.runtime.shared_state` do for a model, without
-providers, wire and LangChain.
+It does what `runtime.runtime` and `runtime.shared_state` do for a chat model, without providers,
+wire and LangChain.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ class Call:
     open: list[Attempt] = field(default_factory=list)
     ended: set[Attempt] = field(default_factory=set)
     wake: Callable[[], None] = lambda: None
-    nudges: int = 0
+    wakes: int = 0
     over: bool = False
     commits: int = 0
     delivered: bool = False
@@ -252,7 +252,7 @@ class Bench:
         call: Call
 
         def wake() -> None:
-            call.nudges += 1
+            call.wakes += 1
 
         planner = Planner(
             [(state, None) for state in self.states], plan, now=self.now, rng=self._rng,
@@ -297,19 +297,19 @@ class Bench:
 
     def wake(self, call: Call) -> None:
         """One of the calls of `wake` comes home."""
-        call.nudges -= 1
+        call.wakes -= 1
         if call.over:
             return
-        # Only these: it may be granted another meanwhile, which is for the next nudge.
+        # Only these: it may be granted another meanwhile, which is for the next wake.
         pending = [budget.pending(call.wake) for budget in self.all_budgets]
         actions = call.planner.woken(self.now)
         for budget, tickets in zip(self.all_budgets, pending, strict=True):
             budget.looked_at(tickets)
         self._apply(call, actions)
 
-    def nudge_all(self) -> None:
+    def wake_all(self) -> None:
         for call in self.calls:
-            while call.nudges:
+            while call.wakes:
                 self.wake(call)
 
     def timer(self, call: Call) -> None:
@@ -352,7 +352,7 @@ class Bench:
             while slots.stolen:
                 slots.bring_back()
         rounds = 0
-        while self.running or any(call.nudges for call in self.calls):
+        while self.running or any(call.wakes for call in self.calls):
             rounds += 1
             assert rounds < 1000, "it never ends"
             self._round()
@@ -362,11 +362,11 @@ class Bench:
         self.check()
 
     def _round(self) -> None:
-        self.nudge_all()
+        self.wake_all()
         for call, attempt in self.in_flight():
             if attempt in call.open:
                 self.done(call, attempt)
-        if self.running and not any(call.nudges for call in self.calls):
+        if self.running and not any(call.wakes for call in self.calls):
             at = min(call.planner.wake_at for call in self.running)
             assert at < inf, "it waits for ever"
             self.now = max(self.now, at)
@@ -495,7 +495,7 @@ class Bench:
             assert not call.open, "an attempt outlives its call"
             assert not self._waits(call), "a ticket or a place in a queue outlives its call"
         elif not call.open:
-            waits = planner.wake_at < inf or self._waits(call) or call.nudges
+            waits = planner.wake_at < inf or self._waits(call) or call.wakes
             assert waits, "it waits for ever"
         won = [a for a in planner.attempts if a.outcome is Outcome.WON]
         assert len(won) == (planner.end is CallEnd.ANSWERED)
@@ -513,7 +513,7 @@ class Bench:
         if slots.limit is not None:
             shadows = sum(a.candidate.state is state for a in self.shadows)
             assert slots.used == len(there) + shadows + slots.stolen, "slots"
-        offered = any(call.nudges for call in self.calls)
+        offered = any(call.wakes for call in self.calls)
         assert slots.full or not slots.waiters or offered, "room that nobody is told of"
         silent = [a for a in there if a.first_text is None]
         expected = set() if self.setup.health is None or state is self.last else set(silent)

@@ -152,10 +152,10 @@ class Planners(RuleBasedStateMachine):
     def cancel(self, which: int) -> None:
         self.bench.cancel(self.call(which))
 
-    @precondition(lambda self: any(call.nudges for call in self.bench.calls))
+    @precondition(lambda self: any(call.wakes for call in self.bench.calls))
     @rule(which=st.integers(0, 5))
     def wake(self, which: int) -> None:
-        woken = [call for call in self.bench.calls if call.nudges]
+        woken = [call for call in self.bench.calls if call.wakes]
         self.bench.wake(woken[which % len(woken)])
 
     @precondition(lambda self: any(call.planner.winner for call in self.bench.running))
@@ -191,7 +191,7 @@ class Planners(RuleBasedStateMachine):
     def silence(self, moments: int, backwards: bool) -> None:
         """As the driver does it: timer after timer, and all that are due, in either order."""
         for _ in range(moments):
-            self.bench.nudge_all()
+            self.bench.wake_all()
             due = [call.planner.wake_at for call in self.bench.running]
             if due and min(due) < 1e12:
                 self.bench.now = max(self.bench.now, min(due))

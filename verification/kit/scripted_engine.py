@@ -1,4 +1,4 @@
-"""Scripted targets for the engine alone: what each does to each request is written beforehand."""
+"""Scripted targets for the engine alone: each request gets the next step of a script."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ HEDGE = Hedge(delay=2.0)
 HEALTH = Health()
 
 
-class WordDraft:
-    """A draft of words: enough of one for the engine."""
+class WordAccumulator:
+    """An accumulator of words: as much of one as the engine uses."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
@@ -146,15 +146,15 @@ class Scripted:
 
 
 async def shown(race: Race) -> AsyncGenerator[dict[str, Any], None]:
-    """Yield what a streaming caller sees, without telling whose it is."""
+    """Yield what a streaming caller sees, without the segments."""
     async with aclosing(race.chunks()) as items:
         async for item in items:
             if not isinstance(item, Segment):
                 yield item
 
 
-class GoesOn:
-    """A sequel that asks for the rest, and notes what had been delivered."""
+class Continues:
+    """A break strategy that asks for the rest, and keeps what had been delivered."""
 
     appends = True
 
@@ -171,7 +171,7 @@ class GoesOn:
 
 
 def classify(error: BaseException) -> Fault:
-    """Read the fault that the script put in."""
+    """The fault that the script raised."""
     return getattr(error, "fault", None) or Fault(FaultKind.INTERNAL, repr(error), cause=error)
 
 
@@ -210,7 +210,7 @@ def world(
     names: list[str] | None = None,
     **plan: Any,
 ) -> World:
-    """Build a chain: one script a target, each at a provider of its own unless `names` says so."""
+    """Build a chain: one script per target, at providers of their own unless `names` says so."""
     lists = [s if isinstance(s, list) else [s] for s in scripts]
     names = names or [f"p{i}:m" for i in range(len(lists))]
     accounts: dict[str, Account] = {}
@@ -228,5 +228,5 @@ def world(
             deadline, time_limits or TimeLimits(), hedge, retry or Retry(), budgets, health, **plan
         ),
         Reaper(),
-        Dependencies(classify, WordDraft, Random(1)),
+        Dependencies(classify, WordAccumulator, Random(1)),
     )

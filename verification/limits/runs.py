@@ -37,7 +37,7 @@ from langchain_resilient.testing.admission import RateLimit
 from langchain_resilient.testing.dialects import DIALECTS
 from langchain_resilient.testing.dialects.base import IncomingRequest
 from verification.kit import virtual_time
-from verification.kit.scripted_engine import WordDraft, classify
+from verification.kit.scripted_engine import WordAccumulator, classify
 from verification.limits.rows import FASTEST, SLOWEST, WORKERS, Row, ideal
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class _Answer:
         self._chunks = iter(())
 
 
-class _Answered(WordDraft):
+class _Answered(WordAccumulator):
     """As much of an answer as the engine looks at, counted by the server: all have one length."""
 
     @property

@@ -12,7 +12,7 @@ from langchain_resilient.engine.interfaces import Route
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.stream_buffer import Segment
 from langchain_resilient.engine.target_state import TargetState
-from verification.kit.scripted_engine import Failure, GoesOn, Hang, Say, Scripted, shown, world
+from verification.kit.scripted_engine import Continues, Failure, Hang, Say, Scripted, shown, world
 from verification.kit.virtual_time import virtual_time
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ async def words(race: Race) -> list[str]:
 @virtual_time
 async def test_another_target_goes_on_at_once_where_a_stream_broke():
     """It is asked for what is missing after what was delivered."""
-    w, break_strategy = world(Say("a b", gap=1.0, then=BREAK), Say("c d", after=0.5)), GoesOn()
+    w, break_strategy = world(Say("a b", gap=1.0, then=BREAK), Say("c d", after=0.5)), Continues()
     race, began = w.stream(break_strategy), now()
     assert await words(race) == ["a", "b", "c", "d"]
     assert (break_strategy.asked, now() - began, race.end) == (["a b "], 2.5, CallEnd.ANSWERED)
@@ -46,7 +46,7 @@ async def test_another_target_goes_on_at_once_where_a_stream_broke():
 async def test_a_stream_can_go_on_more_than_once():
     """Each time from all that was delivered."""
     chain = [Say(two, gap=1.0, then=BREAK) for two in ("a b", "c d", "e f")]
-    w, break_strategy = world(*chain, Say("g")), GoesOn()
+    w, break_strategy = world(*chain, Say("g")), Continues()
     assert await words(w.stream(break_strategy)) == list("abcdefg")
     assert break_strategy.asked == ["a b ", "a b c d ", "a b c d e f "]
 
@@ -55,7 +55,7 @@ async def test_a_stream_can_go_on_more_than_once():
 async def test_each_part_is_announced_by_its_leg():
     """Whose words follow is known before the first of them."""
     w = world(Say("a", gap=1.0, then=BREAK), Say("b"))
-    items = [item async for item in w.stream(GoesOn()).chunks()]
+    items = [item async for item in w.stream(Continues()).chunks()]
     segments = [i for i, item in enumerate(items) if isinstance(item, Segment)]
     assert [items[i].attempt.candidate.state.name for i in segments] == ["p0:m", "p1:m"]
     assert segments[0] == 0
@@ -67,7 +67,7 @@ def test_what_must_not_be_glued_ends_as_broken(may):
 
     @virtual_time
     async def run():
-        race = world(Say("a b", gap=1.0, then=BREAK), Say("c")).stream(GoesOn(may=may))
+        race = world(Say("a b", gap=1.0, then=BREAK), Say("c")).stream(Continues(may=may))
         assert await words(race) == (["a", "b", "c"] if may else ["a", "b"])
         assert race.end is (CallEnd.ANSWERED if may else CallEnd.BROKEN)
 
@@ -89,7 +89,7 @@ async def test_what_nobody_has_taken_yet_is_withdrawn():
 
     w = world(Say("no"), Say("whole"))
     w.targets["p0:m"] = Burst()
-    race = w.stream(GoesOn(may=False))
+    race = w.stream(Continues(may=False))
     assert (await words(race), race.end) == (["whole"], CallEnd.ANSWERED)
 
 
@@ -105,7 +105,7 @@ async def test_a_part_that_was_withdrawn_does_not_count_as_delivered():
 
             return answer()
 
-    w, break_strategy = world(Say("a", gap=1.0, then=BREAK), Say("no"), Say("b")), GoesOn()
+    w, break_strategy = world(Say("a", gap=1.0, then=BREAK), Say("no"), Say("b")), Continues()
     w.targets["p1:m"] = Burst()
     assert await words(w.stream(break_strategy)) == ["a", "b"]
     assert break_strategy.asked == ["a ", "a "]
@@ -130,7 +130,7 @@ def with_empty_answers(w: World) -> World:
 async def test_nothing_more_is_a_good_answer_if_two_agree():
     """The stream may have died between its last word and its end."""
     w = with_empty_answers(world(Say("all of it", gap=1.0, then=BREAK), Say(""), Say("")))
-    race = w.stream(GoesOn())
+    race = w.stream(Continues())
     assert await words(race) == ["all", "of", "it"]
     assert (race.end, w.sends()) == (CallEnd.ANSWERED, 3)
 
@@ -139,7 +139,7 @@ async def test_nothing_more_is_a_good_answer_if_two_agree():
 async def test_one_who_says_nothing_is_not_believed_alone():
     """An empty answer is a fault too: it must not pass for the end of half a text."""
     w = with_empty_answers(world(Say("all of", gap=1.0, then=BREAK), Say(""), Say("it")))
-    race = w.stream(GoesOn())
+    race = w.stream(Continues())
     assert await words(race) == ["all", "of", "it"]
     assert race.end is CallEnd.ANSWERED
 
@@ -148,7 +148,7 @@ async def test_one_who_says_nothing_is_not_believed_alone():
 async def test_if_nobody_can_go_on_the_stream_ends_with_the_deadline():
     """What was delivered stays delivered."""
     w = world([Say("a", gap=1.0, then=BREAK), Hang()], Hang(), deadline=20.0)
-    race = w.stream(GoesOn())
+    race = w.stream(Continues())
     assert await words(race) == ["a"]
     assert race.end is CallEnd.DEADLINE
 
@@ -159,7 +159,7 @@ async def test_if_nobody_can_go_on_the_stream_ends_with_the_deadline():
 @virtual_time
 async def test_another_is_asked_to_go_on_beside_a_stream_that_pauses():
     """After `Hedge.pause`, long before the limit of the gap."""
-    w, break_strategy = world(Say("a b", then="hang"), Say("c d", after=0.5)), GoesOn()
+    w, break_strategy = world(Say("a b", then="hang"), Say("c d", after=0.5)), Continues()
     race, began = w.stream(break_strategy), now()
     assert await words(race) == ["a", "b", "c", "d"]
     assert (now() - began, break_strategy.asked) == (2.5, ["a b "])
@@ -169,7 +169,7 @@ async def test_another_is_asked_to_go_on_beside_a_stream_that_pauses():
 async def test_a_pause_that_is_overtaken_is_a_failure_of_the_target():
     """It is told in the receipt, and counts against its health."""
     w = world(Say("a b", then="hang"), Say("c", after=0.5))
-    race = w.stream(GoesOn())
+    race = w.stream(Continues())
     await words(race)
     first, second = race.receipt().attempts
     assert (first.outcome, first.fault.kind) == (Outcome.FAILED, FaultKind.STALL)
@@ -180,7 +180,7 @@ async def test_a_pause_that_is_overtaken_is_a_failure_of_the_target():
 @virtual_time
 async def test_a_stream_that_speaks_again_first_goes_on_itself():
     """The other is closed unheard, and the same part goes on."""
-    w, break_strategy = world(Say("a b", gap=3.0), Say("no", after=5.0)), GoesOn()
+    w, break_strategy = world(Say("a b", gap=3.0), Say("no", after=5.0)), Continues()
     race = w.stream(break_strategy)
     assert await words(race) == ["a", "b"]
     assert len(race._buffer.segments) == 1
@@ -195,7 +195,7 @@ async def test_a_pause_without_a_token_waits_for_the_limit_of_the_gap():
     w = world(Say("a", then="hang"), Say("b"), hedge=hedge)
     w.plan.budgets.hedge.take()
     began = now()
-    assert await words(w.stream(GoesOn())) == ["a", "b"]
+    assert await words(w.stream(Continues())) == ["a", "b"]
     assert now() - began == 10.0
 
 
@@ -203,7 +203,7 @@ async def test_a_pause_without_a_token_waits_for_the_limit_of_the_gap():
 async def test_a_pause_is_not_hedged_where_nothing_may_follow():
     """It would only cost."""
     w = world(Say("a", gap=5.0), Say("no"))
-    race = w.stream(GoesOn(may=False))
+    race = w.stream(Continues(may=False))
     assert await words(race) == ["a"]
     assert w.sends() == 1
 
@@ -243,7 +243,7 @@ async def test_the_last_resort_is_asked_again_after_a_stream_that_silenced_it_an
     limits = {"time_limits": TimeLimits(first_text=None), "hedge": None}
     w = world(Say("a b", after=26.0, finish=False), deadline=30.0, reserve=5.0, **limits)
     w.last_resort = Route(TargetState("model", "model"), Scripted([Say("sorry", after=3.0)]))
-    assert await words(w.stream(GoesOn())) == ["a", "b", "sorry"]
+    assert await words(w.stream(Continues())) == ["a", "b", "sorry"]
 
 
 # -- a crawl --------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ async def test_a_stream_that_crawls_is_given_up_for_a_free_target():
     """After one window below the floor."""
     w = world(Say("a b c d e f g h", gap=1.5), Say("x", after=0.5), time_limits=CRAWL)
     began = now()
-    assert await words(w.stream(GoesOn())) == ["a", "b", "c", "d", "x"]
+    assert await words(w.stream(Continues())) == ["a", "b", "c", "d", "x"]
     assert now() - began == 5.5
 
 
@@ -266,7 +266,7 @@ async def test_a_stream_that_crawls_is_given_up_for_one_that_lost_to_it():
     late = [Say("late", after=9.0), Say("x", after=0.5)]
     w = world(late, Say("a b c d e f g h", gap=1.5), time_limits=CRAWL, hedge=Hedge(delay=2.0))
     began = now()
-    assert await words(w.stream(GoesOn())) == ["a", "b", "c", "d", "x"]
+    assert await words(w.stream(Continues())) == ["a", "b", "c", "d", "x"]
     assert now() - began == 7.5
 
 
@@ -274,7 +274,7 @@ async def test_a_stream_that_crawls_is_given_up_for_one_that_lost_to_it():
 async def test_a_slow_answer_is_better_than_none():
     """Without another target that is free and well, it is left alone."""
     w = world(Say("a b c d e f g h", gap=1.5), time_limits=CRAWL)
-    assert await words(w.stream(GoesOn())) == list("abcdefgh")
+    assert await words(w.stream(Continues())) == list("abcdefgh")
 
 
 @virtual_time
@@ -302,7 +302,7 @@ async def test_one_that_thinks_at_a_crawl_is_given_up_before_its_first_text():
     limits = TimeLimits(first_text=None, min_tokens_per_second=2.0, throughput_window=5.0)
     w, began = world(Say("no"), Say("x", after=0.5), time_limits=limits, hedge=None), now()
     w.targets["p0:m"] = Brooding()
-    race = w.stream(GoesOn())
+    race = w.stream(Continues())
     assert await words(race) == ["x"]
     assert (now() - began, race.receipt().attempts[0].fault.kind) == (10.5, FaultKind.STALL)
 
@@ -331,7 +331,7 @@ async def test_white_space_without_end_is_silence():
 
     w, began = world(Say("no"), Say("b")), now()
     w.targets["p0:m"] = Blank()
-    race = w.stream(GoesOn())
+    race = w.stream(Continues())
     assert [c["word"] async for c in shown(race) if c.get("word")] == ["a ", "b "]
     assert now() - began == pytest.approx(2.0)
 
@@ -373,7 +373,7 @@ async def test_a_connection_lost_after_the_finish_reason_loses_nothing():
 
     w = world(Say("no"))
     w.targets["p0:m"] = Hasty()
-    race = w.stream(GoesOn())
+    race = w.stream(Continues())
     assert (await words(race), race.end) == (["all"], CallEnd.ANSWERED)
 
 
@@ -392,4 +392,4 @@ async def test_text_after_a_finish_reason_is_still_heard():
 
     w = world(Say("no"))
     w.targets["p0:m"] = Eager()
-    assert await words(w.stream(GoesOn())) == ["a", "b", "c"]
+    assert await words(w.stream(Continues())) == ["a", "b", "c"]

@@ -16,7 +16,7 @@ from langchain_resilient.engine.interfaces import Dependencies, Route
 from langchain_resilient.engine.race import start_probe
 from langchain_resilient.exchange import ChatRequest
 from tests.engine.states import silence, state
-from verification.kit.scripted_engine import Failure, WordDraft, classify
+from verification.kit.scripted_engine import Failure, WordAccumulator, classify
 from verification.kit.virtual_time import virtual_time
 
 GOOD = 8.0
@@ -74,10 +74,10 @@ class Probed:
 
     def begin(self) -> asyncio.Task[None]:
         self.attempt.started = asyncio.get_running_loop().time()
-        self.attempt.response = WordDraft()
+        self.attempt.response = WordAccumulator()
         route = Route(self.state, self.upstream)
         return start_probe(
-            self.attempt, route, ChatRequest([]), Dependencies(classify, WordDraft, Random(1))
+            self.attempt, route, ChatRequest([]), Dependencies(classify, WordAccumulator, Random(1))
         )
 
     async def run(self) -> None:

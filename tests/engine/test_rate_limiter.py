@@ -1,4 +1,4 @@
-"""The pacer: who may be sent when, and what refusals and answers teach."""
+"""The rate limiter: who may be sent when, and what refusals and answers teach."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Asked:
         return self.prompt
 
 
-def ask(since: float = 0.0, wake=lambda: None, **load) -> QueuedRequest:
+def queued(since: float = 0.0, wake=lambda: None, **load) -> QueuedRequest:
     return QueuedRequest(Asked(**load), since, wake)
 
 
@@ -50,14 +50,14 @@ def paced(requests: float | None = 60, tokens: float | None = None) -> RateLimit
 def spend(rate_limiter: RateLimiter, since: float = 0.0) -> float:
     """Send calls until the next has to wait, whatever its priority; return when its turn is."""
     for _ in range(10_000):
-        at = rate_limiter.turn_at(ask(batch=False))
+        at = rate_limiter.turn_at(queued(batch=False))
         if at > since:
             return at
-        rate_limiter.reserve(ask(batch=False), since)
+        rate_limiter.reserve(queued(batch=False), since)
     raise AssertionError("nobody ever waits")
 
 
-def told(requests: float, remaining: float, capacity: float | None = None) -> RateLimitStatus:
+def status(requests: float, remaining: float, capacity: float | None = None) -> RateLimitStatus:
     return RateLimitStatus(
         RateLimitLevel(requests, remaining, requests if capacity is None else capacity), None
     )
@@ -66,27 +66,27 @@ def told(requests: float, remaining: float, capacity: float | None = None) -> Ra
 def test_while_no_limit_is_known_nobody_waits():
     """An interactive call goes before the first answer, a batch call after it."""
     rate_limiter = RateLimiter()
-    assert rate_limiter.turn_at(ask(batch=False)) == -inf
+    assert rate_limiter.turn_at(queued(batch=False)) == -inf
     rate_limiter.observe(None, None, 0.0)
-    assert rate_limiter.turn_at(ask()) == -inf
+    assert rate_limiter.turn_at(queued()) == -inf
 
 
 def test_before_the_first_answer_a_batch_sends_scouts():
     """A few at once, then a few a second: a whole crowd could be over a limit nobody knows."""
     rate_limiter = RateLimiter()
     for _ in range(UNKNOWN_RATE):
-        assert rate_limiter.turn_at(ask()) <= 10.0
-        rate_limiter.reserve(ask(), 10.0)
-    assert rate_limiter.turn_at(ask()) == pytest.approx(10.0 + 1 / UNKNOWN_RATE)
+        assert rate_limiter.turn_at(queued()) <= 10.0
+        rate_limiter.reserve(queued(), 10.0)
+    assert rate_limiter.turn_at(queued()) == pytest.approx(10.0 + 1 / UNKNOWN_RATE)
 
 
 def test_sends_are_spread_evenly():
     """At sixty a minute one a second, once what was saved up is spent."""
     rate_limiter, now, sent = paced(60), 0.0, []
     while now < 120:
-        rate_limiter.reserve(ask(), now)
+        rate_limiter.reserve(queued(), now)
         sent.append(now)
-        now = max(now, rate_limiter.turn_at(ask()))
+        now = max(now, rate_limiter.turn_at(queued()))
     late = [b - a for a, b in pairwise(sent) if a > 60]
     assert late == pytest.approx([1.0] * len(late), rel=0.02)
 
@@ -95,22 +95,22 @@ def test_a_large_request_takes_the_time_its_tokens_take():
     """Both buckets must have room: here the tokens decide."""
     rate_limiter = paced(600_000, 60_000)
     spend(rate_limiter)
-    rate_limiter.reserve(ask(prompt=5_000, max_tokens=1), 0.0)
-    assert rate_limiter.turn_at(ask(prompt=10, max_tokens=1)) > 2.0
+    rate_limiter.reserve(queued(prompt=5_000, max_tokens=1), 0.0)
+    assert rate_limiter.turn_at(queued(prompt=10, max_tokens=1)) > 2.0
 
 
 def test_what_max_tokens_says_is_reserved_where_it_is_more_than_the_prompt():
     """OpenAI counts the larger of the two when a request is let in."""
-    assert ask(prompt=100, max_tokens=500).tokens(7.0) == 500
-    assert ask(prompt=900, max_tokens=500).tokens(7.0) == 900
-    assert ask(prompt=100).tokens(7.0) == 107
+    assert queued(prompt=100, max_tokens=500).tokens(7.0) == 500
+    assert queued(prompt=900, max_tokens=500).tokens(7.0) == 900
+    assert queued(prompt=100).tokens(7.0) == 107
 
 
 def test_the_oldest_is_first_whenever_it_joins():
     """A call that has to stand in line again gets its old place."""
     rate_limiter = paced()
     spend(rate_limiter)
-    young, old = ask(since=2.0), ask(since=1.0)
+    young, old = queued(since=2.0), queued(since=1.0)
     rate_limiter.join(young, 3.0)
     rate_limiter.join(old, 3.0)
     assert rate_limiter.turn_at(old) < rate_limiter.turn_at(young)
@@ -120,10 +120,10 @@ def test_an_interactive_call_goes_before_all_batch_calls():
     """However long those have waited."""
     rate_limiter = paced()
     spend(rate_limiter)
-    batch = ask(since=0.0)
+    batch = queued(since=0.0)
     rate_limiter.join(batch, 0.0)
     before = rate_limiter.turn_at(batch)
-    somebody = ask(since=50.0, batch=False)
+    somebody = queued(since=50.0, batch=False)
     rate_limiter.join(somebody, 0.0)
     assert rate_limiter.turn_at(somebody) <= before < rate_limiter.turn_at(batch)
 
@@ -131,7 +131,7 @@ def test_an_interactive_call_goes_before_all_batch_calls():
 def test_who_leaves_tells_the_next():
     """Only the one that is first now."""
     rate_limiter, told = paced(), []
-    asks = [ask(since=i, wake=lambda i=i: told.append(i)) for i in range(3)]
+    asks = [queued(since=i, wake=lambda i=i: told.append(i)) for i in range(3)]
     for one in asks:
         rate_limiter.join(one, 0.0)
     rate_limiter.leave(asks[2])
@@ -156,9 +156,9 @@ def test_the_rate_comes_back():
     """Bit by bit, and no further than the limit."""
     rate_limiter = paced(600)
     rate_limiter.record_refusal(1.0, 1.0)
-    rate_limiter.reserve(ask(), 4.0)
+    rate_limiter.reserve(queued(), 4.0)
     assert DECREASE < rate_limiter._factor < 1.0
-    rate_limiter.reserve(ask(), 60.0)
+    rate_limiter.reserve(queued(), 60.0)
     assert rate_limiter._factor == 1.0
 
 
@@ -166,15 +166,15 @@ def test_nobody_is_sent_before_the_providers_hint():
     """The first in line, and the last."""
     rate_limiter = paced(6000)
     rate_limiter.record_refusal(1.0, 9.0)
-    assert rate_limiter.turn_at(ask()) >= 9.0
-    assert rate_limiter.turn_at(ask(batch=False)) >= 9.0
+    assert rate_limiter.turn_at(queued()) >= 9.0
+    assert rate_limiter.turn_at(queued(batch=False)) >= 9.0
 
 
 def test_limits_are_learned_from_an_answer():
     """As the provider says them."""
     rate_limiter = RateLimiter()
-    reservation = rate_limiter.reserve(ask(), 0.0)
-    rate_limiter.observe(told(600, 599), reservation, 0.1)
+    reservation = rate_limiter.reserve(queued(), 0.0)
+    rate_limiter.observe(status(600, 599), reservation, 0.1)
     assert rate_limiter.active
     assert rate_limiter.requests.rate == pytest.approx(10.0)
 
@@ -184,7 +184,7 @@ def test_the_lower_of_what_the_user_and_the_provider_say_counts():
     for limit, expected in ((300, 5.0), (60, 1.0)):
         rate_limiter = paced(300)
         rate_limiter.observe(
-            told(limit if limit < 300 else 6000, 50), rate_limiter.reserve(ask(), 1.0), 1.1
+            status(limit if limit < 300 else 6000, 50), rate_limiter.reserve(queued(), 1.0), 1.1
         )
         assert rate_limiter.requests.rate == pytest.approx(expected)
 
@@ -192,16 +192,16 @@ def test_the_lower_of_what_the_user_and_the_provider_say_counts():
 def test_a_minutes_worth_is_spent_within_seconds_but_not_at_once():
     """What the provider's bucket has saved up counts, as far as it says so."""
     rate_limiter = RateLimiter()
-    rate_limiter.observe(told(600, 599), rate_limiter.reserve(ask(), 0.0), 0.0)
+    rate_limiter.observe(status(600, 599), rate_limiter.reserve(queued(), 0.0), 0.0)
     at_once = 0
-    while rate_limiter.turn_at(ask()) <= 0.0:
-        rate_limiter.reserve(ask(), 0.0)
+    while rate_limiter.turn_at(queued()) <= 0.0:
+        rate_limiter.reserve(queued(), 0.0)
         at_once += 1
     assert at_once < 10
     now, sent = 0.0, 0
     while now < 10.0:
-        now = max(now, rate_limiter.turn_at(ask()))
-        rate_limiter.reserve(ask(), now)
+        now = max(now, rate_limiter.turn_at(queued()))
+        rate_limiter.reserve(queued(), now)
         sent += 1
     assert 400 < sent < 700
 
@@ -212,11 +212,11 @@ def test_others_use_is_seen_in_what_is_left():
     server, filled = 600.0, 0.0
     sent: list[float] = []
     while now < 200:
-        now = max(now, rate_limiter.turn_at(ask()))
+        now = max(now, rate_limiter.turn_at(queued()))
         server = min(600.0, server + (now - filled) * 7.0) - 1
         filled = now
         assert server > -1, "it would have been refused"
-        rate_limiter.observe(told(600, int(server)), rate_limiter.reserve(ask(), now), now)
+        rate_limiter.observe(status(600, int(server)), rate_limiter.reserve(queued(), now), now)
         sent.append(now)
     assert sum(at > 150 for at in sent) / 50 == pytest.approx(7.0, rel=0.05)
 
@@ -224,9 +224,9 @@ def test_others_use_is_seen_in_what_is_left():
 def test_a_refusal_out_of_plenty_ends_the_trust_in_it():
     """The server says a minute's worth is left, but counts by the second."""
     rate_limiter = RateLimiter()
-    rate_limiter.observe(told(600, 599), rate_limiter.reserve(ask(), 0.0), 0.1)
+    rate_limiter.observe(status(600, 599), rate_limiter.reserve(queued(), 0.0), 0.1)
     rate_limiter.record_refusal(0.2, 0.2)
-    rate_limiter.observe(told(600, 590), rate_limiter.reserve(ask(), 0.3), 0.4)
+    rate_limiter.observe(status(600, 590), rate_limiter.reserve(queued(), 0.3), 0.4)
     assert rate_limiter.requests.capacity <= 10.0
 
 
@@ -234,7 +234,7 @@ def test_threads_lose_no_request():
     """All that is taken is counted, whoever takes it."""
     rate_limiter = paced(600)
     crowd = [
-        Thread(target=lambda: [rate_limiter.reserve(ask(), 1.0) for _ in range(500)])
+        Thread(target=lambda: [rate_limiter.reserve(queued(), 1.0) for _ in range(500)])
         for _ in range(4)
     ]
     for thread in crowd:

@@ -16,7 +16,7 @@ from langchain_resilient.engine.interfaces import Route
 from langchain_resilient.engine.plan import Plan
 from langchain_resilient.engine.target_state import TargetState
 from tests.engine.stepping import Act, SteppedLoop, Upstream, read, run_stepped
-from verification.kit.scripted_engine import GoesOn, World, world
+from verification.kit.scripted_engine import Continues, World, world
 
 SLOW = Act(after=9.0)
 QUICK = Act()
@@ -115,7 +115,7 @@ class Stage:
             await asyncio.sleep(PROBE_SECONDS)
         for _ in range(self.scene.callers):
             mine = (
-                self.world.stream(GoesOn(), **self.scene.options)
+                self.world.stream(Continues(), **self.scene.options)
                 if self.scene.streaming
                 else self.world.race(**self.scene.options)
             )

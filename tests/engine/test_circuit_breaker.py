@@ -21,21 +21,21 @@ TRIP_AFTER = 5
 
 
 def late(
-    watch: CircuitBreaker, count: int, now: float = 0.0, trip_after: int = TRIP_AFTER
+    breaker: CircuitBreaker, count: int, now: float = 0.0, trip_after: int = TRIP_AFTER
 ) -> list[bool]:
-    return [watch.record_slow(now, trip_after) for _ in range(count)]
+    return [breaker.record_slow(now, trip_after) for _ in range(count)]
 
 
 def tripped(now: float = 0.0) -> CircuitBreaker:
-    watch = CircuitBreaker()
-    late(watch, TRIP_AFTER, now)
-    return watch
+    breaker = CircuitBreaker()
+    late(breaker, TRIP_AFTER, now)
+    return breaker
 
 
-def next_probe(watch: CircuitBreaker, now: float) -> float:
+def next_probe(breaker: CircuitBreaker, now: float) -> float:
     """Seconds from now until a probe is claimed, in steps of a quarter of a second."""
     for step in range(1000):
-        if watch.claim_probe(now + step / 4):
+        if breaker.claim_probe(now + step / 4):
             return step / 4
     raise AssertionError("no probe at all")
 
@@ -50,8 +50,8 @@ def test_so_many_late_in_a_row_trip_it(trip_after):
 
 def test_three_failures_in_a_row_trip_it():
     """A failure is stronger evidence than lateness."""
-    watch = CircuitBreaker()
-    assert [watch.record_slow(0.0, TRIP_AFTER, failed=True) for _ in range(3)] == [
+    breaker = CircuitBreaker()
+    assert [breaker.record_slow(0.0, TRIP_AFTER, failed=True) for _ in range(3)] == [
         False,
         False,
         True,
@@ -60,64 +60,64 @@ def test_three_failures_in_a_row_trip_it():
 
 def test_a_good_one_undoes_part_of_a_late_one():
     """Four late, one good and two more late trip it."""
-    watch = CircuitBreaker()
-    late(watch, 4)
-    watch.record_fast(started=0.0)
-    assert late(watch, 2) == [False, True]
+    breaker = CircuitBreaker()
+    late(breaker, 4)
+    breaker.record_fast(started=0.0)
+    assert late(breaker, 2) == [False, True]
 
 
 def test_many_good_ones_are_no_store_of_trust():
     """After a thousand good ones five late ones still trip it."""
-    watch = CircuitBreaker()
+    breaker = CircuitBreaker()
     for _ in range(1000):
-        watch.record_fast(started=0.0)
-    assert late(watch, TRIP_AFTER)[-1]
+        breaker.record_fast(started=0.0)
+    assert late(breaker, TRIP_AFTER)[-1]
 
 
 def test_a_healthy_share_of_late_ones_never_trips():
     """One hundred thousand requests of which five in a hundred are late, independently."""
-    watch, rng = CircuitBreaker(), Random(7)
+    breaker, rng = CircuitBreaker(), Random(7)
     for i in range(100_000):
         if rng.random() < HEALTHY_SLOW_SHARE:
-            watch.record_slow(float(i), TRIP_AFTER)
+            breaker.record_slow(float(i), TRIP_AFTER)
         else:
-            watch.record_fast(started=float(i))
-    assert watch.trips == 0
+            breaker.record_fast(started=float(i))
+    assert breaker.trips == 0
 
 
 def test_a_sick_share_of_late_ones_trips_within_fifty():
     """Seven late in ten, in every of a hundred sequences."""
     for seed in range(100):
-        watch, rng = CircuitBreaker(), Random(seed)
+        breaker, rng = CircuitBreaker(), Random(seed)
         for _ in range(50):
             if rng.random() < 0.7:
-                watch.record_slow(0.0, TRIP_AFTER)
+                breaker.record_slow(0.0, TRIP_AFTER)
             else:
-                watch.record_fast(started=0.0)
-        assert watch.tripped, seed
+                breaker.record_fast(started=0.0)
+        assert breaker.tripped, seed
 
 
 def test_more_lateness_while_tripped_is_no_second_trip():
     """One bout is counted once."""
-    watch = tripped()
-    late(watch, 20)
-    assert watch.trips == 1
+    breaker = tripped()
+    late(breaker, 20)
+    assert breaker.trips == 1
 
 
 def test_an_answer_to_what_was_sent_before_the_trip_does_not_heal():
     """However many of them come."""
-    watch = tripped(now=10.0)
+    breaker = tripped(now=10.0)
     for _ in range(10 * PROBES_TO_RECOVER):
-        watch.record_fast(started=9.0)
-    assert watch.tripped
+        breaker.record_fast(started=9.0)
+    assert breaker.tripped
 
 
 def test_answers_to_what_was_sent_after_the_trip_heal():
     """An ordinary request that is answered in time is as good as a probe."""
-    watch = tripped(now=10.0)
+    breaker = tripped(now=10.0)
     for _ in range(PROBES_TO_RECOVER):
-        watch.record_fast(started=11.0)
-    assert not watch.tripped
+        breaker.record_fast(started=11.0)
+    assert not breaker.tripped
 
 
 def test_a_healthy_target_is_not_probed():
@@ -132,36 +132,36 @@ def test_the_first_probe_waits():
 
 def test_bad_probes_come_at_doubling_waits():
     """Up to the most."""
-    watch, now, waits = tripped(), 0.0, []
+    breaker, now, waits = tripped(), 0.0, []
     for _ in range(8):
-        waits.append(next_probe(watch, now))
+        waits.append(next_probe(breaker, now))
         now += waits[-1]
-        watch.record_probe(now, well=False)
+        breaker.record_probe(now, well=False)
     assert waits == [1, 1, 2, 4, 8, 16, MAX_PROBE_SECONDS, MAX_PROBE_SECONDS]
 
 
 def test_only_one_probe_is_under_way():
     """Until its outcome is known nobody else gets one."""
-    watch = tripped()
-    assert watch.claim_probe(1.0)
-    assert not any(watch.claim_probe(1.0 + i) for i in range(50))
+    breaker = tripped()
+    assert breaker.claim_probe(1.0)
+    assert not any(breaker.claim_probe(1.0 + i) for i in range(50))
 
 
 def test_an_ordinary_answer_allows_no_second_probe_beside_the_first():
     """The first one's outcome is not known yet."""
-    watch = tripped()
-    assert watch.claim_probe(1.0)
-    watch.record_fast(started=1.0)
-    assert not watch.claim_probe(1.5 + PROBE_AGAIN)
+    breaker = tripped()
+    assert breaker.claim_probe(1.0)
+    breaker.record_fast(started=1.0)
+    assert not breaker.claim_probe(1.5 + PROBE_AGAIN)
 
 
 def test_after_a_good_probe_the_next_comes_soon():
     """Whatever the backoff was."""
-    watch = tripped()
+    breaker = tripped()
     for _ in range(6):
-        watch.record_probe(0.0, well=False)
-    watch.record_probe(1.0, well=True)
-    assert next_probe(watch, 1.0) == PROBE_AGAIN
+        breaker.record_probe(0.0, well=False)
+    breaker.record_probe(1.0, well=True)
+    assert next_probe(breaker, 1.0) == PROBE_AGAIN
 
 
 @pytest.mark.parametrize(
@@ -169,40 +169,40 @@ def test_after_a_good_probe_the_next_comes_soon():
 )
 def test_three_good_probes_recover_it(good, out):
     """Two do not."""
-    watch = tripped()
+    breaker = tripped()
     for _ in range(good):
-        watch.record_probe(1.0, well=True)
-    assert watch.tripped is out
+        breaker.record_probe(1.0, well=True)
+    assert breaker.tripped is out
 
 
 def test_a_bad_probe_starts_the_count_again():
     """The three must be in a row."""
-    watch = tripped()
+    breaker = tripped()
     for well in (True, True, False, True, True):
-        watch.record_probe(1.0, well=well)
-    assert watch.tripped
+        breaker.record_probe(1.0, well=well)
+    assert breaker.tripped
 
 
 def test_recovered_by_probes_it_has_a_clean_record():
     """It takes all five again to trip it."""
-    watch = tripped()
+    breaker = tripped()
     for _ in range(PROBES_TO_RECOVER):
-        watch.record_probe(1.0, well=True)
-    assert late(watch, TRIP_AFTER) == [False] * 4 + [True]
+        breaker.record_probe(1.0, well=True)
+    assert late(breaker, TRIP_AFTER) == [False] * 4 + [True]
 
 
 def test_the_outcome_of_a_probe_that_came_too_late_is_nothing():
     """It recovered meanwhile; a bad probe does not trip it again."""
-    watch = CircuitBreaker()
-    watch.record_probe(1.0, well=False)
-    assert not watch.tripped
+    breaker = CircuitBreaker()
+    breaker.record_probe(1.0, well=False)
+    assert not breaker.tripped
 
 
 def test_unprobed_for_a_minute_it_is_on_trial():
     """Nobody came by to probe: the next request simply tries it."""
-    watch = tripped()
-    watch.claim_probe(PROBE_SECONDS + PROBE_EXPIRY + 0.1)
-    assert not watch.tripped
+    breaker = tripped()
+    breaker.claim_probe(PROBE_SECONDS + PROBE_EXPIRY + 0.1)
+    assert not breaker.tripped
 
 
 def test_being_forgotten_sends_no_probe():
@@ -212,16 +212,16 @@ def test_being_forgotten_sends_no_probe():
 
 def test_on_trial_two_late_ones_trip_it():
     """Not one, and not five."""
-    watch = tripped()
-    watch.claim_probe(PROBE_SECONDS + PROBE_EXPIRY + 0.1)
-    assert late(watch, 2, now=100.0) == [False, True]
+    breaker = tripped()
+    breaker.claim_probe(PROBE_SECONDS + PROBE_EXPIRY + 0.1)
+    assert late(breaker, 2, now=100.0) == [False, True]
 
 
 def test_believed_it_is_on_trial():
     """What became slower for good gets no clean record."""
-    watch = tripped()
-    watch.recover_on_trial()
-    assert late(watch, 2, now=2.0) == [False, True]
+    breaker = tripped()
+    breaker.recover_on_trial()
+    assert late(breaker, 2, now=2.0) == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -229,11 +229,11 @@ def test_believed_it_is_on_trial():
 )
 def test_a_quick_second_trip_keeps_the_backoff(again, wait):
     """One that trips again a minute after the first trip starts from the shortest wait."""
-    watch = tripped()
+    breaker = tripped()
     for well in (False, False, True, True, True):
-        watch.record_probe(1.0, well=well)
-    late(watch, TRIP_AFTER, now=again)
-    assert next_probe(watch, again) == wait
+        breaker.record_probe(1.0, well=well)
+    late(breaker, TRIP_AFTER, now=again)
+    assert next_probe(breaker, again) == wait
 
 
 @pytest.mark.parametrize(
@@ -241,16 +241,16 @@ def test_a_quick_second_trip_keeps_the_backoff(again, wait):
 )
 def test_nothing_trips_for_a_while_after_a_panic(after, trips):
     """Not in the first thirty seconds, but from then on."""
-    watch = tripped()
-    watch.reset(0.0)
-    late(watch, TRIP_AFTER, now=after)
-    assert watch.tripped is trips
+    breaker = tripped()
+    breaker.reset(0.0)
+    late(breaker, TRIP_AFTER, now=after)
+    assert breaker.tripped is trips
 
 
 def test_what_was_late_while_muted_is_no_evidence_later():
     """The one late request after it starts from nothing."""
-    watch = CircuitBreaker()
-    watch.reset(0.0)
-    late(watch, 10, now=1.0)
-    late(watch, TRIP_AFTER - 1, now=NO_TRIP_SECONDS + 1)
-    assert not watch.tripped
+    breaker = CircuitBreaker()
+    breaker.reset(0.0)
+    late(breaker, 10, now=1.0)
+    late(breaker, TRIP_AFTER - 1, now=NO_TRIP_SECONDS + 1)
+    assert not breaker.tripped

@@ -58,7 +58,7 @@ class Instant:
         self.bench.check()
 
     def _to_the_call(self, what: str) -> None:
-        if what == "nudge" and self.call.nudges:
+        if what == "wake" and self.call.wakes:
             self.bench.wake(self.call)
         elif what == "timer" and not self.call.over:
             self.bench.timer(self.call)
@@ -163,10 +163,10 @@ INSTANTS: dict[str, tuple[Callable[[], Instant], tuple[str, ...]]] = {
         three_streams_at_the_deadline, ("timer", "text a", "done a", "done b", "cancel")
     ),
     "token, text, failure": (
-        late_and_a_token_comes, ("newcomer", "newcomer", "nudge", "text a", "breaks a", "timer")
+        late_and_a_token_comes, ("newcomer", "newcomer", "wake", "text a", "breaks a", "timer")
     ),
     "token, cancel": (
-        late_and_a_token_comes, ("newcomer", "newcomer", "nudge", "cancel", "timer", "breaks a")
+        late_and_a_token_comes, ("newcomer", "newcomer", "wake", "cancel", "timer", "breaks a")
     ),
     "doubt, chunk, rival": (
         a_stalled_answer, ("timer", "chunk a", "text b", "done a", "breaks b")
@@ -175,7 +175,7 @@ INSTANTS: dict[str, tuple[Callable[[], Instant], tuple[str, ...]]] = {
     "last resort, texts": (
         a_last_resort_is_due, ("timer", "text a", "breaks b", "text c", "refused a")
     ),
-    "room, deadline": (room_comes_free, ("timer", "nudge", "newcomer", "cancel", "text a")),
+    "room, deadline": (room_comes_free, ("timer", "wake", "newcomer", "cancel", "text a")),
 }  # fmt: skip
 
 
