@@ -12,7 +12,7 @@ from tenacity import RetryCallState
 from langchain_resilient.engine.attempt import Attempt, Candidate
 from langchain_resilient.engine.plan import Plan
 from langchain_resilient.engine.target_state import reset_if_all_tripped
-from langchain_resilient.faults import BLOCKS_ACCOUNT, EXCLUDES_TARGET, Fault, FaultKind
+from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.receipt import AttemptKind
 
 if TYPE_CHECKING:
@@ -131,16 +131,6 @@ class WaitList:
         queues, self._queues = self._queues, []
         for slots in queues:
             slots.forget(self._wake_up)
-
-
-_ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
-"""A whole answer that is no good: a target gets one more draw, not draws until the deadline.
-
-None where it was empty because `max_tokens` ran out (code "length"): so would the next one be."""
-
-
-_KEYS_OWN = BLOCKS_ACCOUNT | {FaultKind.RATE_LIMIT}
-"""Faults of a key, which the target's next key need not share."""
 
 
 class Candidates:
@@ -359,12 +349,12 @@ class Candidates:
         if fault.kind is FaultKind.BAD_REQUEST:
             self._bad_at.add(candidate.state.provider)
         candidate.free = False
-        candidate.draws += fault.kind in _ONE_MORE_TRY
+        candidate.draws += fault.traits.one_more_try
         if fault.kind is FaultKind.NO_STREAMING:
             # From now on it is asked plainly (TargetState.streams); if it refuses that, it is out.
             candidate.again = candidate.free = candidate.tries == 1
             candidate.excluded = not candidate.again
-        elif fault.kind in _KEYS_OWN and self._has_other_key(candidate, now):
+        elif fault.traits.key_specific and self._has_other_key(candidate, now):
             candidate.again = candidate.free = True
         elif _hopeless(candidate, fault):
             candidate.excluded = True
@@ -409,11 +399,13 @@ def is_open(candidate: Candidate, now: float) -> bool:
 
 
 def _hopeless(candidate: Candidate, fault: Fault) -> bool:
+    traits = fault.traits
     return (
-        fault.kind in EXCLUDES_TARGET
-        or fault.kind in BLOCKS_ACCOUNT
+        traits.excludes_target
+        or traits.blocks_account
         or fault.should_retry is False
-        or (fault.kind in _ONE_MORE_TRY and (candidate.draws > 1 or fault.code == "length"))
+        # An answer that is empty because `max_tokens` ran out (code "length") would be so again.
+        or (traits.one_more_try and (candidate.draws > 1 or fault.code == "length"))
     )
 
 
