@@ -179,6 +179,15 @@ class Runtime:
         attach_receipt(last, receipt.as_dict())
         yield last
 
+    async def aclose(self) -> None:
+        """Close what the targets hold open on the running loop, once the losers have closed."""
+        await loop_reaper().drain()
+        for target in tuple(self._by_name.values()):
+            for source in self.route(target).sources:
+                close = getattr(source, "aclose", None)
+                if close is not None:
+                    await close()
+
     def stats(self) -> Stats:
         """What `llm.stats()` returns."""
         routes = [*self.chain, *([self.last_resort] if self.last_resort else [])]
