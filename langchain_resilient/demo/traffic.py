@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.demo.schedule import WORDS
-from langchain_resilient.demo.score import ScoredCall, Score
+from langchain_resilient.demo.score import Score, ScoredCall
 from langchain_resilient.testing.answers import answer_to
 
 if TYPE_CHECKING:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.exchange import ChatRequest, Chunk
 
+    Validate = Callable[
+        [Any, Callable[[ChatRequest], None]], Fault | Awaitable[Fault | None] | None
+    ]
+
 
 _LAG = 0.05
 """Seconds; a timer that is later than this shows that our own event loop was held up."""
@@ -207,7 +211,8 @@ class Race:
         dependencies: Injected functions.
         reaper: Closes the losers.
         last_resort: Asked when no target can answer.
-        validate: Checks a complete answer; a fault means the next target. May be asynchronous.
+        validate: Checks a complete answer; a fault means the next target. Also given a function
+            that replaces the request of later attempts. May be asynchronous.
         on_retry: Given tenacity's state before a target is asked again. May be asynchronous.
         plain: Ask for whole answers instead of streams.
         buffer: For `chunks()`: what is shown, and what follows a break.
@@ -249,7 +254,7 @@ class Race:
         reaper: Reaper,
         *,
         last_resort: Route | None = None,
-        validate: Callable[[Any], Fault | Awaitable[Fault | None] | None] | None = None,
+        validate: Validate | None = None,
         on_retry: Callable[[Any], Any] | None = None,
         plain: bool = False,
         buffer: StreamBuffer | None = None,
@@ -560,7 +565,7 @@ class Race:
     async def _check_answer(self, attempt: Attempt) -> Fault | None:
         if self._validate is None or attempt.kind is AttemptKind.LAST_RESORT:
             return None
-        fault: Fault | None = await _await_if_needed(self._validate(attempt))
+        fault: Fault | None = await _await_if_needed(self._validate(attempt, self.change_request))
         return fault
 
     def _attempt_ended(self, attempt: Attempt, fault: Fault | None) -> None:

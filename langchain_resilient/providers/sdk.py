@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic_core import to_json
 
+from langchain_resilient.errors import DroppedParameterWarning, InsecureConnectionWarning
 from langchain_resilient.options import checked_url
 from langchain_resilient.providers import key_for, provider_entry
 from langchain_resilient.providers.errors import (
@@ -123,6 +124,15 @@ async def client_for(key: Hashable, make: Callable[[], C]) -> C:
     if found is None:
         found = clients.made[key] = make()
     return found
+
+
+async def close_client(key: Hashable) -> None:
+    """Close the running loop's client for `key`, if there is one. New calls make a new one."""
+    clients = _by_loop.get(asyncio.get_running_loop())
+    client = None if clients is None else clients.made.pop(key, None)
+    if client is not None:
+        with contextlib.suppress(Exception):
+            await client.close()
 
 
 async def close_clients() -> None:
@@ -270,14 +280,6 @@ _TWIN = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_to
 _SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "pass", "credential", "session")
 
 
-class DroppedParameterWarning(UserWarning):
-    """A target's API does not take a parameter; it was left out for that target."""
-
-
-class InsecureConnectionWarning(UserWarning):
-    """A key is sent to another machine without encryption."""
-
-
 class SDKProvider:
     """Base of the providers that go through an official SDK client.
 
@@ -340,6 +342,10 @@ class SDKProvider:
                 if want and way and way != want.asked:
                     return ConvertedStream(answer, want, way)
                 return answer
+
+    async def aclose(self) -> None:
+        """Close the account's connections of the running loop; the next request opens new ones."""
+        await close_client(self._identity)
 
     def prepare(self) -> None:
         """Import the SDK and read the root certificates now: slow and blocking, so in a thread."""

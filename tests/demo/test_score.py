@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_resilient.demo.score import ScoredCall, Score
+from langchain_resilient.demo.score import Score, ScoredCall
 
 
 @pytest.fixture

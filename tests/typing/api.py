@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, assert_type
 
@@ -23,10 +24,12 @@ from langchain_resilient import (
     BatchReport,
     CallDetails,
     DeadlineExceededError,
+    DroppedParameterWarning,
     Fault,
     FaultKind,
     Health,
     Hedge,
+    InsecureConnectionWarning,
     InvalidAnswersError,
     JournalError,
     NoTargetsError,
@@ -37,6 +40,7 @@ from langchain_resilient import (
     ResilientChatModel,
     ResilientError,
     Retry,
+    SkippedTargetWarning,
     SpendCap,
     SpendCapError,
     Stats,
@@ -179,6 +183,16 @@ def streams(llm: ResilientChatModel) -> None:
     ResilientChatModel(targets=["openai:m"], on_break="raise")
 
 
+async def closing() -> None:
+    """The connections go with the block."""
+    async with ResilientChatModel(targets=["openai:m"]) as llm:
+        assert_type(llm, ResilientChatModel)
+    with ResilientChatModel(targets=["openai:m"]) as llm:
+        assert_type(llm, ResilientChatModel)
+    llm.close()
+    await llm.aclose()
+
+
 def statistics(llm: ResilientChatModel) -> None:
     """What was counted."""
     stats = llm.stats()
@@ -237,6 +251,13 @@ def errors(llm: ResilientChatModel) -> None:
     except (NoTargetsError, RequestRejectedError) as error:
         root: ResilientError = error
         assert_type(root.receipt, Receipt | None)
+
+
+def warned() -> None:
+    """Each kind of warning can be silenced, or made an error, by its class."""
+    warnings.simplefilter("error", InsecureConnectionWarning)
+    for category in (SkippedTargetWarning, DroppedParameterWarning):
+        warnings.simplefilter("ignore", category)
 
 
 def simulated() -> None:

@@ -27,7 +27,7 @@ LEFT_OUT: dict[tuple[type, str], str] = {
 """Options that need no row, each with the reason."""
 
 NO_FAULT = {
-    "Lacks": "what a model cannot do is asked for in another way: see tests/test_structured"
+    "Lacks": "what a model cannot do is asked for in another way: see tests/runtime/test_structured_output"
 }
 """Steps that need no row, each with the reason."""
 

@@ -1,19 +1,60 @@
-"""Rate limits as a user sets them: on targets, on the model, and with a call."""
+"""What all models of the process share: the random generator, and the rate limits of keys."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+import sys
 
 import pytest
 from langchain_core.messages import HumanMessage
 
 from langchain_resilient import ResilientChatModel, Target
 from langchain_resilient.runtime.call import CallOptions
-from langchain_resilient.runtime.shared_state import SharedState
+from langchain_resilient.runtime.shared_state import SharedState, reset, shared_rng
 from langchain_resilient.testing import ProviderSimulator, Reply
+
+FORKS = """
+import os
+from langchain_resilient.runtime.shared_state import shared_rng
+shared_rng()
+read, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, repr(shared_rng().random()).encode())
+    os._exit(0)
+print(os.read(read, 100).decode() == repr(shared_rng().random()))
+"""
+
+
+def test_a_seed_makes_chance_replayable():
+    """What the engine draws after it is the same every time."""
+    reset(seed=7)
+    first = [shared_rng().random() for _ in range(3)]
+    reset(seed=7)
+    assert [shared_rng().random() for _ in range(3)] == first
+
+
+def test_without_a_seed_chance_is_fresh():
+    """Also right after one was given."""
+    reset(seed=7)
+    first = shared_rng().random()
+    reset(seed=7)
+    reset()
+    assert shared_rng().random() != first
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody forks here")
+def test_a_forked_worker_draws_for_itself():
+    """Else all workers of a server would come back to a provider at the same moment."""
+    found = subprocess.run(
+        [sys.executable, "-c", FORKS], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == "False"
 
 
 def pacer(memory: SharedState, **fields):
     target = Target("openai:m", api_key="k", **fields)
-    return memory.state_of(target).keys[0].pacer
+    return memory.state_of(target).keys[0].rate_limiter
 
 
 def test_targets_of_one_key_and_model_share_one_pace():
@@ -28,7 +69,7 @@ def test_targets_of_one_key_and_model_share_one_pace():
 def test_another_model_has_a_pace_of_its_own():
     """As it has a limit of its own."""
     memory = SharedState()
-    other = memory.state_of(Target("openai:other", api_key="k")).keys[0].pacer
+    other = memory.state_of(Target("openai:other", api_key="k")).keys[0].rate_limiter
     assert other is not pacer(memory)
 
 
@@ -70,5 +111,5 @@ async def test_limits_are_learned_from_the_first_answer():
         llm = ResilientChatModel(targets=[target], share_learning=False)
         await llm.ainvoke("Hello")
         (route,) = llm._ready().chain
-        found = route.state.keys[0].pacer
+        found = route.state.keys[0].rate_limiter
         assert (found.requests.rate, found.tokens.rate) == (pytest.approx(5), pytest.approx(1500))
