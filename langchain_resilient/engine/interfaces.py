@@ -38,7 +38,7 @@ class Accumulator(Protocol):
         ...
 
     @property
-    def counted(self) -> bool:
+    def has_usage(self) -> bool:
         """Whether usage has come."""
         ...
 

@@ -343,8 +343,8 @@ class TargetState:
         """Take in what a provider says of its limits with the head of an answer."""
         rate_limiter = self.keys[attempt.key].rate_limiter
         if rate_limiter.curious(now):
-            quota = getattr(stream, "quota", None)
-            rate_limiter.observe(None if quota is None else quota(), attempt.reservation, now)
+            status = getattr(stream, "rate_limit_status", None)
+            rate_limiter.observe(None if status is None else status(), attempt.reservation, now)
             self.paced = any(key.rate_limiter.active or key.rate_limiter.fresh for key in self.keys)
 
     # -- what is learned ------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def _quoted(text: str) -> Iterator[str]:
     return (name for names in _NAMED.findall(text) for name in names)
 
 
-def scrub(error: BaseException, secrets: Collection[str]) -> None:
+def redact_error(error: BaseException, secrets: Collection[str]) -> None:
     """Take secrets out of an exception, in place: providers repeat keys they refuse.
 
     Out of its words and attributes, and of the request and the response that it carries.
@@ -237,15 +237,15 @@ def _forms(secret: str) -> tuple[str, ...]:
 def _clean(value: Any, secrets: Collection[str]) -> Any:
     """Copy what an exception carries: plain data, or an SDK's request or response."""
     if isinstance(value, Mapping) or not hasattr(value, "headers"):
-        return redacted(value, secrets)
+        return redact(value, secrets)
     if hasattr(value, "_replace"):  # aiohttp's request, a named tuple
-        return redacted(value._replace(headers=dict(value.headers)), secrets)
+        return redact(value._replace(headers=dict(value.headers)), secrets)
     given = {n: v for n, v in value.headers.items() if n.lower() not in _OF_THE_BODY}
-    headers, make = redacted(given, secrets), type(value)
+    headers, make = redact(given, secrets), type(value)
     if not hasattr(value, "status_code"):
-        return make(value.method, redacted(str(value.url), secrets), headers=headers)
+        return make(value.method, redact(str(value.url), secrets), headers=headers)
     try:
-        body = redacted(value.text, secrets).encode()
+        body = redact(value.text, secrets).encode()
     except Exception:  # noqa: BLE001  # it was not read, or is no text
         body = b""
     asked = _clean(value.request, secrets)
@@ -274,7 +274,7 @@ def clear_locals(error: BaseException) -> None:
             left += one.exceptions
 
 
-def redacted(value: Any, secrets: Collection[str]) -> Any:
+def redact(value: Any, secrets: Collection[str]) -> Any:
     """Copy plain data with the secrets taken out of its texts; what holds none stays as it is."""
     clean = value
     if isinstance(value, str):
@@ -283,11 +283,11 @@ def redacted(value: Any, secrets: Collection[str]) -> Any:
                 clean = clean.replace(secret, "[key]")
     elif isinstance(value, bytes | bytearray):
         text = value.decode("latin-1")
-        clean = redacted(text, secrets).encode("latin-1")
+        clean = redact(text, secrets).encode("latin-1")
     elif isinstance(value, Mapping):
-        clean = {redacted(name, secrets): redacted(one, secrets) for name, one in value.items()}
+        clean = {redact(name, secrets): redact(one, secrets) for name, one in value.items()}
     elif isinstance(value, list | tuple):
-        members = [redacted(one, secrets) for one in value]
+        members = [redact(one, secrets) for one in value]
         # A named tuple (aiohttp puts one into its errors) is made in another way.
         clean = getattr(type(value), "_make", type(value))(members)
     return value if clean == value else clean

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from pydantic_core import from_json
 
-from langchain_resilient.providers.errors import AnswerError, redacted, scrub
+from langchain_resilient.providers.errors import AnswerError, redact, redact_error
 from langchain_resilient.providers.rate_limit_headers import rate_limit_status
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class EventStream:
             try:
                 data = await anext(self._bytes, None)
             except Exception as error:
-                scrub(error, self._secrets)
+                redact_error(error, self._secrets)
                 raise
             if data is None:
                 # What is cut off here says nothing: a missing `finish_reason` tells of it.
@@ -325,7 +325,7 @@ class EventStream:
             if name == PAGE:
                 # It may stand in place of a chunk: that would leave a hole.
                 message = f"a page inside the stream: {_start(data)!r}"
-                raise AnswerError(redacted(message, self._secrets), status_code=200)
+                raise AnswerError(redact(message, self._secrets), status_code=200)
         else:
             name, data = "", event
         failed, why = name == "error", ""
@@ -340,7 +340,7 @@ class EventStream:
         if failed or isinstance(chunk, dict):
             body = chunk if isinstance(chunk, dict) else {"message": _start(data)}
             message = "the provider reported an error inside its stream"
-            raise AnswerError(message, redacted(body, self._secrets))
+            raise AnswerError(message, redact(body, self._secrets))
         if data.lstrip()[:1] == b"{" and not self._cut:
             self._flaws.append(data)
             own = self._id is not None and _is_of(self._id, data)
@@ -357,9 +357,9 @@ class EventStream:
 
     def _refuse(self, data: bytes, why: str = "") -> NoReturn:
         message = f"a chunk is not JSON: {_start(data)!r}{why}"
-        raise AnswerError(redacted(message, self._secrets), status_code=200)
+        raise AnswerError(redact(message, self._secrets), status_code=200)
 
-    def quota(self) -> RateLimitStatus | None:
+    def rate_limit_status(self) -> RateLimitStatus | None:
         """Read what its headers say of rate limits."""
         return rate_limit_status(self._response.headers)
 
@@ -401,11 +401,11 @@ class WholeAnswer:
         try:
             data = await _read(self._response)
         except Exception as error:
-            scrub(error, self._secrets)
+            redact_error(error, self._secrets)
             raise
         return decode_body(data, self._secrets)
 
-    def quota(self) -> RateLimitStatus | None:
+    def rate_limit_status(self) -> RateLimitStatus | None:
         """Read what its headers say of rate limits."""
         return rate_limit_status(self._response.headers)
 
@@ -460,9 +460,9 @@ def decode_body(data: bytes, secrets: Collection[str] = ()) -> Chunk:
         body, why = None, f" ({error})"
     if not isinstance(body, dict):
         message = f"the answer is not JSON: {_start(data)!r}{why}"
-        raise AnswerError(redacted(message, secrets), status_code=200)
+        raise AnswerError(redact(message, secrets), status_code=200)
     if body.get("error"):
-        raise AnswerError("the answer is an error", redacted(body, secrets))
+        raise AnswerError("the answer is an error", redact(body, secrets))
     return body
 
 

@@ -294,7 +294,7 @@ MAX_IDLE_CHUNKS = 10_000
 the answer is shown, so there must be an end."""
 
 
-class Seen(IntEnum):
+class ChunkContent(IntEnum):
     """What a chunk brought, for whoever waits for it. Larger is more."""
 
     NOTHING = 0
@@ -305,7 +305,7 @@ class Seen(IntEnum):
     """Text, a tool call, a refusal or audio."""
 
 
-_NOTHING, _THINKING, _VISIBLE = Seen
+_NOTHING, _THINKING, _VISIBLE = ChunkContent
 
 
 class ResponseAccumulator:
@@ -327,7 +327,7 @@ class ResponseAccumulator:
     Example:
         ```python
         draft = Draft()
-        draft.add({"choices": [{"index": 0, "delta": {"content": "Hi"}}]})  # Seen.VISIBLE
+        draft.add({"choices": [{"index": 0, "delta": {"content": "Hi"}}]})  # ChunkContent.VISIBLE
         draft.add({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         draft.text, draft.fault()  # ('Hi', None)
         ```
@@ -374,7 +374,7 @@ class ResponseAccumulator:
         self._blank = 0
         self._heard = self._idle = 0
 
-    def add(self, chunk: Chunk) -> Seen:
+    def add(self, chunk: Chunk) -> ChunkContent:
         """Fold in a chunk of a stream, a whole completion, or `{"message_chunk": AIMessageChunk}`.
 
         Raises:
@@ -408,7 +408,7 @@ class ResponseAccumulator:
         self._blank = 0
         return _VISIBLE
 
-    def _add_any(self, chunk: Chunk) -> Seen:
+    def _add_any(self, chunk: Chunk) -> ChunkContent:
         choices = choices_of(chunk)
         if "message_chunk" in chunk:
             return self._add_native(passthrough.as_message(chunk["message_chunk"]))
@@ -433,7 +433,7 @@ class ResponseAccumulator:
         self.ended = all(choice.ended for choice in self.choices.values())
         return seen
 
-    def _add_native(self, message: AIMessage) -> Seen:
+    def _add_native(self, message: AIMessage) -> ChunkContent:
         if passthrough.REPLACED_KEY in message.response_metadata:
             self.native.clear()  # a chain inside the chain began anew
         self.native.append(message)
@@ -441,7 +441,7 @@ class ResponseAccumulator:
         self._blank = 0 if visible else self._blank + len(message.text)
         return self._see(said, visible, thinking)
 
-    def _see(self, said: bool, visible: bool, thinking: bool, index: int = 0) -> Seen:
+    def _see(self, said: bool, visible: bool, thinking: bool, index: int = 0) -> ChunkContent:
         self._pieces += said or visible or thinking
         # The message is the first choice: others do not make up for one that is empty.
         self._visible = self._visible or (visible and not index)
@@ -472,12 +472,12 @@ class ResponseAccumulator:
         return "".join(m.text for m in self.native) if self.native else self.choices[0].text
 
     @property
-    def counted(self) -> bool:
+    def has_usage(self) -> bool:
         """Whether the provider's token counts have come."""
         return self.usage is not None
 
     @property
-    def shown(self) -> str:
+    def visible_text(self) -> str:
         """The text up to its last visible character: white space waits for what follows it."""
         text = self.text
         return text[: len(text) - self._blank] if self._blank else text
@@ -490,7 +490,7 @@ class ResponseAccumulator:
         return self.choices[0].finish_reason
 
     @property
-    def calling(self) -> bool:
+    def has_tool_calls(self) -> bool:
         """Whether a tool call has begun: such an answer cannot be continued, only restarted."""
         if self.native:
             return any(map(passthrough.has_tool_calls, self.native))
