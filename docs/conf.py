@@ -23,6 +23,7 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx_copybutton"]
 exclude_patterns = ["_build", "_generated"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]  # the glossary
 copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 

@@ -70,7 +70,7 @@ class Configuration(Sampling):
     environment's."""
     timeout: Seconds | None = 120.0
     """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks."""
-    timeouts: TimeLimits = TimeLimits()
+    time_limits: TimeLimits = TimeLimits()
     """Limits inside the deadline, for targets without their own."""
     hedge: HedgeField = Hedge()
     """When to ask a second target beside a late one: `Hedge(...)`, a delay in seconds, or None."""

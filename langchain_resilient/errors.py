@@ -204,7 +204,7 @@ ADVICE = {
     FaultKind.NOT_FOUND: "check the model id, or choose one that is still served",
     FaultKind.CONTEXT_LENGTH: "shorten the prompt, or add a target with a longer context",
     FaultKind.CONNECTION: "check the network and `base_url`",
-    FaultKind.TIMEOUT: "raise `timeout` or `Timeouts(first_text=...)`, or add a faster target",
+    FaultKind.TIMEOUT: "raise `timeout` or `TimeLimits(first_text=...)`, or add a faster target",
     FaultKind.INVALID: "loosen the schema, say in the prompt what is wanted, try `repair=True`, or "
     "add a more capable target",
     FaultKind.BAD_REQUEST: "mend the request as the message says",

@@ -45,7 +45,7 @@ class TimeLimits(_Policy):
 
     Example:
         ```python
-        Timeouts(first_text=30, chunk_gap=20)  # for slow, thinking models
+        TimeLimits(first_text=30, chunk_gap=20)  # for slow, thinking models
         ```
     """
 
@@ -418,7 +418,7 @@ class Target(Sampling):
     by what the provider says with its answers, if it does (OpenAI)."""
     tokens_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The same for tokens: the prompt's, and `max_tokens` or what answers usually have."""
-    timeouts: TimeLimits | None = None
+    time_limits: TimeLimits | None = None
     """Instead of the model's own."""
     retry_first: bool = False
     """Ask for one quick retry of this target before the chain moves on."""

@@ -37,7 +37,7 @@ class Plan:
 
     Attributes:
         deadline: Seconds for the whole call; None for no limit.
-        timeouts: The limits inside it, for targets without their own.
+        time_limits: The limits inside it, for targets without their own.
         hedge: None for never.
         retry: When a failed target is asked again.
         fallback_on: After which faults another target is asked.
@@ -51,7 +51,7 @@ class Plan:
     """
 
     deadline: float | None
-    timeouts: TimeLimits
+    time_limits: TimeLimits
     hedge: Hedge | None
     retry: Retry
     budgets: Budgets

@@ -146,8 +146,8 @@ class SDKProvider(ABC):
         self._dropped: set[str] = set()
         self._needs_short_ids = False
         self._json_fallback = JSONFallback((type(self), self._url, target.model))
-        timeouts = target.timeouts
-        self._connect_seconds = timeouts.connect if timeouts else CONNECT_SECONDS
+        time_limits = target.time_limits
+        self._connect_seconds = time_limits.connect if time_limits else CONNECT_SECONDS
         self._headers = {n: v.get_secret_value() for n, v in target.default_headers.items()}
         self._secrets = _secrets(self._key, self._headers)
         self._client_key = (

@@ -86,7 +86,7 @@ class Runtime:
         self._memory = SHARED_STATE if config.share_learning else SharedState()
         self.plan: Plan = Plan(
             deadline=config.timeout,
-            timeouts=config.timeouts,
+            time_limits=config.time_limits,
             hedge=hedge,
             retry=config.retry.at_most(config.max_retries),
             budgets=self._memory.budgets_of(self.targets, hedge, config.health),
@@ -191,7 +191,7 @@ class Runtime:
         hedge, now = self.plan.hedge, _now()
         if hedge is None or len(self.chain) < 2:  # noqa: PLR2004  # there is nobody to ask
             return {}
-        plain, limits = hedge.on == "response", self.plan.timeouts
+        plain, limits = hedge.on == "response", self.plan.time_limits
         return {
             route.state.name: delay_for(
                 hedge, route.state, route.limits or limits, now, plain=plain
@@ -236,12 +236,12 @@ class Runtime:
             validate=judge,
             on_retry=run_manager.on_retry if run_manager is not None else None,
             plain=plain and show is None,
-            show=show,
-            load=call,
+            buffer=show,
+            size=call,
             listener=_trace(run_manager, self._by_name),
         )
         if judge is not None:
-            judge.ask = race.ask
+            judge.ask = race.change_request
         return race, plan, judge
 
     def _select(self, call: CallOptions) -> Sequence[Route]:
@@ -297,10 +297,10 @@ class Runtime:
 
     def route(self, target: Target) -> Route:
         """Make the place of a target in a chain."""
-        limits = target.timeouts or self.plan.timeouts
+        limits = target.time_limits or self.plan.time_limits
         keys = target.api_key if isinstance(target.api_key, tuple) else (target.api_key,)
         first, *others = (
-            create_provider(target.model_copy(update={"timeouts": limits, "api_key": key}))
+            create_provider(target.model_copy(update={"time_limits": limits, "api_key": key}))
             for key in keys
         )
         return Route(self._memory.state_of(target), first, limits, other_keys=others)

@@ -217,7 +217,8 @@ def delivered_text(responses: Sequence[ResponseAccumulator]) -> str:
     """Put together what was delivered of several answers that each went on from the one before."""
     text = ""
     for number, response in enumerate(responses):
-        text = join_texts(text, response.visible_text, finished=False) if number else response.visible_text
+        visible = response.visible_text
+        text = join_texts(text, visible, finished=False) if number else visible
     return text
 
 

@@ -35,14 +35,14 @@ class Rules:
         deadline: Seconds for a whole call; None for no limit.
         hedge: None for never.
         health: When a target is taken for sick; None for never.
-        timeouts: The limits inside the deadline.
+        time_limits: The limits inside the deadline.
         retry: When a failed target is asked again.
     """
 
     deadline: float | None = 60.0
     hedge: Hedge | None = field(default_factory=Hedge)
     health: Health | None = field(default_factory=Health)
-    timeouts: TimeLimits = field(default_factory=TimeLimits)
+    time_limits: TimeLimits = field(default_factory=TimeLimits)
     retry: Retry = field(default_factory=Retry)
 
     @property
@@ -74,13 +74,13 @@ class Engine:
         hedge = rules.hedge
         self._plan = Plan(
             deadline=rules.deadline,
-            timeouts=rules.timeouts,
+            time_limits=rules.time_limits,
             hedge=hedge,
             retry=rules.retry,
             budgets=Budgets.of(hedge, rules.health),
             health=rules.health,
         )
-        self._chain = [Route(_state(source), source, rules.timeouts) for source in sources]
+        self._chain = [Route(_state(source), source, rules.time_limits) for source in sources]
         self._tools = Dependencies(_classify, _Draft, Random(seed))
         self._reaper = Reaper()
         self._plain = hedge is not None and hedge.on == "response"

@@ -17,7 +17,7 @@ MEASURED = re.compile(
     r"time(out)?$|delay|pause|gap|window|connect|first_text|answer|cold|_per_|price|cost|dollars|"
     r"spend_cap|max_tokens"
 )
-POLICIES = {"timeouts"}  # their own fields have units
+POLICIES = {"time_limits"}  # their own fields have units
 
 
 @pytest.mark.parametrize(("owner", "option"), ALL, ids=lambda x: getattr(x, "name", x))

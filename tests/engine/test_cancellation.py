@@ -30,7 +30,7 @@ STALLS = Act(words=5, gap=4.0)
 @pytest.fixture(autouse=True)
 def _little_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a slow reader of few chunks makes its provider wait."""
-    monkeypatch.setattr(race, "READ_AHEAD", 2)
+    monkeypatch.setattr(race, "MAX_READ_AHEAD", 2)
 
 
 async def approve(_: object) -> Fault | None:
@@ -61,7 +61,7 @@ class Scene:
 
 BROKE = {"hedge": Hedge(delay=1.0, budget=0.0), "health": Health(rescue=0.0, retry=0.0)}
 TRUSTING = {"hedge": Hedge(cold=0.5, budget=0.0), "health": Health(rescue_burst=6)}
-SHORT = {"timeouts": TimeLimits(first_text=2.0, chunk_gap=2.0, answer=20.0), "deadline": 30.0}
+SHORT = {"time_limits": TimeLimits(first_text=2.0, chunk_gap=2.0, answer=20.0), "deadline": 30.0}
 
 SCENES = {
     "one answer": Scene([[QUICK]]),
@@ -151,7 +151,7 @@ def trip(state: TargetState, plan: Plan) -> None:
     """Make it sick."""
     assert plan.health is not None
     for _ in range(plan.health.trip_after):
-        state.circuit_breaker.slow(0.0, plan.health.trip_after)
+        state.circuit_breaker.record_slow(0.0, plan.health.trip_after)
 
 
 def _once(streams: int) -> list[str]:

@@ -37,7 +37,7 @@ async def read_slowly(w: World, pause: float) -> tuple[CallEnd | None, float]:
 @virtual_time
 async def test_the_time_in_which_a_slow_reader_held_the_provider_up_does_not_count():
     """Neither against the deadline nor against the limit for the whole answer."""
-    w = world(Say(MANY), deadline=10.0, timeouts=TimeLimits(answer=10.0))
+    w = world(Say(MANY), deadline=10.0, time_limits=TimeLimits(answer=10.0))
     assert await read_slowly(w, 20.0) == (CallEnd.ANSWERED, 20.0)
 
 
@@ -45,7 +45,7 @@ async def test_the_time_in_which_a_slow_reader_held_the_provider_up_does_not_cou
 async def test_the_time_after_a_slow_reader_counts_again():
     """What was left of the deadline is left."""
     w = world(
-        Say(MANY, then="hang"), deadline=10.0, hedge=None, timeouts=TimeLimits(chunk_gap=None)
+        Say(MANY, then="hang"), deadline=10.0, hedge=None, time_limits=TimeLimits(chunk_gap=None)
     )
     assert await read_slowly(w, 20.0) == (CallEnd.DEADLINE, pytest.approx(30.0))
 
@@ -54,7 +54,7 @@ async def test_the_time_after_a_slow_reader_counts_again():
 async def test_a_stall_after_a_slow_reader_is_noticed_in_time():
     """The gap counts from the moment in which the provider was read again."""
     w = world(
-        Say(MANY, then="hang"), deadline=None, timeouts=TimeLimits(chunk_gap=10.0, answer=None)
+        Say(MANY, then="hang"), deadline=None, time_limits=TimeLimits(chunk_gap=10.0, answer=None)
     )
     assert await read_slowly(w, 50.0) == (CallEnd.BROKEN, pytest.approx(60.0))
 

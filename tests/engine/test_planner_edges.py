@@ -63,7 +63,7 @@ def test_text_of_a_stopped_attempt_wins_nothing(how):
 @pytest.mark.parametrize("late", [0.0, 5.0])
 def test_a_failure_at_the_deadline_sends_nothing_more(late):
     """The timer, which is about to end it, may come after."""
-    bench = Bench(Setup(deadline=10.0, timeouts=PATIENT, hedge=None))
+    bench = Bench(Setup(deadline=10.0, time_limits=PATIENT, hedge=None))
     call = bench.begin()
     bench.now += 10.0 + late
     bench.fail(call, first(call), fault())
@@ -73,7 +73,7 @@ def test_a_failure_at_the_deadline_sends_nothing_more(late):
 
 def test_a_token_that_comes_at_the_deadline_is_given_back():
     """It is of use to somebody else."""
-    bench = Bench(Setup(deadline=10.0, timeouts=PATIENT, hedge=Hedge(delay=1.0, burst=1)))
+    bench = Bench(Setup(deadline=10.0, time_limits=PATIENT, hedge=Hedge(delay=1.0, burst=1)))
     call = bench.begin()
     bench.now += 1.0
     bench.timer(call)
@@ -162,7 +162,7 @@ def test_a_target_that_is_down_is_not_asked_beside_one_that_is_well():
     chain = {"providers": [0, 1, 2], "limits": [None] * 3}
     bench = Bench(Setup(**chain, hedge=Hedge(delay=1.0), health=None))
     for _ in range(5):
-        bench.states[2].failed(fault(), bench.now, bench._rng, 0, 0)
+        bench.states[2].record_failure(fault(), bench.now, bench._rng, 0, 0)
     call = bench.begin()
     bench.now += 1.0
     bench.timer(call)
@@ -195,7 +195,7 @@ def test_a_full_last_resort_is_waited_for():
 def test_a_full_last_resort_is_looked_at_again_before_the_deadline():
     """Also if others are still under way, when its room comes free."""
     bench = Bench(
-        Setup(providers=[0], last_resort=True, last_limit=1, reserve=10.0, timeouts=PATIENT)
+        Setup(providers=[0], last_resort=True, last_limit=1, reserve=10.0, time_limits=PATIENT)
     )
     call = bench.begin()
     assert bench.last is not None
@@ -235,7 +235,7 @@ def test_a_token_that_is_given_up_may_come_back_to_the_same_call():
 ONCE_EACH: dict[str, Any] = {
     "hedge": Hedge(delay=2.0, cold=2.0, burst=1),
     "health": None,
-    "timeouts": TimeLimits(first_text=1.0, chunk_gap=10.0),
+    "time_limits": TimeLimits(first_text=1.0, chunk_gap=10.0),
     "retry": Retry(stop=stop_after_attempt(1)),
     "deadline": 8.0,
     "last_resort": True,

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tenacity import stop_after_attempt, wait_fixed
 
 from langchain_resilient import Fault, FaultKind, Health, Hedge, Retry, TimeLimits
-from tests.engine.planning import MOST_CALLS, Bench, Call, Setup
+from tests.engine.planning import MAX_CALLS, Bench, Call, Setup
 
 TIMES = int(os.environ.get("ENGINE_EXAMPLES", "1"))
 
@@ -79,7 +79,7 @@ def setups(draw: Any) -> Setup:
         limits=[draw(places) for _ in range(count)],
         hedge=draw(hedges),
         health=draw(healths),
-        timeouts=draw(limits),
+        time_limits=draw(limits),
         retry=draw(retries),
         deadline=deadline,
         last_resort=last,
@@ -117,7 +117,7 @@ def crowded(draw: Any) -> Setup:
         limits=[draw(st.sampled_from([None, None, 2])) for _ in range(count)],
         hedge=draw(hedge),
         health=draw(health),
-        timeouts=draw(limits),
+        time_limits=draw(limits),
         deadline=draw(st.sampled_from([60.0, None])),
         in_process=draw(st.booleans()),
         costs=draw(st.sampled_from([None, {0: 1.0, 1: 0.5, 2: None}])),
@@ -179,7 +179,7 @@ class Planners(RuleBasedStateMachine):
         self.bench.now += seconds
 
     @precondition(lambda self: self.bench.running)
-    @rule(which=st.integers(0, 5), times=st.sampled_from([1, 2, MOST_CALLS]))
+    @rule(which=st.integers(0, 5), times=st.sampled_from([1, 2, MAX_CALLS]))
     def timer(self, which: int, times: int) -> None:
         call = self.call(which)
         for _ in range(times):

@@ -254,7 +254,7 @@ async def test_over_the_first_text_limit_another_is_asked_and_the_slow_one_may_s
 @virtual_time
 async def test_only_the_first_suspect_is_kept():
     """A black hole does not pile up connections."""
-    w = world(Hang(), Hang(), hedge=None, deadline=100.0, timeouts=TimeLimits(first_text=5.0))
+    w = world(Hang(), Hang(), hedge=None, deadline=100.0, time_limits=TimeLimits(first_text=5.0))
     race = w.race()
     most = 0
 
@@ -392,7 +392,7 @@ async def test_a_fixed_text_answers_for_one_that_does_not_end_in_time():
 async def test_an_answer_that_begins_and_breaks_does_not_silence_the_last_resort():
     """It was asked, and the other had only begun: that ends nothing as long as nobody saw it."""
     broken = Say("a b", after=29.97, finish=False)
-    limits = {"timeouts": TimeLimits(first_text=None), "hedge": None}
+    limits = {"time_limits": TimeLimits(first_text=None), "hedge": None}
     w = world(broken, deadline=30.0, reserve=0.05, grace=1.0, **limits)
     w.last_resort = Route(TargetState("text", "text"), Scripted([Say("sorry", after=0.3)]))
     assert (await w.race().answer()).text.strip() == "sorry"
@@ -473,7 +473,7 @@ async def test_a_slow_reader_holds_the_upstream_within_a_bound():
     w = world(Say(" ".join("x" for _ in range(3 * MAX_READ_AHEAD))))
     race, longest, count = w.stream(), 0, 0
     async for _ in shown(race):
-        longest = max(longest, len(race._show.queue))
+        longest = max(longest, len(race._buffer.queue))
         count += 1
         if count % 100 == 0:
             await asyncio.sleep(4.0)
@@ -545,7 +545,7 @@ async def test_the_receipt_adds_up():
 async def test_only_the_deadline_ends_a_slow_last_resort():
     """A slow embedded model is not given up on at the limits of the chain."""
     w = world(
-        Hang(), deadline=60.0, reserve=30.0, timeouts=TimeLimits(first_text=5.0, chunk_gap=5.0)
+        Hang(), deadline=60.0, reserve=30.0, time_limits=TimeLimits(first_text=5.0, chunk_gap=5.0)
     )
     w.last_resort = Route(
         TargetState("local", "local"), Scripted([Say("a b", after=12.0, gap=7.0)])

@@ -92,7 +92,7 @@ def under_way(setup: Setup, *, streaming: bool = False, hedges: int = 0) -> Inst
 
 def two_at_the_limit() -> Instant:
     """The first of two attempts has just reached its limit for the first text."""
-    instant = under_way(Setup(**CHAIN, hedge=HEDGE, timeouts=LIMITS), hedges=1)
+    instant = under_way(Setup(**CHAIN, hedge=HEDGE, time_limits=LIMITS), hedges=1)
     instant.bench.now += 4.0
     return instant
 
@@ -100,7 +100,7 @@ def two_at_the_limit() -> Instant:
 def three_streams_at_the_deadline() -> Instant:
     """All that may be under way is, and time is up."""
     instant = under_way(
-        Setup(**CHAIN, hedge=HEDGE, timeouts=LIMITS, deadline=5.0), streaming=True, hedges=2
+        Setup(**CHAIN, hedge=HEDGE, time_limits=LIMITS, deadline=5.0), streaming=True, hedges=2
     )
     instant.bench.now = instant.call.deadline
     return instant
@@ -109,7 +109,7 @@ def three_streams_at_the_deadline() -> Instant:
 def late_and_a_token_comes() -> Instant:
     """It found no token and waits; the token, the answer and a failure come together."""
     hedge = Hedge(delay=2.0, budget=0.5, burst=1, max_parallel=2)
-    bench = Bench(Setup(**CHAIN, hedge=hedge, timeouts=LIMITS))
+    bench = Bench(Setup(**CHAIN, hedge=hedge, time_limits=LIMITS))
     bench.budgets.hedge.tokens = 0.0
     call = bench.begin()
     bench.now += 2.0
@@ -120,20 +120,20 @@ def late_and_a_token_comes() -> Instant:
 
 def a_stalled_answer() -> Instant:
     """The winner has paused for as long as it may, and another was asked before."""
-    instant = under_way(Setup(**CHAIN, hedge=HEDGE, timeouts=LIMITS))
+    instant = under_way(Setup(**CHAIN, hedge=HEDGE, time_limits=LIMITS))
     (attempt,) = instant.call.open
     instant.bench.text(instant.call, attempt)
     instant.bench.now += 2.0
     instant.bench.timer(instant.call)
     instant.bench.now += 2.0
-    assert attempt.suspect
+    assert attempt.timed_out
     assert len(instant.call.open) == 2
     return instant
 
 
 def a_last_resort_is_due() -> Instant:
     """The reserve for it begins as the hedge fails."""
-    setup = Setup(**CHAIN, hedge=HEDGE, timeouts=LIMITS, deadline=9.0, reserve=4.0,
+    setup = Setup(**CHAIN, hedge=HEDGE, time_limits=LIMITS, deadline=9.0, reserve=4.0,
                   last_resort=True)  # fmt: skip
     instant = under_way(setup, hedges=1)
     instant.bench.now = instant.call.deadline - 4.0

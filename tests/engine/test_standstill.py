@@ -79,7 +79,9 @@ async def test_no_target_is_blamed_for_our_own_silence():
 @virtual_time
 async def test_no_limit_for_the_first_text_is_held_against_a_target():
     """It is counted anew."""
-    w = world(Say(after=HOUR + 1.0), deadline=None, hedge=None, timeouts=TimeLimits(first_text=5.0))
+    w = world(
+        Say(after=HOUR + 1.0), deadline=None, hedge=None, time_limits=TimeLimits(first_text=5.0)
+    )
     stand_still()
     assert (await ask(w))[0] is CallEnd.ANSWERED
     assert w.sends() == 1
@@ -88,7 +90,7 @@ async def test_no_limit_for_the_first_text_is_held_against_a_target():
 @virtual_time
 async def test_no_gap_in_a_stream_is_held_against_a_target():
     """A stream that was under way goes on."""
-    w = world(Say("a b c", gap=0.4), deadline=None, timeouts=TimeLimits(chunk_gap=5.0))
+    w = world(Say("a b c", gap=0.4), deadline=None, time_limits=TimeLimits(chunk_gap=5.0))
     stand_still()
     words = [chunk["word"] async for chunk in shown(w.stream()) if "word" in chunk]
     assert (words, w.sends()) == (["a ", "b ", "c "], 1)
@@ -100,7 +102,7 @@ async def test_nobody_is_taken_to_be_slow_for_it():
     w = world(Say(after=0.6), deadline=None, hedge=None)
     state = w.states["p0:m"]
     for _ in range(ENOUGH_SAMPLES):
-        state.spoke(0.5, 0.0, plain=False, late=False)
+        state.record_first_text(0.5, 0.0, plain=False, late=False)
     stand_still()
     await asyncio.gather(*(ask(w) for _ in range(50)))
     learned = state.percentile(0.95, now() + 60.0, plain=False)

@@ -114,7 +114,7 @@ async def test_a_part_that_was_withdrawn_does_not_count_as_delivered():
 def with_empty_answers(w: World) -> World:
     """Let an answer without a word be a fault, as it is for real."""
     empty = Fault(FaultKind.EMPTY, "nothing", code="stop")
-    made = w.tools.response
+    made = w.dependencies.response
 
     def response():
         found = made()
@@ -122,7 +122,7 @@ def with_empty_answers(w: World) -> World:
         found.fault = lambda: empty if not found.text.strip() else judge()
         return found
 
-    w.tools.response = response
+    w.dependencies.response = response
     return w
 
 
@@ -183,7 +183,7 @@ async def test_a_stream_that_speaks_again_first_goes_on_itself():
     w, break_strategy = world(Say("a b", gap=3.0), Say("no", after=5.0)), GoesOn()
     race = w.stream(break_strategy)
     assert await words(race) == ["a", "b"]
-    assert len(race._show.segments) == 1
+    assert len(race._buffer.segments) == 1
     first, *others = [a.outcome for a in race.receipt().attempts]
     assert (first, set(others)) == (Outcome.WON, {Outcome.LOST})
 
@@ -213,7 +213,7 @@ async def test_who_always_pauses_is_given_the_time_for_it():
     """The delay is twice the longest pause of nearly all its answers."""
     w = world(Say("a b", gap=3.0), Say("no"))
     for _ in range(40):
-        w.states["p0:m"].flowed(3.0, now())
+        w.states["p0:m"].record_longest_pause(3.0, now())
     assert (await w.race().answer()).text.split() == ["a", "b"]
     assert w.sends() == 1
 
@@ -240,7 +240,7 @@ async def test_under_answer_the_paused_one_may_still_be_first():
 @virtual_time
 async def test_the_last_resort_is_asked_again_after_a_stream_that_silenced_it_and_broke():
     """It was asked 5 s before the deadline, and the stream began a second later."""
-    limits = {"timeouts": TimeLimits(first_text=None), "hedge": None}
+    limits = {"time_limits": TimeLimits(first_text=None), "hedge": None}
     w = world(Say("a b", after=26.0, finish=False), deadline=30.0, reserve=5.0, **limits)
     w.last_resort = Route(TargetState("model", "model"), Scripted([Say("sorry", after=3.0)]))
     assert await words(w.stream(GoesOn())) == ["a", "b", "sorry"]
@@ -254,7 +254,7 @@ CRAWL = TimeLimits(min_tokens_per_second=2.0, throughput_window=5.0)
 @virtual_time
 async def test_a_stream_that_crawls_is_given_up_for_a_free_target():
     """After one window below the floor."""
-    w = world(Say("a b c d e f g h", gap=1.5), Say("x", after=0.5), timeouts=CRAWL)
+    w = world(Say("a b c d e f g h", gap=1.5), Say("x", after=0.5), time_limits=CRAWL)
     began = now()
     assert await words(w.stream(GoesOn())) == ["a", "b", "c", "d", "x"]
     assert now() - began == 5.5
@@ -264,7 +264,7 @@ async def test_a_stream_that_crawls_is_given_up_for_a_free_target():
 async def test_a_stream_that_crawls_is_given_up_for_one_that_lost_to_it():
     """Who was a little late to speak is no failure: it is asked again."""
     late = [Say("late", after=9.0), Say("x", after=0.5)]
-    w = world(late, Say("a b c d e f g h", gap=1.5), timeouts=CRAWL, hedge=Hedge(delay=2.0))
+    w = world(late, Say("a b c d e f g h", gap=1.5), time_limits=CRAWL, hedge=Hedge(delay=2.0))
     began = now()
     assert await words(w.stream(GoesOn())) == ["a", "b", "c", "d", "x"]
     assert now() - began == 7.5
@@ -273,14 +273,14 @@ async def test_a_stream_that_crawls_is_given_up_for_one_that_lost_to_it():
 @virtual_time
 async def test_a_slow_answer_is_better_than_none():
     """Without another target that is free and well, it is left alone."""
-    w = world(Say("a b c d e f g h", gap=1.5), timeouts=CRAWL)
+    w = world(Say("a b c d e f g h", gap=1.5), time_limits=CRAWL)
     assert await words(w.stream(GoesOn())) == list("abcdefgh")
 
 
 @virtual_time
 async def test_a_crawling_answer_that_nobody_sees_is_asked_for_elsewhere():
     """Under `answer` too."""
-    w = world(Say("a b c d e f g h i j k l", gap=1.5), Say("x", after=0.5), timeouts=CRAWL)
+    w = world(Say("a b c d e f g h i j k l", gap=1.5), Say("x", after=0.5), time_limits=CRAWL)
     race = w.race()
     assert (await race.answer()).text.split() == ["x"]
     assert race.receipt().attempts[0].fault.kind is FaultKind.STALL
@@ -300,7 +300,7 @@ async def test_one_that_thinks_at_a_crawl_is_given_up_before_its_first_text():
             return answer()
 
     limits = TimeLimits(first_text=None, min_tokens_per_second=2.0, throughput_window=5.0)
-    w, began = world(Say("no"), Say("x", after=0.5), timeouts=limits, hedge=None), now()
+    w, began = world(Say("no"), Say("x", after=0.5), time_limits=limits, hedge=None), now()
     w.targets["p0:m"] = Brooding()
     race = w.stream(GoesOn())
     assert await words(race) == ["x"]
@@ -310,7 +310,7 @@ async def test_one_that_thinks_at_a_crawl_is_given_up_before_its_first_text():
 @virtual_time
 async def test_an_answer_above_the_floor_is_left_alone():
     """Two tokens a second are enough."""
-    w = world(Say(" ".join("x" * 30), gap=0.4), Say("no"), timeouts=CRAWL)
+    w = world(Say(" ".join("x" * 30), gap=0.4), Say("no"), time_limits=CRAWL)
     await w.race().answer()
     assert w.sends() == 1
 

@@ -85,7 +85,7 @@ def model(sim: t.ProviderSimulator, dialect: str, **fields: Any) -> ResilientCha
         ],
         **{
             "hedge": 0.1,
-            "timeouts": TimeLimits(first_text=1.0, chunk_gap=0.3),
+            "time_limits": TimeLimits(first_text=1.0, chunk_gap=0.3),
             "timeout": 20,
             **fields,
         },

@@ -36,7 +36,7 @@ OTHERS = ("openai", "together", "httpx", "httpx2", "httpcore", "httpcore2", "aio
 def model(sim: ProviderSimulator, dialect: str, **fields: Any) -> ResilientChatModel:
     target = Target(f"{dialect}:m", base_url=sim.base_url(dialect), api_key=KEY, **fields)
     limits = TimeLimits(first_text=2.0, chunk_gap=2.0)
-    return ResilientChatModel(targets=[target], max_retries=0, timeout=5.0, timeouts=limits)
+    return ResilientChatModel(targets=[target], max_retries=0, timeout=5.0, time_limits=limits)
 
 
 async def _failures(llm: ResilientChatModel) -> list[ResilientError]:

@@ -71,7 +71,7 @@ async def test_the_provider_is_read_ahead_only_within_a_bound(sim: ProviderSimul
 
 @pytest.mark.parametrize(
     ("limits", "pause"),
-    [({"timeout": 2.0}, 2.2), ({"timeouts": TimeLimits(chunk_gap=0.5)}, 0.8)],
+    [({"timeout": 2.0}, 2.2), ({"time_limits": TimeLimits(chunk_gap=0.5)}, 0.8)],
     ids=["deadline", "gap"],
 )
 async def test_no_limit_runs_while_the_reader_holds_the_stream_up(

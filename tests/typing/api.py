@@ -92,7 +92,7 @@ def build() -> ResilientChatModel:
         affinity=True,
         share_learning=False,
         retry=Retry(stop=stop_after_attempt(3), wait=wait_fixed(1)),
-        timeouts=TimeLimits(first_text=5),
+        time_limits=TimeLimits(first_text=5),
         fallback_on={FaultKind.SERVER},
         last_resort="sorry",
         spend_cap=SpendCap(5, per="hour"),

@@ -37,8 +37,8 @@ def requests(it: Cell, *counts: int) -> tuple[list[RecordedRequest], list[Record
     """What the server saw: so many at each, all of which did what they should."""
     made = [
         [
-            RecordedRequest("openai", "m", stream=True, body={}, headers={}, key="", at=0.0, step=step,
-                 pieces=["word"] * it.row.says, ended_at=1.0)
+            RecordedRequest("openai", "m", stream=True, body={}, headers={}, key="", at=0.0,
+                            step=step, pieces=["word"] * it.row.says, ended_at=1.0)
             for _ in range(count)
         ]
         for step, count in zip((STEPS.get(it.row.name, "Reply"),) * 2, counts, strict=True)

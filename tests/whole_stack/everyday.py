@@ -33,7 +33,7 @@ FIRST_TEXT = 5.0
 MODEL: dict[str, Any] = {
     "timeout": 60.0,
     "hedge": Hedge(delay=HEDGE, budget=1.0),
-    "timeouts": TimeLimits(first_text=FIRST_TEXT, chunk_gap=GAP),
+    "time_limits": TimeLimits(first_text=FIRST_TEXT, chunk_gap=GAP),
 }
 
 

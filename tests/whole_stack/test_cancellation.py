@@ -65,7 +65,7 @@ def scenario(chain: tuple[str, ...], how: How, first: Step) -> Scenario:
         model={
             "timeout": 20.0,
             "hedge": Hedge(delay=0.5, budget=1.0),
-            "timeouts": TimeLimits(first_text=1.0),
+            "time_limits": TimeLimits(first_text=1.0),
         },
     )
 

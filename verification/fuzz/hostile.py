@@ -150,7 +150,7 @@ async def ask(url: str, scene: str) -> Outcome:
     model = ResilientChatModel(
         targets=targets,
         timeout=2 * MAX_SECONDS,
-        timeouts=TimeLimits(first_text=5.0),
+        time_limits=TimeLimits(first_text=5.0),
         hedge=Hedge(on="response") if expected.plain else None,
         retry=Retry(stop=stop_after_attempt(1)),
         health=None,

@@ -191,14 +191,14 @@ class Place:
         unclosed: What is still open after a call, in words.
         is_ours: Whether a task is not the server's.
         timeout: Seconds that a call may take by the loop's clock.
-        timeouts: The limits inside it.
+        time_limits: The limits inside it.
     """
 
     targets: Callable[[Case], list[Target]]
     unclosed: Callable[[], list[str]]
     is_ours: Callable[[asyncio.Task[Any]], bool] = lambda _: True
     timeout: float = DEADLINE
-    timeouts: TimeLimits = field(default_factory=TimeLimits)
+    time_limits: TimeLimits = field(default_factory=TimeLimits)
 
 
 async def outcome(case: Case, place: Place) -> Any:
@@ -208,7 +208,7 @@ async def outcome(case: Case, place: Place) -> Any:
     model = ResilientChatModel(
         targets=place.targets(case),
         timeout=place.timeout,
-        timeouts=place.timeouts,
+        time_limits=place.time_limits,
         hedge=Hedge(on="response") if case.way == "plain" else None,
         retry=Retry(stop=stop_after_attempt(1)),
         health=None,
@@ -445,5 +445,5 @@ def _place(sick: _Server, well: _Server) -> Place:
         lambda: busy_connections(loop),
         is_ours=lambda task: "_Server" not in repr(task.get_coro()),
         timeout=5.0,
-        timeouts=LIMITS,
+        time_limits=LIMITS,
     )

@@ -174,7 +174,7 @@ def _fault(kind: str, **fields: Any) -> dict[str, Any]:
 
 
 _GROWING = {"retry": Retry(wait=wait_exponential(multiplier=0.2))}
-_IMPATIENT = {"timeouts": TimeLimits(first_text=1, chunk_gap=0.5)}
+_IMPATIENT = {"time_limits": TimeLimits(first_text=1, chunk_gap=0.5)}
 _GAVE_UP = {"gave_up": _BY_ANOTHER}
 _UNSTOPPED = {"malformed_chunk_ignored": _BY_SIZE}
 

@@ -68,17 +68,21 @@ class Limits:
 def small_limits() -> Limits:
     """The defaults in proportion, but so small that a table of them takes half a minute."""
     window = {"min_tokens_per_second": 5.0, "throughput_window": 0.9}
-    timeouts = _made(TimeLimits, first_text=1.0, chunk_gap=0.8, **window)
-    fields = {"hedge": _made(Hedge, cold=0.3, pause=0.4), "timeouts": timeouts, "timeout": 10.0}
+    time_limits = _made(TimeLimits, first_text=1.0, chunk_gap=0.8, **window)
+    fields = {
+        "hedge": _made(Hedge, cold=0.3, pause=0.4),
+        "time_limits": time_limits,
+        "timeout": 10.0,
+    }
     return Limits(0.3, 0.4, 0.8, pace=0.9, drip=3.0, deadline=10.0, fields=fields)
 
 
 def real_limits() -> Limits:
     """The defaults of the model."""
-    hedge, timeouts = Hedge(), TimeLimits()
-    gap = timeouts.chunk_gap or 0.0
+    hedge, time_limits = Hedge(), TimeLimits()
+    gap = time_limits.chunk_gap or 0.0
     pause = getattr(hedge, "pause", gap)
-    pace = getattr(timeouts, "throughput_window", gap)
+    pace = getattr(time_limits, "throughput_window", gap)
     deadline = ResilientChatModel.model_fields["timeout"].default
     return Limits(hedge.cold, pause, gap, pace=pace, drip=0.9, deadline=deadline, fields={})
 

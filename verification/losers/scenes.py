@@ -151,7 +151,7 @@ async def crawling(stage: Stage) -> float:
     limits = TimeLimits(min_tokens_per_second=10_000, throughput_window=1.0)
     began = time.monotonic()
     last: Any = None
-    async for chunk in stage.raced(timeouts=limits).astream(stage.prompt):
+    async for chunk in stage.raced(time_limits=limits).astream(stage.prompt):
         last = chunk.response_metadata.get("resilience", last)
     return began + float(last["breaks"][0]["seconds"])
 

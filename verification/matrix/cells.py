@@ -73,10 +73,10 @@ def healthy(role: Role) -> Step:
 
 def _tight() -> Limits:
     """Where nobody is well the deadline ends it, so all else has to fit into it twice."""
-    timeouts = TimeLimits(
+    time_limits = TimeLimits(
         first_text=0.4, chunk_gap=0.4, min_tokens_per_second=5.0, throughput_window=0.4
     )
-    fields = {"hedge": Hedge(cold=0.15, pause=0.2), "timeouts": timeouts, "timeout": 1.2}
+    fields = {"hedge": Hedge(cold=0.15, pause=0.2), "time_limits": time_limits, "timeout": 1.2}
     return Limits(0.15, 0.2, 0.4, pace=0.4, drip=small_limits().drip, deadline=1.2, fields=fields)
 
 

@@ -178,7 +178,7 @@ def _committed(winner: AttemptRecord, rules: Rules) -> bool:
     """Whether its first text settled the matter: no silence made the engine doubt it again."""
     if winner.first_text is None or (rules.hedge is not None and rules.hedge.on == "response"):
         return False
-    pauses = [rules.timeouts.chunk_gap, rules.hedge.pause if rules.hedge is not None else None]
+    pauses = [rules.time_limits.chunk_gap, rules.hedge.pause if rules.hedge is not None else None]
     least = min((pause for pause in pauses if pause is not None), default=inf)
     return winner.ended - winner.first_text < least - _TICK
 

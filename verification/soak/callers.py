@@ -48,7 +48,7 @@ def model(urls: dict[str, str]) -> ResilientChatModel:
     return ResilientChatModel(
         targets=[target(spec) for spec in TARGETS],
         timeout=DEADLINE,
-        timeouts=TimeLimits(connect=1, first_text=2, chunk_gap=1),
+        time_limits=TimeLimits(connect=1, first_text=2, chunk_gap=1),
     )
 
 

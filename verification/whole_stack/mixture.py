@@ -150,7 +150,7 @@ def _model(random: Random) -> dict[str, Any]:
     )
     return {
         "timeout": 60.0,
-        "timeouts": TimeLimits(connect=1.0, first_text=random.choice((2.0, 4.0)), chunk_gap=1.0),
+        "time_limits": TimeLimits(connect=1.0, first_text=random.choice((2.0, 4.0)), chunk_gap=1.0),
         "hedge": random.choice((None, hedge, hedge, hedge)),
         "max_retries": random.choice((None, None, None, 1)),
         "health": random.choice((None, Health(), Health(trip_after=2))),
