@@ -1,8 +1,8 @@
-"""The one classifier: whatever a provider raised or answered, as a `Fault`.
+"""Turns any exception of a provider into a `Fault`: the only classifier.
 
-It asks for attributes, never for classes of an SDK: openai and together share no base class, a
-LangChain model may raise any vendor's error, and nothing heavy must be imported to read one.
-The table behind it is section 3 of the hedging study; each row has a test.
+It looks at attributes and class names, never at the classes of an SDK: openai and together share no
+base class, a LangChain model may raise any vendor's error, and no SDK must be imported to read one.
+Each rule has a test in `tests/providers/test_errors.py`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _NAMED = re.compile(
 
 
 def error_headers(error: BaseException) -> Mapping[str, str]:
-    """The response's headers, names in lower case."""
+    """Return the response's headers, names in lower case."""
     response = getattr(error, "response", None)
     found = getattr(response, "headers", None) or getattr(error, "headers", None)
     if found is None and isinstance(response, dict):
@@ -94,19 +94,19 @@ def error_details(error: BaseException) -> Mapping[str, Any]:
 
 
 def _located(detail: Any) -> str:
-    """Say what FastAPI's validation found, without the input that it repeats."""
+    """Describe FastAPI's validation errors without the input that they repeat."""
     if isinstance(detail, str):
         return detail
     found = (one for one in detail if isinstance(one, dict))
     return "; ".join(f"{'.'.join(map(str, d.get('loc') or ()))}: {d.get('msg')}" for d in found)
 
 
-def error_status(error: BaseException, told: Mapping[str, Any]) -> int | None:
-    """The HTTP status, from wherever it stands.
+def error_status(error: BaseException, details: Mapping[str, Any]) -> int | None:
+    """Return the HTTP status, wherever the exception keeps it.
 
     Args:
         error: The exception.
-        told: Its `error_details`.
+        details: Its `error_details`.
     """
     if _is_of_the_parser(error):
         return None
@@ -115,7 +115,7 @@ def error_status(error: BaseException, told: Mapping[str, Any]) -> int | None:
             return int(number)
     # Some servers put the status into the error object, as a number or as digits.
     for key in ("status", "status_code", "code"):
-        digits = str(told.get(key, ""))
+        digits = str(details.get(key, ""))
         if len(digits) == 3 and digits.isdecimal() and digits[0] in "45":  # noqa: PLR2004
             return int(digits)
     return None
@@ -143,21 +143,21 @@ def _amazon(response: Mapping[str, Any]) -> Mapping[str, Any]:
     return response.get("ResponseMetadata") or {}
 
 
-def error_text(error: BaseException, told: Mapping[str, Any]) -> str:
-    """All that it says, in one line, without secrets.
+def error_text(error: BaseException, details: Mapping[str, Any]) -> str:
+    """Return the whole message of an exception on one line, without secrets.
 
     Args:
         error: The exception.
-        told: Its `error_details`.
+        details: Its `error_details`.
     """
     body = getattr(error, "body", None)
-    said = told.get("message") or (body if isinstance(body, str) else None)
+    said = details.get("message") or (body if isinstance(body, str) else None)
     text = str(said or error) or type(error).__name__
-    metadata, cause = told.get("metadata"), error.__cause__
+    metadata, cause = details.get("metadata"), error.__cause__
     if isinstance(metadata, dict) and metadata.get("raw"):
         # OpenRouter's own message is always "Provider returned error".
         text = f"{text}: {metadata['raw']}"
-    if not told and cause is not None and str(cause):
+    if not details and cause is not None and str(cause):
         text = f"{text} ({type(cause).__name__}: {cause})"
     text = text[:MAX_TEXT_READ]
     if "<html" in text[:1000].lower():
@@ -167,21 +167,21 @@ def error_text(error: BaseException, told: Mapping[str, Any]) -> str:
     return " ".join(_SECRET.sub("[key]", text).split())
 
 
-def shortened(text: str) -> str:
-    """Cut to what people will read."""
+def truncate(text: str) -> str:
+    """Truncate a message for display."""
     return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_MESSAGE_LENGTH]}..."
 
 
-def request_id(error: BaseException, sent: Mapping[str, str]) -> str | None:
+def request_id(error: BaseException, headers: Mapping[str, str]) -> str | None:
     """The provider's id for the request.
 
     Args:
         error: The exception.
-        sent: Its `error_headers`.
+        headers: Its `error_headers`.
     """
     names = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
     own = getattr(error, "request_id", None)
-    return own or next((sent[name] for name in names if sent.get(name)), None)
+    return own or next((headers[name] for name in names if headers.get(name)), None)
 
 
 def refused_parameters(error: BaseException, optional: Collection[str]) -> set[str]:
@@ -191,13 +191,13 @@ def refused_parameters(error: BaseException, optional: Collection[str]) -> set[s
         error: The exception.
         optional: The parameters that the request can do without.
     """
-    told = error_details(error)
-    if not isinstance(error, TypeError) and error_status(error, told) not in (400, 422):
+    details = error_details(error)
+    if not isinstance(error, TypeError) and error_status(error, details) not in (400, 422):
         return set()
-    text = error_text(error, told)
-    if not _REFUSED.search(f"{told.get('code')} {text}"):
+    text = error_text(error, details)
+    if not _REFUSED.search(f"{details.get('code')} {text}"):
         return set()
-    named = re.split(r"[.\[]", str(told.get("param") or ""))[0]
+    named = re.split(r"[.\[]", str(details.get("param") or ""))[0]
     found = {named} if named else set(re.findall(r"\w+", " ".join(_quoted(text))))
     return found & set(optional)
 
@@ -525,11 +525,11 @@ _BY_OWN_NAME = {
 
 
 def classify(error: BaseException) -> Fault:
-    """Say what an exception means.
+    """Classify an exception.
 
     Args:
         error: From an SDK, a transport, a decoder or a LangChain model. The local variables of the
-            frames that it has left are cleared; see `evidence.forget_locals`.
+            frames that it has left are cleared; see `clear_locals`.
 
     Returns:
         A fault of the kind that fits best; `INTERNAL` for what no provider would raise.
@@ -548,12 +548,12 @@ def classify(error: BaseException) -> Fault:
 def _classify(error: BaseException) -> Fault:
     headers, details = error_headers(error), error_details(error)
     status, text = error_status(error, details), error_text(error, details)
-    told = status is not None or bool(details)
-    kind = _by_status(error, status, details, text) if told else _by_name(error, text)
+    has_response = status is not None or bool(details)
+    kind = _by_status(error, status, details, text) if has_response else _by_name(error, text)
     limit, given = token_counts(details, text) if kind in _TOO_LONG else (None, None)
     return Fault(
         kind=kind,
-        message=shortened(text),
+        message=truncate(text),
         status=status,
         code=next((_code(details[k]) for k in ("code", "type") if details.get(k)), None),
         retry_after=retry_after(headers, text),

@@ -293,7 +293,7 @@ class ChunkConverter:
         ]
         message = AIMessageChunk(
             content="",
-            additional_kwargs=choice.late_extras(),
+            additional_kwargs=choice.final_extras(),
             response_metadata=metadata,
             usage_metadata=usage_metadata(response.usage),
             tool_call_chunks=id_chunks,
