@@ -24,360 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 
-MAX_MESSAGE_LENGTH = 300
-"""Characters of a message that is shown to people."""
-
-
-MAX_TEXT_READ = 8000
-"""Characters that are read of a message: on more, the expressions here would spend minutes."""
-
-
-MIN_SECRET_LENGTH = 8
-"""Characters; what is shorter ("none", "EMPTY") guards nothing and stands in any text."""
-
-
-_OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
-
-
-_TAG = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-
-
-_SECRET = re.compile(
-    r"\b(?:sk|tgp|pk|rk|gsk|key|xai)[-_][\w*-]{6,}|(?<=bearer )[^\s'\"]{6,}|"
-    r"(?<=api[-_]key[=:])\S+|(?<=key provided: )\S+?(?=[.,;]?(?:\s|$))",
-    re.IGNORECASE,
-)
-
-
-_REFUSED = re.compile(
-    r"unsupported|unrecognized|unknown[ _]param|not support|not permitted|unexpected keyword",
-    re.IGNORECASE,
-)
-
-
-_NAMED = re.compile(
-    r"['\"`](\w+)['\"`]|(?:supplied|parameters?): ([\w, ]+)|(\w+): extra inputs", re.IGNORECASE
-)
-
-
-def error_headers(error: BaseException) -> Mapping[str, str]:
-    """Return the response's headers, names in lower case."""
-    response = getattr(error, "response", None)
-    found = getattr(response, "headers", None) or getattr(error, "headers", None)
-    if found is None and isinstance(response, dict):
-        found = _amazon(response).get("HTTPHeaders")
-    items: Iterable[tuple[Any, Any]] = found.items() if isinstance(found, Mapping) else ()
-    return {str(name).lower(): str(value) for name, value in items}
-
-
-def error_details(error: BaseException) -> Mapping[str, Any]:
-    """The error object: OpenAI's body is it, Together's holds it, others are flat; {} if none."""
-    body = getattr(error, "body", None)
-    if isinstance(body, str) and body.lstrip().startswith("{"):
-        with suppress(ValueError):
-            body = from_json(body)
-    response = getattr(error, "response", None)
-    if body is None and isinstance(response, dict):
-        body = {str(name).lower(): value for name, value in (response.get("Error") or {}).items()}
-    if isinstance(body, list) and body:
-        body = body[0]  # Google's, in its compatible dialect
-    if not isinstance(body, dict):
-        return {}
-    inner = body.get("error")
-    if isinstance(inner, dict):
-        return inner
-    if isinstance(inner, str):
-        return {"message": inner, **{k: body[k] for k in ("code", "type") if body.get(k)}}
-    if isinstance(body.get("detail"), str | list):
-        return {**body, "message": _located(body["detail"])}
-    return body
-
-
-def _located(detail: Any) -> str:
-    """Describe FastAPI's validation errors without the input that they repeat."""
-    if isinstance(detail, str):
-        return detail
-    found = (one for one in detail if isinstance(one, dict))
-    return "; ".join(f"{'.'.join(map(str, d.get('loc') or ()))}: {d.get('msg')}" for d in found)
-
-
-def error_status(error: BaseException, details: Mapping[str, Any]) -> int | None:
-    """Return the HTTP status, wherever the exception keeps it.
-
-    Args:
-        error: The exception.
-        details: Its `error_details`.
-    """
-    if _is_of_the_parser(error):
-        return None
-    for number in _numbers(error):
-        if isinstance(number, int) and 200 <= number < 600:  # noqa: PLR2004  # HTTP's own numbers
-            return int(number)
-    # Some servers put the status into the error object, as a number or as digits.
-    for key in ("status", "status_code", "code"):
-        digits = str(details.get(key, ""))
-        if len(digits) == 3 and digits.isdecimal() and digits[0] in "45":  # noqa: PLR2004
-            return int(digits)
-    return None
-
-
-def _is_of_the_parser(error: BaseException) -> bool:
-    """Whether aiohttp could not read what came as HTTP: the 400 that it then has is no server's."""
-    cause = error.__cause__ or error
-    return "HttpProcessingError" in {kind.__name__ for kind in type(cause).__mro__}
-
-
-def _numbers(error: BaseException) -> Iterator[Any]:
-    if any(c.__name__ == "HttpProcessingError" for c in type(error.__cause__).__mro__):
-        return  # the 400 is aiohttp's own: what came was no HTTP
-    response = getattr(error, "response", None)
-    yield getattr(error, "status_code", None)
-    yield getattr(error, "status", None)
-    yield getattr(response, "status_code", None)
-    yield getattr(error, "code", None)
-    if isinstance(response, dict):
-        yield _amazon(response).get("HTTPStatusCode")
-
-
-def _amazon(response: Mapping[str, Any]) -> Mapping[str, Any]:
-    return response.get("ResponseMetadata") or {}
-
-
-def error_text(error: BaseException, details: Mapping[str, Any]) -> str:
-    """Return the whole message of an exception on one line, without secrets.
-
-    Args:
-        error: The exception.
-        details: Its `error_details`.
-    """
-    body = getattr(error, "body", None)
-    said = details.get("message") or (body if isinstance(body, str) else None)
-    text = str(said or error) or type(error).__name__
-    metadata, cause = details.get("metadata"), error.__cause__
-    if isinstance(metadata, dict) and metadata.get("raw"):
-        # OpenRouter's own message is always "Provider returned error".
-        text = f"{text}: {metadata['raw']}"
-    if not details and cause is not None and str(cause):
-        text = f"{text} ({type(cause).__name__}: {cause})"
-    text = text[:MAX_TEXT_READ]
-    if "<html" in text[:1000].lower():
-        text = _TAG.sub(" ", text)
-    # The SDKs read half of a surrogate pair out of JSON, which nothing can write down again.
-    text = text.encode("utf-8", "replace").decode()
-    return " ".join(_SECRET.sub("[key]", text).split())
-
-
-def truncate(text: str) -> str:
-    """Truncate a message for display."""
-    return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_MESSAGE_LENGTH]}..."
-
-
-def request_id(error: BaseException, headers: Mapping[str, str]) -> str | None:
-    """The provider's id for the request.
-
-    Args:
-        error: The exception.
-        headers: Its `error_headers`.
-    """
-    names = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
-    own = getattr(error, "request_id", None)
-    return own or next((headers[name] for name in names if headers.get(name)), None)
-
-
-def refused_parameters(error: BaseException, optional: Collection[str]) -> set[str]:
-    """Find which optional parameters an error says are not taken: models differ within one API.
-
-    Args:
-        error: The exception.
-        optional: The parameters that the request can do without.
-    """
-    details = error_details(error)
-    if not isinstance(error, TypeError) and error_status(error, details) not in (400, 422):
-        return set()
-    text = error_text(error, details)
-    if not _REFUSED.search(f"{details.get('code')} {text}"):
-        return set()
-    named = re.split(r"[.\[]", str(details.get("param") or ""))[0]
-    found = {named} if named else set(re.findall(r"\w+", " ".join(_quoted(text))))
-    return found & set(optional)
-
-
-def _quoted(text: str) -> Iterator[str]:
-    return (name for names in _NAMED.findall(text) for name in names)
-
-
-def redact_error(error: BaseException, secrets: Collection[str]) -> None:
-    """Take secrets out of an exception, in place: providers repeat keys they refuse.
-
-    Out of its words and attributes, and of the request and the response that it carries.
-
-    Args:
-        error: The exception; those it was raised from are cleaned too.
-        secrets: The exact texts.
-    """
-    secrets = [form for secret in secrets for form in _forms(secret)]
-    for _ in range(6):
-        for name in ("args", *vars(error)):
-            with suppress(Exception):  # a property says what the others say; nothing may fail here
-                value = getattr(error, name)
-                clean = _clean(value, secrets)
-                if clean is not value:
-                    setattr(error, name, clean)
-        inner = error.__cause__ or error.__context__
-        if inner is None:
-            return
-        error = inner
-
-
-def _forms(secret: str) -> tuple[str, ...]:
-    """How a text may be written in a URL and in JSON."""
-    return secret, quote(secret, safe=""), "".join(f"\\u{ord(c):04x}" for c in secret)
-
-
-def _clean(value: Any, secrets: Collection[str]) -> Any:
-    """Copy what an exception carries: plain data, or an SDK's request or response."""
-    if isinstance(value, Mapping) or not hasattr(value, "headers"):
-        return redact(value, secrets)
-    if hasattr(value, "_replace"):  # aiohttp's request, a named tuple
-        return redact(value._replace(headers=dict(value.headers)), secrets)
-    given = {n: v for n, v in value.headers.items() if n.lower() not in _OF_THE_BODY}
-    headers, make = redact(given, secrets), type(value)
-    if not hasattr(value, "status_code"):
-        return make(value.method, redact(str(value.url), secrets), headers=headers)
-    try:
-        body = redact(value.text, secrets).encode()
-    except Exception:  # noqa: BLE001  # it was not read, or is no text
-        body = b""
-    asked = _clean(value.request, secrets)
-    return make(value.status_code, headers=headers, content=body, request=asked)
-
-
-def clear_locals(error: BaseException) -> None:
-    """Clear the local variables of the frames that an exception has left.
-
-    Reports of crashes show them, keys in the SDKs' among them; and they would keep whole answers
-    alive for as long as a receipt holds the exception. The lines of its traceback stay.
-
-    Args:
-        error: The exception; those it was raised from, and those in a group, are cleaned too.
-    """
-    seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        traceback.clear_frames(one.__traceback__)
-        left += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            left += one.exceptions
-
-
-def redact(value: Any, secrets: Collection[str]) -> Any:
-    """Copy plain data with the secrets taken out of its texts; what holds none stays as it is."""
-    clean = value
-    if isinstance(value, str):
-        for secret in secrets:
-            if len(secret) >= MIN_SECRET_LENGTH:
-                clean = clean.replace(secret, "[key]")
-    elif isinstance(value, bytes | bytearray):
-        text = value.decode("latin-1")
-        clean = redact(text, secrets).encode("latin-1")
-    elif isinstance(value, Mapping):
-        clean = {redact(name, secrets): redact(one, secrets) for name, one in value.items()}
-    elif isinstance(value, list | tuple):
-        members = [redact(one, secrets) for one in value]
-        # A named tuple (aiohttp puts one into its errors) is made in another way.
-        clean = getattr(type(value), "_make", type(value))(members)
-    return value if clean == value else clean
-
-
-MIN_WINDOW = 64
-"""Tokens; a smaller number in such an error is about something else."""
-
-
-_MAX_CONTEXT_TEXT = 2000
-"""Characters that are read: what an error repeats of a prompt tells nothing, and costs time."""
-
-
-_N = r"(\d[\d,]{0,11})(?!\d)"
-
-
-_SIZE = r"(?:length|window|size|limit)"
-
-
-_LIMIT = (
-    rf"exceed context limit: \d+ \+ \d+ > {_N}",
-    rf"with {_N} maximum context",
-    rf"(?:context|prompt|model)(?:'s)? (?:context |token )?{_SIZE}[^.\d]{{0,30}}{_N}",
-    rf"tokens? > {_N}",
-    rf"maximum number of (?:input )?tokens[^.\d]{{0,20}}{_N}",
-    rf"(?:configured limit of|exceeds the limit of|cannot exceed|must be <=) {_N}",
-    rf"\blimit:? {_N}, (?:used:? [\d,]+, )?requested",
-)
-
-
-_BELOW = (rf"must have less than {_N} tokens",)
-
-
-_GIVEN = (
-    rf"resulted in {_N} tokens",
-    rf"\((?:about )?{_N} (?:of text input|in (?:the messages|your prompt|the prompt))",
-    rf"exceed context limit: {_N} \+",
-    rf"prompt is too long: {_N}",
-    rf"prompt too long: {_N}",
-    rf"given: {_N}",
-    rf"(?:prompt|request) (?:contains|has) {_N} (?:input )?tokens",
-    rf"passed {_N} input tokens",
-    rf"(?:token count|prompt \(length|request|requested tokens) \(?{_N}(?: tokens)?\) ",
-    rf"token count of {_N}",
-    rf"requested:? {_N}\)",
-    rf"received {_N}",
-)
-
-
-def _compiled(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
-
-
-_LIMITS, _BELOWS, _GIVENS = map(_compiled, (_LIMIT, _BELOW, _GIVEN))
-
-
-def token_counts(details: Mapping[str, Any], text: str) -> tuple[int | None, int | None]:
-    """Read the numbers of an error that says a request is too long.
-
-    Args:
-        details: The error object; llama.cpp's has the numbers in fields of their own.
-        text: What it says to people.
-
-    Returns:
-        The most tokens the target takes, and the tokens it counted in the prompt; None for what it
-        does not tell.
-
-    Example:
-        ```python
-        token_counts({}, "prompt is too long: 200001 tokens > 200000 maximum")  # (200000, 200001)
-        ```
-    """
-    text = text[:_MAX_CONTEXT_TEXT]
-    limit = _number_field(details, "n_ctx") or _first_number(_LIMITS, text)
-    if limit is None and (below := _first_number(_BELOWS, text)) is not None:
-        limit = below - 1
-    given = _number_field(details, "n_prompt_tokens") or _first_number(_GIVENS, text)
-    return (limit if limit is not None and limit >= MIN_WINDOW else None), given
-
-
-def _first_number(patterns: Iterable[re.Pattern[str]], text: str) -> int | None:
-    for pattern in patterns:
-        if found := pattern.search(text):
-            return int(found[1].replace(",", ""))
-    return None
-
-
-def _number_field(details: Mapping[str, Any], name: str) -> int | None:
-    value = details.get(name)
-    return value if isinstance(value, int) and value > 0 else None
+# -- the classifier --------------------------------------------------------------------------------
 
 
 class AnswerError(Exception):
@@ -392,136 +39,6 @@ class AnswerError(Exception):
         super().__init__(message)
         self.body = body
         self.status_code = status_code
-
-
-_MAX_CODE_LENGTH = 100
-
-
-_TOO_LONG = frozenset({FaultKind.CONTEXT_LENGTH, FaultKind.TOO_LARGE})
-
-
-_QUOTA = frozenset(
-    {
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "billing_error",
-    }
-)
-
-
-_NOT_FOUND = frozenset(
-    {
-        "model_not_found",
-        "model_not_available",
-        "model_decommissioned",
-        "dedicated_endpoint_not_running",
-        "deploymentnotfound",
-    }
-)
-
-
-_RATE = frozenset(
-    {"rate_limit_exceeded", "slow_down", "dynamic_request_limited", "dynamic_token_limited",
-     "credit_limit", "rate_limit_error", "too_many_requests", "throttled", "throttlingexception",
-     "resource_exhausted"}
-)  # fmt: skip
-
-
-_AUTH = frozenset(
-    {"invalid_api_key", "authentication_error", "permission_error", "account_deactivated"}
-)
-
-
-_POOR = re.compile(
-    r"credit balance is too low|insufficient (?:balance|credits|funds)", re.IGNORECASE
-)
-
-
-_TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
-
-
-_KEY = re.compile(r"(?:incorrect|invalid) api key|api key not valid", re.IGNORECASE)
-
-
-_CONTEXT = re.compile(
-    r"context_length|context_size|maximum context|context (?:length|window|size|limit)|"
-    r"`?inputs`? tokens \+|must have less than \d+ tokens|prompt is too long|input is too long|"
-    r"maximum (?:prompt|model) length|model token limit|prompt token count|"
-    r"too many (?:input )?tokens|"
-    r"input tokens? (?:count )?[^.]{0,20}exceeds?\b|reduce the length of the messages",
-    re.IGNORECASE,
-)
-
-
-_FILTER = re.compile(
-    r"content_filter|content_policy|content management policy|ResponsibleAI|moderation|"
-    r"safety (?:model|system|filter)|flagged as|invalid_prompt|data_inspection_failed",
-    re.IGNORECASE,
-)
-
-
-_NO_MODEL = re.compile(
-    r"\bmodel\b[^.]{0,80}\b(?:not exist|not found|decommissioned)|supported (?:api )?model names",
-    re.IGNORECASE,
-)
-
-
-_NO_FEATURE = re.compile(r"not support(?!ed models)|endpoints found that support", re.IGNORECASE)
-
-
-_STREAMING = re.compile(
-    r"stream(?!_options)\w*[^.]{0,40}(?:not|un)[ -]?(?:be )?(?:supported|allowed|available)|"
-    r"(?:not|n't) support[^.]{0,20}stream",
-    re.IGNORECASE,
-)
-
-
-_CLOSED = re.compile(r"(?:loop|client|session|connector) (?:is|has been) closed", re.IGNORECASE)
-
-
-_TIMEOUT_NAMES = frozenset(
-    {"APITimeoutError", "TimeoutException", "TimeoutError", "ModelTimeoutError"}
-)
-
-
-_CONNECTION_NAMES = frozenset(
-    {"APIConnectionError", "TransportError", "RequestError", "ClientError", "OSError", "EOFError",
-     "ModelConnectionError", "EndOfStream", "BrokenResourceError", "CancelledError"}
-)  # fmt: skip
-
-
-_RESET_NAMES = frozenset(
-    {"ServerDisconnectedError", "ClientOSError", "ConnectionError", "RemoteProtocolError",
-     "ClientPayloadError", "ReadError", "WriteError", "ConnectError", "ConnectTimeout"}
-)  # fmt: skip
-
-
-_DECODE_NAMES = frozenset(
-    {"JSONDecodeError", "UnicodeError", "DecodingError", "BadChunkError",
-     "EventTooLongError", "APIResponseValidationError", "AnswerError"}
-)  # fmt: skip
-
-
-_BY_OWN_NAME = {
-    "ContextOverflowError": FaultKind.CONTEXT_LENGTH,
-    "ModelAuthenticationError": FaultKind.AUTH,
-    "ModelPermissionDeniedError": FaultKind.AUTH,
-    "ModelNotFoundError": FaultKind.NOT_FOUND,
-    "ModelRateLimitError": FaultKind.RATE_LIMIT,
-    "ModelInvalidRequestError": FaultKind.BAD_REQUEST,
-    "ModelAPIError": FaultKind.SERVER,
-    "ContentFilterFinishReasonError": FaultKind.CONTENT_FILTER,
-    "OpenAIRefusalError": FaultKind.CONTENT_FILTER,
-    "LengthFinishReasonError": FaultKind.EMPTY,
-    # A request that cannot be written down, and `bind_tools` of a model that knows no tools.
-    "UnicodeEncodeError": FaultKind.BAD_REQUEST,
-    "NotImplementedError": FaultKind.BAD_REQUEST,
-}
 
 
 def classify(error: BaseException) -> Fault:
@@ -657,3 +174,499 @@ def _inside(error: BaseException) -> Iterator[BaseException]:
     elif error.__cause__ is not None:
         yield error.__cause__
         yield from _inside(error.__cause__)
+
+
+# -- its tables ------------------------------------------------------------------------------------
+
+_MAX_CODE_LENGTH = 100
+
+
+_TOO_LONG = frozenset({FaultKind.CONTEXT_LENGTH, FaultKind.TOO_LARGE})
+
+
+_QUOTA = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "billing_error",
+    }
+)
+
+
+_NOT_FOUND = frozenset(
+    {
+        "model_not_found",
+        "model_not_available",
+        "model_decommissioned",
+        "dedicated_endpoint_not_running",
+        "deploymentnotfound",
+    }
+)
+
+
+_RATE = frozenset(
+    {"rate_limit_exceeded", "slow_down", "dynamic_request_limited", "dynamic_token_limited",
+     "credit_limit", "rate_limit_error", "too_many_requests", "throttled", "throttlingexception",
+     "resource_exhausted"}
+)  # fmt: skip
+
+
+_AUTH = frozenset(
+    {"invalid_api_key", "authentication_error", "permission_error", "account_deactivated"}
+)
+
+
+_POOR = re.compile(
+    r"credit balance is too low|insufficient (?:balance|credits|funds)", re.IGNORECASE
+)
+
+
+_TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
+
+
+_KEY = re.compile(r"(?:incorrect|invalid) api key|api key not valid", re.IGNORECASE)
+
+
+_CONTEXT = re.compile(
+    r"context_length|context_size|maximum context|context (?:length|window|size|limit)|"
+    r"`?inputs`? tokens \+|must have less than \d+ tokens|prompt is too long|input is too long|"
+    r"maximum (?:prompt|model) length|model token limit|prompt token count|"
+    r"too many (?:input )?tokens|"
+    r"input tokens? (?:count )?[^.]{0,20}exceeds?\b|reduce the length of the messages",
+    re.IGNORECASE,
+)
+
+
+_FILTER = re.compile(
+    r"content_filter|content_policy|content management policy|ResponsibleAI|moderation|"
+    r"safety (?:model|system|filter)|flagged as|invalid_prompt|data_inspection_failed",
+    re.IGNORECASE,
+)
+
+
+_NO_MODEL = re.compile(
+    r"\bmodel\b[^.]{0,80}\b(?:not exist|not found|decommissioned)|supported (?:api )?model names",
+    re.IGNORECASE,
+)
+
+
+_NO_FEATURE = re.compile(r"not support(?!ed models)|endpoints found that support", re.IGNORECASE)
+
+
+_STREAMING = re.compile(
+    r"stream(?!_options)\w*[^.]{0,40}(?:not|un)[ -]?(?:be )?(?:supported|allowed|available)|"
+    r"(?:not|n't) support[^.]{0,20}stream",
+    re.IGNORECASE,
+)
+
+
+_CLOSED = re.compile(r"(?:loop|client|session|connector) (?:is|has been) closed", re.IGNORECASE)
+
+
+_TIMEOUT_NAMES = frozenset(
+    {"APITimeoutError", "TimeoutException", "TimeoutError", "ModelTimeoutError"}
+)
+
+
+_CONNECTION_NAMES = frozenset(
+    {"APIConnectionError", "TransportError", "RequestError", "ClientError", "OSError", "EOFError",
+     "ModelConnectionError", "EndOfStream", "BrokenResourceError", "CancelledError"}
+)  # fmt: skip
+
+
+_RESET_NAMES = frozenset(
+    {"ServerDisconnectedError", "ClientOSError", "ConnectionError", "RemoteProtocolError",
+     "ClientPayloadError", "ReadError", "WriteError", "ConnectError", "ConnectTimeout"}
+)  # fmt: skip
+
+
+_DECODE_NAMES = frozenset(
+    {"JSONDecodeError", "UnicodeError", "DecodingError", "BadChunkError",
+     "EventTooLongError", "APIResponseValidationError", "AnswerError"}
+)  # fmt: skip
+
+
+_BY_OWN_NAME = {
+    "ContextOverflowError": FaultKind.CONTEXT_LENGTH,
+    "ModelAuthenticationError": FaultKind.AUTH,
+    "ModelPermissionDeniedError": FaultKind.AUTH,
+    "ModelNotFoundError": FaultKind.NOT_FOUND,
+    "ModelRateLimitError": FaultKind.RATE_LIMIT,
+    "ModelInvalidRequestError": FaultKind.BAD_REQUEST,
+    "ModelAPIError": FaultKind.SERVER,
+    "ContentFilterFinishReasonError": FaultKind.CONTENT_FILTER,
+    "OpenAIRefusalError": FaultKind.CONTENT_FILTER,
+    "LengthFinishReasonError": FaultKind.EMPTY,
+    # A request that cannot be written down, and `bind_tools` of a model that knows no tools.
+    "UnicodeEncodeError": FaultKind.BAD_REQUEST,
+    "NotImplementedError": FaultKind.BAD_REQUEST,
+}
+
+
+# -- what an exception holds -----------------------------------------------------------------------
+
+MAX_MESSAGE_LENGTH = 300
+"""Characters of a message that is shown to people."""
+
+
+MAX_TEXT_READ = 8000
+"""Characters that are read of a message: on more, the expressions here would spend minutes."""
+
+
+_TAG = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+
+
+_SECRET = re.compile(
+    r"\b(?:sk|tgp|pk|rk|gsk|key|xai)[-_][\w*-]{6,}|(?<=bearer )[^\s'\"]{6,}|"
+    r"(?<=api[-_]key[=:])\S+|(?<=key provided: )\S+?(?=[.,;]?(?:\s|$))",
+    re.IGNORECASE,
+)
+
+
+def error_headers(error: BaseException) -> Mapping[str, str]:
+    """Return the response's headers, names in lower case."""
+    response = getattr(error, "response", None)
+    found = getattr(response, "headers", None) or getattr(error, "headers", None)
+    if found is None and isinstance(response, dict):
+        found = _amazon(response).get("HTTPHeaders")
+    items: Iterable[tuple[Any, Any]] = found.items() if isinstance(found, Mapping) else ()
+    return {str(name).lower(): str(value) for name, value in items}
+
+
+def error_details(error: BaseException) -> Mapping[str, Any]:
+    """The error object: OpenAI's body is it, Together's holds it, others are flat; {} if none."""
+    body = getattr(error, "body", None)
+    if isinstance(body, str) and body.lstrip().startswith("{"):
+        with suppress(ValueError):
+            body = from_json(body)
+    response = getattr(error, "response", None)
+    if body is None and isinstance(response, dict):
+        body = {str(name).lower(): value for name, value in (response.get("Error") or {}).items()}
+    if isinstance(body, list) and body:
+        body = body[0]  # Google's, in its compatible dialect
+    if not isinstance(body, dict):
+        return {}
+    inner = body.get("error")
+    if isinstance(inner, dict):
+        return inner
+    if isinstance(inner, str):
+        return {"message": inner, **{k: body[k] for k in ("code", "type") if body.get(k)}}
+    if isinstance(body.get("detail"), str | list):
+        return {**body, "message": _located(body["detail"])}
+    return body
+
+
+def _located(detail: Any) -> str:
+    """Describe FastAPI's validation errors without the input that they repeat."""
+    if isinstance(detail, str):
+        return detail
+    found = (one for one in detail if isinstance(one, dict))
+    return "; ".join(f"{'.'.join(map(str, d.get('loc') or ()))}: {d.get('msg')}" for d in found)
+
+
+def error_status(error: BaseException, details: Mapping[str, Any]) -> int | None:
+    """Return the HTTP status, wherever the exception keeps it.
+
+    Args:
+        error: The exception.
+        details: Its `error_details`.
+    """
+    if _is_of_the_parser(error):
+        return None
+    for number in _numbers(error):
+        if isinstance(number, int) and 200 <= number < 600:  # noqa: PLR2004  # HTTP's own numbers
+            return int(number)
+    # Some servers put the status into the error object, as a number or as digits.
+    for key in ("status", "status_code", "code"):
+        digits = str(details.get(key, ""))
+        if len(digits) == 3 and digits.isdecimal() and digits[0] in "45":  # noqa: PLR2004
+            return int(digits)
+    return None
+
+
+def _is_of_the_parser(error: BaseException) -> bool:
+    """Whether aiohttp could not read what came as HTTP: the 400 that it then has is no server's."""
+    cause = error.__cause__ or error
+    return "HttpProcessingError" in {kind.__name__ for kind in type(cause).__mro__}
+
+
+def _numbers(error: BaseException) -> Iterator[Any]:
+    if any(c.__name__ == "HttpProcessingError" for c in type(error.__cause__).__mro__):
+        return  # the 400 is aiohttp's own: what came was no HTTP
+    response = getattr(error, "response", None)
+    yield getattr(error, "status_code", None)
+    yield getattr(error, "status", None)
+    yield getattr(response, "status_code", None)
+    yield getattr(error, "code", None)
+    if isinstance(response, dict):
+        yield _amazon(response).get("HTTPStatusCode")
+
+
+def _amazon(response: Mapping[str, Any]) -> Mapping[str, Any]:
+    return response.get("ResponseMetadata") or {}
+
+
+def error_text(error: BaseException, details: Mapping[str, Any]) -> str:
+    """Return the whole message of an exception on one line, without secrets.
+
+    Args:
+        error: The exception.
+        details: Its `error_details`.
+    """
+    body = getattr(error, "body", None)
+    said = details.get("message") or (body if isinstance(body, str) else None)
+    text = str(said or error) or type(error).__name__
+    metadata, cause = details.get("metadata"), error.__cause__
+    if isinstance(metadata, dict) and metadata.get("raw"):
+        # OpenRouter's own message is always "Provider returned error".
+        text = f"{text}: {metadata['raw']}"
+    if not details and cause is not None and str(cause):
+        text = f"{text} ({type(cause).__name__}: {cause})"
+    text = text[:MAX_TEXT_READ]
+    if "<html" in text[:1000].lower():
+        text = _TAG.sub(" ", text)
+    # The SDKs read half of a surrogate pair out of JSON, which nothing can write down again.
+    text = text.encode("utf-8", "replace").decode()
+    return " ".join(_SECRET.sub("[key]", text).split())
+
+
+def truncate(text: str) -> str:
+    """Truncate a message for display."""
+    return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_MESSAGE_LENGTH]}..."
+
+
+def request_id(error: BaseException, headers: Mapping[str, str]) -> str | None:
+    """The provider's id for the request.
+
+    Args:
+        error: The exception.
+        headers: Its `error_headers`.
+    """
+    names = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
+    own = getattr(error, "request_id", None)
+    return own or next((headers[name] for name in names if headers.get(name)), None)
+
+
+# -- parameters that the target refuses ------------------------------------------------------------
+
+_REFUSED = re.compile(
+    r"unsupported|unrecognized|unknown[ _]param|not support|not permitted|unexpected keyword",
+    re.IGNORECASE,
+)
+
+
+_NAMED = re.compile(
+    r"['\"`](\w+)['\"`]|(?:supplied|parameters?): ([\w, ]+)|(\w+): extra inputs", re.IGNORECASE
+)
+
+
+def refused_parameters(error: BaseException, optional: Collection[str]) -> set[str]:
+    """Find which optional parameters an error says are not taken: models differ within one API.
+
+    Args:
+        error: The exception.
+        optional: The parameters that the request can do without.
+    """
+    details = error_details(error)
+    if not isinstance(error, TypeError) and error_status(error, details) not in (400, 422):
+        return set()
+    text = error_text(error, details)
+    if not _REFUSED.search(f"{details.get('code')} {text}"):
+        return set()
+    named = re.split(r"[.\[]", str(details.get("param") or ""))[0]
+    found = {named} if named else set(re.findall(r"\w+", " ".join(_quoted(text))))
+    return found & set(optional)
+
+
+def _quoted(text: str) -> Iterator[str]:
+    return (name for names in _NAMED.findall(text) for name in names)
+
+
+# -- the size of the context window ----------------------------------------------------------------
+
+MIN_WINDOW = 64
+"""Tokens; a smaller number in such an error is about something else."""
+
+
+_MAX_CONTEXT_TEXT = 2000
+"""Characters that are read: what an error repeats of a prompt tells nothing, and costs time."""
+
+
+_N = r"(\d[\d,]{0,11})(?!\d)"
+
+
+_SIZE = r"(?:length|window|size|limit)"
+
+
+_LIMIT = (
+    rf"exceed context limit: \d+ \+ \d+ > {_N}",
+    rf"with {_N} maximum context",
+    rf"(?:context|prompt|model)(?:'s)? (?:context |token )?{_SIZE}[^.\d]{{0,30}}{_N}",
+    rf"tokens? > {_N}",
+    rf"maximum number of (?:input )?tokens[^.\d]{{0,20}}{_N}",
+    rf"(?:configured limit of|exceeds the limit of|cannot exceed|must be <=) {_N}",
+    rf"\blimit:? {_N}, (?:used:? [\d,]+, )?requested",
+)
+
+
+_BELOW = (rf"must have less than {_N} tokens",)
+
+
+_GIVEN = (
+    rf"resulted in {_N} tokens",
+    rf"\((?:about )?{_N} (?:of text input|in (?:the messages|your prompt|the prompt))",
+    rf"exceed context limit: {_N} \+",
+    rf"prompt is too long: {_N}",
+    rf"prompt too long: {_N}",
+    rf"given: {_N}",
+    rf"(?:prompt|request) (?:contains|has) {_N} (?:input )?tokens",
+    rf"passed {_N} input tokens",
+    rf"(?:token count|prompt \(length|request|requested tokens) \(?{_N}(?: tokens)?\) ",
+    rf"token count of {_N}",
+    rf"requested:? {_N}\)",
+    rf"received {_N}",
+)
+
+
+def _compiled(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
+
+
+_LIMITS, _BELOWS, _GIVENS = map(_compiled, (_LIMIT, _BELOW, _GIVEN))
+
+
+def token_counts(details: Mapping[str, Any], text: str) -> tuple[int | None, int | None]:
+    """Read the numbers of an error that says a request is too long.
+
+    Args:
+        details: The error object; llama.cpp's has the numbers in fields of their own.
+        text: What it says to people.
+
+    Returns:
+        The most tokens the target takes, and the tokens it counted in the prompt; None for what it
+        does not tell.
+
+    Example:
+        ```python
+        token_counts({}, "prompt is too long: 200001 tokens > 200000 maximum")  # (200000, 200001)
+        ```
+    """
+    text = text[:_MAX_CONTEXT_TEXT]
+    limit = _number_field(details, "n_ctx") or _first_number(_LIMITS, text)
+    if limit is None and (below := _first_number(_BELOWS, text)) is not None:
+        limit = below - 1
+    given = _number_field(details, "n_prompt_tokens") or _first_number(_GIVENS, text)
+    return (limit if limit is not None and limit >= MIN_WINDOW else None), given
+
+
+def _first_number(patterns: Iterable[re.Pattern[str]], text: str) -> int | None:
+    for pattern in patterns:
+        if found := pattern.search(text):
+            return int(found[1].replace(",", ""))
+    return None
+
+
+def _number_field(details: Mapping[str, Any], name: str) -> int | None:
+    value = details.get(name)
+    return value if isinstance(value, int) and value > 0 else None
+
+
+# -- secrets ---------------------------------------------------------------------------------------
+
+MIN_SECRET_LENGTH = 8
+"""Characters; what is shorter ("none", "EMPTY") guards nothing and stands in any text."""
+
+
+_OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
+
+
+def redact_error(error: BaseException, secrets: Collection[str]) -> None:
+    """Take secrets out of an exception, in place: providers repeat keys they refuse.
+
+    Out of its words and attributes, and of the request and the response that it carries.
+
+    Args:
+        error: The exception; those it was raised from are cleaned too.
+        secrets: The exact texts.
+    """
+    secrets = [form for secret in secrets for form in _forms(secret)]
+    for _ in range(6):
+        for name in ("args", *vars(error)):
+            with suppress(Exception):  # a property says what the others say; nothing may fail here
+                value = getattr(error, name)
+                clean = _clean(value, secrets)
+                if clean is not value:
+                    setattr(error, name, clean)
+        inner = error.__cause__ or error.__context__
+        if inner is None:
+            return
+        error = inner
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """How a text may be written in a URL and in JSON."""
+    return secret, quote(secret, safe=""), "".join(f"\\u{ord(c):04x}" for c in secret)
+
+
+def _clean(value: Any, secrets: Collection[str]) -> Any:
+    """Copy what an exception carries: plain data, or an SDK's request or response."""
+    if isinstance(value, Mapping) or not hasattr(value, "headers"):
+        return redact(value, secrets)
+    if hasattr(value, "_replace"):  # aiohttp's request, a named tuple
+        return redact(value._replace(headers=dict(value.headers)), secrets)
+    given = {n: v for n, v in value.headers.items() if n.lower() not in _OF_THE_BODY}
+    headers, make = redact(given, secrets), type(value)
+    if not hasattr(value, "status_code"):
+        return make(value.method, redact(str(value.url), secrets), headers=headers)
+    try:
+        body = redact(value.text, secrets).encode()
+    except Exception:  # noqa: BLE001  # it was not read, or is no text
+        body = b""
+    asked = _clean(value.request, secrets)
+    return make(value.status_code, headers=headers, content=body, request=asked)
+
+
+def redact(value: Any, secrets: Collection[str]) -> Any:
+    """Copy plain data with the secrets taken out of its texts; what holds none stays as it is."""
+    clean = value
+    if isinstance(value, str):
+        for secret in secrets:
+            if len(secret) >= MIN_SECRET_LENGTH:
+                clean = clean.replace(secret, "[key]")
+    elif isinstance(value, bytes | bytearray):
+        text = value.decode("latin-1")
+        clean = redact(text, secrets).encode("latin-1")
+    elif isinstance(value, Mapping):
+        clean = {redact(name, secrets): redact(one, secrets) for name, one in value.items()}
+    elif isinstance(value, list | tuple):
+        members = [redact(one, secrets) for one in value]
+        # A named tuple (aiohttp puts one into its errors) is made in another way.
+        clean = getattr(type(value), "_make", type(value))(members)
+    return value if clean == value else clean
+
+
+def clear_locals(error: BaseException) -> None:
+    """Clear the local variables of the frames that an exception has left.
+
+    Reports of crashes show them, keys in the SDKs' among them; and they would keep whole answers
+    alive for as long as a receipt holds the exception. The lines of its traceback stay.
+
+    Args:
+        error: The exception; those it was raised from, and those in a group, are cleaned too.
+    """
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        left += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions

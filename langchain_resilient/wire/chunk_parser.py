@@ -1,8 +1,8 @@
 """Parses one choice of one chunk into a `Delta`.
 
 Every oddity of the wire is handled here and nowhere else, so the accumulated answer and the
-streamed one cannot disagree. The answer itself (text, refusal, tool calls) is parsed strictly: a wrong type
-is an error. Extras (reasoning, logprobs, citations) are left out where they are malformed.
+streamed one cannot disagree. The answer itself (text, refusal, tool calls) is parsed strictly: a
+wrong type is an error. Extras (reasoning, logprobs, citations) are left out where malformed.
 """
 
 from __future__ import annotations
