@@ -114,8 +114,8 @@ class ChunkStream(Protocol):
     answer ends; a failure is raised as the provider's own exception. `aclose` frees the connection
     and is called exactly once, by the task that read it.
 
-    It may also have a method `quota() -> RateLimitStatus | None`, which reads the provider's rate
-    limits from the answer's head: then requests are paced by them.
+    It may also have a method `rate_limit_status() -> RateLimitStatus | None`, which reads the
+    provider's rate limits from the answer's head: then requests are paced by them.
     """
 
     def __aiter__(self) -> ChunkStream:

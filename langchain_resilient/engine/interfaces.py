@@ -41,7 +41,7 @@ class Accumulator(Protocol):
         ...
 
     @property
-    def counted(self) -> bool:
+    def has_usage(self) -> bool:
         """Whether usage has been received."""
         ...
 

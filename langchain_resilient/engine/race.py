@@ -537,7 +537,7 @@ class Race:
         response, time = attempt.response, self._loop.time
         attempt.last_chunk = attempt.window_ends_at = inf
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(_END if response.counted else _TAIL) as limit:
+            async with asyncio.timeout(_END if response.has_usage else _TAIL) as limit:
                 async for chunk in stream:
                     seen = response.add(
                         chunk
@@ -546,7 +546,7 @@ class Race:
                     # Some servers send a `finish_reason` with every chunk.
                     if seen and self._planner.winner is attempt:
                         self._announce(attempt)
-                    limit.reschedule(time() + (_END if response.counted else _TAIL))
+                    limit.reschedule(time() + (_END if response.has_usage else _TAIL))
 
     async def _wait_for_reader(self, attempt: Attempt) -> None:
         """Let a slow consumer catch up, without taking its slowness for the provider's."""

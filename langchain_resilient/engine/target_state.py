@@ -342,14 +342,14 @@ class TargetState:
 
         Args:
             key: Which of the target's keys was used.
-            stream: The answer; `quota()` reads its headers, where the provider has any.
+            stream: The answer; `rate_limit_status()` reads its headers, where the provider has any.
             reservation: What was reserved for the answer's request.
             now: The engine's clock.
         """
         rate_limiter = self.keys[key].rate_limiter
         if rate_limiter.wants_status(now):
-            quota = getattr(stream, "quota", None)
-            rate_limiter.observe(None if quota is None else quota(), reservation, now)
+            status = getattr(stream, "rate_limit_status", None)
+            rate_limiter.observe(None if status is None else status(), reservation, now)
             self.paced = any(key.rate_limiter.active or key.rate_limiter.fresh for key in self.keys)
 
     # -- its speed --------------------------------------------------------------------------------

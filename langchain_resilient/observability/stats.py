@@ -216,9 +216,10 @@ class DurationHistogram:
     """A log-scaled histogram of durations, some of which were cut short.
 
     A loser that was closed after a second did not take a second: it would have taken longer. Such
-    times count as right-censored (Kaplan & Meier, "Nonparametric Estimation from Incomplete Observations",
-    JASA 1958); left out, they would make a slow target look fast. Unlike the engine's histogram it
-    never fades, and adding costs half a microsecond. No lock: its owner has one.
+    times count as right-censored (Kaplan & Meier, "Nonparametric Estimation from Incomplete
+    Observations", JASA 1958); left out, they would make a slow target look fast. Unlike the
+    engine's histogram it never fades, and adding costs half a microsecond. No lock: its owner has
+    one.
 
     Example:
         ```python

@@ -18,7 +18,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.tracers.base import AsyncBaseTracer
 
 from langchain_resilient.engine.attempt import attempt_record
-from langchain_resilient.providers.langchain import OUTER
+from langchain_resilient.providers.langchain import RUN_CONFIG
 from langchain_resilient.receipt import Outcome
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class AttemptTracer:
             return
         await self._open[attempt].wait()
         if (run := self._runs.get(attempt)) is not None:
-            OUTER.set({"callbacks": without_usage(run.get_child())})
+            RUN_CONFIG.set({"callbacks": without_usage(run.get_child())})
 
     def over(self, attempt: Attempt) -> None:
         """Hear that an attempt has ended."""

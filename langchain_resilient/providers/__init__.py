@@ -1,4 +1,4 @@
-"""Providers by name: each a file of its own that implements `Provider`, loaded on first use."""
+"""The registry of providers: each implements `Provider` in its own module, loaded on first use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 @dataclass(frozen=True, slots=True)
 class ProviderEntry:
-    """What is known of a provider before it is loaded.
+    """What the registry knows about a provider before its module is loaded.
 
     Attributes:
         name: The word before the colon in `"openai:gpt-4o"`.
@@ -91,7 +91,7 @@ def register(
     """Make a provider known as `"name:model"`; see `langchain_resilient.exchange`.
 
     Args:
-        name: Lower case letters, digits, `-` and `_`; the last to take a name has it.
+        name: Lower case letters, digits, `-` and `_`; replaces any earlier provider of that name.
         api_key_env: Where its key is looked for; None if it needs none.
         base_url_env: Where another base URL is looked for.
 
@@ -117,7 +117,7 @@ def register(
 
 
 def known_providers() -> tuple[str, ...]:
-    """The names that a target may start with."""
+    """Return the provider names that a target may start with, sorted."""
     return tuple(sorted(_entries))
 
 
@@ -135,21 +135,21 @@ def provider_entry(name: str) -> ProviderEntry:
 
 
 def keys_for(target: Target) -> tuple[str | None, ...]:
-    """The target's own keys, or the environment's unless it would go to another host."""
+    """Return the target's own keys, or the environment's unless it would go to another host."""
     env = provider_entry(target.provider).api_key_env
-    found: list[str] = [""]
+    keys: list[str] = [""]
     if isinstance(target.api_key, tuple):
-        found = [key.get_secret_value() for key in target.api_key]
+        keys = [key.get_secret_value() for key in target.api_key]
     elif target.api_key is not None:
-        found = [target.api_key.get_secret_value()]
+        keys = [target.api_key.get_secret_value()]
     elif env and not target.base_url:
-        found = [os.environ.get(env, "")]
+        keys = [os.environ.get(env, "")]
     # A key that was read from a file often ends in a newline, which no header may hold.
-    return tuple(key.strip() or None for key in found)
+    return tuple(key.strip() or None for key in keys)
 
 
 def key_for(target: Target) -> str | None:
-    """The first of the target's keys; None if it has none."""
+    """Return the first of the target's keys; None if it has none."""
     return keys_for(target)[0]
 
 

@@ -1,8 +1,8 @@
-"""The one classifier: whatever a provider raised or answered, as a `Fault`.
+"""Turns any exception of a provider into a `Fault`: the only classifier.
 
-It asks for attributes, never for classes of an SDK: openai and together share no base class, a
-LangChain model may raise any vendor's error, and nothing heavy must be imported to read one.
-The table behind it is section 3 of the hedging study; each row has a test.
+It looks at attributes and class names, never at the classes of an SDK: openai and together share no
+base class, a LangChain model may raise any vendor's error, and no SDK must be imported to read one.
+Each rule has a test in `tests/providers/test_errors.py`.
 """
 
 from __future__ import annotations
@@ -24,360 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 
-MAX_MESSAGE_LENGTH = 300
-"""Characters of a message that is shown to people."""
-
-
-MAX_TEXT_READ = 8000
-"""Characters that are read of a message: on more, the expressions here would spend minutes."""
-
-
-MIN_SECRET_LENGTH = 8
-"""Characters; what is shorter ("none", "EMPTY") guards nothing and stands in any text."""
-
-
-_OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
-
-
-_TAG = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-
-
-_SECRET = re.compile(
-    r"\b(?:sk|tgp|pk|rk|gsk|key|xai)[-_][\w*-]{6,}|(?<=bearer )[^\s'\"]{6,}|"
-    r"(?<=api[-_]key[=:])\S+|(?<=key provided: )\S+?(?=[.,;]?(?:\s|$))",
-    re.IGNORECASE,
-)
-
-
-_REFUSED = re.compile(
-    r"unsupported|unrecognized|unknown[ _]param|not support|not permitted|unexpected keyword",
-    re.IGNORECASE,
-)
-
-
-_NAMED = re.compile(
-    r"['\"`](\w+)['\"`]|(?:supplied|parameters?): ([\w, ]+)|(\w+): extra inputs", re.IGNORECASE
-)
-
-
-def error_headers(error: BaseException) -> Mapping[str, str]:
-    """The response's headers, names in lower case."""
-    response = getattr(error, "response", None)
-    found = getattr(response, "headers", None) or getattr(error, "headers", None)
-    if found is None and isinstance(response, dict):
-        found = _amazon(response).get("HTTPHeaders")
-    items: Iterable[tuple[Any, Any]] = found.items() if isinstance(found, Mapping) else ()
-    return {str(name).lower(): str(value) for name, value in items}
-
-
-def error_details(error: BaseException) -> Mapping[str, Any]:
-    """The error object: OpenAI's body is it, Together's holds it, others are flat; {} if none."""
-    body = getattr(error, "body", None)
-    if isinstance(body, str) and body.lstrip().startswith("{"):
-        with suppress(ValueError):
-            body = from_json(body)
-    response = getattr(error, "response", None)
-    if body is None and isinstance(response, dict):
-        body = {str(name).lower(): value for name, value in (response.get("Error") or {}).items()}
-    if isinstance(body, list) and body:
-        body = body[0]  # Google's, in its compatible dialect
-    if not isinstance(body, dict):
-        return {}
-    inner = body.get("error")
-    if isinstance(inner, dict):
-        return inner
-    if isinstance(inner, str):
-        return {"message": inner, **{k: body[k] for k in ("code", "type") if body.get(k)}}
-    if isinstance(body.get("detail"), str | list):
-        return {**body, "message": _located(body["detail"])}
-    return body
-
-
-def _located(detail: Any) -> str:
-    """Say what FastAPI's validation found, without the input that it repeats."""
-    if isinstance(detail, str):
-        return detail
-    found = (one for one in detail if isinstance(one, dict))
-    return "; ".join(f"{'.'.join(map(str, d.get('loc') or ()))}: {d.get('msg')}" for d in found)
-
-
-def error_status(error: BaseException, told: Mapping[str, Any]) -> int | None:
-    """The HTTP status, from wherever it stands.
-
-    Args:
-        error: The exception.
-        told: Its `error_details`.
-    """
-    if _is_of_the_parser(error):
-        return None
-    for number in _numbers(error):
-        if isinstance(number, int) and 200 <= number < 600:  # noqa: PLR2004  # HTTP's own numbers
-            return int(number)
-    # Some servers put the status into the error object, as a number or as digits.
-    for key in ("status", "status_code", "code"):
-        digits = str(told.get(key, ""))
-        if len(digits) == 3 and digits.isdecimal() and digits[0] in "45":  # noqa: PLR2004
-            return int(digits)
-    return None
-
-
-def _is_of_the_parser(error: BaseException) -> bool:
-    """Whether aiohttp could not read what came as HTTP: the 400 that it then has is no server's."""
-    cause = error.__cause__ or error
-    return "HttpProcessingError" in {kind.__name__ for kind in type(cause).__mro__}
-
-
-def _numbers(error: BaseException) -> Iterator[Any]:
-    if any(c.__name__ == "HttpProcessingError" for c in type(error.__cause__).__mro__):
-        return  # the 400 is aiohttp's own: what came was no HTTP
-    response = getattr(error, "response", None)
-    yield getattr(error, "status_code", None)
-    yield getattr(error, "status", None)
-    yield getattr(response, "status_code", None)
-    yield getattr(error, "code", None)
-    if isinstance(response, dict):
-        yield _amazon(response).get("HTTPStatusCode")
-
-
-def _amazon(response: Mapping[str, Any]) -> Mapping[str, Any]:
-    return response.get("ResponseMetadata") or {}
-
-
-def error_text(error: BaseException, told: Mapping[str, Any]) -> str:
-    """All that it says, in one line, without secrets.
-
-    Args:
-        error: The exception.
-        told: Its `error_details`.
-    """
-    body = getattr(error, "body", None)
-    said = told.get("message") or (body if isinstance(body, str) else None)
-    text = str(said or error) or type(error).__name__
-    metadata, cause = told.get("metadata"), error.__cause__
-    if isinstance(metadata, dict) and metadata.get("raw"):
-        # OpenRouter's own message is always "Provider returned error".
-        text = f"{text}: {metadata['raw']}"
-    if not told and cause is not None and str(cause):
-        text = f"{text} ({type(cause).__name__}: {cause})"
-    text = text[:MAX_TEXT_READ]
-    if "<html" in text[:1000].lower():
-        text = _TAG.sub(" ", text)
-    # The SDKs read half of a surrogate pair out of JSON, which nothing can write down again.
-    text = text.encode("utf-8", "replace").decode()
-    return " ".join(_SECRET.sub("[key]", text).split())
-
-
-def shortened(text: str) -> str:
-    """Cut to what people will read."""
-    return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_MESSAGE_LENGTH]}..."
-
-
-def request_id(error: BaseException, sent: Mapping[str, str]) -> str | None:
-    """The provider's id for the request.
-
-    Args:
-        error: The exception.
-        sent: Its `error_headers`.
-    """
-    names = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
-    own = getattr(error, "request_id", None)
-    return own or next((sent[name] for name in names if sent.get(name)), None)
-
-
-def refused_parameters(error: BaseException, optional: Collection[str]) -> set[str]:
-    """Find which optional parameters an error says are not taken: models differ within one API.
-
-    Args:
-        error: The exception.
-        optional: The parameters that the request can do without.
-    """
-    told = error_details(error)
-    if not isinstance(error, TypeError) and error_status(error, told) not in (400, 422):
-        return set()
-    text = error_text(error, told)
-    if not _REFUSED.search(f"{told.get('code')} {text}"):
-        return set()
-    named = re.split(r"[.\[]", str(told.get("param") or ""))[0]
-    found = {named} if named else set(re.findall(r"\w+", " ".join(_quoted(text))))
-    return found & set(optional)
-
-
-def _quoted(text: str) -> Iterator[str]:
-    return (name for names in _NAMED.findall(text) for name in names)
-
-
-def scrub(error: BaseException, secrets: Collection[str]) -> None:
-    """Take secrets out of an exception, in place: providers repeat keys they refuse.
-
-    Out of its words and attributes, and of the request and the response that it carries.
-
-    Args:
-        error: The exception; those it was raised from are cleaned too.
-        secrets: The exact texts.
-    """
-    secrets = [form for secret in secrets for form in _forms(secret)]
-    for _ in range(6):
-        for name in ("args", *vars(error)):
-            with suppress(Exception):  # a property says what the others say; nothing may fail here
-                value = getattr(error, name)
-                clean = _clean(value, secrets)
-                if clean is not value:
-                    setattr(error, name, clean)
-        inner = error.__cause__ or error.__context__
-        if inner is None:
-            return
-        error = inner
-
-
-def _forms(secret: str) -> tuple[str, ...]:
-    """How a text may be written in a URL and in JSON."""
-    return secret, quote(secret, safe=""), "".join(f"\\u{ord(c):04x}" for c in secret)
-
-
-def _clean(value: Any, secrets: Collection[str]) -> Any:
-    """Copy what an exception carries: plain data, or an SDK's request or response."""
-    if isinstance(value, Mapping) or not hasattr(value, "headers"):
-        return redacted(value, secrets)
-    if hasattr(value, "_replace"):  # aiohttp's request, a named tuple
-        return redacted(value._replace(headers=dict(value.headers)), secrets)
-    given = {n: v for n, v in value.headers.items() if n.lower() not in _OF_THE_BODY}
-    headers, make = redacted(given, secrets), type(value)
-    if not hasattr(value, "status_code"):
-        return make(value.method, redacted(str(value.url), secrets), headers=headers)
-    try:
-        body = redacted(value.text, secrets).encode()
-    except Exception:  # noqa: BLE001  # it was not read, or is no text
-        body = b""
-    asked = _clean(value.request, secrets)
-    return make(value.status_code, headers=headers, content=body, request=asked)
-
-
-def clear_locals(error: BaseException) -> None:
-    """Clear the local variables of the frames that an exception has left.
-
-    Reports of crashes show them, keys in the SDKs' among them; and they would keep whole answers
-    alive for as long as a receipt holds the exception. The lines of its traceback stay.
-
-    Args:
-        error: The exception; those it was raised from, and those in a group, are cleaned too.
-    """
-    seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        traceback.clear_frames(one.__traceback__)
-        left += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            left += one.exceptions
-
-
-def redacted(value: Any, secrets: Collection[str]) -> Any:
-    """Copy plain data with the secrets taken out of its texts; what holds none stays as it is."""
-    clean = value
-    if isinstance(value, str):
-        for secret in secrets:
-            if len(secret) >= MIN_SECRET_LENGTH:
-                clean = clean.replace(secret, "[key]")
-    elif isinstance(value, bytes | bytearray):
-        text = value.decode("latin-1")
-        clean = redacted(text, secrets).encode("latin-1")
-    elif isinstance(value, Mapping):
-        clean = {redacted(name, secrets): redacted(one, secrets) for name, one in value.items()}
-    elif isinstance(value, list | tuple):
-        members = [redacted(one, secrets) for one in value]
-        # A named tuple (aiohttp puts one into its errors) is made in another way.
-        clean = getattr(type(value), "_make", type(value))(members)
-    return value if clean == value else clean
-
-
-MIN_WINDOW = 64
-"""Tokens; a smaller number in such an error is about something else."""
-
-
-_MAX_CONTEXT_TEXT = 2000
-"""Characters that are read: what an error repeats of a prompt tells nothing, and costs time."""
-
-
-_N = r"(\d[\d,]{0,11})(?!\d)"
-
-
-_SIZE = r"(?:length|window|size|limit)"
-
-
-_LIMIT = (
-    rf"exceed context limit: \d+ \+ \d+ > {_N}",
-    rf"with {_N} maximum context",
-    rf"(?:context|prompt|model)(?:'s)? (?:context |token )?{_SIZE}[^.\d]{{0,30}}{_N}",
-    rf"tokens? > {_N}",
-    rf"maximum number of (?:input )?tokens[^.\d]{{0,20}}{_N}",
-    rf"(?:configured limit of|exceeds the limit of|cannot exceed|must be <=) {_N}",
-    rf"\blimit:? {_N}, (?:used:? [\d,]+, )?requested",
-)
-
-
-_BELOW = (rf"must have less than {_N} tokens",)
-
-
-_GIVEN = (
-    rf"resulted in {_N} tokens",
-    rf"\((?:about )?{_N} (?:of text input|in (?:the messages|your prompt|the prompt))",
-    rf"exceed context limit: {_N} \+",
-    rf"prompt is too long: {_N}",
-    rf"prompt too long: {_N}",
-    rf"given: {_N}",
-    rf"(?:prompt|request) (?:contains|has) {_N} (?:input )?tokens",
-    rf"passed {_N} input tokens",
-    rf"(?:token count|prompt \(length|request|requested tokens) \(?{_N}(?: tokens)?\) ",
-    rf"token count of {_N}",
-    rf"requested:? {_N}\)",
-    rf"received {_N}",
-)
-
-
-def _compiled(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
-
-
-_LIMITS, _BELOWS, _GIVENS = map(_compiled, (_LIMIT, _BELOW, _GIVEN))
-
-
-def token_counts(details: Mapping[str, Any], text: str) -> tuple[int | None, int | None]:
-    """Read the numbers of an error that says a request is too long.
-
-    Args:
-        details: The error object; llama.cpp's has the numbers in fields of their own.
-        text: What it says to people.
-
-    Returns:
-        The most tokens the target takes, and the tokens it counted in the prompt; None for what it
-        does not tell.
-
-    Example:
-        ```python
-        token_counts({}, "prompt is too long: 200001 tokens > 200000 maximum")  # (200000, 200001)
-        ```
-    """
-    text = text[:_MAX_CONTEXT_TEXT]
-    limit = _number_field(details, "n_ctx") or _first_number(_LIMITS, text)
-    if limit is None and (below := _first_number(_BELOWS, text)) is not None:
-        limit = below - 1
-    given = _number_field(details, "n_prompt_tokens") or _first_number(_GIVENS, text)
-    return (limit if limit is not None and limit >= MIN_WINDOW else None), given
-
-
-def _first_number(patterns: Iterable[re.Pattern[str]], text: str) -> int | None:
-    for pattern in patterns:
-        if found := pattern.search(text):
-            return int(found[1].replace(",", ""))
-    return None
-
-
-def _number_field(details: Mapping[str, Any], name: str) -> int | None:
-    value = details.get(name)
-    return value if isinstance(value, int) and value > 0 else None
+# -- the classifier --------------------------------------------------------------------------------
 
 
 class AnswerError(Exception):
@@ -393,6 +40,143 @@ class AnswerError(Exception):
         self.body = body
         self.status_code = status_code
 
+
+def classify(error: BaseException) -> Fault:
+    """Classify an exception.
+
+    Args:
+        error: From an SDK, a transport, a decoder or a LangChain model. The local variables of the
+            frames that it has left are cleared; see `clear_locals`.
+
+    Returns:
+        A fault of the kind that fits best; `INTERNAL` for what no provider would raise.
+    """
+    try:
+        fault = _classify(error)
+        if fault.kind is FaultKind.INTERNAL:
+            known = (f for e in _inside(error) if (f := _classify(e)).kind is not fault.kind)
+            fault = replace(next(known, fault), cause=error)
+    except Exception:  # noqa: BLE001  # an exception whose own attributes raise
+        fault = Fault(FaultKind.INTERNAL, type(error).__name__, cause=error)
+    clear_locals(error)
+    return fault
+
+
+def _classify(error: BaseException) -> Fault:
+    headers, details = error_headers(error), error_details(error)
+    status, text = error_status(error, details), error_text(error, details)
+    has_response = status is not None or bool(details)
+    kind = _by_status(error, status, details, text) if has_response else _by_name(error, text)
+    limit, given = token_counts(details, text) if TRAITS[kind].too_long else (None, None)
+    return Fault(
+        kind=kind,
+        message=truncate(text),
+        status=status,
+        code=next((_code(details[k]) for k in ("code", "type") if details.get(k)), None),
+        retry_after=retry_after(headers, text),
+        should_retry=should_retry(headers),
+        request_id=request_id(error, headers),
+        limit=limit,
+        given=given,
+        cause=error,
+    )
+
+
+def _code(value: Any) -> str:
+    return str(value)[:_MAX_CODE_LENGTH].encode("utf-8", "replace").decode()
+
+
+def _by_status(  # noqa: PLR0911  # a table reads best as a table
+    error: BaseException, status: int | None, details: Mapping[str, Any], message: str
+) -> FaultKind:
+    words = ("code", "type", "error_type", "status", "reason")
+    codes = {str(details[k]).lower() for k in words if details.get(k)}
+    text = f"{' '.join(codes)} {message}"
+    if status == 402 or codes & _QUOTA or _POOR.search(message):  # noqa: PLR2004  # HTTP's own numbers read best as such
+        return FaultKind.QUOTA
+    if status == 413 or _TOO_LARGE.search(message):  # noqa: PLR2004
+        return FaultKind.TOO_LARGE
+    if codes & _NOT_FOUND:
+        return FaultKind.NOT_FOUND
+    if status == 429 or codes & _RATE:  # noqa: PLR2004
+        return FaultKind.RATE_LIMIT
+    if status in (401, 403) or codes & _AUTH:
+        return FaultKind.CONTENT_FILTER if _FILTER.search(text) else FaultKind.AUTH
+    if status in (404, 405, 410):
+        return FaultKind.BAD_REQUEST if _NO_FEATURE.search(message) else FaultKind.NOT_FOUND
+    if status is None:
+        return _in_stream(codes, text)
+    if status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
+        return FaultKind.SERVER
+    if status < 400:  # noqa: PLR2004
+        return FaultKind.BROKEN if status < 300 else FaultKind.CONNECTION  # noqa: PLR2004
+    return _bad_request(error, details, text)
+
+
+def _in_stream(codes: Collection[str], text: str) -> FaultKind:
+    """Classify an error object that came without a status: the provider broke off by itself."""
+    if _CONTEXT.search(text):
+        return FaultKind.CONTEXT_LENGTH
+    if _FILTER.search(text):
+        return FaultKind.CONTENT_FILTER
+    return FaultKind.BAD_REQUEST if "invalid_request_error" in codes else FaultKind.SERVER
+
+
+def _bad_request(error: BaseException, details: Mapping[str, Any], text: str) -> FaultKind:
+    if _CONTEXT.search(text) or "ContextOverflowError" in _names(error):
+        return FaultKind.CONTEXT_LENGTH
+    if _FILTER.search(text):
+        return FaultKind.CONTENT_FILTER
+    if details.get("param") == "stream" or _STREAMING.search(text):
+        return FaultKind.NO_STREAMING
+    if _KEY.search(text):
+        return FaultKind.AUTH
+    return FaultKind.NOT_FOUND if _NO_MODEL.search(text) else FaultKind.BAD_REQUEST
+
+
+def _by_name(error: BaseException, message: str) -> FaultKind:
+    """Classify by the names in the exception's and its causes' family trees."""
+    own = _names(error)
+    for name, kind in _BY_OWN_NAME.items():
+        if name in own:
+            return kind
+    if own & _DECODE_NAMES:
+        return FaultKind.BROKEN
+    # aiohttp's transports report a dropped connection as a timeout: the cause knows better.
+    if any(_names(e) & _RESET_NAMES for e in _chain(error)):
+        return FaultKind.CONNECTION
+    if own & _TIMEOUT_NAMES:
+        return FaultKind.TIMEOUT
+    if own & _CONNECTION_NAMES or _CLOSED.search(message):
+        return FaultKind.CONNECTION
+    # A bare APIError is an error event inside a stream.
+    return FaultKind.SERVER if "APIError" in own else FaultKind.INTERNAL
+
+
+def _names(error: BaseException) -> set[str]:
+    return {c.__name__ for c in type(error).__mro__}
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(6):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _inside(error: BaseException) -> Iterator[BaseException]:
+    """Yield what an exception group holds, or what a wrapper was raised from."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield one
+            yield from _inside(one)
+    elif error.__cause__ is not None:
+        yield error.__cause__
+        yield from _inside(error.__cause__)
+
+
+# -- its tables ------------------------------------------------------------------------------------
 
 _MAX_CODE_LENGTH = 100
 
@@ -521,136 +305,365 @@ _BY_OWN_NAME = {
 }
 
 
-def classify(error: BaseException) -> Fault:
-    """Say what an exception means.
+# -- what an exception holds -----------------------------------------------------------------------
+
+MAX_MESSAGE_LENGTH = 300
+"""Characters of a message that is shown to people."""
+
+
+MAX_TEXT_READ = 8000
+"""Characters that are read of a message: on more, the expressions here would spend minutes."""
+
+
+_TAG = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+
+
+_SECRET = re.compile(
+    r"\b(?:sk|tgp|pk|rk|gsk|key|xai)[-_][\w*-]{6,}|(?<=bearer )[^\s'\"]{6,}|"
+    r"(?<=api[-_]key[=:])\S+|(?<=key provided: )\S+?(?=[.,;]?(?:\s|$))",
+    re.IGNORECASE,
+)
+
+
+def error_headers(error: BaseException) -> Mapping[str, str]:
+    """Return the response's headers, names in lower case."""
+    response = getattr(error, "response", None)
+    found = getattr(response, "headers", None) or getattr(error, "headers", None)
+    if found is None and isinstance(response, dict):
+        found = _amazon(response).get("HTTPHeaders")
+    items: Iterable[tuple[Any, Any]] = found.items() if isinstance(found, Mapping) else ()
+    return {str(name).lower(): str(value) for name, value in items}
+
+
+def error_details(error: BaseException) -> Mapping[str, Any]:
+    """The error object: OpenAI's body is it, Together's holds it, others are flat; {} if none."""
+    body = getattr(error, "body", None)
+    if isinstance(body, str) and body.lstrip().startswith("{"):
+        with suppress(ValueError):
+            body = from_json(body)
+    response = getattr(error, "response", None)
+    if body is None and isinstance(response, dict):
+        body = {str(name).lower(): value for name, value in (response.get("Error") or {}).items()}
+    if isinstance(body, list) and body:
+        body = body[0]  # Google's, in its compatible dialect
+    if not isinstance(body, dict):
+        return {}
+    inner = body.get("error")
+    if isinstance(inner, dict):
+        return inner
+    if isinstance(inner, str):
+        return {"message": inner, **{k: body[k] for k in ("code", "type") if body.get(k)}}
+    if isinstance(body.get("detail"), str | list):
+        return {**body, "message": _located(body["detail"])}
+    return body
+
+
+def _located(detail: Any) -> str:
+    """Describe FastAPI's validation errors without the input that they repeat."""
+    if isinstance(detail, str):
+        return detail
+    found = (one for one in detail if isinstance(one, dict))
+    return "; ".join(f"{'.'.join(map(str, d.get('loc') or ()))}: {d.get('msg')}" for d in found)
+
+
+def error_status(error: BaseException, details: Mapping[str, Any]) -> int | None:
+    """Return the HTTP status, wherever the exception keeps it.
 
     Args:
-        error: From an SDK, a transport, a decoder or a LangChain model. The local variables of the
-            frames that it has left are cleared; see `evidence.forget_locals`.
+        error: The exception.
+        details: Its `error_details`.
+    """
+    if _is_of_the_parser(error):
+        return None
+    for number in _numbers(error):
+        if isinstance(number, int) and 200 <= number < 600:  # noqa: PLR2004  # HTTP's own numbers
+            return int(number)
+    # Some servers put the status into the error object, as a number or as digits.
+    for key in ("status", "status_code", "code"):
+        digits = str(details.get(key, ""))
+        if len(digits) == 3 and digits.isdecimal() and digits[0] in "45":  # noqa: PLR2004
+            return int(digits)
+    return None
+
+
+def _is_of_the_parser(error: BaseException) -> bool:
+    """Whether aiohttp could not read what came as HTTP: the 400 that it then has is no server's."""
+    cause = error.__cause__ or error
+    return "HttpProcessingError" in {kind.__name__ for kind in type(cause).__mro__}
+
+
+def _numbers(error: BaseException) -> Iterator[Any]:
+    if any(c.__name__ == "HttpProcessingError" for c in type(error.__cause__).__mro__):
+        return  # the 400 is aiohttp's own: what came was no HTTP
+    response = getattr(error, "response", None)
+    yield getattr(error, "status_code", None)
+    yield getattr(error, "status", None)
+    yield getattr(response, "status_code", None)
+    yield getattr(error, "code", None)
+    if isinstance(response, dict):
+        yield _amazon(response).get("HTTPStatusCode")
+
+
+def _amazon(response: Mapping[str, Any]) -> Mapping[str, Any]:
+    return response.get("ResponseMetadata") or {}
+
+
+def error_text(error: BaseException, details: Mapping[str, Any]) -> str:
+    """Return the whole message of an exception on one line, without secrets.
+
+    Args:
+        error: The exception.
+        details: Its `error_details`.
+    """
+    body = getattr(error, "body", None)
+    said = details.get("message") or (body if isinstance(body, str) else None)
+    text = str(said or error) or type(error).__name__
+    metadata, cause = details.get("metadata"), error.__cause__
+    if isinstance(metadata, dict) and metadata.get("raw"):
+        # OpenRouter's own message is always "Provider returned error".
+        text = f"{text}: {metadata['raw']}"
+    if not details and cause is not None and str(cause):
+        text = f"{text} ({type(cause).__name__}: {cause})"
+    text = text[:MAX_TEXT_READ]
+    if "<html" in text[:1000].lower():
+        text = _TAG.sub(" ", text)
+    # The SDKs read half of a surrogate pair out of JSON, which nothing can write down again.
+    text = text.encode("utf-8", "replace").decode()
+    return " ".join(_SECRET.sub("[key]", text).split())
+
+
+def truncate(text: str) -> str:
+    """Truncate a message for display."""
+    return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_MESSAGE_LENGTH]}..."
+
+
+def request_id(error: BaseException, headers: Mapping[str, str]) -> str | None:
+    """The provider's id for the request.
+
+    Args:
+        error: The exception.
+        headers: Its `error_headers`.
+    """
+    names = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
+    own = getattr(error, "request_id", None)
+    return own or next((headers[name] for name in names if headers.get(name)), None)
+
+
+# -- parameters that the target refuses ------------------------------------------------------------
+
+_REFUSED = re.compile(
+    r"unsupported|unrecognized|unknown[ _]param|not support|not permitted|unexpected keyword",
+    re.IGNORECASE,
+)
+
+
+_NAMED = re.compile(
+    r"['\"`](\w+)['\"`]|(?:supplied|parameters?): ([\w, ]+)|(\w+): extra inputs", re.IGNORECASE
+)
+
+
+def refused_parameters(error: BaseException, optional: Collection[str]) -> set[str]:
+    """Find which optional parameters an error says are not taken: models differ within one API.
+
+    Args:
+        error: The exception.
+        optional: The parameters that the request can do without.
+    """
+    details = error_details(error)
+    if not isinstance(error, TypeError) and error_status(error, details) not in (400, 422):
+        return set()
+    text = error_text(error, details)
+    if not _REFUSED.search(f"{details.get('code')} {text}"):
+        return set()
+    named = re.split(r"[.\[]", str(details.get("param") or ""))[0]
+    found = {named} if named else set(re.findall(r"\w+", " ".join(_quoted(text))))
+    return found & set(optional)
+
+
+def _quoted(text: str) -> Iterator[str]:
+    return (name for names in _NAMED.findall(text) for name in names)
+
+
+# -- the size of the context window ----------------------------------------------------------------
+
+MIN_WINDOW = 64
+"""Tokens; a smaller number in such an error is about something else."""
+
+
+_MAX_CONTEXT_TEXT = 2000
+"""Characters that are read: what an error repeats of a prompt tells nothing, and costs time."""
+
+
+_N = r"(\d[\d,]{0,11})(?!\d)"
+
+
+_SIZE = r"(?:length|window|size|limit)"
+
+
+_LIMIT = (
+    rf"exceed context limit: \d+ \+ \d+ > {_N}",
+    rf"with {_N} maximum context",
+    rf"(?:context|prompt|model)(?:'s)? (?:context |token )?{_SIZE}[^.\d]{{0,30}}{_N}",
+    rf"tokens? > {_N}",
+    rf"maximum number of (?:input )?tokens[^.\d]{{0,20}}{_N}",
+    rf"(?:configured limit of|exceeds the limit of|cannot exceed|must be <=) {_N}",
+    rf"\blimit:? {_N}, (?:used:? [\d,]+, )?requested",
+)
+
+
+_BELOW = (rf"must have less than {_N} tokens",)
+
+
+_GIVEN = (
+    rf"resulted in {_N} tokens",
+    rf"\((?:about )?{_N} (?:of text input|in (?:the messages|your prompt|the prompt))",
+    rf"exceed context limit: {_N} \+",
+    rf"prompt is too long: {_N}",
+    rf"prompt too long: {_N}",
+    rf"given: {_N}",
+    rf"(?:prompt|request) (?:contains|has) {_N} (?:input )?tokens",
+    rf"passed {_N} input tokens",
+    rf"(?:token count|prompt \(length|request|requested tokens) \(?{_N}(?: tokens)?\) ",
+    rf"token count of {_N}",
+    rf"requested:? {_N}\)",
+    rf"received {_N}",
+)
+
+
+def _compiled(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
+
+
+_LIMITS, _BELOWS, _GIVENS = map(_compiled, (_LIMIT, _BELOW, _GIVEN))
+
+
+def token_counts(details: Mapping[str, Any], text: str) -> tuple[int | None, int | None]:
+    """Read the numbers of an error that says a request is too long.
+
+    Args:
+        details: The error object; llama.cpp's has the numbers in fields of their own.
+        text: What it says to people.
 
     Returns:
-        A fault of the kind that fits best; `INTERNAL` for what no provider would raise.
+        The most tokens the target takes, and the tokens it counted in the prompt; None for what it
+        does not tell.
+
+    Example:
+        ```python
+        token_counts({}, "prompt is too long: 200001 tokens > 200000 maximum")  # (200000, 200001)
+        ```
     """
-    try:
-        fault = _classify(error)
-        if fault.kind is FaultKind.INTERNAL:
-            known = (f for e in _inside(error) if (f := _classify(e)).kind is not fault.kind)
-            fault = replace(next(known, fault), cause=error)
-    except Exception:  # noqa: BLE001  # an exception whose own attributes raise
-        fault = Fault(FaultKind.INTERNAL, type(error).__name__, cause=error)
-    clear_locals(error)
-    return fault
+    text = text[:_MAX_CONTEXT_TEXT]
+    limit = _number_field(details, "n_ctx") or _first_number(_LIMITS, text)
+    if limit is None and (below := _first_number(_BELOWS, text)) is not None:
+        limit = below - 1
+    given = _number_field(details, "n_prompt_tokens") or _first_number(_GIVENS, text)
+    return (limit if limit is not None and limit >= MIN_WINDOW else None), given
 
 
-def _classify(error: BaseException) -> Fault:
-    headers, details = error_headers(error), error_details(error)
-    status, text = error_status(error, details), error_text(error, details)
-    told = status is not None or bool(details)
-    kind = _by_status(error, status, details, text) if told else _by_name(error, text)
-    limit, given = token_counts(details, text) if TRAITS[kind].too_long else (None, None)
-    return Fault(
-        kind=kind,
-        message=shortened(text),
-        status=status,
-        code=next((_code(details[k]) for k in ("code", "type") if details.get(k)), None),
-        retry_after=retry_after(headers, text),
-        should_retry=should_retry(headers),
-        request_id=request_id(error, headers),
-        limit=limit,
-        given=given,
-        cause=error,
-    )
+def _first_number(patterns: Iterable[re.Pattern[str]], text: str) -> int | None:
+    for pattern in patterns:
+        if found := pattern.search(text):
+            return int(found[1].replace(",", ""))
+    return None
 
 
-def _code(value: Any) -> str:
-    return str(value)[:_MAX_CODE_LENGTH].encode("utf-8", "replace").decode()
+def _number_field(details: Mapping[str, Any], name: str) -> int | None:
+    value = details.get(name)
+    return value if isinstance(value, int) and value > 0 else None
 
 
-def _by_status(  # noqa: PLR0911  # a table reads best as a table
-    error: BaseException, status: int | None, details: Mapping[str, Any], message: str
-) -> FaultKind:
-    words = ("code", "type", "error_type", "status", "reason")
-    codes = {str(details[k]).lower() for k in words if details.get(k)}
-    text = f"{' '.join(codes)} {message}"
-    if status == 402 or codes & _QUOTA or _POOR.search(message):  # noqa: PLR2004  # HTTP's own numbers read best as such
-        return FaultKind.QUOTA
-    if status == 413 or _TOO_LARGE.search(message):  # noqa: PLR2004
-        return FaultKind.TOO_LARGE
-    if codes & _NOT_FOUND:
-        return FaultKind.NOT_FOUND
-    if status == 429 or codes & _RATE:  # noqa: PLR2004
-        return FaultKind.RATE_LIMIT
-    if status in (401, 403) or codes & _AUTH:
-        return FaultKind.CONTENT_FILTER if _FILTER.search(text) else FaultKind.AUTH
-    if status in (404, 405, 410):
-        return FaultKind.BAD_REQUEST if _NO_FEATURE.search(message) else FaultKind.NOT_FOUND
-    if status is None:
-        return _in_stream(codes, text)
-    if status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
-        return FaultKind.SERVER
-    if status < 400:  # noqa: PLR2004
-        return FaultKind.BROKEN if status < 300 else FaultKind.CONNECTION  # noqa: PLR2004
-    return _bad_request(error, details, text)
+# -- secrets ---------------------------------------------------------------------------------------
+
+MIN_SECRET_LENGTH = 8
+"""Characters; what is shorter ("none", "EMPTY") guards nothing and stands in any text."""
 
 
-def _in_stream(codes: Collection[str], text: str) -> FaultKind:
-    """Classify an error object that came without a status: the provider broke off by itself."""
-    if _CONTEXT.search(text):
-        return FaultKind.CONTEXT_LENGTH
-    if _FILTER.search(text):
-        return FaultKind.CONTENT_FILTER
-    return FaultKind.BAD_REQUEST if "invalid_request_error" in codes else FaultKind.SERVER
+_OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
 
 
-def _bad_request(error: BaseException, details: Mapping[str, Any], text: str) -> FaultKind:
-    if _CONTEXT.search(text) or "ContextOverflowError" in _names(error):
-        return FaultKind.CONTEXT_LENGTH
-    if _FILTER.search(text):
-        return FaultKind.CONTENT_FILTER
-    if details.get("param") == "stream" or _STREAMING.search(text):
-        return FaultKind.NO_STREAMING
-    if _KEY.search(text):
-        return FaultKind.AUTH
-    return FaultKind.NOT_FOUND if _NO_MODEL.search(text) else FaultKind.BAD_REQUEST
+def redact_error(error: BaseException, secrets: Collection[str]) -> None:
+    """Take secrets out of an exception, in place: providers repeat keys they refuse.
 
+    Out of its words and attributes, and of the request and the response that it carries.
 
-def _by_name(error: BaseException, message: str) -> FaultKind:
-    """Classify by the names in the exception's and its causes' family trees."""
-    own = _names(error)
-    for name, kind in _BY_OWN_NAME.items():
-        if name in own:
-            return kind
-    if own & _DECODE_NAMES:
-        return FaultKind.BROKEN
-    # aiohttp's transports report a dropped connection as a timeout: the cause knows better.
-    if any(_names(e) & _RESET_NAMES for e in _chain(error)):
-        return FaultKind.CONNECTION
-    if own & _TIMEOUT_NAMES:
-        return FaultKind.TIMEOUT
-    if own & _CONNECTION_NAMES or _CLOSED.search(message):
-        return FaultKind.CONNECTION
-    # A bare APIError is an error event inside a stream.
-    return FaultKind.SERVER if "APIError" in own else FaultKind.INTERNAL
-
-
-def _names(error: BaseException) -> set[str]:
-    return {c.__name__ for c in type(error).__mro__}
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    Args:
+        error: The exception; those it was raised from are cleaned too.
+        secrets: The exact texts.
+    """
+    secrets = [form for secret in secrets for form in _forms(secret)]
     for _ in range(6):
-        if error is None:
+        for name in ("args", *vars(error)):
+            with suppress(Exception):  # a property says what the others say; nothing may fail here
+                value = getattr(error, name)
+                clean = _clean(value, secrets)
+                if clean is not value:
+                    setattr(error, name, clean)
+        inner = error.__cause__ or error.__context__
+        if inner is None:
             return
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        error = inner
 
 
-def _inside(error: BaseException) -> Iterator[BaseException]:
-    """Yield what an exception group holds, or what a wrapper was raised from."""
-    if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield one
-            yield from _inside(one)
-    elif error.__cause__ is not None:
-        yield error.__cause__
-        yield from _inside(error.__cause__)
+def _forms(secret: str) -> tuple[str, ...]:
+    """How a text may be written in a URL and in JSON."""
+    return secret, quote(secret, safe=""), "".join(f"\\u{ord(c):04x}" for c in secret)
+
+
+def _clean(value: Any, secrets: Collection[str]) -> Any:
+    """Copy what an exception carries: plain data, or an SDK's request or response."""
+    if isinstance(value, Mapping) or not hasattr(value, "headers"):
+        return redact(value, secrets)
+    if hasattr(value, "_replace"):  # aiohttp's request, a named tuple
+        return redact(value._replace(headers=dict(value.headers)), secrets)
+    given = {n: v for n, v in value.headers.items() if n.lower() not in _OF_THE_BODY}
+    headers, make = redact(given, secrets), type(value)
+    if not hasattr(value, "status_code"):
+        return make(value.method, redact(str(value.url), secrets), headers=headers)
+    try:
+        body = redact(value.text, secrets).encode()
+    except Exception:  # noqa: BLE001  # it was not read, or is no text
+        body = b""
+    asked = _clean(value.request, secrets)
+    return make(value.status_code, headers=headers, content=body, request=asked)
+
+
+def redact(value: Any, secrets: Collection[str]) -> Any:
+    """Copy plain data with the secrets taken out of its texts; what holds none stays as it is."""
+    clean = value
+    if isinstance(value, str):
+        for secret in secrets:
+            if len(secret) >= MIN_SECRET_LENGTH:
+                clean = clean.replace(secret, "[key]")
+    elif isinstance(value, bytes | bytearray):
+        text = value.decode("latin-1")
+        clean = redact(text, secrets).encode("latin-1")
+    elif isinstance(value, Mapping):
+        clean = {redact(name, secrets): redact(one, secrets) for name, one in value.items()}
+    elif isinstance(value, list | tuple):
+        members = [redact(one, secrets) for one in value]
+        # A named tuple (aiohttp puts one into its errors) is made in another way.
+        clean = getattr(type(value), "_make", type(value))(members)
+    return value if clean == value else clean
+
+
+def clear_locals(error: BaseException) -> None:
+    """Clear the local variables of the frames that an exception has left.
+
+    Reports of crashes show them, keys in the SDKs' among them; and they would keep whole answers
+    alive for as long as a receipt holds the exception. The lines of its traceback stay.
+
+    Args:
+        error: The exception; those it was raised from, and those in a group, are cleaned too.
+    """
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        left += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions

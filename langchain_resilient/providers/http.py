@@ -1,4 +1,4 @@
-"""Which HTTP transport the SDK clients get, and how it is set up.
+"""The HTTP client that the SDK clients use, and the bounds on what it reads.
 
 aiohttp costs half the CPU and returns every cancelled connection, which Together's httpx does not
 (see `tests/whole_stack/test_cancellation.py`); httpx (httpx2) is there for what works only with it:
@@ -52,7 +52,7 @@ def bounded_bodies(httpx: Any) -> Callable[[Any], Awaitable[None]]:
 
     Example:
         ```python
-        httpx.AsyncClient(event_hooks={"response": [guard(httpx)]})
+        httpx.AsyncClient(event_hooks={"response": [bounded_bodies(httpx)]})
         ```
     """
     guarded = _stream_class(httpx.AsyncByteStream)

@@ -13,8 +13,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from pydantic import SecretStr
 
 from langchain_resilient.errors import DroppedParameterWarning
-from langchain_resilient.providers.errors import refused_parameters, scrub
-from langchain_resilient.providers.json_modes import JSONModes
+from langchain_resilient.providers.errors import redact_error, refused_parameters
+from langchain_resilient.providers.json_fallback import JSONFallback
 from langchain_resilient.wire import passthrough
 from langchain_resilient.wire.json_modes import (
     JSONModeConverter,
@@ -34,44 +34,49 @@ if TYPE_CHECKING:
     from langchain_resilient.wire.json_modes import JSONMode, RequestedJSON
 
 
-def knows_tools(model: Any) -> bool:
-    """Whether it binds tools: every chat model has the method, not all of them mean it."""
+def supports_tools(model: Any) -> bool:
+    """Whether a model binds tools: every chat model has the method, not all implement it."""
     bind = getattr(model, "bind_tools", None)
     return bind is not None and getattr(bind, "__func__", bind) is not BaseChatModel.bind_tools
 
 
 def reshape_messages(
-    messages: Sequence[BaseMessage], kwargs: dict[str, Any], want: RequestedJSON, way: JSONMode
+    messages: Sequence[BaseMessage],
+    kwargs: dict[str, Any],
+    requested: RequestedJSON,
+    mode: JSONMode,
 ) -> tuple[list[BaseMessage], dict[str, Any]]:
-    """Ask a LangChain model for the same in another way; see `wire.ways.reshape`."""
-    new = reshape({**kwargs, "messages": []}, want, way)
+    """Ask a LangChain model for the same JSON in another mode; see `wire.json_modes.reshape`."""
+    new = reshape({**kwargs, "messages": []}, requested, mode)
     new.pop("messages", None)
-    said = instruction(want, way)
-    return (_with_instruction_message(messages, said) if said else list(messages)), new
+    text = instruction(requested, mode)
+    return (_with_instruction_message(messages, text) if text else list(messages)), new
 
 
-def _with_instruction_message(messages: Sequence[BaseMessage], said: str) -> list[BaseMessage]:
-    last = messages[-1] if messages else None
-    if isinstance(last, HumanMessage) and isinstance(last.content, str):
-        text = f"{last.content}\n\n{said}"
-        return [*messages[:-1], last.model_copy(update={"content": text})]
-    return [*messages, HumanMessage(said)]
+def _with_instruction_message(messages: Sequence[BaseMessage], text: str) -> list[BaseMessage]:
+    last_message = messages[-1] if messages else None
+    if isinstance(last_message, HumanMessage) and isinstance(last_message.content, str):
+        text = f"{last_message.content}\n\n{text}"
+        return [*messages[:-1], last_message.model_copy(update={"content": text})]
+    return [*messages, HumanMessage(text)]
 
 
 async def convert_chunks(
-    values: AsyncIterator[Any], want: RequestedJSON, way: JSONMode
+    values: AsyncIterator[Any], requested: RequestedJSON, mode: JSONMode
 ) -> AsyncGenerator[Chunk, None]:
-    """Turn what a model says in one way into chunks of an answer in the other."""
-    turn = JSONModeConverter(want, way).turn
+    """Convert a model's answer in one JSON mode into chunks of an answer in another."""
+    convert = JSONModeConverter(requested, mode).convert
     messages: list[AIMessage] = []
     async for value in values:
         if isinstance(value, AIMessage):
             messages.append(value)
-        yield turn(_as_wire_chunk(value))
-    last: Chunk = {"choices": [_as_wire_choice({}, passthrough.finish_reason(messages) or "stop")]}
+        yield convert(_as_wire_chunk(value))
+    last_message: Chunk = {
+        "choices": [_as_wire_choice({}, passthrough.finish_reason(messages) or "stop")]
+    }
     if usage := passthrough.usage_of(messages):
-        last["usage"] = usage
-    yield turn(last)
+        last_message["usage"] = usage
+    yield convert(last_message)
 
 
 def _as_wire_chunk(value: Any) -> Chunk:
@@ -104,27 +109,27 @@ def _as_wire_choice(delta: dict[str, Any], finish_reason: str | None = None) -> 
     return {"index": 0, "delta": delta, "finish_reason": finish_reason}
 
 
-# Most chat models of LangChain take these by call; what else is special to one belongs to it.
+# Most LangChain chat models take these per call; others are set on the model itself.
 _OPTIONAL = frozenset({"stop", "temperature", "max_tokens", "top_p", "parallel_tool_calls", "seed"})
 
 
 _PORTABLE = _OPTIONAL | {"tools", "tool_choice", "response_format"}
 
 
-# The call that the user made is the run that callbacks hear of: of two, tokens would show twice.
+# Callbacks only hear of the run that the user started: a second would show its tokens twice.
 _SILENT: RunnableConfig = {"callbacks": []}
 
 
-OUTER: ContextVar[RunnableConfig] = ContextVar("langchain_resilient_outer", default=_SILENT)
-"""What the model of the next answer in this task is run with: the tracers of the call, if any."""
+RUN_CONFIG: ContextVar[RunnableConfig] = ContextVar("langchain_resilient_outer", default=_SILENT)
+"""The config for the next model run in this task: the tracers of the call, if there are any."""
 
 
 class LangChainProvider:
     """Serves `Target(ChatAnthropic(...))`. Its own retries should be off: ours would multiply them.
 
-    The model keeps its own parameters; those of the call (`stop`, tools) are handed to it, and left
-    out from then on where it does not take one. Its messages pass through unchanged, so that
-    nothing of another vendor's format is lost.
+    The model keeps its own parameters. Those of the call (`stop`, tools) are passed on to it; one
+    that it refuses is left out from then on. Its messages pass through unchanged, so that nothing
+    of another vendor's format is lost.
     """
 
     def __init__(self, target: Target) -> None:
@@ -132,62 +137,74 @@ class LangChainProvider:
         self._runnable = target.runnable
         self._params = target.sampling_params()
         self._dropped: set[str] = set()
-        self._ways = JSONModes(id(self))
+        self._json_fallback = JSONFallback(id(self))
 
     async def open(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
-        """Start; the model runs when the first chunk is asked for."""
+        """Return the answer's generator; the model starts when the first chunk is read."""
         return self._answer(request, stream=stream)
 
     async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
-        given = {**self._params, **request.overrides}
-        begun, want = False, requested_json(given)
-        way = self._first_way(want) if want else None
-        config = OUTER.get()
-        OUTER.set(_SILENT)  # it is not for what the model runs inside
+        params = {**self._params, **request.overrides}
+        has_begun, requested = False, requested_json(params)
+        mode = self._first_mode(requested) if requested else None
+        config = RUN_CONFIG.get()
+        RUN_CONFIG.set(_SILENT)  # models that this one runs are not the call's own
         while True:
-            kwargs = {k: given[k] for k in (_PORTABLE - self._dropped) & given.keys()}
+            kwargs = {k: params[k] for k in (_PORTABLE - self._dropped) & params.keys()}
             try:
-                other = (want, way) if want and way and way != want.asked else None
-                answer = self._ask(request, kwargs, other, config, stream=stream)
+                fallback = (
+                    (requested, mode)
+                    if requested and mode and mode != requested.original_mode
+                    else None
+                )
+                answer = self._ask(request, kwargs, fallback, config, stream=stream)
                 async with aclosing(answer) as chunks:
                     async for chunk in chunks:
-                        begun = True
+                        has_begun = True
                         yield chunk
             except Exception as error:
-                scrub(error, _secrets(self._runnable))
-                if begun:
+                redact_error(error, _secrets(self._runnable))
+                if has_begun:
                     raise
                 if refused := refused_parameters(error, kwargs.keys() & _OPTIONAL):
                     self._drop(refused)
-                elif not want or not way or not (way := self._ways.after(error, want, way)):
+                elif (
+                    not requested
+                    or not mode
+                    or not (mode := self._json_fallback.next_after(error, requested, mode))
+                ):
                     raise
             else:
                 return
 
     def _messages(self, request: ChatRequest) -> list[BaseMessage]:
-        """The conversation, without what only other providers could read in it."""
-        own = provider_of(self._runnable)
-        return without_foreign_blocks(request.source, own) if own else list(request.source)
+        """Return the conversation without blocks that only other providers can read."""
+        own_provider = provider_of(self._runnable)
+        return (
+            without_foreign_blocks(request.source, own_provider)
+            if own_provider
+            else list(request.source)
+        )
 
-    def _first_way(self, want: RequestedJSON) -> JSONMode:
-        return self._ways.first(want) if knows_tools(self._runnable) else "prompt"
+    def _first_mode(self, requested: RequestedJSON) -> JSONMode:
+        return self._json_fallback.first(requested) if supports_tools(self._runnable) else "prompt"
 
     async def _ask(
         self,
         request: ChatRequest,
         kwargs: dict[str, Any],
-        other: tuple[RequestedJSON, JSONMode] | None,
+        fallback: tuple[RequestedJSON, JSONMode] | None,
         config: RunnableConfig,
         *,
         stream: bool,
     ) -> AsyncGenerator[Chunk, None]:
-        """Run the model, for JSON in another way than was asked where that is given."""
+        """Run the model, in another JSON mode than the caller's where `fallback` is given."""
         messages = self._messages(request)
-        if other is not None:
-            messages, kwargs = reshape_messages(messages, kwargs, *other)
+        if fallback is not None:
+            messages, kwargs = reshape_messages(messages, kwargs, *fallback)
         async with aclosing(self._run(messages, kwargs, config, stream=stream)) as values:
-            if other is not None:
-                async for chunk in convert_chunks(values, *other):
+            if fallback is not None:
+                async for chunk in convert_chunks(values, *fallback):
                     yield chunk
                 return
             async for value in values:
@@ -224,14 +241,14 @@ async def _once(answer: Awaitable[Any]) -> AsyncGenerator[Any, None]:
 
 
 def _choice(choice: Any) -> Any:
-    """Say it in LangChain's words, which every `bind_tools` knows: "any", or a tool's name."""
+    """Convert a tool choice to LangChain's terms: "any", or a tool's name."""
     if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
         return choice["function"].get("name")
     return "any" if choice == "required" else choice
 
 
 def provider_of(runnable: Any) -> str | None:
-    """Whose messages a LangChain model reads, as they name it; None if it does not say."""
+    """Return the provider whose message format a LangChain model reads; None if unknown."""
     model = getattr(runnable, "bound", runnable)
     if not isinstance(model, BaseChatModel):
         return None
@@ -239,18 +256,18 @@ def provider_of(runnable: Any) -> str | None:
 
 
 def _secrets(runnable: Any) -> list[str]:
-    """List the keys of a LangChain model, bound to arguments or not."""
-    known = [getattr(model, "__dict__", {}) for model in (runnable, getattr(runnable, "bound", 0))]
+    """List the API keys of a LangChain model, bound to arguments or not."""
+    models = [getattr(model, "__dict__", {}) for model in (runnable, getattr(runnable, "bound", 0))]
     return [
         value.get_secret_value()
-        for fields in known
+        for fields in models
         for value in fields.values()
         if isinstance(value, SecretStr)
     ]
 
 
 def as_chunk(value: Any) -> Chunk:
-    """Wrap whatever a Runnable gave: a message, a piece of one, or text."""
+    """Wrap the output of a Runnable: a message, a chunk of one, or text."""
     if isinstance(value, AIMessage):
         return {"message_chunk": value}
     text = value.content if isinstance(value, BaseMessage) else value

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from langchain_resilient.providers.sdk import SDKProvider
 
-_UNKNOWN = frozenset({"top_k", "min_p", "repetition_penalty"})
+_UNSUPPORTED = frozenset({"top_k", "min_p", "repetition_penalty"})
 _STREAM_OPTIONS = {"include_usage": True}
 
 
@@ -17,30 +17,31 @@ class OpenAIProvider(SDKProvider):
     path: ClassVar[str] = "/chat/completions"
 
     @staticmethod
-    def _libraries() -> tuple[Any, Any]:
+    def import_sdk() -> tuple[Any, Any]:
+        """Import `openai` and `httpx2`."""
         import httpx2  # noqa: PLC0415
         import openai  # noqa: PLC0415
 
         return openai, httpx2
 
-    def _sdk_client(self, sdk: Any, **settings: Any) -> Any:
+    def create_client(self, sdk: Any, **settings: Any) -> Any:
+        """Create an `AsyncOpenAI` that ignores what the environment says of another server."""
         organization = self.target.organization
         client = sdk.AsyncOpenAI(organization=organization, **settings)
         if self.target.base_url:
-            # None made the SDK look into the environment: that is no other server's business.
+            # For None the SDK has read the environment, which is no business of another server.
             client.organization, client.project = organization, None
         return client
 
-    def _adapt(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+    def adapt_body(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """Adapt the body to OpenAI, or to a server that is compatible with it."""
         body["model"] = self.target.model
-        if self._base_url is None:
-            # Other servers often take them, and know only `max_tokens`.
-            self._learn(_UNKNOWN & body.keys())
+        if self.base_url is None:
+            # Compatible servers often take these, and know only `max_tokens`.
+            self.drop_parameters(_UNSUPPORTED & body.keys())
             if "max_tokens" in body:
                 body["max_completion_tokens"] = body.pop("max_tokens")
         if stream:
             body["stream"] = True
             body.setdefault("stream_options", _STREAM_OPTIONS)
-        if self._dropped:
-            self._leave_out(body)
         return body

@@ -1,4 +1,4 @@
-"""Read the rate limits that OpenAI, and many servers of its API, tell with every answer.
+"""Reads retry hints from error responses, and rate limits from the headers of every answer.
 
 The headers are `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`
 (https://platform.openai.com/docs/guides/rate-limits). Together's go without the last word and are
@@ -155,7 +155,9 @@ def rate_limit_status(headers: Mapping[str, str]) -> RateLimitStatus | None:
 
     Example:
         ```python
-        quota({"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "599"})
+        rate_limit_status(
+            {"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "599"}
+        )
         ```
     """
     requests, tokens = _level(headers, "requests"), _level(headers, "tokens")

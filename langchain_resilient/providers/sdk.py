@@ -1,7 +1,8 @@
-"""What the two official SDKs have in common: send one body, learn what an API does not take.
+"""The base class of providers that use a vendor's SDK, and the clients that they share.
 
-The SDK gives the keys, the headers, the transport and the errors (`sending.py`); the answer's bytes
-are read by `sse.py`. That is a third of the CPU of `chat.completions.create()` (see `make bench`).
+The SDK supplies the keys, the headers, the transport and the errors; the response is read by
+`langchain_resilient.providers.sse`. That takes a third of the CPU time of the SDKs' own
+`chat.completions.create()` (see `make bench`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import os
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from functools import cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -27,11 +29,11 @@ from langchain_resilient.providers.errors import (
     MIN_SECRET_LENGTH,
     error_details,
     error_text,
+    redact_error,
     refused_parameters,
-    scrub,
 )
 from langchain_resilient.providers.http import http_client, tls_context
-from langchain_resilient.providers.json_modes import ConvertedStream, JSONModes
+from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.wire.json_modes import requested_json, reshape
 from langchain_resilient.wire.tool_calls import SHORT_ID_MODELS, shorten_call_ids
@@ -45,340 +47,222 @@ if TYPE_CHECKING:
     from langchain_resilient.providers.sse import HTTPResponse
 
 
-class Closable(Protocol):
-    """Any SDK client."""
-
-    async def close(self) -> None:
-        """Close its connections."""
-        ...
-
-
-C = TypeVar("C", bound=Closable)
-
-
-class _LoopClients:
-    """The clients of one loop, and the generator whose end closes them."""
-
-    __slots__ = ("_closer", "_loop", "made")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.made: dict[Hashable, Any] = {}
-        self._loop = loop
-        self._closer = self._until_closed()
-
-    async def adopt(self) -> None:
-        """Have the running loop close the clients at its end.
-
-        An async generator is what a loop itself promises to close (`shutdown_asyncgens`, which
-        asyncio.run and Runner call), and so the one hook on a loop's end that asyncio offers.
-        """
-        await anext(self._closer)
-
-    async def _until_closed(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            with _lock:
-                if _by_loop.get(self._loop) is self:
-                    del _by_loop[self._loop]
-            while self.made:
-                _, client = self.made.popitem()
-                with contextlib.suppress(Exception):
-                    await client.close()
-
-    async def close(self) -> None:
-        """Close every client, on their loop."""
-        await self._closer.aclose()
-
-    def abandon(self) -> None:
-        """Close after the loop has gone: there is nothing left to wait for, so one step does it."""
-        for closing in (*(client.close() for client in self.made.values()), self._closer.aclose()):
-            with contextlib.suppress(Exception, StopIteration):
-                closing.send(None)
-
-
-_by_loop: dict[asyncio.AbstractEventLoop, _LoopClients] = {}
-
-
-_lock = threading.Lock()
-
-
-async def client_for(key: Hashable, make: Callable[[], C]) -> C:
-    """Return the running loop's client for `key`, made on first use.
-
-    Args:
-        key: Everything that tells one client from another: base URL, API key, headers.
-        make: Builds it.
-    """
-    loop = asyncio.get_running_loop()
-    clients = _by_loop.get(loop)
-    if clients is None:
-        clients = _LoopClients(loop)
-        with _lock:
-            gone = [_by_loop.pop(known) for known in list(_by_loop) if known.is_closed()]
-            _by_loop[loop] = clients
-        for one in gone:
-            one.abandon()
-        await clients.adopt()
-    found: C | None = clients.made.get(key)
-    if found is None:
-        found = clients.made[key] = make()
-    return found
-
-
-async def close_client(key: Hashable) -> None:
-    """Close the running loop's client for `key`, if there is one. New calls make a new one."""
-    clients = _by_loop.get(asyncio.get_running_loop())
-    client = None if clients is None else clients.made.pop(key, None)
-    if client is not None:
-        with contextlib.suppress(Exception):
-            await client.close()
-
-
-async def close_clients() -> None:
-    """Close every client of the running loop. New calls make new clients."""
-    clients = _by_loop.get(asyncio.get_running_loop())
-    if clients is not None:
-        await clients.close()
-
-
-def _in_child() -> None:
-    """Start afresh after a fork."""
-    global _by_loop, _lock  # noqa: PLW0603  # one a process is their whole point
-    _lock = threading.Lock()
-    if _by_loop:
-        inherited, _by_loop = _by_loop, {}
-        _keep_for_ever(inherited)
-
-
-def _at_exit() -> None:
-    if _by_loop:
-        _keep_for_ever(_by_loop)
-
-
-def _keep_for_ever(value: object) -> None:
-    """Leak it on purpose: only so does not even the interpreter's end finalise it."""
-    with contextlib.suppress(ImportError, AttributeError):  # CPython alone has it, and needs it
-        import ctypes  # noqa: PLC0415  # for the rare loop that nobody closed
-
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
-
-
-atexit.register(_at_exit)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
-
-
-_OWN = ("content-length", "cookie", "host", "transfer-encoding")
-"""Headers that belong to one request."""
-
-
-_ONCE = "idempotency-key"
-"""A request with it must never be a pattern: servers would take the others for its repetition."""
-
-
-class RequestTemplate:
-    """Posts bodies to one URL, by one SDK client. Errors are the SDK's.
-
-    Args:
-        client: The SDK's; this owns it now.
-        http: The HTTP client that it was given.
-        sdk: The module `openai` or `together`.
-        httpx: The httpx that it is made for: `httpx2` or `httpx`.
-        url: Where to.
-    """
-
-    __slots__ = ("_client", "_http", "_httpx", "_pattern", "_sdk", "_url")
-
-    def __init__(self, client: Any, http: Any, sdk: Any, httpx: Any, url: str) -> None:
-        self._client = client
-        self._http = http
-        self._sdk = sdk
-        self._httpx = httpx
-        self._url = url
-        self._pattern: dict[str, Any] | None = None
-
-    async def post(self, body: dict[str, Any]) -> HTTPResponse:
-        """Send and return the open response.
-
-        Args:
-            body: Is written as JSON.
-
-        Raises:
-            Exception: What the SDK raises for a status over 299, and where no response comes.
-        """
-        pattern = self._pattern
-        if pattern is None:
-            return await self._by_sdk(body)
-        try:
-            content = to_json(body, inf_nan_mode="constants")
-        except ValueError:
-            return await self._by_sdk(body)  # its error is the one that users know
-        request = self._httpx.Request("POST", content=content, **pattern)
-        try:
-            response: Any = await self._http.send(request, stream=True)
-        except self._httpx.TimeoutException as error:
-            raise self._sdk.APITimeoutError(request=request) from error
-        except Exception as error:
-            raise self._sdk.APIConnectionError(request=request) from error
-        if response.status_code > 299:  # noqa: PLR2004  # HTTP's own numbers read best as such
-            raise await self._error(response)
-        found: HTTPResponse = response
-        return found
-
-    async def close(self) -> None:
-        """Close the client and its connections."""
-        await self._client.close()
-
-    async def _by_sdk(self, body: dict[str, Any]) -> HTTPResponse:
-        response: Any = await self._client.post(
-            self._url,
-            body=body,
-            cast_to=self._httpx.Response,
-            stream=True,
-            stream_cls=self._sdk.AsyncStream[object],
-        )
-        request = response.request
-        if _ONCE not in request.headers:
-            headers = [one for one in request.headers.multi_items() if one[0] not in _OWN]
-            self._pattern = {
-                "url": request.url,
-                "headers": self._httpx.Headers(headers),
-                "extensions": {k: v for k, v in request.extensions.items() if k == "timeout"},
-            }
-        found: HTTPResponse = response
-        return found
-
-    async def _error(self, response: Any) -> Exception:
-        """Make the SDK's error for a status."""
-        try:
-            await response.aread()
-        finally:
-            await response.aclose()
-        # There is no public way to it but a second request.
-        error: Exception = self._client._make_status_error_from_response(response)  # noqa: SLF001
-        return error
-
-
 logger = logging.getLogger("langchain_resilient")
 
-
 CONNECT_SECONDS = 5.0
+"""Seconds to wait for a connection, where the target has no limits of its own."""
 
+_REQUIRED = frozenset(
+    {"messages", "model", "tools", "tool_choice", "response_format", "stream", "n"}
+)
+"""Parameters that are never left out: the answer would be another one without them."""
 
-_VITAL = frozenset({"messages", "model", "tools", "tool_choice", "response_format", "stream", "n"})
+_ADDED_BY_US = frozenset({"stream_options"})
+"""Parameters that the caller did not set: leaving them out needs no warning."""
 
-
-_UNASKED = frozenset({"stream_options"})
-
-
-_TWIN = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-
+_ALTERNATIVE = {
+    "max_tokens": "max_completion_tokens",
+    "max_completion_tokens": "max_tokens",
+}
+"""The other name under which an API may take the same limit."""
 
 _SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "pass", "credential", "session")
 
 
-class SDKProvider:
-    """Base of the providers that go through an official SDK client.
+# -- the provider ----------------------------------------------------------------------------------
 
-    A parameter that the API refuses is left out for the target from then on, with one warning; of
-    the two names of the token limit, the other is tried first. JSON that it will not give as it was
-    asked for is asked for in another way: see `ways.py`.
+
+class SDKProvider(ABC):
+    """Base class of providers that send chat completions through a vendor's SDK client.
+
+    A subclass sets `public_url` and `path` and implements three methods: `import_sdk`,
+    `create_client` and `adapt_body`. The SDK must be one that Stainless generates, as those of
+    OpenAI and Together are: the client has `post()` and takes an httpx client.
+
+    What all such providers share is done here. A parameter that the API refuses is left out for
+    the target from then on, with one warning; of the two names of the token limit, the other is
+    tried first. JSON that the API does not give in the mode that was asked for is asked for in
+    another (see `langchain_resilient.providers.json_fallback`). Clients are shared by all targets
+    with the same address, key and headers, one per event loop. Secrets are taken out of errors.
+
+    Args:
+        target: The target to serve.
+
+    Attributes:
+        target: The same.
+        base_url: The address from the target or the environment; None for the vendor's public API.
+
+    Raises:
+        ValueError: If the environment variable with the address holds no usable address.
+
+    Example:
+        ```python
+        from langchain_resilient.providers import register
+        from langchain_resilient.providers.sdk import SDKProvider
+
+
+        @register("acme", api_key_env="ACME_API_KEY")
+        class AcmeProvider(SDKProvider):
+            public_url = "https://api.acme.example/v1/chat/completions"
+            path = "/chat/completions"
+
+            @staticmethod
+            def import_sdk():
+                import acme, httpx
+
+                return acme, httpx
+
+            def create_client(self, sdk, **settings):
+                return sdk.AsyncAcme(**settings)
+
+            def adapt_body(self, body, *, stream):
+                body["model"] = self.target.model
+                self.drop_parameters({"logit_bias"} & body.keys())
+                if stream:
+                    body["stream"] = True
+                return body
+        ```
     """
 
     public_url: ClassVar[str]
-    """Where the provider's own chat completions are."""
+    """The full URL of chat completions at the vendor's public API."""
     path: ClassVar[str]
-    """Where they are below another base URL."""
+    """The path of chat completions below any other base URL."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self._params = target.sampling_params()
         self._key = key_for(target)
-        env = provider_entry(target.provider).base_url_env
-        self._base_url = target.base_url or _from_environment(env)
-        self._url = self._below(self._base_url) if self._base_url else self.public_url
+        variable = provider_entry(target.provider).base_url_env
+        self.base_url = target.base_url or _url_from_environment(variable)
+        self._url = self.completions_url(self.base_url) if self.base_url else self.public_url
         self._dropped: set[str] = set()
-        self._short_ids = False
-        self._ways = JSONModes((type(self), self._url, target.model))
+        self._needs_short_ids = False
+        self._json_fallback = JSONFallback((type(self), self._url, target.model))
         time_limits = target.time_limits
         self._connect_seconds = time_limits.connect if time_limits else CONNECT_SECONDS
         self._headers = {n: v.get_secret_value() for n, v in target.default_headers.items()}
         self._secrets = _secrets(self._key, self._headers)
-        self._identity = (
-            type(self), self._base_url, bool(target.base_url), self._key, target.organization,
+        self._client_key = (
+            type(self), self.base_url, bool(target.base_url), self._key, target.organization,
             tuple(sorted(self._headers.items())), self._connect_seconds,
         )  # fmt: skip
-        if self._base_url and any(len(secret) >= MIN_SECRET_LENGTH for secret in self._secrets):
-            _warn_of_clear_text(self._base_url)
+        if self.base_url and any(len(secret) >= MIN_SECRET_LENGTH for secret in self._secrets):
+            _warn_unencrypted(self.base_url)
+
+    # -- what a subclass implements --
+
+    @staticmethod
+    @abstractmethod
+    def import_sdk() -> tuple[Any, Any]:
+        """Import and return the SDK's module and the httpx (or httpx2) that it is built on.
+
+        Imports take half a second, so a subclass does them here and not at the top of its file.
+        """
+
+    @abstractmethod
+    def create_client(self, sdk: Any, **settings: Any) -> Any:
+        """Create the SDK's asynchronous client.
+
+        Args:
+            sdk: The module that `import_sdk` returned.
+            settings: Keyword arguments for the client: `api_key`, `base_url`, `default_headers`,
+                `max_retries`, `timeout` and `http_client`.
+        """
+
+    @abstractmethod
+    def adapt_body(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """Turn a request body into this API's dialect, in place.
+
+        Args:
+            body: The merged chat-completions body, without `model` and `stream`; it may be changed,
+                but what it contains is shared with other attempts and may not.
+            stream: Whether to ask for a stream.
+
+        Returns:
+            The body to send. Refused parameters are taken out afterwards.
+        """
+
+    def completions_url(self, base_url: str) -> str:
+        """Return the URL of chat completions below a base URL."""
+        return base_url.rstrip("/") + self.path
+
+    # -- what it inherits --
 
     async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
-        """Send; see `langchain_resilient.exchange.Provider.open`."""
-        sender = await client_for(self._identity, self._make_sender)
-        plain = request.body(self._params)
-        want = requested_json(plain)
-        way = self._ways.first(want) if want else None
+        """Send the request; see `langchain_resilient.exchange.Provider.open`."""
+        template = await client_for(self._client_key, self._create_template)
+        original = request.body(self._params)
+        requested = requested_json(original)
+        mode = self._json_fallback.first(requested) if requested else None
+        # Each refusal teaches something about the target, so the loop ends: there are only so many
+        # parameters to drop and modes to try, and short ids are switched on once.
         while True:
-            shaped = reshape(plain, want, way) if want and way else plain
-            body = self._adapt(dict(shaped), stream=stream)
-            if self._short_ids:
+            shaped = reshape(original, requested, mode) if requested and mode else original
+            body = self.adapt_body(dict(shaped), stream=stream)
+            if self._dropped:
+                self._remove_dropped(body)
+            if self._needs_short_ids:
                 body["messages"] = shorten_call_ids(body["messages"])
             try:
-                response = await sender.post(body)
+                response = await template.post(body)
                 answer = open_answer(response, stream=stream, secrets=self._secrets)
             except Exception as error:
-                scrub(error, self._secrets)
-                if refused := refused_parameters(error, body.keys() - _VITAL):
-                    self._learn(refused)
-                elif not self._short_ids and SHORT_ID_MODELS.search(
+                redact_error(error, self._secrets)
+                if refused := refused_parameters(error, body.keys() - _REQUIRED):
+                    self.drop_parameters(refused)
+                elif not self._needs_short_ids and SHORT_ID_MODELS.search(
                     error_text(error, error_details(error))
                 ):
-                    self._short_ids = True
-                elif not want or not way or not (way := self._ways.after(error, want, way)):
+                    self._needs_short_ids = True
+                elif (
+                    not requested
+                    or not mode
+                    or not (mode := self._json_fallback.next_after(error, requested, mode))
+                ):
                     raise
             else:
-                if want and way and way != want.asked:
-                    return ConvertedStream(answer, want, way)
+                if requested and mode and mode != requested.original_mode:
+                    return ConvertedStream(answer, requested, mode)
                 return answer
 
     async def aclose(self) -> None:
         """Close the account's connections of the running loop; the next request opens new ones."""
-        await close_client(self._identity)
+        await close_client(self._client_key)
 
     def prepare(self) -> None:
-        """Import the SDK and read the root certificates now: slow and blocking, so in a thread."""
-        _, httpx = self._libraries()
+        """Import the SDK and read the root certificates now.
+
+        Both are slow and block, so call this in a thread.
+        """
+        _, httpx = self.import_sdk()
         tls_context(httpx)
 
-    @staticmethod
-    def _libraries() -> tuple[Any, Any]:
-        """Import the SDK and its httpx: they cost half a second, so on first use only."""
-        raise NotImplementedError  # a subclass's whole purpose
+    def drop_parameters(self, names: AbstractSet[str]) -> None:
+        """Leave parameters out of all later requests to this target, and warn once about each."""
+        for name in names - self._dropped:
+            self._dropped.add(name)
+            if name not in _ADDED_BY_US and _ALTERNATIVE.get(name, name) in self._dropped:
+                msg = f"{self.target.name} does not take {name!r}: left out for this target"
+                warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
+                logger.info(msg)
 
-    def _sdk_client(self, sdk: Any, **settings: Any) -> Any:
-        """Make the SDK's client."""
-        raise NotImplementedError
+    def _remove_dropped(self, body: dict[str, Any]) -> None:
+        for name in self._dropped & body.keys():
+            value, alternative = body.pop(name), _ALTERNATIVE.get(name)
+            if alternative is not None and alternative not in self._dropped:
+                body[alternative] = value
 
-    def _adapt(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
-        """Turn the merged body into this API's dialect, in place."""
-        raise NotImplementedError
-
-    def _below(self, base_url: str) -> str:
-        """Where the chat completions are below a base URL."""
-        return base_url.rstrip("/") + self.path
-
-    def _make_sender(self) -> RequestTemplate:
-        sdk, httpx = self._libraries()
+    def _create_template(self) -> RequestTemplate:
+        sdk, httpx = self.import_sdk()
         timeout = httpx.Timeout(None, connect=self._connect_seconds)
         headers = self._headers
-        http = http_client(sdk, httpx, timeout, public=self._base_url is None)
-        client = self._sdk_client(
+        http = http_client(sdk, httpx, timeout, public=self.base_url is None)
+        client = self.create_client(
             sdk,
             # Many compatible servers need no key, but the SDKs insist on one.
             api_key=self._key or "none",
-            base_url=self._base_url,
+            base_url=self.base_url,
             default_headers=headers or None,
             max_retries=0,
             timeout=timeout,
@@ -389,42 +273,26 @@ class SDKProvider:
             client._custom_headers = dict(headers)  # noqa: SLF001  # there is no public way
         return RequestTemplate(client, http, sdk, httpx, self._url)
 
-    def _learn(self, refused: AbstractSet[str]) -> None:
-        """Remember what this target does not take, and say so once."""
-        for name in refused - self._dropped:
-            self._dropped.add(name)
-            if name not in _UNASKED and _TWIN.get(name, name) in self._dropped:
-                msg = f"{self.target.name} does not take {name!r}: left out for this target"
-                warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
-                logger.info(msg)
 
-    def _leave_out(self, body: dict[str, Any]) -> None:
-        """Take out what the target does not take, or give it its other name."""
-        for name in self._dropped & body.keys():
-            value, twin = body.pop(name), _TWIN.get(name)
-            if twin is not None and twin not in self._dropped:
-                body[twin] = value
-
-
-def _from_environment(name: str | None) -> str | None:
-    """Read a base URL from the environment.
+def _url_from_environment(variable: str | None) -> str | None:
+    """Read a base URL from an environment variable; None if it is not set.
 
     Raises:
-        ValueError: If it is none, or holds what belongs elsewhere; names the variable.
+        ValueError: If the value is not a usable URL; the message names the variable.
     """
-    found = os.environ.get(name) if name else None
-    if not found:
+    url = os.environ.get(variable) if variable else None
+    if not url:
         return None
     try:
-        return checked_url(found)
+        return checked_url(url)
     except ValueError as error:
-        msg = f"{name} {error}"
+        msg = f"{variable} {error}"
         raise ValueError(msg) from None
 
 
 @cache
-def _warn_of_clear_text(url: str) -> None:
-    """Warn, once a process, of a key that others on the way to a server can read."""
+def _warn_unencrypted(url: str) -> None:
+    """Warn, once per process and URL, that a key is sent where others can read it."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "http" and not _is_loopback(host):
@@ -441,11 +309,242 @@ def _is_loopback(host: str) -> bool:
 
 
 def _secrets(key: str | None, headers: dict[str, str]) -> list[str]:
-    """List the texts that no error may repeat: a header's value, and what follows its scheme."""
-    found = [
+    """List the texts that no error may repeat: secret headers, with and without their scheme."""
+    secrets = [
         text
         for name, value in headers.items()
         if any(word in name.lower() for word in _SECRET_HEADERS)
         for text in (value, *value.split()[1:])
     ]
-    return [*found, key] if key else found
+    return [*secrets, key] if key else secrets
+
+
+# -- requests that are built once ------------------------------------------------------------------
+
+_PER_REQUEST_HEADERS = ("content-length", "cookie", "host", "transfer-encoding")
+
+_IDEMPOTENCY_KEY = "idempotency-key"
+"""A request with this header is never reused: servers would take the next for its repetition."""
+
+
+class RequestTemplate:
+    """Posts request bodies to one URL through one SDK client.
+
+    The SDK sends the first request. Its URL and headers are kept, and later requests are built from
+    them directly, which saves most of the SDK's time. Errors are the SDK's own in both cases.
+
+    Args:
+        client: The SDK client; the template owns it from now on.
+        http: The HTTP client that the SDK client was given.
+        sdk: The SDK's module.
+        httpx: The httpx that the SDK is built on: `httpx2` or `httpx`.
+        url: The URL to post to.
+    """
+
+    __slots__ = ("_client", "_http", "_httpx", "_request_args", "_sdk", "_url")
+
+    def __init__(self, client: Any, http: Any, sdk: Any, httpx: Any, url: str) -> None:
+        self._client = client
+        self._http = http
+        self._sdk = sdk
+        self._httpx = httpx
+        self._url = url
+        self._request_args: dict[str, Any] | None = None
+
+    async def post(self, body: dict[str, Any]) -> HTTPResponse:
+        """Send a body and return the open response.
+
+        Args:
+            body: The body, which is sent as JSON.
+
+        Raises:
+            Exception: The SDK's error for a status over 299, or for a failed connection.
+        """
+        request_args = self._request_args
+        if request_args is None:
+            return await self._post_by_sdk(body)
+        try:
+            content = to_json(body, inf_nan_mode="constants")
+        except ValueError:
+            return await self._post_by_sdk(body)  # its error is the one that users know
+        request = self._httpx.Request("POST", content=content, **request_args)
+        try:
+            response: Any = await self._http.send(request, stream=True)
+        except self._httpx.TimeoutException as error:
+            raise self._sdk.APITimeoutError(request=request) from error
+        except Exception as error:
+            raise self._sdk.APIConnectionError(request=request) from error
+        if response.status_code > 299:  # noqa: PLR2004  # HTTP's own numbers read best as such
+            raise await self._status_error(response)
+        opened: HTTPResponse = response
+        return opened
+
+    async def close(self) -> None:
+        """Close the client and its connections."""
+        await self._client.close()
+
+    async def _post_by_sdk(self, body: dict[str, Any]) -> HTTPResponse:
+        response: Any = await self._client.post(
+            self._url,
+            body=body,
+            cast_to=self._httpx.Response,
+            stream=True,
+            stream_cls=self._sdk.AsyncStream[object],
+        )
+        request = response.request
+        if _IDEMPOTENCY_KEY not in request.headers:
+            headers = [
+                header
+                for header in request.headers.multi_items()
+                if header[0] not in _PER_REQUEST_HEADERS
+            ]
+            self._request_args = {
+                "url": request.url,
+                "headers": self._httpx.Headers(headers),
+                "extensions": {k: v for k, v in request.extensions.items() if k == "timeout"},
+            }
+        opened: HTTPResponse = response
+        return opened
+
+    async def _status_error(self, response: Any) -> Exception:
+        """Make the SDK's error for a status."""
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+        # There is no public way to it but a second request.
+        error: Exception = self._client._make_status_error_from_response(response)  # noqa: SLF001
+        return error
+
+
+# -- one client per event loop ---------------------------------------------------------------------
+
+
+class Closable(Protocol):
+    """Anything with connections to close, such as an SDK client."""
+
+    async def close(self) -> None:
+        """Close its connections."""
+        ...
+
+
+C = TypeVar("C", bound=Closable)
+
+
+class _LoopClients:
+    """The clients of one event loop, and the generator whose end closes them."""
+
+    __slots__ = ("_closer", "_loop", "by_key")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.by_key: dict[Hashable, Any] = {}
+        self._loop = loop
+        self._closer = self._until_closed()
+
+    async def close_with_loop(self) -> None:
+        """Have the running loop close the clients at its end.
+
+        An async generator is what a loop itself promises to close (`shutdown_asyncgens`, which
+        asyncio.run and Runner call): it is the only hook on a loop's end that asyncio offers.
+        """
+        await anext(self._closer)
+
+    async def _until_closed(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            with _lock:
+                if _by_loop.get(self._loop) is self:
+                    del _by_loop[self._loop]
+            while self.by_key:
+                _, client = self.by_key.popitem()
+                with contextlib.suppress(Exception):
+                    await client.close()
+
+    async def close(self) -> None:
+        """Close every client, on their loop."""
+        await self._closer.aclose()
+
+    def abandon(self) -> None:
+        """Close every client after the loop has gone.
+
+        Without a loop there is nothing left to wait for, so each coroutine is stepped once by hand.
+        """
+        closings = (*(client.close() for client in self.by_key.values()), self._closer.aclose())
+        for closing in closings:
+            with contextlib.suppress(Exception, StopIteration):
+                closing.send(None)
+
+
+_by_loop: dict[asyncio.AbstractEventLoop, _LoopClients] = {}
+_lock = threading.Lock()
+
+
+async def client_for(key: Hashable, make: Callable[[], C]) -> C:
+    """Return the running loop's client for `key`, made on first use.
+
+    Args:
+        key: Everything that distinguishes one client from another: base URL, API key, headers.
+        make: Creates the client.
+    """
+    loop = asyncio.get_running_loop()
+    clients = _by_loop.get(loop)
+    if clients is None:
+        clients = _LoopClients(loop)
+        with _lock:
+            abandoned = [_by_loop.pop(other) for other in list(_by_loop) if other.is_closed()]
+            _by_loop[loop] = clients
+        for other_clients in abandoned:
+            other_clients.abandon()
+        await clients.close_with_loop()
+    client: C | None = clients.by_key.get(key)
+    if client is None:
+        client = clients.by_key[key] = make()
+    return client
+
+
+async def close_client(key: Hashable) -> None:
+    """Close the running loop's client for `key`, if there is one. New calls make a new one."""
+    clients = _by_loop.get(asyncio.get_running_loop())
+    client = None if clients is None else clients.by_key.pop(key, None)
+    if client is not None:
+        with contextlib.suppress(Exception):
+            await client.close()
+
+
+async def close_clients() -> None:
+    """Close every client of the running loop. New calls make new clients."""
+    clients = _by_loop.get(asyncio.get_running_loop())
+    if clients is not None:
+        await clients.close()
+
+
+def _reset_after_fork() -> None:
+    """Start without clients in a forked child: the sockets are the parent's."""
+    global _by_loop, _lock  # noqa: PLW0603  # one per process is their whole point
+    _lock = threading.Lock()
+    if _by_loop:
+        inherited, _by_loop = _by_loop, {}
+        _leak(inherited)
+
+
+def _leak_at_exit() -> None:
+    if _by_loop:
+        _leak(_by_loop)
+
+
+def _leak(value: object) -> None:
+    """Leak a value on purpose, so that not even the interpreter's end finalises it.
+
+    Clients whose loop was never closed would print warnings of unclosed connections then.
+    """
+    with contextlib.suppress(ImportError, AttributeError):  # CPython alone has it, and needs it
+        import ctypes  # noqa: PLC0415  # for the rare loop that nobody closed
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+
+
+atexit.register(_leak_at_exit)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)

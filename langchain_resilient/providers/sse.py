@@ -1,8 +1,8 @@
-"""Read a chat-completions response off an SDK's transport: a stream of events, or one JSON body.
+"""Reads a chat-completions response: a stream of server-sent events, or one JSON body.
 
-The SDKs' own decoding builds a pydantic model a chunk and gives up at the first event that is not
-JSON, such as a bare `data: ping`; this reads the same bytes for a tenth of the CPU, skips what
-carries nothing, and tells an error event from an answer.
+The SDKs' own decoders build a pydantic model per chunk and fail at the first event that is not
+JSON, such as a bare `data: ping`. This one reads the same bytes in a tenth of the CPU time, skips
+events without content, and raises for error events.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from pydantic_core import from_json
 
-from langchain_resilient.providers.errors import AnswerError, redacted, scrub
+from langchain_resilient.providers.errors import AnswerError, redact, redact_error
 from langchain_resilient.providers.rate_limit_headers import rate_limit_status
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MAX_EVENT_BYTES = 32 * 1024 * 1024
-"""The longest event that is waited for, in bytes."""
+"""The longest event that is accepted, in bytes."""
 
 
 _BOM = b"\xef\xbb\xbf"
@@ -33,11 +33,11 @@ _DONE = b"[DONE]"
 
 
 PAGE = "<page>"
-"""The name of what is no event at all, but a page that a proxy put into the stream."""
+"""The event name given to an HTML page that a proxy put into the stream."""
 
 
 MAX_LINES = 100_000
-"""The most lines of one event: each of seven bytes would take a hundred bytes of memory."""
+"""The most lines of one event: a line of seven bytes takes a hundred bytes of memory."""
 
 
 class NamedEvent(NamedTuple):
@@ -223,8 +223,8 @@ _LARGE = 4 * MAX_JSON_VALUES
 """Bytes from which on they are counted."""
 
 
-MAX_FLAWS = 3
-"""Chunks of one stream that may be left out because they are no JSON."""
+MAX_MALFORMED_CHUNKS = 3
+"""The number of chunks of one stream that may be skipped because they are not JSON."""
 
 
 _DRAIN_SECONDS = 0.1
@@ -259,8 +259,8 @@ class EventStream:
         "_decoder",
         "_done",
         "_events",
-        "_flaws",
         "_id",
+        "_malformed",
         "_response",
         "_secrets",
         "_size",
@@ -270,7 +270,7 @@ class EventStream:
     def __init__(self, response: HTTPResponse, secrets: Collection[str] = ()) -> None:
         self._response = response
         self._secrets = secrets
-        self._flaws: list[bytes] = []
+        self._malformed: list[bytes] = []
         self._id: str | None = None
         self._size = self._total = 0
         self._bytes = response.aiter_bytes()
@@ -293,7 +293,7 @@ class EventStream:
             try:
                 data = await anext(self._bytes, None)
             except Exception as error:
-                scrub(error, self._secrets)
+                redact_error(error, self._secrets)
                 raise
             if data is None:
                 # What is cut off here says nothing: a missing `finish_reason` tells of it.
@@ -312,8 +312,8 @@ class EventStream:
     def _decode(self, event: bytes | NamedEvent) -> Chunk | None:
         """Decode one event; None for one that carries nothing, such as a `ping`.
 
-        A chunk that cannot be read is left out, as long as the stream goes on soundly: an answer
-        that ends without a `finish_reason` is broken in any case.
+        A chunk that cannot be read is skipped if the stream continues properly: an answer that ends
+        without a `finish_reason` is broken in any case.
 
         Raises:
             AnswerError: If it is an error, the fourth chunk that cannot be read, or one that shows
@@ -325,7 +325,7 @@ class EventStream:
             if name == PAGE:
                 # It may stand in place of a chunk: that would leave a hole.
                 message = f"a page inside the stream: {_start(data)!r}"
-                raise AnswerError(redacted(message, self._secrets), status_code=200)
+                raise AnswerError(redact(message, self._secrets), status_code=200)
         else:
             name, data = "", event
         failed, why = name == "error", ""
@@ -335,32 +335,32 @@ class EventStream:
             chunk, why = None, f" ({error})"
         if isinstance(chunk, dict) and not failed and not chunk.get("error"):
             if self._id is None:
-                self._meet(chunk)
+                self._learn_id(chunk)
             return chunk
         if failed or isinstance(chunk, dict):
             body = chunk if isinstance(chunk, dict) else {"message": _start(data)}
             message = "the provider reported an error inside its stream"
-            raise AnswerError(message, redacted(body, self._secrets))
+            raise AnswerError(message, redact(body, self._secrets))
         if data.lstrip()[:1] == b"{" and not self._cut:
-            self._flaws.append(data)
-            own = self._id is not None and _is_of(self._id, data)
-            if own or len(self._flaws) > MAX_FLAWS or _says_something(data):
+            self._malformed.append(data)
+            own = self._id is not None and _belongs_to(self._id, data)
+            if own or len(self._malformed) > MAX_MALFORMED_CHUNKS or _holds_content(data):
                 self._refuse(data, why)
         return None
 
-    def _meet(self, chunk: Chunk) -> None:
-        """Learn the stream's id from its first sound chunk, and look back at what came before."""
+    def _learn_id(self, chunk: Chunk) -> None:
+        """Take the stream's id from its first good chunk; earlier broken ones may be its own."""
         self._id = str(chunk.get("id") or "")
-        for data in self._flaws:
-            if _is_of(self._id, data):
+        for data in self._malformed:
+            if _belongs_to(self._id, data):
                 self._refuse(data)
 
     def _refuse(self, data: bytes, why: str = "") -> NoReturn:
         message = f"a chunk is not JSON: {_start(data)!r}{why}"
-        raise AnswerError(redacted(message, self._secrets), status_code=200)
+        raise AnswerError(redact(message, self._secrets), status_code=200)
 
-    def quota(self) -> RateLimitStatus | None:
-        """Read what its headers say of rate limits."""
+    def rate_limit_status(self) -> RateLimitStatus | None:
+        """Return the rate limits that its headers state, if any."""
         return rate_limit_status(self._response.headers)
 
     async def aclose(self) -> None:
@@ -401,12 +401,12 @@ class WholeAnswer:
         try:
             data = await _read(self._response)
         except Exception as error:
-            scrub(error, self._secrets)
+            redact_error(error, self._secrets)
             raise
         return decode_body(data, self._secrets)
 
-    def quota(self) -> RateLimitStatus | None:
-        """Read what its headers say of rate limits."""
+    def rate_limit_status(self) -> RateLimitStatus | None:
+        """Return the rate limits that its headers state, if any."""
         return rate_limit_status(self._response.headers)
 
     async def aclose(self) -> None:
@@ -460,9 +460,9 @@ def decode_body(data: bytes, secrets: Collection[str] = ()) -> Chunk:
         body, why = None, f" ({error})"
     if not isinstance(body, dict):
         message = f"the answer is not JSON: {_start(data)!r}{why}"
-        raise AnswerError(redacted(message, secrets), status_code=200)
+        raise AnswerError(redact(message, secrets), status_code=200)
     if body.get("error"):
-        raise AnswerError("the answer is an error", redacted(body, secrets))
+        raise AnswerError("the answer is an error", redact(body, secrets))
     return body
 
 
@@ -485,7 +485,7 @@ def _too_long(size: int, events: int) -> AnswerError:
     return AnswerError(message, status_code=200)
 
 
-def _is_of(stream_id: str, data: bytes) -> bool:
+def _belongs_to(stream_id: str, data: bytes) -> bool:
     """Whether what can be read of a broken chunk says that it is of the stream with this id.
 
     Then it may have held a piece of the text, wherever it broke off (llmock's `malformed` breaks it
@@ -498,7 +498,7 @@ def _is_of(stream_id: str, data: bytes) -> bool:
     return isinstance(found, str) and found != "" and stream_id.startswith(found)
 
 
-def _says_something(data: bytes) -> bool:
+def _holds_content(data: bytes) -> bool:
     """Whether what can be read of a chunk that was cut short holds a part of the answer."""
     try:
         (choice,) = from_json(data, allow_partial="trailing-strings")["choices"]

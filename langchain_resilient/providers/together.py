@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from langchain_resilient.providers.sdk import SDKProvider
 
-_UNKNOWN = frozenset(
+_UNSUPPORTED = frozenset(
     {"stream_options", "parallel_tool_calls", "service_tier", "store", "metadata", "prediction",
      "user", "verbosity", "modalities", "audio", "web_search_options"}
 )  # fmt: skip
@@ -20,35 +20,37 @@ class TogetherProvider(SDKProvider):
     path: ClassVar[str] = "/v1/chat/completions"
 
     @staticmethod
-    def _libraries() -> tuple[Any, Any]:
+    def import_sdk() -> tuple[Any, Any]:
+        """Import `together` and `httpx`."""
         import httpx  # noqa: PLC0415
         import together  # noqa: PLC0415
 
         return together, httpx
 
-    def _sdk_client(self, sdk: Any, **settings: Any) -> Any:
+    def create_client(self, sdk: Any, **settings: Any) -> Any:
+        """Create an `AsyncTogether`; the target's organization is Together's project."""
         return sdk.AsyncTogether(project_id=self.target.organization, **settings)
 
-    def _below(self, base_url: str) -> str:
-        # Unlike OpenAI's, Together's base URLs end before the `/v1`, and nobody remembers.
-        return super()._below(base_url.rstrip("/").removesuffix("/v1"))
+    def completions_url(self, base_url: str) -> str:
+        """Return the URL of chat completions, whether or not the base URL ends with `/v1`."""
+        # Unlike OpenAI's, Together's base URLs end before the `/v1`, which is easily forgotten.
+        return super().completions_url(base_url.rstrip("/").removesuffix("/v1"))
 
-    def _adapt(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+    def adapt_body(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """Adapt the body to Together."""
         body["model"] = self.target.model
         if isinstance(body.get("tool_choice"), dict):
-            # One tool is forced (as structured output does): nothing is left to do in parallel.
+            # One tool is forced, as for structured output: there are no parallel calls to allow.
             body.pop("parallel_tool_calls", None)
-        self._learn(_UNKNOWN & body.keys())
+        self.drop_parameters(_UNSUPPORTED & body.keys())
         if "max_completion_tokens" in body:
             body["max_tokens"] = body.pop("max_completion_tokens")
-        top = body.pop("top_logprobs", None)
+        alternatives = body.pop("top_logprobs", None)
         if isinstance(body.get("logprobs"), bool):
-            # Together counts the alternatives where OpenAI says yes or no.
-            wanted = body.pop("logprobs")
-            if wanted:
-                body["logprobs"] = top or 1
+            # Together takes the number of alternatives where OpenAI takes a bool.
+            is_wanted = body.pop("logprobs")
+            if is_wanted:
+                body["logprobs"] = alternatives or 1
         if stream:
             body["stream"] = True
-        if self._dropped:
-            self._leave_out(body)
         return body

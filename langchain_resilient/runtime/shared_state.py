@@ -16,7 +16,7 @@ from langchain_resilient.engine.rate_limiter import RateLimiter
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.engine.target_state import Account, TargetState
 from langchain_resilient.errors import NoTargetsError, SkippedTargetWarning
-from langchain_resilient.providers import json_modes, key_for, keys_for, provider_entry
+from langchain_resilient.providers import json_fallback, key_for, keys_for, provider_entry
 from langchain_resilient.runtime.token_estimate import ContextWindow
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def reset(seed: int | None = None) -> None:
         seed: Makes what chance decides from now on replayable; None takes a fresh one.
     """
     SHARED_STATE.forget()
-    json_modes.reset_json_modes()
+    json_fallback.forget_refusals()
     with _warning:
         _warned.clear()
     _rng.seed(seed)

@@ -18,7 +18,7 @@ from langchain_resilient.wire.continuation import (
     join_texts,
     may_continue,
 )
-from langchain_resilient.wire.output import ChunkConverter, with_text
+from langchain_resilient.wire.output import ChunkConverter, replace_text
 from langchain_resilient.wire.passthrough import REPLACED_KEY
 
 if TYPE_CHECKING:
@@ -217,7 +217,8 @@ def delivered_text(responses: Sequence[ResponseAccumulator]) -> str:
     """Put together what was delivered of several answers that each went on from the one before."""
     text = ""
     for number, response in enumerate(responses):
-        text = join_texts(text, response.shown, finished=False) if number else response.shown
+        visible = response.visible_text
+        text = join_texts(text, visible, finished=False) if number else visible
     return text
 
 
@@ -263,7 +264,7 @@ class StreamAssembler:
             return None
         said = self._legs[0].attempt.response.native
         self._id = said[0].id if said else None
-        self._deltas.turn()
+        self._deltas.start_next_answer()
         self.add = self._add_more
         self._join, self._held = None, []
         if self._sequel is not None and self._sequel.appends:
@@ -271,7 +272,7 @@ class StreamAssembler:
             self._join = ContinuationJoiner(self._told(len(self._legs) - 2))
             return None
         self._starts.append(len(self._legs) - 1)
-        return self._same(self._deltas.marker(self._replaced()))
+        return self._same(self._deltas.replacement_marker(self._replaced()))
 
     def _add_more(self, chunk: Chunk) -> ChatGenerationChunk | None:
         """Convert a chunk of a later part; of a continuation without what it only repeats."""
@@ -296,7 +297,7 @@ class StreamAssembler:
         if not held:
             return None
         piece = held[0] + held[1:] if len(held) > 1 else held[0]
-        return piece if shown == piece.message.text else with_text(piece, shown)
+        return piece if shown == piece.message.text else replace_text(piece, shown)
 
     def rest(self) -> ChatGenerationChunk | None:
         """What was held back at the end, because it might have been a repetition."""
@@ -309,7 +310,7 @@ class StreamAssembler:
 
     def last(self, winner: Attempt) -> ChatGenerationChunk:
         """Make the chunk that ends the stream."""
-        piece = self._deltas.last(winner.response, self._target_of(winner).model)
+        piece = self._deltas.last_chunk(winner.response, self._target_of(winner).model)
         return piece if len(self._legs) == 1 else self._same(piece)
 
     def _same(self, piece: ChatGenerationChunk) -> ChatGenerationChunk:

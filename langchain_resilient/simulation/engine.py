@@ -133,7 +133,7 @@ class _Draft:
         return self._finished
 
     @property
-    def counted(self) -> bool:
+    def has_usage(self) -> bool:
         return True
 
     def tokens(self) -> int:

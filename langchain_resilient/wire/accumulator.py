@@ -1,7 +1,7 @@
-"""One answer being received, folded chunk by chunk.
+"""Accumulates the chunks of one attempt: its text, tool calls, usage, and whether it is complete.
 
-Every attempt has a draft, the losers too, so adding a plain piece of text costs about a
-microsecond, and nothing becomes a LangChain message before it is known whose answer counts.
+Every attempt has an accumulator, losers included, so adding a plain piece of text takes only about
+a microsecond, and nothing becomes a LangChain message before the winner is known.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 _MAX_TOKENS = 10**15
-"""Tokens; a larger number, or none at all (NaN), is no count, and would overflow a price."""
+"""Tokens; a larger number, or NaN, is not a count, and would overflow a price."""
 
 
 def token_count(usage: Mapping[str, Any] | None, *names: str) -> int | None:
@@ -114,13 +114,13 @@ def _dict(value: Any) -> dict[str, Any]:
 
 
 class ChoiceAccumulator:
-    """What one choice has said so far.
+    """The content of one choice so far.
 
     Attributes:
         parts: The pieces of its text.
         tools: Its tool calls.
         finish_reason: Why it ended, `"eos"` read as `"stop"`; None while it has not.
-        seed: Together's: what would make the model say the same again.
+        seed: Together's seed, which reproduces the answer.
         whole: Whether it came as one complete message.
     """
 
@@ -162,16 +162,16 @@ class ChoiceAccumulator:
 
     @property
     def ended(self) -> bool:
-        """Whether the provider said that this is all; a whole message says so by being one."""
+        """Whether the provider has said that the choice is complete; a whole message always is."""
         return self.whole or self.finish_reason is not None
 
     def length(self) -> int:
         """Characters of its text and thoughts, and of the arguments of its tool calls."""
-        said = sum(map(len, self.parts)) + sum(map(len, self._reasoning))
-        return said + self.tools.length()
+        text_length = sum(map(len, self.parts)) + sum(map(len, self._reasoning))
+        return text_length + self.tools.length()
 
     def add(self, delta: Delta) -> None:
-        """Fold in what one chunk added."""
+        """Add what one chunk brought."""
         if delta.text:
             self.parts.append(delta.text)
         if delta.reasoning:
@@ -190,9 +190,9 @@ class ChoiceAccumulator:
         if delta.seed is not None:
             self.seed = delta.seed
         if delta.annotations or delta.details or delta.function_call or delta.audio:
-            self._add_rarities(delta)
+            self._add_rare_content(delta)
 
-    def _add_rarities(self, delta: Delta) -> None:
+    def _add_rare_content(self, delta: Delta) -> None:
         self.annotations.extend(delta.annotations)
         if delta.details:
             _fold_details(self.details, delta.details)
@@ -217,31 +217,31 @@ class ChoiceAccumulator:
             self._audio_data.append(audio["data"])
 
     def extras(self) -> dict[str, Any]:
-        """What stands in `additional_kwargs` of a finished message."""
+        """Return the `additional_kwargs` of the finished message."""
         pieces: dict[str, Any] = {
             "refusal": "".join(self._refusal),
             "reasoning_content": "".join(self._reasoning),
         }
-        return {k: v for k, v in pieces.items() if v} | self.late_extras()
+        return {k: v for k, v in pieces.items() if v} | self.final_extras()
 
-    def late_extras(self) -> dict[str, Any]:
-        """The part of `extras` that is whole only at the end, so that streams give it there."""
+    def final_extras(self) -> dict[str, Any]:
+        """Return the part of `extras` that is complete only at the end of a stream."""
         found = {
             "function_call": self._function_call,
-            "audio": self._spoken(),
+            "audio": self._joined_audio(),
             "annotations": self.annotations,
             "reasoning_details": self.details,
         }
         return {k: v for k, v in found.items() if v}
 
-    def _spoken(self) -> dict[str, Any] | None:
+    def _joined_audio(self) -> dict[str, Any] | None:
         if self._audio is None or not self._audio_data:
             return self._audio
         return {**self._audio, "data": join_base64(self._audio_data)}
 
 
 def _merge_logprobs(into: dict[str, Any], new: dict[str, Any]) -> None:
-    """Append list to list, with the result that LangChain has when it adds chunks."""
+    """Append list to list, as LangChain does when it sums chunks."""
     for name, values in new.items():
         if values is None:
             into.setdefault(name, None)
@@ -262,9 +262,9 @@ def join_base64(pieces: list[str]) -> str:
 
 
 def _fold_details(details: list[dict[str, Any]], new: Sequence[dict[str, Any]]) -> None:
-    """Join what OpenRouter streams in pieces: it must be sent back as one block an index."""
+    """Join what OpenRouter streams in pieces: it must be sent back as one block per index."""
     for piece in new:
-        if not details or not _goes_on(details[-1], piece):
+        if not details or not _continues(details[-1], piece):
             details.append(dict(piece))
             continue
         last = details[-1]
@@ -276,36 +276,36 @@ def _fold_details(details: list[dict[str, Any]], new: Sequence[dict[str, Any]]) 
                 last[name] = value
 
 
-def _goes_on(last: dict[str, Any], piece: dict[str, Any]) -> bool:
+def _continues(last: dict[str, Any], piece: dict[str, Any]) -> bool:
     known = piece.get("index") is not None
     same = all(last.get(k) == piece.get(k) for k in ("type", "index"))
     return known and same and not (piece.get("id") and last.get("id") not in (None, piece["id"]))
 
 
 PLAIN = frozenset({"content", "role", "token_id"})
-"""What may stand in a delta that is nothing but text; the last two are on all of Together's."""
+"""The keys of a delta that is nothing but text; Together sends the last two with every delta."""
 
 
 CHARACTERS_PER_TOKEN = 4
 
 
 MAX_IDLE_CHUNKS = 10_000
-"""Chunks in a row that add nothing, not even thoughts: they are kept until it is known whether
-the answer is shown, so there must be an end."""
+"""The most chunks in a row that add nothing, not even reasoning. Chunks are kept until it is known
+whether the answer is shown, so their number needs a bound."""
 
 
-class Seen(IntEnum):
-    """What a chunk brought, for whoever waits for it. Larger is more."""
+class ChunkContent(IntEnum):
+    """The most visible content of a chunk, in rising order."""
 
     NOTHING = 0
-    """A role, an empty delta, usage, or white space: some models go on with that for ever."""
+    """A role, an empty delta, usage, or white space, which some models send without end."""
     THINKING = 1
-    """Reasoning only: the model is alive, but nothing of its answer has come."""
+    """Reasoning only: the model is working, but its answer has not begun."""
     VISIBLE = 2
     """Text, a tool call, a refusal or audio."""
 
 
-_NOTHING, _THINKING, _VISIBLE = Seen
+_NOTHING, _THINKING, _VISIBLE = ChunkContent
 
 
 class ResponseAccumulator:
@@ -316,20 +316,22 @@ class ResponseAccumulator:
         model: The model that answered, which may not be the one that was asked.
         system_fingerprint: The provider's name for its configuration.
         service_tier: The tier that served it.
-        usage: The provider's token counts, as it sent them; the last that counts anything.
-        warnings: What Together warns about.
-        moderation: What OpenAI's moderation, where it was asked for, thinks of prompt and answer.
-        error: An error object inside a 200 stream: it decides, whatever else came.
-        ended: Whether every choice has said why it ended; of a native answer that is not known.
-        choices: What each choice has said, by its index; the first is always there.
-        native: The messages of a target that is a LangChain model; such a draft has nothing else.
+        usage: The provider's token counts, as sent; the last ones with a count in them.
+        warnings: Warnings from Together.
+        moderation: OpenAI's moderation results for prompt and answer, where they were requested.
+        error: An error object inside a 200 stream; the answer is then faulty, whatever else came.
+        ended: Whether every choice has a finish_reason; always False for native answers.
+        choices: The choices by index; the first always exists.
+        native: The messages of a target that is a LangChain model; there is nothing else then.
 
     Example:
         ```python
-        draft = Draft()
-        draft.add({"choices": [{"index": 0, "delta": {"content": "Hi"}}]})  # Seen.VISIBLE
-        draft.add({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-        draft.text, draft.fault()  # ('Hi', None)
+        response = ResponseAccumulator()
+        response.add(
+            {"choices": [{"index": 0, "delta": {"content": "Hi"}}]}
+        )  # ChunkContent.VISIBLE
+        response.add({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        response.text, response.fault()  # ('Hi', None)
         ```
     """
 
@@ -374,13 +376,14 @@ class ResponseAccumulator:
         self._blank = 0
         self._heard = self._idle = 0
 
-    def add(self, chunk: Chunk) -> Seen:
-        """Fold in a chunk of a stream, a whole completion, or `{"message_chunk": AIMessageChunk}`.
+    def add(self, chunk: Chunk) -> ChunkContent:
+        """Add a chunk of a stream, a whole completion, or `{"message_chunk": AIMessageChunk}`.
 
         Raises:
             BadChunkError: If the chunk makes no sense; the answer is then `FaultKind.BROKEN`.
         """
-        # Nearly every chunk is a piece of plain text. What is not exactly that goes the long way.
+        # Nearly every chunk is a piece of plain text; anything else takes the slow path, which
+        # validates it. This path must stay free of calls: it runs for each chunk of each attempt.
         try:
             (choice,) = chunk["choices"]
             delta = choice["delta"]
@@ -396,9 +399,9 @@ class ResponseAccumulator:
                 or chunk.get("usage")
                 or "error" in chunk
             ):
-                return self._add_any(chunk)
+                return self._add_parsed(chunk)
         except (KeyError, TypeError, ValueError, AttributeError):
-            return self._add_any(chunk)
+            return self._add_parsed(chunk)
         self._append(text)
         self._pieces += 1
         if text.isspace():
@@ -408,7 +411,7 @@ class ResponseAccumulator:
         self._blank = 0
         return _VISIBLE
 
-    def _add_any(self, chunk: Chunk) -> Seen:
+    def _add_parsed(self, chunk: Chunk) -> ChunkContent:
         choices = choices_of(chunk)
         if "message_chunk" in chunk:
             return self._add_native(passthrough.as_message(chunk["message_chunk"]))
@@ -424,7 +427,9 @@ class ResponseAccumulator:
             choice.add(delta)
             said = bool(delta.text or delta.calls or delta.refusal)
             self._blank = 0 if delta.visible else self._blank + len(delta.text)
-            seen = max(seen, self._see(said, delta.visible, bool(delta.reasoning), delta.index))
+            seen = max(
+                seen, self._classify(said, delta.visible, bool(delta.reasoning), delta.index)
+            )
         self._idle += 1
         if self._pieces != self._heard:
             self._idle, self._heard = 0, self._pieces
@@ -433,17 +438,17 @@ class ResponseAccumulator:
         self.ended = all(choice.ended for choice in self.choices.values())
         return seen
 
-    def _add_native(self, message: AIMessage) -> Seen:
+    def _add_native(self, message: AIMessage) -> ChunkContent:
         if passthrough.REPLACED_KEY in message.response_metadata:
-            self.native.clear()  # a chain inside the chain began anew
+            self.native.clear()  # a nested resilient model replaced its answer
         self.native.append(message)
         said, visible, thinking = passthrough.content_kinds(message)
         self._blank = 0 if visible else self._blank + len(message.text)
-        return self._see(said, visible, thinking)
+        return self._classify(said, visible, thinking)
 
-    def _see(self, said: bool, visible: bool, thinking: bool, index: int = 0) -> Seen:
+    def _classify(self, said: bool, visible: bool, thinking: bool, index: int = 0) -> ChunkContent:
         self._pieces += said or visible or thinking
-        # The message is the first choice: others do not make up for one that is empty.
+        # LangChain's message is the first choice: other choices do not make up for an empty one.
         self._visible = self._visible or (visible and not index)
         if visible:
             return _VISIBLE
@@ -458,7 +463,7 @@ class ResponseAccumulator:
         self.service_tier = _text(chunk.get("service_tier")) or self.service_tier
         self.error = self.error or chunk.get("error")
         usage, warnings = chunk.get("usage"), chunk.get("warnings")
-        # Some servers count on every chunk; after an error OpenAI sends one that is all zeros.
+        # Some servers send usage on every chunk; after an error OpenAI sends one of zeros.
         if isinstance(usage, dict) and (self.usage is None or any(_has_counts(usage))):
             self.usage = usage
         if isinstance(warnings, list):
@@ -472,41 +477,41 @@ class ResponseAccumulator:
         return "".join(m.text for m in self.native) if self.native else self.choices[0].text
 
     @property
-    def counted(self) -> bool:
+    def has_usage(self) -> bool:
         """Whether the provider's token counts have come."""
         return self.usage is not None
 
     @property
-    def shown(self) -> str:
-        """The text up to its last visible character: white space waits for what follows it."""
+    def visible_text(self) -> str:
+        """The text up to its last visible character: trailing white space is not shown yet."""
         text = self.text
         return text[: len(text) - self._blank] if self._blank else text
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the first choice ended; None if it was not said."""
+        """Why the first choice ended; None if unknown."""
         if self.native:
             return passthrough.finish_reason(self.native)
         return self.choices[0].finish_reason
 
     @property
-    def calling(self) -> bool:
+    def has_tool_calls(self) -> bool:
         """Whether a tool call has begun: such an answer cannot be continued, only restarted."""
         if self.native:
             return any(map(passthrough.has_tool_calls, self.native))
         return any(choice.tools.calls for choice in self.choices.values())
 
     def input_tokens(self) -> int | None:
-        """Tokens of the prompt, where the provider said."""
+        """Tokens of the prompt, if the provider reported them."""
         return token_count(self._usage(), "prompt_tokens")
 
     def output_tokens(self) -> int | None:
-        """Tokens of the answer: as reported, else the number of pieces that came, None if none."""
+        """Tokens of the answer: as reported, else the number of pieces; None if there are none."""
         reported = token_count(self._usage(), "completion_tokens")
         return reported if reported is not None else self._pieces or None
 
     def tokens(self) -> int:
-        """About how much has come so far, thoughts and tool calls included: to judge its pace."""
+        """Estimate the tokens so far, reasoning and tool calls included, to judge the pace."""
         length = sum([choice.length() for choice in self.choices.values()])
         return max(self._pieces, length // CHARACTERS_PER_TOKEN)
 
@@ -519,13 +524,13 @@ class ResponseAccumulator:
         return passthrough.usage_of(self.native) if self.native else self.usage
 
     def fault(self) -> Fault | None:
-        """What is wrong with the answer, now that its chunks have ended; None if it is good.
+        """Return what is wrong with the answer once its chunks have ended; None if nothing is.
 
         Arguments of a tool call that are not JSON are no fault: LangChain has `invalid_tool_calls`.
         """
         if self.error:
             return Fault(FaultKind.SERVER, f"error inside the answer: {_error_text(self.error)}")
-        # A LangChain model raises when it is cut off; not all of them tell a finish_reason.
+        # A LangChain model raises when it is cut off; not all of them give a finish_reason.
         if not self.native and not all(choice.ended for choice in self.choices.values()):
             return Fault(FaultKind.BROKEN, "the answer ended without a finish_reason")
         if any(reason == "content_filter" for reason in self._reasons()):
@@ -535,11 +540,11 @@ class ResponseAccumulator:
         return None
 
     def _empty(self) -> Fault:
-        # Its code lets a policy tell "the limit of tokens was too low" from "nothing was said".
-        what = "no text, no tool call" + (", reasoning only" if self._pieces else "")
+        # The code distinguishes "max_tokens was too low" from "the model said nothing".
+        problem = "no text, no tool call" + (", reasoning only" if self._pieces else "")
         if self.finish_reason == "length":
-            what += ": max_tokens was used up before the answer began"
-        return Fault(FaultKind.EMPTY, what, code=self.finish_reason)
+            problem += ": max_tokens was used up before the answer began"
+        return Fault(FaultKind.EMPTY, problem, code=self.finish_reason)
 
     def _reasons(self) -> list[str | None]:
         if self.native:
@@ -556,5 +561,5 @@ def _has_counts(usage: dict[str, Any]) -> list[int | None]:
 
 
 def _error_text(error: Any) -> str:
-    said = error.get("message") if isinstance(error, dict) else error
-    return str(said or "no message")[:200]
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message or "no message")[:200]

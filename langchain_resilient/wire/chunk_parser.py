@@ -1,8 +1,8 @@
-"""One choice of one chunk, read into plain pieces.
+"""Parses one choice of one chunk into a `Delta`.
 
-Every oddity of the wire is known here and nowhere else, so that what is folded (`choice`) and what
-is streamed (`deltas`) cannot disagree. What the answer consists of (text, refusal, tool calls) is
-read strictly; what merely adorns it (reasoning, logprobs, citations) is left out where malformed.
+Every oddity of the wire is handled here and nowhere else, so the accumulated answer and the
+streamed one cannot disagree. The answer itself (text, refusal, tool calls) is parsed strictly: a
+wrong type is an error. Extras (reasoning, logprobs, citations) are left out where malformed.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 MAX_CHOICES = 128
-"""Choices of one answer: as many as any API gives (OpenAI's limit of `n`)."""
+"""The most choices of one answer: OpenAI's limit of `n`, the highest of any API."""
 
 
 MAX_CALLS = 1024
-"""Tool calls of one choice; eight times as many as the tools that OpenAI takes."""
+"""The most tool calls of one choice: eight times the number of tools that OpenAI takes."""
 
 
 class BadChunkError(ValueError):
-    """A chunk that no chat-completions server should send; the answer it belongs to is broken."""
+    """A chunk that no chat-completions server should send; its answer is broken."""
 
 
 class ToolCallFragment(NamedTuple):
-    """A piece of one tool call. `number` is None where the server gave none that means anything."""
+    """A piece of one tool call; `number` is None where the server sent no meaningful index."""
 
     number: int | None
     id: str | None
@@ -36,19 +36,21 @@ class ToolCallFragment(NamedTuple):
 
 
 class Delta:
-    """What one choice of one chunk adds to an answer; only what it has is set on it.
+    """What one choice of one chunk adds to an answer.
+
+    Defaults are class attributes: only what a chunk holds is set, which keeps parsing cheap.
 
     Attributes:
         index: Which choice it adds to.
         whole: Whether it is a complete message, not a piece of one.
         text: Visible text.
-        reasoning: Thoughts, which are not part of the answer.
+        reasoning: Reasoning text, which is not part of the answer.
         refusal: Why the model will not answer.
         calls: Pieces of tool calls.
         function_call: A piece of a call in the dialect before tools.
         audio: A piece of spoken answer.
         annotations: Citations.
-        details: OpenRouter's structured reasoning, to be sent back with the next request.
+        details: OpenRouter's structured reasoning, which the next request must repeat.
         logprobs: Log probabilities, a list under each name.
         finish_reason: Why the model stopped; None while it goes on.
         seed: Together's: what would make the model say the same again.
@@ -70,7 +72,7 @@ class Delta:
 
     @property
     def visible(self) -> bool:
-        """Whether it holds something a user can see, other than white space."""
+        """Whether it holds anything that a user can see, other than white space."""
         return bool(
             self.calls
             or self.refusal
@@ -106,7 +108,7 @@ def parse_choice(choice: Any) -> Delta:
 
     Example:
         ```python
-        read({"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}).text  # 'Hi'
+        parse_choice({"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}).text  # 'Hi'
         ```
     """
     if not isinstance(choice, dict):
@@ -179,9 +181,9 @@ def _content(content: Any) -> tuple[str, str]:
 def _reasoning(body: dict[str, Any], details: Sequence[dict[str, Any]]) -> str:
     # Where several of the three are sent, they say the same.
     for name in ("reasoning_content", "reasoning"):
-        said = body.get(name)
-        if said and isinstance(said, str):
-            return said
+        text = body.get(name)
+        if text and isinstance(text, str):
+            return text
     pieces = [d.get("text") or d.get("summary") for d in details]
     return "".join(p for p in pieces if isinstance(p, str))
 
@@ -192,11 +194,11 @@ def _fragments(calls: Any, *, whole: bool) -> list[ToolCallFragment]:
     # In a whole message each entry is a call of its own, whatever its index says (Together: -1).
     if len(calls) > MAX_CALLS:
         raise BadChunkError(f"an answer has more than {MAX_CALLS} tool calls")
-    found = [_fragment(call, place if whole else None) for place, call in enumerate(calls)]
-    return [f for f in found if f.id or f.name or f.args]
+    fragments = [_fragment(call, index if whole else None) for index, call in enumerate(calls)]
+    return [f for f in fragments if f.id or f.name or f.args]
 
 
-def _fragment(call: Any, place: int | None) -> ToolCallFragment:
+def _fragment(call: Any, number: int | None) -> ToolCallFragment:
     if not isinstance(call, dict):
         raise BadChunkError(f"a tool call is {_kind(call)}, not an object")
     function = call.get("function") or {}
@@ -206,7 +208,7 @@ def _fragment(call: Any, place: int | None) -> ToolCallFragment:
     if id_ is not None and not isinstance(id_, str):
         id_ = str(id_)
     return ToolCallFragment(
-        number=_index(call.get("index")) if place is None else place,
+        number=_index(call.get("index")) if number is None else number,
         id=id_ or None,
         name=_string(function.get("name"), "name") or None,
         args=_arguments(function.get("arguments")),
@@ -234,7 +236,7 @@ def _audio(audio: Any) -> dict[str, Any] | None:
 
 
 def _logprobs(logprobs: Any) -> dict[str, Any] | None:
-    """Give every shape the one that can be merged: a list under each name."""
+    """Convert any shape to the one that can be merged: a list under each name."""
     if isinstance(logprobs, int | float) and not isinstance(logprobs, bool):
         known = abs(logprobs) < _MAX_FLOAT  # which NaN is not either
         return {"token_logprobs": [float(logprobs)]} if known else None
@@ -253,7 +255,7 @@ def _finish_reason(reason: Any) -> str | None:
 
 
 def _index(index: Any) -> int | None:
-    """Together sends floats, some servers -1 for "unknown"."""
+    """Read an index: Together sends floats, and some servers -1 for "unknown"."""
     if isinstance(index, bool) or not isinstance(index, int | float):
         return None
     # The comparison also turns away NaN.

@@ -1,7 +1,10 @@
-"""Going on with an answer that broke off: what to ask of another target, and how to join the two.
+"""Continue an answer that broke off: the request to another target, and how to join the two texts.
 
-The next target is asked by a message, never by leaving the assistant's own message open: several
-providers refuse that ("prefill"), and others answer it as if it were finished.
+The other target is asked by a user message, never by leaving the assistant's message open
+("prefill"): several providers refuse that, and others answer as if the message were finished.
+
+Models repeat some of the text before they go on. Where words begin, and what counts as such an
+"echo", is decided in the first part of this file.
 """
 
 from __future__ import annotations
@@ -23,19 +26,20 @@ if TYPE_CHECKING:
 
 
 MAX_ECHO = 400
-"""Characters of the end of a text that are looked for in what follows it."""
+"""The longest end of a text, in characters, that is looked for in what follows it."""
 
 
-_LONG = 16
-"""Characters that, from the middle of a word on, stand somewhere twice hardly by chance."""
+_MIN_LONG = 16
+"""Characters; a match of this length is no chance, even if it starts in the middle of a word."""
 
 
 _MIN_RULE = 4
-"""Of `|---|` or `====` it is a line; shorter punctuation is doubled by right, as in `f((x))`."""
+"""Characters; punctuation as long as `|---|` or `====` is a rule, shorter may rightly be doubled,
+as in `f((x))`."""
 
 
 _MIN_DENSE = 2
-"""Of scripts without spaces, where one character twice (`天天`) is a word."""
+"""Characters of a script without spaces, where one character twice (`天天`) may be a word."""
 
 
 # Chinese and Japanese; Thai, Lao, Burmese, Khmer: all are written without spaces.
@@ -46,77 +50,77 @@ _DENSE = re.compile(
 
 
 _GLUE = frozenset(".,:;'\u2019-/@%+#&=~\u200c\u200d\u00ad")
-"""What holds numbers, contractions, paths and addresses together: `1.15` is no `1.` and `15`."""
+"""Characters inside numbers, contractions, paths and addresses: `1.15` is one word."""
 
 
-def begins_word(text: str, place: int) -> bool:
-    """Whether the character at a place is the first of a word, or of what stands between words.
+def begins_word(text: str, index: int) -> bool:
+    """Whether the character at an index is the first of a word, or of what separates words.
 
     Args:
         text: Any text.
-        place: An index into it.
+        index: An index into it.
 
     Example:
         ```python
         [i for i in range(9) if begins_word("a 1.5 b-c", i) and "a 1.5 b-c"[i] != " "]  # [0, 2, 6]
         ```
     """
-    after = text[place]
-    if place == 0 or (before := text[place - 1]).isspace():
+    after = text[index]
+    if index == 0 or (before := text[index - 1]).isspace():
         return True
     if _combines(after):
         return False
     return bool(_DENSE.match(before) or _DENSE.match(after)) or not _holds(before, after)
 
 
-def is_distinctive(text: str, place: int) -> bool:
-    """Whether `text[place:]`, said once more right after the text, is an echo and no chance.
+def is_distinctive(text: str, index: int) -> bool:
+    """Whether `text[index:]`, repeated right after the text, is an echo rather than chance.
 
-    It is if it holds a word and begins where a word does. From the middle of a word on, it must
-    reach the next word or be long: `Mis` and `sissippi` have an `s` in common, which is no echo.
+    It is if it contains a word and begins where a word does. If it begins in the middle of a word,
+    it must reach the next word or be long: `Mis` and `sissippi` share an `s`, which is no echo.
 
     Args:
-        text: What was said, without white space at its end.
-        place: An index into it.
+        text: The text so far, without white space at its end.
+        index: An index into it.
     """
-    length = len(text) - place
-    if text[place].isspace():
+    length = len(text) - index
+    if text[index].isspace():
         return False
-    if not any(map(_is_word, text[place:])):
+    if not any(map(_is_word, text[index:])):
         return length >= _MIN_RULE
-    if place == 0 or text[place - 1].isspace():
+    if index == 0 or text[index - 1].isspace():
         return True
-    if begins_word(text, place):
-        return length >= _MIN_DENSE or not _DENSE.match(text, place)
-    later = range(place + 1, len(text))
-    return length >= _LONG or any(_is_word(text[i]) and begins_word(text, i) for i in later)
+    if begins_word(text, index):
+        return length >= _MIN_DENSE or not _DENSE.match(text, index)
+    later = range(index + 1, len(text))
+    return length >= _MIN_LONG or any(_is_word(text[i]) and begins_word(text, i) for i in later)
 
 
-def echoes(text: str) -> list[int]:
-    """Find the places from which the end of a text may be repeated, the longest end first.
+def echo_starts(text: str) -> list[int]:
+    """Find the indices from which the end of a text may be repeated, the longest end first.
 
-    These are the last `MAX_ECHO` characters, and its very beginning.
+    They lie in its last `MAX_ECHO` characters; index 0 (all of the text) counts too.
     """
     first = max(0, len(text) - MAX_ECHO)
-    found = [place for place in range(first, len(text)) if is_distinctive(text, place)]
-    return [0, *found] if first and is_distinctive(text, 0) else found
+    starts = [index for index in range(first, len(text)) if is_distinctive(text, index)]
+    return [0, *starts] if first and is_distinctive(text, 0) else starts
 
 
-def anchor(text: str, least: int = 40, most: int = 80) -> str:
-    """Return the last few words of a text: so many characters, if it has them.
+def last_words(text: str, min_length: int = 40, max_length: int = 80) -> str:
+    """Return the last few words of a text.
 
     Args:
         text: Any text; white space at its end is left out.
-        least: Fewer are not enough to know the place.
-        most: More need not be repeated.
+        min_length: The fewest characters; fewer do not identify the place.
+        max_length: The most characters.
     """
-    said = text.rstrip()
-    if len(said) <= most:
-        return said.lstrip()
-    end = len(said)
-    places = range(end - most, end - least + 1)
-    start = next((i for i in places if begins_word(said, i) and not said[i].isspace()), end - least)
-    return said[start:]
+    text = text.rstrip()
+    end = len(text)
+    if end <= max_length:
+        return text.lstrip()
+    indices = range(end - max_length, end - min_length + 1)
+    starts = (i for i in indices if begins_word(text, i) and not text[i].isspace())
+    return text[next(starts, end - min_length) :]
 
 
 def _is_word(char: str) -> bool:
@@ -128,35 +132,35 @@ def _combines(char: str) -> bool:
 
 
 def _holds(before: str, after: str) -> bool:
-    """Whether two neighbours belong to one word."""
+    """Whether two neighbouring characters belong to one word."""
     return all(char in _GLUE or _is_word(char) for char in (before, after))
 
 
 ECHO_TOKENS = 24
-"""What a continuation is given for the words that it repeats."""
+"""Tokens that a continuation gets for the words that it repeats."""
 
 
 MIN_TOKENS = 16 + ECHO_TOKENS
-"""What a continuation is given at least."""
+"""The fewest tokens that a continuation gets."""
 
 
-_LIMITS = ("max_tokens", "max_completion_tokens")
+_TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-_SHAPES = frozenset(
+_FORM_PARAMS = frozenset(
     {"grammar", "json_schema", "format", "structured_outputs", "guided_json", "guided_regex",
      "guided_choice", "guided_grammar"}
 )  # fmt: skip
-"""What llama.cpp, Ollama and vLLM call it when an answer must have a certain form."""
+"""The parameters by which llama.cpp, Ollama and vLLM prescribe the form of an answer."""
 
 
-_ELSEWHERE = ("refusal", "function_call", "audio")
+_OTHER_CONTENT = ("refusal", "function_call", "audio")
 
 
-_ASKING = """\
+_PROMPT = """\
 Your answer was cut off. These are its last words:
 
-"{anchor}"
+"{last_words}"
 
 Continue it from there. Begin by repeating these last words verbatim, without the quotation marks, \
 and go straight on with what comes next, in the same language, voice and formatting: no preamble, \
@@ -173,44 +177,46 @@ _QUOTES = dict(zip("\"'`“„\u2018«「『", "\"'`”“\u2019»」』", stric
 
 
 def may_continue(request: ChatRequest, response: ResponseAccumulator) -> bool:
-    """Whether another target may go on with what an answer has said so far.
+    """Whether another target may continue an answer from where it broke off.
 
-    Only plain text can be glued. What must parse (JSON, a grammar), a tool call, a refusal, speech
-    and several choices cannot: they are asked for anew. Tools that are merely offered do not
-    matter, nor do log probabilities.
+    Only plain text can be joined. Anything that must parse (JSON, a grammar), tool calls, refusals,
+    audio and several choices cannot be: they are requested again from the start. Tools that are
+    only offered do not matter, nor do log probabilities.
 
     Args:
-        request: What was asked.
-        response: What has come of the answer.
+        request: The request that was being answered.
+        response: The part of the answer that has come.
 
     Example:
         ```python
-        if may_continue(request, draft):
-            request = continued(request, draft.text, draft.output_tokens())
+        if may_continue(request, response):
+            request = continuation_request(request, response.text, response.output_tokens())
         ```
     """
-    wanted = {**request.defaults, **request.overrides}
+    params = {**request.defaults, **request.overrides}
     return not (
-        _shaped(wanted) or _calls_or_speaks(wanted) or response.calling or _says_more(response)
+        _has_prescribed_form(params)
+        or _calls_or_speaks(params)
+        or response.has_tool_calls
+        or _has_more_than_text(response)
     )
 
 
 def continuation_request(request: ChatRequest, text: str, tokens: int | None) -> ChatRequest:
-    """Make the request by which another target goes on from what was delivered.
+    """Make the request for another target to continue from the delivered text.
 
     Args:
         request: The one that was being answered; it stays as it is, and its messages are shared.
         text: All that was delivered.
-        tokens: Its length in tokens: where the request has a limit, the rest is what is left of it,
-            and at least `MIN_TOKENS`. None, where nobody knows, leaves the limit alone.
+        tokens: Its length in tokens, which is taken off the request's token limit, down to
+            `MIN_TOKENS`; None if unknown: the limit then stays as it is.
 
     Returns:
-        A new request, or the same one if the text is empty or blank: there is nothing to go on
-        from.
+        A new request; the same one if the text is blank, since there is nothing to continue.
 
     Example:
         ```python
-        continued(request, "The quick bro", 4).messages[-2:]
+        continuation_request(request, "The quick bro", 4).messages[-2:]
         # [{'role': 'assistant', 'content': 'The quick bro'},
         #  {'role': 'user', 'content': 'Your answer was cut off. ...'}]
         ```
@@ -219,26 +225,27 @@ def continuation_request(request: ChatRequest, text: str, tokens: int | None) ->
         return request
     from langchain_core.messages import AIMessage, HumanMessage  # noqa: PLC0415  # only for this
 
-    asking = _ASKING.format(anchor=anchor(text))
-    said, asks = {"role": "assistant", "content": text}, {"role": "user", "content": asking}
+    prompt = _PROMPT.format(last_words=last_words(text))
+    partial = {"role": "assistant", "content": text}
+    instruction = {"role": "user", "content": prompt}
     return replace(
         request,
-        messages=[*request.messages, said, asks],
-        source=(*request.source, AIMessage(text), HumanMessage(asking)),
-        defaults=_left(request.defaults, tokens),
-        overrides=_left(request.overrides, tokens),
+        messages=[*request.messages, partial, instruction],
+        source=(*request.source, AIMessage(text), HumanMessage(prompt)),
+        defaults=_subtract_tokens(request.defaults, tokens),
+        overrides=_subtract_tokens(request.overrides, tokens),
     )
 
 
 class ContinuationJoiner:
-    """Trims what a continuation repeats of the delivered text. Not safe for use by two tasks.
+    """Cuts out what a continuation repeats of the delivered text. Not for use by two tasks at once.
 
-    The first text of the continuation is held back for as long as it may turn out to be the end of
-    what was delivered (the last `LONGEST_ECHO` characters), or all of it once more. White space
-    need not agree, and white space, an ellipsis or a quotation mark may stand before an echo. When
-    nothing longer can match, the longest echo is cut out. One that is hardly more than chance stays
-    (see `langchain_resilient.wire.continuation.is_distinctive`): then the texts are just put together, for
-    answers break off in the middle of words.
+    The beginning of the continuation is held back for as long as it may turn out to repeat the end
+    of the delivered text (its last `MAX_ECHO` characters), or all of it. White space may differ,
+    and white space, an ellipsis or a quotation mark may precede the echo. Once no longer match is
+    possible, the longest echo is cut out. A match that may well be chance is not an echo (see
+    `is_distinctive`): the texts are then joined as they are, since answers break off in the middle
+    of words.
 
     Args:
         delivered: The text so far.
@@ -248,31 +255,31 @@ class ContinuationJoiner:
 
     Example:
         ```python
-        join = Join("The quick bro")
+        join = ContinuationJoiner("The quick bro")
         join.feed("quick")  # '': it may be an echo
         join.feed(" brown fox")  # 'wn fox'
         join.settled  # True
         ```
     """
 
-    __slots__ = ("_held", "_places", "_said", "_space", "settled")
+    __slots__ = ("_echo_starts", "_held", "_space", "_text", "settled")
 
     def __init__(self, delivered: str) -> None:
         self.settled = not delivered
-        self._said = " ".join(delivered.split())
+        self._text = " ".join(delivered.split())
         self._space = delivered[len(delivered.rstrip()) :]
-        self._places = echoes(self._said)
+        self._echo_starts = echo_starts(self._text)
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Take what came; return what may be shown now."""
+        """Add text of the continuation; return what may be shown now."""
         if self.settled:
             return text
         self._held += text
         return self._show(ended=False)
 
     def finish(self) -> str:
-        """Return what is left to be shown, now that the continuation has come to a sound end."""
+        """Return the rest, once the continuation has ended properly."""
         return "" if self.settled else self._show(ended=True)
 
     def _show(self, *, ended: bool) -> str:
@@ -286,21 +293,20 @@ class ContinuationJoiner:
         return rest
 
     def _may_grow(self, beginnings: list[tuple[int, str]]) -> bool:
-        """Whether an echo, or what may stand before one, is incomplete."""
+        """Whether an echo, or what may precede one, may still be incomplete."""
         if self._held[beginnings[-1][0] :] in {"", ".", ".."}:
             return True
-        said = self._said
-        heard = [_single_spaced(self._held[place:]) for place, _ in beginnings]
+        candidates = [_single_spaced(self._held[index:]) for index, _ in beginnings]
         return any(
-            said.startswith(text, place) and len(said) - place > len(text)
-            for text in heard
-            for place in self._places
+            self._text.startswith(text, index) and len(self._text) - index > len(text)
+            for text in candidates
+            for index in self._echo_starts
         )
 
     def _rest(self, beginnings: list[tuple[int, str]], *, ended: bool) -> str | None:
-        """Cut the longest echo out; None while too little is known of what follows it."""
-        found = [(*self._echo(place), closing) for place, closing in beginnings]
-        length, end, closing = max(found, key=lambda echo: echo[0])
+        """Return the text without its longest echo; None while it is unclear what follows it."""
+        echoes = [(*self._echo(index), closing) for index, closing in beginnings]
+        length, end, closing = max(echoes, key=lambda echo: echo[0])
         if not length:
             return _without_common(self._space, self._held)
         rest = self._held[end:]
@@ -313,25 +319,25 @@ class ContinuationJoiner:
         return _without_double(self._space, rest)
 
     def _echo(self, beginning: int) -> tuple[int, int]:
-        """Find the longest echo at a place of the held text: its length, and where it ends."""
-        heard = _single_spaced(self._held[beginning:])
-        echo = next((e for p in self._places if heard.startswith(e := self._said[p:])), "")
+        """Return the longest echo at an index of the held text: its length, and where it ends."""
+        text = _single_spaced(self._held[beginning:])
+        echo = next((e for p in self._echo_starts if text.startswith(e := self._text[p:])), "")
         pattern = re.compile(r"\s+".join(map(re.escape, echo.split(" "))))
         match = pattern.match(self._held, beginning)
         return len(echo), match.end() if match else 0
 
 
 def join_texts(delivered: str, more: str, *, finished: bool) -> str:
-    """Put a continuation behind the delivered text, without what it repeats.
+    """Append a continuation to the delivered text, without what it repeats.
 
     Args:
         delivered: The text so far.
-        more: All that came of the continuation.
-        finished: Whether it came to a sound end; else what is undecided of it is dropped.
+        more: The text of the continuation.
+        finished: Whether it ended properly; if not, text that may be an echo is dropped.
 
     Example:
         ```python
-        joined("Once upon a", "a time", finished=True)  # 'Once upon a time'
+        join_texts("Once upon a", "a time", finished=True)  # 'Once upon a time'
         ```
     """
     join = ContinuationJoiner(delivered)
@@ -340,79 +346,79 @@ def join_texts(delivered: str, more: str, *, finished: bool) -> str:
 
 
 def _beginnings(text: str) -> Iterator[tuple[int, str]]:
-    """Yield where an echo may begin, and the quotation mark that then ends it, if any."""
-    place = _skip_space(text, 0)
-    yield place, ""
-    if ellipsis := _ELLIPSIS.match(text, place):
-        place = _skip_space(text, ellipsis.end())
-        yield place, ""
-    if closing := _QUOTES.get(text[place : place + 1]):
-        yield _skip_space(text, place + 1), closing
+    """Yield each index at which an echo may begin, and its closing quotation mark, if any."""
+    index = _skip_space(text, 0)
+    yield index, ""
+    if ellipsis := _ELLIPSIS.match(text, index):
+        index = _skip_space(text, ellipsis.end())
+        yield index, ""
+    if closing := _QUOTES.get(text[index : index + 1]):
+        yield _skip_space(text, index + 1), closing
 
 
 def _single_spaced(text: str) -> str:
-    """Make one space of all white space; at the beginning there is none."""
+    """Collapse runs of white space to one space, and remove it at the beginning."""
     return " ".join(text.split()) + " " * text[-1:].isspace()
 
 
-def _skip_space(text: str, place: int) -> int:
-    match = _NO_SPACE.search(text, place)
+def _skip_space(text: str, index: int) -> int:
+    match = _NO_SPACE.search(text, index)
     return match.start() if match else len(text)
 
 
 def _without_common(space: str, more: str) -> str:
-    """Leave out the white space with which one text ends and the other begins."""
+    """Remove leading white space with which the delivered text already ends."""
     run = more[: _skip_space(more, 0)]
     common = next((n for n in range(len(run), 0, -1) if space.endswith(run[:n])), 0)
     return more[common:]
 
 
 def _without_double(space: str, rest: str) -> str:
-    """Leave out white space after an echo where the delivered text ends with some already."""
+    """Remove white space after an echo where the delivered text already ends with it."""
     run = rest[: _skip_space(rest, 0)]
     if run.startswith(space):
         return rest[len(space) :]
-    # A line that is missing would change lists, tables and programs.
+    # A missing line break would change lists, tables and programs.
     return rest if "\n" in run and "\n" not in space else rest[len(run) :]
 
 
-def _shaped(wanted: Mapping[str, Any]) -> bool:
+def _has_prescribed_form(params: Mapping[str, Any]) -> bool:
     """Whether the answer must be JSON, or in some other prescribed form."""
-    more = wanted.get("extra_body")
-    shape = wanted.get("response_format")
+    more = params.get("extra_body")
+    shape = params.get("response_format")
     kind = shape.get("type") if isinstance(shape, dict) else shape
-    if kind not in {None, "text"} or any(wanted.get(name) for name in _SHAPES):
+    if kind not in {None, "text"} or any(params.get(name) for name in _FORM_PARAMS):
         return True
-    return isinstance(more, dict) and _shaped(more)
+    return isinstance(more, dict) and _has_prescribed_form(more)
 
 
-def _calls_or_speaks(wanted: Mapping[str, Any]) -> bool:
-    """Whether something else than one text was asked for."""
-    choice = wanted.get("tool_choice")
+def _calls_or_speaks(params: Mapping[str, Any]) -> bool:
+    """Whether anything but a single text was requested."""
+    choice = params.get("tool_choice")
     forced = isinstance(choice, dict) or choice not in {None, "auto", "none"}
-    spoken = "audio" in (wanted.get("modalities") or ())
-    return bool(wanted.get("tools") and forced) or spoken or (wanted.get("n") or 1) > 1
+    spoken = "audio" in (params.get("modalities") or ())
+    return bool(params.get("tools") and forced) or spoken or (params.get("n") or 1) > 1
 
 
-def _says_more(response: ResponseAccumulator) -> bool:
-    """Whether the answer holds something that its text does not."""
+def _has_more_than_text(response: ResponseAccumulator) -> bool:
+    """Whether the answer contains something besides its text."""
     if response.native:
-        return any(map(_has_more, response.native))
-    return len(response.choices) > 1 or any(map(response.choices[0].extras().get, _ELSEWHERE))
+        return any(map(_message_has_more, response.native))
+    return len(response.choices) > 1 or any(map(response.choices[0].extras().get, _OTHER_CONTENT))
 
 
-def _has_more(message: AIMessage) -> bool:
+def _message_has_more(message: AIMessage) -> bool:
     text, visible, _ = content_kinds(message)
-    return (visible and not text) or any(map(message.additional_kwargs.get, _ELSEWHERE))
+    return (visible and not text) or any(map(message.additional_kwargs.get, _OTHER_CONTENT))
 
 
-def _left(limits: Mapping[str, Any], tokens: int | None) -> Mapping[str, Any]:
-    """Take the tokens that were delivered off the limits that are set."""
+def _subtract_tokens(limits: Mapping[str, Any], tokens: int | None) -> Mapping[str, Any]:
+    """Subtract the delivered tokens from the token limits that are set."""
     if not tokens:
         return limits
     left = {
         name: max(MIN_TOKENS, limit - tokens + ECHO_TOKENS)
-        for name in _LIMITS
+        for name in _TOKEN_LIMITS
         if isinstance(limit := limits.get(name), int)
     }
     return {**limits, **left} if left else limits

@@ -1,9 +1,9 @@
-"""The ways to have JSON from a model, and from each to the answer that another would have given.
+"""Ask for JSON in another mode than the caller did, and convert the answer back.
 
-One request asks in one way: `response_format` with a schema, a tool that must be called, or JSON
-mode. Not every model takes each of them, but any can be asked in the others, and in plain words.
-What comes back is turned, chunk by chunk, into what was asked for: whoever reads the answer need
-not know how it was had.
+There are four modes: `response_format` with a schema, a tool that must be called, JSON mode, and
+plain words in the prompt. Not every model takes every mode, so `reshape` rewrites a request from
+one to another, and `JSONModeConverter` turns the answer, chunk by chunk, into the form that the
+caller asked for: nobody downstream has to know which mode was used.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _THINKS, _THOUGHT = "<think>", "</think>"
 
 
 class JSONExtractor:
-    r"""Passes on the first JSON object of a text that comes in pieces.
+    r"""Extracts the first JSON object from a text that comes in pieces.
 
-    It knows brackets and strings, and nothing else of JSON: whether it is valid, the reader says.
+    It only tracks brackets and strings. Whether the object is valid JSON is for the parser to say.
 
     Example:
         ```python
-        text = JSONText()
-        text.feed('Sure: ```json\n{"a": ')  # '{"a": '
-        text.feed("1}\n``` Anything else?")  # '1}'
+        extractor = JSONExtractor()
+        extractor.feed('Sure: ```json\n{"a": ')  # '{"a": '
+        extractor.feed("1}\n``` Anything else?")  # '1}'
         ```
     """
 
@@ -47,7 +47,7 @@ class JSONExtractor:
         self._over = False
 
     def feed(self, piece: str) -> str:
-        """Take a piece, give what of it belongs to the object."""
+        """Return the part of a piece that belongs to the object."""
         if self._over:
             return ""
         if not self._depth:
@@ -55,9 +55,9 @@ class JSONExtractor:
         return piece[: self._end(piece)]
 
     def rest(self) -> str:
-        """At the end: all that was said if it held no object, for the reader to complain about."""
-        said, self._before = self._before, ""
-        return "" if self._depth or self._over else said
+        """Return, at the end, all of the text if it held no object: the parser will say so."""
+        text, self._before = self._before, ""
+        return "" if self._depth or self._over else text
 
     def _beginning(self, piece: str) -> str:
         self._before += piece
@@ -67,22 +67,22 @@ class JSONExtractor:
         return after[after.find("{") :] if "{" in after else ""
 
     def _end(self, piece: str) -> int:
-        """Find where the object ends; the length of the piece if it does not end in it."""
-        for place, letter in enumerate(piece):
+        """Return the index at which the object ends; the length of the piece if it goes on."""
+        for position, character in enumerate(piece):
             if self._escaped:
                 self._escaped = False
             elif self._in_string:
-                self._escaped = letter == "\\"
-                self._in_string = letter != '"'
-            elif letter == '"':
+                self._escaped = character == "\\"
+                self._in_string = character != '"'
+            elif character == '"':
                 self._in_string = True
-            elif letter in "{[":
+            elif character in "{[":
                 self._depth += 1
-            elif letter in "}]":
+            elif character in "}]":
                 self._depth -= 1
                 if not self._depth:
                     self._over = True
-                    return place + 1
+                    return position + 1
         return len(piece)
 
 
@@ -97,22 +97,22 @@ class RequestedJSON:
     """The JSON that a request asks for.
 
     Attributes:
-        asked: The way it is asked for.
-        ways: All ways to ask for it, that one first.
-        name: Of the schema or the tool.
-        description: What it is for.
-        schema: The JSON schema; None in JSON mode, which knows none.
+        original_mode: The mode in which the caller asks.
+        modes: All modes in which it can be asked for, the original one first.
+        name: The name of the schema or the tool.
+        description: Its description.
+        schema: The JSON schema; None in JSON mode, which has none.
     """
 
-    asked: JSONMode
-    ways: tuple[JSONMode, ...]
+    original_mode: JSONMode
+    modes: tuple[JSONMode, ...]
     name: str = "output"
     description: str | None = None
     schema: Mapping[str, Any] | None = None
 
 
 def requested_json(body: Mapping[str, Any]) -> RequestedJSON | None:
-    """Find out whether a request asks for JSON; None if any text, or any tool, would do.
+    """Return the JSON that a request asks for; None if any text, or any tool, would do.
 
     Args:
         body: In the chat-completions dialect.
@@ -123,9 +123,9 @@ def requested_json(body: Mapping[str, Any]) -> RequestedJSON | None:
     tool = _forced_tool(body)
     if tool is None:
         return None
-    ways: tuple[JSONMode, ...] = ("tools", "json_schema", "json_object", "prompt")
+    modes: tuple[JSONMode, ...] = ("tools", "json_schema", "json_object", "prompt")
     schema = tool.get("parameters") or {"type": "object", "properties": {}}
-    return RequestedJSON("tools", ways, tool["name"], tool.get("description"), schema)
+    return RequestedJSON("tools", modes, tool["name"], tool.get("description"), schema)
 
 
 def _requested_text(shape: Mapping[str, Any], *, offers_tools: bool) -> RequestedJSON | None:
@@ -136,13 +136,13 @@ def _requested_text(shape: Mapping[str, Any], *, offers_tools: bool) -> Requeste
         return None
     # Beside an agent's own tools one more could not be forced without forbidding those.
     tools: tuple[JSONMode, ...] = () if offers_tools else ("tools",)
-    ways: tuple[JSONMode, ...] = ("json_schema", *tools, "json_object", "prompt")
+    modes: tuple[JSONMode, ...] = ("json_schema", *tools, "json_object", "prompt")
     name = inner.get("name") or "output"
-    return RequestedJSON("json_schema", ways, name, inner.get("description"), inner.get("schema"))
+    return RequestedJSON("json_schema", modes, name, inner.get("description"), inner.get("schema"))
 
 
 def _forced_tool(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Find the one function that must be called."""
+    """Return the one function that must be called, if there is one."""
     choice, tools = body.get("tool_choice"), body.get("tools") or ()
     if not choice or choice in ("auto", "none"):
         return None
@@ -153,131 +153,135 @@ def _forced_tool(body: Mapping[str, Any]) -> dict[str, Any] | None:
     return functions[0] if len(functions) == 1 else None
 
 
-def reshape(body: dict[str, Any], want: RequestedJSON, way: JSONMode) -> dict[str, Any]:
-    """Ask for the same in another way.
+def reshape(body: dict[str, Any], requested: RequestedJSON, mode: JSONMode) -> dict[str, Any]:
+    """Rewrite a request so that it asks for the same JSON in another mode.
 
     Args:
-        body: As `requested_json` saw it; it stays as it is.
-        want: What that found.
-        way: One of `want.ways`.
+        body: The body that `requested_json` read; it is not changed.
+        requested: What `requested_json` returned.
+        mode: One of `requested.modes`.
 
     Returns:
-        A new body, which shares what did not change.
+        A new body, which shares whatever did not change.
     """
-    if way == want.asked:
+    if mode == requested.original_mode:
         return body
     left_out = {"response_format"}
-    if want.asked == "tools":
+    if requested.original_mode == "tools":
         left_out |= {"tools", *_FORCED}
     new = {name: value for name, value in body.items() if name not in left_out}
-    described = {"description": want.description} if want.description else {}
-    if way == "tools":
-        # Strict schemas know less than others: what refused one way might refuse the other for it.
-        function = {"name": want.name, **described, "parameters": want.schema or {}}
+    described = {"description": requested.description} if requested.description else {}
+    if mode == "tools":
+        # Not strict: strict schemas allow fewer keywords, so the target might refuse this one too.
+        function = {"name": requested.name, **described, "parameters": requested.schema or {}}
         new["tools"] = [{"type": "function", "function": function}]
-        new["tool_choice"] = {"type": "function", "function": {"name": want.name}}
-    elif way == "json_schema":
-        inner = {"name": want.name, **described, "schema": want.schema, "strict": False}
+        new["tool_choice"] = {"type": "function", "function": {"name": requested.name}}
+    elif mode == "json_schema":
+        inner = {"name": requested.name, **described, "schema": requested.schema, "strict": False}
         new["response_format"] = {"type": "json_schema", "json_schema": inner}
-    elif way == "json_object":
+    elif mode == "json_object":
         new["response_format"] = {"type": "json_object"}
-    if said := instruction(want, way):
-        new["messages"] = with_instruction(new.get("messages") or [], said)
+    if text := instruction(requested, mode):
+        new["messages"] = with_instruction(new.get("messages") or [], text)
     return new
 
 
-def instruction(want: RequestedJSON, way: JSONMode) -> str | None:
-    """Say in words what is wanted, where the API is not told."""
-    if way not in ("json_object", "prompt") or way == want.asked:
+def instruction(requested: RequestedJSON, mode: JSONMode) -> str | None:
+    """Describe the wanted JSON in words, for the modes whose API parameters do not."""
+    if mode not in ("json_object", "prompt") or mode == requested.original_mode:
         return None
-    if want.schema is None:
+    if requested.schema is None:
         return "Answer with one JSON object and nothing else: no explanation, no Markdown."
-    purpose = f" ({want.description})" if want.description else ""
-    schema = json.dumps(want.schema, ensure_ascii=False)
+    purpose = f" ({requested.description})" if requested.description else ""
+    name, schema = requested.name, json.dumps(requested.schema, ensure_ascii=False)
     return (
-        f"Answer with one JSON object {want.name!r}{purpose} and nothing else: no explanation, no "
+        f"Answer with one JSON object {name!r}{purpose} and nothing else: no explanation, no "
         f"Markdown. It must be an instance of this JSON schema, not the schema itself:\n{schema}"
     )
 
 
-def with_instruction(messages: Sequence[dict[str, Any]], said: str) -> list[dict[str, Any]]:
+def with_instruction(messages: Sequence[dict[str, Any]], added: str) -> list[dict[str, Any]]:
     """Add an instruction to the end of a conversation.
 
-    It goes into the user's own message if that is the last one: many chat templates want the roles
-    to take turns.
+    It is added to the last message if that is the user's: many chat templates require the roles to
+    alternate.
     """
     last = messages[-1] if messages else {}
     if last.get("role") != "user":
-        return [*messages, {"role": "user", "content": said}]
+        return [*messages, {"role": "user", "content": added}]
     content = last.get("content") or ""
     if isinstance(content, str):
-        new: Any = f"{content}\n\n{said}"
+        new: Any = f"{content}\n\n{added}"
     else:
-        new = [*content, {"type": "text", "text": said}]
+        new = [*content, {"type": "text", "text": added}]
     return [*messages[:-1], {**last, "content": new}]
 
 
 class JSONModeConverter:
-    """Turns the answer to one way of asking into the answer to another. Each answer needs its own.
+    """Converts an answer from the mode that was used to the one that the caller asked for.
+
+    Each answer needs a converter of its own.
 
     Args:
-        want: What was asked for.
-        way: How it was had instead.
+        requested: What the caller asked for.
+        mode: The mode in which the target was asked.
     """
 
-    __slots__ = ("_choices", "_want", "_way")
+    __slots__ = ("_choices", "_mode", "_requested")
 
-    def __init__(self, want: RequestedJSON, way: JSONMode) -> None:
-        self._want = want
-        self._way: JSONMode = way
+    def __init__(self, requested: RequestedJSON, mode: JSONMode) -> None:
+        self._requested = requested
+        self._mode: JSONMode = mode
         self._choices: dict[Any, _ChoiceConverter] = {}
 
-    def turn(self, chunk: Chunk) -> Chunk:
-        """Turn one chunk, or one whole completion, in place."""
+    def convert(self, chunk: Chunk) -> Chunk:
+        """Convert one chunk, or one whole completion, in place."""
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 index = choice.get("index")
-                self._state(index if isinstance(index, int | float) else 0).turn(choice)
+                self._choice_converter(index if isinstance(index, int | float) else 0).convert(
+                    choice
+                )
         return chunk
 
-    def _state(self, index: Any) -> _ChoiceConverter:
-        found = self._choices.get(index)
-        if found is None:
-            found = self._choices[index] = _ChoiceConverter(self._want, self._way)
-        return found
+    def _choice_converter(self, index: Any) -> _ChoiceConverter:
+        converter = self._choices.get(index)
+        if converter is None:
+            converter = self._choices[index] = _ChoiceConverter(self._requested, self._mode)
+        return converter
 
 
 class _ChoiceConverter:
-    """The state of one choice."""
+    """Converts one choice of an answer."""
 
-    def __init__(self, want: RequestedJSON, way: JSONMode) -> None:
-        self._calls = way == "tools"
-        self._name = want.name if want.asked == "tools" else None
+    def __init__(self, requested: RequestedJSON, mode: JSONMode) -> None:
+        self._calls = mode == "tools"
+        self._name = requested.name if requested.original_mode == "tools" else None
         self._json = JSONExtractor()
-        self._said = ""
+        self._remarks = ""
         self._tools = ToolCallAssembler()
-        self._begun = False
+        self._has_begun = False
 
-    def turn(self, choice: dict[str, Any]) -> None:
-        """Turn one choice of one chunk, in place."""
+    def convert(self, choice: dict[str, Any]) -> None:
+        """Convert one choice of one chunk, in place."""
         choice.pop("text", None)  # what Together repeats beside the delta
         reason = choice.get("finish_reason")
-        for place in ("delta", "message"):
-            part = choice.get(place)
+        for key in ("delta", "message"):
+            part = choice.get(key)
             if isinstance(part, dict):
-                self._turn(part, ends=place == "message" or bool(reason))
+                self._convert(part, ends=key == "message" or bool(reason))
         if reason in ("stop", "tool_calls", "eos"):
-            choice["finish_reason"] = "tool_calls" if self._name and self._begun else "stop"
+            choice["finish_reason"] = "tool_calls" if self._name and self._has_begun else "stop"
 
-    def _turn(self, part: dict[str, Any], *, ends: bool) -> None:
-        said = part.pop("content", None)
-        said = said if isinstance(said, str) else ""
-        text = self._arguments(part, said) if self._calls else self._json.feed(said)
+    def _convert(self, part: dict[str, Any], *, ends: bool) -> None:
+        content = part.pop("content", None)
+        content = content if isinstance(content, str) else ""
+        text = self._arguments(part, content) if self._calls else self._json.feed(content)
         rest = ""
         if ends:
-            if self._calls and not self._begun:  # it was said, not called
-                text, self._said = self._json.feed(self._said), ""
+            if self._calls and not self._has_begun:  # the JSON came as text, not as a call
+                text, self._remarks = self._json.feed(self._remarks), ""
             rest = self._json.rest()
         if self._name is None:
             part["content"] = text + rest
@@ -287,17 +291,17 @@ class _ChoiceConverter:
                 part["tool_calls"] = [self._call(text)]
 
     def _arguments(self, part: dict[str, Any], text: str) -> str:
-        """Read the first call's arguments; what is said before it is a remark."""
-        self._said += text
+        """Return the new arguments of the first tool call; text before it is only a remark."""
+        self._remarks += text
         fragments = parse_choice({"delta": {"tool_calls": part.pop("tool_calls", None)}}).calls
         added = [self._tools.add(fragment) for fragment in fragments]
-        found = "".join(args for place, _, _, args in added if not place and args)
-        self._begun = self._begun or bool(found)
-        return found
+        arguments = "".join(args for index, _, _, args in added if not index and args)
+        self._has_begun = self._has_begun or bool(arguments)
+        return arguments
 
     def _call(self, text: str) -> dict[str, Any]:
-        if self._begun:
+        if self._has_begun:
             return {"index": 0, "function": {"arguments": text}}
-        self._begun = True
+        self._has_begun = True
         function = {"name": self._name, "arguments": text}
         return {"index": 0, "type": "function", "function": function}

@@ -1,4 +1,4 @@
-"""Chunk by chunk from the wire to LangChain's `ChatGenerationChunk`."""
+"""Convert answers to LangChain's form: whole to `ChatResult`, chunk by chunk in a stream."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ Stampable = TypeVar("Stampable", ChatResult, ChatGeneration, AIMessage)
 
 
 def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str) -> ChatResult:
-    """Turn a whole answer into LangChain's form, with one generation a choice.
+    """Convert a whole answer to a `ChatResult` with one generation per choice.
 
-    The message has no id: LangChain gives it one that is unique, which the ids of some servers are
-    not, and agents replace messages that have the same. The provider's own stands in
+    The message has no id: LangChain assigns a unique one. The ids of some servers are not unique,
+    and agents replace a message by another with the same id. The provider's id is in
     `response_metadata["id"]`. Usage is on the first message only, since tracers add it up.
 
     Args:
         response: An answer without a fault.
-        provider: The true provider's name, e.g. `"openai"`; LangChain chooses a translator by it.
+        provider: The provider's name, e.g. `"openai"`; LangChain picks a content translator by it.
         model_name: The model that was asked, for providers that do not say which one answered.
 
     Example:
         ```python
-        to_result(draft, "openai", "gpt-4o").generations[0].message.content  # 'Hi'
+        to_chat_result(response, "openai", "gpt-4o").generations[0].message.content  # 'Hi'
         ```
     """
     if response.native:
@@ -62,7 +62,7 @@ def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str
 
 
 def to_message(choice: ChoiceAccumulator, response_metadata: dict[str, Any]) -> AIMessage:
-    """Turn one choice into a message, which takes over the metadata and adds the logprobs."""
+    """Convert one choice to a message, which keeps the metadata dict and adds the logprobs."""
     if choice.logprobs is not None:
         response_metadata["logprobs"] = choice.logprobs
     calls, invalid = parse_calls(choice.tools.calls)
@@ -78,9 +78,9 @@ def to_message(choice: ChoiceAccumulator, response_metadata: dict[str, Any]) -> 
 def response_metadata(
     response: ResponseAccumulator, choice: ChoiceAccumulator, provider: str, model_name: str
 ) -> dict[str, Any]:
-    """Collect what a message says about its answer; in a stream, on one chunk only.
+    """Collect the metadata of an answer; in a stream it must be on one chunk only.
 
-    LangChain joins the strings and adds the numbers of chunks, so none of it may come twice.
+    LangChain concatenates the strings and adds the numbers of chunks, so none may come twice.
     """
     known = {
         "finish_reason": choice.finish_reason,
@@ -98,7 +98,7 @@ def response_metadata(
 
 
 def parse_calls(calls: list[ToolCallBuilder]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
-    """Sort calls into those whose arguments are a JSON object, or nothing, and the others."""
+    """Separate calls whose arguments are a JSON object, or empty, from invalid ones."""
     good, bad = [], []
     for call in calls:
         error = "the arguments are not a JSON object"
@@ -124,14 +124,14 @@ def attach_receipt(answer: Stampable, receipt: dict[str, Any]) -> Stampable:
     Returns:
         The same object.
     """
-    found: Any = answer.generations[0] if isinstance(answer, ChatResult) else answer
-    message = found if isinstance(found, AIMessage) else found.message
+    first: Any = answer.generations[0] if isinstance(answer, ChatResult) else answer
+    message = first if isinstance(first, AIMessage) else first.message
     message.response_metadata[passthrough.RECEIPT_KEY] = receipt
     return answer
 
 
 def _generation(message: AIMessage, choice: ChoiceAccumulator) -> ChatGeneration:
-    # LangChain copies this into the metadata: what is not known must not stand there as None.
+    # LangChain copies this into the metadata, where unknown values must be absent, not None.
     known = {"finish_reason": choice.finish_reason, "logprobs": choice.logprobs}
     info = {name: value for name, value in known.items() if value is not None}
     return ChatGeneration(message=message, generation_info=info or None)
@@ -139,54 +139,54 @@ def _generation(message: AIMessage, choice: ChoiceAccumulator) -> ChatGeneration
 
 def _native_result(response: ResponseAccumulator, provider: str, model_name: str) -> ChatResult:
     message = passthrough.merge_messages(response.native, provider, model_name)
-    told = message.response_metadata
+    metadata = message.response_metadata
     output = {
         "token_usage": passthrough.usage_of(response.native),
-        "model_name": told["model_name"],
-        "model_provider": told["model_provider"],
+        "model_name": metadata["model_name"],
+        "model_provider": metadata["model_provider"],
     }
     return ChatResult(generations=[ChatGeneration(message=message)], llm_output=output)
 
 
-_M = TypeVar("_M", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class ChunkConverter:
-    """Turns the chunks of one stream into LangChain's. Each stream needs its own.
+    """Converts the chunks of one stream to LangChain's. Each stream needs a converter of its own.
 
-    Text, refusals, reasoning, logprobs and pieces of tool calls go out as they come. All that
-    LangChain would join or add up when it sums chunks (model, finish_reason, usage, ...) waits for
-    `last`, and so does what has sense only whole (audio, citations). Of several choices only the
-    first is streamed, since LangChain has no place for more. The sum of the chunks is the message
-    that `to_result` makes of the same answer, but for tool calls whose arguments are no valid JSON:
-    LangChain repairs those when it sums chunks.
+    Text, refusals, reasoning, logprobs and pieces of tool calls go out as they come. Whatever
+    LangChain would concatenate or add up when it sums chunks (model, finish_reason, usage, ...)
+    waits for `last_chunk`, and so does what makes sense only as a whole (audio, citations). Of
+    several choices only the first is streamed, since LangChain has no place for more. The sum of
+    the chunks equals the message that `to_chat_result` makes of the same answer, except for tool
+    calls whose arguments are not valid JSON: LangChain repairs those when it sums chunks.
 
     Args:
-        provider: What stands as `model_provider` on every chunk.
+        provider: The `model_provider` on every chunk.
 
     Example:
         ```python
-        deltas = Deltas("openai")
+        converter = ChunkConverter("openai")
         for chunk in stream:
-            draft.add(chunk)
-            if (piece := deltas.add(chunk)) is not None:
+            response.add(chunk)
+            if (piece := converter.add(chunk)) is not None:
                 yield piece
-        yield stamp(deltas.last(draft, "gpt-4o"), receipt.as_dict())
+        yield attach_receipt(converter.last_chunk(response, "gpt-4o"), receipt.as_dict())
         ```
     """
 
-    __slots__ = ("_named", "_place", "_provider", "_relay", "_tools")
+    __slots__ = ("_call_offset", "_passthrough", "_provider", "_provider_sent", "_tools")
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
-        # Whether a chunk has named the provider: then a native target that goes on may not differ.
-        self._named = False
-        self._relay: passthrough.MessagePassthrough | None = None
+        # Whether a chunk has named the provider: a native target may not give another name then.
+        self._provider_sent = False
+        self._passthrough: passthrough.MessagePassthrough | None = None
         self._tools = ToolCallAssembler()
-        self._place = 0
+        self._call_offset = 0
 
     def add(self, chunk: Chunk) -> ChatGenerationChunk | None:
-        """Convert one chunk; None where it holds nothing to pass on yet.
+        """Convert one chunk; None if it holds nothing to pass on yet.
 
         Raises:
             BadChunkError: If the chunk makes no sense.
@@ -203,34 +203,34 @@ class ChunkConverter:
                 and choice["index"] == 0
                 and not choice.get("logprobs")
             ):
-                self._named = True
+                self._provider_sent = True
                 return text_chunk(text, self._provider)
         except (KeyError, TypeError, ValueError, AttributeError):
             pass
-        return self._add_any(chunk)
+        return self._convert_any(chunk)
 
-    def turn(self) -> None:
-        """Begin with the chunks of another answer, which goes on where this one broke."""
-        self._relay = None
-        # LangChain would join its tool calls to those of the same place.
-        self._place += len(self._tools.calls)
+    def start_next_answer(self) -> None:
+        """Prepare for the chunks of another answer, which continues or replaces this one."""
+        self._passthrough = None
+        # LangChain would merge its tool calls with earlier ones of the same index.
+        self._call_offset += len(self._tools.calls)
         self._tools = ToolCallAssembler()
 
-    def marker(self, replaced: dict[str, Any]) -> ChatGenerationChunk:
-        """Make the chunk which says that a new answer replaces all that came before it."""
+    def replacement_marker(self, replaced: dict[str, Any]) -> ChatGenerationChunk:
+        """Make the chunk which says that a new answer replaces everything before it."""
         chunk = self.text("")
         chunk.message.response_metadata[passthrough.REPLACED_KEY] = [replaced]
         return chunk
 
     def text(self, text: str) -> ChatGenerationChunk:
-        """Make a chunk of text that no server sent as it is, such as a trimmed continuation."""
-        self._named = True
+        """Make a chunk of text that no server sent in this form, such as a trimmed continuation."""
+        self._provider_sent = True
         return text_chunk(text, self._provider)
 
-    def _add_any(self, chunk: Chunk) -> ChatGenerationChunk | None:
+    def _convert_any(self, chunk: Chunk) -> ChatGenerationChunk | None:
         choices = choices_of(chunk)
         if "message_chunk" in chunk:
-            return self._pass_on(passthrough.as_message(chunk["message_chunk"]))
+            return self._native_chunk(passthrough.as_message(chunk["message_chunk"]))
         deltas = [delta for delta in map(parse_choice, choices) if delta.index == 0]
         pieces = [piece for piece in map(self._piece, deltas) if piece is not None]
         if len(pieces) > 1:
@@ -259,62 +259,62 @@ class ChunkConverter:
         return piece
 
     def _call_chunk(self, fragment: Any) -> ToolCallChunk | None:
-        place, id_, name, args = self._tools.add(fragment)
+        index, id_, name, args = self._tools.add(fragment)
         if id_ is None and name is None and args is None:
             return None
-        return tool_call_chunk(name=name, args=args, id=id_, index=self._place + place)
+        return tool_call_chunk(name=name, args=args, id=id_, index=self._call_offset + index)
 
-    def _pass_on(self, message: AIMessage) -> ChatGenerationChunk:
-        if self._relay is None:
-            told = message.response_metadata.get("model_provider")
-            if told and not self._named:
-                self._provider = told
-            self._named = True
-            self._relay = passthrough.MessagePassthrough(self._provider)
-        return ChatGenerationChunk(message=self._relay.chunk(message))
+    def _native_chunk(self, message: AIMessage) -> ChatGenerationChunk:
+        if self._passthrough is None:
+            metadata = message.response_metadata.get("model_provider")
+            if metadata and not self._provider_sent:
+                self._provider = metadata
+            self._provider_sent = True
+            self._passthrough = passthrough.MessagePassthrough(self._provider)
+        return ChatGenerationChunk(message=self._passthrough.chunk(message))
 
-    def last(self, response: ResponseAccumulator, model_name: str) -> ChatGenerationChunk:
-        """Make the chunk that ends the stream: usage, metadata and all that had to wait.
+    def last_chunk(self, response: ResponseAccumulator, model_name: str) -> ChatGenerationChunk:
+        """Make the chunk that ends the stream: usage, metadata and everything that had to wait.
 
         Args:
-            response: The answer whose chunks went through `add`; the one that ended it, where another
-                target continued it.
+            response: The answer whose chunks went through `add`; where another target continued
+                it, the answer that ended the stream.
             model_name: The model that was asked, for providers that do not say which one answered.
         """
         if response.native:
-            relay = self._relay or passthrough.MessagePassthrough(self._provider)
-            return ChatGenerationChunk(message=relay.last(response.native, model_name))
+            native = self._passthrough or passthrough.MessagePassthrough(self._provider)
+            return ChatGenerationChunk(message=native.last_chunk(response.native, model_name))
         choice = response.choices[0]
-        told = response_metadata(response, choice, self._provider, model_name)
-        made = [
-            tool_call_chunk(id=call.id, index=self._place + place)
-            for place, call in enumerate(choice.tools.calls)
+        metadata = response_metadata(response, choice, self._provider, model_name)
+        id_chunks = [
+            tool_call_chunk(id=call.id, index=self._call_offset + index)
+            for index, call in enumerate(choice.tools.calls)
             if not call.given_id
         ]
         message = AIMessageChunk(
             content="",
-            additional_kwargs=choice.late_extras(),
-            response_metadata=told,
+            additional_kwargs=choice.final_extras(),
+            response_metadata=metadata,
             usage_metadata=usage_metadata(response.usage),
-            tool_call_chunks=made,
+            tool_call_chunks=id_chunks,
             chunk_position="last",
         )
-        info = {k: told[k] for k in ("finish_reason", "model_name") if k in told}
+        info = {k: metadata[k] for k in ("finish_reason", "model_name") if k in metadata}
         return ChatGenerationChunk(message=message, generation_info=info)
 
 
-def with_text(piece: ChatGenerationChunk, text: str) -> ChatGenerationChunk | None:
-    """Say less of a chunk's text, and nothing of log probabilities; None if nothing is left."""
+def replace_text(piece: ChatGenerationChunk, text: str) -> ChatGenerationChunk | None:
+    """Replace a chunk's text and drop its log probabilities; None if nothing is left of it."""
     message = piece.message
     content: Any = text
     if isinstance(message.content, list):
         blocks = [block for block in message.content if isinstance(block, dict)]
         content = [block for block in blocks if block.get("type") != "text"]
         if text:
-            place = next((b for b in blocks if b.get("type") == "text"), {"type": "text"})
-            content.append({**place, "text": text})
-    told = {k: v for k, v in message.response_metadata.items() if k != "logprobs"}
-    kept = message.model_copy(update={"content": content, "response_metadata": told})
+            index = next((b for b in blocks if b.get("type") == "text"), {"type": "text"})
+            content.append({**index, "text": text})
+    metadata = {k: v for k, v in message.response_metadata.items() if k != "logprobs"}
+    kept = message.model_copy(update={"content": content, "response_metadata": metadata})
     if not (content or kept.additional_kwargs or getattr(kept, "tool_call_chunks", None)):
         return None
     return ChatGenerationChunk(message=kept)
@@ -323,29 +323,29 @@ def with_text(piece: ChatGenerationChunk, text: str) -> ChatGenerationChunk | No
 def text_chunk(text: str, provider: str) -> ChatGenerationChunk:
     """Make a chunk of plain text.
 
-    It is put together as pydantic's own `model_construct` does, from the state of validated ones: a
-    fifth of the time, and there is nothing to validate about a string.
-    `tests/wire/test_deltas.py` holds it to that.
+    It is built as pydantic's own `model_construct` would, from the state of validated objects: that
+    takes a fifth of the time, and a string needs no validation. `tests/wire/test_output_chunks.py`
+    checks that the result is the same.
     """
     state = _MESSAGE.copy()
     for name, empty in _MUTABLE:
         state[name] = empty()
     state["content"] = text
     state["response_metadata"] = {"model_provider": provider}
-    message = _put_together(AIMessageChunk, state, {"content", "response_metadata"}, {})
+    message = _construct(AIMessageChunk, state, {"content", "response_metadata"}, {})
     state = {**_GENERATION, "text": text, "message": message}
-    return _put_together(ChatGenerationChunk, state, {"text", "message"}, None)
+    return _construct(ChatGenerationChunk, state, {"text", "message"}, None)
 
 
-def _put_together(
-    model: type[_M], state: dict[str, Any], fields: set[str], extra: dict[str, Any] | None
-) -> _M:
-    made = model.__new__(model)
-    _set(made, "__dict__", state)
-    _set(made, "__pydantic_fields_set__", fields)
-    _set(made, "__pydantic_extra__", extra)
-    _set(made, "__pydantic_private__", None)
-    return made
+def _construct(
+    model: type[ModelT], state: dict[str, Any], fields: set[str], extra: dict[str, Any] | None
+) -> ModelT:
+    instance = model.__new__(model)
+    _set(instance, "__dict__", state)
+    _set(instance, "__pydantic_fields_set__", fields)
+    _set(instance, "__pydantic_extra__", extra)
+    _set(instance, "__pydantic_private__", None)
+    return instance
 
 
 _set = object.__setattr__

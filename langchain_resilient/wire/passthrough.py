@@ -1,4 +1,4 @@
-"""Answers of targets that are LangChain models: their messages are passed on as they are."""
+"""Answers of targets that are LangChain models: their messages pass through unchanged."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 RECEIPT_KEY = "resilience"
-"""Where a receipt stands in `response_metadata`."""
+"""The key of the receipt in `response_metadata`."""
 
 
 REPLACED_KEY = "resilience_replaced"
-"""In the `response_metadata` of a chunk: all before it is void, the whole answer follows."""
+"""In the `response_metadata` of a chunk: it replaces everything before it, and the whole answer
+follows."""
 
 
 _THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
@@ -29,7 +30,7 @@ _ENDS = ("finish_reason", "stop_reason", "done_reason")
 
 
 def as_message(value: Any) -> AIMessage:
-    """Check what a native target gave.
+    """Check that a native target returned a message.
 
     Raises:
         BadChunkError: If it is not an `AIMessage` or `AIMessageChunk`.
@@ -42,7 +43,7 @@ def as_message(value: Any) -> AIMessage:
 
 
 def content_kinds(message: AIMessage) -> tuple[bool, bool, bool]:
-    """Tell whether a message holds any text, anything visible, any thoughts."""
+    """Return whether a message holds any text, anything visible, and any thoughts."""
     text = message.text
     extras = message.additional_kwargs
     blocks = message.content if isinstance(message.content, list) else []
@@ -57,18 +58,18 @@ def content_kinds(message: AIMessage) -> tuple[bool, bool, bool]:
 
 
 def has_tool_calls(message: AIMessage) -> bool:
-    """Whether it holds a tool call or a piece of one."""
+    """Whether a message holds a tool call or a piece of one."""
     pieces = getattr(message, "tool_call_chunks", None)
     return bool(message.tool_calls or message.invalid_tool_calls or pieces)
 
 
 def finish_reason(messages: list[AIMessage]) -> str | None:
-    """Why the model stopped, under whichever name its integration says it."""
+    """Return why the model stopped, under whichever name its integration uses."""
     return _metadata_of(messages, *_ENDS)
 
 
 def usage_of(messages: list[AIMessage]) -> dict[str, Any] | None:
-    """Token counts in the names of chat completions."""
+    """Return the token counts under the names of chat completions; None if there are none."""
     found = [m.usage_metadata for m in messages if m.usage_metadata]
     if not found:
         return None
@@ -93,17 +94,17 @@ def _cache_details(found: list[UsageMetadata]) -> dict[str, int]:
 
 
 _AT_ONCE = frozenset({"model_provider", "output_version", REPLACED_KEY})
-"""Metadata that belongs to its chunk; LangChain does not join the first two when it adds them."""
+"""Metadata that stays on its chunk; LangChain does not concatenate the first two."""
 
 
 class MessagePassthrough:
     """Passes on the chunks of one stream of a LangChain model, so that they can be summed.
 
-    Metadata and usage wait for the last chunk: if the stream breaks and another target goes on,
-    LangChain would join and add them to that one's.
+    Metadata and usage wait for the last chunk: if the stream breaks and another target continues
+    it, LangChain would merge them with that target's.
 
     Args:
-        provider: What every chunk says: LangChain would join two names to one.
+        provider: The `model_provider` of every chunk: LangChain would concatenate different names.
     """
 
     __slots__ = ("_first", "_listed", "_provider")
@@ -114,7 +115,7 @@ class MessagePassthrough:
         self._listed = False
 
     def chunk(self, message: AIMessage) -> AIMessageChunk:
-        """Copy one message; what a model without streaming yields is a whole `AIMessage`."""
+        """Copy one message; a model without streaming yields one whole `AIMessage`."""
         piece = _as_chunk(message)
         if self._first is None:
             self._first = piece
@@ -125,7 +126,7 @@ class MessagePassthrough:
         self._listed = isinstance(piece.content, list)
         return piece
 
-    def last(self, messages: list[AIMessage], model_name: str) -> AIMessageChunk:
+    def last_chunk(self, messages: list[AIMessage], model_name: str) -> AIMessageChunk:
         """Make the chunk that ends the stream of these messages."""
         from langchain_core.messages import AIMessageChunk  # noqa: PLC0415
 
@@ -138,7 +139,7 @@ class MessagePassthrough:
         ]
         total = AIMessageChunk(content="") + waiting
         told = {**total.response_metadata, "model_provider": self._provider}
-        # Of a chain inside the chain: the receipt of this call takes its place.
+        # The receipt of a nested resilient model: that of this call takes its place.
         told.pop(RECEIPT_KEY, None)
         told.pop(REPLACED_KEY, None)
         if _metadata_of(messages, "model_name") is None:
@@ -153,12 +154,12 @@ class MessagePassthrough:
 
 
 def merge_messages(messages: list[AIMessage], provider: str, model_name: str) -> AIMessage:
-    """Add up what a stream passed on, or copy the one message that came."""
+    """Sum the messages of a stream, or copy the only one."""
     from langchain_core.messages import AIMessage, message_chunk_to_message  # noqa: PLC0415
 
     relay = MessagePassthrough(messages[0].response_metadata.get("model_provider") or provider)
     pieces = [relay.chunk(message) for message in messages]
-    last = relay.last(messages, model_name)
+    last = relay.last_chunk(messages, model_name)
     if len(messages) == 1 and type(messages[0]) is AIMessage:
         told = {**pieces[0].response_metadata, **last.response_metadata}
         return messages[0].model_copy(update={"response_metadata": told})
@@ -175,7 +176,7 @@ def _as_chunk(message: AIMessage) -> AIMessageChunk:
 
 
 def _metadata_of(messages: list[AIMessage], *names: str) -> str | None:
-    """Find the last that any of the messages says under one of these names."""
+    """Return the latest text that any of the messages has under one of these names."""
     for message in reversed(messages):
         for name in names:
             said = message.response_metadata.get(name)
@@ -187,12 +188,12 @@ def _metadata_of(messages: list[AIMessage], *names: str) -> str | None:
 def without_foreign_blocks(messages: Iterable[BaseMessage], provider: str) -> list[BaseMessage]:
     """Reduce answers of other providers to their text and tool calls.
 
-    Their reasoning is signed for them alone, their blocks have names of their own, and a LangChain
-    model passes on what it does not know.
+    Their reasoning is signed for them alone and their blocks have other names. A LangChain model
+    sends on what it does not know, and its API then refuses that.
 
     Args:
-        messages: A conversation; it stays as it is.
-        provider: Whose own answers are kept whole: what they call `model_provider`.
+        messages: A conversation; it is not changed.
+        provider: The `model_provider` whose own answers are kept as they are.
     """
     return [_plain(message, provider) for message in messages]
 

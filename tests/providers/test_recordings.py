@@ -97,7 +97,7 @@ def provider_for(exchange):
     client = sdk.AsyncTogether if is_together else sdk.AsyncOpenAI
     http = lib.AsyncClient(transport=lib.MockTransport(answer))
     made = client(api_key="sk-0123456789", max_retries=0, http_client=http)
-    provider._make_sender = lambda: RequestTemplate(made, http, sdk, lib, "http://x.test/v1")
+    provider._create_template = lambda: RequestTemplate(made, http, sdk, lib, "http://x.test/v1")
     return provider
 
 

@@ -120,9 +120,9 @@ def test_a_provider_that_needs_no_key_has_none(monkeypatch):
 def test_to_make_a_provider_imports_no_sdk():
     """They cost a second: the first request pays, and only for the one it needs."""
     code = (
-        "import sys; from langchain_resilient.providers import create; "
+        "import sys; from langchain_resilient.providers import create_provider; "
         "from langchain_resilient.options import Target; "
-        "[create(Target(spec)) for spec in ('openai:m', 'together:m')]; "
+        "[create_provider(Target(spec)) for spec in ('openai:m', 'together:m')]; "
         "print({'openai', 'together', 'httpx', 'httpx2', 'aiohttp'} & sys.modules.keys())"
     )
     command = [sys.executable, "-c", code]
@@ -171,7 +171,7 @@ def test_what_is_slow_can_be_done_beforehand(spec):
     made = create_provider(Target(spec, api_key="sk-0123456789"))
     made.prepare()
     before = tls_context.cache_info().misses
-    asyncio.run(made._make_sender().close())
+    asyncio.run(made._create_template().close())
     assert tls_context.cache_info().misses == before
 
 

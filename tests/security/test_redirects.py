@@ -152,7 +152,7 @@ def test_a_base_url_of_the_environment_must_hold_no_key(monkeypatch, dialect, se
 )
 def test_a_key_that_would_go_unencrypted_is_warned_of(recwarn, url, warns):
     """Once for each server, unless that is this machine."""
-    sdk._warn_of_clear_text.cache_clear()
+    sdk._warn_unencrypted.cache_clear()
     for _ in range(2):
         ResilientChatModel(targets=[Target("openai:m", base_url=url, api_key=KEY)]).stats()
     told = [one for one in recwarn if one.category is InsecureConnectionWarning]
@@ -162,7 +162,7 @@ def test_a_key_that_would_go_unencrypted_is_warned_of(recwarn, url, warns):
 
 def test_a_server_without_a_key_may_be_asked_unencrypted(recwarn):
     """Servers at home take "none"."""
-    sdk._warn_of_clear_text.cache_clear()
+    sdk._warn_unencrypted.cache_clear()
     target = Target("openai:m", base_url="http://10.0.0.8/v1", api_key="none")
     ResilientChatModel(targets=[target]).stats()
     assert not [one for one in recwarn if one.category is InsecureConnectionWarning]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import message_chunk_to_message
 
-from langchain_resilient.wire.accumulator import ResponseAccumulator, Seen
+from langchain_resilient.wire.accumulator import ChunkContent, ResponseAccumulator
 from langchain_resilient.wire.chunk_parser import BadChunkError
 from langchain_resilient.wire.output import ChunkConverter, to_chat_result
 from tests.wire.streams import chunk, hostile, streams
@@ -25,7 +25,7 @@ def summed(chunks, response):
     """All chunks through a stream, added up as LangChain does."""
     deltas = ChunkConverter("openai")
     pieces = [piece for piece in map(deltas.add, chunks) if piece is not None]
-    pieces.append(deltas.last(response, "asked"))
+    pieces.append(deltas.last_chunk(response, "asked"))
     return message_chunk_to_message((pieces[0] + pieces[1:]).message)
 
 
@@ -74,7 +74,7 @@ def test_nothing_visible_until_something_is(chunks):
     response, seen = fold(chunks)
     choices = response.choices.values()
     found = any(c.text.strip() or c.tools.calls or c.extras().get("refusal") for c in choices)
-    assert (Seen.VISIBLE in seen) == bool(found)
+    assert (ChunkContent.VISIBLE in seen) == bool(found)
 
 
 @given(st.lists(hostile, min_size=1, max_size=4))
@@ -93,7 +93,7 @@ def test_no_chunk_brings_it_down(chunks):
     response.output_tokens()
     result = to_chat_result(response, "openai", "asked")
     message = result.generations[0].message
-    pieces = [p for p in [*pieces, deltas.last(response, "asked")] if p is not None]
+    pieces = [p for p in [*pieces, deltas.last_chunk(response, "asked")] if p is not None]
     total = message_chunk_to_message((pieces[0] + pieces[1:]).message)
     if not message.invalid_tool_calls and sane(message.response_metadata):
         assert total.content == message.content

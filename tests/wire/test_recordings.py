@@ -43,7 +43,7 @@ def summed(chunks, response):
     """All chunks through a stream, added up as LangChain does."""
     deltas = ChunkConverter("openai")
     pieces = [piece for piece in map(deltas.add, chunks) if piece is not None]
-    pieces.append(deltas.last(response, "asked"))
+    pieces.append(deltas.last_chunk(response, "asked"))
     total = pieces[0] + pieces[1:]
     return message_chunk_to_message(total.message)
 

@@ -84,7 +84,8 @@ def _kind(error: Exception) -> str:
 
 def _whole(response: ResponseAccumulator) -> str:
     fault = response.fault()
-    response.text, response.shown, response.calling, response.tokens()  # as the race asks
+    # As the race asks.
+    response.text, response.visible_text, response.has_tool_calls, response.tokens()
     response.input_tokens(), response.output_tokens(), response.cache_tokens()
     if fault is not None:
         return str(fault.kind)
@@ -96,10 +97,10 @@ def _whole(response: ResponseAccumulator) -> str:
 
 
 def _streamed(chunks: list[Chunk], response: ResponseAccumulator) -> None:
-    """Show the same chunks, as a stream does; what the draft took must not fail here."""
-    deltas = ChunkConverter("openai")
-    pieces = [piece for piece in map(deltas.add, chunks) if piece is not None]
-    pieces.append(deltas.last(response, "m"))
+    """Show the same chunks, as a stream does; what the accumulator took must not fail here."""
+    converter = ChunkConverter("openai")
+    pieces = [piece for piece in map(converter.add, chunks) if piece is not None]
+    pieces.append(converter.last_chunk(response, "m"))
     sum(pieces[1:], pieces[0])
 
 
@@ -124,11 +125,11 @@ def _driven(coroutine: Coroutine[Any, Any, str]) -> str:
 
 async def _read(response: _Response, *, turned: bool) -> str:
     response, chunks, answer = ResponseAccumulator(), [], open_answer(response, stream=True)
-    want = RequestedJSON("tools", ("tools", "json_schema", "prompt"), "output", None, _SCHEMA)
-    turn = JSONModeConverter(want, "prompt").turn if turned else None
+    requested = RequestedJSON("tools", ("tools", "json_schema", "prompt"), "output", None, _SCHEMA)
+    convert = JSONModeConverter(requested, "prompt").convert if turned else None
     try:
         async for one in answer:
-            chunk = turn(one) if turn else one
+            chunk = convert(one) if convert else one
             response.add(chunk)
             chunks.append(chunk)
     except Exception as error:  # noqa: BLE001  # as the race does
@@ -161,7 +162,7 @@ def error(data: bytes) -> str:
         body = rest.decode("utf-8", "replace")
     failure = _RefusedError(status, headers, body)
     errors.refused_parameters(failure, {"top_k", "stream", "temperature"})
-    errors.scrub(failure, ["sk-canary-0123456789"])
+    errors.redact_error(failure, ["sk-canary-0123456789"])
     return _kind(failure)
 
 

@@ -82,7 +82,7 @@ class WordAccumulator:
         return self.finished
 
     @property
-    def counted(self) -> bool:
+    def has_usage(self) -> bool:
         return False
 
     def tokens(self) -> int:

@@ -236,7 +236,7 @@ class _Answer:
         self._seconds = seconds
         self._chunks = iter([{"word": "answer"}, {"finish": True}])
 
-    def quota(self) -> RateLimitStatus | None:
+    def rate_limit_status(self) -> RateLimitStatus | None:
         return rate_limit_status(dict(_dialect.ok_headers(*self._meters)))
 
     def __aiter__(self) -> _Answer:
@@ -258,7 +258,7 @@ class _Answered(WordAccumulator):
     """As much of an answer as the engine looks at, counted by the server: all have one length."""
 
     @property
-    def counted(self) -> bool:
+    def has_usage(self) -> bool:
         return True
 
     def tokens(self) -> int:

@@ -20,7 +20,7 @@ def stream(*chunks):
     for c in chunks:
         response.add(c)
         found.append(deltas.add(c))
-    return [*found, deltas.last(response, "asked")], response
+    return [*found, deltas.last_chunk(response, "asked")], response
 
 
 def added(pieces):

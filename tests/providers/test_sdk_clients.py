@@ -161,7 +161,7 @@ async def test_equal_targets_share_a_client_and_others_do_not(sim, dialect):
                {"default_headers": {"x": "y"}}, {"organization": "o"}]  # fmt: skip
     for change in changes:
         await ask(create_provider(type(base)(**{**base.model_dump(exclude={"name"}), **change})))
-    assert len(sdk._by_loop[asyncio.get_running_loop()].made) == 4
+    assert len(sdk._by_loop[asyncio.get_running_loop()].by_key) == 4
 
 
 # -- at the interpreter's end, and after a fork -----------------------------------------------
@@ -169,7 +169,7 @@ async def test_equal_targets_share_a_client_and_others_do_not(sim, dialect):
 HEAD = """
 import asyncio, os, sys, threading
 from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.providers import clients
+from langchain_resilient.providers import sdk
 
 llm = ResilientChatModel(
     targets=[Target("{dialect}:m", base_url=sys.argv[1], api_key="sk-0123456789")], hedge=None
@@ -238,7 +238,7 @@ FORKS = {
         pid = os.fork()
         if pid == 0:
             asyncio.run(asyncio.wait_for(one(), 3))
-            assert not clients._by_loop
+            assert not sdk._by_loop
             sys.exit(0)
         assert os.waitpid(pid, 0)[1] == 0
         loop.run_until_complete(asyncio.wait_for(one(), 3))
@@ -248,7 +248,7 @@ FORKS = {
         loop.run_until_complete(one())
         held, forked = threading.Event(), threading.Event()
         def hold():
-            with clients._lock:
+            with sdk._lock:
                 held.set()
                 forked.wait()
         threading.Thread(target=hold).start()

@@ -1,4 +1,4 @@
-"""After its first request a `RequestTemplate` writes them itself: nothing but the cost may differ."""
+"""After its first request a `RequestTemplate` builds them itself: the same ones, at less cost."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def test_a_key_for_one_request_is_no_pattern(parts):
     sender, server = made(parts, **{"Idempotency-Key": "once"})
     for _ in range(2):
         await posted(sender)
-    assert sender._pattern is None
+    assert sender._request_args is None
     assert len(server.requests) == 2
     await sender.close()
 

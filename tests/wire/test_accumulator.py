@@ -6,11 +6,11 @@ import pytest
 from langchain_core.messages import AIMessageChunk
 
 from langchain_resilient import FaultKind
-from langchain_resilient.wire.accumulator import ResponseAccumulator, Seen
+from langchain_resilient.wire.accumulator import ChunkContent, ResponseAccumulator
 from langchain_resilient.wire.chunk_parser import BadChunkError
 from tests.wire.streams import HEAD, USAGE, call, chunk
 
-NOTHING, THINKING, VISIBLE = Seen.NOTHING, Seen.THINKING, Seen.VISIBLE
+NOTHING, THINKING, VISIBLE = ChunkContent.NOTHING, ChunkContent.THINKING, ChunkContent.VISIBLE
 
 
 def fold(*chunks):
@@ -72,9 +72,9 @@ def test_white_space_after_text_shows_nothing_by_itself():
 def test_what_is_shown_ends_with_something_visible():
     """Until more comes; the text itself lacks nothing."""
     response = fold(chunk("Hi"), chunk("\n"), chunk(" "))
-    assert (response.shown, response.text) == ("Hi", "Hi\n ")
+    assert (response.visible_text, response.text) == ("Hi", "Hi\n ")
     response.add(chunk("you"))
-    assert response.shown == "Hi\n you"
+    assert response.visible_text == "Hi\n you"
 
 
 def test_text_is_joined_with_the_white_space_before_it():
@@ -224,10 +224,10 @@ def test_an_empty_answer_tells_why():
 
 def test_calling():
     """An answer that has begun to call a tool cannot be continued."""
-    assert not fold(chunk("Hi")).calling
-    assert fold(chunk("Hi"), chunk(tool_calls=[call("", id="1", name="add")])).calling
+    assert not fold(chunk("Hi")).has_tool_calls
+    assert fold(chunk("Hi"), chunk(tool_calls=[call("", id="1", name="add")])).has_tool_calls
     pieces = [{"name": "add", "args": "", "id": "1", "index": 0}]
-    assert fold({"message_chunk": AIMessageChunk("", tool_call_chunks=pieces)}).calling
+    assert fold({"message_chunk": AIMessageChunk("", tool_call_chunks=pieces)}).has_tool_calls
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import aiohttp
 import httpx
@@ -20,7 +21,7 @@ from langchain_resilient import FaultKind as K
 from langchain_resilient import Target
 from langchain_resilient import testing as t
 from langchain_resilient.providers import create_provider
-from langchain_resilient.providers.errors import AnswerError, classify, scrub
+from langchain_resilient.providers.errors import AnswerError, classify, redact_error
 from tests.providers.asking import (
     DIALECTS,
     TRANSPORTS,
@@ -543,7 +544,7 @@ def test_the_errors_behind_an_error_are_cleaned_too():
     error = raised_from(
         RuntimeError("Connection error."), ValueError("bad header b'Bearer x y z 1234'")
     )
-    scrub(error, ["x y z 1234"])
+    redact_error(error, ["x y z 1234"])
     assert classify(error).message == "Connection error. (ValueError: bad header b'Bearer [key]')"
 
 
@@ -551,3 +552,17 @@ async def test_a_short_key_is_no_secret(sim):
     """Local servers want "none" or "EMPTY"; to mask that would garble every message."""
     sim.script("*", then=t.Status(400, message="none of these"))
     assert (await fault_of(provider_at(sim, api_key="none"))).message == "none of these"
+
+
+class Key(NamedTuple):
+    """As aiohttp's ConnectionKey."""
+
+    host: str
+    port: int
+
+
+def test_a_named_tuple_in_an_exception_is_left_alone():
+    """The one aiohttp keeps in `args`: copying it as a plain tuple raises."""
+    error = OSError(Key("host", 1), "the key sk-canary-12345678 is wrong")
+    redact_error(error, ["sk-canary-12345678"])
+    assert error.args == (Key("host", 1), "the key [key] is wrong")

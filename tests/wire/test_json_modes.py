@@ -57,12 +57,12 @@ def test_what_asks_for_no_json(body):
 def test_a_forced_tool_asks_for_its_arguments(choice):
     """By name, or as the only one there is."""
     want = requested_json({**FORCED, "tool_choice": choice})
-    assert (want.asked, want.name, want.schema) == ("tools", "Thing", SCHEMA)
+    assert (want.original_mode, want.name, want.schema) == ("tools", "Thing", SCHEMA)
 
 
 def test_beside_other_tools_none_is_forced():
     """An agent's own tools must stay possible."""
-    assert requested_json({**FORMAT, "tools": [OTHER]}).ways == (
+    assert requested_json({**FORMAT, "tools": [OTHER]}).modes == (
         "json_schema",
         "json_object",
         "prompt",
@@ -74,7 +74,7 @@ def test_every_way_shares_nothing_but_what_it_keeps(body):
     """The request is many attempts' own; what one asks does not reach another."""
     before = copy.deepcopy(body)
     want = requested_json(body)
-    for way in want.ways:
+    for way in want.modes:
         reshape(body, want, way)
     assert body == before
 
@@ -83,7 +83,7 @@ def test_every_way_shares_nothing_but_what_it_keeps(body):
 def test_each_way_asks_by_itself_alone(body):
     """A refused parameter is gone from the request."""
     want = requested_json(body)
-    found = {way: reshape(body, want, way) for way in want.ways}
+    found = {way: reshape(body, want, way) for way in want.modes}
     assert found["tools"]["tool_choice"]["function"]["name"] == "Thing"
     assert "response_format" not in found["tools"]
     assert found["json_schema"]["response_format"]["json_schema"]["schema"] == SCHEMA
@@ -112,9 +112,9 @@ def test_an_instruction_ends_the_conversation():
 
 def read(chunks: list[dict[str, Any]], body: dict[str, Any], way: Any) -> Any:
     """The message that comes of turned chunks."""
-    turn, response = JSONModeConverter(requested_json(body), way), ResponseAccumulator()
+    converter, response = JSONModeConverter(requested_json(body), way), ResponseAccumulator()
     for chunk in copy.deepcopy(chunks):
-        response.add(turn.turn(chunk))
+        response.add(converter.convert(chunk))
     assert response.fault() is None
     return to_chat_result(response, "openai", "m").generations[0].message
 

@@ -4,7 +4,7 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from langchain_resilient import FaultKind
-from langchain_resilient.wire.accumulator import ResponseAccumulator, Seen
+from langchain_resilient.wire.accumulator import ChunkContent, ResponseAccumulator
 
 
 def draft_of(*messages):
@@ -21,19 +21,19 @@ CALL = {"name": "add", "args": "", "id": "1", "index": 0}
 @pytest.mark.parametrize(
     ("message", "seen"),
     [
-        (AIMessageChunk(""), Seen.NOTHING),
-        (AIMessageChunk([]), Seen.NOTHING),
-        (AIMessageChunk(" "), Seen.NOTHING),
-        (AIMessageChunk([{"type": "text", "text": "", "index": 0}]), Seen.NOTHING),
-        (AIMessageChunk([{"type": "thinking", "thinking": "hm"}]), Seen.THINKING),
-        (AIMessageChunk([{"type": "reasoning", "reasoning": "hm"}]), Seen.THINKING),
-        (AIMessageChunk("", additional_kwargs={"reasoning_content": "hm"}), Seen.THINKING),
-        (AIMessageChunk("Hi"), Seen.VISIBLE),
-        (AIMessage("Hi"), Seen.VISIBLE),
-        (AIMessageChunk([{"type": "text", "text": "Hi"}]), Seen.VISIBLE),
-        (AIMessageChunk([{"type": "image", "url": "u"}]), Seen.VISIBLE),
-        (AIMessageChunk("", tool_call_chunks=[CALL]), Seen.VISIBLE),
-        (AIMessageChunk("", additional_kwargs={"refusal": "No"}), Seen.VISIBLE),
+        (AIMessageChunk(""), ChunkContent.NOTHING),
+        (AIMessageChunk([]), ChunkContent.NOTHING),
+        (AIMessageChunk(" "), ChunkContent.NOTHING),
+        (AIMessageChunk([{"type": "text", "text": "", "index": 0}]), ChunkContent.NOTHING),
+        (AIMessageChunk([{"type": "thinking", "thinking": "hm"}]), ChunkContent.THINKING),
+        (AIMessageChunk([{"type": "reasoning", "reasoning": "hm"}]), ChunkContent.THINKING),
+        (AIMessageChunk("", additional_kwargs={"reasoning_content": "hm"}), ChunkContent.THINKING),
+        (AIMessageChunk("Hi"), ChunkContent.VISIBLE),
+        (AIMessage("Hi"), ChunkContent.VISIBLE),
+        (AIMessageChunk([{"type": "text", "text": "Hi"}]), ChunkContent.VISIBLE),
+        (AIMessageChunk([{"type": "image", "url": "u"}]), ChunkContent.VISIBLE),
+        (AIMessageChunk("", tool_call_chunks=[CALL]), ChunkContent.VISIBLE),
+        (AIMessageChunk("", additional_kwargs={"refusal": "No"}), ChunkContent.VISIBLE),
     ],
 )
 def test_what_a_message_brings(message, seen):

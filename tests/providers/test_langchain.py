@@ -310,7 +310,7 @@ async def test_chat_openai_calls_tools(sim, gpt, stream):
     choice = {"type": "function", "function": {"name": "weather"}}
     asked = request(tools=[TOOL], tool_choice=choice, parallel_tool_calls=False)
     response = await ask(provider(gpt), asked, stream=stream)
-    assert response.calling
+    assert response.has_tool_calls
     body = sim.requests[0].body
     assert (body["tools"], body["tool_choice"]) == ([TOOL], choice)
 
