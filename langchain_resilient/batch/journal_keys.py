@@ -11,7 +11,6 @@ from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from os import PathLike
 from pathlib import PurePath
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -27,8 +26,6 @@ from langchain_resilient.options import Target
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
-
-    from langchain_resilient.batch.runner import Journal
 
 
 UNIMPORTANT = frozenset(
@@ -174,27 +171,17 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"an object of {type(value).__qualname__} is not plain data")
 
 
-Key = Callable[[Sequence["BaseMessage"]], str]
+RequestKey = Callable[[Sequence["BaseMessage"]], str]
+"""Makes the key of a conversation; see `key_function`."""
 
 
-def as_journal(journal: Journal | str | PathLike[str] | None) -> Journal | None:
-    """Take a journal, or make one of a path."""
-    if isinstance(journal, str | PathLike):
-        from langchain_resilient.batch.journal import Journal as File  # noqa: PLC0415  # sqlite3
-
-        return File(journal)
-    return journal
-
-
-def keys_of(model: BaseChatModel, kwargs: Mapping[str, Any]) -> Key:
-    """Make the function that names the questions of one batch.
+def key_function(model: BaseChatModel, kwargs: Mapping[str, Any]) -> RequestKey:
+    """Make the function that gives each prompt of a batch its key.
 
     Args:
-        model: Who is asked.
-        kwargs: The arguments that all its calls share.
+        model: The model that is asked.
+        kwargs: The arguments that all calls of the batch share.
     """
-    # Only where there is a journal.
-
-    given = {name: value for name, value in kwargs.items() if name != "stop"}
-    prefix = model_key(model, kwargs.get("stop"), given)
+    others = {name: value for name, value in kwargs.items() if name != "stop"}
+    prefix = model_key(model, kwargs.get("stop"), others)
     return lambda messages: item_key(prefix, messages)

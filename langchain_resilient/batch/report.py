@@ -1,4 +1,4 @@
-"""`Tally`: adds up a running batch, result by result, in memory that does not grow with it."""
+"""What a batch did: counted result by result, in memory that does not grow with the batch."""
 
 from __future__ import annotations
 
@@ -247,9 +247,9 @@ class BatchStats:
 
     Example:
         ```python
-        tally = Tally(100, loop.time, prices.get)
-        tally.add(message)
-        print(tally.report())
+        stats = BatchStats(100, loop.time, prices.get)
+        stats.add(message)
+        print(stats.report())
         ```
     """
 
@@ -271,13 +271,13 @@ class BatchStats:
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()
 
-    def restore(self) -> None:
+    def count_restored(self) -> None:
         """Count an answer that was there already."""
         with self._lock:
             self._done += 1
             self._restored += 1
 
-    def ask_again(self) -> None:
+    def count_tail_hedge(self) -> None:
         """Count an item of the tail that is asked a second time."""
         with self._lock:
             self._tail_hedges += 1

@@ -1,4 +1,9 @@
-"""One batch from its beginning to its end: journal, runner, progress and report put together."""
+"""Runs one batch from beginning to end.
+
+`run_batch` puts the parts together: `BatchRunner` hands the items of an `ItemSource` to a fixed
+number of workers, and `PromptWorker` says what is done with each: look into the journal, ask the
+model, record and count the answer.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,10 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.batch.journal_keys import as_journal, keys_of
+from langchain_resilient.batch.journal_keys import key_function
 from langchain_resilient.batch.progress import ProgressMeter, as_display
 from langchain_resilient.observability.stats import DurationHistogram
 from langchain_resilient.runtime.call import PRIORITY
@@ -23,383 +29,196 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
     from langchain_core.runnables import RunnableConfig
 
-    from langchain_resilient.batch.journal_keys import Key
+    from langchain_resilient.batch.journal import Journal
+    from langchain_resilient.batch.journal_keys import RequestKey
     from langchain_resilient.batch.progress import BatchOptions
     from langchain_resilient.batch.report import BatchStats
 
-
-T = TypeVar("T")
-
-
-class ItemSource(Generic[T]):
-    """The items of a batch, for several readers of one event loop.
-
-    Args:
-        items: Any iterable or async iterable. A plain one is read on the event loop: reading it
-            should not take long.
-
-    Example:
-        ```python
-        source = Source(["a", "b"])
-        await source.next()  # (0, "a")
-        ```
-    """
-
-    __slots__ = ("_count", "_items", "_lock", "_read_all")
-
-    def __init__(self, items: Iterable[T] | AsyncIterable[T]) -> None:
-        self._items: AsyncIterator[T] | Iterator[T] = (
-            aiter(items) if isinstance(items, AsyncIterable) else iter(items)
-        )
-        self._count = 0
-        self._read_all = False
-        self._lock = asyncio.Lock()
-
-    async def next(self) -> tuple[int, T] | None:
-        """Read the next item with its place; None if there is no more."""
-        if isinstance(self._items, Iterator):
-            return self._numbered(self._items)
-        # An async generator must not be asked for two items at a time.
-        async with self._lock:
-            return await self._anumbered(self._items)
-
-    def _numbered(self, items: Iterator[T]) -> tuple[int, T] | None:
-        if self._read_all:
-            return None
-        for item in items:
-            return self._count_one(), item
-        self._read_all = True
-        return None
-
-    async def _anumbered(self, items: AsyncIterator[T]) -> tuple[int, T] | None:
-        if self._read_all:
-            return None
-        async for item in items:
-            return self._count_one(), item
-        self._read_all = True
-        return None
-
-    def _count_one(self) -> int:
-        self._count += 1
-        return self._count - 1
-
-    async def aclose(self) -> None:
-        """Close the iterator, where it can be closed: generators and files can."""
-        self._read_all = True
-        for name in ("aclose", "close"):
-            close = getattr(self._items, name, None)
-            if close is not None:
-                closing = close()
-                if name == "aclose":
-                    await closing
-                return
-
-
-T_contra = TypeVar("T_contra", contravariant=True)
-
-
-R = TypeVar("R")
-
-
-class Work(Protocol[T_contra, R]):
-    """What is done with each item of a batch."""
-
-    def find(self, index: int, item: T_contra) -> R | None:
-        """Return the result of an item if there is one already; then nothing else is called."""
-        ...
-
-    async def ask(self, index: int, item: T_contra, *, again: bool) -> R:
-        """Make the result of an item. An `Exception` is its failure.
-
-        Args:
-            index: The item's place.
-            item: The item.
-            again: Another worker is asking for the same item; the first answer wins, and the other
-                call is cancelled.
-        """
-        ...
-
-    async def keep(self, index: int, result: R | Exception) -> None:
-        """Take in a result before it is reported; once an item, in no order.
-
-        An exception of this ends the whole batch.
-        """
-        ...
-
-
-class Journal(Protocol):
-    """Keeps answers beyond the life of the process, by position and request.
-
-    A batch opens it, and closes it when it ends, however it ends. One batch at a time uses it.
-    """
-
-    async def open(self) -> None:
-        """Read what is there."""
-        ...
-
-    def look_up(self, index: int, key: str) -> AIMessage | None:
-        """Return the answer that was recorded for this position and this request, if any."""
-        ...
-
-    async def record(self, index: int, key: str, message: AIMessage) -> None:
-        """Keep an answer. It is durable when this returns."""
-        ...
-
-    async def aclose(self) -> None:
-        """Let go of the file."""
-        ...
-
+TAIL_HEDGE = "tail_hedge"
+"""Tag of the LangChain run that asks a straggler a second time."""
 
 STRAGGLER_FACTOR = 3.0
-"""How many times the median duration an item of the tail runs before it is asked a second time."""
-
+"""Multiple of the median duration after which an item of the tail is asked a second time."""
 
 MIN_STRAGGLER_SECONDS = 1.0
-"""Seconds before which nothing is late, however fast the others are."""
-
+"""Seconds before which no item is a straggler, however fast the others are."""
 
 MIN_STRAGGLER_SAMPLES = 20
 """Results before which the median is not trusted."""
 
 
-@dataclass(slots=True, eq=False)
-class _Job(Generic[T]):
-    """An item that is being worked on.
-
-    Attributes:
-        index: Its place.
-        item: The item.
-        started: The loop's time when it was first asked.
-        workers: Those who ask it, or wait to ask it a second time.
-        asking: How many ask it now.
-        helped: Whether a second worker was put to it.
-    """
-
-    index: int
-    item: T
-    started: float
-    workers: list[asyncio.Task[None]] = field(default_factory=list)
-    asking: int = 0
-    helped: bool = False
-
-
-class BatchRunner(Generic[T, R]):
-    """Works through a source once.
-
-    A worker is one task that takes an item, asks, hands the result over, and takes the next. At
-    most `2 * workers - 1` items are read and not yet handed to the consumer: a slow consumer slows
-    the workers down.
-
-    The tail: when the source is empty, a free worker waits beside the oldest item that is still
-    being asked, and asks it a second time once it has run for 3 times the median, and for a second.
-    The first answer wins, the other call is cancelled (Dean & Barroso, "The Tail at Scale", CACM
-    2013; backup tasks of Dean & Ghemawat, "MapReduce", OSDI 2004). That is at most one more call an
-    item, fewer than `workers` in all, and none before 20 results.
+async def run_batch(
+    model: BaseChatModel,
+    inputs: Iterable[LanguageModelInput] | AsyncIterable[LanguageModelInput],
+    configs: PromptConfigs,
+    kwargs: dict[str, Any],
+    *,
+    options: BatchOptions,
+    stats: BatchStats,
+) -> AsyncGenerator[tuple[int, Any], None]:
+    """Answer every prompt; yields `(index, answer)` as completed.
 
     Args:
-        source: The items.
-        work: What is done with each.
-        workers: How many items are worked on at a time.
-        return_exceptions: Hand an item's exception over as its result. Otherwise the first one
-            cancels all other items and is raised, when nothing is left running.
-        tail_hedge: Whether to ask stragglers a second time.
-
-    Example:
-        ```python
-        runner = Runner(Source(prompts), work, workers=64)
+        model: The model that is asked.
+        inputs: The prompts.
+        configs: The LangChain config of each call.
+        kwargs: The arguments of each call.
+        options: The options of the batch.
+        stats: Counts what happens.
+    """
+    async with _show_progress(stats, options) as meter, _open_journal(options) as journal:
+        key = None if journal is None else key_function(model, kwargs)
+        worker = PromptWorker(
+            model, configs, kwargs, stats=stats, meter=meter, journal=journal, key=key
+        )
+        runner = BatchRunner(
+            ItemSource(inputs),
+            worker,
+            workers=options.max_concurrency or 1,
+            return_exceptions=options.return_exceptions,
+            tail_hedge=options.tail_hedge,
+        )
         async with aclosing(runner.results()) as results:
-            async for index, result in results:
-                ...
-        ```
+            async for result in results:
+                yield result
+        stats.end(complete=True)
+
+
+@asynccontextmanager
+async def _show_progress(
+    stats: BatchStats, options: BatchOptions
+) -> AsyncGenerator[ProgressMeter, None]:
+    """Show progress while the batch runs, and report when it ends, however it ends."""
+    meter = ProgressMeter(as_display(options.progress), stats.progress, stats.clock)
+    try:
+        meter.tick()
+        yield meter
+    finally:
+        stats.end(complete=False)
+        meter.close()
+        if options.report is not None:
+            options.report(stats.report())
+
+
+@asynccontextmanager
+async def _open_journal(options: BatchOptions) -> AsyncGenerator[Journal | None, None]:
+    journal = as_journal(options.journal)
+    if journal is None:
+        yield None
+        return
+    await journal.open()
+    try:
+        yield journal
+    finally:
+        await journal.aclose()
+
+
+def as_journal(journal: Journal | str | PathLike[str] | None) -> Journal | None:
+    """Turn a path into a journal; a journal and None stay what they are."""
+    if isinstance(journal, str | PathLike):
+        from langchain_resilient.batch.journal import Journal  # noqa: PLC0415  # loads sqlite3
+
+        return Journal(journal)
+    return journal
+
+
+# -- one prompt -----------------------------------------------------------------------------------
+
+
+class PromptWorker:
+    """What a batch does with each prompt: restore, ask, record.
+
+    Args:
+        model: The model that is asked.
+        configs: The LangChain config of each call.
+        kwargs: The arguments of each call.
+        stats: Counts what happens.
+        meter: Shows the count.
+        journal: Keeps the answers; already open. None to keep none.
+        key: Makes the journal's key of a prompt; None without a journal.
     """
 
     def __init__(
         self,
-        source: ItemSource[T],
-        work: Work[T, R],
+        model: BaseChatModel,
+        configs: PromptConfigs,
+        kwargs: dict[str, Any],
         *,
-        workers: int,
-        return_exceptions: bool = False,
-        tail_hedge: bool = True,
+        stats: BatchStats,
+        meter: ProgressMeter,
+        journal: Journal | None = None,
+        key: RequestKey | None = None,
     ) -> None:
-        self._source = source
-        self._work = work
-        self._most = workers
-        self._return_exceptions = return_exceptions
-        self._tail_hedge = tail_hedge
-        self._clock = asyncio.get_running_loop().time
-        self._workers: set[asyncio.Task[None]] = set()
-        self._dismissed: set[asyncio.Task[None]] = set()
-        self._keeping: set[asyncio.Task[None]] = set()
-        self._context = contextvars.copy_context()
-        self._jobs: dict[int, _Job[T]] = {}
-        self._results: deque[tuple[int, R | Exception]] = deque()
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
-        self._seconds = DurationHistogram()
-        self._stopped = False
-        self._error: BaseException | None = None
+        self._model = model
+        self._configs = configs
+        self._kwargs = kwargs
+        self._stats = stats
+        self._meter = meter
+        self._journal = journal
+        self._key = key
+        self._keys: dict[int, str] = {}  # of the prompts that are being asked
 
-    async def results(self) -> AsyncGenerator[tuple[int, R | Exception], None]:
-        """Yield `(index, result)` as completed. Closing it early leaves nothing running.
+    def restore(self, index: int, prompt: LanguageModelInput) -> AIMessage | None:
+        """Return the answer that the journal holds, if any; then nothing else is called."""
+        if self._journal is None or self._key is None:
+            return None
+        try:
+            # As LangChain's `ainvoke` does.
+            messages = self._model._convert_input(prompt).to_messages()  # noqa: SLF001
+        except ValueError:
+            return None  # not a prompt at all: the call will say so
+        key = self._key(messages)
+        answer = self._journal.look_up(index, key)
+        if answer is None:
+            self._keys[index] = key
+            return None
+        self._stats.count_restored()
+        self._meter.tick()
+        return answer
+
+    async def ask(self, index: int, prompt: LanguageModelInput, *, hedge: bool) -> AIMessage:
+        """Ask the model, behind interactive calls where a rate limit makes them queue.
+
+        Args:
+            index: The prompt's position in the batch.
+            prompt: The prompt.
+            hedge: Whether another worker is asking the same prompt already. The first answer wins,
+                and the other call is cancelled.
 
         Raises:
-            Exception: An item's, if exceptions are not returned; the source's; `Work.keep`'s.
+            Exception: The call's; it is the prompt's result.
         """
-        try:
-            self._hire()
-            while self._workers or self._results:
-                while self._results:
-                    result = self._results.popleft()
-                    self._room.set()
-                    yield result
-                if self._workers:
-                    self._news.clear()
-                    await self._news.wait()
-        finally:
-            self._stop()
-            await _ended(self._workers)
-            await self._source.aclose()
-        if self._error is not None:
-            raise self._error
+        PRIORITY.set("batch")  # each worker has a context of its own
+        if hedge:
+            self._stats.count_tail_hedge()
+        config = self._configs.of_hedge(index) if hedge else self._configs.at(index)
+        return await self._model.ainvoke(prompt, config, **self._kwargs)
 
-    # -- workers --------------------------------------------------------------------------------
+    async def record(self, index: int, result: AIMessage | Exception) -> None:
+        """Record a result, then count it: what is reported as done is on disk.
 
-    def _hire(self) -> None:
-        if len(self._workers) < self._most and not self._stopped:
-            # Each has the caller's context, not that of the worker which happened to hire it.
-            worker = asyncio.create_task(self._run(), context=self._context.copy())
-            self._workers.add(worker)
-            worker.add_done_callback(self._left)
-
-    def _left(self, worker: asyncio.Task[None]) -> None:
-        """Look at how a worker ended: nothing that nobody asked for may pass unnoticed."""
-        self._workers.discard(worker)
-        self._news.set()
-        error = asyncio.CancelledError() if worker.cancelled() else worker.exception()
-        if worker in self._dismissed:
-            self._dismissed.discard(worker)
-        elif error is not None and self._error is None:
-            self._error = error
-            self._stop()
-
-    def _stop(self) -> None:
-        self._stopped = True
-        for worker in self._workers:
-            self._dismiss(worker)
-
-    def _dismiss(self, worker: asyncio.Task[None]) -> None:
-        """Cancel a worker, once: a second cancel could cost a pooled connection.
-
-        One that is keeping an answer ends by itself when that is done: the answer is paid for.
+        Called once for each prompt that was asked, before its result is reported. An exception of
+        this ends the whole batch.
         """
-        if not (worker in self._dismissed or worker in self._keeping or worker.done()):
-            self._dismissed.add(worker)
-            worker.cancel()
-
-    async def _run(self) -> None:
-        while not self._stopped and (found := await self._source.next()) is not None:
-            self._hire()
-            await self._do(*found)
-            await self._wait_for_room()
-        while self._tail_hedge and (job := self._straggler()) is not None:
-            await self._help(job)
-
-    async def _wait_for_room(self) -> None:
-        while len(self._results) >= self._most and not self._stopped:
-            self._room.clear()
-            await self._room.wait()
-
-    # -- items ----------------------------------------------------------------------------------
-
-    async def _do(self, index: int, item: T) -> None:
-        known = self._work.find(index, item)
-        if known is not None:
-            self._report(index, known)
-            return
-        job = self._jobs[index] = _Job(index, item, self._clock())
-        job.workers.append(_me())
-        await self._ask(job, again=False)
-
-    async def _ask(self, job: _Job[T], *, again: bool) -> None:
-        job.asking += 1
-        try:
-            result: R | Exception = await self._work.ask(job.index, job.item, again=again)
-        except Exception as error:  # noqa: BLE001  # handed over, or raised below
-            result = error
-        job.asking -= 1
-        job.workers.remove(_me())
-        if isinstance(result, Exception) and job.asking:
-            return  # another worker may still have an answer
-        await self._settle(job, result)
-
-    async def _settle(self, job: _Job[T], result: R | Exception) -> None:
-        del self._jobs[job.index]
-        for other in job.workers:
-            self._dismiss(other)
-        self._keeping.add(me := _me())
-        try:
-            await self._work.keep(job.index, result)
-        finally:
-            self._keeping.discard(me)
-        if not isinstance(result, Exception):
-            self._seconds.add(self._clock() - job.started)
-        elif not self._return_exceptions:
-            raise result
-        self._report(job.index, result)
-
-    def _report(self, index: int, result: R | Exception) -> None:
-        self._results.append((index, result))
-        self._news.set()
-
-    # -- the tail -------------------------------------------------------------------------------
-
-    def _straggler(self) -> _Job[T] | None:
-        """Find the oldest item that nobody was put to beside its own worker."""
-        if self._seconds.count < MIN_STRAGGLER_SAMPLES or self._stopped:
-            return None
-        return next((job for job in self._jobs.values() if not job.helped), None)
-
-    async def _help(self, job: _Job[T]) -> None:
-        job.helped = True
-        job.workers.append(_me())
-        median = self._seconds.quantiles().p50 or 0.0
-        patience = max(MIN_STRAGGLER_SECONDS, STRAGGLER_FACTOR * median)
-        await asyncio.sleep(max(0.0, job.started + patience - self._clock()))
-        await self._ask(job, again=True)
-
-
-def _me() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # coroutines of workers run in tasks
-    return task
-
-
-async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Wait for all tasks, even if whoever waits is cancelled once more: that is passed on after."""
-    cancelled: asyncio.CancelledError | None = None
-    while tasks:
-        try:
-            await asyncio.wait(set(tasks))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-
-
-TAIL_HEDGE = "tail_hedge"
-"""The tag of a run that asks a straggler a second time."""
+        key = self._keys.pop(index, None)
+        if self._journal is not None and key is not None:
+            if isinstance(result, Exception):
+                await self._journal.record_failure(index, key, result)
+            else:
+                await self._journal.record(index, key, result)
+        self._stats.add(result)
+        self._meter.tick()
 
 
 class PromptConfigs:
-    """The config of each call: one for all, or a list with one for each, as LangChain takes it.
+    """The LangChain config of each call: one for all prompts, or a list with one for each.
 
     Args:
-        config: What the caller gave.
-        length: How many inputs there are, if that is known.
+        config: What the caller passed.
+        length: The number of inputs, if known.
 
     Raises:
-        ValueError: If a list has not one config for each input.
+        ValueError: If a list does not have one config for each input.
     """
 
     def __init__(
@@ -416,7 +235,7 @@ class PromptConfigs:
 
     @property
     def max_concurrency(self) -> int | None:
-        """What the first config says of it."""
+        """The `max_concurrency` of the first config."""
         first = self._first if not self._each else self._each[0]
         return (first or {}).get("max_concurrency")
 
@@ -432,7 +251,7 @@ class PromptConfigs:
             raise ValueError(_wrong_length(len(self._each), None))
         return self._each[index] or {}
 
-    def again(self, index: int) -> RunnableConfig:
+    def of_hedge(self, index: int) -> RunnableConfig:
         """Return the config of a second call for an input: a run of its own, with a tag."""
         config = _without_run_id(self.at(index))
         return {**config, "tags": [*(config.get("tags") or ()), TAIL_HEDGE]}
@@ -450,142 +269,284 @@ def _wrong_length(configs: int, inputs: int | None) -> str:
     )
 
 
-class PromptWorker:
-    """Asks a model each prompt of a batch, and counts and records what comes back.
+# -- all of them: workers and their items ---------------------------------------------------------
+
+
+class BatchRunner:
+    """Works through a source once.
+
+    A worker is one task that takes an item, asks, delivers the result, and takes the next. At most
+    `2 * workers - 1` items are read and not yet taken by the consumer: a slow consumer slows the
+    workers down.
+
+    The tail: when the source is exhausted, a free worker waits beside the oldest item that is still
+    being asked, and asks it a second time once it has run for 3 times the median, and for a second.
+    The first answer wins, the other call is cancelled (Dean & Barroso, "The Tail at Scale", CACM
+    2013; backup tasks of Dean & Ghemawat, "MapReduce", OSDI 2004). That is at most one more call
+    per item, fewer than `workers` in all, and none before 20 results.
 
     Args:
-        model: Who is asked.
-        configs: Of the calls.
-        kwargs: Of the calls.
-        tally: Counts.
-        meter: Shows the count.
-        journal: Keeps the answers; open.
-        key: Names the questions in it.
+        source: The items.
+        worker: What is done with each.
+        workers: The number of items worked on at a time.
+        return_exceptions: Deliver an item's exception as its result. Otherwise the first one
+            cancels all other items and is raised once nothing is left running.
+        tail_hedge: Whether to ask stragglers a second time.
+
+    Example:
+        ```python
+        runner = BatchRunner(ItemSource(prompts), worker, workers=64)
+        async with aclosing(runner.results()) as results:
+            async for index, result in results:
+                ...
+        ```
     """
 
     def __init__(
         self,
-        model: BaseChatModel,
-        configs: PromptConfigs,
-        kwargs: dict[str, Any],
+        source: ItemSource,
+        worker: PromptWorker,
         *,
-        tally: BatchStats,
-        meter: ProgressMeter,
-        journal: Journal | None = None,
-        key: Key | None = None,
+        workers: int,
+        return_exceptions: bool = False,
+        tail_hedge: bool = True,
     ) -> None:
-        self._model = model
-        self._configs = configs
-        self._kwargs = kwargs
-        self._tally = tally
-        self._meter = meter
-        self._journal = journal
-        self._key = key
-        self._keys: dict[int, str] = {}
+        self._source = source
+        self._worker = worker
+        self._max_workers = workers
+        self._return_exceptions = return_exceptions
+        self._tail_hedge = tail_hedge
+        self._clock = asyncio.get_running_loop().time
+        self._context = contextvars.copy_context()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._cancelled: set[asyncio.Task[None]] = set()  # by us, and not yet ended
+        self._recording: set[asyncio.Task[None]] = set()
+        self._jobs: dict[int, _Job] = {}
+        self._results: deque[tuple[int, AIMessage | Exception]] = deque()
+        self._changed = asyncio.Event()  # a result was added, or a worker ended
+        self._taken = asyncio.Event()  # the consumer took a result
+        self._seconds = DurationHistogram()
+        self._stopped = False
+        self._error: BaseException | None = None
 
-    def find(self, index: int, item: LanguageModelInput) -> AIMessage | None:
-        """Look for the answer in the journal."""
-        if self._journal is None or self._key is None:
-            return None
+    async def results(self) -> AsyncGenerator[tuple[int, AIMessage | Exception], None]:
+        """Yield `(index, result)` as completed. Closing it early leaves nothing running.
+
+        Raises:
+            Exception: An item's, if exceptions are not returned; the source's; that of
+                `PromptWorker.record`.
+        """
         try:
-            prompt = self._model._convert_input(item)  # noqa: SLF001  # as LangChain's ainvoke does
-        except ValueError:
-            return None  # no prompt at all: the call will say so
-        key = self._keys[index] = self._key(prompt.to_messages())
-        found = self._journal.look_up(index, key)
-        if found is not None:
-            del self._keys[index]
-            self._tally.restore()
-            self._meter.tick()
-        return found
+            self._start_worker()
+            while self._workers or self._results:
+                while self._results:
+                    result = self._results.popleft()
+                    self._taken.set()
+                    yield result
+                if self._workers:
+                    self._changed.clear()
+                    await self._changed.wait()
+        finally:
+            self._stop()
+            await _wait_for_all(self._workers)
+            await self._source.aclose()
+        if self._error is not None:
+            raise self._error
 
-    async def ask(self, index: int, item: LanguageModelInput, *, again: bool) -> AIMessage:
-        """Ask the model, in the second row at a rate limit."""
-        PRIORITY.set("batch")  # of this worker's context, which is nobody else's
-        if again:
-            self._tally.ask_again()
-        config = self._configs.again(index) if again else self._configs.at(index)
-        return await self._model.ainvoke(item, config, **self._kwargs)
+    # -- workers: started one by one, as items are read ------------------------------------------
 
-    async def keep(self, index: int, result: AIMessage | Exception) -> None:
-        """Record an answer, then count it: what is reported as done is on disk."""
-        key = self._keys.pop(index, None)
-        if self._journal is not None and key is not None:
-            await self._record(self._journal, index, key, result)
-        self._tally.add(result)
-        self._meter.tick()
+    def _start_worker(self) -> None:
+        if len(self._workers) < self._max_workers and not self._stopped:
+            # Each gets the caller's context, not that of the worker which happened to start it.
+            task = asyncio.create_task(self._work(), context=self._context.copy())
+            self._workers.add(task)
+            task.add_done_callback(self._worker_ended)
 
-    @staticmethod
-    async def _record(
-        journal: Journal, index: int, key: str, result: AIMessage | Exception
-    ) -> None:
+    async def _work(self) -> None:
+        while not self._stopped and (numbered := await self._source.next()) is not None:
+            self._start_worker()
+            await self._process(*numbered)
+            while len(self._results) >= self._max_workers and not self._stopped:
+                self._taken.clear()
+                await self._taken.wait()
+        while self._tail_hedge and (job := self._straggler()) is not None:
+            await self._hedge(job)
+
+    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        """Notice how a worker ended: an error, or a cancel that was not ours, ends the batch."""
+        self._workers.discard(task)
+        self._changed.set()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if task in self._cancelled:
+            self._cancelled.discard(task)
+        elif error is not None and self._error is None:
+            self._error = error
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopped = True
+        for task in self._workers:
+            self._cancel(task)
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        """Cancel a worker, once: a second cancel could cost a pooled connection.
+
+        A worker that is recording an answer ends by itself after that: the answer is paid for.
+        """
+        if not (task in self._cancelled or task in self._recording or task.done()):
+            self._cancelled.add(task)
+            task.cancel()
+
+    # -- items ------------------------------------------------------------------------------------
+
+    async def _process(self, index: int, item: Any) -> None:
+        restored = self._worker.restore(index, item)
+        if restored is not None:
+            self._deliver(index, restored)
+            return
+        job = self._jobs[index] = _Job(index, item, self._clock())
+        job.workers.append(_current_task())
+        await self._ask(job, hedge=False)
+
+    async def _ask(self, job: _Job, *, hedge: bool) -> None:
+        job.asking += 1
+        try:
+            result: AIMessage | Exception = await self._worker.ask(job.index, job.item, hedge=hedge)
+        except Exception as error:  # noqa: BLE001  # delivered, or raised by `_finish`
+            result = error
+        job.asking -= 1
+        job.workers.remove(_current_task())
+        if isinstance(result, Exception) and job.asking:
+            return  # the other worker may still get an answer
+        await self._finish(job, result)
+
+    async def _finish(self, job: _Job, result: AIMessage | Exception) -> None:
+        del self._jobs[job.index]
+        for other in job.workers:
+            self._cancel(other)
+        self._recording.add(task := _current_task())
+        try:
+            await self._worker.record(job.index, result)
+        finally:
+            self._recording.discard(task)
         if not isinstance(result, Exception):
-            await journal.record(index, key, result)
-        elif (record_failure := getattr(journal, "record_failure", None)) is not None:
-            await record_failure(index, key, result)
+            self._seconds.add(self._clock() - job.started)
+        elif not self._return_exceptions:
+            raise result
+        self._deliver(job.index, result)
+
+    def _deliver(self, index: int, result: AIMessage | Exception) -> None:
+        self._results.append((index, result))
+        self._changed.set()
+
+    # -- the tail ---------------------------------------------------------------------------------
+
+    def _straggler(self) -> _Job | None:
+        """Find the oldest item that only its own worker is asking."""
+        if self._seconds.count < MIN_STRAGGLER_SAMPLES or self._stopped:
+            return None
+        # The jobs stand in the order in which they were started.
+        return next((job for job in self._jobs.values() if not job.hedged), None)
+
+    async def _hedge(self, job: _Job) -> None:
+        job.hedged = True
+        job.workers.append(_current_task())  # so that an answer ends the wait, too
+        median = self._seconds.quantiles().p50 or 0.0
+        delay = max(MIN_STRAGGLER_SECONDS, STRAGGLER_FACTOR * median)
+        await asyncio.sleep(max(0.0, job.started + delay - self._clock()))
+        await self._ask(job, hedge=True)
 
 
-async def run_batch(
-    model: BaseChatModel,
-    inputs: Iterable[LanguageModelInput] | AsyncIterable[LanguageModelInput],
-    configs: PromptConfigs,
-    kwargs: dict[str, Any],
-    *,
-    options: BatchOptions,
-    tally: BatchStats,
-) -> AsyncGenerator[tuple[int, Any], None]:
-    """Yield `(index, answer)` as completed.
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # coroutines of workers run in tasks
+    return task
+
+
+async def _wait_for_all(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Wait until all tasks have ended; a cancel that comes meanwhile is raised after that."""
+    cancelled: asyncio.CancelledError | None = None
+    while tasks:
+        try:
+            await asyncio.wait(set(tasks))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """An item that is being worked on.
+
+    Attributes:
+        index: Its position in the batch.
+        item: The item.
+        started: The loop's time when it was first asked.
+        workers: The workers that are asking it, or waiting to ask it a second time.
+        asking: The number of calls under way for it.
+        hedged: Whether a second worker was assigned to it.
+    """
+
+    index: int
+    item: Any
+    started: float
+    workers: list[asyncio.Task[None]] = field(default_factory=list)
+    asking: int = 0
+    hedged: bool = False
+
+
+class ItemSource:
+    """The items of a batch, numbered, for several readers on one event loop.
 
     Args:
-        model: Who is asked.
-        inputs: The prompts.
-        configs: Of the calls.
-        kwargs: Of the calls.
-        options: Of the batch.
-        tally: Counts it.
+        items: Any iterable or async iterable. A plain one is read on the event loop, so reading it
+            should not take long.
+
+    Example:
+        ```python
+        source = ItemSource(["a", "b"])
+        await source.next()  # (0, "a")
+        ```
     """
-    async with _with_progress(tally, options) as meter, _open_journal(options) as journal:
-        key = None if journal is None else keys_of(model, kwargs)
-        work = PromptWorker(
-            model, configs, kwargs, tally=tally, meter=meter, journal=journal, key=key
+
+    __slots__ = ("_count", "_exhausted", "_items", "_lock")
+
+    def __init__(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
+        self._items: AsyncIterator[Any] | Iterator[Any] = (
+            aiter(items) if isinstance(items, AsyncIterable) else iter(items)
         )
-        runner = BatchRunner(
-            ItemSource(inputs),
-            work,
-            workers=options.max_concurrency or 1,
-            return_exceptions=options.return_exceptions,
-            tail_hedge=options.tail_hedge,
-        )
-        async with aclosing(runner.results()) as results:
-            async for found in results:
-                yield found
-        tally.end(complete=True)
+        self._count = 0
+        self._exhausted = False
+        self._lock = asyncio.Lock()
 
+    async def next(self) -> tuple[int, Any] | None:
+        """Read the next item with its index; None if there is no more."""
+        if isinstance(self._items, Iterator):
+            if not self._exhausted:
+                for item in self._items:
+                    return self._numbered(item)
+                self._exhausted = True
+            return None
+        # An async generator must not be asked for two items at a time.
+        async with self._lock:
+            if not self._exhausted:
+                async for item in self._items:
+                    return self._numbered(item)
+                self._exhausted = True
+            return None
 
-@asynccontextmanager
-async def _with_progress(
-    tally: BatchStats, options: BatchOptions
-) -> AsyncGenerator[ProgressMeter, None]:
-    """Show and report a batch, however it ends."""
-    meter = ProgressMeter(as_display(options.progress), tally.progress, tally.clock)
-    try:
-        meter.tick()
-        yield meter
-    finally:
-        tally.end(complete=False)
-        meter.close()
-        if options.report is not None:
-            options.report(tally.report())
+    def _numbered(self, item: Any) -> tuple[int, Any]:
+        self._count += 1
+        return self._count - 1, item
 
-
-@asynccontextmanager
-async def _open_journal(options: BatchOptions) -> AsyncGenerator[Journal | None, None]:
-    journal = as_journal(options.journal)
-    if journal is None:
-        yield None
-        return
-    await journal.open()
-    try:
-        yield journal
-    finally:
-        await journal.aclose()
+    async def aclose(self) -> None:
+        """Close the iterator if it can be closed, as generators and files can."""
+        self._exhausted = True
+        for name in ("aclose", "close"):
+            close = getattr(self._items, name, None)
+            if close is not None:
+                closing = close()
+                if name == "aclose":
+                    await closing
+                return

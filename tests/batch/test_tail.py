@@ -10,20 +10,20 @@ from langchain_resilient.batch.runner import (
     MIN_STRAGGLER_SECONDS,
     STRAGGLER_FACTOR,
 )
-from tests.batch.works import Sad, Script, collect
+from tests.batch.works import ItemError, ScriptedWorker, collect
 from verification.kit.virtual_time import virtual_time
 
 LAST = MIN_STRAGGLER_SAMPLES + 9
 
 
-def _straggling(first: float = 1000.0, second: float = 1.0, **script: Any) -> Script:
+def _straggling(first: float = 1000.0, second: float = 1.0, **script: Any) -> ScriptedWorker:
     """All take a second but the last, which takes as long as is said."""
-    return Script(
+    return ScriptedWorker(
         seconds=lambda item, again: (second if again else first) if item == LAST else 1.0, **script
     )
 
 
-def _again(work: Script) -> list[Any]:
+def _again(work: ScriptedWorker) -> list[Any]:
     return [(item, at) for item, again, at in work.asked if again]
 
 
@@ -72,13 +72,13 @@ async def test_an_item_fails_when_both_calls_have():
     """Once."""
     work = _straggling(first=5.0, second=9.0, fails=lambda item, _: item == LAST)
     found = await collect(range(LAST + 1), work, workers=10, return_exceptions=True)
-    assert [i for i, result in found if isinstance(result, Sad)] == [LAST]
+    assert [i for i, result in found if isinstance(result, ItemError)] == [LAST]
 
 
 @virtual_time
 async def test_nothing_is_asked_again_while_there_is_other_work():
     """A slow item in the middle is nobody's tail until the source is empty."""
-    work = Script(seconds=lambda item, _: 50.0 if item == 30 else 1.0)
+    work = ScriptedWorker(seconds=lambda item, _: 50.0 if item == 30 else 1.0)
     await collect(range(200), work, workers=10)
     (asked,) = _again(work)
     assert asked[0] == 30
@@ -88,7 +88,7 @@ async def test_nothing_is_asked_again_while_there_is_other_work():
 @virtual_time
 async def test_a_small_batch_has_no_tail():
     """Too few results tell nothing of what is late."""
-    work = Script(seconds=lambda item, _: 100.0 if item == 0 else 1.0)
+    work = ScriptedWorker(seconds=lambda item, _: 100.0 if item == 0 else 1.0)
     await collect(range(MIN_STRAGGLER_SAMPLES), work, workers=10)
     assert not _again(work)
 
@@ -104,7 +104,7 @@ async def test_it_can_be_turned_off():
 @virtual_time
 async def test_even_durations_cause_no_second_calls():
     """Nobody is late where all take the same time."""
-    work = Script()
+    work = ScriptedWorker()
     await collect(range(500), work, workers=64)
     assert not _again(work)
     assert not work.cancelled
@@ -113,6 +113,8 @@ async def test_even_durations_cause_no_second_calls():
 @virtual_time
 async def test_nothing_is_late_within_a_second():
     """However fast the others are: a second call would cost more than it saves."""
-    work = Script(seconds=lambda item, _: MIN_STRAGGLER_SECONDS - 0.1 if item == LAST else 0.01)
+    work = ScriptedWorker(
+        seconds=lambda item, _: MIN_STRAGGLER_SECONDS - 0.1 if item == LAST else 0.01
+    )
     await collect(range(LAST + 1), work, workers=10)
     assert not _again(work)
