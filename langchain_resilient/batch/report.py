@@ -1,4 +1,4 @@
-"""What a batch did: counted result by result, in memory that does not grow with the batch."""
+"""What a batch reports: `BatchProgress` while it runs, `BatchReport` at its end."""
 
 from __future__ import annotations
 
