@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
 CONCURRENCY = 16
-PATIENCE = 60.0
+MAX_RUN_SECONDS = 60.0
 """Seconds that one run of the command may take."""
 
 AT_START = 0.1
@@ -125,7 +125,7 @@ class Schedule:
 
     def _kill(self, after: float) -> None:
         """Start the command and kill it some moments after so many requests."""
-        begin, until = self._sim.count(), time.monotonic() + PATIENCE
+        begin, until = self._sim.count(), time.monotonic() + MAX_RUN_SECONDS
         process = self._start()
         while self._sim.count() < begin + after and process.is_alive():
             time.sleep(0.001)
@@ -146,7 +146,7 @@ class Schedule:
         for sent in (True, False):
             before = self._sim.count()
             process = self._start()
-            process.join(PATIENCE)
+            process.join(MAX_RUN_SECONDS)
             process.kill()
             if process.exitcode != 0:
                 self.verdict.wrong.append(f"the last run ended with {process.exitcode}")
@@ -174,7 +174,9 @@ class Schedule:
             for path in (self._journal, Path(f"{self._journal}-wal")):
                 if path.exists():
                     shutil.copy(path, folder)
-            file = JournalFile(Path(folder, self._journal.name), patience=PATIENCE, create=False)
+            file = JournalFile(
+                Path(folder, self._journal.name), lock_timeout=MAX_RUN_SECONDS, create=False
+            )
             rows = list(file.select("SELECT * FROM items WHERE answer IS NOT NULL"))
             file.close()
         return {r["key"]: (json.loads(r["answer"])["content"], r["recorded"]) for r in rows}

@@ -12,7 +12,7 @@ import pytest
 
 from langchain_resilient import BatchProgress
 from langchain_resilient.batch.progress import (
-    REDRAW,
+    REDRAW_SECONDS,
     BarDisplay,
     CallbackDisplay,
     LineDisplay,
@@ -143,7 +143,7 @@ def test_the_meter_does_not_look_all_the_time():
     for n in range(1000):
         now[0] = n / 1000
         meter.tick()
-    assert len(shown) == pytest.approx(1 / REDRAW, abs=1)
+    assert len(shown) == pytest.approx(1 / REDRAW_SECONDS, abs=1)
     meter.close()
     assert shown[-1].seconds == now[0]
 
