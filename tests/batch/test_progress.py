@@ -20,7 +20,7 @@ from langchain_resilient.batch.progress import (
     as_display,
     progress_line,
 )
-from tests.batch.models import EchoModel, prompts
+from tests.batch.echo_model import EchoModel, prompts
 from verification.kit.virtual_time import virtual_time
 
 
@@ -189,6 +189,6 @@ def test_a_notebook_without_ipywidgets_sees_no_warning(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
         monkeypatch.delitem(sys.modules, name)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         BarDisplay(io.StringIO())
-    assert told == []
+    assert caught == []

@@ -18,7 +18,7 @@ from langchain_resilient import (
     ResilientChatModel,
 )
 from langchain_resilient.batch.report import BatchStats, receipt_of
-from tests.batch.models import EchoModel, prompts
+from tests.batch.echo_model import EchoModel, prompts
 from verification.kit.virtual_time import virtual_time
 
 LOST = AttemptRecord(
@@ -77,9 +77,9 @@ def test_everything_is_counted():
 
 def test_a_report_is_plain_json():
     """Through `as_dict`."""
-    told = json.loads(json.dumps(_stats().report().as_dict()))
-    assert told["done"] == 7
-    assert told["targets"][0]["faults"] == {"server": 7}
+    plain = json.loads(json.dumps(_stats().report().as_dict()))
+    assert plain["done"] == 7
+    assert plain["targets"][0]["faults"] == {"server": 7}
 
 
 def test_a_report_reads_as_text():

@@ -22,12 +22,12 @@ from langchain_core.runnables import RunnableLambda
 
 from langchain_resilient import AllTargetsFailedError, ResilientChatModel, Target
 from langchain_resilient.batch.mixin import AMAP_CONCURRENCY, BATCH_CONCURRENCY
-from tests.batch.models import EchoModel, answers, prompts
+from tests.batch.echo_model import EchoModel, answers, prompts
 from verification.kit.virtual_time import virtual_time
 
 
 class Runs(AsyncCallbackHandler):
-    """Writes down the runs that it is told of."""
+    """Records the runs that it is notified of."""
 
     run_inline = True
 
@@ -42,8 +42,8 @@ class Runs(AsyncCallbackHandler):
         self.ended.append((run_id, response.generations[0][0].text))
 
 
-def _texts(found: list[Any]) -> list[str]:
-    return [message.text for message in found]
+def _texts(results: list[Any]) -> list[str]:
+    return [message.text for message in results]
 
 
 # -- the right answer to the right prompt ---------------------------------------------------------
@@ -71,8 +71,8 @@ async def test_retries_never_mix_up_answers():
     llm = ResilientChatModel(
         targets=[echo.target("a"), second.target("b")], hedge=None, max_retries=0
     )
-    found = await llm.abatch(prompts(100), return_exceptions=True)
-    for i, result in enumerate(found):
+    results = await llm.abatch(prompts(100), return_exceptions=True)
+    for i, result in enumerate(results):
         if i % 10 == 7:
             assert isinstance(result, AllTargetsFailedError)
         else:
@@ -186,11 +186,11 @@ async def test_a_chain_batches():
     """The prompts, the configs and `return_exceptions` come from the chain."""
     echo = EchoModel(fails=lambda prompt: prompt == "q3")
     chain = ChatPromptTemplate.from_template("q{n}") | echo.model() | StrOutputParser()
-    found = await chain.abatch(
+    results = await chain.abatch(
         [{"n": n} for n in range(10)], {"max_concurrency": 2}, return_exceptions=True
     )
-    assert isinstance(found.pop(3), AllTargetsFailedError)
-    assert found == [text for text in answers(10) if text != "re: q3"]
+    assert isinstance(results.pop(3), AllTargetsFailedError)
+    assert results == [text for text in answers(10) if text != "re: q3"]
     assert echo.max_running == 2
 
 
@@ -220,8 +220,8 @@ async def test_structured_output_batches():
 
     llm = ResilientChatModel(targets=[RunnableLambda(answer)], hedge=None)
     schema = {"title": "N", "type": "object", "properties": {"n": {"type": "integer"}}}
-    found = await llm.with_structured_output(schema).abatch([str(n) for n in range(8)])
-    assert found == [{"n": n} for n in range(8)]
+    results = await llm.with_structured_output(schema).abatch([str(n) for n in range(8)])
+    assert results == [{"n": n} for n in range(8)]
 
 
 @virtual_time
@@ -269,8 +269,8 @@ async def test_a_map_reads_an_endless_async_source_as_it_goes():
 
     echo = EchoModel()
     async with aclosing(echo.model().amap(source())) as results:
-        found = [await anext(results) for _ in range(200)]
-    assert all(message.text == f"re: q{index}" for index, message in found)
+        first = [await anext(results) for _ in range(200)]
+    assert all(message.text == f"re: q{index}" for index, message in first)
     assert echo.max_running == AMAP_CONCURRENCY
     assert closed[0] <= 200 + 2 * AMAP_CONCURRENCY
 
@@ -342,9 +342,9 @@ def test_ctrl_c_leaves_nothing_running():
 @virtual_time
 async def test_no_prompt_at_all_is_that_items_error():
     """What is no prompt fails alone."""
-    found: list[Any] = await EchoModel().model().abatch(["q0", 7, "q2"], return_exceptions=True)
-    assert isinstance(found[1], ValueError)
-    assert [found[0].text, found[2].text] == ["re: q0", "re: q2"]
+    results: list[Any] = await EchoModel().model().abatch(["q0", 7, "q2"], return_exceptions=True)
+    assert isinstance(results[1], ValueError)
+    assert [results[0].text, results[2].text] == ["re: q0", "re: q2"]
 
 
 # -- the tail -----------------------------------------------------------------------------------
@@ -363,8 +363,8 @@ async def test_a_straggler_is_asked_again_as_a_run_of_its_own():
     seen: set[str] = set()
     runs = Runs()
     llm = EchoModel(seconds=lambda prompt: _hangs_once(prompt, seen)).model()
-    found = await llm.abatch(prompts(100), {"callbacks": [runs], "max_concurrency": 10})
-    assert _texts(found) == answers(100)
+    results = await llm.abatch(prompts(100), {"callbacks": [runs], "max_concurrency": 10})
+    assert _texts(results) == answers(100)
     first, second = [run for run in runs.started if run["prompt"] == "q99"]
     assert (first["tags"], second["tags"]) == ([], ["tail_hedge"])
     assert first["run_id"] != second["run_id"]
