@@ -1,4 +1,4 @@
-"""The command line: `langchain-resilient ask`, `batch`, `targets`, `simulate`, `demo`, ...
+"""The command line: `langchain-resilient ask`, `batch`, `journal`, `targets`, `simulate`, `demo`.
 
 Exit codes, for scripts:
 
@@ -9,7 +9,7 @@ Exit codes, for scripts:
 | 2 | the command or its settings are wrong (bad target, no key) |
 | 3 | the request was refused as wrong |
 | 4 | the deadline passed |
-| 5 | the answer broke off; what came stands on stdout |
+| 5 | the answer broke off; the part that arrived is on stdout |
 | 130 | interrupted |
 """
 
@@ -28,7 +28,6 @@ from pydantic import ValidationError
 
 from langchain_resilient._version import __version__
 from langchain_resilient.batch import cli as batch
-from langchain_resilient.batch import cli as journal
 from langchain_resilient.demo import command as demo
 from langchain_resilient.simulation import command as simulate
 
@@ -57,19 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): there is nobody left to tell.
+        # The reader of our output has gone (`| head`). Python flushes stdout once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
 
 
 def parser() -> argparse.ArgumentParser:
     """Declare every command and its options."""
-    found = argparse.ArgumentParser(
+    main_parser = argparse.ArgumentParser(
         prog="langchain-resilient",
         description="Text for a prompt, always and as fast as possible, over several providers.",
     )
-    found.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = found.add_subparsers(required=True, metavar="COMMAND")
+    main_parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = main_parser.add_subparsers(required=True, metavar="COMMAND")
 
     ask = commands.add_parser("ask", help="answer one prompt", description="Answer one prompt.")
     ask.add_argument("prompt", nargs="*", help='the prompt; "-" or nothing reads standard input')
@@ -80,20 +79,20 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("-q", "--quiet", action="store_true", help="no receipt on standard error")
     ask.set_defaults(command=_ask)
 
-    many = commands.add_parser(
+    batching = commands.add_parser(
         "batch",
         help="answer a file of prompts",
         description=batch.DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    batch.add_batch_arguments(many)
-    _add_targets(many)
-    _add_settings(many)
-    many.set_defaults(command=_batch)
+    batch.add_batch_arguments(batching)
+    _add_targets(batching)
+    _add_settings(batching)
+    batching.set_defaults(command=_batch)
 
-    kept = commands.add_parser("journal", help="show or export what a batch has answered")
-    journal.add_journal_arguments(kept)
-    kept.set_defaults(command=_journal)
+    journal = commands.add_parser("journal", help="show or export what a batch has answered")
+    batch.add_journal_arguments(journal)
+    journal.set_defaults(command=_journal)
 
     targets = commands.add_parser(
         "targets",
@@ -104,24 +103,24 @@ def parser() -> argparse.ArgumentParser:
     targets.add_argument("--json", action="store_true", help="as JSON")
     targets.set_defaults(command=_targets)
 
-    simulation = commands.add_parser(
+    simulating = commands.add_parser(
         "simulate",
         help="run a hedging policy over recorded latencies",
         description=simulate.DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    simulate.add_arguments(simulation)
-    simulation.set_defaults(command=_simulate)
+    simulate.add_arguments(simulating)
+    simulating.set_defaults(command=_simulate)
 
-    show = commands.add_parser(
+    showing = commands.add_parser(
         "demo",
         help="a two-minute live show: providers misbehave, requests are answered",
         description=demo.DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    demo.add_arguments(show)
-    show.set_defaults(command=_demo)
-    return found
+    demo.add_arguments(showing)
+    showing.set_defaults(command=_demo)
+    return main_parser
 
 
 def _add_targets(parser: argparse.ArgumentParser) -> None:
@@ -157,12 +156,12 @@ def _ask(args: argparse.Namespace) -> int:
         # A person at a terminal who gave no prompt waits for a hint, not for the end of input.
         prompt = "" if sys.stdin.isatty() else sys.stdin.read()
     if not prompt.strip():
-        return _complain('no prompt: give one, or pipe it in ("langchain-resilient ask -h")')
+        return _print_error('no prompt: give one, or pipe it in ("langchain-resilient ask -h")')
     try:
         llm = _model(args)
         _preload(llm)
     except (ValueError, LocalModelError, errors.MissingExtraError) as error:
-        return _complain(_plain(error))
+        return _print_error(_error_text(error))
     try:
         return asyncio.run(_answer(llm, _messages(args.system, prompt), args))
     except errors.ResilientError as error:
@@ -176,7 +175,7 @@ def _ask(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> ResilientChatModel:
     from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415
 
-    wanted = {
+    settings = {
         "targets": args.target,
         "timeout": args.timeout,
         "hedge": args.hedge,
@@ -184,11 +183,11 @@ def _model(args: argparse.Namespace) -> ResilientChatModel:
         "temperature": args.temperature,
         "last_resort": args.last_resort,
     }
-    return ResilientChatModel(**{k: v for k, v in wanted.items() if v is not None})
+    return ResilientChatModel(**{k: v for k, v in settings.items() if v is not None})
 
 
 def _preload(llm: ResilientChatModel) -> None:
-    """Fetch and load an embedded model that is asked first, before the deadline begins to run."""
+    """Download and load a local model that is asked first, before the deadline starts."""
     from langchain_resilient.providers.local import preload  # noqa: PLC0415
 
     first = llm.chain()[0]
@@ -201,7 +200,7 @@ def _messages(system: str | None, prompt: str) -> list[tuple[str, str]]:
 
 
 async def _answer(llm: ResilientChatModel, messages: Any, args: argparse.Namespace) -> int:
-    # A killed script closes its streams as Ctrl-C does.
+    # SIGTERM ends it as Ctrl-C does: streams are closed.
     task = asyncio.current_task()
     if task is not None and sys.platform != "win32":
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -216,9 +215,9 @@ async def _answer(llm: ResilientChatModel, messages: Any, args: argparse.Namespa
             metadata = chunk.response_metadata or metadata
             usage = chunk.usage_metadata or usage
     if args.json:
-        told = {"text": text, "model": metadata.get("model_name"), "usage": usage,
+        output = {"text": text, "model": metadata.get("model_name"), "usage": usage,
                 "receipt": metadata.get("resilience")}  # fmt: skip
-        _write(sys.stdout, json.dumps(told, ensure_ascii=False) + "\n")
+        _write(sys.stdout, json.dumps(output, ensure_ascii=False) + "\n")
         return OK
     _write(sys.stdout, text + "\n" if args.no_stream else "\n")
     if not args.quiet:
@@ -227,19 +226,19 @@ async def _answer(llm: ResilientChatModel, messages: Any, args: argparse.Namespa
 
 
 def _receipt_line(metadata: dict[str, Any], usage: Any) -> str:
-    """One line for people: who, how fast, how many attempts, how many tokens."""
+    """Summarise a receipt in one line: the winner, times, tokens and attempts."""
     receipt = metadata.get("resilience") or {}
     attempts = receipt.get("attempts", [])
-    won = next((a for a in attempts if a["outcome"] == "won"), None)
+    winner = next((attempt for attempt in attempts if attempt["outcome"] == "won"), None)
     parts = [f"{receipt.get('winner')} answered in {receipt.get('seconds', 0):.2f} s"]
-    if won and "first_text" in won:
-        parts.append(f"first text {won['first_text']:.2f} s")
+    if winner and "first_text" in winner:
+        parts.append(f"first text {winner['first_text']:.2f} s")
     if usage:
         parts.append(f"{usage['output_tokens']} tokens")
     others = [
-        f"{a['target']} {a['kind']} {a.get('fault', a['outcome'])}"
-        for a in attempts
-        if a is not won
+        f"{attempt['target']} {attempt['kind']} {attempt.get('fault', attempt['outcome'])}"
+        for attempt in attempts
+        if attempt is not winner
     ]
     parts.append(f"{len(attempts)} attempt{'s' if len(attempts) != 1 else ''}")
     return "[" + ", ".join(parts) + (": " + "; ".join(others) if others else "") + "]"
@@ -253,16 +252,24 @@ def _batch(args: argparse.Namespace) -> int:
         batch.check_batch_arguments(args)
         llm = _model(args)
         _preload(llm)
-        return batch.run_batch_command(args, llm)
+        return OK if batch.run_batch_command(args, llm) else FAILED
 
-    return _or_complain(run)
+    return _reporting_errors(run)
+
+
+# -- journal --------------------------------------------------------------------------------------
 
 
 def _journal(args: argparse.Namespace) -> int:
-    return _or_complain(lambda: journal.run_journal_command(args))
+    def run() -> int:
+        batch.run_journal_command(args)
+        return OK
+
+    return _reporting_errors(run)
 
 
-def _or_complain(work: Callable[[], int]) -> int:
+def _reporting_errors(command: Callable[[], int]) -> int:
+    """Run a command; an error that the user can mend becomes one line and `WRONG`."""
     from langchain_resilient.errors import (  # noqa: PLC0415  # see `_ask`
         JournalError,
         MissingExtraError,
@@ -270,11 +277,11 @@ def _or_complain(work: Callable[[], int]) -> int:
     from langchain_resilient.providers.local import LocalModelError  # noqa: PLC0415
 
     try:
-        return work()
+        return command()
     except BrokenPipeError:
         raise
     except (ValueError, OSError, JournalError, LocalModelError, MissingExtraError) as error:
-        return _complain(_plain(error))
+        return _print_error(_error_text(error))
 
 
 # -- targets --------------------------------------------------------------------------------------
@@ -298,7 +305,7 @@ def _targets(args: argparse.Namespace) -> int:
             for target in chain
         ]
     except ValueError as error:
-        return _complain(_plain(error))
+        return _print_error(_error_text(error))
     if args.json:
         _write(sys.stdout, json.dumps(rows) + "\n")
     else:
@@ -320,7 +327,7 @@ def _simulate(args: argparse.Namespace) -> int:
     try:
         _write(sys.stdout, simulate.simulate(args))
     except (ImportError, OSError, ValueError) as error:
-        return _complain(_plain(error))
+        return _print_error(_error_text(error))
     return OK
 
 
@@ -331,37 +338,38 @@ def _demo(args: argparse.Namespace) -> int:
     try:
         return demo.run(args)
     except (ImportError, ValueError) as error:
-        return _complain(_plain(error))
+        return _print_error(_error_text(error))
 
 
-# -- saying things --------------------------------------------------------------------------------
+# -- output ---------------------------------------------------------------------------------------
 
 
 def _fail(args: argparse.Namespace, error: Any, code: int) -> int:
     if args.json:
-        told = {"error": type(error).__name__, "message": str(error),
+        output = {"error": type(error).__name__, "message": str(error),
                 "receipt": error.receipt.as_dict() if error.receipt else None}  # fmt: skip
-        _write(sys.stdout, json.dumps(told, ensure_ascii=False) + "\n")
+        _write(sys.stdout, json.dumps(output, ensure_ascii=False) + "\n")
     elif code == BROKEN:
         _write(sys.stdout, "\n")
-    _complain(str(error))
+    _print_error(str(error))
     return code
 
 
-def _complain(message: str) -> int:
+def _print_error(message: str) -> int:
+    """Print one line to standard error; returns the exit code of a wrong command."""
     _write(sys.stderr, f"langchain-resilient: {message}\n")
     return WRONG
 
 
-def _plain(error: Exception) -> str:
-    """A validation error in one line an argument, without pydantic's frame."""
+def _error_text(error: Exception) -> str:
+    """Return an error's text; of a validation error only the arguments and what is wrong."""
     if not isinstance(error, ValidationError):
         return str(error)
     return "; ".join(
-        ".".join(map(str, d["loc"]))
-        + (": " if d["loc"] else "")
-        + d["msg"].removeprefix("Value error, ")
-        for d in error.errors()
+        ".".join(map(str, detail["loc"]))
+        + (": " if detail["loc"] else "")
+        + detail["msg"].removeprefix("Value error, ")
+        for detail in error.errors()
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -9,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
 from langchain_resilient import cli
+from langchain_resilient.simulation.latency import HeavyTail, uniform
 from langchain_resilient.testing import (
     BadRequest,
     Cut,
@@ -31,12 +34,12 @@ if TYPE_CHECKING:
 @pytest.fixture
 def sim(monkeypatch) -> Iterator[ProviderSimulator]:
     """A simulator at the environment's base URLs, as a script would set them."""
-    with ProviderSimulator() as found:
-        monkeypatch.setenv("OPENAI_BASE_URL", found.base_url("openai"))
-        monkeypatch.setenv("TOGETHER_BASE_URL", found.base_url("together"))
+    with ProviderSimulator() as simulator:
+        monkeypatch.setenv("OPENAI_BASE_URL", simulator.base_url("openai"))
+        monkeypatch.setenv("TOGETHER_BASE_URL", simulator.base_url("together"))
         monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-123456")
         monkeypatch.setenv("TOGETHER_API_KEY", "canary-654321")
-        yield found
+        yield simulator
 
 
 def run(*args: str) -> int:
@@ -65,9 +68,9 @@ def test_ask_as_json(sim, capsys):
     """Text, model, usage and receipt in one object."""
     sim.script("openai:m", then=Reply("hi"))
     assert run("ask", "-t", "openai:m", "--json", "hello") == cli.OK
-    told = json.loads(capsys.readouterr().out)
-    assert (told["text"], told["model"], told["receipt"]["winner"]) == ("hi", "m", "openai:m")
-    assert told["usage"]["output_tokens"] > 0
+    output = json.loads(capsys.readouterr().out)
+    assert (output["text"], output["model"], output["receipt"]["winner"]) == ("hi", "m", "openai:m")
+    assert output["usage"]["output_tokens"] > 0
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,7 @@ def test_exit_codes_that_scripts_can_use(sim, capsys, step, timeout, code):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["ask", "-t", "nobody:m", "x"], "unknown provider 'nobody'"),
         (["ask", "-t", "gpt-4", "x"], "provider:model"),
@@ -100,11 +103,11 @@ def test_exit_codes_that_scripts_can_use(sim, capsys, step, timeout, code):
         (["targets", "-t", "nobody:m"], "unknown provider"),
     ],
 )
-def test_wrong_use_is_code_2_and_one_clear_line(sim, capsys, args, said):
+def test_wrong_use_is_code_2_and_one_clear_line(sim, capsys, args, message):
     """It names the argument and what is accepted."""
     assert run(*args) == cli.WRONG
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
 
 
@@ -156,7 +159,152 @@ def test_a_closed_pipe_is_no_error(sim):
     """`ask | head -c 1`."""
     sim.script("openai:m", then=Reply(rate=50))
     command = f"{sys.executable} -m langchain_resilient ask -q -t openai:m hello | head -c 1"
-    found = subprocess.run(
+    asking = subprocess.run(
         ["sh", "-c", command], capture_output=True, text=True, timeout=100, check=False
     )
-    assert found.stderr == ""
+    assert asking.stderr == ""
+
+
+# -- simulate -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory) -> str:
+    """1,000 latencies of two targets with the reference distribution."""
+    latency = HeavyTail()
+    rows = [
+        ",".join(str(latency.at(uniform(9, target, n, 0))) for target in range(2))
+        for n in range(1_000)
+    ]
+    path = tmp_path_factory.mktemp("recorded") / "latencies.csv"
+    path.write_text("openai:a,together:b\n" + "\n".join(rows) + "\n")
+    return str(path)
+
+
+def simulate(trace: str, *args: str) -> int:
+    return cli.main(["simulate", "--trace", trace, "--requests", "2000", *args])
+
+
+@pytest.fixture(scope="module")
+def simulated(trace):
+    """Run with --json and read it; the same options once only."""
+
+    @cache
+    def function(*args: str) -> dict:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            assert simulate(trace, "--json", *args) == cli.OK
+        return json.loads(out.getvalue())
+
+    return function
+
+
+def test_the_policy_lies_between_no_hedging_and_the_best_possible(simulated):
+    """At p99, for a little extra load."""
+    result = simulated()
+    p99 = {row: result[row]["p99"] for row in ("policy", "no_hedging", "best_possible")}
+    assert p99["best_possible"] <= p99["policy"] < p99["no_hedging"]
+    assert 0 < result["policy"]["extra_load"] < 0.06
+
+
+def test_a_percentile_that_is_never_reached_is_null(simulated):
+    """0.3 % of the requests hang: without hedging there is no p99.9."""
+    result = simulated()
+    assert result["no_hedging"]["p99.9"] is None
+    assert result["no_hedging"]["unanswered"] > 0
+    assert result["policy"]["unanswered"] == 0
+
+
+def test_the_same_seed_gives_the_same(simulated):
+    """And another one does not."""
+    assert simulated("--seed", "0") == simulated()
+    assert simulated("--seed", "6")["trace"] != simulated()["trace"]
+
+
+def test_a_bigger_budget_sends_more_and_waits_less(simulated):
+    """Twenty percent instead of two."""
+    small, big = simulated("--budget", "0.02")["policy"], simulated("--budget", "0.2")["policy"]
+    assert big["extra_load"] > 3 * small["extra_load"]
+    assert big["p99"] < small["p99"]
+
+
+def test_a_fixed_delay_is_kept_to(simulated):
+    """With a delay beyond the deadline nothing is hedged."""
+    assert simulated("--delay", "50", "--timeout", "10")["policy"]["extra_load"] < 0.01
+
+
+def test_the_cost_counts_every_send_at_its_price(simulated):
+    """Here a request costs a dollar there and nothing here."""
+    result = simulated("--price", "openai:a=0", "--price", "together:b=1")
+    sends = result["targets"]["together:b"] / result["requests"]
+    assert result["policy"]["dollars_per_request"] == pytest.approx(sends)
+    assert result["no_hedging"]["dollars_per_request"] == 0
+
+
+def test_a_target_may_be_asked_alone(simulated):
+    """Then hedges go to it too."""
+    result = simulated("-t", "together:b")
+    assert list(result["targets"]) == ["together:b"]
+    assert result["policy"]["p99"] < result["no_hedging"]["p99"]
+
+
+def test_the_table_is_for_people(trace, capsys):
+    """What was read, then a line each for the policy, no hedging and the best possible."""
+    prices = ("--price", "openai:a=0.001", "--price", "together:b=0.002")
+    assert simulate(trace, *prices) == cli.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("openai:a: 1000 latencies, ")
+    assert lines[4].split() == ["p50", "p95", "p99", "p99.9", "unanswered", "extra", "load",
+                                "$/request"]  # fmt: skip
+    assert [line[:14].strip() for line in lines[5:]] == ["policy", "no hedging", "best possible"]
+    assert "0.001000" in lines[6]
+    assert "never" in lines[6]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("-t", "nobody"), "no latency of nobody; there are openai:a, together:b"),
+        (("--budget", "7"), "budget: Input should be less than or equal to 1"),
+        (("--rate", "0"), "--rate must be at least 0.001, --requests at least 1"),
+        (("--requests", "0"), "--rate must be at least 0.001, --requests at least 1"),
+        (("--timeout", "nan"), "--timeout must be over 0 and at most 3600 seconds"),
+        (("--price", "openai:a=1"), "together:b has none"),
+        (("--price", "x=1"), "for x, which is no target"),
+    ],
+)
+def test_a_wrong_option_is_explained(trace, capsys, args, message):
+    """On standard error, in one line, with the exit code for it."""
+    assert simulate(trace, *args) == cli.WRONG
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+
+
+@pytest.mark.parametrize("price", ["openai:a", "openai:a=cheap", "=1", "openai:a=-1"])
+def test_a_price_that_is_none_is_refused(trace, capsys, price):
+    """By the parser."""
+    with pytest.raises(SystemExit):
+        simulate(trace, "--price", price)
+    assert "is not of the form TARGET=DOLLARS" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_named(capsys, tmp_path):
+    """As the system says it."""
+    assert simulate(str(tmp_path / "none.csv")) == cli.WRONG
+    assert "none.csv" in capsys.readouterr().err
+
+
+def test_a_wrong_cell_is_named_with_its_place(capsys, tmp_path):
+    """File, line and column."""
+    path = tmp_path / "bad.csv"
+    path.write_text("target,seconds\na,1\na,soon\n")
+    assert simulate(str(path)) == cli.WRONG
+    assert 'bad.csv, line 3, column "seconds"' in capsys.readouterr().err
+
+
+def test_without_the_extra_it_says_how_to_install_it(trace, capsys, monkeypatch):
+    """Virtual time needs a library that is not installed by default."""
+    monkeypatch.setitem(sys.modules, "async_solipsism", None)
+    assert simulate(trace) == cli.WRONG
+    assert 'pip install "langchain-resilient[simulate]"' in capsys.readouterr().err

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
 CONCURRENCY = 16
-PATIENCE = 60.0
+MAX_RUN_SECONDS = 60.0
 """Seconds that one run of the command may take."""
 
-AT_START = 0.1
+EARLY_SHARE = 0.1
 """The share of kills that hit a process while it starts."""
 
 _MODULES = ["langchain_resilient.cli", "langchain_resilient.chat_model", "openai", "aiohttp"]
@@ -52,18 +52,18 @@ class Verdict:
     Attributes:
         kills: Processes that were killed.
         early: Of these, before their first request.
-        requests: Sent in all.
-        recorded: How many answers the journal held after each kill.
-        again: Requests for prompts whose answer the journal held after an earlier kill.
+        requests: Requests sent in all.
+        recorded: The number of answers in the journal after each kill.
+        repeated: Requests for prompts whose answer the journal held after an earlier kill.
         late: Requests that came after the moment at which the prompt's answer was recorded.
-        wrong: What else is not as it should be.
+        wrong: Any other defects, in words.
     """
 
     kills: int = 0
     early: int = 0
     requests: int = 0
     recorded: list[int] = field(default_factory=list)
-    again: int = 0
+    repeated: int = 0
     late: int = 0
     wrong: list[str] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ class Verdict:
             f"{self.kills} kills, {self.early} of them before the first request; "
             f"{prompts} prompts, {self.requests} requests, so {self.requests - prompts} for "
             f"answers that were not recorded yet; recorded after each kill: {self.recorded}\n"
-            f"asked again after a kill though recorded: {self.again}\n"
+            f"asked again after a kill though recorded: {self.repeated}\n"
             f"asked after being recorded: {self.late}\n"
             f"wrong: {'; '.join(self.wrong) or 'nothing'}"
         )
@@ -101,14 +101,14 @@ class Schedule:
         self._prompts.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
     def run(self, kills: int) -> Verdict:
-        """Kill so many times, then let the command end, and look."""
-        most = 2 * len(self._texts) * 0.8 / max(1, kills)
+        """Kill the command so many times, then let it end, and check what it left."""
+        max_requests = 2 * len(self._texts) * 0.8 / max(1, kills)
         for number in range(kills):
-            early = number < kills * AT_START
-            self._kill(0 if early else self._random.uniform(1, most))
-            self._look()
+            early = number < kills * EARLY_SHARE
+            self._kill(0 if early else self._random.uniform(1, max_requests))
+            self._check_journal()
         self._end()
-        self._look()
+        self._check_journal()
         self._check_answers()
         self._check_requests()
         return self.verdict
@@ -125,11 +125,11 @@ class Schedule:
 
     def _kill(self, after: float) -> None:
         """Start the command and kill it some moments after so many requests."""
-        begin, until = self._sim.count(), time.monotonic() + PATIENCE
+        before, deadline = self._sim.count(), time.monotonic() + MAX_RUN_SECONDS
         process = self._start()
-        while self._sim.count() < begin + after and process.is_alive():
+        while self._sim.count() < before + after and process.is_alive():
             time.sleep(0.001)
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 self.verdict.wrong.append("a run hangs")
                 break
         time.sleep(self._random.uniform(0, 0.05 if after else 0.5))
@@ -138,7 +138,7 @@ class Schedule:
         if process.exitcode != -9:
             self.verdict.wrong.append(f"a run ended with {process.exitcode} before it was killed")
         self.verdict.kills += 1
-        self.verdict.early += self._sim.count() == begin
+        self.verdict.early += self._sim.count() == before
 
     def _end(self) -> None:
         if self._answers.exists():
@@ -146,25 +146,25 @@ class Schedule:
         for sent in (True, False):
             before = self._sim.count()
             process = self._start()
-            process.join(PATIENCE)
+            process.join(MAX_RUN_SECONDS)
             process.kill()
             if process.exitcode != 0:
                 self.verdict.wrong.append(f"the last run ended with {process.exitcode}")
             if not sent and self._sim.count() > before:
                 self.verdict.wrong.append("a run with nothing to do sent something")
 
-    # -- looking ----------------------------------------------------------------------------------
+    # -- checks -----------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """What the journal holds now; it must hold what it held before, as it was."""
-        found = self._recorded()
-        lost = [key for key, known in self._known.items() if found.get(key) != known]
+    def _check_journal(self) -> None:
+        """Read the journal; it must still hold, unchanged, what it held before."""
+        recorded = self._recorded()
+        lost = [key for key, known in self._known.items() if recorded.get(key) != known]
         if lost:
             self.verdict.wrong.append(f"{len(lost)} recorded answers were lost or changed")
-        self._known |= found
-        for text, _ in found.values():
+        self._known |= recorded
+        for text, _ in recorded.values():
             self._requests_at.setdefault(text, self._sim.count())
-        self.verdict.recorded.append(len(found))
+        self.verdict.recorded.append(len(recorded))
 
     def _recorded(self) -> dict[str, tuple[str, float]]:
         """Read a copy: the files themselves are for the next process to recover."""
@@ -174,7 +174,9 @@ class Schedule:
             for path in (self._journal, Path(f"{self._journal}-wal")):
                 if path.exists():
                     shutil.copy(path, folder)
-            file = JournalFile(Path(folder, self._journal.name), patience=PATIENCE, create=False)
+            file = JournalFile(
+                Path(folder, self._journal.name), lock_timeout=MAX_RUN_SECONDS, create=False
+            )
             rows = list(file.select("SELECT * FROM items WHERE answer IS NOT NULL"))
             file.close()
         return {r["key"]: (json.loads(r["answer"])["content"], r["recorded"]) for r in rows}
@@ -200,7 +202,7 @@ class Schedule:
         shift = time.time() - time.monotonic()
         for number, seen in enumerate(requests):
             text = seen.body["messages"][-1]["content"].removeprefix("Say exactly: ")
-            self.verdict.again += number >= self._requests_at[text]
+            self.verdict.repeated += number >= self._requests_at[text]
             self.verdict.late += seen.at + shift > moment[text]
 
 
@@ -213,10 +215,10 @@ def kill(kills: int, prompts: int, seed: int, latency: tuple[float, float]) -> V
     """Run one schedule.
 
     Args:
-        kills: How many.
-        prompts: How many.
-        seed: Of all randomness.
-        latency: The least and the most seconds to an answer.
+        kills: The number of kills.
+        prompts: The number of prompts.
+        seed: Seeds all randomness.
+        latency: The minimum and maximum seconds to an answer.
     """
     with tempfile.TemporaryDirectory() as folder, ProviderSimulator(seed, remember=10**6) as sim:
         sim.script("*", then=Reply(first_text=Uniform(*latency)))
@@ -237,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin = time.monotonic()
     verdict = kill(options.kills, options.prompts, options.seed, (0.02, 0.2))
     sys.stdout.write(f"{verdict}\nseed {options.seed}, {time.monotonic() - begin:.0f} s\n")
-    return 1 if verdict.wrong or verdict.again or verdict.late else 0
+    return 1 if verdict.wrong or verdict.repeated or verdict.late else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""`langchain-resilient journal show|export`: what a journal holds."""
+"""The commands `batch` (answer a file of prompts) and `journal` (show or export what was answered).
+
+Exit codes are those of `langchain_resilient.cli`, which runs both.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,10 @@ if TYPE_CHECKING:
     from langchain_resilient.batch.mixin import BatchingChatModel
 
 
-OK, FAILED, INTERRUPTED = 0, 1, 130
-
-
-MAX_LISTED = 100
-
+MAX_LISTED_FAILURES = 100
+"""Failed prompts that are listed on standard error."""
 
 _MAX_REASON_LENGTH = 300
-
 
 DESCRIPTION = """\
 Answer every prompt of a file, many at a time, and write the answers in the order of the prompts.
@@ -53,32 +52,35 @@ Exit codes: 0 all answered, 1 some prompts failed, 2 wrong command, settings or 
 130 interrupted."""
 
 
+# -- batch ----------------------------------------------------------------------------------------
+
+
 def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options, but for those that every command with a model has."""
+    """Declare the options that only `batch` has."""
     add = parser.add_argument
     add("file", metavar="FILE", help='the prompts; "-" reads standard input')
     add("-o", "--output", default="-", metavar="OUT",
         help="the answers, as JSON lines; standard output unless given")  # fmt: skip
-    add("--format", choices=FORMATS, help="of FILE; else what its name ends in")
-    add("--column", metavar="NAME", help='of a CSV file; else its only one, or "prompt"')
-    add("--max-concurrency", type=_count, default=64, metavar="N",
+    add("--format", choices=FORMATS, help="the format of FILE; taken from its name unless given")
+    add("--column", metavar="NAME", help='the column of a CSV file; else its only one, or "prompt"')
+    add("--max-concurrency", type=_positive_int, default=64, metavar="N",
         help="prompts at a time (default %(default)d)")  # fmt: skip
     add("--journal", metavar="FILE", help="where answers are kept (default OUT.journal)")
     add("--no-journal", action="store_true", help="keep none")
-    add("-q", "--quiet", action="store_true", help="tell of failures only")
+    add("-q", "--quiet", action="store_true", help="report failures only")
 
 
-def _count(text: str) -> int:
+def _positive_int(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def check_batch_arguments(args: argparse.Namespace) -> None:
-    """Find what is wrong with the options before anything is opened.
+    """Check the options against each other, before anything is opened.
 
     Raises:
-        ValueError: If they do not fit each other.
+        ValueError: If they contradict each other.
     """
     if args.journal and args.no_journal:
         raise ValueError("--journal and --no-journal exclude each other")
@@ -92,14 +94,15 @@ def check_batch_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f"answers are JSON lines: call the output .jsonl, not {args.output}")
 
 
-def run_batch_command(args: argparse.Namespace, llm: BatchingChatModel) -> int:
-    """Run the command.
+def run_batch_command(args: argparse.Namespace, llm: BatchingChatModel) -> bool:
+    """Answer the file of prompts.
 
     Returns:
-        The exit code.
+        Whether every prompt was answered.
 
     Raises:
-        ValueError: If a row is no prompt; nothing has been sent then.
+        KeyboardInterrupt: If Ctrl-C or SIGTERM ended it.
+        ValueError: If a row is not a prompt; nothing has been sent then.
         OSError: If a file cannot be read or written.
         JournalError: If the journal cannot be used.
     """
@@ -109,57 +112,60 @@ def run_batch_command(args: argparse.Namespace, llm: BatchingChatModel) -> int:
         try:
             asyncio.run(batch.run())
         except (KeyboardInterrupt, asyncio.CancelledError):
-            batch.tell("interrupted")
-            return INTERRUPTED
+            batch.print_summary("interrupted")
+            raise KeyboardInterrupt from None
         except BaseException:
-            if batch.done:  # a full disk, say: what is done is kept all the same
-                batch.tell("stopped")
+            if batch.answered:  # the disk is full, say: what was answered is kept all the same
+                batch.print_summary("stopped")
             raise
-    batch.tell()
-    return FAILED if batch.failed else OK
+    batch.print_summary()
+    return not batch.failed
 
 
 class _PromptRows:
-    """What the rows ask, with what is known of those under way; its length is that of the file."""
+    """The prompts of a file, as the model takes them; remembers the rows that are under way.
+
+    Its length is that of the file.
+    """
 
     def __init__(self, rows: PromptFile, system: str | None, total: int) -> None:
         self._rows = rows
         self._system = [("system", system)] if system else []
         self._total = total
-        self._open: dict[int, PromptRow] = {}
+        self._under_way: dict[int, PromptRow] = {}
 
     def __len__(self) -> int:
         return self._total
 
     def __iter__(self) -> Iterator[list[Any]]:
         for index, row in enumerate(self._rows):
-            # The runner reads a row only when a worker is free: few are open at a time.
-            self._open[index] = row
+            # The runner reads a row only when a worker is free, so these are few.
+            self._under_way[index] = row
             yield self._messages(row)
 
     def _messages(self, row: PromptRow) -> list[Any]:
         if isinstance(row.prompt, str):
             return [*self._system, ("human", row.prompt)]
-        own = any(message.type == "system" for message in row.prompt)
-        return row.prompt if own else [*self._system, *row.prompt]
+        has_system = any(message.type == "system" for message in row.prompt)
+        return row.prompt if has_system else [*self._system, *row.prompt]
 
-    def close(self, index: int) -> PromptRow:
-        """Give the row of a prompt that has ended."""
-        return self._open.pop(index)
+    def pop(self, index: int) -> PromptRow:
+        """Return the row of a prompt that has a result, and forget it."""
+        return self._under_way.pop(index)
 
 
 @dataclass
 class _BatchRun:
-    """One run of the command, and what it tells in the end."""
+    """One run of the `batch` command, and the summary that it prints in the end."""
 
     args: argparse.Namespace
     llm: BatchingChatModel
     prompts: _PromptRows
     journal: Journal | None = None
-    done: int = 0
+    answered: int = 0
     failed: int = 0
-    reasons: list[str] = field(default_factory=list)
-    begin: float = field(default_factory=time.monotonic)
+    failures: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
 
     async def run(self) -> None:
         from langchain_resilient.batch.files import AnswerFile  # noqa: PLC0415  # locks files
@@ -174,7 +180,7 @@ class _BatchRun:
         with AnswerFile(self.args.output) as answers:
             async with aclosing(self._results()) as results:
                 async for index, result in results:
-                    answers.put(index, self._line(self.prompts.close(index), result))
+                    answers.put(index, self._line(self.prompts.pop(index), result))
             answers.finish()
 
     def _results(self) -> Any:
@@ -188,12 +194,12 @@ class _BatchRun:
         )
 
     def _line(self, row: PromptRow, result: AIMessage | Exception) -> bytes:
-        from langchain_resilient.batch.files import answer_line  # noqa: PLC0415  # see `run_batch_command`
-        from langchain_resilient.batch.journal import winner_of  # noqa: PLC0415  # see `run_batch_command`
+        from langchain_resilient.batch.files import answer_line  # noqa: PLC0415  # as in `run`
+        from langchain_resilient.batch.journal import winner_of  # noqa: PLC0415  # as in `run`
 
         if isinstance(result, Exception):
-            return answer_line(row.rest, {"error": self._note(row, result)})
-        self.done += 1
+            return answer_line(row.rest, {"error": self._add_failure(row, result)})
+        self.answered += 1
         usage = result.usage_metadata and {
             name: result.usage_metadata[name] for name in ("input_tokens", "output_tokens")
         }
@@ -201,23 +207,21 @@ class _BatchRun:
             row.rest, {"answer": str(result.text), "target": winner_of(result), "usage": usage}
         )
 
-    def _note(self, row: PromptRow, error: Exception) -> str:
+    def _add_failure(self, row: PromptRow, error: Exception) -> str:
         self.failed += 1
         text = f"{type(error).__name__}: {error}"
-        if len(self.reasons) < MAX_LISTED:
+        if len(self.failures) < MAX_LISTED_FAILURES:
             reason = " ".join(text.split())[:_MAX_REASON_LENGTH]
-            self.reasons.append(f"{self.args.file}:{row.line}: {reason}")
+            self.failures.append(f"{self.args.file}:{row.line}: {reason}")
         return text
 
-    # -- telling ----------------------------------------------------------------------------------
-
-    def tell(self, ended: str = "") -> None:
-        """List what failed; say how it went and what to do next, all on standard error.
+    def print_summary(self, ended: str = "") -> None:
+        """Print what failed, how many were answered and what to do next, to standard error.
 
         Args:
-            ended: How the batch came to an early end.
+            ended: What ended the batch early; empty if nothing did.
         """
-        lines = list(self.reasons)
+        lines = list(self.failures)
         if self.failed > len(lines):
             lines.append(
                 f"... and {self.failed - len(lines)} more, with their errors in the output"
@@ -228,16 +232,16 @@ class _BatchRun:
         sys.stderr.flush()
 
     def _summary(self, ended: str) -> str:
-        told = [f"{ended}: " if ended else ""]
-        told.append(f"{self.done} of {len(self.prompts)} prompts answered")
+        parts = [f"{ended}: " if ended else ""]
+        parts.append(f"{self.answered} of {len(self.prompts)} prompts answered")
         if self.journal is not None and self.journal.restored:
-            told.append(f" ({self.journal.restored} restored from {self.journal.path})")
+            parts.append(f" ({self.journal.restored} restored from {self.journal.path})")
         if self.failed:
-            told.append(f", {self.failed} failed")
-        told.append(f" in {time.monotonic() - self.begin:.1f} s")
+            parts.append(f", {self.failed} failed")
+        parts.append(f" in {time.monotonic() - self.started:.1f} s")
         if self.journal is not None and (ended or self.failed):
-            told.append("; the same command sends only what is missing")
-        return f"langchain-resilient: {''.join(told)}"
+            parts.append("; the same command sends only what is missing")
+        return f"langchain-resilient: {''.join(parts)}"
 
 
 def _journal_name(args: argparse.Namespace) -> str | None:
@@ -246,8 +250,9 @@ def _journal_name(args: argparse.Namespace) -> str | None:
     return str(args.journal or f"{args.output}.journal")
 
 
-_PATIENCE = 10.0
+# -- journal --------------------------------------------------------------------------------------
 
+_LOCK_TIMEOUT = 10.0
 
 _SUMMARY = """
 SELECT count(DISTINCT position) AS items, count(answer) AS answers, count(error) AS failed,
@@ -272,14 +277,14 @@ SELECT position, error, recorded FROM items WHERE error IS NOT NULL ORDER BY pos
 _ALL = "SELECT * FROM items ORDER BY position, recorded"
 
 
-_NUMBERS = ("input_tokens", "output_tokens", "recorded")
+_NUMBER_COLUMNS = ("input_tokens", "output_tokens", "recorded")
 
 
-_COLUMNS: tuple[str, ...] = ("position", "answer", "error", "target", *_NUMBERS, "key")
+_COLUMNS: tuple[str, ...] = ("position", "answer", "error", "target", *_NUMBER_COLUMNS, "key")
 
 
 def add_journal_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's subcommands."""
+    """Declare the subcommands of `journal`."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     show = actions.add_parser("show", help="how much is done, by whom, and what failed")
     show.add_argument("file", metavar="FILE", type=Path, help="the journal")
@@ -295,56 +300,52 @@ def add_journal_arguments(parser: argparse.ArgumentParser) -> None:
     export.set_defaults(action=_export)
 
 
-def run_journal_command(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Returns:
-        The exit code: 0.
+def run_journal_command(args: argparse.Namespace) -> None:
+    """Show or export a journal.
 
     Raises:
-        JournalError: If the file is no journal or cannot be read.
+        JournalError: If the file is not a journal or cannot be read.
         OSError: If the output cannot be written.
     """
     from langchain_resilient.batch.journal import JournalFile  # noqa: PLC0415  # import is slow
 
-    file = JournalFile(args.file, patience=_PATIENCE, create=False)
+    file = JournalFile(args.file, lock_timeout=_LOCK_TIMEOUT, create=False)
     try:
         args.action(args, file)
     finally:
         file.close()
-    return 0
 
 
 # -- show -----------------------------------------------------------------------------------------
 
 
 def _show(args: argparse.Namespace, file: JournalFile) -> None:
-    told: dict[str, Any] = dict(next(file.select(_SUMMARY)))
+    summary: dict[str, Any] = dict(next(file.select(_SUMMARY)))
     for name in ("first", "last"):
-        told[name] = _moment(told[name])
-    told["targets"] = [dict(row) for row in file.select(_TARGETS)]
+        summary[name] = _iso_time(summary[name])
+    summary["targets"] = [dict(row) for row in file.select(_TARGETS)]
     if args.json:
         if args.failed:
-            told["failures"] = [_timed(row) for row in file.select(_FAILED)]
-        sys.stdout.write(json.dumps(told) + "\n")
+            summary["failures"] = [_with_iso_time(row) for row in file.select(_FAILED)]
+        sys.stdout.write(json.dumps(summary) + "\n")
         return
-    sys.stdout.write(_journal_as_text(told))
+    sys.stdout.write(_summary_text(summary))
     if args.failed:
         for row in file.select(_FAILED):
             sys.stdout.write(f"{row['position']}: {' '.join(row['error'].split())}\n")
 
 
-def _journal_as_text(told: dict[str, Any]) -> str:
-    lines = [f"{told['items']} items, {told['done']} answered, {told['failed']} failed"]
-    if told["answers"] > told["done"]:
-        more = told["answers"] - told["done"]
+def _summary_text(summary: dict[str, Any]) -> str:
+    lines = [f"{summary['items']} items, {summary['done']} answered, {summary['failed']} failed"]
+    if summary["answers"] > summary["done"]:
+        more = summary["answers"] - summary["done"]
         lines[0] += f"; {more} more answers to prompts or parameters that were changed"
     lines += [
         f"  {row['target'] or 'unknown'}: {row['answers']} answers{_tokens(row)}"
-        for row in told["targets"]
+        for row in summary["targets"]
     ]
-    if told["first"]:
-        lines.append(f"from {told['first']} to {told['last']}")
+    if summary["first"]:
+        lines.append(f"from {summary['first']} to {summary['last']}")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -354,40 +355,41 @@ def _tokens(row: dict[str, Any]) -> str:
     return f", {row['input_tokens']} tokens in, {row['output_tokens']} out"
 
 
-def _moment(seconds: float | None) -> str | None:
+def _iso_time(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _timed(row: Any) -> dict[str, Any]:
-    return {**dict(row), "recorded": _moment(row["recorded"])}
+def _with_iso_time(row: Any) -> dict[str, Any]:
+    return {**dict(row), "recorded": _iso_time(row["recorded"])}
 
 
 # -- export ---------------------------------------------------------------------------------------
 
 
 def _export(args: argparse.Namespace, file: JournalFile) -> None:
-    with closing(file.select(_ALL)) as found, _output(args.output) as out:
-        rows = map(_exported, found)
+    with closing(file.select(_ALL)) as rows, _output(args.output) as out:
+        records = map(_exported, rows)
         if Path(args.output).suffix.lower() == ".csv":
             table = csv.DictWriter(out, _COLUMNS, extrasaction="ignore")
             table.writeheader()
-            table.writerows(rows)
+            table.writerows(records)
         else:
-            out.writelines(json.dumps(row) + "\n" for row in rows)
+            out.writelines(json.dumps(record) + "\n" for record in records)
 
 
 def _exported(row: Any) -> dict[str, Any]:
-    """One row, with the answer's text; and the whole message for who needs more."""
+    """Return a row with the answer's text, and with the whole message beside it."""
     from langchain_resilient.batch.journal import decode_message  # noqa: PLC0415  # import is slow
 
-    found = {name: _timed(row)[name] for name in _COLUMNS}
+    timed_row = _with_iso_time(row)
+    record = {name: timed_row[name] for name in _COLUMNS}
     if row["answer"] is not None:
         message = decode_message(row["answer"])
-        found["answer"] = str(message.text)
-        found["message"] = json.loads(row["answer"])
-    return {name: value for name, value in found.items() if value is not None}
+        record["answer"] = str(message.text)
+        record["message"] = json.loads(row["answer"])
+    return {name: value for name, value in record.items() if value is not None}
 
 
 @contextmanager
@@ -397,11 +399,11 @@ def _output(name: str) -> Iterator[TextIO]:
         return
     # Half of a surrogate pair is not worth losing an export for.
     with open(  # pathlib's takes no opener
-        name, "w", encoding="utf-8", errors="replace", newline="", opener=_for_its_user
+        name, "w", encoding="utf-8", errors="replace", newline="", opener=_open_private
     ) as file:
         yield file
 
 
-def _for_its_user(path: str, flags: int) -> int:
-    """Make a file private, as the journal is; a link that the user named is followed."""
+def _open_private(path: str, flags: int) -> int:
+    """Make a file that only its user can read, as the journal is; follows symbolic links."""
     return os.open(path, flags, 0o600)

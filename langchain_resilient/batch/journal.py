@@ -1,4 +1,7 @@
-"""`Journal`: what a batch has answered so far, on disk, so that no answer is paid for twice."""
+"""Answers of a batch on disk (SQLite), so that none is paid for twice.
+
+`Journal` is what a batch uses. Its thread owns a `JournalFile`, the one place that speaks SQL.
+"""
 
 from __future__ import annotations
 
@@ -31,56 +34,251 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-def encode_message(message: AIMessage) -> str:
-    """Write a message as ASCII JSON, whatever its text holds, halves of surrogate pairs too.
+logger: logging.Logger = logging.getLogger("langchain_resilient")
 
-    Bytes, dates and other things that no provider sends, and that JSON cannot say, become strings.
+
+MAX_ROWS_PER_WRITE = 1000
+"""Rows of one transaction at most, so that none waits long for the others."""
+
+
+class JournalRow(NamedTuple):
+    """One row of the file: an answer or a failure at a position of the batch."""
+
+    position: int
+    key: str
+    answer: str | None
+    error: str | None
+    target: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    recorded: float
+
+
+_PendingWrite = tuple[JournalRow, "asyncio.Future[None]"]
+
+
+class Journal:
+    """A file of answers, by position in the batch and by the request made there.
+
+    An answer is on disk when `record` returns: it survives a crash of the process and of the
+    machine. Records that wait at the same time share one transaction and so one fsync. A position
+    may hold answers to several requests: change a prompt or a parameter, change it back, and the
+    first answers are found again. Several processes may use one file at once; the first answer to
+    a request is kept. Neither prompts nor API keys are stored.
+
+    A journal is used from one event loop, by one batch at a time, which opens and closes it. After
+    a failed `record` it is still usable, and what was recorded readable.
+
+    Args:
+        path: The SQLite file; created with mode 0600 if it is missing.
+        lock_timeout: Seconds to wait while another process writes.
+
+    Attributes:
+        path: The file.
+        restored: The number of answers that `look_up` has found.
+        changed: The number of times `look_up` found only answers to other requests at a position.
+
+    Raises:
+        JournalError: From `open`, `look_up` and `record`, if the file cannot be used; its
+            subclasses tell a wrong, damaged, locked, read-only and full file apart.
 
     Example:
         ```python
-        decode(encode(message)) == message
+        async with Journal("run.db") as journal:
+            if (answer := journal.look_up(0, key)) is None:
+                answer = await llm.ainvoke("Why is the sky blue?")
+                await journal.record(0, key, answer)
         ```
     """
-    return json.dumps(message.model_dump(), default=str, separators=(",", ":"))
+
+    def __init__(self, path: str | os.PathLike[str], *, lock_timeout: float = 10.0) -> None:
+        self.path: Path = Path(path)
+        self.restored: int = 0
+        self.changed: int = 0
+        self._lock_timeout = lock_timeout
+        self._file: JournalFile | None = None
+        self._waiting: SimpleQueue[_PendingWrite | None] = SimpleQueue()
+        self._ended: asyncio.Future[None] | None = None
+        self._thread: threading.Thread | None = None
+
+    async def open(self) -> None:
+        """Open the file, or create it."""
+        if self._ended is not None:
+            raise RuntimeError(f"the journal {self.path} is already open")
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[JournalFile] = loop.create_future()
+        self._ended = loop.create_future()
+        self._waiting = SimpleQueue()
+        self.restored = self.changed = 0
+        # The thread owns the file: it opens it, writes to it, and closes it.
+        work = (loop, self._waiting, opened, self._ended)
+        self._thread = threading.Thread(
+            target=self._run_thread, args=work, name="journal", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._file = await opened
+        except BaseException:
+            self._waiting.put(None)
+            self._ended = None
+            raise
+
+    def look_up(self, index: int, key: str) -> AIMessage | None:
+        """Return the answer to a request at a position; None if there is none yet.
+
+        Args:
+            index: The position in the batch.
+            key: Of the request; see `journal_keys.request_key`.
+        """
+        answers = self._open_file().answers_at(index)
+        text = next((answer for other, answer in answers if other == key), None)
+        if text is None:
+            self.changed += bool(answers)
+            return None
+        try:
+            message = decode_message(text)
+        except ValueError as error:
+            raise JournalDamagedError(
+                f"the journal {self.path} is damaged at position {index}: give another file",
+                path=str(self.path),
+            ) from error
+        self.restored += 1
+        return message
+
+    async def record(self, index: int, key: str, message: AIMessage) -> None:
+        """Record an answer; it is on disk when this returns."""
+        usage = message.usage_metadata
+        input_tokens, output_tokens = (
+            (usage["input_tokens"], usage["output_tokens"]) if usage else (None, None)
+        )
+        text = encode_message(message)
+        await self._write(
+            JournalRow(
+                index, key, text, None, winner_of(message), input_tokens, output_tokens, time.time()
+            )
+        )
+
+    async def record_failure(self, index: int, key: str, error: BaseException) -> None:
+        """Record the text of a failure, for `journal show`; the next batch sends the item again."""
+        text = f"{type(error).__name__}: {error}".encode(errors="replace").decode()
+        await self._write(JournalRow(index, key, None, text, None, None, None, time.time()))
+
+    async def aclose(self) -> None:
+        """Finish what is being written and close the file. Closing it again does nothing."""
+        if self._ended is None:
+            return
+        ended, self._ended, self._file = self._ended, None, None
+        self._waiting.put(None)
+        if self.changed:
+            logger.warning(
+                "%s: %d answers were found and used, but %d prompts or their parameters have "
+                "changed since they were answered and were sent anew",
+                self.path, self.restored, self.changed,
+            )  # fmt: skip
+        await ended
+        if self._thread is not None:
+            self._thread.join()  # it has nothing left to do
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def _open_file(self) -> JournalFile:
+        if self._file is None:
+            raise RuntimeError(f"the journal {self.path} is not open")
+        return self._file
+
+    async def _write(self, row: JournalRow) -> None:
+        self._open_file()
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        self._waiting.put((row, done))
+        await done
+
+    def _run_thread(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        waiting: SimpleQueue[_PendingWrite | None],
+        opened: asyncio.Future[JournalFile],
+        ended: asyncio.Future[None],
+    ) -> None:
+        """Own the file, from opening it to closing it; runs in the journal's thread."""
+        try:
+            file = JournalFile(self.path, lock_timeout=self._lock_timeout)
+        except Exception as error:  # noqa: BLE001  # raised by `open`
+            _resolve(loop, [opened], error)
+            return
+        _resolve(loop, [opened], file)
+        more = True
+        while more:
+            batch, more = _take(waiting)
+            try:
+                if batch:
+                    file.write(row for row, _ in batch)
+            except Exception as error:  # noqa: BLE001  # raised by `record`
+                _resolve(loop, [done for _, done in batch], error)
+            else:
+                _resolve(loop, [done for _, done in batch], None)
+        with suppress(Exception):  # all that was reported is on disk, folded in or not
+            file.close()
+        _resolve(loop, [ended], None)
 
 
-def decode_message(text: str) -> AIMessage:
-    """Read a message that `encode_message` wrote.
-
-    Raises:
-        ValueError: If the text is no message.
-    """
-    return AIMessage.model_validate(_object(text))
-
-
-def _object(text: str) -> dict[str, Any]:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise ValueError(f"not a message but {type(found).__name__}")  # noqa: TRY004  # of the text
-    return found
+def _take(waiting: SimpleQueue[_PendingWrite | None]) -> tuple[list[_PendingWrite], bool]:
+    """Wait for rows to write; return all that wait, and whether more may come."""
+    batch: list[_PendingWrite] = []
+    with suppress(Empty):
+        while len(batch) < MAX_ROWS_PER_WRITE:
+            write = waiting.get(block=not batch)
+            if write is None:
+                return batch, False
+            batch.append(write)
+    return batch, True
 
 
-def winner_of(message: AIMessage) -> str | None:
-    """Name the target that answered, as the receipt in the message says."""
-    receipt = message.response_metadata.get("resilience")
-    found = receipt.get("winner") if isinstance(receipt, dict) else None
-    return found if isinstance(found, str) else None
+def _resolve(
+    loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[Any]], result: Any
+) -> None:
+    def settle() -> None:
+        for future in futures:
+            if future.done():  # the caller was cancelled
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    with suppress(RuntimeError):  # the loop is closed: nothing waits any more
+        loop.call_soon_threadsafe(settle)
+
+
+# -- the file -------------------------------------------------------------------------------------
 
 
 VERSION = 1
-"""Of the schema; a journal of a later one is refused, never rewritten."""
+"""Version of the schema; a journal of a later version is refused, never rewritten."""
 
 
-_APPLICATION = 0x4C43524A  # "LCRJ", which tells a journal from every other SQLite file
+_APPLICATION = 0x4C43524A  # "LCRJ": tells a journal from other SQLite files
 
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS items (
   position INTEGER NOT NULL,
-  key TEXT NOT NULL,        -- what was asked, see `keys`
+  key TEXT NOT NULL,        -- what was asked, see `journal_keys`
   answer TEXT,              -- the message as JSON; NULL for a failure
-  error TEXT,               -- what a failure said; NULL for an answer
+  error TEXT,               -- the text of a failure; NULL for an answer
   target TEXT,              -- who answered
   input_tokens INTEGER,
   output_tokens INTEGER,
@@ -94,8 +292,8 @@ COMMIT;
 """
 
 
-# Who comes second with an answer changes nothing: what was reported once stays.
-_RECORD = """
+# A second answer to the same request changes nothing: what was reported stays.
+_UPSERT = """
 INSERT INTO items (position, key, answer, error, target, input_tokens, output_tokens, recorded)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (position, key) DO UPDATE SET
@@ -106,58 +304,45 @@ WHERE items.answer IS NULL
 """
 
 
-_FIND = "SELECT key, answer FROM items WHERE position = ? AND answer IS NOT NULL"
-
-
-class JournalRow(NamedTuple):
-    """One row: an answer or a failure at a position of the batch."""
-
-    position: int
-    key: str
-    answer: str | None
-    error: str | None
-    target: str | None
-    input_tokens: int | None
-    output_tokens: int | None
-    recorded: float
+_SELECT_ANSWERS = "SELECT key, answer FROM items WHERE position = ? AND answer IS NOT NULL"
 
 
 class JournalFile:
-    """An open journal: `write` for one thread, `find` for another.
+    """The open SQLite file of a journal: one thread calls `write`, another one reads.
 
     WAL lets readers go on while a transaction is written; `synchronous=FULL` makes a transaction
     survive a power loss once it is committed (https://www.sqlite.org/pragma.html#pragma_synchronous).
 
     Args:
-        path: The file; made, for its user alone, if it is missing.
-        patience: Seconds to wait for another process that writes.
-        create: Whether a missing file is made.
+        path: The file; created with mode 0600 if it is missing.
+        lock_timeout: Seconds to wait while another process writes.
+        create: Whether to create a missing file.
 
     Raises:
-        JournalError: If it cannot be used; one of its kinds says why.
+        JournalError: If it cannot be used; the subclass says why.
     """
 
-    def __init__(self, path: Path, *, patience: float, create: bool = True) -> None:
+    def __init__(self, path: Path, *, lock_timeout: float, create: bool = True) -> None:
         self._path = path
-        with _in_words(path):
+        with _journal_errors(path):
             if create:
                 _make_private(path)
             elif not path.exists() or not path.stat().st_size:
                 raise NotAJournalError(f"there is no journal {path}", path=str(path))
-            self._writer = _connect(path, patience)
+            self._writer = _connect(path, lock_timeout)
             try:
-                _prepare(self._writer, path, time.monotonic() + patience)
-                self._reader = _connect(path, patience)
+                _prepare(self._writer, path, time.monotonic() + lock_timeout)
+                self._reader = _connect(path, lock_timeout)
             except BaseException:
                 self._writer.close()
                 raise
 
-    def write(self, items: Iterable[JournalRow]) -> None:
-        """Record all of them or none; on disk when it returns."""
-        with _in_words(self._path):
+    def write(self, rows: Iterable[JournalRow]) -> None:
+        """Write all rows or none; they are on disk when it returns."""
+        with _journal_errors(self._path):
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                self._writer.executemany(_RECORD, items)
+                self._writer.executemany(_UPSERT, rows)
                 self._writer.execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
@@ -165,41 +350,41 @@ class JournalFile:
                 raise
 
     def answers_at(self, position: int) -> list[tuple[str, str]]:
-        """Return the answers at a position, each with its key: few, by one look into an index."""
+        """Return `(key, answer)` of each answer at a position; there are few, found by an index."""
         try:
-            return self._reader.execute(_FIND, (position,)).fetchall()
+            return self._reader.execute(_SELECT_ANSWERS, (position,)).fetchall()
         except sqlite3.Error as error:
-            raise _error_text(error, self._path) from error
+            raise _journal_error(error, self._path) from error
 
     def select(self, statement: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
-        """Run any query, for those who show journals; rows come as they are read."""
-        with _in_words(self._path):
+        """Run any query, e.g. to show a journal; yields rows as they are read."""
+        with _journal_errors(self._path):
             cursor = self._reader.execute(statement, values)
             cursor.row_factory = sqlite3.Row
             yield from cursor
 
     def close(self) -> None:
-        """Let go of the file; SQLite folds the write-ahead log into it."""
+        """Close the file; SQLite folds the write-ahead log into it."""
         self._reader.close()
         self._writer.close()
 
 
 def _make_private(path: Path) -> None:
-    """Make the file before SQLite does: its -wal and -shm take over its permissions."""
+    """Create the file before SQLite does: its -wal and -shm inherit its permissions."""
     try:
         # An existing file is never opened here: closing it would drop SQLite's locks on it
         # (https://www.sqlite.org/howtocorrupt.html, 2.2).
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         if not path.exists():
-            # A link to nowhere: SQLite would make a file there that anybody may read.
+            # A dangling link: SQLite would create a file there that anybody may read.
             raise OSError(errno.ELOOP, "it is a symbolic link to no file", str(path)) from None
 
 
-def _connect(path: Path, patience: float) -> sqlite3.Connection:
+def _connect(path: Path, lock_timeout: float) -> sqlite3.Connection:
     # Each connection has one user at a time, but not always the thread that made it.
     connection = sqlite3.connect(
-        path.absolute(), timeout=patience, isolation_level=None, check_same_thread=False
+        path.absolute(), timeout=lock_timeout, isolation_level=None, check_same_thread=False
     )
     try:
         connection.execute("PRAGMA synchronous = FULL")
@@ -210,8 +395,8 @@ def _connect(path: Path, patience: float) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, until: float) -> None:
-    """Check that it is a journal, or make it one."""
+def _prepare(connection: sqlite3.Connection, path: Path, deadline: float) -> None:
+    """Check that the file is a journal, or make an empty file one."""
     while True:
         try:
             if _is_new(connection, path):
@@ -220,9 +405,9 @@ def _prepare(connection: sqlite3.Connection, path: Path, until: float) -> None:
         except sqlite3.OperationalError as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            # SQLite does not wait where waiting for each other could last for ever, as when two
-            # processes turn one file into a journal.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            # SQLite fails at once where waiting could be a deadlock, as when two processes turn the
+            # same file into a journal.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
         else:
@@ -233,9 +418,9 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
     """Whether the file is still empty.
 
     Raises:
-        NotAJournalError: If it is something else, or of a version that is not known here.
+        NotAJournalError: If it is another database, or a journal of a later version.
     """
-    # One statement, so that another process cannot make it a journal in between.
+    # One statement, so that another process cannot turn it into a journal in between.
     application, version, tables = connection.execute(
         "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) "
         "FROM pragma_application_id, pragma_user_version"
@@ -256,7 +441,42 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
     return False
 
 
-# -- what went wrong ------------------------------------------------------------------------------
+# -- messages as text -----------------------------------------------------------------------------
+
+
+def encode_message(message: AIMessage) -> str:
+    """Write a message as ASCII JSON, whatever its text holds, even half of a surrogate pair.
+
+    Bytes, dates and the like, which no provider sends and JSON does not know, become strings.
+
+    Example:
+        ```python
+        decode_message(encode_message(message)) == message
+        ```
+    """
+    return json.dumps(message.model_dump(), default=str, separators=(",", ":"))
+
+
+def decode_message(text: str) -> AIMessage:
+    """Read a message that `encode_message` wrote.
+
+    Raises:
+        ValueError: If the text is not a message.
+    """
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError(f"not a message but {type(fields).__name__}")  # noqa: TRY004  # of the text
+    return AIMessage.model_validate(fields)
+
+
+def winner_of(message: AIMessage) -> str | None:
+    """Return the name of the target that answered, from the message's receipt."""
+    receipt = message.response_metadata.get("resilience")
+    winner = receipt.get("winner") if isinstance(receipt, dict) else None
+    return winner if isinstance(winner, str) else None
+
+
+# -- errors that say what to do -------------------------------------------------------------------
 
 _KEPT = "and run the same again; what was recorded is kept"
 
@@ -286,18 +506,22 @@ _ERRORS: dict[int, tuple[type[JournalError], str]] = {
 }
 
 
-_OTHER = (JournalError, f"failed ({{error}}): check its disk {_KEPT}")
+_OTHER_ERROR = (JournalError, f"failed ({{error}}): check its disk {_KEPT}")
 
 
-_SAME = {sqlite3.SQLITE_LOCKED: sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PERM: sqlite3.SQLITE_READONLY}
+_SAME_ADVICE = {
+    sqlite3.SQLITE_LOCKED: sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_PERM: sqlite3.SQLITE_READONLY,
+}
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
+def _journal_errors(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite and of the system into ones that say what to do."""
     try:
         yield
     except sqlite3.Error as error:
-        raise _error_text(error, path) from error
+        raise _journal_error(error, path) from error
     except OSError as error:
         raise JournalReadOnlyError(
             f"the journal {path} cannot be opened ({error.strerror}): check that its directory "
@@ -306,219 +530,9 @@ def _in_words(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _error_text(error: sqlite3.Error, path: Path) -> JournalError:
+def _journal_error(error: sqlite3.Error, path: Path) -> JournalError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    kind, words = _ERRORS.get(_SAME.get(code, code), _OTHER)
+    error_class, advice = _ERRORS.get(_SAME_ADVICE.get(code, code), _OTHER_ERROR)
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
-    told = words.replace("{error}", f"{name}: {error}")
-    return kind(f"the journal {path} {told}", path=str(path))
-
-
-logger: logging.Logger = logging.getLogger("langchain_resilient")
-
-
-MAX_ROWS_PER_WRITE = 1000
-"""Items that one transaction takes at most, so that none waits long for the others."""
-
-
-class Journal:
-    """A file of answers, by position in the batch and by what was asked there.
-
-    An answer is on disk when `record` returns: it survives a crash of the process and of the
-    machine. Records that wait at the same time share one transaction and so one fsync. A position
-    may hold answers to several questions: who changes a prompt or a parameter and changes it back
-    finds the first answers again. Several processes may use one file at once; the first answer to
-    a question is kept. Prompts are not stored, keys of providers neither.
-
-    Used from one event loop. A failed `record` leaves the journal usable, and what was recorded
-    readable.
-
-    Args:
-        path: The SQLite file; made for its user alone (mode 0600) if it is missing.
-        patience: Seconds to wait for another process that writes.
-
-    Attributes:
-        path: The file.
-        restored: Answers that `look_up` found since it was opened.
-        changed: Positions that `look_up` was asked for and that hold only answers to other
-            questions.
-
-    Raises:
-        JournalError: From `open`, `look_up` and `record`, if the file cannot be used; its kinds
-            tell a wrong, damaged, locked, read-only and full one.
-
-    Example:
-        ```python
-        async with Journal("run.db") as journal:
-            if (answer := journal.look_up(0, key)) is None:
-                answer = await llm.ainvoke("Why is the sky blue?")
-                await journal.record(0, key, answer)
-        ```
-    """
-
-    def __init__(self, path: str | os.PathLike[str], *, patience: float = 10.0) -> None:
-        self.path: Path = Path(path)
-        self.restored: int = 0
-        self.changed: int = 0
-        self._patience = patience
-        self._file: JournalFile | None = None
-        self._waiting: SimpleQueue[_PendingWrite | None] = SimpleQueue()
-        self._ended: asyncio.Future[None] | None = None
-        self._thread: threading.Thread | None = None
-
-    async def open(self) -> None:
-        """Open the file, or make it."""
-        if self._ended is not None:
-            raise RuntimeError(f"the journal {self.path} is already open")
-        loop = asyncio.get_running_loop()
-        opened: asyncio.Future[JournalFile] = loop.create_future()
-        self._ended = loop.create_future()
-        self._waiting = SimpleQueue()
-        self.restored = self.changed = 0
-        # The thread owns the file: it opens it, writes to it, and closes it.
-        work = (loop, self._waiting, opened, self._ended)
-        self._thread = threading.Thread(target=self._keep, args=work, name="journal", daemon=True)
-        self._thread.start()
-        try:
-            self._file = await opened
-        except BaseException:
-            self._waiting.put(None)
-            self._ended = None
-            raise
-
-    def look_up(self, index: int, key: str) -> AIMessage | None:
-        """Find the answer to a question at a position; None if there is none yet.
-
-        Args:
-            index: The position in the batch.
-            key: What is asked; see `keys.request_key`.
-        """
-        found = self._opened().answers_at(index)
-        text = next((answer for other, answer in found if other == key), None)
-        if text is None:
-            self.changed += bool(found)
-            return None
-        try:
-            message = decode_message(text)
-        except ValueError as error:
-            raise JournalDamagedError(
-                f"the journal {self.path} is damaged at position {index}: give another file",
-                path=str(self.path),
-            ) from error
-        self.restored += 1
-        return message
-
-    async def record(self, index: int, key: str, message: AIMessage) -> None:
-        """Keep an answer; it is on disk when this returns."""
-        usage = message.usage_metadata
-        sent, got = (usage["input_tokens"], usage["output_tokens"]) if usage else (None, None)
-        text = encode_message(message)
-        await self._write(
-            JournalRow(index, key, text, None, winner_of(message), sent, got, time.time())
-        )
-
-    async def record_failure(self, index: int, key: str, error: BaseException) -> None:
-        """Keep what a failure said, for `journal show`; the item is sent again all the same."""
-        text = f"{type(error).__name__}: {error}".encode(errors="replace").decode()
-        await self._write(JournalRow(index, key, None, text, None, None, None, time.time()))
-
-    async def aclose(self) -> None:
-        """Finish what is being written and close the file. Doing it again does nothing."""
-        if self._ended is None:
-            return
-        ended, self._ended, self._file = self._ended, None, None
-        self._waiting.put(None)
-        if self.changed:
-            logger.warning(
-                "%s: %d answers were found and used, but %d prompts or their parameters have "
-                "changed since they were answered and were sent anew",
-                self.path, self.restored, self.changed,
-            )  # fmt: skip
-        await ended
-        if self._thread is not None:
-            self._thread.join()  # it has nothing left to do
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    # -- writing ----------------------------------------------------------------------------------
-
-    def _opened(self) -> JournalFile:
-        if self._file is None:
-            raise RuntimeError(f"the journal {self.path} is not open")
-        return self._file
-
-    async def _write(self, item: JournalRow) -> None:
-        self._opened()
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
-        self._waiting.put((item, done))
-        await done
-
-    def _keep(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        waiting: SimpleQueue[_PendingWrite | None],
-        opened: asyncio.Future[JournalFile],
-        ended: asyncio.Future[None],
-    ) -> None:
-        """What the thread does, from opening the file to closing it."""
-        try:
-            file = JournalFile(self.path, patience=self._patience)
-        except Exception as error:  # noqa: BLE001  # whoever opens gets it
-            _resolve(loop, [opened], error)
-            return
-        _resolve(loop, [opened], file)
-        more = True
-        while more:
-            batch, more = _take(waiting)
-            try:
-                if batch:
-                    file.write(item for item, _ in batch)
-            except Exception as error:  # noqa: BLE001  # whoever records gets it
-                _resolve(loop, [done for _, done in batch], error)
-            else:
-                _resolve(loop, [done for _, done in batch], None)
-        with suppress(Exception):  # it holds all that was reported, folded in or not
-            file.close()
-        _resolve(loop, [ended], None)
-
-
-_PendingWrite = tuple[JournalRow, "asyncio.Future[None]"]
-
-
-def _take(waiting: SimpleQueue[_PendingWrite | None]) -> tuple[list[_PendingWrite], bool]:
-    """Wait for something to write; take all that waits, and whether more may come."""
-    batch: list[_PendingWrite] = []
-    with suppress(Empty):
-        while len(batch) < MAX_ROWS_PER_WRITE:
-            found = waiting.get(block=not batch)
-            if found is None:
-                return batch, False
-            batch.append(found)
-    return batch, True
-
-
-def _resolve(
-    loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[Any]], result: Any
-) -> None:
-    def settle() -> None:
-        for future in futures:
-            if future.done():  # whoever waited was cancelled
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(settle)
+    text = advice.replace("{error}", f"{name}: {error}")
+    return error_class(f"the journal {path} {text}", path=str(path))

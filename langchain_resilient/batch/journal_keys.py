@@ -1,4 +1,4 @@
-"""Where a batch meets its journal: how one is opened, and what a question is called in it."""
+"""The keys by which a journal recognises a request: a hash of all that shapes its answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from os import PathLike
 from pathlib import PurePath
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -28,8 +27,6 @@ from langchain_resilient.options import Target
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-    from langchain_resilient.batch.journal import Journal
-
 
 UNIMPORTANT = frozenset(
     {
@@ -44,7 +41,7 @@ UNIMPORTANT = frozenset(
         "timeout",
     }
 )
-"""Arguments of a call that change when its answer comes, and nothing in it."""
+"""Arguments of a call that change when its answer comes, but not what it says."""
 
 
 def request_key(
@@ -53,19 +50,19 @@ def request_key(
     stop: Sequence[str] | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> str:
-    """Work out the key of one question.
+    """Compute the key of one request.
 
     Args:
-        model: Who is asked; only its `_identifying_params` count, which hold no secret.
+        model: The model; only its `_identifying_params` count, which hold no secrets.
         messages: The conversation.
-        stop: Words before which the answer ends.
+        stop: Stop sequences.
         kwargs: The call's other arguments: tools, response format, sampling, `model`.
 
     Returns:
         64 hexadecimal digits.
 
     Raises:
-        ValueError: If something cannot be told from others of its kind; names the argument.
+        ValueError: If an argument cannot be written as plain data; names the argument.
 
     Example:
         ```python
@@ -80,12 +77,12 @@ def model_key(
     stop: Sequence[str] | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> str:
-    """Work out the part of the key that all items of a batch share; see `request_key`."""
-    given = {name: value for name, value in (kwargs or {}).items() if name not in UNIMPORTANT}
+    """Compute the part of the key that all items of a batch share; see `request_key`."""
+    parameters = {name: value for name, value in (kwargs or {}).items() if name not in UNIMPORTANT}
     identity = _text(model._identifying_params, "model")  # noqa: SLF001  # LangChain's name
-    # Functions and foreign models say where they lie in memory, which differs in every process.
+    # Reprs of functions and foreign models hold addresses, which differ in every process.
     texts = [_ADDRESS.sub("", identity), _text(stop or None, "stop")]
-    texts += [f"{name}={_text(given[name], name)}" for name in sorted(given)]
+    texts += [f"{name}={_text(parameters[name], name)}" for name in sorted(parameters)]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
@@ -93,32 +90,32 @@ _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
 def item_key(prefix: str, messages: Sequence[BaseMessage]) -> str:
-    """Work out the key of one item.
+    """Compute the key of one item.
 
     Args:
-        prefix: What `model_key` gave.
+        prefix: The result of `model_key`.
         messages: The item's conversation.
     """
-    said = [_message_parts(message) for message in messages]
-    return hashlib.sha256(f"{prefix}\n{_text(said, 'messages')}".encode()).hexdigest()
+    parts = [_message_parts(message) for message in messages]
+    return hashlib.sha256(f"{prefix}\n{_text(parts, 'messages')}".encode()).hexdigest()
 
 
 def _message_parts(message: BaseMessage) -> dict[str, Any]:
-    """What a model may see of a message: not its id, its receipt, its usage, its artifact."""
-    found: dict[str, Any] = {"type": message.type, "content": _content_parts(message.content)}
+    """Return what a model sees of a message: not its id, receipt, usage or artifact."""
+    parts: dict[str, Any] = {"type": message.type, "content": _content_parts(message.content)}
     if message.name is not None:
-        found["name"] = message.name
+        parts["name"] = message.name
     if message.additional_kwargs:
-        found["additional_kwargs"] = message.additional_kwargs
+        parts["additional_kwargs"] = message.additional_kwargs
     if isinstance(message, AIMessage):
-        found["tool_calls"] = message.tool_calls
-        found["invalid_tool_calls"] = message.invalid_tool_calls
+        parts["tool_calls"] = message.tool_calls
+        parts["invalid_tool_calls"] = message.invalid_tool_calls
     elif isinstance(message, ToolMessage):
-        found["tool_call_id"] = message.tool_call_id
-        found["status"] = message.status
+        parts["tool_call_id"] = message.tool_call_id
+        parts["status"] = message.status
     elif isinstance(message, ChatMessage):
-        found["role"] = message.role
-    return found
+        parts["role"] = message.role
+    return parts
 
 
 def _content_parts(content: str | list[Any]) -> Any:
@@ -126,7 +123,7 @@ def _content_parts(content: str | list[Any]) -> Any:
 
 
 def _block(block: Any) -> Any:
-    """Leave out an id that LangChain drew at random; it says so by its first letters."""
+    """Leave out an id that LangChain drew at random: one that begins with `lc_`."""
     if isinstance(block, dict) and str(block.get("id", "")).startswith("lc_"):
         return {name: value for name, value in block.items() if name != "id"}
     return block
@@ -136,7 +133,7 @@ def _block(block: Any) -> Any:
 
 
 def _text(value: Any, name: str) -> str:
-    """Write a value as JSON: sorted, ASCII, the same in every process."""
+    """Write a value as JSON that is the same in every process: sorted, ASCII."""
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
@@ -147,7 +144,7 @@ def _text(value: Any, name: str) -> str:
 
 
 _WRITERS: dict[type | tuple[type, ...], Callable[[Any], Any]] = {
-    (SecretStr, SecretBytes): lambda _: None,  # a key changes who pays, not what is answered
+    (SecretStr, SecretBytes): lambda _: None,  # an API key changes who pays, not the answer
     BaseMessage: _message_parts,
     BaseTool: convert_to_openai_tool,
     BaseLanguageModel: lambda model: _ADDRESS.sub("", str(model._identifying_params)),  # noqa: SLF001
@@ -164,7 +161,7 @@ _WRITERS: dict[type | tuple[type, ...], Callable[[Any], Any]] = {
 
 
 def _plain(value: Any) -> Any:
-    """Turn what JSON does not know into what it knows, with the name of its type."""
+    """Turn an object that JSON does not know into plain data, with the name of its type."""
     for kind, write in _WRITERS.items():
         if isinstance(value, kind):
             return [type(value).__qualname__, write(value)]
@@ -174,27 +171,17 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"an object of {type(value).__qualname__} is not plain data")
 
 
-Key = Callable[[Sequence["BaseMessage"]], str]
+RequestKey = Callable[[Sequence["BaseMessage"]], str]
+"""Makes the key of a conversation; see `key_function`."""
 
 
-def as_journal(journal: Journal | str | PathLike[str] | None) -> Journal | None:
-    """Take a journal, or make one of a path."""
-    if isinstance(journal, str | PathLike):
-        from langchain_resilient.batch.journal import Journal as File  # noqa: PLC0415  # sqlite3
-
-        return File(journal)
-    return journal
-
-
-def keys_of(model: BaseChatModel, kwargs: Mapping[str, Any]) -> Key:
-    """Make the function that names the questions of one batch.
+def key_function(model: BaseChatModel, kwargs: Mapping[str, Any]) -> RequestKey:
+    """Make the function that gives each prompt of a batch its key.
 
     Args:
-        model: Who is asked.
-        kwargs: The arguments that all its calls share.
+        model: The model that is asked.
+        kwargs: The arguments that all calls of the batch share.
     """
-    # Only where there is a journal.
-
-    given = {name: value for name, value in kwargs.items() if name != "stop"}
-    prefix = model_key(model, kwargs.get("stop"), given)
+    others = {name: value for name, value in kwargs.items() if name != "stop"}
+    prefix = model_key(model, kwargs.get("stop"), others)
     return lambda messages: item_key(prefix, messages)

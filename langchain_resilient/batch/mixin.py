@@ -1,4 +1,4 @@
-"""`BatchingChatModel`: the batch methods of a LangChain chat model, all over one runner."""
+"""The batch methods of the chat model, all over one runner."""
 
 from __future__ import annotations
 
@@ -41,51 +41,51 @@ if TYPE_CHECKING:
 
 
 AMAP_CONCURRENCY = 64
-"""Prompts under way of `amap`, where nothing else is said."""
+"""Prompts under way in `amap`, by default."""
 
 
 BATCH_CONCURRENCY = 256
-"""Prompts under way of the other methods, where nothing else is said. LangChain has no bound there:
-a list of 10,000 would open 10,000 connections."""
+"""Prompts under way in the other methods, by default. LangChain sets no limit: a list of 10,000
+would open 10,000 connections."""
 
 
 _READ_AHEAD = 16
-"""Results that may wait for a synchronous consumer."""
+"""Results that may be ready before a synchronous consumer takes them."""
 
 
 class BatchingChatModel(BaseChatModel):
-    """A chat model whose batches share one runner.
+    """A chat model with batches that are bounded, resumable and reported.
 
-    All methods take these keywords beside LangChain's. Inside chains they are bound:
+    All its batch methods take these keywords beside LangChain's. Inside a chain, bind them:
     `(prompt | llm.bind(progress=True) | parser).abatch(...)`.
 
     - `progress`: True for a bar (in a terminal or a notebook, with tqdm) or lines (in a log file);
-      or a function that is given a `BatchProgress` ten times a second at most, and at the end.
+      or a function that gets a `BatchProgress` at most ten times a second, and at the end.
     - `journal`: a path, or a `Journal`: answers are on disk before they are reported, and the same
       call after a crash sends only what is missing.
-    - `report`: a function that is given the `BatchReport` at the end, however the batch ends.
-    - `tail_hedge`: whether free workers ask stragglers of the tail a second time, once they have
-      run for 3 times the median and for a second: fewer than `max_concurrency` more calls a batch,
-      each a LangChain run with the tag `tail_hedge`, and none before 20 answers.
+    - `report`: a function that gets the `BatchReport` at the end, however the batch ends.
+    - `tail_hedge`: whether free workers ask the stragglers at the end a second time, once they have
+      run for 3 times the median, and for a second. That is fewer than `max_concurrency` more calls
+      per batch, each a LangChain run with the tag `tail_hedge`, and none before 20 answers.
 
     At most `max_concurrency` prompts are under way: the first config's, else 256, or 64 for `amap`.
-    The first error cancels all others and is raised when nothing is left running, unless
-    `return_exceptions`; so do a cancel and Ctrl-C. What was done by then stands in the journal and
-    in `batch_report()`.
+    The first error cancels the others and is raised once nothing is left running, unless
+    `return_exceptions`; cancellation and Ctrl-C stop a batch in the same way. What was done by then
+    is in the journal and in `batch_report()`.
     """
 
-    # Nobody makes one of these itself: building its validators is left to the models.
+    # This class is only subclassed, so its validators need not be built.
     model_config = ConfigDict(defer_build=True)
 
     _last_batch: BatchStats | None = PrivateAttr(default=None)
 
     def batch_report(self) -> BatchReport:
-        """What the last batch of this model did; of one that still runs, until now.
+        """Return what the last batch of this model did; of one that still runs, until now.
 
-        Where several run at a time it is that which began last: give each its own `report=`.
+        If several run at once, it is the one that began last: give each its own `report=`.
 
         Raises:
-            LookupError: If there was none yet.
+            LookupError: If there was no batch yet.
 
         Example:
             ```python
@@ -110,7 +110,7 @@ class BatchingChatModel(BaseChatModel):
         tail_hedge: bool = True,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Answer many prompts at a time; the answers stand in the order of the prompts.
+        """Answer many prompts at a time; the answers come in the order of the prompts.
 
         Args:
             inputs: The prompts.
@@ -120,7 +120,7 @@ class BatchingChatModel(BaseChatModel):
             journal: See the class.
             report: See the class.
             tail_hedge: See the class.
-            **kwargs: For each call.
+            **kwargs: Passed to each call.
 
         Raises:
             ValueError: If `config` is a list of another length, or `max_concurrency` is below 1.
@@ -133,7 +133,7 @@ class BatchingChatModel(BaseChatModel):
         options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
         results = self._answers(inputs, config, options, kwargs)
         async with aclosing(results):
-            return _in_input_order([found async for found in results])
+            return _in_input_order([result async for result in results])
 
     def batch(  # type: ignore[override]  # as above
         self,
@@ -188,8 +188,8 @@ class BatchingChatModel(BaseChatModel):
         options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
         results = self._answers(inputs, config, options, kwargs)
         async with aclosing(results):
-            async for found in results:
-                yield found
+            async for result in results:
+                yield result
 
     @overload
     def batch_as_completed(
@@ -226,7 +226,7 @@ class BatchingChatModel(BaseChatModel):
         """Yield `(index, answer)` as completed: `amap` for synchronous code.
 
         Takes the same as `abatch`, and any iterable, which is read by the background event loop's
-        thread as it is needed.
+        thread as prompts are needed.
         """
         options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
         results = self._answers(inputs, config, options, kwargs)
@@ -267,7 +267,7 @@ class BatchingChatModel(BaseChatModel):
         tail_hedge: bool = True,
         **kwargs: Any,
     ) -> AsyncGenerator[tuple[int, Any], None]:
-        """Answer prompts from any source, however long; yields `(index, answer)` as completed.
+        """Answer prompts from a source of any length; yields `(index, answer)` as completed.
 
         The source is read as prompts are needed: at most `2 * max_concurrency` are ahead of what
         was yielded, and memory does not grow with the length. A slow consumer slows the sending.
@@ -281,7 +281,7 @@ class BatchingChatModel(BaseChatModel):
             journal: See the class.
             report: See the class.
             tail_hedge: See the class.
-            **kwargs: For each call.
+            **kwargs: Passed to each call.
 
         Raises:
             ValueError: If `max_concurrency` is below 1.
@@ -298,10 +298,10 @@ class BatchingChatModel(BaseChatModel):
         )
         results = self._answers(inputs, config, options, kwargs, AMAP_CONCURRENCY)
         async with aclosing(results):
-            async for found in results:
-                yield found
+            async for result in results:
+                yield result
 
-    # -- behind them ----------------------------------------------------------------------------
+    # -- shared by all of them ------------------------------------------------------------------
 
     async def _answers(
         self,
@@ -311,7 +311,7 @@ class BatchingChatModel(BaseChatModel):
         kwargs: dict[str, Any],
         default_concurrency: int = BATCH_CONCURRENCY,
     ) -> AsyncGenerator[tuple[int, Any], None]:
-        # Together they take longer to import than all else of a model.
+        # Imported late: together they take longer than the rest of the model.
         from langchain_resilient.batch.report import BatchStats  # noqa: PLC0415
         from langchain_resilient.batch.runner import PromptConfigs, run_batch  # noqa: PLC0415
 
@@ -323,14 +323,14 @@ class BatchingChatModel(BaseChatModel):
         hint = length_hint(inputs, -1) if length is None else length
         clock = asyncio.get_running_loop().time
         stats = self._last_batch = BatchStats(None if hint < 0 else hint, clock, self._price)
-        chosen = replace(options, max_concurrency=limit)
-        results = run_batch(self, inputs, configs, kwargs, options=chosen, stats=stats)
+        options = replace(options, max_concurrency=limit)
+        results = run_batch(self, inputs, configs, kwargs, options=options, stats=stats)
         async with aclosing(results):
-            async for found in results:
-                yield found
+            async for result in results:
+                yield result
 
-    def _price(self, target: str) -> Price | None:  # noqa: ARG002  # for those who know prices
-        """Tell what a target costs; None where that is not known."""
+    def _price(self, target: str) -> Price | None:  # noqa: ARG002  # for models that know prices
+        """Return the price of a target; None if it is not known."""
         return None
 
     def __copy__(self) -> Self:
@@ -339,5 +339,5 @@ class BatchingChatModel(BaseChatModel):
         return copy
 
 
-def _in_input_order(found: list[tuple[int, Any]]) -> list[Any]:
-    return [answer for _, answer in sorted(found, key=itemgetter(0))]
+def _in_input_order(results: list[tuple[int, Any]]) -> list[Any]:
+    return [answer for _, answer in sorted(results, key=itemgetter(0))]

@@ -1,4 +1,7 @@
-"""Progress of a batch: a bar in a terminal or a notebook, lines in a log file, or a callback."""
+"""How a caller wants a batch run and shown.
+
+Progress is a bar in a terminal or a notebook, lines in a log file, or a callback.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """What a caller may say of a batch, beside LangChain's own arguments.
+    """The options of a batch, beside LangChain's own arguments.
 
     Attributes:
-        return_exceptions: Whether a prompt's exception is its result.
-        progress: How it is shown.
+        return_exceptions: Whether a prompt's exception is returned as its result.
+        progress: How progress is shown.
         journal: Where answers are recorded.
-        report: Called at the end.
-        tail_hedge: Whether stragglers are asked twice.
-        max_concurrency: Prompts under way at a time.
+        report: Called with the report at the end.
+        tail_hedge: Whether stragglers are asked a second time.
+        max_concurrency: The number of prompts under way at a time; None for the default.
 
     Raises:
         ValueError: If `max_concurrency` is below 1.
@@ -51,29 +54,29 @@ Progress = bool | Callable[["BatchProgress"], object]
 """True for a bar or lines, False for silence, or a function that is given a `BatchProgress`."""
 
 
-REDRAW = 0.1
+REDRAW_SECONDS = 0.1
 """Seconds between two looks at a running batch."""
 
 
 class Display(Protocol):
-    """Shows how far a batch is."""
+    """Shows how far a batch is: as a bar, as lines or by a callback."""
 
     def show(self, progress: BatchProgress) -> None:
-        """Show it anew."""
+        """Show new figures."""
         ...
 
     def close(self, progress: BatchProgress) -> None:
-        """Show it for the last time."""
+        """Show the final figures."""
         ...
 
 
 class ProgressMeter:
-    """Shows a batch now and then: looking costs more than counting.
+    """Shows a batch at most ten times a second: looking costs more than counting.
 
     Args:
-        display: Where; None for nowhere.
-        look: Tells how far the batch is.
-        clock: Seconds that go forward.
+        display: Shows it; None to show nothing.
+        look: Returns how far the batch is.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -85,16 +88,16 @@ class ProgressMeter:
         self._display = display
         self._look = look
         self._clock = clock
-        self._next = clock()
+        self._next_look = clock()
 
     def tick(self) -> None:
-        """Something has changed."""
-        if self._display is not None and (now := self._clock()) >= self._next:
-            self._next = now + REDRAW
+        """Look again, if it is time to."""
+        if self._display is not None and (now := self._clock()) >= self._next_look:
+            self._next_look = now + REDRAW_SECONDS
             self._display.show(self._look())
 
     def close(self) -> None:
-        """The batch has ended."""
+        """Show the end of the batch."""
         if self._display is not None:
             self._display.close(self._look())
 
@@ -103,11 +106,11 @@ def as_display(progress: Progress, stream: TextIO | None = None) -> Display | No
     """Choose how to show progress.
 
     Args:
-        progress: What the caller wants.
+        progress: What the caller asked for.
         stream: Where a bar or lines go; `sys.stderr` unless given.
 
     Returns:
-        A bar in a terminal or a notebook, else lines: a log file is no place for carriage returns.
+        A bar in a terminal or a notebook, else lines: a log file should hold no carriage returns.
 
     Raises:
         MissingExtraError: If a bar is to be drawn and tqdm is not installed.
@@ -116,10 +119,10 @@ def as_display(progress: Progress, stream: TextIO | None = None) -> Display | No
         return CallbackDisplay(progress)
     if not progress:
         return None
-    place = stream or sys.stderr
-    if place is None:  # a program without a console
+    output = stream or sys.stderr
+    if output is None:  # a program without a console
         return None
-    return BarDisplay(place) if place.isatty() or _in_notebook() else LineDisplay(place)
+    return BarDisplay(output) if output.isatty() or _in_notebook() else LineDisplay(output)
 
 
 def _in_notebook() -> bool:
@@ -128,20 +131,20 @@ def _in_notebook() -> bool:
 
 
 class CallbackDisplay:
-    """Hands progress to a function: ten times a second at most, and at the end."""
+    """Calls a function with the progress."""
 
-    def __init__(self, tell: Callable[[BatchProgress], object]) -> None:
-        self._tell = tell
+    def __init__(self, callback: Callable[[BatchProgress], object]) -> None:
+        self._callback = callback
 
     def show(self, progress: BatchProgress) -> None:
-        """Call it."""
-        self._tell(progress)
+        """Call the function."""
+        self._callback(progress)
 
     close = show
 
 
 class LineDisplay:
-    """A line every ten seconds, and one for every tenth of the batch but no two in a second."""
+    """Writes a line every ten seconds and at every tenth of the batch, at most one a second."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -149,10 +152,10 @@ class LineDisplay:
         self._tenth = 0
 
     def show(self, progress: BatchProgress) -> None:
-        """Write a line if it is time for one."""
-        waited = progress.seconds - self._shown_at
+        """Write a line if one is due."""
+        since_last = progress.seconds - self._shown_at
         tenth = 10 * progress.ended // progress.total if progress.total else 0
-        if waited >= _LONG or (tenth > self._tenth and waited >= _SHORT):
+        if since_last >= _MAX_GAP or (tenth > self._tenth and since_last >= _MIN_GAP):
             self._tenth = tenth
             self.close(progress)
 
@@ -163,35 +166,35 @@ class LineDisplay:
         self._stream.flush()
 
 
-_LONG, _SHORT = 10.0, 1.0
+_MAX_GAP, _MIN_GAP = 10.0, 1.0  # seconds between two lines
 
 
 class BarDisplay:
-    """A bar of tqdm's: in a notebook a widget, where ipywidgets is installed.
+    """Draws a bar with tqdm; in a notebook a widget, if ipywidgets is installed.
 
     Raises:
         MissingExtraError: If tqdm is not installed.
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._make = _bar_class()
+        self._tqdm = _bar_class()
         self._stream = stream
         self._bar: Any = None
 
     def show(self, progress: BatchProgress) -> None:
-        """Move the bar."""
+        """Redraw the bar."""
         bar = self._bar
         if bar is None:
-            bar = self._bar = self._make(
+            bar = self._bar = self._tqdm(
                 total=progress.total, file=self._stream, unit=" prompts", dynamic_ncols=True
             )
-        # What was restored took no time: the rate is that of the rest.
+        # Restored answers took no time: tqdm's rate is that of the rest.
         bar.initial, bar.n = progress.restored, progress.ended
         bar.set_postfix_str(", ".join(_details(progress)), refresh=False)
         bar.refresh()
 
     def close(self, progress: BatchProgress) -> None:
-        """Leave the bar as it is at the end."""
+        """Draw the bar for the last time and leave it there."""
         self.show(progress)
         self._bar.close()
 
@@ -199,18 +202,18 @@ class BarDisplay:
 def _bar_class() -> Callable[..., Any]:
     try:
         with warnings.catch_warnings():
-            # In a notebook without ipywidgets it draws a bar of text, and need not complain of it.
+            # In a notebook without ipywidgets tqdm warns, and then draws a good bar of text.
             warnings.simplefilter("ignore")
             from tqdm.auto import tqdm  # noqa: PLC0415  # an extra
     except ImportError:
         msg = "progress=True draws a bar with tqdm: pip install 'langchain-resilient[progress]'"
         raise MissingExtraError(msg) from None
-    # Without tqdm's monitor, a thread that nobody would end.
+    # tqdm's monitor is a thread that would never end: turned off by an interval of 0.
     return cast("Callable[..., Any]", type("BarDisplay", (tqdm,), {"monitor_interval": 0}))
 
 
 def progress_line(progress: BatchProgress) -> str:
-    """Tell progress in one line: `1,200/10,000 (12 %), 85.2/s, 1,024 tokens/s, 1:43 left`."""
+    """Write progress as one line: `1,200/10,000 (12 %), 85.2/s, 1,024 tokens/s, 1:43 left`."""
     count = f"{progress.ended:,}"
     if progress.total:
         count += f"/{progress.total:,} ({100 * progress.ended // progress.total} %)"
@@ -222,15 +225,15 @@ def progress_line(progress: BatchProgress) -> str:
 
 
 def _details(progress: BatchProgress) -> list[str]:
-    rare = (
+    counts = (
         ("failed", progress.failed),
         ("restored", progress.restored),
         ("hedges", progress.hedges + progress.tail_hedges),
         ("retries", progress.retries),
     )
-    told = [f"{count:,} {name}" for name, count in rare if count]
+    details = [f"{count:,} {name}" for name, count in counts if count]
     if progress.output_tokens:
-        told.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+        details.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.spent:
-        told.append(f"{money(progress.spent)} spent")
-    return told
+        details.append(f"{money(progress.spent)} spent")
+    return details

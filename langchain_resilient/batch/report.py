@@ -1,4 +1,4 @@
-"""What a batch reports: `BatchProgress` on its way, `BatchReport` at its end."""
+"""What a batch reports: `BatchProgress` while it runs, `BatchReport` at its end."""
 
 from __future__ import annotations
 
@@ -271,13 +271,13 @@ class BatchStats:
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()
 
-    def restore(self) -> None:
+    def count_restored(self) -> None:
         """Count an answer that was there already."""
         with self._lock:
             self._done += 1
             self._restored += 1
 
-    def ask_again(self) -> None:
+    def count_tail_hedge(self) -> None:
         """Count an item of the tail that is asked a second time."""
         with self._lock:
             self._tail_hedges += 1

@@ -321,7 +321,7 @@ async def test_damaged_pages_are_told(path):
 
 async def test_a_locked_journal_waits_then_says_so_and_goes_on(path):
     """Another program that writes for long is no reason to lose anything."""
-    async with Journal(path, patience=0.05) as journal:
+    async with Journal(path, lock_timeout=0.05) as journal:
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(JournalLockedError, match="locked by another program"):

@@ -12,7 +12,7 @@ import pytest
 
 from langchain_resilient import BatchProgress
 from langchain_resilient.batch.progress import (
-    REDRAW,
+    REDRAW_SECONDS,
     BarDisplay,
     CallbackDisplay,
     LineDisplay,
@@ -20,7 +20,7 @@ from langchain_resilient.batch.progress import (
     as_display,
     progress_line,
 )
-from tests.batch.models import Brain, prompts
+from tests.batch.echo_model import EchoModel, prompts
 from verification.kit.virtual_time import virtual_time
 
 
@@ -80,10 +80,10 @@ def test_a_missing_tqdm_is_named():
         "try: BarDisplay(io.StringIO())\n"
         "except ImportError as error: print(error)"
     )
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert "pip install 'langchain-resilient[progress]'" in found.stdout
+    assert "pip install 'langchain-resilient[progress]'" in process.stdout
 
 
 def test_a_bar_shows_counts_and_details():
@@ -103,15 +103,15 @@ def test_a_bar_starts_no_thread():
     """The monitor of tqdm would stay for ever."""
     code = (
         "import io, threading\n"
+        "from langchain_resilient import BatchProgress\n"
         "from langchain_resilient.batch.progress import BarDisplay\n"
-        "from langchain_resilient.batch.report import BatchProgress\n"
         "bar = BarDisplay(io.StringIO()); bar.show(BatchProgress(total=3))\n"
         "print(threading.active_count())"
     )
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert found.stdout.strip() == "1"
+    assert process.stdout.strip() == "1"
 
 
 def _lines(*moments: tuple[float, int]) -> list[str]:
@@ -143,7 +143,7 @@ def test_the_meter_does_not_look_all_the_time():
     for n in range(1000):
         now[0] = n / 1000
         meter.tick()
-    assert len(shown) == pytest.approx(1 / REDRAW, abs=1)
+    assert len(shown) == pytest.approx(1 / REDRAW_SECONDS, abs=1)
     meter.close()
     assert shown[-1].seconds == now[0]
 
@@ -151,7 +151,7 @@ def test_the_meter_does_not_look_all_the_time():
 @virtual_time
 async def test_a_batch_is_quiet_unless_asked(capsys):
     """Nothing on either stream."""
-    await Brain().model().abatch(prompts(5))
+    await EchoModel().model().abatch(prompts(5))
     assert capsys.readouterr() == ("", "")
 
 
@@ -159,8 +159,8 @@ async def test_a_batch_is_quiet_unless_asked(capsys):
 async def test_a_batch_tells_how_far_it_is():
     """From nothing to everything, in virtual seconds."""
     seen: list[BatchProgress] = []
-    brain = Brain(seconds=lambda _: 1.0)
-    await brain.model().abatch(prompts(20), {"max_concurrency": 5}, progress=seen.append)
+    echo = EchoModel(seconds=lambda _: 1.0)
+    await echo.model().abatch(prompts(20), {"max_concurrency": 5}, progress=seen.append)
     assert (seen[0].total, seen[0].done, seen[0].seconds) == (20, 0, 0.0)
     assert (seen[-1].done, seen[-1].output_tokens) == (20, 40)
     assert seen[-1].rate == pytest.approx(5.0, rel=0.01)
@@ -171,7 +171,7 @@ async def test_a_batch_tells_how_far_it_is():
 async def test_a_log_file_is_clean(capsys):
     """Under pytest stderr is no terminal."""
     await (
-        Brain(seconds=lambda _: 4.0)
+        EchoModel(seconds=lambda _: 4.0)
         .model()
         .abatch(prompts(20), {"max_concurrency": 2}, progress=True)
     )
@@ -189,6 +189,6 @@ def test_a_notebook_without_ipywidgets_sees_no_warning(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
         monkeypatch.delitem(sys.modules, name)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         BarDisplay(io.StringIO())
-    assert told == []
+    assert caught == []

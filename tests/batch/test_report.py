@@ -18,7 +18,7 @@ from langchain_resilient import (
     ResilientChatModel,
 )
 from langchain_resilient.batch.report import BatchStats, receipt_of
-from tests.batch.models import Brain, prompts
+from tests.batch.echo_model import EchoModel, prompts
 from verification.kit.virtual_time import virtual_time
 
 LOST = AttemptRecord(
@@ -49,20 +49,20 @@ def test_a_message_of_another_model_has_none():
     assert receipt_of(AIMessage("x")) is None
 
 
-def _tally() -> BatchStats:
+def _stats() -> BatchStats:
     now = [0.0]
-    tally = BatchStats(10, lambda: now[0], lambda _: None)
+    stats = BatchStats(10, lambda: now[0], lambda _: None)
     for _ in range(6):
-        tally.add(_message(RECEIPT))
-    tally.add(AllTargetsFailedError("x", Receipt((LOST,), None, 0.5)))
-    tally.restore()
+        stats.add(_message(RECEIPT))
+    stats.add(AllTargetsFailedError("x", Receipt((LOST,), None, 0.5)))
+    stats.count_restored()
     now[0] = 4.0
-    return tally
+    return stats
 
 
 def test_everything_is_counted():
     """Items, requests, faults, tokens, times."""
-    report = _tally().report()
+    report = _stats().report()
     assert (report.total, report.done, report.failed, report.restored) == (10, 7, 1, 1)
     assert (report.hedges, report.retries) == (6, 0)
     assert (report.input_tokens, report.output_tokens) == (60, 24)
@@ -77,14 +77,14 @@ def test_everything_is_counted():
 
 def test_a_report_is_plain_json():
     """Through `as_dict`."""
-    told = json.loads(json.dumps(_tally().report().as_dict()))
-    assert told["done"] == 7
-    assert told["targets"][0]["faults"] == {"server": 7}
+    plain = json.loads(json.dumps(_stats().report().as_dict()))
+    assert plain["done"] == 7
+    assert plain["targets"][0]["faults"] == {"server": 7}
 
 
 def test_a_report_reads_as_text():
     """Totals, failures, and a line a target."""
-    text = str(_tally().report())
+    text = str(_stats().report())
     assert text.startswith("7 of 10 done, 1 failed, 1 restored, 6 hedges, 4.00 s, 1.8 a second")
     assert "failures: AllTargetsFailedError 1" in text
     assert "not complete" in text
@@ -93,7 +93,7 @@ def test_a_report_reads_as_text():
 
 def test_a_report_reads_as_html():
     """In a notebook; escaped."""
-    html = _tally().report()._repr_html_()
+    html = _stats().report()._repr_html_()
     assert html.startswith("<div>7 of 10 done")
     assert "<td" in html
 
@@ -101,20 +101,20 @@ def test_a_report_reads_as_html():
 def test_a_report_stands_still_when_the_batch_has_ended():
     """The clock goes on without it."""
     now = [0.0]
-    tally = BatchStats(None, lambda: now[0], lambda _: None)
+    stats = BatchStats(None, lambda: now[0], lambda _: None)
     now[0] = 2.0
-    tally.end(complete=True)
+    stats.end(complete=True)
     now[0] = 5.0
-    tally.end(complete=False)
-    report = tally.report()
+    stats.end(complete=False)
+    report = stats.report()
     assert (report.wall_seconds, report.complete, report.total) == (2.0, True, 0)
 
 
 @virtual_time
 async def test_faults_and_fallbacks_reach_the_report():
     """From messages' and from exceptions' receipts."""
-    bad = Brain(fails=lambda _: True)
-    good = Brain(fails=lambda prompt: prompt == "q3")
+    bad = EchoModel(fails=lambda _: True)
+    good = EchoModel(fails=lambda prompt: prompt == "q3")
     llm = ResilientChatModel(
         targets=[bad.target("bad"), good.target("good")], hedge=None, max_retries=0, health=None
     )
@@ -129,8 +129,8 @@ async def test_faults_and_fallbacks_reach_the_report():
 @virtual_time
 async def test_the_report_is_handed_over_at_the_end():
     """However the batch ends; while it runs it can be asked for."""
-    brain, given = Brain(seconds=lambda _: 1.0), []
-    llm = brain.model()
+    echo, given = EchoModel(seconds=lambda _: 1.0), []
+    llm = echo.model()
     async for _ in llm.amap(prompts(4), max_concurrency=2, report=given.append):
         assert not llm.batch_report().complete
     assert [report.complete for report in given] == [True]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def sim() -> Iterator[ProviderSimulator]:
-    with ProviderSimulator() as found:
-        yield found
+    with ProviderSimulator() as simulator:
+        yield simulator
 
 
 def _prompts(count: int) -> list[Any]:
@@ -29,8 +29,8 @@ async def test_faults_never_mix_up_answers(sim):
     """One request in five fails: retries and fallbacks answer, each prompt its own."""
     sim.chaos("*", {Status(500): 0.1, Reset(): 0.1})
     llm = chain(sim, "openai:a", "together:b")
-    found = await llm.abatch(_prompts(100), {"max_concurrency": 20})
-    assert [message.text for message in found] == [f"number {n}" for n in range(100)]
+    messages = await llm.abatch(_prompts(100), {"max_concurrency": 20})
+    assert [message.text for message in messages] == [f"number {n}" for n in range(100)]
     report = llm.batch_report()
     assert sum(target.requests for target in report.targets) >= 100
     assert sum(sum(target.faults.values()) for target in report.targets) > 0

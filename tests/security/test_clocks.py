@@ -145,7 +145,7 @@ async def test_a_journal_is_dated_by_the_calendar(jump, tmp_path):
     jump()
     async with Journal(tmp_path / "run.db") as journal:
         await journal.record_failure(0, "key", ValueError("no"))
-        (row,) = journal._opened().select("SELECT recorded FROM items")
+        (row,) = journal._open_file().select("SELECT recorded FROM items")
     assert abs(row["recorded"] - time.time()) < 60
 
 

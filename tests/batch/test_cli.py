@@ -28,11 +28,11 @@ CANARY = "canary-0123456789"
 @pytest.fixture
 def sim(monkeypatch, tmp_path) -> Iterator[ProviderSimulator]:
     """A simulator at the environment's base URL, and an empty directory to work in."""
-    with ProviderSimulator() as found:
-        monkeypatch.setenv("OPENAI_BASE_URL", found.base_url("openai"))
+    with ProviderSimulator() as simulator:
+        monkeypatch.setenv("OPENAI_BASE_URL", simulator.base_url("openai"))
         monkeypatch.setenv("OPENAI_API_KEY", f"sk-{CANARY}")
         monkeypatch.chdir(tmp_path)
-        yield found
+        yield simulator
 
 
 def batch(*args: str) -> int:
@@ -60,8 +60,8 @@ def test_answers_stand_in_the_order_of_the_prompts(sim, tmp_path):
     rows = [{"id": n, "prompt": p} for n, p in enumerate(say(*map(str, range(40))))]
     write(tmp_path / "in.jsonl", *rows)
     assert batch("in.jsonl", "-o", "out.jsonl") == 0
-    found = [(row["id"], row["answer"]) for row in read(tmp_path / "out.jsonl")]
-    assert found == [(n, str(n)) for n in range(40)]
+    answers = [(row["id"], row["answer"]) for row in read(tmp_path / "out.jsonl")]
+    assert answers == [(n, str(n)) for n in range(40)]
 
 
 def test_each_kind_of_row(sim, tmp_path):
@@ -115,8 +115,8 @@ def test_csv(sim, tmp_path):
         table = csv.writer(file)
         table.writerows([["id", "ask"], ["1", "Say exactly: a,b"], ["2\n2", 'Say exactly: "c" d']])
     assert batch("in.csv", "-o", "out.jsonl", "--column", "ask") == 0
-    found = [(row["id"], row["answer"]) for row in read(tmp_path / "out.jsonl")]
-    assert found == [("1", "a,b"), ("2\n2", '"c" d')]
+    answers = [(row["id"], row["answer"]) for row in read(tmp_path / "out.jsonl")]
+    assert answers == [("1", "a,b"), ("2\n2", '"c" d')]
 
 
 def test_the_system_message_goes_before_each_prompt(sim, tmp_path):
@@ -129,7 +129,7 @@ def test_the_system_message_goes_before_each_prompt(sim, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("in.jsonl", '"a"\n{"prompt": 1}\n', "in.jsonl:2: the row has a prompt that is no text"),
         ("in.jsonl", '"a"\n\n{"x": 1}\n', 'in.jsonl:3: the row must be a string, {"prompt"'),
@@ -143,19 +143,19 @@ def test_the_system_message_goes_before_each_prompt(sim, tmp_path):
         ("in.csv", 'prompt\n"1', "in.csv:2: the row is not CSV"),
     ],
 )
-def test_a_bad_row_is_told_before_anything_is_sent(  # noqa: PLR0917
-    sim, tmp_path, capsys, name, text, told
+def test_a_bad_row_is_named_before_anything_is_sent(  # noqa: PLR0917
+    sim, tmp_path, capsys, name, text, message
 ):
     """With the file and the line."""
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     assert batch(name, "-o", "out.jsonl") == cli.WRONG
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert sim.count() == 0
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "message"),
     [
         (["missing.txt"], "missing.txt"),
         (["in.txt", "-o", "in.txt"], "must be different files"),
@@ -166,12 +166,12 @@ def test_a_bad_row_is_told_before_anything_is_sent(  # noqa: PLR0917
         (["in.txt", "--timeout", "-1"], "timeout"),
     ],
 )
-def test_a_wrong_command_is_told(sim, tmp_path, capsys, args, told):
+def test_a_wrong_command_is_explained(sim, tmp_path, capsys, args, message):
     """In a line, with exit code 2."""
     (tmp_path / "in.txt").write_text("a\n")
     (tmp_path / "in.txt.old").write_text("my notes\n")
     assert batch(*args) == cli.WRONG
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert sim.count() == 0
 
 
@@ -297,10 +297,10 @@ def test_two_runs_do_not_write_one_output(sim, tmp_path, capsys):
 # -- order ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("most", [0, 10, 1000])
-def test_lines_go_out_in_order_as_soon_as_they_may(most):
+@pytest.mark.parametrize("max_bytes", [0, 10, 1000])
+def test_lines_go_out_in_order_as_soon_as_they_may(max_bytes):
     """Whether those that wait fit into memory or not."""
-    order = OrderedWriter(most)
+    order = OrderedWriter(max_bytes)
     lines = [b"%d" % number * (number + 1) for number in range(6)]
     put = [order.put(number, lines[number]) for number in (2, 1, 0, 5, 3, 4)]
     order.close()
@@ -322,10 +322,15 @@ def test_show_as_json(journal, capsys):
     """For scripts."""
     capsys.readouterr()
     assert cli.main(["journal", "show", "--json", "--failed", journal]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["items"], told["done"], told["failed"], told["failures"]) == (2, 2, 0, [])
-    assert told["targets"][0]["target"] == "openai:m"
-    assert told["first"] <= told["last"]
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["items"], summary["done"], summary["failed"], summary["failures"]) == (
+        2,
+        2,
+        0,
+        [],
+    )
+    assert summary["targets"][0]["target"] == "openai:m"
+    assert summary["first"] <= summary["last"]
 
 
 def test_show_counts_answers_to_changed_questions(journal, capsys):

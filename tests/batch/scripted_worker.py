@@ -1,4 +1,4 @@
-"""Scripted work for the runner: how long each item takes, and how it ends."""
+"""A scripted worker for the runner: how long each item takes, and how it ends."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-class Sad(Exception):  # noqa: N818
+class ItemError(Exception):
     """An item failed."""
 
 
 @dataclass
-class Script:
-    """Does what is written: the answer to item `x` is `x * 10`."""
+class ScriptedWorker:
+    """Stands in for `PromptWorker`: the answer to item `x` is `x * 10`."""
 
-    seconds: Callable[[Any, bool], float] = lambda _item, _again: 1.0
-    fails: Callable[[Any, bool], bool] = lambda _item, _again: False
+    seconds: Callable[[Any, bool], float] = lambda _item, _hedge: 1.0
+    fails: Callable[[Any, bool], bool] = lambda _item, _hedge: False
     known: dict[int, Any] = field(default_factory=dict)
-    keeping: float = 0.0
+    record_seconds: float = 0.0
     asked: list[tuple[Any, bool, float]] = field(default_factory=list)
-    kept: dict[int, Any] = field(default_factory=dict)
+    recorded: dict[int, Any] = field(default_factory=dict)
     cancelled: list[Any] = field(default_factory=list)
     running: int = 0
-    most_running: int = 0
+    max_running: int = 0
 
-    def find(self, index: int, item: Any) -> Any:
+    def restore(self, index: int, item: Any) -> Any:
         return self.known.get(index)
 
-    async def ask(self, index: int, item: Any, *, again: bool) -> Any:
-        self.asked.append((item, again, asyncio.get_running_loop().time()))
+    async def ask(self, index: int, item: Any, *, hedge: bool) -> Any:
+        self.asked.append((item, hedge, asyncio.get_running_loop().time()))
         self.running += 1
-        self.most_running = max(self.most_running, self.running)
+        self.max_running = max(self.max_running, self.running)
         try:
-            await asyncio.sleep(self.seconds(item, again))
-            if self.fails(item, again):
-                raise Sad(item)
+            await asyncio.sleep(self.seconds(item, hedge))
+            if self.fails(item, hedge):
+                raise ItemError(item)
         except asyncio.CancelledError:
-            self.cancelled.append((item, again))
+            self.cancelled.append((item, hedge))
             raise
         finally:
             self.running -= 1
         return item * 10
 
-    async def keep(self, index: int, result: Any) -> None:
-        assert index not in self.kept
-        await asyncio.sleep(self.keeping)
-        self.kept[index] = result
+    async def record(self, index: int, result: Any) -> None:
+        assert index not in self.recorded
+        await asyncio.sleep(self.record_seconds)
+        self.recorded[index] = result
 
 
 @dataclass
@@ -85,10 +85,10 @@ class Items:
         return self.plain() if self.gap is None else self.slow()
 
 
-def runner(items: Any, work: Any, workers: int = 4, **options: Any) -> BatchRunner[Any, Any]:
+def runner(items: Any, work: Any, workers: int = 4, **options: Any) -> BatchRunner:
     return BatchRunner(ItemSource(items), work, workers=workers, **options)
 
 
 async def collect(items: Any, work: Any, workers: int = 4, **options: Any) -> list[Any]:
     async with aclosing(runner(items, work, workers, **options).results()) as results:
-        return [found async for found in results]
+        return [result async for result in results]

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Brain:
+class EchoModel:
     """Answers `re: <prompt>` after a while."""
 
     seconds: Callable[[str], float] = lambda _prompt: 0.01
     fails: Callable[[str], bool] = lambda _prompt: False
     asked: list[str] = field(default_factory=list)
     running: int = 0
-    most_running: int = 0
+    max_running: int = 0
 
     async def answer(self, messages: Any) -> AIMessage:
         prompt = str(messages[-1].content)
         self.asked.append(prompt)
         self.running += 1
-        self.most_running = max(self.most_running, self.running)
+        self.max_running = max(self.max_running, self.running)
         try:
             await asyncio.sleep(self.seconds(prompt))
         finally:
@@ -40,7 +40,7 @@ class Brain:
         usage: Any = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
         return AIMessage(f"re: {prompt}", usage_metadata=usage)
 
-    def target(self, name: str = "brain", **fields: Any) -> Target:
+    def target(self, name: str = "echo", **fields: Any) -> Target:
         return Target(RunnableLambda(self.answer), name=name, **fields)
 
     def model(self, **fields: Any) -> ResilientChatModel:
@@ -57,10 +57,11 @@ def answers(count: int) -> list[str]:
 
 
 @dataclass
-class Book:
+class MemoryJournal:
     """A journal in memory."""
 
-    found: dict[tuple[int, str], AIMessage] = field(default_factory=dict)
+    answers: dict[tuple[int, str], AIMessage] = field(default_factory=dict)
+    failures: dict[tuple[int, str], BaseException] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     full: bool = False
 
@@ -68,13 +69,16 @@ class Book:
         self.events.append("open")
 
     def look_up(self, index: int, key: str) -> AIMessage | None:
-        return self.found.get((index, key))
+        return self.answers.get((index, key))
 
     async def record(self, index: int, key: str, message: AIMessage) -> None:
         await asyncio.sleep(0)
         if self.full:
             raise OSError(28, "disk full")
-        self.found[index, key] = message
+        self.answers[index, key] = message
+
+    async def record_failure(self, index: int, key: str, error: BaseException) -> None:
+        self.failures[index, key] = error
 
     async def aclose(self) -> None:
         self.events.append("close")

@@ -160,14 +160,14 @@ def test_a_check_has_the_same_key_wherever_it_lies_in_memory():
 
 
 _SCRIPT = """
-from tests.batch.test_keys import key, add, Weather, model
+from tests.batch.test_journal_keys import key, add, Weather, model
 print(key(tools=[add, Weather], words={"a", "b", "c"}, llm=model(check=print, seed=3)))
 """
 
 
 def test_the_same_in_every_process():
     """Whatever the order of sets and the addresses of functions."""
-    found = {
+    keys = {
         subprocess.run(
             [sys.executable, "-c", _SCRIPT],
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -175,7 +175,7 @@ def test_the_same_in_every_process():
         ).stdout
         for seed in ("1", "2")
     }  # fmt: skip
-    assert len(found) == 1
+    assert len(keys) == 1
 
 
 def test_the_order_of_arguments_does_not_count():
