@@ -54,7 +54,7 @@ def test_the_links_at_the_root_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guarantees.md"])
 def test_each_claim_has_a_command_that_exists(page):
-    """The last column but the source, or the last."""
+    """In its last column."""
     rows = re.findall(r"^\| .*\|$", (ROOT / page).read_text(), re.MULTILINE)
     cells = [re.findall(r"\| `((?:make|pytest|python) [^`]+)` \|", row) for row in rows]
     commands = [cell[0] for cell in cells if cell]
