@@ -180,6 +180,70 @@ def _imports(path: Path) -> list[str]:
     return found
 
 
+def test_no_import_circles():
+    """Not even for type checkers or inside functions: modules of a circle change together.
+
+    That importing `a.b` also runs `a/__init__.py` is not counted: a package that re-exports names
+    of its modules would always be a circle with them.
+    """
+    assert _circles(_import_graph()) == []
+
+
+def test_a_circle_is_found():
+    """The test above can fail."""
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": {"d"}}
+    assert _circles(graph) == [["b", "c"], ["d"]]
+
+
+def _import_graph() -> dict[str, set[str]]:
+    """Which modules of the package each of them names in an import, wherever that stands."""
+    paths = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph: dict[str, set[str]] = {name: set() for name in paths}
+    for name, path in paths.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names} & paths.keys()
+            elif isinstance(node, ast.ImportFrom):
+                base = package.split(".")[: len(package.split(".")) + 1 - node.level]
+                source = ".".join([*(base if node.level else []), *filter(None, [node.module])])
+                for alias in node.names:
+                    submodule = f"{source}.{alias.name}"
+                    graph[name] |= {submodule if submodule in paths else source} & paths.keys()
+    return graph
+
+
+def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of several modules, and imports of oneself (Tarjan)."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    circles: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        order[module] = lowest[module] = len(order)
+        stack.append(module)
+        for imported in sorted(graph[module]):
+            if imported not in order:
+                visit(imported)
+                lowest[module] = min(lowest[module], lowest[imported])
+            elif imported in stack:
+                lowest[module] = min(lowest[module], order[imported])
+        if lowest[module] == order[module]:
+            start = stack.index(module)
+            component, stack[start:] = sorted(stack[start:]), []
+            if len(component) > 1 or module in graph[module]:
+                circles.append(component)
+
+    for module in sorted(graph):
+        if module not in order:
+            visit(module)
+    return sorted(circles)
+
+
 def test_the_engine_reads_no_clock_and_no_global_randomness():
     """A seed must replay a run exactly: time and randomness are given."""
     banned = {"time", "random", "datetime"}

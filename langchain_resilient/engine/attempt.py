@@ -5,8 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.engine.circuit_breaker import NORMAL
-from langchain_resilient.engine.plan import Action, Stop
+from langchain_resilient.engine.circuit_breaker import HEALTHY_SLOW_SHARE
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.options import Hedge
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome
@@ -26,7 +25,7 @@ class Candidate:
         index: Its place in the chain.
         limits: Its own, or the model's.
         tries: How often it was asked. A last resort that was stopped for an answer that has only
-            begun was not: see `Planner._take_back`.
+            begun was not: see `Planner._restore_last_resort`.
         draws: How often its whole answer was no good.
         active: How many of these are still waited for.
         ready_at: When its backoff is over.
@@ -39,41 +38,45 @@ class Candidate:
 
     __slots__ = (
         "active",
-        "again",
-        "ask",
-        "draws",
         "excluded",
-        "free",
         "ignore_block",
         "index",
         "limits",
+        "no_charge",
+        "queued_request",
         "ready_at",
+        "retry_at_once",
         "state",
         "tries",
+        "unusable_answers",
     )  # fmt: skip
 
     def __init__(
-        self, index: int, state: TargetState, limits: TimeLimits, ask: QueuedRequest | None = None
+        self,
+        index: int,
+        state: TargetState,
+        limits: TimeLimits,
+        queued_request: QueuedRequest | None = None,
     ) -> None:
         self.index = index
         self.state = state
         self.limits = limits
         self.tries = 0
-        self.draws = 0
+        self.unusable_answers = 0
         self.active = 0
         self.ready_at = 0.0
         self.excluded = False
-        self.again = False
-        self.free = False
+        self.retry_at_once = False
+        self.no_charge = False
         self.ignore_block = False
-        self.ask = ask
+        self.queued_request = queued_request
 
     def available_at(self) -> float:
         """The earliest time at which this request may ask it."""
         state = self.state
         at = max(state.available_at(ignore_block=self.ignore_block), self.ready_at)
-        if state.paced and self.ask is not None:
-            return max(at, state.turn_at(self.ask))
+        if state.paced and self.queued_request is not None:
+            return max(at, state.turn_at(self.queued_request))
         return at
 
     def saturated(self, now: float) -> bool:
@@ -82,7 +85,7 @@ class Candidate:
             return False
         if self.available_at() <= now:
             return self.state.concurrency.full
-        return self.ask is not None and bool(self.state.lines(now))
+        return self.queued_request is not None and bool(self.state.queues(now))
 
 
 class Attempt:
@@ -112,30 +115,30 @@ class Attempt:
     __slots__ = (
         "candidate",
         "ended",
-        "excused",
+        "excused_seconds",
         "fault",
         "first_text",
         "hedge_at",
-        "held",
         "key",
         "kind",
         "last_chunk",
         "late",
         "late_at",
-        "longest",
+        "longest_pause",
         "number",
         "outcome",
-        "pace_at",
-        "pace_from",
-        "pause",
+        "pause_limit",
         "paused",
+        "pending_chunks",
         "plain",
         "reservation",
         "response",
         "retry_state",
         "started",
-        "suspect",
         "task",
+        "timed_out",
+        "window_ends_at",
+        "window_start_tokens",
     )  # fmt: skip
 
     def __init__(
@@ -160,19 +163,19 @@ class Attempt:
         self.hedge_at: float = inf
         self.late_at: float = inf
         self.late: bool = False
-        self.suspect: bool = False
+        self.timed_out: bool = False
         self.paused: bool = False
-        self.longest: float = 0.0
-        self.pause: float = inf
-        self.pace_at: float = inf
-        self.pace_from: int | None = None
-        self.excused: float = 0.0
+        self.longest_pause: float = 0.0
+        self.pause_limit: float = inf
+        self.window_ends_at: float = inf
+        self.window_start_tokens: int | None = None
+        self.excused_seconds: float = 0.0
         self.outcome: Outcome | None = None
         self.fault: Fault | None = None
         self.retry_state: Any = None
         self.response: Any = None
         self.task: Any = None
-        self.held: list[Any] = []
+        self.pending_chunks: list[Any] = []
         self.reservation: Reservation | None = None
 
 
@@ -259,7 +262,7 @@ def delay_for(
     if hedge.delay != "learned":
         return hedge.delay
     if batch and state.limited:
-        usual = state.percentile(1 - NORMAL, now, plain=plain)
+        usual = state.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=plain)
         return max(hedge.cold, BATCH_FACTOR * (usual or 0.0))
     q = 1 - 0.9 * hedge.budget
     learned = state.percentile(q, now, plain=plain)
@@ -277,27 +280,27 @@ def late_after(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
     )
 
 
-def pause_after(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
+def pause_limit(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
     """Seconds of silence in the middle of an answer after which another target is asked beside."""
     if hedge is None or hedge.pause is None:
         return inf
-    return max(hedge.pause, PAUSE_FACTOR * attempt.candidate.state.usual_pause(now))
+    return max(hedge.pause, PAUSE_FACTOR * attempt.candidate.state.typical_pause(now))
 
 
 def next_limit_at(attempt: Attempt) -> float:
     """When one of its limits is reached."""
     limits = attempt.candidate.limits
-    at = inf if limits.answer is None else attempt.started + attempt.excused + limits.answer
-    if attempt.suspect:
+    at = inf if limits.answer is None else attempt.started + attempt.excused_seconds + limits.answer
+    if attempt.timed_out:
         return at
-    at = min(at, attempt.pace_at)
+    at = min(at, attempt.window_ends_at)
     if attempt.first_text is None:
         at = min(at, attempt.hedge_at, attempt.late_at)
         if limits.first_text is None:
             return at
-        return min(at, attempt.started + attempt.excused + limits.first_text)
+        return min(at, attempt.started + attempt.excused_seconds + limits.first_text)
     if not attempt.paused:
-        at = min(at, attempt.last_chunk + attempt.pause)
+        at = min(at, attempt.last_chunk + attempt.pause_limit)
     return at if limits.chunk_gap is None else min(at, attempt.last_chunk + limits.chunk_gap)
 
 
@@ -305,10 +308,10 @@ def restart_limits(attempt: Attempt, now: float) -> None:
     """Count its silence from now on: before, we could not have heard it."""
     if attempt.last_chunk == inf:
         return  # it is whole, or held up by our own reader
-    ignore_block = now - attempt.started - attempt.excused
+    ignore_block = now - attempt.started - attempt.excused_seconds
     attempt.hedge_at += ignore_block
     attempt.late_at += ignore_block
-    attempt.excused += ignore_block
+    attempt.excused_seconds += ignore_block
     attempt.last_chunk = now
     start_throughput_window(attempt, now)
 
@@ -317,8 +320,10 @@ def start_throughput_window(attempt: Attempt, now: float) -> None:
     """Look at its throughput one window from now; what it has said by now is not counted."""
     limits = attempt.candidate.limits
     if limits.min_tokens_per_second is not None:
-        attempt.pace_at = now + limits.throughput_window
-        attempt.pace_from = (attempt.response.tokens() or None) if attempt.response else None
+        attempt.window_ends_at = now + limits.throughput_window
+        attempt.window_start_tokens = (
+            (attempt.response.tokens() or None) if attempt.response else None
+        )
 
 
 def check_throughput(attempt: Attempt, now: float) -> Fault | None:
@@ -327,9 +332,9 @@ def check_throughput(attempt: Attempt, now: float) -> Fault | None:
     The window in which it began to speak is not judged: how long it takes to begin has its own
     limit.
     """
-    limits, before = attempt.candidate.limits, attempt.pace_from
+    limits, before = attempt.candidate.limits, attempt.window_start_tokens
     start_throughput_window(attempt, now)
-    least, after = limits.min_tokens_per_second, attempt.pace_from
+    least, after = limits.min_tokens_per_second, attempt.window_start_tokens
     if least is None or before is None or after is None:
         return None
     speed = (after - before) / limits.throughput_window
@@ -353,70 +358,70 @@ class AttemptList:
         self.all: list[Attempt] = []
         self.live: list[Attempt] = []
 
-    def active(self) -> int:
+    def active_count(self) -> int:
         """How many are counted on: those over a limit are not."""
-        return sum([not a.suspect for a in self.live])
+        return sum([not a.timed_out for a in self.live])
 
-    def covered(self) -> bool:
+    def any_healthy(self) -> bool:
         """Whether an attempt is counted on whose target is well."""
         return any(
-            not a.suspect and not a.candidate.state.circuit_breaker.tripped for a in self.live
+            not a.timed_out and not a.candidate.state.circuit_breaker.tripped for a in self.live
         )
 
-    def caught(self) -> bool:
+    def all_lost(self) -> bool:
         """Whether all that are counted on are lost."""
-        counted = [a for a in self.live if not a.suspect]
+        counted = [a for a in self.live if not a.timed_out]
         return bool(counted) and all(_lost(a) for a in counted)
 
     def lost_candidates(self) -> list[Candidate]:
         """The targets whose attempts are lost, and which may therefore be asked once more."""
-        return [a.candidate for a in self.live if not a.suspect and _lost(a)]
+        return [a.candidate for a in self.live if not a.timed_out and _lost(a)]
 
-    def back(self) -> bool:
+    def any_target_is_back(self) -> bool:
         """Whether a target of theirs has come back from its silence."""
-        return any(a.late and a.started < a.candidate.state.back_since for a in self.live)
+        return any(a.late and a.started < a.candidate.state.answering_since for a in self.live)
 
-    def open(self, attempt: Attempt, alarm: Callable[[], None] | None) -> None:
+    def open(self, attempt: Attempt, on_trip: Callable[[], None] | None) -> None:
         """Begin one.
 
         Args:
             attempt: Its place at the target was taken already.
-            alarm: Called when its target trips; None if nobody wants to know.
+            on_trip: Called when its target trips; None if nobody wants to know.
         """
         candidate = attempt.candidate
         candidate.tries += 1
         candidate.active += 1
-        candidate.again = False
-        if alarm is not None:
-            candidate.state.waiting[attempt] = alarm
+        candidate.retry_at_once = False
+        if on_trip is not None:
+            candidate.state.waiting[attempt] = on_trip
         self.all.append(attempt)
         self.live.append(attempt)
 
-    def doubt(self, attempt: Attempt) -> bool:
+    def mark_timed_out(self, attempt: Attempt) -> bool:
         """Count on it no longer.
 
         Returns:
             Whether to go on listening to it: only to one of a request, for more would pile up
             connections in a black hole.
         """
-        first = not any(a.suspect for a in self.live)
-        attempt.suspect = True
+        first = not any(a.timed_out for a in self.live)
+        attempt.timed_out = True
         attempt.candidate.active -= 1
         return first
 
-    def believe(self, attempt: Attempt) -> None:
+    def reinstate(self, attempt: Attempt) -> None:
         """Count on it again."""
-        attempt.suspect = False
+        attempt.timed_out = False
         attempt.fault = None
         attempt.candidate.active += 1
 
-    def spoke(self, attempt: Attempt, now: float) -> None:
+    def record_first_text(self, attempt: Attempt, now: float) -> None:
         """Teach the target's state what a first text tells."""
         state = attempt.candidate.state
-        seconds = now - attempt.started - attempt.excused
+        seconds = now - attempt.started - attempt.excused_seconds
         # After a standstill of ours nobody knows how long it took, only that it took longer.
-        known = not attempt.excused
-        state.spoke(seconds, now, plain=attempt.plain, late=attempt.late, known=known)
+        known = not attempt.excused_seconds
+        state.record_first_text(seconds, now, plain=attempt.plain, late=attempt.late, known=known)
         state.waiting.pop(attempt, None)
 
     def close(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
@@ -424,11 +429,16 @@ class AttemptList:
         attempt.outcome = outcome
         attempt.ended = now
         candidate = attempt.candidate
-        if not attempt.suspect:
+        if not attempt.timed_out:
             candidate.active -= 1
         candidate.state.concurrency.give_back()
-        if attempt.reservation is not None:
-            attempt.reservation.settle(attempt, now)
+        reservation = attempt.reservation
+        if reservation is not None:
+            fault, response = attempt.fault, attempt.response
+            if fault is not None and fault.kind is FaultKind.RATE_LIMIT:
+                reservation.cancel(now)
+            elif outcome is Outcome.WON and reservation.tokens and response is not None:
+                reservation.settle(response.input_tokens(), response.output_tokens(), now)
         candidate.state.waiting.pop(attempt, None)
         self.live.remove(attempt)
 
@@ -440,7 +450,7 @@ class AttemptList:
         *,
         begun: bool = True,
         resort: bool = True,
-    ) -> list[Action]:
+    ) -> list[Attempt]:
         """End all but the winner. One that had not spoken teaches how long it took at least.
 
         Args:
@@ -449,8 +459,11 @@ class AttemptList:
             now: The engine's clock.
             begun: Whether those that have spoken are ended too.
             resort: Whether the last resort is ended too.
+
+        Returns:
+            Those that were ended; the driver is still to stop them.
         """
-        out: list[Action] = []
+        stopped: list[Attempt] = []
         for attempt in tuple(self.live):
             if attempt is winner or (attempt.first_text is not None and not begun):
                 continue
@@ -458,11 +471,11 @@ class AttemptList:
                 continue
             if attempt.first_text is None:
                 seconds = now - attempt.started
-                attempt.candidate.state.closed(seconds, now, plain=attempt.plain)
+                attempt.candidate.state.record_lost(seconds, now, plain=attempt.plain)
             # One that was given up on failed; one that was merely slower lost.
             self.close(attempt, Outcome.FAILED if attempt.fault else how, now)
-            out.append(Stop(attempt))
-        return out
+            stopped.append(attempt)
+        return stopped
 
 
 def _lost(attempt: Attempt) -> bool:
@@ -473,4 +486,4 @@ def _lost(attempt: Attempt) -> bool:
     state = attempt.candidate.state
     if state.circuit_breaker.tripped and state.silent:
         return True
-    return attempt.late and attempt.started < state.back_since
+    return attempt.late and attempt.started < state.answering_since

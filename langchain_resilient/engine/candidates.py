@@ -10,7 +10,6 @@ from tenacity import Future as Outcome
 from tenacity import RetryCallState
 
 from langchain_resilient.engine.attempt import Attempt, Candidate
-from langchain_resilient.engine.plan import Plan
 from langchain_resilient.engine.target_state import reset_if_all_tripped
 from langchain_resilient.faults import BLOCKS_ACCOUNT, EXCLUDES_TARGET, Fault, FaultKind
 from langchain_resilient.receipt import AttemptKind
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from langchain_resilient.engine.budgets import Budget, TokenWaiter
+    from langchain_resilient.engine.plan import Plan
     from langchain_resilient.engine.rate_limiter import QueuedRequest, RateLimiter
     from langchain_resilient.engine.target_state import ConcurrencyLimiter, TargetState
     from langchain_resilient.options import TimeLimits
@@ -40,21 +40,21 @@ def retry_state(
         now: The engine's clock.
         rng: The engine's generator, for waits that want to be replayable; read as `state.rng`.
     """
-    mine = [a for a in attempts if a.candidate is candidate]
+    own_attempts = [a for a in attempts if a.candidate is candidate]
     # tenacity needs no Retrying object to ask a stop, wait or retry strategy.
     state: Any = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
     state.attempt_number = candidate.tries
-    state.start_time = mine[0].started if mine else now
+    state.start_time = own_attempts[0].started if own_attempts else now
     state.outcome_timestamp = now
-    state.idle_for = sum(b.started - (a.ended or b.started) for a, b in pairwise(mine))
+    state.idle_for = sum(b.started - (a.ended or b.started) for a, b in pairwise(own_attempts))
     outcome = Outcome(candidate.tries)
-    fault = mine[-1].fault if mine else None
+    fault = own_attempts[-1].fault if own_attempts else None
     outcome.set_exception((fault and fault.cause) or TargetFailure(str(fault)))
     state.outcome = outcome
     state.upcoming_sleep = max(0.0, candidate.ready_at - now)
     state.rng = rng
-    found: RetryCallState = state
-    return found
+    typed: RetryCallState = state
+    return typed
 
 
 class WaitList:
@@ -71,18 +71,18 @@ class WaitList:
         kind: What the token is for.
     """
 
-    __slots__ = ("_lines", "_queues", "_since", "_wake_up", "kind", "ticket", "useful_until")
+    __slots__ = ("_full", "_joined", "_since", "_wake_up", "kind", "ticket", "useful_until")
 
     def __init__(self, since: float, useful_until: float, wake: Callable[[], None]) -> None:
         self._since = since
         self.useful_until = useful_until
         self._wake_up = wake
-        self._queues: list[ConcurrencyLimiter] = []
-        self._lines: list[tuple[RateLimiter, QueuedRequest]] = []
+        self._full: list[ConcurrencyLimiter] = []
+        self._joined: list[tuple[RateLimiter, QueuedRequest]] = []
         self.ticket: TokenWaiter | None = None
         self.kind: AttemptKind = AttemptKind.HEDGE
 
-    def ask(self, budget: Budget, kind: AttemptKind, now: float) -> None:
+    def request_token(self, budget: Budget, kind: AttemptKind, now: float) -> None:
         """Wait for a token; one that was waited for before is no longer needed."""
         if self.ticket is not None:
             if self.ticket.budget is budget:
@@ -91,7 +91,7 @@ class WaitList:
         self.kind = kind
         self.ticket = budget.wait(self._since, self.useful_until, self._wake_up)
 
-    def granted(self) -> TokenWaiter | None:
+    def take_granted(self) -> TokenWaiter | None:
         """Take the ticket, if its token has come. The caller spends it or gives it up."""
         ticket = self.ticket
         if ticket is None or not ticket.granted:
@@ -99,47 +99,47 @@ class WaitList:
         self.ticket = None
         return ticket
 
-    def queue(self, full: Iterable[TargetState]) -> None:
+    def wait_for_room(self, full: Iterable[TargetState]) -> None:
         """Wait for room at these targets."""
         for state in full:
-            if state.concurrency not in self._queues:
-                self._queues.append(state.concurrency)
+            if state.concurrency not in self._full:
+                self._full.append(state.concurrency)
                 state.concurrency.wait(self._wake_up)
 
-    def stand_in(self, lines: Sequence[tuple[RateLimiter, QueuedRequest]], now: float) -> None:
-        """Stand in these lines and no others; who stays keeps its place."""
-        left = [line for line in self._lines if line not in lines]
-        for rate_limiter, ask in lines:
-            if (rate_limiter, ask) not in self._lines:
-                rate_limiter.join(ask, now)
-        self._lines = list(lines)
-        for rate_limiter, ask in left:
-            rate_limiter.leave(ask)
+    def join_queues(self, queues: Sequence[tuple[RateLimiter, QueuedRequest]], now: float) -> None:
+        """Join these queues and leave all others; a place that is held already is kept."""
+        left = [queue for queue in self._joined if queue not in queues]
+        for rate_limiter, request in queues:
+            if (rate_limiter, request) not in self._joined:
+                rate_limiter.join(request, now)
+        self._joined = list(queues)
+        for rate_limiter, request in left:
+            rate_limiter.leave(request)
 
     def leave(self, now: float) -> None:
         """Wait for nothing any more."""
         if self.ticket is not None:
             ticket, self.ticket = self.ticket, None
             ticket.give_up(now)
-        if self._queues:
-            self.leave_queues()
-        if self._lines:
-            self.stand_in((), now)
+        if self._full:
+            self.stop_waiting_for_room()
+        if self._joined:
+            self.join_queues((), now)
 
-    def leave_queues(self) -> None:
+    def stop_waiting_for_room(self) -> None:
         """Wait for no room any more; room that was offered is passed on to the next."""
-        queues, self._queues = self._queues, []
-        for slots in queues:
-            slots.forget(self._wake_up)
+        limiters, self._full = self._full, []
+        for limiter in limiters:
+            limiter.forget(self._wake_up)
 
 
-_ONE_MORE_TRY = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
+_UNUSABLE_ANSWERS = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
 """A whole answer that is no good: a target gets one more draw, not draws until the deadline.
 
 None where it was empty because `max_tokens` ran out (code "length"): so would the next one be."""
 
 
-_KEYS_OWN = BLOCKS_ACCOUNT | {FaultKind.RATE_LIMIT}
+_PER_KEY_FAULTS = BLOCKS_ACCOUNT | {FaultKind.RATE_LIMIT}
 """Faults of a key, which the target's next key need not share."""
 
 
@@ -148,34 +148,36 @@ class Candidates:
 
     Attributes:
         candidates: One a target.
-        patience: Until when a saturated target is waited for, where work is not spread.
+        wait_until: Until when a saturated target is waited for, where work is not spread.
         rejected: Whether two providers agree that the request is wrong.
     """
 
-    __slots__ = ("_bad_at", "_pinned", "_plan", "_rng", "_spent", "candidates", "patience")
+    __slots__ = ("_pinned", "_plan", "_rejected_by", "_rng", "_spent", "candidates", "wait_until")
 
     def __init__(
         self,
         targets: Iterable[tuple[TargetState, TimeLimits | None]],
         plan: Plan,
         rng: Random,
-        ask: QueuedRequest | None = None,
+        request: QueuedRequest | None = None,
     ) -> None:
         self._plan = plan
         self._rng = rng
-        self._bad_at: set[str] = set()
+        self._rejected_by: set[str] = set()
         self._pinned: Candidate | None = None
         self._spent = 0.0
-        self.patience = inf
+        self.wait_until = inf
         self.candidates = [
-            Candidate(i, s, t or plan.time_limits, ask if s.paced and _is_paced(s, ask) else None)
+            Candidate(
+                i, s, t or plan.time_limits, request if s.paced and _is_paced(s, request) else None
+            )
             for i, (s, t) in enumerate(targets)
         ]
 
     @property
     def rejected(self) -> bool:
         """Whether two providers agree that the request is wrong: then it is wrong everywhere."""
-        return len(self._bad_at) > 1
+        return len(self._rejected_by) > 1
 
     # -- choosing -------------------------------------------------------------------------------
 
@@ -189,21 +191,25 @@ class Candidates:
                 or candidate.available_at() > now
                 or candidate.state.concurrency.full
             ):
-                if best is None and not self._plan.spread and self._is_waited_for(candidate, now):
+                if (
+                    best is None
+                    and not self._plan.spread
+                    and self._is_worth_waiting_for(candidate, now)
+                ):
                     return None
                 continue
-            mine = (not candidate.state.sound(now), candidate.tries)
-            if mine < rank or best is None:
-                best, rank = candidate, mine
+            order = (not candidate.state.is_healthy(now), candidate.tries)
+            if order < rank or best is None:
+                best, rank = candidate, order
         return best
 
-    def _is_waited_for(self, candidate: Candidate, now: float) -> bool:
+    def _is_worth_waiting_for(self, candidate: Candidate, now: float) -> bool:
         """Whether nothing is wrong with a target that was not asked yet but that it has no room."""
         return (
             not candidate.tries
-            and candidate.state.sound(now)
+            and candidate.state.is_healthy(now)
             and candidate.saturated(now)
-            and candidate.available_at() < self.patience
+            and candidate.available_at() < self.wait_until
         )
 
     def choose_extra(
@@ -223,16 +229,16 @@ class Candidates:
         for candidate in self.eligible():
             state = candidate.state
             is_back = candidate in lost and not state.silent
-            busy = candidate.active and not self._alone(candidate, now)
+            busy = candidate.active and not self._is_only_healthy(candidate, now)
             if (busy or state.circuit_breaker.tripped) and not is_back:
                 continue
-            if self._extra_at(candidate) > now or (lost and state.mute(now)):
+            if self._extra_at(candidate) > now or (lost and state.long_silent(now)):
                 continue
             if state.concurrency.full or not self._affordable(state):
                 continue
-            mine = (state.provider in beside, candidate.tries)
-            if mine < rank or best is None:
-                best, rank = candidate, mine
+            order = (state.provider in beside, candidate.tries)
+            if order < rank or best is None:
+                best, rank = candidate, order
         return best
 
     def choose_shadow(self, now: float) -> Candidate | None:
@@ -250,7 +256,7 @@ class Candidates:
                 return candidate
         return None
 
-    def spend(self, candidate: Candidate) -> None:
+    def charge(self, candidate: Candidate) -> None:
         """Count what a hedge or rescue may cost."""
         self._spent += self._cost(candidate.state) or 0.0
 
@@ -270,16 +276,16 @@ class Candidates:
             return [] if self._pinned.excluded else [self._pinned]
         return [candidate for candidate in self.candidates if not candidate.excluded]
 
-    def _alone(self, candidate: Candidate, now: float) -> bool:
+    def _is_only_healthy(self, candidate: Candidate, now: float) -> bool:
         """Whether no other target is well: then a hedge may go to it too (Dean & Barroso, 2013)."""
         return not candidate.state.in_process and all(
-            other is candidate or not other.state.sound(now) for other in self.eligible()
+            other is candidate or not other.state.is_healthy(now) for other in self.eligible()
         )
 
     @staticmethod
     def _extra_at(candidate: Candidate) -> float:
         """When something extra may be sent to it: not while it says that it has too much."""
-        return max(candidate.available_at(), candidate.state.strained_until)
+        return max(candidate.available_at(), candidate.state.overloaded_until)
 
     def extra_at(self, now: float) -> float:
         """When the next lane opens for a hedge; infinity if none will."""
@@ -295,7 +301,7 @@ class Candidates:
         waits = (candidate.available_at() for candidate in self.eligible())
         return min((at for at in waits if at > now), default=inf)
 
-    def full(self, now: float) -> list[TargetState]:
+    def full_targets(self, now: float) -> list[TargetState]:
         """The targets that could be asked now if they had room."""
         return [
             candidate.state
@@ -303,23 +309,24 @@ class Candidates:
             if candidate.state.concurrency.full and candidate.available_at() <= now
         ]
 
-    def lines(self, now: float) -> list[tuple[RateLimiter, QueuedRequest]]:
-        """Where this request has to stand in line."""
-        found: list[tuple[RateLimiter, QueuedRequest]] = []
+    def queues(self, now: float) -> list[tuple[RateLimiter, QueuedRequest]]:
+        """The rate limiters in whose queues this request has to wait."""
+        queues: list[tuple[RateLimiter, QueuedRequest]] = []
         for candidate in self.eligible():
             if (
-                candidate.ask is not None
+                candidate.queued_request is not None
                 and candidate.saturated(now)
                 and not candidate.state.concurrency.full
             ):
-                found += [
-                    (rate_limiter, candidate.ask) for rate_limiter in candidate.state.lines(now)
+                queues += [
+                    (rate_limiter, candidate.queued_request)
+                    for rate_limiter in candidate.state.queues(now)
                 ]
-                if not self._plan.spread and self._is_waited_for(candidate, now):
+                if not self._plan.spread and self._is_worth_waiting_for(candidate, now):
                     break
-        return list(dict.fromkeys(found))  # two targets may differ in name only
+        return list(dict.fromkeys(queues))  # two targets may differ in name only
 
-    def calm(self, now: float) -> None:
+    def reset_if_all_tripped(self, now: float) -> None:
         """If every target that could be asked has tripped, none of that counts."""
         if any(candidate.state.circuit_breaker.tripped for candidate in self.candidates):
             usable = [x.state for x in self.candidates if x.available_at() <= now]
@@ -327,7 +334,7 @@ class Candidates:
                 reset_if_all_tripped(usable, now)
 
     def ignore_blocks(self, now: float) -> bool:
-        """Ask blocked accounts and lost models all the same, where memory leaves nobody to ask.
+        """Ask blocked accounts and lost models all the same, where no other is left.
 
         An error of today beats a memory. Only a server's own "not before" is kept to.
 
@@ -341,7 +348,7 @@ class Candidates:
 
     # -- learning -------------------------------------------------------------------------------
 
-    def learn(
+    def record_failure(
         self, attempts: Sequence[Attempt], attempt: Attempt, fault: Fault, now: float
     ) -> None:
         """Decide when, if ever, this request may ask a target again that failed.
@@ -357,15 +364,15 @@ class Candidates:
         if not self._plan.moves_on(fault):
             self._pinned = candidate
         if fault.kind is FaultKind.BAD_REQUEST:
-            self._bad_at.add(candidate.state.provider)
-        candidate.free = False
-        candidate.draws += fault.kind in _ONE_MORE_TRY
+            self._rejected_by.add(candidate.state.provider)
+        candidate.no_charge = False
+        candidate.unusable_answers += fault.kind in _UNUSABLE_ANSWERS
         if fault.kind is FaultKind.NO_STREAMING:
             # From now on it is asked plainly (TargetState.streams); if it refuses that, it is out.
-            candidate.again = candidate.free = candidate.tries == 1
-            candidate.excluded = not candidate.again
-        elif fault.kind in _KEYS_OWN and self._has_other_key(candidate, now):
-            candidate.again = candidate.free = True
+            candidate.retry_at_once = candidate.no_charge = candidate.tries == 1
+            candidate.excluded = not candidate.retry_at_once
+        elif fault.kind in _PER_KEY_FAULTS and self._has_other_key(candidate, now):
+            candidate.retry_at_once = candidate.no_charge = True
         elif _hopeless(candidate, fault):
             candidate.excluded = True
         else:
@@ -373,17 +380,17 @@ class Candidates:
                 retry_state(attempts, candidate, now, self._rng), fault
             )
             candidate.excluded = wait is None
-            candidate.again = (
+            candidate.retry_at_once = (
                 candidate.state.retry_first and candidate.tries == 1 and wait is not None
             )
-            candidate.ready_at = now if candidate.again or wait is None else now + wait
+            candidate.ready_at = now if candidate.retry_at_once or wait is None else now + wait
 
     def _remember(self, attempt: Attempt, fault: Fault, now: float) -> None:
         health = self._plan.health
         trip_after = 0 if health is None else health.trip_after
         if attempt.late and fault.kind is FaultKind.TIMEOUT:
             trip_after = 0  # the same silence, counted before
-        attempt.candidate.state.failed(fault, now, self._rng, attempt.key, trip_after)
+        attempt.candidate.state.record_failure(fault, now, self._rng, attempt.key, trip_after)
 
     @staticmethod
     def _has_other_key(candidate: Candidate, now: float) -> bool:
@@ -394,9 +401,9 @@ class Candidates:
         return tuple((x.state.name, _why_skipped(x, now)) for x in self.candidates if not x.tries)
 
 
-def _is_paced(state: TargetState, ask: QueuedRequest | None) -> bool:
+def _is_paced(state: TargetState, request: QueuedRequest | None) -> bool:
     """Whether a request has to wait for its turn: only a batch does where no limit is known yet."""
-    return ask is not None and (ask.batch or state.limited)
+    return request is not None and (request.batch or state.limited)
 
 
 def is_open(candidate: Candidate, now: float) -> bool:
@@ -413,7 +420,10 @@ def _hopeless(candidate: Candidate, fault: Fault) -> bool:
         fault.kind in EXCLUDES_TARGET
         or fault.kind in BLOCKS_ACCOUNT
         or fault.should_retry is False
-        or (fault.kind in _ONE_MORE_TRY and (candidate.draws > 1 or fault.code == "length"))
+        or (
+            fault.kind in _UNUSABLE_ANSWERS
+            and (candidate.unusable_answers > 1 or fault.code == "length")
+        )
     )
 
 

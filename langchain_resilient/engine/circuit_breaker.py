@@ -11,24 +11,24 @@ from __future__ import annotations
 
 from math import inf, log
 
-NORMAL = 0.05
+HEALTHY_SLOW_SHARE = 0.05
 """The share of slow requests of a healthy target."""
 
 
-FAILING = 0.005
+HEALTHY_FAILING_SHARE = 0.005
 """The share of failing requests of a healthy target."""
 
 
-_SICK = 0.7
+_SICK_SLOW_SHARE = 0.7
 
 
-_UP = log(_SICK / NORMAL)
+_SLOW_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_SLOW_SHARE)
 
 
-_UP_FAILED = log(_SICK / FAILING)
+_FAILED_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_FAILING_SHARE)
 
 
-_DOWN = log((1 - _SICK) / (1 - NORMAL))
+_FAST_EVIDENCE = log((1 - _SICK_SLOW_SHARE) / (1 - HEALTHY_SLOW_SHARE))
 
 
 _ON_TRIAL = 0.6
@@ -45,15 +45,15 @@ PROBE_AGAIN = 0.5
 """The wait after a probe that went well."""
 
 
-PROBES_WELL = 3
+PROBES_TO_RECOVER = 3
 """So many good probes in a row, and the target is well."""
 
 
-FORGOTTEN = 60.0
+PROBE_EXPIRY = 60.0
 """Nobody came by to probe for so long: the next request simply tries it."""
 
 
-MUTED = 30.0
+NO_TRIP_SECONDS = 30.0
 """After a panic nothing trips for so long."""
 
 
@@ -66,21 +66,30 @@ class CircuitBreaker:
         trips: How often it has tripped.
     """
 
-    __slots__ = ("_enough", "_muted_until", "_probe_at", "_probe_wait", "_score", "_well",
-                 "tripped", "tripped_at", "trips")  # fmt: skip
+    __slots__ = (
+        "_good_probes",
+        "_no_trip_until",
+        "_probe_at",
+        "_probe_wait",
+        "_score",
+        "_threshold",
+        "tripped",
+        "tripped_at",
+        "trips",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.tripped: bool = False
         self.tripped_at: float = float("-inf")
         self.trips: int = 0
         self._score = 0.0
-        self._enough = inf
-        self._muted_until = 0.0
+        self._threshold = inf
+        self._no_trip_until = 0.0
         self._probe_at = 0.0
         self._probe_wait = PROBE_SECONDS
-        self._well = 0
+        self._good_probes = 0
 
-    def slow(self, now: float, trip_after: int, *, failed: bool = False) -> bool:
+    def record_slow(self, now: float, trip_after: int, *, failed: bool = False) -> bool:
         """Take in a late or failed request.
 
         Args:
@@ -91,16 +100,16 @@ class CircuitBreaker:
         Returns:
             Whether this one tripped it.
         """
-        if self.tripped or now < self._muted_until:
+        if self.tripped or now < self._no_trip_until:
             return False
-        self._score += _UP_FAILED if failed else _UP
-        self._enough = trip_after * _UP - 1e-9
-        if self._score < self._enough:
+        self._score += _FAILED_EVIDENCE if failed else _SLOW_EVIDENCE
+        self._threshold = trip_after * _SLOW_EVIDENCE - 1e-9
+        if self._score < self._threshold:
             return False
         self._trip(now)
         return True
 
-    def fast(self, *, started: float) -> None:
+    def record_fast(self, *, started: float) -> None:
         """Take in a request that was answered in good time.
 
         Args:
@@ -108,59 +117,59 @@ class CircuitBreaker:
         """
         if self.tripped:
             if started > self.tripped_at:
-                self._count_well()
+                self._count_good_probe()
         elif self._score:
-            self._score = max(0.0, self._score + _DOWN)
+            self._score = max(0.0, self._score + _FAST_EVIDENCE)
 
     def claim_probe(self, now: float) -> bool:
         """Whether it should be probed now; who asks first is the one to do it."""
         if not self.tripped or now < self._probe_at:
             return False
-        if now > self._probe_at + FORGOTTEN:
+        if now > self._probe_at + PROBE_EXPIRY:
             self._recover(half=True)
             return False
         # Until its outcome is known there is no second one.
-        self._probe_at = now + FORGOTTEN
+        self._probe_at = now + PROBE_EXPIRY
         return True
 
-    def probed(self, now: float, *, well: bool) -> None:
+    def record_probe(self, now: float, *, well: bool) -> None:
         """Take in what came of a probe."""
         if not self.tripped:
             return
         if not well:
-            self._well = 0
+            self._good_probes = 0
             self._probe_at = now + self._probe_wait
             self._probe_wait = min(MAX_PROBE_SECONDS, 2 * self._probe_wait)
             return
         self._probe_at = now + PROBE_AGAIN
-        self._count_well()
+        self._count_good_probe()
 
-    def _count_well(self) -> None:
-        self._well += 1
-        if self._well >= PROBES_WELL:
+    def _count_good_probe(self) -> None:
+        self._good_probes += 1
+        if self._good_probes >= PROBES_TO_RECOVER:
             self._recover()
 
-    def believe(self) -> None:
+    def recover_on_trial(self) -> None:
         """It is well, as far as one can tell without a good probe."""
         self._recover(half=True)
 
-    def calm(self, now: float) -> None:
+    def reset(self, now: float) -> None:
         """All targets are out, so it says nothing about this one: ask it, and trip nothing."""
         self._recover()
-        self._muted_until = now + MUTED
+        self._no_trip_until = now + NO_TRIP_SECONDS
 
     def _trip(self, now: float) -> None:
-        if now - self.tripped_at > FORGOTTEN:
+        if now - self.tripped_at > PROBE_EXPIRY:
             # One that trips again and again is probed no more often for that.
             self._probe_wait = PROBE_SECONDS
         self.tripped = True
         self.tripped_at = now
         self.trips += 1
         self._score = 0.0
-        self._well = 0
+        self._good_probes = 0
         self._probe_at = now + self._probe_wait
 
     def _recover(self, *, half: bool = False) -> None:
         self.tripped = False
         # One that nobody has probed is on trial: the half of it puts it out again.
-        self._score = self._enough * _ON_TRIAL if half else 0.0
+        self._score = self._threshold * _ON_TRIAL if half else 0.0

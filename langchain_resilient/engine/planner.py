@@ -22,7 +22,7 @@ from langchain_resilient.engine.attempt import (
     hedge_delay,
     late_after,
     next_limit_at,
-    pause_after,
+    pause_limit,
     restart_limits,
     start_throughput_window,
 )
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _NO_LIMITS = TimeLimits(first_text=None, chunk_gap=None, answer=None)
 """For the last resort: there is nobody else to ask, so only the deadline ends it."""
 
-_TIME_TO_ANSWER = 1.0
+_MIN_ANSWER_SECONDS = 1.0
 """Seconds before its deadline at which a request lets others go first: a token comes too late."""
 
 _POLL = 1.0
@@ -69,7 +69,7 @@ class Planner:
         plain: Whole answers are raced.
         goes_on: Where text is shown as it comes: whether another target may go on after what is
             shown of this attempt. None where only a whole answer is shown.
-        load: Its size and its priority, for pacing; None for an interactive call of no known size.
+        size: Its size and its priority, for pacing; None for an interactive call of no known size.
 
     Attributes:
         chain: Whom to ask; the planner decides when.
@@ -80,22 +80,22 @@ class Planner:
     """
 
     __slots__ = (
-        "_ask_for",
+        "_attempts",
+        "_can_continue",
         "_deadline",
-        "_goes_on",
-        "_held_up",
-        "_last_at",
         "_last_resort",
-        "_most",
-        "_open",
+        "_last_resort_at",
+        "_max_active",
         "_overtime",
         "_plain",
         "_plan",
+        "_queued_request",
+        "_reader_stall",
         "_resume_at",
         "_rng",
-        "_waiting",
+        "_wait_list",
         "_wake_up",
-        "_whole",
+        "_whole_only",
         "chain",
         "end",
         "shadows",
@@ -114,33 +114,33 @@ class Planner:
         wake: Callable[[], None],
         last_resort: TargetState | None = None,
         plain: bool = False,
-        goes_on: Callable[[Attempt], bool] | None = None,
-        load: RequestSize | None = None,
+        can_continue: Callable[[Attempt], bool] | None = None,
+        size: RequestSize | None = None,
     ) -> None:
         self._plan = plan
         # Without anybody to show text to, an answer counts when it is whole.
-        self._whole = goes_on is None
-        self._goes_on = goes_on or _always
+        self._whole_only = can_continue is None
+        self._can_continue = can_continue or _always
         self._rng = rng
         self._wake_up = wake
         hedge = plan.hedge
-        self._most = 1 if hedge is None else hedge.max_parallel
+        self._max_active = 1 if hedge is None else hedge.max_parallel
         self._plain = plain or (hedge is not None and hedge.on == "response")
-        self._ask_for = QueuedRequest(load, now, wake)
-        self.chain = Candidates(chain, plan, rng, self._ask_for)
+        self._queued_request = QueuedRequest(size, now, wake)
+        self.chain = Candidates(chain, plan, rng, self._queued_request)
         self._last_resort = (
             None
             if last_resort is None
             else Candidate(len(self.chain.candidates), last_resort, _NO_LIMITS)
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
-        self._last_at = inf if last_resort is None else self._deadline - plan.reserve
-        if not self._ask_for.batch:
-            self.chain.patience = self._deadline - _TIME_TO_ANSWER
-        self._open = AttemptList()
-        self._waiting = WaitList(now, self._deadline - _TIME_TO_ANSWER, wake)
+        self._last_resort_at = inf if last_resort is None else self._deadline - plan.reserve
+        if not self._queued_request.batch:
+            self.chain.wait_until = self._deadline - _MIN_ANSWER_SECONDS
+        self._attempts = AttemptList()
+        self._wait_list = WaitList(now, self._deadline - _MIN_ANSWER_SECONDS, wake)
         self._resume_at = inf
-        self._held_up = (now, 0.0, inf)
+        self._reader_stall = (now, 0.0, inf)
         self._overtime = 0.0
         self.started: float = now
         self.shadows: list[Attempt] = []
@@ -151,7 +151,7 @@ class Planner:
     @property
     def attempts(self) -> list[Attempt]:
         """All that were started, in order."""
-        return self._open.all
+        return self._attempts.all
 
     # -- events ---------------------------------------------------------------------------------
 
@@ -160,46 +160,46 @@ class Planner:
         self._plan.budgets.deposit(now)
         out: list[Action] = []
         if self._plan.health is not None:
-            self.chain.calm(now)
-        self._go_on(now, out)
+            self.chain.reset_if_all_tripped(now)
+        self._ask_next(now, out)
         if self._plan.health is not None:
             self._probe(now, out)
-        return self._settle(out)
+        return self._update_wake_at(out)
 
     def first_text(self, attempt: Attempt, now: float) -> list[Action]:
         """Its first visible text or tool call came: it wins, unless whole answers are raced."""
         if self._plain or attempt.outcome is not None:
             return []
         attempt.first_text = attempt.last_chunk = now
-        attempt.longest = 0.0
+        attempt.longest_pause = 0.0
         start_throughput_window(attempt, now)
         if attempt.kind is not AttemptKind.LAST_RESORT:
-            attempt.pause = pause_after(self._plan.hedge, attempt, now)
+            attempt.pause_limit = pause_limit(self._plan.hedge, attempt, now)
         if self.end is not None:
             return []
-        self._open.spoke(attempt, now)
-        return self._settle(self._commit(attempt, now) if self.winner is None else [])
+        self._attempts.record_first_text(attempt, now)
+        return self._update_wake_at(self._commit(attempt, now) if self.winner is None else [])
 
     def chunk(self, attempt: Attempt, now: float) -> list[Action]:
         """Content came of one that is not the winner: if it was doubted, it is believed again."""
         attempt.last_chunk = now
         if self.winner is None and attempt.outcome is None and attempt.first_text is not None:
-            return self._settle(self._commit(attempt, now))
-        return self._settle([])
+            return self._update_wake_at(self._commit(attempt, now))
+        return self._update_wake_at([])
 
     def pause_limits(self, attempt: Attempt, now: float) -> None:
         """Our own reader is slow: until `resume_limits` no limit is held against anybody."""
-        self._held_up = now, attempt.excused, self._deadline
-        attempt.last_chunk = attempt.pace_at = attempt.excused = self._deadline = inf
+        self._reader_stall = now, attempt.excused_seconds, self._deadline
+        attempt.last_chunk = attempt.window_ends_at = attempt.excused_seconds = self._deadline = inf
 
     def resume_limits(self, attempt: Attempt, now: float) -> list[Action]:
         """The reader has caught up: its own slowness took none of the answer's time."""
-        since, excused, deadline = self._held_up
+        since, excused_seconds, deadline = self._reader_stall
         attempt.last_chunk = now
-        attempt.excused = excused + (now - since)
+        attempt.excused_seconds = excused_seconds + (now - since)
         self._deadline = deadline + (now - since)
         start_throughput_window(attempt, now)
-        return self._settle([])
+        return self._update_wake_at([])
 
     def done(self, attempt: Attempt, now: float) -> list[Action]:
         """Its answer is whole and valid."""
@@ -207,13 +207,13 @@ class Planner:
             return []
         if attempt.first_text is None:
             attempt.first_text = now
-            self._open.spoke(attempt, now)
+            self._attempts.record_first_text(attempt, now)
         attempt.fault = None
-        attempt.candidate.state.succeeded(attempt.key)
-        if attempt.pause < inf:
-            attempt.candidate.state.flowed(attempt.longest, now)
+        attempt.candidate.state.record_success(attempt.key)
+        if attempt.pause_limit < inf:
+            attempt.candidate.state.record_longest_pause(attempt.longest_pause, now)
         self._plan.budgets.succeeded(now)
-        self._open.close(attempt, Outcome.WON, now)
+        self._attempts.close(attempt, Outcome.WON, now)
         return self._finish(CallEnd.ANSWERED, now, [], winner=attempt)
 
     def failed(self, attempt: Attempt, fault: Fault, now: float) -> list[Action]:
@@ -221,56 +221,56 @@ class Planner:
         if self.end is not None or attempt.outcome is not None:
             return []
         attempt.fault = fault
-        self._open.close(attempt, Outcome.FAILED, now)
-        self.chain.learn(self._open.all, attempt, fault, now)
+        self._attempts.close(attempt, Outcome.FAILED, now)
+        self.chain.record_failure(self._attempts.all, attempt, fault, now)
         if attempt.kind is AttemptKind.LAST_RESORT:
-            self._withdraw()
+            self._end_overtime()
         out: list[Action] = []
         if attempt is self.winner:
             self.winner = None
-            if not self._goes_on(attempt):
+            if not self._can_continue(attempt):
                 return self._finish(CallEnd.BROKEN, now, out)
         if self.chain.rejected:
             return self._finish(CallEnd.REJECTED, now, out)
         if self.winner is None:
-            self._go_on(now, out, failed=attempt.candidate)
-        return self._settle(out)
+            self._ask_next(now, out, failed=attempt.candidate)
+        return self._update_wake_at(out)
 
     def woken(self, now: float) -> list[Action]:
         """A token was granted, a target has room, or one that is being waited for tripped."""
         if self.end is not None or self.winner is not None:
             return []
         out: list[Action] = []
-        ticket = self._waiting.granted()
-        caught = self._open.caught()
-        if ticket is not None and self._waiting.kind is AttemptKind.RETRY and not caught:
-            self._go_on(now, out, paid=ticket)
+        ticket = self._wait_list.take_granted()
+        all_lost = self._attempts.all_lost()
+        if ticket is not None and self._wait_list.kind is AttemptKind.RETRY and not all_lost:
+            self._ask_next(now, out, paid=ticket)
         elif ticket is not None:
-            self._extra(self._waiting.kind, now, out, paid=ticket)
-        elif caught:
+            self._start_extra(self._wait_list.kind, now, out, paid=ticket)
+        elif all_lost:
             self._rescue(now, out)
         else:
             # Room that nobody of ours needs any more goes to the next.
-            self._waiting.leave_queues()
-            if not self._open.active():
-                self._go_on(now, out)
-        return self._settle(out)
+            self._wait_list.stop_waiting_for_room()
+            if not self._attempts.active_count():
+                self._ask_next(now, out)
+        return self._update_wake_at(out)
 
     def timer(self, now: float) -> list[Action]:
         """Do what is due."""
         if self.end is not None:
             return []
         out: list[Action] = []
-        if now >= self._last_at and self._may_resort():
+        if now >= self._last_resort_at and self._may_ask_last_resort():
             self._ask_last_resort(now, out)
         if now >= self._deadline:
             return self._finish(CallEnd.DEADLINE, now, out)
-        for attempt in tuple(self._open.live):
+        for attempt in tuple(self._attempts.live):
             if attempt.outcome is None:
                 self._check(attempt, now, out)
         if self.winner is None and self.end is None and now >= self._resume_at:
             self._resume(now, out)
-        return self._settle(out)
+        return self._update_wake_at(out)
 
     def resume_after_stall(self, now: float) -> list[Action]:
         """Our own process stood still: what is under way is held to its limits afresh.
@@ -278,26 +278,31 @@ class Planner:
         A hedge for each of them, and a mark against each target, would be for our own silence. Only
         the deadline stays where it is: it was promised to whoever waits.
         """
-        for attempt in self._open.live:
+        for attempt in self._attempts.live:
             restart_limits(attempt, now)
-        return self._settle([])
+        return self._update_wake_at([])
 
     def cancel(self, now: float) -> list[Action]:
         """The caller went away."""
         if self.end is not None:
             return []
-        self._waiting.leave(now)
-        return self._open.close_others(None, Outcome.CANCELLED, now)
+        self._wait_list.leave(now)
+        return [*map(Stop, self._attempts.close_others(None, Outcome.CANCELLED, now))]
 
     # -- rules ----------------------------------------------------------------------------------
 
     def _check(self, attempt: Attempt, now: float, out: list[Action]) -> None:
         """Hold one attempt against its limits."""
         limits = attempt.candidate.limits
-        if limits.answer is not None and now >= attempt.started + attempt.excused + limits.answer:
+        if (
+            limits.answer is not None
+            and now >= attempt.started + attempt.excused_seconds + limits.answer
+        ):
             fault = Fault(FaultKind.TIMEOUT, f"the answer took over {limits.answer:g} s")
             self._give_up(attempt, fault, now, out)
-        elif attempt.suspect or (now >= attempt.pace_at and self._crawls(attempt, now, out)):
+        elif attempt.timed_out or (
+            now >= attempt.window_ends_at and self._give_up_if_slow(attempt, now, out)
+        ):
             return
         elif attempt.first_text is None:
             self._check_silent(attempt, now, out)
@@ -308,41 +313,41 @@ class Planner:
         """It has not spoken yet."""
         limit = attempt.candidate.limits.first_text
         if now >= attempt.late_at:
-            self._judge_late(attempt, now)
-            if self._open.caught():
+            self._record_late(attempt, now)
+            if self._attempts.all_lost():
                 self._rescue(now, out)
-        if limit is not None and now >= attempt.started + attempt.excused + limit:
+        if limit is not None and now >= attempt.started + attempt.excused_seconds + limit:
             fault = Fault(FaultKind.TIMEOUT, f"no text within {limit:g} s")
-            self._suspect(attempt, fault, now, out)
+            self._time_out(attempt, fault, now, out)
         elif now >= attempt.hedge_at:
             attempt.hedge_at = inf
-            self._extra(AttemptKind.HEDGE, now, out)
+            self._start_extra(AttemptKind.HEDGE, now, out)
 
     def _check_speaking(self, attempt: Attempt, now: float, out: list[Action]) -> None:
         """It may have stopped in the middle."""
         limit = attempt.candidate.limits.chunk_gap
         if limit is not None and now >= attempt.last_chunk + limit:
             fault = Fault(FaultKind.STALL, f"nothing for {limit:g} s inside the answer")
-            if self._goes_on(attempt):
-                self._suspect(attempt, fault, now, out)
+            if self._can_continue(attempt):
+                self._time_out(attempt, fault, now, out)
             else:
                 self._give_up(attempt, fault, now, out)
-        elif attempt is self.winner and now >= attempt.last_chunk + attempt.pause:
+        elif attempt is self.winner and now >= attempt.last_chunk + attempt.pause_limit:
             attempt.paused = True
-            if self._goes_on(attempt):
+            if self._can_continue(attempt):
                 self.winner = None
-                self._extra(AttemptKind.HEDGE, now, out)
+                self._start_extra(AttemptKind.HEDGE, now, out)
 
-    def _crawls(self, attempt: Attempt, now: float, out: list[Action]) -> bool:
+    def _give_up_if_slow(self, attempt: Attempt, now: float, out: list[Action]) -> bool:
         """Give one up that is too slow, if another target is free: slow is better than none."""
         fault = check_throughput(attempt, now)
         other = self.chain.choose(now) if fault is not None else None
         # One that merely lost to this one is as free as one that was never asked.
-        if fault is None or other is None or not other.state.sound(now):
+        if fault is None or other is None or not other.state.is_healthy(now):
             return False
-        if any(a.candidate is other and a.fault is not None for a in self._open.all):
+        if any(a.candidate is other and a.fault is not None for a in self._attempts.all):
             return False
-        if attempt.first_text is not None and not self._goes_on(attempt):
+        if attempt.first_text is not None and not self._can_continue(attempt):
             return False
         self._give_up(attempt, fault, now, out)
         return True
@@ -351,71 +356,75 @@ class Planner:
         out.append(Stop(attempt))
         out.extend(self.failed(attempt, fault, now))
 
-    def _judge_late(self, attempt: Attempt, now: float) -> None:
+    def _record_late(self, attempt: Attempt, now: float) -> None:
         attempt.late_at = inf
         attempt.late = True
         if self._plan.health is not None:
             trip_after = self._plan.health.trip_after
-            attempt.candidate.state.late(now, trip_after, started=attempt.started)
+            attempt.candidate.state.record_late(now, trip_after, started=attempt.started)
 
-    def _suspect(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
+    def _time_out(self, attempt: Attempt, fault: Fault, now: float, out: list[Action]) -> None:
         """Ask others, but keep listening: a killed model that thinks long would never answer."""
-        keep = self._open.doubt(attempt)
+        keep = self._attempts.mark_timed_out(attempt)
         attempt.fault = fault
         if attempt is self.winner:
             self.winner = None
-        self.chain.learn(self._open.all, attempt, fault, now)
+        self.chain.record_failure(self._attempts.all, attempt, fault, now)
         if not keep:
-            self._open.close(attempt, Outcome.FAILED, now)
+            self._attempts.close(attempt, Outcome.FAILED, now)
             out.append(Stop(attempt))
-        if not self._open.covered():
+        if not self._attempts.any_healthy():
             # Else a hedge is under way already, and has its own limits.
-            self._go_on(now, out, failed=attempt.candidate)
+            self._ask_next(now, out, failed=attempt.candidate)
 
     def _rescue(self, now: float, out: list[Action]) -> None:
         """All that are waited for are lost: ask elsewhere, or there again if it is back.
 
         The latter is a retry: so many at a time come back as are answered.
         """
-        back = self._open.back()
-        self._extra(AttemptKind.RETRY if back else AttemptKind.RESCUE, now, out)
+        back = self._attempts.any_target_is_back()
+        self._start_extra(AttemptKind.RETRY if back else AttemptKind.RESCUE, now, out)
 
-    def _extra(
+    def _start_extra(
         self, kind: AttemptKind, now: float, out: list[Action], paid: TokenWaiter | None = None
     ) -> None:
         """Ask another beside the one that is waited for, if its budget has a token, else wait."""
         candidate = None
-        if self._open.active() < self._most and now < self._deadline:
-            beside = {a.candidate.state.provider for a in self._open.live}
-            lost = () if kind is AttemptKind.HEDGE else self._open.lost_candidates()
+        if self._attempts.active_count() < self._max_active and now < self._deadline:
+            beside = {a.candidate.state.provider for a in self._attempts.live}
+            lost = () if kind is AttemptKind.HEDGE else self._attempts.lost_candidates()
             candidate = self.chain.choose_extra(now, beside, lost)
         if candidate is None:
             if paid is not None:
                 paid.give_up(now)
-            self._look_again(now)
+            self._postpone_hedge(now)
             return
         budget = self._plan.budgets.of_kind(kind)
         if paid is None and not budget.take():
-            self._waiting.ask(budget, kind, now)
+            self._wait_list.request_token(budget, kind, now)
         elif self._start(candidate, kind, now, out):
-            self.chain.spend(candidate)
+            self.chain.charge(candidate)
         elif paid is not None:
             paid.give_up(now)
         else:
             budget.give_back(now)
 
-    def _look_again(self, now: float) -> None:
+    def _postpone_hedge(self, now: float) -> None:
         """No target is open for a hedge now: come back to it when one is."""
         at = self.chain.extra_at(now)
-        for attempt in self._open.live:
-            if not attempt.suspect and attempt.first_text is None and attempt.hedge_at < inf:
+        for attempt in self._attempts.live:
+            if not attempt.timed_out and attempt.first_text is None and attempt.hedge_at < inf:
                 return
-        for attempt in self._open.live:
-            if not attempt.suspect and attempt.first_text is None and self._plan.hedge is not None:
+        for attempt in self._attempts.live:
+            if (
+                not attempt.timed_out
+                and attempt.first_text is None
+                and self._plan.hedge is not None
+            ):
                 attempt.hedge_at = at
                 return
 
-    def _go_on(
+    def _ask_next(
         self,
         now: float,
         out: list[Action],
@@ -423,89 +432,92 @@ class Planner:
         paid: TokenWaiter | None = None,
     ) -> None:
         """Ask the next target; or wait for the earliest; or give up."""
-        again = failed is not None and failed.again and is_open(failed, now)
+        again = failed is not None and failed.retry_at_once and is_open(failed, now)
         candidate = failed if again else self.chain.choose(now)
         sent = False
-        if self._open.active() >= self._most or now >= self._deadline - self._overtime:
+        if (
+            self._attempts.active_count() >= self._max_active
+            or now >= self._deadline - self._overtime
+        ):
             pass
-        elif self._open.covered():
+        elif self._attempts.any_healthy():
             # A sound one is being waited for: only a fresh, sound one is worth a send beside it.
-            if candidate is not None and not candidate.tries and candidate.state.sound(now):
+            if candidate is not None and not candidate.tries and candidate.state.is_healthy(now):
                 sent = self._start(candidate, self._kind_for(candidate), now, out)
             else:
-                self._look_again(now)
+                self._postpone_hedge(now)
         elif candidate is None:
             self._wait_or_end(now, out)
         else:
-            sent = self._ask(candidate, now, out, paid)
+            sent = self._send_or_wait(candidate, now, out, paid)
         if paid is not None and not sent:
             paid.give_up(now)
 
-    def _ask(
+    def _send_or_wait(
         self, candidate: Candidate, now: float, out: list[Action], paid: TokenWaiter | None
     ) -> bool:
         """Send, if a first try or a token pays for it; else wait for a token."""
         retry = self._plan.budgets.retry
-        owes = self._owes(candidate, now)
+        owes = self._needs_token(candidate, now)
         if owes and paid is None and not retry.take():
-            self._waiting.ask(retry, AttemptKind.RETRY, now)
-            self._waiting.stand_in((), now)  # it is held up by its own fault, not the others
+            self._wait_list.request_token(retry, AttemptKind.RETRY, now)
+            self._wait_list.join_queues((), now)  # it is held up by its own fault, not the others
             self._resume_at = min(now + _POLL, self.chain.open_at(now))
             return False
         if not self._start(candidate, self._kind_for(candidate), now, out):
             # Another thread took its last place: on to the next.
             if owes and paid is None:
                 retry.give_back(now)
-            self._go_on(now, out)
+            self._ask_next(now, out)
             return False
         if paid is not None and not owes:
             paid.give_up(now)
         return True
 
     @staticmethod
-    def _owes(candidate: Candidate, now: float) -> bool:
+    def _needs_token(candidate: Candidate, now: float) -> bool:
         """Whether a send costs a retry token, as all but a first try do.
 
         A target that is down has to be asked now and then, but not by everybody at once.
         """
-        return not candidate.free and (candidate.tries > 0 or candidate.state.down(now))
+        return not candidate.no_charge and (candidate.tries > 0 or candidate.state.down(now))
 
     def _kind_for(self, candidate: Candidate) -> AttemptKind:
         if candidate.index == len(self.chain.candidates):
             return AttemptKind.LAST_RESORT
-        if not self._open.all:
+        if not self._attempts.all:
             return AttemptKind.PRIMARY
         return AttemptKind.RETRY if candidate.tries else AttemptKind.FALLBACK
 
     def _wait_or_end(self, now: float, out: list[Action]) -> None:
         """Nobody can be asked this moment."""
         self._resume_at = self.chain.open_at(now)
-        if self._open.active():
+        if self._attempts.active_count():
             return
-        full = self.chain.full(now)
+        full = self.chain.full_targets(now)
         if full:
-            self._waiting.queue(full)
-        lines = self.chain.lines(now)
-        self._waiting.stand_in(lines, now)
-        if self._ask_for.batch and not self._open.all:
-            self._begin_deadline(inf if full or lines else now)
-        if self._resume_at < self._deadline or full or lines:
+            self._wait_list.wait_for_room(full)
+        queues = self.chain.queues(now)
+        self._wait_list.join_queues(queues, now)
+        if self._queued_request.batch and not self._attempts.all:
+            self._start_deadline(inf if full or queues else now)
+        if self._resume_at < self._deadline or full or queues:
             return
         if self._last_resort is None and self.chain.ignore_blocks(now):
-            self._go_on(now, out)
+            self._ask_next(now, out)
             return
         self._ask_last_resort(now, out)
-        if not self._open.live and self._last_resort is None:
+        if not self._attempts.live and self._last_resort is None:
             out.extend(self._finish(CallEnd.EXHAUSTED, now, []))
 
     def _resume(self, now: float, out: list[Action]) -> None:
         """A backoff is over, or it is time to look for a retry token."""
         self._resume_at = inf
-        if self._open.covered():
+        if self._attempts.any_healthy():
             return
-        if self._waiting.kind is AttemptKind.RETRY and self._waiting.ticket is not None:
+        if self._wait_list.kind is AttemptKind.RETRY and self._wait_list.ticket is not None:
             self._plan.budgets.retry.refill(now)
-        self._go_on(now, out)
+        self._ask_next(now, out)
 
     def _start(
         self, candidate: Candidate, kind: AttemptKind, now: float, out: list[Action]
@@ -513,46 +525,48 @@ class Planner:
         plan, state = self._plan, candidate.state
         if not state.concurrency.take():
             # Another thread was faster than our look at it.
-            self._waiting.queue([state])
+            self._wait_list.wait_for_room([state])
             return False
-        self._waiting.leave(now)
-        if self._ask_for.batch and not self._open.all:
-            self._begin_deadline(now)
-        state.asked(now)
-        attempt = self._attempt(len(self._open.all) + 1, candidate, kind, now)
+        self._wait_list.leave(now)
+        if self._queued_request.batch and not self._attempts.all:
+            self._start_deadline(now)
+        state.record_send(now)
+        attempt = self._attempt(len(self._attempts.all) + 1, candidate, kind, now)
         if candidate.tries:
-            attempt.retry_state = retry_state(self._open.all, candidate, now, self._rng)
+            attempt.retry_state = retry_state(self._attempts.all, candidate, now, self._rng)
         start_throughput_window(attempt, now)
-        alarm = None
+        on_trip = None
         if kind is not AttemptKind.LAST_RESORT:
             if plan.hedge is not None:
                 attempt.hedge_at = now + hedge_delay(
-                    plan.hedge, attempt, now, batch=self._ask_for.batch
+                    plan.hedge, attempt, now, batch=self._queued_request.batch
                 )
             if plan.health is not None:
                 attempt.late_at = now + late_after(plan.hedge, attempt, now)
-                alarm = self._wake_up
-        self._open.open(attempt, alarm)
+                on_trip = self._wake_up
+        self._attempts.open(attempt, on_trip)
         self._resume_at = inf
         out.append(Start(attempt))
         return True
 
     def _attempt(self, number: int, candidate: Candidate, kind: AttemptKind, now: float) -> Attempt:
         plain = self._plain or not candidate.state.streams
-        key = candidate.state.next_key(now, candidate.ask)
+        key = candidate.state.next_key(now, candidate.queued_request)
         attempt = Attempt(number, candidate, kind, now, key=key, plain=plain)
         if candidate.state.paced:
-            attempt.reservation = candidate.state.keys[key].rate_limiter.take(self._ask_for, now)
+            attempt.reservation = candidate.state.keys[key].rate_limiter.reserve(
+                self._queued_request, now
+            )
         return attempt
 
-    def _begin_deadline(self, now: float) -> None:
+    def _start_deadline(self, now: float) -> None:
         """The time of a batch call runs from its first send: who waits in line loses nothing."""
         if self._plan.deadline is None:
             return
         self._deadline = now + self._plan.deadline
-        self._waiting.useful_until = self._deadline - _TIME_TO_ANSWER
+        self._wait_list.useful_until = self._deadline - _MIN_ANSWER_SECONDS
         if self._last_resort is not None:
-            self._last_at = self._deadline - self._plan.reserve
+            self._last_resort_at = self._deadline - self._plan.reserve
 
     def _probe(self, now: float, out: list[Action]) -> None:
         """Send a shadow of this request to a target that tripped, if it is time for one."""
@@ -562,13 +576,13 @@ class Planner:
             self.shadows.append(shadow)
             out.append(Start(shadow))
 
-    def _may_resort(self) -> bool:
+    def _may_ask_last_resort(self) -> bool:
         """Whether the last resort may be asked.
 
         Beside an answer that has begun only if nobody saw any of it, and only a fixed text, which
         is asked so late that the answer keeps its time.
         """
-        return self.winner is None or (self._whole and self._plan.grace > 0)
+        return self.winner is None or (self._whole_only and self._plan.grace > 0)
 
     def _ask_last_resort(self, now: float, out: list[Action]) -> None:
         """Ask who always answers; where it is full, as soon as it has room."""
@@ -577,34 +591,34 @@ class Planner:
             return
         if self._start(candidate, AttemptKind.LAST_RESORT, now, out):
             self._last_resort = None
-            self._last_at = inf
+            self._last_resort_at = inf
             # Asked late, because our own loop was held up, it gets its time all the same.
             until = now + max(self._plan.reserve, self._plan.grace)
             if until > self._deadline:
                 self._overtime, self._deadline = until - self._deadline, until
         else:
-            self._last_at = now + _POLL
+            self._last_resort_at = now + _POLL
 
     # -- book-keeping ---------------------------------------------------------------------------
 
     def _commit(self, attempt: Attempt, now: float) -> list[Action]:
         self.winner = attempt
-        self._waiting.leave(now)
-        if attempt.suspect:
-            self._open.believe(attempt)
+        self._wait_list.leave(now)
+        if attempt.timed_out:
+            self._attempts.reinstate(attempt)
         attempt.paused = False
-        self._overtake(now)
+        self._fail_paused(now)
         # Of answers that only count when they are whole, one that has begun goes on: nobody knows
         # who will be first.
         # A fixed text that was asked for goes on, too: what has begun may yet break.
-        spare = self._whole and self._plan.grace > 0
-        stop = self._open.close_others(
-            attempt, Outcome.LOST, now, begun=not self._whole, resort=not spare
+        keep_last_resort = self._whole_only and self._plan.grace > 0
+        stopped = self._attempts.close_others(
+            attempt, Outcome.LOST, now, begun=not self._whole_only, resort=not keep_last_resort
         )
-        self._take_back(stop)
-        return [Commit(attempt), *stop]
+        self._restore_last_resort(stopped)
+        return [Commit(attempt), *map(Stop, stopped)]
 
-    def _take_back(self, stopped: Iterable[Action]) -> None:
+    def _restore_last_resort(self, stopped: Iterable[Attempt]) -> None:
         """Have the last resort to ask again, if it was ended by one that has only begun.
 
         Its try no longer counts: it was stopped by us and did not fail, so asking it once more is
@@ -612,25 +626,25 @@ class Planner:
         could take the time in which it still can answer. The retry budget need not bound it
         either: it is only stopped, and so only asked again, when another answer begins.
         """
-        for action in stopped:
-            if isinstance(action, Stop) and action.attempt.kind is AttemptKind.LAST_RESORT:
-                self._withdraw()
-                self._last_resort = action.attempt.candidate
+        for attempt in stopped:
+            if attempt.kind is AttemptKind.LAST_RESORT:
+                self._end_overtime()
+                self._last_resort = attempt.candidate
                 self._last_resort.tries -= 1
-                self._last_at = self._deadline - self._plan.reserve
+                self._last_resort_at = self._deadline - self._plan.reserve
 
-    def _withdraw(self) -> None:
+    def _end_overtime(self) -> None:
         """Take back the time past the deadline, which was for the last resort alone."""
         self._deadline -= self._overtime
         self._overtime = 0.0
 
-    def _overtake(self, now: float) -> None:
+    def _fail_paused(self, now: float) -> None:
         """Another has spoken since these fell silent: that is a failure of theirs."""
-        for other in self._open.live:
-            if other.paused and not other.suspect and not self._whole:
+        for other in self._attempts.live:
+            if other.paused and not other.timed_out and not self._whole_only:
                 said = f"silent for {now - other.last_chunk:.3g} s inside the answer"
                 other.fault = Fault(FaultKind.STALL, said)
-                self.chain.learn(self._open.all, other, other.fault, now)
+                self.chain.record_failure(self._attempts.all, other, other.fault, now)
 
     def _finish(
         self, end: CallEnd, now: float, out: list[Action], winner: Attempt | None = None
@@ -638,22 +652,22 @@ class Planner:
         self.end = end
         self.winner = winner
         self.wake_at = inf
-        self._waiting.leave(now)
+        self._wait_list.leave(now)
         how = Outcome.LOST if end is CallEnd.ANSWERED else Outcome.CANCELLED
-        out += self._open.close_others(None, how, now)
+        out += map(Stop, self._attempts.close_others(None, how, now))
         out.append(Finish(end, winner))
         return out
 
-    def _settle(self, out: list[Action]) -> list[Action]:
+    def _update_wake_at(self, out: list[Action]) -> list[Action]:
         """Find the next moment at which something is due."""
         if self.end is not None:
             return out
         at = self._deadline
         if self.winner is None:
             at = min(at, self._resume_at)
-        if self._may_resort():
-            at = min(at, self._last_at)
-        for attempt in self._open.live:
+        if self._may_ask_last_resort():
+            at = min(at, self._last_resort_at)
+        for attempt in self._attempts.live:
             at = min(at, next_limit_at(attempt))
         self.wake_at = at
         return out

@@ -34,7 +34,7 @@ _LAG = 0.05
 """An alarm that comes so many seconds late shows that our own loop was held up."""
 
 
-_STANDSTILL = 0.25
+_STALL = 0.25
 """One so late shows that we stood still: stopped, suspended, or blocked by other work."""
 
 
@@ -55,7 +55,7 @@ class RaceTimer:
         resume_after_stall: Called with the time when the process had stood still, before `due`.
     """
 
-    __slots__ = ("_at", "_due", "_handle", "_loop", "_thaw", "_thaws")
+    __slots__ = ("_at", "_due", "_handle", "_loop", "_resume_after_stall", "_stalls")
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class RaceTimer:
     ) -> None:
         self._loop = loop
         self._due = due
-        self._thaw = resume_after_stall
-        self._thaws = 0
+        self._resume_after_stall = resume_after_stall
+        self._stalls = 0
         self._handle: TimerHandle | None = None
         self._at = inf
 
@@ -75,7 +75,7 @@ class RaceTimer:
         if at < self._at:
             if self._handle is not None:
                 self._handle.cancel()
-            self._handle = self._loop.call_at(at, self._ring)
+            self._handle = self._loop.call_at(at, self._fire)
             self._at = at
 
     def stop(self) -> None:
@@ -84,32 +84,32 @@ class RaceTimer:
             self._handle.cancel()
             self._handle = None
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         now = self._loop.time()
         late = now - self._at
         if late < _LAG:
-            self._tell()
+            self._call_due()
             return
         until = now
-        if late >= _STANDSTILL and self._thaws < _MAX_STALLS:
-            self._thaws += 1
-            self._thaw(now)
+        if late >= _STALL and self._stalls < _MAX_STALLS:
+            self._stalls += 1
+            self._resume_after_stall(now)
             until += _CATCH_UP
         self._wait(now, until)
 
     def _wait(self, now: float, until: float) -> None:
         at = now + _LAG / 5
-        self._handle = self._loop.call_at(at, self._ring_when_calm, at, until)
+        self._handle = self._loop.call_at(at, self._fire_when_idle, at, until)
 
-    def _ring_when_calm(self, at: float, until: float) -> None:
+    def _fire_when_idle(self, at: float, until: float) -> None:
         """Tell, once the loop is no longer busy with what came during a standstill."""
         now = self._loop.time()
         if now - at < _LAG / 5 or now >= until:
-            self._tell()
+            self._call_due()
         else:
             self._wait(now, until)
 
-    def _tell(self) -> None:
+    def _call_due(self) -> None:
         # A loop may call up to its clock's resolution early: what is due then is due now. Chunks
         # may also have moved the moment on: then nothing is due, and it is armed again.
         now = max(self._loop.time(), self._at)
@@ -117,13 +117,13 @@ class RaceTimer:
         self._due(now)
 
 
-_PATIENCE = 4.0
+_PROBE_PATIENCE = 4.0
 """A probe waits so many times as long as would be in good time: how slow it is now may be how fast
 it is from now on."""
 
 
 def start_probe(
-    attempt: Attempt, route: Route, request: ChatRequest, tools: Dependencies
+    attempt: Attempt, route: Route, request: ChatRequest, dependencies: Dependencies
 ) -> asyncio.Task[None]:
     """Ask, listen up to the first text, and tell the target's state.
 
@@ -132,34 +132,34 @@ def start_probe(
     """
     loop = asyncio.get_running_loop()
     good = late_after(None, attempt, attempt.started)
-    task = loop.create_task(_run_probe(attempt, route, request, tools, good))
+    task = loop.create_task(_run_probe(attempt, route, request, dependencies, good))
 
     def settle(_: asyncio.Task[None]) -> None:
         attempt.ended = loop.time()
         attempt.outcome = Outcome.LOST if attempt.fault is None else Outcome.FAILED
         spoke = None if attempt.first_text is None else attempt.first_text - attempt.started
         route.state.concurrency.give_back()
-        route.state.probed(spoke, loop.time(), plain=attempt.plain, good=good)
+        route.state.record_probe(spoke, loop.time(), plain=attempt.plain, good=good)
 
     task.add_done_callback(settle)
     return task
 
 
 async def _run_probe(
-    attempt: Attempt, route: Route, request: ChatRequest, tools: Dependencies, good: float
+    attempt: Attempt, route: Route, request: ChatRequest, dependencies: Dependencies, good: float
 ) -> None:
     time = asyncio.get_running_loop().time
     try:
-        async with asyncio.timeout(_PATIENCE * good):
+        async with asyncio.timeout(_PROBE_PATIENCE * good):
             await _wait_for_text(attempt, route, request)
     except TimeoutError as error:
         if attempt.first_text is None:  # else it only closes slowly
             attempt.fault = Fault(FaultKind.TIMEOUT, "the probe heard nothing", cause=error)
     except Exception as error:  # noqa: BLE001  # every failure becomes a fault
         attempt.fault = (
-            error.fault if isinstance(error, _UnusableAnswerError) else tools.classify(error)
+            error.fault if isinstance(error, _UnusableAnswerError) else dependencies.classify(error)
         )
-        route.state.failed(attempt.fault, time(), tools.rng, attempt.key, 0)
+        route.state.record_failure(attempt.fault, time(), dependencies.rng, attempt.key, 0)
 
 
 async def _wait_for_text(attempt: Attempt, route: Route, request: ChatRequest) -> None:
@@ -205,44 +205,60 @@ class Race:
         chain: The routes, in order.
         request: Shared by all attempts.
         plan: The policy.
-        tools: Injected functions.
+        dependencies: Injected functions.
         reaper: Takes the losers.
         last_resort: Asked when nobody else can answer.
         validate: Looks at a whole draft; a fault means the next target. May be asynchronous.
         on_retry: Told tenacity's state before a target is asked again. May be asynchronous.
         plain: Ask for whole answers instead of streams.
-        show: For `chunks()`: what is shown, and what follows a break.
-        load: Its size and its priority, for pacing; None for an interactive call of no known size.
+        buffer: For `chunks()`: what is shown, and what follows a break.
+        size: Its size and its priority, for pacing; None for an interactive call of no known size.
 
     Attributes:
         end: How it ended; None while it goes on.
         listener: Told when attempts begin and end.
     """
 
-    __slots__ = ("_alarm", "_chain", "_closed", "_loop", "_on_retry", "_plain", "_planner",
-                 "_reaper", "_request", "_room", "_show", "_streaming", "_tools", "_validate",
-                 "_wake", "end", "listener")  # fmt: skip
+    __slots__ = (
+        "_buffer",
+        "_chain",
+        "_closed",
+        "_dependencies",
+        "_loop",
+        "_on_retry",
+        "_plain",
+        "_planner",
+        "_reader_ready",
+        "_reaper",
+        "_request",
+        "_streaming",
+        "_timer",
+        "_validate",
+        "_wake",
+        "end",
+        "listener",
+    )  # fmt: skip
 
     def __init__(
         self,
         chain: Sequence[Route],
         request: ChatRequest,
         plan: Plan,
-        tools: Dependencies,
+        dependencies: Dependencies,
         reaper: Reaper,
         *,
         last_resort: Route | None = None,
         validate: Callable[[Any], Fault | Awaitable[Fault | None] | None] | None = None,
         on_retry: Callable[[Any], Any] | None = None,
         plain: bool = False,
-        show: StreamBuffer | None = None,
-        load: RequestSize | None = None,
+        buffer: StreamBuffer | None = None,
+        size: RequestSize | None = None,
         listener: AttemptListener | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._chain = [*chain, last_resort] if last_resort else chain
         self._request = request
-        self._tools = tools
+        self._dependencies = dependencies
         self._reaper = reaper
         self._validate = validate
         self._on_retry = on_retry
@@ -251,21 +267,21 @@ class Race:
             [(r.state, r.limits) for r in chain],
             plan,
             now=self._loop.time(),
-            rng=tools.rng,
+            rng=dependencies.rng,
             wake=self._wake_up,
             plain=plain,
-            load=load,
+            size=size,
             last_resort=last_resort.state if last_resort else None,
-            goes_on=show.goes_on if show is not None and validate is None else None,
+            can_continue=buffer.can_continue if buffer is not None and validate is None else None,
         )
-        self._alarm = RaceTimer(self._loop, self._on_time, self._planner.resume_after_stall)
+        self._timer = RaceTimer(self._loop, self._on_time, self._planner.resume_after_stall)
         self._wake: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
+        self._reader_ready: asyncio.Future[None] | None = None
         self._closed = False
-        self._show = show
+        self._buffer = buffer
         self.listener = listener
         # A stream that must be judged whole cannot be shown in part.
-        self._streaming = show is not None and validate is None
+        self._streaming = buffer is not None and validate is None
         self.end: CallEnd | None = None
 
     # -- for the caller -------------------------------------------------------------------------
@@ -288,22 +304,22 @@ class Race:
     async def chunks(self) -> AsyncGenerator[Chunk | Segment, None]:
         """Race to the first text, then yield the winner's chunks as they come, after its `Segment`.
 
-        If its stream breaks, another `Segment` may follow, and the chunks of who goes on. Ends with the
-        answer; look at `end` then. Closing it early stops every attempt.
+        If that stream breaks, another `Segment` and the chunks of the attempt that continues it may
+        follow. It ends with the answer; `end` then says how. Closing it early stops every attempt.
 
         Raises:
-            ValueError: Without a show.
+            ValueError: Without a buffer.
         """
-        if self._show is None:
+        if self._buffer is None:
             msg = "chunks() needs a show"
             raise ValueError(msg)
-        queue = self._show.queue
+        queue = self._buffer.queue
         try:
             self._apply(self._planner.begin(self._loop.time()))
             while True:
                 while queue:
                     chunk = queue.popleft()
-                    if self._room is not None and not queue:
+                    if self._reader_ready is not None and not queue:
                         self._make_room()
                     if isinstance(chunk, Segment):
                         chunk.fixed = True
@@ -314,7 +330,7 @@ class Race:
         finally:
             self._close()
 
-    def ask(self, request: ChatRequest) -> None:
+    def change_request(self, request: ChatRequest) -> None:
         """Let attempts from now on send another request; those under way go on with theirs."""
         self._request = request
 
@@ -353,7 +369,7 @@ class Race:
             self._wake = None
 
     def _make_room(self) -> None:
-        room, self._room = self._room, None
+        room, self._reader_ready = self._reader_ready, None
         # Whoever waited for it may have been stopped meanwhile.
         if room is not None and not room.done():
             room.set_result(None)
@@ -373,29 +389,29 @@ class Race:
                 self.end = action.end
                 self._notify()
             elif attempt is not None and attempt.task is not None:
-                if self._show is not None:
-                    self._show.withdraw(attempt)
+                if self._buffer is not None:
+                    self._buffer.withdraw(attempt)
                 self._report(attempt)
                 self._reaper.take(attempt.task)
                 if self.listener is not None:
                     self.listener.over(attempt)
         if self.end is None and not self._closed:
-            self._alarm.arm(self._planner.wake_at)
+            self._timer.arm(self._planner.wake_at)
 
     def _start(self, attempt: Attempt) -> None:
-        attempt.response = self._tools.response()
-        request = self._request if self._show is None else self._show.request(self._request)
+        attempt.response = self._dependencies.response()
+        request = self._request if self._buffer is None else self._buffer.request(self._request)
         if self.listener is not None:
             self.listener.began(attempt)
         if attempt.kind is AttemptKind.SHADOW:
             route = self._chain[attempt.candidate.index]
-            self._reaper.host(start_probe(attempt, route, request, self._tools))
+            self._reaper.host(start_probe(attempt, route, request, self._dependencies))
         else:
             attempt.task = self._loop.create_task(self._read(attempt, request))
 
     def _announce(self, attempt: Attempt) -> None:
-        if self._streaming and self._show is not None:
-            self._show.announce(attempt)
+        if self._streaming and self._buffer is not None:
+            self._buffer.announce(attempt)
             self._notify()
 
     def _on_time(self, now: float) -> None:
@@ -413,7 +429,7 @@ class Race:
     def _close(self) -> None:
         """Leave nothing running: also the way of a cancelled caller."""
         self._closed = True
-        self._alarm.stop()
+        self._timer.stop()
         for action in self._planner.cancel(self._loop.time()):
             if not isinstance(action, Finish):
                 self._reaper.take(action.attempt.task)
@@ -435,25 +451,27 @@ class Race:
                 source = route.sources[attempt.key]
                 stream = await source.open(request, stream=streams)
                 if route.state.paced:
-                    route.state.heard(attempt, stream, self._loop.time())
-                if self._show is None:
-                    await self._listen(attempt, stream)
+                    route.state.read_rate_limits(
+                        attempt.key, stream, attempt.reservation, self._loop.time()
+                    )
+                if self._buffer is None:
+                    await self._read_whole(attempt, stream)
                 else:
-                    await self._relay(attempt, stream, self._show)
-                fault = self._fault(attempt) or await self._judge(attempt)
+                    await self._read_shown(attempt, stream, self._buffer)
+                fault = self._fault(attempt) or await self._check_answer(attempt)
             except asyncio.CancelledError as error:
                 if attempt.task.cancelling():
                     raise
                 # Not ours: something inside the provider cancelled itself.
-                fault = self._tools.classify(error)
+                fault = self._dependencies.classify(error)
             except Exception as error:  # noqa: BLE001  # every failure becomes a fault
-                fault = self._tools.classify(error)
-            self._ended(attempt, fault)
+                fault = self._dependencies.classify(error)
+            self._attempt_ended(attempt, fault)
         finally:
             if stream is not None:
                 await _close_quietly(stream)
 
-    async def _listen(self, attempt: Attempt, stream: Any) -> None:
+    async def _read_whole(self, attempt: Attempt, stream: Any) -> None:
         """Read an answer that counts when it is whole."""
         response, time, planner = attempt.response, self._loop.time, self._planner
         add = response.add
@@ -461,23 +479,23 @@ class Race:
             seen = add(chunk)
             if seen:
                 now = time()
-                attempt.longest = max(attempt.longest, now - attempt.last_chunk)
+                attempt.longest_pause = max(attempt.longest_pause, now - attempt.last_chunk)
                 attempt.last_chunk = now
                 if planner.winner is not attempt:
-                    self._apply(self._heard(attempt, seen, now))
+                    self._apply(self._report_content(attempt, seen, now))
             if response.ended:
-                await self._hear_out(attempt, stream)
+                await self._read_trailer(attempt, stream)
                 return
 
-    async def _relay(self, attempt: Attempt, stream: Any, show: StreamBuffer) -> None:
-        """Read an answer and show it, while it is the winner's."""
+    async def _read_shown(self, attempt: Attempt, stream: Any, buffer: StreamBuffer) -> None:
+        """Read an answer and buffer it, while it is the winner's."""
         response, held, time, planner = (
             attempt.response,
-            attempt.held,
+            attempt.pending_chunks,
             self._loop.time,
             self._planner,
         )
-        add, queue = response.add, show.queue
+        add, queue = response.add, buffer.queue
         async for chunk in stream:
             seen = add(chunk)
             if not seen:
@@ -485,7 +503,7 @@ class Race:
                 held.append(chunk)
             else:
                 now = time()
-                attempt.longest = max(attempt.longest, now - attempt.last_chunk)
+                attempt.longest_pause = max(attempt.longest_pause, now - attempt.last_chunk)
                 attempt.last_chunk = now
                 if planner.winner is attempt and self._streaming:
                     if held:
@@ -498,25 +516,25 @@ class Race:
                 else:
                     held.append(chunk)
                     if planner.winner is not attempt:
-                        self._apply(self._heard(attempt, seen, now))
+                        self._apply(self._report_content(attempt, seen, now))
             if response.ended:
-                await self._hear_out(attempt, stream)
+                await self._read_trailer(attempt, stream)
                 return
 
-    def _heard(self, attempt: Attempt, seen: int, now: float) -> Sequence[Action]:
+    def _report_content(self, attempt: Attempt, seen: int, now: float) -> Sequence[Action]:
         if attempt.first_text is not None:
             return self._planner.chunk(attempt, now)
         return self._planner.first_text(attempt, now) if seen >= _VISIBLE else ()
 
-    async def _hear_out(self, attempt: Attempt, stream: Any) -> None:
+    async def _read_trailer(self, attempt: Attempt, stream: Any) -> None:
         """Take in what follows a `finish_reason`: usage. The answer is whole, whatever happens."""
         response, time = attempt.response, self._loop.time
-        attempt.last_chunk = attempt.pace_at = inf
+        attempt.last_chunk = attempt.window_ends_at = inf
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_END if response.counted else _TAIL) as limit:
                 async for chunk in stream:
                     seen = response.add(chunk)  # first, for what makes no sense is never shown
-                    attempt.held.append(chunk)
+                    attempt.pending_chunks.append(chunk)
                     # Some servers give a reason with every chunk.
                     if seen and self._planner.winner is attempt:
                         self._announce(attempt)
@@ -525,35 +543,35 @@ class Race:
     async def _wait_for_reader(self, attempt: Attempt) -> None:
         """Let a slow consumer catch up; its own slowness is not the provider's stall."""
         self._planner.pause_limits(attempt, self._loop.time())
-        self._room = self._loop.create_future()
-        await self._room
+        self._reader_ready = self._loop.create_future()
+        await self._reader_ready
         self._apply(self._planner.resume_limits(attempt, self._loop.time()))
 
     def _fault(self, attempt: Attempt) -> Fault | None:
         fault: Fault | None = attempt.response.fault()
         if fault is None or fault.kind is not FaultKind.EMPTY or fault.code != "stop":
             return fault
-        complete = self._show is not None and self._show.is_complete()
+        complete = self._buffer is not None and self._buffer.is_complete()
         return None if complete else fault
 
-    async def _judge(self, attempt: Attempt) -> Fault | None:
+    async def _check_answer(self, attempt: Attempt) -> Fault | None:
         if self._validate is None or attempt.kind is AttemptKind.LAST_RESORT:
             return None
         fault: Fault | None = await _await_if_needed(self._validate(attempt))
         return fault
 
-    def _ended(self, attempt: Attempt, fault: Fault | None) -> None:
+    def _attempt_ended(self, attempt: Attempt, fault: Fault | None) -> None:
         now, planner = self._loop.time(), self._planner
         if attempt.outcome is not None:
             return  # it was stopped, and its provider does not let itself be cancelled
         if fault is None:
             actions = planner.done(attempt, now)
-            if self._show is not None:
-                self._show.announce(attempt)
+            if self._buffer is not None:
+                self._buffer.announce(attempt)
         else:
             actions = planner.failed(attempt, fault, now)
-            if self._show is not None:
-                self._show.withdraw(attempt)
+            if self._buffer is not None:
+                self._buffer.withdraw(attempt)
             self._report(attempt)
         if self.listener is not None:
             self.listener.over(attempt)
@@ -562,8 +580,8 @@ class Race:
         self._apply(actions)
 
     def _report(self, attempt: Attempt) -> None:
-        if attempt.fault is not None and self._tools.on_fault is not None:
-            self._tools.on_fault(attempt.candidate.state.name, attempt.fault)
+        if attempt.fault is not None and self._dependencies.on_fault is not None:
+            self._dependencies.on_fault(attempt.candidate.state.name, attempt.fault)
 
 
 async def _await_if_needed(value: Any) -> Any:

@@ -19,27 +19,24 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from langchain_resilient.engine.token_bucket import TokenBucket
-from langchain_resilient.faults import FaultKind
-from langchain_resilient.receipt import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.exchange import RateLimitStatus
 
 
 _number = count()
 
 
-Place = tuple[bool, float, int, "QueuedRequest"]
+QueuePosition = tuple[bool, float, int, "QueuedRequest"]
 
 
 class QueuedRequest:
     """What one request wants of the pacers.
 
     Args:
-        load: Its size and its priority; None for an interactive call of no known size.
+        size: Its size and its priority; None for an interactive call of no known size.
         since: When it began: the oldest is served first.
         wake: Called when there is something to look at; from any thread.
 
@@ -48,13 +45,13 @@ class QueuedRequest:
         place: What lines are sorted by.
     """
 
-    __slots__ = ("_load", "_prompt", "batch", "place", "wake")
+    __slots__ = ("_prompt", "_size", "batch", "position", "wake")
 
-    def __init__(self, load: RequestSize | None, since: float, wake: Callable[[], None]) -> None:
-        self.batch = load is not None and load.batch
+    def __init__(self, size: RequestSize | None, since: float, wake: Callable[[], None]) -> None:
+        self.batch = size is not None and size.batch
         self.wake = wake
-        self.place: Place = (self.batch, since, next(_number), self)
-        self._load = load
+        self.position: QueuePosition = (self.batch, since, next(_number), self)
+        self._size = size
         self._prompt: int | None = None
 
     def tokens(self, answer: float) -> float:
@@ -66,24 +63,24 @@ class QueuedRequest:
         Args:
             answer: How long an answer is on average, where the request does not limit it.
         """
-        if self._load is None:
+        if self._size is None:
             return answer
         if self._prompt is None:
-            self._prompt = self._load.prompt_tokens()
-        most = self._load.max_tokens
+            self._prompt = self._size.prompt_tokens()
+        most = self._size.max_tokens
         return float(max(self._prompt, most)) if most else self._prompt + answer
 
     @property
-    def limited(self) -> bool:
+    def answer_bounded(self) -> bool:
         """Whether it says how long its answer may be: then that is what the provider counts."""
-        return self._load is not None and self._load.max_tokens > 0
+        return self._size is not None and self._size.max_tokens > 0
 
 
-CUT = 0.85
+DECREASE = 0.85
 """A refusal leaves so much of the rate."""
 
 
-CUT_SECONDS = 1.0
+DECREASE_SECONDS = 1.0
 """Refusals so close together are one: they were sent before the first was known."""
 
 
@@ -94,7 +91,7 @@ RECOVERY = 0.02
 _MIN_FACTOR = 0.05
 
 
-SCOUTS = 4
+UNKNOWN_RATE = 4
 """So many batch calls a second are sent before the first answer has told the limits."""
 
 
@@ -102,7 +99,7 @@ ANSWER_TOKENS = 256.0
 """How long an answer is taken to be before any was seen."""
 
 
-_WEIGHT = 0.05
+_AVERAGE_WEIGHT = 0.05
 """Of a new sample in the averages."""
 
 
@@ -110,37 +107,42 @@ _LOOK_SECONDS = 1.0
 """So often it is looked at what the provider says, while there is plenty."""
 
 
-_SOONER = 0.01
+_MIN_GAIN = 0.01
 """Seconds; the first in line is told of a turn that comes earlier by more."""
 
 
 class Reservation:
     """What was reserved for one attempt, to be settled once when it ends."""
 
-    __slots__ = ("_limited", "_pacer", "at", "requests", "tokens", "tokens_sent")
+    __slots__ = ("_answer_bounded", "_rate_limiter", "at", "requests", "tokens", "tokens_sent")
 
     def __init__(
-        self, rate_limiter: RateLimiter, ask: QueuedRequest, tokens: float, now: float
+        self, rate_limiter: RateLimiter, request: QueuedRequest, tokens: float, now: float
     ) -> None:
-        self._pacer = rate_limiter
-        self._limited = ask.limited
+        self._rate_limiter = rate_limiter
+        self._answer_bounded = request.answer_bounded
         self.at = now
         self.tokens = tokens
         self.requests = rate_limiter.requests.sent
         self.tokens_sent = rate_limiter.tokens.sent
 
-    def settle(self, attempt: Attempt, now: float) -> None:
-        """Make good what was reserved too much or too little."""
-        fault = attempt.fault
-        if fault is not None and fault.kind is FaultKind.RATE_LIMIT:
-            self._pacer.take_back(self.tokens, now)
-        elif attempt.outcome is Outcome.WON and self.tokens and attempt.response is not None:
-            given, said = attempt.response.input_tokens(), attempt.response.output_tokens()
-            if given is None or said is None:
-                return
-            self._pacer.learn(said)
-            if not self._limited:
-                self._pacer.settle(self.tokens - given - said, now)
+    def cancel(self, now: float) -> None:
+        """Return all of it: the provider refused the request (429) and counted nothing."""
+        self._rate_limiter.cancel(self.tokens, now)
+
+    def settle(self, input_tokens: int | None, output_tokens: int | None, now: float) -> None:
+        """Correct the estimate by what a whole answer cost.
+
+        Args:
+            input_tokens: Of the prompt; None where the provider did not say.
+            output_tokens: Of the answer; None likewise.
+            now: The engine's clock.
+        """
+        if input_tokens is None or output_tokens is None:
+            return
+        self._rate_limiter.record_answer_length(output_tokens)
+        if not self._answer_bounded:
+            self._rate_limiter.settle(self.tokens - input_tokens - output_tokens, now)
 
 
 class RateLimiter:
@@ -156,14 +158,27 @@ class RateLimiter:
         ```python
         pacer = Pacer()
         pacer.configure(requests_per_minute=600)
-        if pacer.turn_at(ask) <= now:
-            attempt.grant = pacer.take(ask, now)
+        if pacer.turn_at(request) <= now:
+            attempt.grant = pacer.take(request, now)
         ```
     """
 
-    __slots__ = ("_answer", "_cost", "_cut_at", "_factor", "_factor_at", "_line", "_lock",
-                 "_look_at", "_paused_until", "_scout_at", "active", "fresh", "requests",
-                 "tokens")  # fmt: skip
+    __slots__ = (
+        "_answer",
+        "_cost",
+        "_cut_at",
+        "_factor",
+        "_factor_at",
+        "_lock",
+        "_look_at",
+        "_paused_until",
+        "_queue",
+        "_unknown_rate_at",
+        "active",
+        "fresh",
+        "requests",
+        "tokens",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.requests = TokenBucket()
@@ -171,12 +186,12 @@ class RateLimiter:
         self.active = False
         self.fresh = True
         self._lock = Lock()
-        self._line: list[Place] = []
+        self._queue: list[QueuePosition] = []
         self._factor = 1.0
         self._factor_at = 0.0
         self._cut_at = -inf
         self._paused_until = -inf
-        self._scout_at = -inf
+        self._unknown_rate_at = -inf
         self._look_at = -inf
         self._answer = ANSWER_TOKENS
         self._cost = 1.0
@@ -199,51 +214,53 @@ class RateLimiter:
 
     # -- turns ----------------------------------------------------------------------------------
 
-    def turn_at(self, ask: QueuedRequest) -> float:
+    def turn_at(self, request: QueuedRequest) -> float:
         """When its turn is: exactly if it is the first in line, else as far as one can tell.
 
         One whose turn is over due because those before it do not use theirs may go before them.
         """
-        if not self.active and not (self.fresh and ask.batch):
+        if not self.active and not (self.fresh and request.batch):
             return -inf
         with self._lock:
-            ahead = bisect_left(self._line, ask.place)
+            ahead = bisect_left(self._queue, request.position)
             if not ahead:
-                return self._ready(ask)
-            first = max(self._ready(self._line[0][3]), self._factor_at)
+                return self._ready(request)
+            first = max(self._ready(self._queue[0][3]), self._factor_at)
             return first + ahead * self._interval()
 
-    def _ready(self, ask: QueuedRequest) -> float:
-        if self.fresh and ask.batch and self._scout_at > self._paused_until:
-            first = self._scout_at
+    def _ready(self, request: QueuedRequest) -> float:
+        if self.fresh and request.batch and self._unknown_rate_at > self._paused_until:
+            first = self._unknown_rate_at
         else:
             first = self._paused_until
-        urgent = not ask.batch
+        urgent = not request.batch
         at = max(first, self.requests.ready_at(1.0, urgent=urgent))
         if self.tokens.rate:
-            cost = ask.tokens(self._answer)
+            cost = request.tokens(self._answer)
             at = max(at, self.tokens.ready_at(cost, urgent=urgent))
         return at
 
     def _interval(self) -> float:
         """How long a turn takes."""
         seconds = max(self.requests.seconds_for(1.0), self.tokens.seconds_for(self._cost))
-        return max(seconds, 1 / SCOUTS) if self.fresh else seconds
+        return max(seconds, 1 / UNKNOWN_RATE) if self.fresh else seconds
 
-    def take(self, ask: QueuedRequest, now: float) -> Reservation:
+    def reserve(self, request: QueuedRequest, now: float) -> Reservation:
         """Send it, whoever else waits: reserve a request and its tokens."""
-        urgent = not ask.batch
+        urgent = not request.batch
         with self._lock:
             self._advance(now)
-            cost = ask.tokens(self._answer) if self.tokens.rate else 0.0
-            self._cost += _WEIGHT * (cost - self._cost)
+            cost = request.tokens(self._answer) if self.tokens.rate else 0.0
+            self._cost += _AVERAGE_WEIGHT * (cost - self._cost)
             self.requests.take(1.0, urgent=urgent)
             self.tokens.take(cost, urgent=urgent)
             if self.fresh:
                 # So many at once, then so many a second (GCRA).
-                step = 1 / SCOUTS
-                self._scout_at = max(self._scout_at, now - (SCOUTS - 1) * step) + step
-            return Reservation(self, ask, cost, now)
+                step = 1 / UNKNOWN_RATE
+                self._unknown_rate_at = (
+                    max(self._unknown_rate_at, now - (UNKNOWN_RATE - 1) * step) + step
+                )
+            return Reservation(self, request, cost, now)
 
     def _advance(self, now: float) -> None:
         factor = self._factor + max(0.0, now - self._factor_at) * RECOVERY
@@ -253,24 +270,24 @@ class RateLimiter:
 
     # -- the line -------------------------------------------------------------------------------
 
-    def join(self, ask: QueuedRequest, now: float) -> None:
+    def join(self, request: QueuedRequest, now: float) -> None:
         """Stand in line."""
         with self._lock:
             self._advance(now)
-            insort(self._line, ask.place)
+            insort(self._queue, request.position)
 
-    def leave(self, ask: QueuedRequest) -> None:
+    def leave(self, request: QueuedRequest) -> None:
         """Stand in line no more. The next is told if it is the first now."""
         with self._lock:
-            place = bisect_left(self._line, ask.place)
-            del self._line[place]
-            first = self._line[0][3] if self._line and not place else None
+            place = bisect_left(self._queue, request.position)
+            del self._queue[place]
+            first = self._queue[0][3] if self._queue and not place else None
         if first is not None:
             first.wake()
 
     # -- learning -------------------------------------------------------------------------------
 
-    def curious(self, now: float) -> bool:
+    def wants_status(self, now: float) -> bool:
         """Whether it is worth reading what the provider says: at every answer when it is tight."""
         return now >= self._look_at
 
@@ -293,16 +310,20 @@ class RateLimiter:
                 if quota.tokens is not None:
                     self.tokens.observe(quota.tokens, reservation.tokens_sent, reservation.at, now)
             self.fresh = False
-            self.requests.answered()
-            self.tokens.answered()
+            self.requests.record_answer()
+            self.tokens.record_answer()
             self.active = bool(self.requests.rate or self.tokens.rate)
-            tight = self._line or self.requests.tight or self.tokens.tight
+            tight = self._queue or self.requests.below_half or self.tokens.below_half
             self._look_at = now if tight else now + _LOOK_SECONDS
-            told = self._sooner(before) if self.active else [place[3] for place in self._line]
-        for ask in told:
-            ask.wake()
+            told = (
+                self._first_if_sooner(before)
+                if self.active
+                else [place[3] for place in self._queue]
+            )
+        for request in told:
+            request.wake()
 
-    def refused(self, now: float, until: float) -> None:
+    def record_refusal(self, now: float, until: float) -> None:
         """Take in a 429.
 
         Args:
@@ -313,17 +334,17 @@ class RateLimiter:
             self._advance(now)
             self._look_at = now
             self._paused_until = max(self._paused_until, until)
-            if now < self._cut_at + CUT_SECONDS:
+            if now < self._cut_at + DECREASE_SECONDS:
                 return
             self._cut_at = now
-            self._factor = max(_MIN_FACTOR, self._factor * CUT)
-            low = [flow for flow in (self.requests, self.tokens) if flow.low]
+            self._factor = max(_MIN_FACTOR, self._factor * DECREASE)
+            low = [flow for flow in (self.requests, self.tokens) if flow.nearly_empty]
             for flow in low:
-                if not flow.short:
+                if not flow.per_second:
                     flow.empty()
             if not low:
-                self.requests.distrust()
-                self.tokens.distrust()
+                self.requests.assume_per_second()
+                self.tokens.assume_per_second()
             self._advance(now)
 
     def settle(self, tokens: float, now: float) -> None:
@@ -332,31 +353,33 @@ class RateLimiter:
             before = self._first_turn()
             self._advance(now)
             self.tokens.give_back(tokens)
-            told = self._sooner(before)
-        for ask in told:
-            ask.wake()
+            told = self._first_if_sooner(before)
+        for request in told:
+            request.wake()
 
-    def take_back(self, tokens: float, now: float) -> None:
-        """Take back a request that was refused, with its tokens."""
+    def cancel(self, tokens: float, now: float) -> None:
+        """Return a refused request and its tokens."""
         with self._lock:
             self._advance(now)
-            self.requests.take_back(1.0)
-            self.tokens.take_back(tokens)
+            self.requests.cancel(1.0)
+            self.tokens.cancel(tokens)
 
-    def learn(self, tokens: float) -> None:
-        """Take in how long an answer was."""
-        self._answer += _WEIGHT * (tokens - self._answer)
+    def record_answer_length(self, tokens: float) -> None:
+        """Average the length of answers, in tokens."""
+        self._answer += _AVERAGE_WEIGHT * (tokens - self._answer)
 
     def _first_turn(self) -> float:
-        return self._ready(self._line[0][3]) if self._line else -inf
+        return self._ready(self._queue[0][3]) if self._queue else -inf
 
-    def _sooner(self, before: float) -> list[QueuedRequest]:
+    def _first_if_sooner(self, before: float) -> list[QueuedRequest]:
         """Find who must be told that its turn comes sooner than it thinks."""
-        return [self._line[0][3]] if self._line and self._first_turn() < before - _SOONER else []
+        return (
+            [self._queue[0][3]] if self._queue and self._first_turn() < before - _MIN_GAIN else []
+        )
 
 
 class RequestSize(Protocol):
-    """How much one call asks for, and how soon; `langchain_resilient.runtime.call.CallOptions` is one.
+    """How much one call asks for, and how soon; `CallOptions` of the room `runtime` is one.
 
     Attributes:
         batch: Whether nobody sits and waits for it.

@@ -45,23 +45,23 @@ class StreamBuffer:
         segments: Whose chunks were shown, in order: more than one if a stream broke.
     """
 
-    __slots__ = ("_sequel", "_silent", "queue", "segments")
+    __slots__ = ("_break_strategy", "_empty_continuations", "queue", "segments")
 
     def __init__(self, break_strategy: BreakStrategy | None) -> None:
-        self._sequel = break_strategy
+        self._break_strategy = break_strategy
         self.queue: deque[Chunk | Segment] = deque()
         self.segments: list[Segment] = []
-        self._silent = 0
+        self._empty_continuations = 0
 
     def announce(self, attempt: Attempt) -> None:
         """Show an attempt's chunks from now on; one that speaks again needs no new leg."""
         if not self._is_last(attempt):
             segment = Segment(attempt)
             self.segments.append(segment)
-            self._silent = 0
+            self._empty_continuations = 0
             self.queue.append(segment)
-        self.queue.extend(attempt.held)
-        attempt.held.clear()
+        self.queue.extend(attempt.pending_chunks)
+        attempt.pending_chunks.clear()
 
     def withdraw(self, attempt: Attempt) -> None:
         """Take back what nobody has seen of an attempt that failed."""
@@ -70,28 +70,30 @@ class StreamBuffer:
             while self.queue.pop() is not segment:
                 pass
 
-    def goes_on(self, attempt: Attempt) -> bool:
+    def can_continue(self, attempt: Attempt) -> bool:
         """Whether another may go on after what is shown of it, or nothing is and nobody knows."""
         if not self._is_last(attempt) or not self.segments[-1].fixed:
             return True
-        return self._sequel is not None and self._sequel.may_follow(attempt.response)
+        return self._break_strategy is not None and self._break_strategy.may_follow(
+            attempt.response
+        )
 
     def request(self, original: ChatRequest) -> ChatRequest:
         """Choose what a new attempt is asked: all, or what is missing after what is shown."""
-        if not self.segments or self._sequel is None:
+        if not self.segments or self._break_strategy is None:
             return original
         self.segments[-1].fixed = True
-        return self._sequel.request([segment.attempt.response for segment in self.segments])
+        return self._break_strategy.request([segment.attempt.response for segment in self.segments])
 
     def is_complete(self) -> bool:
         """Whether nothing is missing, as one who was to go on has just said by saying nothing.
 
         It may only have failed to answer: two in a row must agree.
         """
-        if not self.segments or self._sequel is None or not self._sequel.appends:
+        if not self.segments or self._break_strategy is None or not self._break_strategy.appends:
             return False
-        self._silent += 1
-        return self._silent > 1
+        self._empty_continuations += 1
+        return self._empty_continuations > 1
 
     def _is_last(self, attempt: Attempt) -> bool:
         return bool(self.segments) and self.segments[-1].attempt is attempt

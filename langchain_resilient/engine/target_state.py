@@ -12,7 +12,7 @@ from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from langchain_resilient.engine.circuit_breaker import NORMAL, CircuitBreaker
+from langchain_resilient.engine.circuit_breaker import HEALTHY_SLOW_SHARE, CircuitBreaker
 from langchain_resilient.engine.rate_limiter import RateLimiter
 from langchain_resilient.engine.time_model import LatencyHistogram
 from langchain_resilient.faults import BLOCKS_ACCOUNT, Fault, FaultKind
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
-    from langchain_resilient.engine.attempt import Attempt
-    from langchain_resilient.engine.rate_limiter import QueuedRequest
+    from langchain_resilient.engine.rate_limiter import QueuedRequest, Reservation
 
 
 class ConcurrencyLimiter:
@@ -96,7 +95,7 @@ NOT_FOUND_SECONDS = 3600.0
 """How long a model id that does not exist is left alone."""
 
 
-STRAINED_SECONDS = 5.0
+OVERLOADED_SECONDS = 5.0
 """For so long after a 429 or 503 nothing extra is sent to a target."""
 
 
@@ -112,7 +111,7 @@ SILENT_AFTER = 5
 """So many late ones without an answer to anybody who came after, and a target is silent."""
 
 
-MUTE_SECONDS = 5.0
+LONG_SILENCE_SECONDS = 5.0
 
 
 DOWN_SECONDS = 5.0
@@ -155,7 +154,7 @@ _REFRESH_SECONDS = 1.0
 """A learned percentile is this old at most."""
 
 
-_SPOKE_LATELY = 30.0
+_RECENT_TEXT_SECONDS = 30.0
 
 
 class Account:
@@ -220,32 +219,32 @@ class TargetState:
     """
 
     __slots__ = (
-        "_alarmed",
         "_ask_again_at",
         "_expected",
         "_failures",
-        "_held",
-        "_last_heard",
-        "_late",
+        "_held_samples",
+        "_last_answered_start",
+        "_late_starts",
+        "_next_key",
         "_percentiles",
         "_slow_probes",
-        "_turn",
-        "_usual_pause",
+        "_typical_pause",
+        "_waiters_told",
+        "answering_since",
         "answers",
-        "back_since",
         "circuit_breaker",
         "concurrency",
         "first_texts",
         "gone_until",
         "in_process",
         "keys",
+        "last_text_at",
         "name",
+        "overloaded_until",
         "paced",
         "pauses",
         "provider",
         "retry_first",
-        "spoke_at",
-        "strained_until",
         "streams",
         "waiting",
     )  # fmt: skip
@@ -269,7 +268,7 @@ class TargetState:
         self.paced = True
         self.concurrency = ConcurrencyLimiter(max_concurrency)
         self.gone_until = 0.0
-        self.strained_until = 0.0
+        self.overloaded_until = 0.0
         self.streams = True
         self.retry_first = retry_first
         self.in_process = in_process
@@ -279,18 +278,18 @@ class TargetState:
         self.pauses = LatencyHistogram()
         self.waiting: dict[object, Callable[[], None]] = {}
         self._slow_probes: list[float] = []
-        self._turn = 0
+        self._next_key = 0
         self._failures = 0
         self._ask_again_at = 0.0
-        self._alarmed = False
-        self._last_heard = -inf
-        self._held: deque[tuple[float, float, bool, bool]] = deque()
-        self._late: deque[float] = deque(maxlen=SILENT_AFTER)
-        self.spoke_at: float = -inf
-        self.back_since: float = -inf
+        self._waiters_told = False
+        self._last_answered_start = -inf
+        self._held_samples: deque[tuple[float, float, bool, bool]] = deque()
+        self._late_starts: deque[float] = deque(maxlen=SILENT_AFTER)
+        self.last_text_at: float = -inf
+        self.answering_since: float = -inf
         self._expected: dict[bool, tuple[float, float]] = {}
         self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
-        self._usual_pause = (0.0, 0.0)
+        self._typical_pause = (0.0, 0.0)
 
     # -- when it may be asked -------------------------------------------------------------------
 
@@ -306,16 +305,16 @@ class TargetState:
             return max(self.gone_until, self.keys[0].available_at())
         return max(self.gone_until, min([key.available_at() for key in self.keys]))
 
-    def next_key(self, now: float, ask: QueuedRequest | None = None) -> int:
+    def next_key(self, now: float, request: QueuedRequest | None = None) -> int:
         """Choose the key for the next request: in turn, those that may be used now first."""
         count = len(self.keys)
         if count == 1:
             return 0
-        self._turn += 1
-        turns = [(self._turn + i) % count for i in range(count)]
+        self._next_key += 1
+        turns = [(self._next_key + i) % count for i in range(count)]
         usable = [i for i in turns if self.keys[i].available_at() <= now]
-        if ask is not None and self.paced and usable:
-            return min(usable, key=lambda i: max(now, self.keys[i].rate_limiter.turn_at(ask)))
+        if request is not None and self.paced and usable:
+            return min(usable, key=lambda i: max(now, self.keys[i].rate_limiter.turn_at(request)))
         return usable[0] if usable else min(turns, key=lambda i: self.keys[i].not_before)
 
     # -- its pace -------------------------------------------------------------------------------
@@ -327,24 +326,35 @@ class TargetState:
             return self.keys[0].rate_limiter.active
         return any(key.rate_limiter.active for key in self.keys)
 
-    def turn_at(self, ask: QueuedRequest) -> float:
+    def turn_at(self, request: QueuedRequest) -> float:
         """When a request's turn is at one of its keys; see `RateLimiter.turn_at`."""
         if len(self.keys) == 1:
-            return self.keys[0].rate_limiter.turn_at(ask)
-        return min([max(key.available_at(), key.rate_limiter.turn_at(ask)) for key in self.keys])
+            return self.keys[0].rate_limiter.turn_at(request)
+        return min(
+            [max(key.available_at(), key.rate_limiter.turn_at(request)) for key in self.keys]
+        )
 
-    def lines(self, now: float) -> list[RateLimiter]:
+    def queues(self, now: float) -> list[RateLimiter]:
         """Where to stand in line for it: with the keys that are no worse than limited."""
         if not self.paced or self.gone_until > now:
             return []
         return [key.rate_limiter for key in self.keys if key.account.not_before <= now]
 
-    def heard(self, attempt: Attempt, stream: object, now: float) -> None:
-        """Take in what a provider says of its limits with the head of an answer."""
-        rate_limiter = self.keys[attempt.key].rate_limiter
-        if rate_limiter.curious(now):
+    def read_rate_limits(
+        self, key: int, stream: object, reservation: Reservation | None, now: float
+    ) -> None:
+        """Learn what a provider states about its limits in the head of an answer.
+
+        Args:
+            key: Which of the target's keys was used.
+            stream: The answer; `quota()` reads its headers, where the provider has any.
+            reservation: What was reserved for the answer's request.
+            now: The engine's clock.
+        """
+        rate_limiter = self.keys[key].rate_limiter
+        if rate_limiter.wants_status(now):
             quota = getattr(stream, "quota", None)
-            rate_limiter.observe(None if quota is None else quota(), attempt.reservation, now)
+            rate_limiter.observe(None if quota is None else quota(), reservation, now)
             self.paced = any(key.rate_limiter.active or key.rate_limiter.fresh for key in self.keys)
 
     # -- what is learned ------------------------------------------------------------------------
@@ -373,7 +383,7 @@ class TargetState:
         A target that is not known yet gets four times the cold delay, and twice its slowest text:
         a model that thinks long is not sick.
         """
-        learned = self.percentile(1 - NORMAL, now, plain=plain)
+        learned = self.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=plain)
         if learned is not None:
             return LATE_FACTOR * learned
         seen = self.answers if plain else self.first_texts
@@ -392,20 +402,20 @@ class TargetState:
         self._expected[plain] = (now + _REFRESH_SECONDS, inf if mean is None else mean)
         return inf if mean is None else mean
 
-    def usual_pause(self, now: float) -> float:
+    def typical_pause(self, now: float) -> float:
         """Seconds that the longest pause of all but 1 % of its answers takes; 0 if unknown."""
-        good_until, found = self._usual_pause
+        good_until, found = self._typical_pause
         if now >= good_until:
             known = self.pauses.quantile(0.99) if self.pauses.count >= ENOUGH_SAMPLES else None
             found = known or 0.0
-            self._usual_pause = (now + _REFRESH_SECONDS, found)
+            self._typical_pause = (now + _REFRESH_SECONDS, found)
         return found
 
     def learned_delay(self, now: float) -> float | None:
         """The time by which all but 5 % of its requests have spoken; None if it is unknown."""
-        return self.percentile(1 - NORMAL, now, plain=False)
+        return self.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=False)
 
-    def spoke(
+    def record_first_text(
         self, seconds: float, now: float, *, plain: bool, late: bool, known: bool = True
     ) -> None:
         """Take in a first text (or a whole answer).
@@ -417,26 +427,26 @@ class TargetState:
             late: That was held against it.
             known: False if it took longer, and nobody knows how long.
         """
-        self._take(seconds, now, plain=plain, censored=not known)
+        self._add_sample(seconds, now, plain=plain, censored=not known)
         started = now - seconds
         was_silent = self.silent
-        self.spoke_at = now
-        self._last_heard = max(self._last_heard, started)
+        self.last_text_at = now
+        self._last_answered_start = max(self._last_answered_start, started)
         self._failures = 0
         if not late:
-            self.circuit_breaker.fast(started=started)
-        self._alarmed = self._alarmed and self.silent
+            self.circuit_breaker.record_fast(started=started)
+        self._waiters_told = self._waiters_told and self.silent
         if was_silent and not self.silent:
             # What was sent before it fell silent, or into the silence, is lost (a network that was
             # down and is back): those who wait for it may ask again.
-            self.back_since = started
-            self._alarm()
+            self.answering_since = started
+            self._wake_waiters()
 
-    def flowed(self, longest_pause: float, now: float) -> None:
+    def record_longest_pause(self, longest_pause: float, now: float) -> None:
         """Take in the longest pause of a whole stream, in seconds."""
         self.pauses.add(longest_pause, now)
 
-    def probed(self, seconds: float | None, now: float, *, plain: bool, good: float) -> None:
+    def record_probe(self, seconds: float | None, now: float, *, plain: bool, good: float) -> None:
         """Take in what a probe heard.
 
         Args:
@@ -447,13 +457,13 @@ class TargetState:
         """
         if seconds is not None:
             self._failures = 0
-            self.spoke_at = now
+            self.last_text_at = now
         if seconds is None or seconds <= good:
             self._slow_probes.clear()
-            self.circuit_breaker.probed(now, well=seconds is not None)
+            self.circuit_breaker.record_probe(now, well=seconds is not None)
             return
         self._slow_probes.append(seconds)
-        self.circuit_breaker.probed(now, well=False)
+        self.circuit_breaker.record_probe(now, well=False)
         if len(self._slow_probes) >= SLOW_PROBES:
             self._relearn(now, plain=plain)
 
@@ -468,18 +478,18 @@ class TargetState:
             self.answers = seen
         else:
             self.first_texts = seen
-        self.circuit_breaker.believe()
+        self.circuit_breaker.recover_on_trial()
 
-    def closed(self, seconds: float, now: float, *, plain: bool) -> None:
+    def record_lost(self, seconds: float, now: float, *, plain: bool) -> None:
         """Take in a loser: it had not spoken when it was closed.
 
         While the target is silent that says nothing of how fast it is.
         """
         if self.silent:
             return
-        self._take(seconds, now, plain=plain, censored=True)
+        self._add_sample(seconds, now, plain=plain, censored=True)
 
-    def _take(self, seconds: float, now: float, *, plain: bool, censored: bool) -> None:
+    def _add_sample(self, seconds: float, now: float, *, plain: bool, censored: bool) -> None:
         """Keep a sample for a while before it counts: if the target trips, it was of its sickness.
 
         Without that each bout of slowness would teach that slow is normal, until none is noticed.
@@ -490,25 +500,27 @@ class TargetState:
             return
         if self.circuit_breaker.tripped:
             return
-        held = self._held
+        held = self._held_samples
         held.append((seconds, now, plain, censored))
         with suppress(IndexError):  # another thread's trip emptied it
             while held[0][1] <= now - HELD_SECONDS:
                 seconds, at, plain, censored = held.popleft()
                 (self.answers if plain else self.first_texts).add(seconds, at, censored=censored)
 
-    def late(self, now: float, trip_after: int, *, started: float) -> None:
+    def record_late(self, now: float, trip_after: int, *, started: float) -> None:
         """Take in that a request to it is late."""
-        self._late.append(started)
+        self._late_starts.append(started)
         if self.in_process:
             return
-        if self.circuit_breaker.slow(now, trip_after):
-            self._held.clear()
-        if self.circuit_breaker.tripped and self.silent and not self._alarmed:
-            self._alarmed = True
-            self._alarm()
+        if self.circuit_breaker.record_slow(now, trip_after):
+            self._held_samples.clear()
+        if self.circuit_breaker.tripped and self.silent and not self._waiters_told:
+            self._waiters_told = True
+            self._wake_waiters()
 
-    def failed(self, fault: Fault, now: float, rng: Random, key: int, trip_after: int) -> None:
+    def record_failure(
+        self, fault: Fault, now: float, rng: Random, key: int, trip_after: int
+    ) -> None:
         """Remember what concerns later requests too.
 
         Args:
@@ -529,41 +541,44 @@ class TargetState:
             wait = fault.retry_after * (1 + 0.1 * rng.random())
             self.keys[key].not_before = max(self.keys[key].not_before, now + wait)
         if fault.kind is FaultKind.RATE_LIMIT or fault.status == 503:  # noqa: PLR2004
-            self.strained_until = now + STRAINED_SECONDS
+            self.overloaded_until = now + OVERLOADED_SECONDS
         if fault.kind is FaultKind.RATE_LIMIT:
-            self.keys[key].rate_limiter.refused(now, self.keys[key].not_before)
+            self.keys[key].rate_limiter.record_refusal(now, self.keys[key].not_before)
         if fault.kind in _SLOW_KINDS:
             self._failures += 1
             self._ask_again_at = now + DOWN_SECONDS
         if trip_after and fault.kind in _SLOW_KINDS and not self.in_process:
             failed = fault.kind is not FaultKind.TIMEOUT
-            tripped = self.circuit_breaker.slow(now, trip_after, failed=failed)
+            tripped = self.circuit_breaker.record_slow(now, trip_after, failed=failed)
             if tripped:
-                self._held.clear()
+                self._held_samples.clear()
 
-    def succeeded(self, key: int) -> None:
+    def record_success(self, key: int) -> None:
         """A good answer clears the account's record."""
         self.keys[key].account.strikes = 0
 
     @property
     def silent(self) -> bool:
         """Whether nobody has been answered who asked after the last five late ones did."""
-        return len(self._late) == SILENT_AFTER and self._last_heard < self._late[0]
+        return (
+            len(self._late_starts) == SILENT_AFTER
+            and self._last_answered_start < self._late_starts[0]
+        )
 
-    def mute(self, now: float) -> bool:
+    def long_silent(self, now: float) -> bool:
         """Whether it has been silent for so long that nobody should be sent there for rescue."""
-        return self.silent and now - self.spoke_at > MUTE_SECONDS
+        return self.silent and now - self.last_text_at > LONG_SILENCE_SECONDS
 
     def down(self, now: float) -> bool:
         """Whether all that was asked of it lately failed, and it is not time to ask again."""
         return self._failures >= DOWN_AFTER and now < self._ask_again_at
 
-    def asked(self, now: float) -> None:
+    def record_send(self, now: float) -> None:
         """Take in that a request was sent to it: one at a time tries whether it is still down."""
         if self._failures >= DOWN_AFTER:
             self._ask_again_at = now + DOWN_SECONDS
 
-    def sound(self, now: float) -> bool:
+    def is_healthy(self, now: float) -> bool:
         """Whether there is nothing against it."""
         return not self.circuit_breaker.tripped and not self.down(now)
 
@@ -577,7 +592,7 @@ class TargetState:
             return "limited"
         return "tripped" if self.circuit_breaker.tripped else "ok"
 
-    def _alarm(self) -> None:
+    def _wake_waiters(self) -> None:
         """Tell those who are caught on it. A failing target tells them itself."""
         for wake in list(self.waiting.values()):
             wake()
@@ -588,6 +603,6 @@ def reset_if_all_tripped(states: Sequence[TargetState], now: float) -> None:
 
     Those that spoke lately are believed again; if none did, all are. Nothing trips for a while.
     """
-    speaking = [s for s in states if now - s.spoke_at <= _SPOKE_LATELY]
+    speaking = [s for s in states if now - s.last_text_at <= _RECENT_TEXT_SECONDS]
     for state in speaking or states:
-        state.circuit_breaker.calm(now)
+        state.circuit_breaker.reset(now)

@@ -20,11 +20,11 @@ BURST_SECONDS = 0.25
 """So much of the rate may be sent at once."""
 
 
-SPARE_SECONDS = 2.0
+HEADROOM_SECONDS = 2.0
 """So much of the rate, or half of what there can be, is left in the provider's bucket."""
 
 
-UNTOLD_SECONDS = 10.0
+ASSUMED_CAPACITY_SECONDS = 10.0
 """So much of the rate may have been saved up where the provider does not say."""
 
 
@@ -48,7 +48,7 @@ _MEMORY_SECONDS = 10.0
 """How fast the provider's bucket fills up is measured over about so long."""
 
 
-_SHORT_SECONDS = 1.5
+_PER_SECOND_CAPACITY = 1.5
 """A provider whose bucket holds no more than so much of the rate paces by itself."""
 
 
@@ -56,7 +56,7 @@ _MARGIN = 0.05
 """Of such a bucket is left in it."""
 
 
-_HAIR = 1e-6
+_ROUNDING = 1e-6
 """Rounding must not cost another round."""
 
 
@@ -66,26 +66,40 @@ class TokenBucket:
     Attributes:
         rate: What the limit lets in a second; 0 while none is known.
         capacity: How much the provider lets in at once, as far as known.
-        credit: What its bucket is reckoned to hold.
+        provider_level: What its bucket is reckoned to hold.
         sent: How much was ever sent.
     """
 
-    __slots__ = ("_at", "_configured", "_factor", "_heard", "_level", "_observed", "_ours",
-                 "_share", "_short", "_speed", "capacity", "credit", "rate", "sent")  # fmt: skip
+    __slots__ = (
+        "_answered",
+        "_assumed_per_second",
+        "_at",
+        "_configured",
+        "_factor",
+        "_level",
+        "_limit_is_configured",
+        "_observed",
+        "_pace",
+        "_share",
+        "capacity",
+        "provider_level",
+        "rate",
+        "sent",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.rate = 0.0
         self.capacity = inf
-        self.credit = inf
+        self.provider_level = inf
         self.sent = 0.0
         self._configured = inf
-        self._ours = False
-        self._heard = False
-        self._short = False
+        self._limit_is_configured = False
+        self._answered = False
+        self._assumed_per_second = False
         self._level = 0.0
         self._share = 1.0
         self._factor = 1.0
-        self._speed = 0.0
+        self._pace = 0.0
         self._at = 0.0
         self._observed = (-inf, 0.0, 0.0)
 
@@ -94,17 +108,17 @@ class TokenBucket:
     def configure(self, limit: float) -> None:
         """Take a limit a minute from the user; the lowest of several counts."""
         self._configured = min(self._configured, limit)
-        self._ours = True
-        self._set(self._configured, self._configured / _MINUTE * UNTOLD_SECONDS)
+        self._limit_is_configured = True
+        self._set(self._configured, self._configured / _MINUTE * ASSUMED_CAPACITY_SECONDS)
 
     def _set(self, limit: float, capacity: float) -> None:
         first = not self.rate
         self.rate = limit / _MINUTE
-        self.capacity = max(1.0, self.rate if self._short else capacity)
+        self.capacity = max(1.0, self.rate if self._assumed_per_second else capacity)
         if first:
             self._level = self.burst
-        self.credit = min(self.credit, self.capacity + self._margin)
-        self._speed = self._wanted(1.0)
+        self.provider_level = min(self.provider_level, self.capacity + self._margin)
+        self._pace = self._wanted(1.0)
 
     @property
     def burst(self) -> float:
@@ -112,9 +126,9 @@ class TokenBucket:
         return max(1.0, self.rate * BURST_SECONDS)
 
     @property
-    def spare(self) -> float:
+    def headroom(self) -> float:
         """What is left in the provider's bucket."""
-        return min(self.capacity / 2, self.rate * SPARE_SECONDS)
+        return min(self.capacity / 2, self.rate * HEADROOM_SECONDS)
 
     # -- spending -------------------------------------------------------------------------------
 
@@ -128,11 +142,13 @@ class TokenBucket:
         seconds = now - self._at
         if not self.rate or seconds < 0:
             return
-        self._level = min(self.burst, self._level + seconds * self._speed)
-        self.credit = min(self.capacity + self._margin, self.credit + seconds * self._refill)
+        self._level = min(self.burst, self._level + seconds * self._pace)
+        self.provider_level = min(
+            self.capacity + self._margin, self.provider_level + seconds * self._refill
+        )
         self._at = now
         self._factor = factor
-        self._speed = self._wanted(factor)
+        self._pace = self._wanted(factor)
 
     @property
     def _margin(self) -> float:
@@ -148,8 +164,8 @@ class TokenBucket:
     def _wanted(self, factor: float) -> float:
         """The rate, and what brings the provider's bucket to where it should stand."""
         steady = factor * self._share * self.rate
-        if self._heard:
-            surplus = self.credit - self.spare
+        if self._answered:
+            surplus = self.provider_level - self.headroom
             steady += surplus / (_SURPLUS_SECONDS if surplus > 0 else _DEBT_SECONDS)
         return max(steady, _MIN_RATE * self.rate)
 
@@ -160,18 +176,18 @@ class TokenBucket:
             cost: More than a burst waits for a burst, and is owed.
             urgent: It goes at once while the provider's bucket holds enough.
         """
-        if not self.rate or (urgent and self.credit >= cost + self.spare):
+        if not self.rate or (urgent and self.provider_level >= cost + self.headroom):
             return -inf
         wait = 0.0
-        if self._heard:
-            wait = (min(cost, self.capacity) + self._margin - self.credit) / self._refill
-        if not (self._heard and self.short):
-            wait = max(wait, (min(cost, self.burst) - self._level) / self._speed)
-        return self._at + wait if wait > _HAIR else self._at
+        if self._answered:
+            wait = (min(cost, self.capacity) + self._margin - self.provider_level) / self._refill
+        if not (self._answered and self.per_second):
+            wait = max(wait, (min(cost, self.burst) - self._level) / self._pace)
+        return self._at + wait if wait > _ROUNDING else self._at
 
     def seconds_for(self, cost: float) -> float:
         """How long so much takes to come."""
-        return cost / max(self._refill, self._speed) if self.rate else 0.0
+        return cost / max(self._refill, self._pace) if self.rate else 0.0
 
     def take(self, cost: float, *, urgent: bool) -> None:
         """Spend; what goes beyond the pace is owed."""
@@ -180,25 +196,25 @@ class TokenBucket:
             # One who jumped the pace does not hold up all that come after.
             floor = min(self._level, -self.burst) if urgent else -inf
             self._level = max(floor, self._level - cost)
-            self.credit -= cost
-            self._speed = self._wanted(self._factor)
+            self.provider_level -= cost
+            self._pace = self._wanted(self._factor)
 
     def give_back(self, amount: float) -> None:
         """Take back what was reserved too much, or spend what was reserved too little."""
         if self.rate:
             self._level = min(self.burst, self._level + amount)
-            self.credit = min(self.capacity, self.credit + amount)
+            self.provider_level = min(self.capacity, self.provider_level + amount)
 
-    def take_back(self, amount: float) -> None:
+    def cancel(self, amount: float) -> None:
         """Forget what was refused: the provider did not count it."""
         self.sent -= amount
         self.give_back(amount)
 
     # -- what the provider says -----------------------------------------------------------------
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """There was an answer: what the user said of the limit may be used to the full."""
-        self._heard = True
+        self._answered = True
 
     def observe(self, told: RateLimitLevel, mark: float, sent_at: float, now: float) -> None:
         """Take in what the provider says.
@@ -210,25 +226,25 @@ class TokenBucket:
             now: The engine's clock, to which this was advanced.
         """
         if told.limit <= self._configured:
-            if self._ours or abs(told.limit / _MINUTE - self.rate) > _HAIR:
+            if self._limit_is_configured or abs(told.limit / _MINUTE - self.rate) > _ROUNDING:
                 self._set(told.limit, told.capacity)
-            self._ours = False
+            self._limit_is_configured = False
         # Beside others it fills up more slowly than it says: the least that it said is nearest.
         self.capacity = max(min(self.capacity, told.capacity), min(told.remaining, told.limit))
-        if self._short:
+        if self._assumed_per_second:
             self.capacity = max(1.0, min(self.capacity, self.rate))
         if sent_at < self._observed[0]:
             return  # a later request has told already
         reported = told.remaining - (self.sent - mark) + (now - sent_at) * self._refill
         reported = min(reported, self.capacity)
-        if self._observed[0] == -inf or self._ours or not told.remaining:
-            self.credit = min(self.credit, reported)
+        if self._observed[0] == -inf or self._limit_is_configured or not told.remaining:
+            self.provider_level = min(self.provider_level, reported)
         else:
             self._measure(told.remaining, mark, sent_at - self._observed[0])
             follow = min(1.0, (sent_at - self._observed[0]) / _FOLLOW_SECONDS)
-            self.credit += follow * (reported - self.credit)
+            self.provider_level += follow * (reported - self.provider_level)
         self._observed = (sent_at, told.remaining, mark)
-        self._heard = True
+        self._answered = True
 
     def _measure(self, remaining: float, mark: float, seconds: float) -> None:
         """Measure what share of the limit is ours: how fast it fills up between two answers.
@@ -245,30 +261,30 @@ class TokenBucket:
             self._share = 1.0  # who knows whether the others are still there
 
     @property
-    def tight(self) -> bool:
+    def below_half(self) -> bool:
         """Whether what the provider's bucket holds is worth watching."""
-        return bool(self.rate) and self.credit < self.capacity / 2
+        return bool(self.rate) and self.provider_level < self.capacity / 2
 
     @property
-    def short(self) -> bool:
+    def per_second(self) -> bool:
         """Whether the provider lets in no more than about a second's worth at once."""
-        return self.capacity <= _SHORT_SECONDS * self.rate
+        return self.capacity <= _PER_SECOND_CAPACITY * self.rate
 
     @property
-    def low(self) -> bool:
+    def nearly_empty(self) -> bool:
         """Whether a refusal is no wonder."""
-        return bool(self.rate) and self.credit < self.rate + 1
+        return bool(self.rate) and self.provider_level < self.rate + 1
 
     def empty(self) -> None:
         """It was refused: there is nothing left in the provider's bucket."""
-        self.credit = min(self.credit, 0.0)
+        self.provider_level = min(self.provider_level, 0.0)
 
-    def distrust(self) -> None:
+    def assume_per_second(self) -> None:
         """It was refused although a lot was left: it is counted by the second, not by the minute.
 
         OpenAI: "rate limits can be quantized, meaning they are enforced over shorter periods".
         """
-        self._short = True
+        self._assumed_per_second = True
         if self.rate:
             self.capacity = max(1.0, min(self.capacity, self.rate))
             self.empty()

@@ -1,4 +1,4 @@
-"""The hook for receipts: objects that hear of every finished call of a model."""
+"""What is told of a finished call, and to whom: observers, and one line in the log."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ logger = logging.getLogger("langchain_resilient.calls")
 
 
 def log_call(receipt: Receipt, end: str) -> None:
-    """Write a call's line; costs nothing to speak of where nobody listens.
+    """Write the log line of a call; next to free where the logger is off.
 
-    WARNING for an answer of the last resort, which must not pass unnoticed; INFO where more than
-    one attempt was needed or none answered (that is raised as well); DEBUG for all others. The
-    fields (`extra=`) begin with `resilience_`. Neither prompts nor answers nor keys are in it, nor
-    what providers said of a fault: only its kind.
+    WARNING for an answer of the last resort, which must not pass unnoticed; INFO if more than one
+    attempt was needed or none answered (which is raised as well); DEBUG otherwise. The fields
+    (`extra=`) begin with `resilience_`. The line holds no prompts, answers or keys, and of a fault
+    only its kind, not the provider's words.
 
     Args:
-        receipt: The call's own.
+        receipt: The call's receipt.
         end: As in `CallDetails.end`.
 
     Example:
@@ -53,12 +53,12 @@ def _level(receipt: Receipt) -> int:
 
 
 def _fields(receipt: Receipt, end: str) -> dict[str, Any]:
-    first = [a.first_text for a in receipt.attempts if a.outcome == "won"]
+    first_texts = [a.first_text for a in receipt.attempts if a.outcome == "won"]
     return {
         "resilience_end": end,
         "resilience_target": receipt.winner,
         "resilience_seconds": round(receipt.seconds, 4),
-        "resilience_first_text": first[0] if first else None,
+        "resilience_first_text": first_texts[0] if first_texts else None,
         "resilience_attempts": len(receipt.attempts),
         "resilience_kinds": [a.kind.value for a in receipt.attempts],
         "resilience_faults": [fault.kind.value for _, fault in receipt.faults],
@@ -68,17 +68,17 @@ def _fields(receipt: Receipt, end: str) -> dict[str, Any]:
 
 
 def picklable_observers(observers: Iterable[Observer]) -> tuple[Observer, ...]:
-    """Leave behind those that hold what belongs to this process: sockets, locks, open files.
+    """Leave out the observers that cannot be pickled: they hold sockets, locks or open files.
 
-    Each that stays is named in the log, for a worker that sends the model on must not fail for it.
+    Each of those is named in the log; pickling the model must not fail because of an observer.
     """
-    return tuple(one for one in observers if _is_picklable(one))
+    return tuple(observer for observer in observers if _is_picklable(observer))
 
 
 def _is_picklable(observer: Observer) -> bool:
     try:
         pickle.dumps(observer)
-    except Exception as error:  # noqa: BLE001  # pickle lets anything out
+    except Exception as error:  # noqa: BLE001  # pickle raises anything
         name = type(observer).__name__
         logger.warning("observer %s stays behind: it cannot be pickled (%s)", name, error)
         return False
@@ -87,17 +87,17 @@ def _is_picklable(observer: Observer) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CallDetails:
-    """What is known of a finished call beside its receipt. It may grow; it never shrinks.
+    """What is known of a finished call besides its receipt. Fields may be added, never removed.
 
     Attributes:
         end: `"answered"`, `"exhausted"`, `"deadline"`, `"rejected"`, `"broken"` or `"cancelled"`.
-        streamed: Whether its text was shown as it came.
+        streamed: Whether its text was streamed to the caller.
         targets: The model's targets by the names in the receipt. Their keys are `SecretStr`.
         params: The call's parameters for all targets: `temperature`, `max_tokens`, `tools`, ...
-            A target's own stand in the target. Read only.
-        cost: Dollars for each attempt, where a spend cap counted them; else None.
+            A target's own parameters are on the target. Read only.
+        cost: Dollars for each attempt if a spend cap counts them; else None.
         response_id: The provider's id of the answer; None without one.
-        response_model: The model that the provider says has answered; None if it did not say.
+        response_model: The model that answered, as the provider names it; None if it does not.
         finish_reason: Why the answer ended, in the provider's words.
     """
 
@@ -113,14 +113,14 @@ class CallDetails:
 
 @runtime_checkable
 class Observer(Protocol):
-    """Hears of every call of a model when it is over, however it ended.
+    """Is told of every call of a model when it is over, in whatever way it ended.
 
-    A call that a spend cap forbids before anything is sent has no receipt and is not heard of.
+    A call that a spend cap forbids before anything is sent has no receipt and is not reported.
 
-    It is called by the event loop that carries the calls (that of the caller, or the one behind all
-    synchronous calls), in the context of the caller: it must be quick, and safe to use by
-    several threads. An exception of its own is logged and changes no answer. Copies of a model
-    share its observers; a pickle leaves behind those that cannot be pickled.
+    It is called on the event loop that runs the call (the caller's, or the background loop of
+    synchronous calls), in the caller's context: it must be quick and thread-safe. An exception it
+    raises is logged and changes no answer. Copies of a model share its observers; a pickle leaves
+    out those that cannot be pickled.
 
     Example:
         ```python
@@ -135,11 +135,11 @@ class Observer(Protocol):
     """
 
     def on_receipt(self, receipt: Receipt, *, call: CallDetails) -> None:
-        """Take in one finished call.
+        """Handle one finished call.
 
         Args:
-            receipt: Frozen, and the caller's own.
-            call: What else is known.
+            receipt: The call's receipt; frozen.
+            call: What else is known of it.
         """
         ...
 
@@ -147,13 +147,13 @@ class Observer(Protocol):
 def notify_observers(
     observers: Iterable[Observer], receipt: Receipt, call: CallDetails, context: Context
 ) -> None:
-    """Let each observer hear of a call; log what they raise.
+    """Tell each observer of a finished call; what they raise is logged.
 
     Args:
-        observers: In order.
-        receipt: What happened.
-        call: What else is known.
-        context: The caller's, for what looks for its parent there (OpenTelemetry).
+        observers: Called in this order.
+        receipt: The call's receipt.
+        call: What else is known of it.
+        context: The caller's context, where OpenTelemetry looks for the parent span.
     """
     for observer in observers:
         try:

@@ -1,10 +1,10 @@
-"""`Recorder`: takes each finished call's receipt, cheaply, and adds them up to `Stats`."""
+"""`Recorder`: adds up the receipts of finished calls, cheaply, for `Stats`."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.observability.stats import DurationHistogram, Stats, TargetStats
@@ -15,23 +15,12 @@ from langchain_resilient.runtime.spending import was_refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from langchain_resilient.engine.target_state import TargetState
     from langchain_resilient.receipt import AttemptRecord, Receipt
 
 
-_CUT = frozenset({FaultKind.TIMEOUT, FaultKind.STALL})
-"""Faults that cut an answer short: it would have taken longer."""
-
-
-class State(Protocol):
-    """What the statistics ask of a target's state; the engine's `TargetState` is one."""
-
-    def health(self, now: float) -> str:
-        """In a word or two."""
-        ...
-
-    def learned_delay(self, now: float) -> float | None:
-        """After how many seconds it would be hedged; None while that is not learned."""
-        ...
+_CUT_SHORT = frozenset({FaultKind.TIMEOUT, FaultKind.STALL})
+"""Faults by which we ended an answer early: it would have taken longer."""
 
 
 class Recorder:
@@ -45,7 +34,7 @@ class Recorder:
         ```
     """
 
-    __slots__ = ("_asked", "_breaks", "_calls", "_cancelled", "_lock", "_seconds", "_tallies")
+    __slots__ = ("_asked", "_breaks", "_by_target", "_calls", "_cancelled", "_lock", "_seconds")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +43,7 @@ class Recorder:
         self._cancelled = 0
         self._breaks: dict[str, int] = {}
         self._seconds = DurationHistogram()
-        self._tallies: dict[str, _TargetTotals] = {}
+        self._by_target: dict[str, _TargetTotals] = {}
 
     def add(
         self, receipt: Receipt, costs: Sequence[float] | None = None, *, cancelled: bool = False
@@ -62,13 +51,13 @@ class Recorder:
         """Count a finished call.
 
         Args:
-            receipt: Its own.
-            costs: Dollars for each of its attempts, where a `Purse` has counted them already.
-            cancelled: The caller went away before the end.
+            receipt: The call's receipt.
+            costs: Dollars for each of its attempts, if a spend cap has counted them already.
+            cancelled: Whether the caller went away before the end.
         """
         attempts = receipt.attempts
-        # A loser's provider is not heard out: its prompt was the winner's.
-        prompt = _prompt(attempts) if len(attempts) > 1 else 0
+        # A loser is closed before it reports usage: its prompt was the same as the winner's.
+        prompt = _prompt_tokens(attempts) if len(attempts) > 1 else 0
         with self._lock:
             self._calls += 1
             if attempts:
@@ -78,41 +67,41 @@ class Recorder:
             elif cancelled:
                 self._cancelled += 1
             for attempt in attempts:
-                tally = self._tallies.get(attempt.target)
-                if tally is None:
-                    tally = self._tallies[attempt.target] = _TargetTotals()
-                tally.add(attempt, prompt)
-            for one in receipt.breaks:
-                self._breaks[one.action] = self._breaks.get(one.action, 0) + 1
-                self._tallies[one.target].breaks += 1
+                totals = self._by_target.get(attempt.target)
+                if totals is None:
+                    totals = self._by_target[attempt.target] = _TargetTotals()
+                totals.add(attempt, prompt)
+            for broken in receipt.breaks:
+                self._breaks[broken.action] = self._breaks.get(broken.action, 0) + 1
+                self._by_target[broken.target].breaks += 1
             for attempt, dollars in zip(attempts, costs, strict=True) if costs else ():
-                self._tallies[attempt.target].pay(dollars, won=attempt.outcome is Outcome.WON)
+                self._by_target[attempt.target].pay(dollars, won=attempt.outcome is Outcome.WON)
 
     def snapshot(
         self,
-        states: Mapping[str, State | None],
+        states: Mapping[str, TargetState | None],
         now: float,
         price: Callable[[str], Price | None],
         delays: Mapping[str, float] | None = None,
     ) -> Stats:
-        """Say how things stand.
+        """Return the statistics so far.
 
         Args:
             states: The targets, in the order of the chain; None for one without a state.
-            now: The clock that the states know.
+            now: The time, by the clock of the states.
             price: Finds a target's price by its name.
             delays: After how many seconds of silence each would be hedged now.
         """
         delays = delays or {}
         with self._lock:
-            names = dict.fromkeys([*states, *self._tallies])
-            tallies = {name: self._tallies.get(name) or _TargetTotals() for name in names}
+            names = dict.fromkeys([*states, *self._by_target])
+            by_target = {name: self._by_target.get(name) or _TargetTotals() for name in names}
             targets = tuple(
                 replace(
-                    tally.stats(name, states.get(name), now, price(name)),
+                    totals.stats(name, states.get(name), now, price(name)),
                     hedge_delay=delays.get(name),
                 )
-                for name, tally in tallies.items()
+                for name, totals in by_target.items()
             )
             return self._totals(targets)
 
@@ -124,7 +113,7 @@ class Recorder:
             answered=answered,
             failed=self._calls - answered - self._cancelled,
             cancelled=self._cancelled,
-            last_resort=sum(tally.wins.get(last, 0) for tally in self._tallies.values()),
+            last_resort=sum(totals.wins.get(last, 0) for totals in self._by_target.values()),
             seconds=self._seconds.quantiles(),
             hedge_share=hedges / self._calls if self._calls else 0.0,
             extra_sends=sum(t.requests for t in targets) - self._asked,
@@ -135,35 +124,34 @@ class Recorder:
         )
 
 
-def _prompt(attempts: Sequence[AttemptRecord]) -> int:
+def _prompt_tokens(attempts: Sequence[AttemptRecord]) -> int:
     return next((a.input_tokens for a in attempts if a.input_tokens), 0)
 
 
 class _TokenTotals:
-    """Tokens of answers: their dollars are found when they are wanted."""
+    """Sums of tokens; their price is looked up only when statistics are asked for."""
 
-    __slots__ = ("cached", "given", "made", "requests", "written")
+    __slots__ = ("cached", "input", "output", "requests", "written")
 
     def __init__(self) -> None:
-        self.requests = self.given = self.made = self.cached = self.written = 0
+        self.requests = self.input = self.output = self.cached = self.written = 0
 
     def add(self, attempt: AttemptRecord, prompt: int) -> None:
-        given = attempt.input_tokens
         self.requests += 1
-        self.given += prompt if given is None else given
-        self.made += attempt.output_tokens or 0
+        self.input += prompt if attempt.input_tokens is None else attempt.input_tokens
+        self.output += attempt.output_tokens or 0
         self.cached += attempt.cached_tokens or 0
         self.written += attempt.written_tokens or 0
 
     def dollars(self, price: Price) -> float:
-        # A sum of tokens says nothing of how long each prompt was: the first tier is the guess.
+        # Prices may depend on the length of a prompt, which a sum hides: take the first tier.
         flat = replace(price, tiers=(), request=0.0)
-        usage = Usage(self.given, self.made, self.cached, self.written)
+        usage = Usage(self.input, self.output, self.cached, self.written)
         return cost(flat, usage) + self.requests * price.request
 
 
 class _TargetTotals:
-    """What one target did."""
+    """The counts of one target."""
 
     __slots__ = ("breaks", "faults", "first", "kinds", "lost", "paid", "whole", "wins", "won")
 
@@ -193,7 +181,7 @@ class _TargetTotals:
         fault, seconds = attempt.fault, attempt.ended - attempt.started
         if fault is not None:
             self.faults[fault.kind] = self.faults.get(fault.kind, 0) + 1
-        if fault is None or fault.kind in _CUT:
+        if fault is None or fault.kind in _CUT_SHORT:
             self.whole.add(seconds, cut=True)
             if attempt.first_text is None:
                 self.first.add(seconds, cut=True)
@@ -201,11 +189,13 @@ class _TargetTotals:
             self.lost.add(attempt, prompt)
 
     def pay(self, dollars: float, *, won: bool) -> None:
-        """Take over what a purse has counted."""
+        """Add dollars that a spend cap has counted."""
         spent, wasted = self.paid or (0.0, 0.0)
         self.paid = (spent + dollars, wasted if won else wasted + dollars)
 
-    def stats(self, name: str, state: State | None, now: float, price: Price | None) -> TargetStats:
+    def stats(
+        self, name: str, state: TargetState | None, now: float, price: Price | None
+    ) -> TargetStats:
         spent, wasted = self._dollars(price)
         return TargetStats(
             name=name,
@@ -220,8 +210,8 @@ class _TargetTotals:
             breaks=self.breaks,
             first_text=self.first.quantiles(),
             whole=self.whole.quantiles(),
-            input_tokens=self.won.given + self.lost.given,
-            output_tokens=self.won.made + self.lost.made,
+            input_tokens=self.won.input + self.lost.input,
+            output_tokens=self.won.output + self.lost.output,
             spent=spent,
             wasted=wasted,
             curve=self.first.curve(),
@@ -237,5 +227,5 @@ class _TargetTotals:
 
 
 def _sorted(counts: dict[str, int]) -> dict[str, int]:
-    """Plain words, the most frequent first."""
+    """Order counts by frequency, the highest first, under plain strings."""
     return {str(name): counts[name] for name in sorted(counts, key=lambda name: -counts[name])}

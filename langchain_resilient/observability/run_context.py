@@ -1,8 +1,8 @@
-"""Which run a stream belongs to: LangChain does not tell `_stream` and `_astream`.
+"""Tells `_stream` and `_astream` which LangChain run they belong to.
 
-`BaseChatModel.stream` starts the model's run by itself and hands its manager to nobody. So the
-run's id is chosen beforehand, and its manager is left in a context variable for the moment in which
-the stream begins.
+`BaseChatModel.stream` starts the run itself and passes its manager on to nobody. So we choose the
+run's id beforehand, and leave a manager for it in a context variable for the moment in which the
+stream begins.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _run: ContextVar[LLMRun | None] = ContextVar("langchain_resilient_run", default=
 
 
 def take_run() -> LLMRun | None:
-    """Take the run of the stream that begins now; None if nobody wants to know of it.
+    """Take the run of the stream that begins now; None if nothing traces it.
 
-    What begins inside of the stream does not see it.
+    Taking it clears the variable, so that models called inside the stream do not see it.
     """
     run = _run.get()
     if run is not None:
@@ -48,7 +48,7 @@ def take_run() -> LLMRun | None:
 
 @contextmanager
 def belongs_to(run: LLMRun | None) -> Iterator[None]:
-    """Let what begins inside be a part of a run."""
+    """Make what begins inside this block part of a run."""
     token = _run.set(run)
     try:
         yield
@@ -66,21 +66,21 @@ def choose_run(
         callbacks: The model's own.
 
     Returns:
-        The configuration to start it with, and a manager that knows the run; as given, and None,
-        where no callback handler could want child runs.
+        The configuration to start it with, and a manager of the run; the configuration as given and
+        None if no callback handler could want child runs.
     """
-    if not callbacks and _silent(config):
+    if not callbacks and _has_no_handlers(config):
         return config, None
-    found = ensure_config(config)
+    full_config = ensure_config(config)
     manager: Any = CallbackManager.configure(
-        found.get("callbacks"),
+        full_config.get("callbacks"),
         callbacks,
-        inheritable_tags=found.get("tags"),
-        inheritable_metadata=found.get("metadata"),
+        inheritable_tags=full_config.get("tags"),
+        inheritable_metadata=full_config.get("metadata"),
     )
     if not manager.handlers:
         return config, None
-    run_id = found.get("run_id") or uuid4()
+    run_id = full_config.get("run_id") or uuid4()
     run = AsyncCallbackManagerForLLMRun(
         run_id=run_id,
         handlers=manager.handlers,
@@ -88,12 +88,13 @@ def choose_run(
         inheritable_tags=manager.inheritable_tags,
         inheritable_metadata=manager.inheritable_metadata,
     )
-    # The tracers that the environment asks for are made by `configure`: the run must have the same.
-    return {**found, "callbacks": _same(found.get("callbacks"), manager), "run_id": run_id}, run
+    # `configure` also made the tracers that the environment asks for: the run must use those.
+    callbacks_with_tracers = _with_handlers(full_config.get("callbacks"), manager)
+    return {**full_config, "callbacks": callbacks_with_tracers, "run_id": run_id}, run
 
 
-def _silent(config: RunnableConfig | None) -> bool:
-    """Whether nothing asks for a handler: to look is cheaper than to `configure`."""
+def _has_no_handlers(config: RunnableConfig | None) -> bool:
+    """Whether nothing asks for a callback handler: checking is far cheaper than `configure`."""
     above = var_child_runnable_config.get()
     return not (
         (config is not None and config.get("callbacks"))
@@ -105,14 +106,15 @@ def _silent(config: RunnableConfig | None) -> bool:
     )
 
 
-def _same(given: Any, manager: Any) -> Any:
-    if isinstance(given, list) or given is None:
+def _with_handlers(callbacks: Any, manager: Any) -> Any:
+    """Add the manager's inheritable handlers to the callbacks of a configuration."""
+    if isinstance(callbacks, list) or callbacks is None:
         return manager.inheritable_handlers
-    same = given.copy()
+    extended = callbacks.copy()
     for handler in manager.inheritable_handlers:
-        if handler not in same.handlers:
-            same.add_handler(handler)
-    return same
+        if handler not in extended.handlers:
+            extended.add_handler(handler)
+    return extended
 
 
 def traced(source: Iterator[Any], run: LLMRun) -> Iterator[Any]:

@@ -1,4 +1,7 @@
-"""`Stats`: what `llm.stats()` returns. Frozen records that print well and turn into plain JSON."""
+"""`Stats`: what `llm.stats()` returns. Frozen records that print well and turn into plain JSON.
+
+First the records, then the histogram behind their quantiles, then how they are written for people.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,17 @@ from html import escape
 from math import exp, log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.options import money
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-_PER_STEP = 50.0
-"""Steps in a factor of e: each is 2 % wide."""
-
-
-_SMALLEST = 0.001
-"""Seconds; all that is faster counts as this fast."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """How long something takes, in seconds, within one per cent. None where it is not known.
+    """Quantiles of a duration in seconds, within one per cent; None where one is not known.
 
     Attributes:
         p50: Half of the times are shorter.
@@ -41,319 +34,11 @@ class Quantiles:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        told = {"p50": self.p50, "p95": self.p95, "p99": self.p99}
-        return {name: None if t is None else round(t, 4) for name, t in told.items()}
+        values = {"p50": self.p50, "p95": self.p95, "p99": self.p99}
+        return {name: None if v is None else round(v, 4) for name, v in values.items()}
 
 
 UNKNOWN_QUANTILES = Quantiles()
-
-
-class DurationHistogram:
-    """A log-histogram of all durations of a life, with those among it that were cut short.
-
-    A loser that was closed after a second did not take a second: it took longer. Such times count
-    as right-censored (Kaplan & Meier, "Nonparametric Estimation from Incomplete Observations",
-    JASA 1958); left out, they would make a slow target look fast. Unlike the engine's histogram it
-    never fades, and adding costs half a microsecond. No lock: its owner has one.
-
-    Example:
-        ```python
-        times = Times()
-        times.add(0.42)
-        times.add(1.20, cut=True)  # closed after 1.2 s, since another was faster
-        times.quantiles().p50
-        ```
-    """
-
-    __slots__ = ("_cut", "_ended")
-
-    def __init__(self) -> None:
-        self._ended: dict[int, int] = {}
-        self._cut: dict[int, int] = {}
-
-    def add(self, seconds: float, *, cut: bool = False) -> None:
-        """Count one; `cut` where it would have taken longer."""
-        step = int(log(seconds / _SMALLEST) * _PER_STEP) + 1 if seconds > _SMALLEST else 0
-        counts = self._cut if cut else self._ended
-        counts[step] = counts.get(step, 0) + 1
-
-    @property
-    def count(self) -> int:
-        """How many were not cut short."""
-        return sum(self._ended.values())
-
-    def quantiles(self) -> Quantiles:
-        """The quantiles of all that was added."""
-        return Quantiles(*self._quantiles((0.5, 0.95, 0.99)))
-
-    def curve(self) -> tuple[tuple[float, float], ...]:
-        """Which share had ended by when: seconds and shares, both growing."""
-        return tuple((_middle_of(step), 1.0 - left) for step, left in self._survival())
-
-    def _quantiles(self, shares: Sequence[float]) -> list[float | None]:
-        found: list[float | None] = []
-        for step, surviving in self._survival():
-            while len(found) < len(shares) and surviving <= 1.0 - shares[len(found)] + 1e-12:
-                found.append(_middle_of(step))
-        return found + [None] * (len(shares) - len(found))
-
-    def _survival(self) -> Iterator[tuple[int, float]]:
-        """Each step at which some ended, and the share that takes longer."""
-        at_risk = sum(self._ended.values()) + sum(self._cut.values())
-        surviving = 1.0
-        for step in sorted(self._ended.keys() | self._cut.keys()):
-            ended = self._ended.get(step, 0)
-            surviving *= 1.0 - ended / at_risk
-            if ended:
-                yield step, surviving
-            at_risk -= ended + self._cut.get(step, 0)
-
-
-def _middle_of(step: int) -> float:
-    return _SMALLEST * exp((step - 0.5) / _PER_STEP) if step else _SMALLEST
-
-
-_MAX_NAME_WIDTH = 32
-"""Characters of a target's name in a terminal."""
-
-
-class _Column(NamedTuple):
-    """One column: its head, and what stands under it.
-
-    Attributes:
-        words: It holds words, and stands to the left; numbers stand to the right.
-        everywhere: Whether a terminal has room for it too.
-    """
-
-    head: str
-    cell: Callable[[TargetStats], str]
-    words: bool = False
-    everywhere: bool = True
-
-
-_COLUMNS = (
-    _Column("target", lambda t: t.name, words=True),
-    _Column("health", lambda t: t.health or "", words=True),
-    _Column("requests", lambda t: str(t.requests)),
-    _Column("wins", lambda t: str(t.wins)),
-    _Column("hedges", lambda t: str(t.hedges), everywhere=False),
-    _Column("hedge wins", lambda t: str(t.hedge_wins), everywhere=False),
-    _Column("first text s", lambda t: _three(t.first_text)),
-    _Column("whole s", lambda t: _three(t.whole)),
-    _Column("hedged after s", lambda t: _seconds(t.hedge_delay), everywhere=False),
-    _Column("tokens in", lambda t: f"{t.input_tokens:,}", everywhere=False),
-    _Column("tokens out", lambda t: f"{t.output_tokens:,}", everywhere=False),
-    _Column("spent", lambda t: _money(t.spent)),
-    _Column("wasted", lambda t: _money(t.wasted), everywhere=False),
-    _Column("broken", lambda t: str(t.breaks), everywhere=False),
-    _Column("faults", lambda t: ", ".join(f"{k} {n}" for k, n in t.faults.items()), words=True),
-)
-
-
-_NOTE = "times: p50/p95/p99"
-
-
-def summary_line(stats: Stats) -> str:
-    """The totals in one line."""
-    rare = (("failed", stats.failed), ("cancelled", stats.cancelled))
-    parts = [
-        f"{stats.calls} calls, {stats.answered} answered",
-        f"{stats.last_resort} by the last resort" if stats.last_resort else "",
-        *(f"{n} {name}" for name, n in rare if n),
-        duration_line("", stats.seconds),
-        f"hedges {stats.hedge_share:.1%}, extra sends {stats.extra_sends}",
-        *(f"{n} broken streams {action}" for action, n in stats.breaks.items()),
-        f"{money(stats.spent)} spent, {money(stats.wasted)} of it wasted" if stats.spent else "",
-    ]
-    return ", ".join(filter(None, parts))
-
-
-def target_line(target: TargetStats) -> str:
-    """One target in one line."""
-    faults = sum(target.faults.values())
-    parts = [
-        f"{target.requests} requests, {target.wins} wins",
-        f"{faults} faults" if faults else "",
-        f"{target.breaks} broken streams" if target.breaks else "",
-        duration_line("first text ", target.first_text),
-        f"{money(target.spent)} spent" if target.spent else "",
-    ]
-    health = f" ({target.health})" if target.health else ""
-    return f"{target.name}{health}: {', '.join(filter(None, parts))}"
-
-
-def render_text(stats: Stats) -> str:
-    """The totals and a table for a terminal."""
-    return text_table(summary_line(stats), stats.targets)
-
-
-def text_table(head: str, targets: Sequence[TargetStats]) -> str:
-    """A head and a table of targets for a terminal."""
-    columns = [column for column in _COLUMNS if column.everywhere]
-    rows = [[c.head for c in columns]]
-    rows += [[_elided(c.cell(t), _MAX_NAME_WIDTH) for c in columns] for t in targets]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [_row(row, columns, widths) for row in rows]
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([head, "", lines[0], rule, *lines[1:], "", _NOTE])
-
-
-def render_html(stats: Stats) -> str:
-    """The totals and a table for a notebook."""
-    return html_table(summary_line(stats), stats.targets)
-
-
-def html_table(head: str, targets: Sequence[TargetStats]) -> str:
-    """A head and a table of targets for a notebook; a wide one scrolls, the head does not."""
-    columns = [c for c in _COLUMNS if c.everywhere or _says_something(c, targets)]
-    heads = "".join(f"<th>{escape(c.head)}</th>" for c in columns)
-    rows = "".join(
-        f"<tr>{''.join(_td(c.cell(t), words=c.words) for c in columns)}</tr>" for t in targets
-    )
-    lines = "<br>".join(map(escape, head.splitlines()))
-    return (
-        f'<div>{lines}<br><small>{_NOTE}</small></div><div style="overflow-x: auto">'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _says_something(column: _Column, targets: Sequence[TargetStats]) -> bool:
-    return any(column.cell(target).strip("$0.") for target in targets)
-
-
-def _td(cell: str, *, words: bool) -> str:
-    return f'<td style="text-align: {"left" if words else "right"}">{escape(cell)}</td>'
-
-
-def _row(cells: Sequence[str], columns: Sequence[_Column], widths: Sequence[int]) -> str:
-    placed = (
-        cell.ljust(width) if column.words else cell.rjust(width)
-        for cell, column, width in zip(cells, columns, widths, strict=True)
-    )
-    return "  ".join(placed).rstrip()
-
-
-def _elided(cell: str, most: int) -> str:
-    half = most // 2
-    return cell if len(cell) <= most else f"{cell[: half - 1]}…{cell[-half:]}"
-
-
-def _three(times: Quantiles) -> str:
-    if times.p50 is None:
-        return ""
-    return "/".join(_seconds(t) or "?" for t in (times.p50, times.p95, times.p99))
-
-
-def duration_line(name: str, times: Quantiles) -> str:
-    """Half of a line: `first render_text p50 0.41 s p99 1.20 s`."""
-    told = (("p50", times.p50), ("p99", times.p99))
-    known = " ".join(f"{q} {_seconds(t)} s" for q, t in told if t is not None)
-    return f"{name}{known}" if known else ""
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def _money(value: float | None) -> str:
-    return "" if value is None else money(value)
-
-
-try:
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
-except ImportError as error:
-    msg = 'a plot needs an extra: pip install "langchain-resilient[plot]"'
-    raise MissingExtraError(msg) from error
-
-
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which all eyes can tell apart (https://jfly.uni-koeln.de/color/)."""
-
-
-_GREY = "#666666"
-
-
-_SHARES = (0.5, 0.95, 0.99)
-
-
-def plot(stats: Stats, width: float = 8.0, height: float = 4.5) -> Figure:
-    """Draw, for each target, which share of its requests has spoken by when.
-
-    The curve is the Kaplan-Meier estimate over all requests, losers that were closed early
-    included; it stops where nobody waited longer. A dashed line stands where the target would be
-    hedged now. The figure belongs to no window and to no pyplot state: a notebook shows it, and
-    `figure.savefig("latency.png")` writes it.
-
-    Args:
-        stats: What `llm.stats()` returned.
-        width: Inches.
-        height: Inches.
-
-    Example:
-        ```python
-        llm.stats().plot().savefig("latency.png")
-        ```
-    """
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
-    axes = figure.add_subplot()
-    shown = [target for target in stats.targets if target.curve]
-    for number, target in enumerate(shown):
-        _draw_target(axes, target, _COLOURS[number % len(_COLOURS)])
-    _furnish(axes, shown)
-    axes.set_title("Time to first text", loc="left", fontsize=12, fontweight="bold")
-    if shown:
-        axes.legend(loc="lower right", fontsize=9, framealpha=0.95, edgecolor="white")
-    else:
-        axes.text(0.5, 0.5, "no target has spoken yet", ha="center", transform=axes.transAxes)
-    return figure
-
-
-def _draw_target(axes: Axes, target: TargetStats, colour: str) -> None:
-    """One staircase, and the line at which another target is asked."""
-    times, shares = zip(*target.curve, strict=True)
-    head = f"{target.name}  ({target.requests:,} requests)"
-    axes.step(
-        [times[0], *times], [0.0, *shares], where="post", color=colour, linewidth=2, label=head
-    )
-    if target.hedge_delay is not None:
-        label = f"    hedged after {_axis_label(target.hedge_delay)}"
-        axes.axvline(target.hedge_delay, color=colour, linewidth=1.2, linestyle="--", label=label)
-
-
-def _furnish(axes: Axes, shown: list[TargetStats]) -> None:
-    axes.set_xscale("log")
-    axes.set_ylim(0, 1.02)
-    axes.set_xlim(*_time_range(shown))
-    axes.set_ylabel("requests that have spoken")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _axis_label(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for share in _SHARES:
-        axes.axhline(share, color="#bbbbbb", linewidth=0.6, linestyle=":")
-        axes.annotate(
-            f"p{share * 100:g}",
-            (1.005, share),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=7,
-            color=_GREY,
-        )
-
-
-def _time_range(shown: list[TargetStats]) -> tuple[float, float]:
-    """Leave room on both sides: a log scale of one point is no scale."""
-    times = [time for target in shown for time in (target.curve[0][0], target.curve[-1][0])]
-    times += [target.hedge_delay for target in shown if target.hedge_delay is not None]
-    return (min(times) / 1.5, max(times) * 1.5) if times else (0.01, 10.0)
-
-
-def _axis_label(value: float) -> str:
-    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -363,15 +48,15 @@ class TargetStats:
     Attributes:
         name: As in receipts.
         health: `"ok"`, `"limited"`, `"tripped"`, `"account out"` or `"gone"`; None if not known.
-        learned_delay: By which all but 5 % of its requests have spoken; None while not learned.
-        hedge_delay: Of silence, after which another target is asked beside it now; None for never.
-        requests: Sent to it, of whatever kind.
-        wins: Of these, the answers that counted.
-        hedges: Requests that were sent to it because another was late.
-        hedge_wins: Of these, the answers that counted.
+        learned_delay: The time by which 95 % of its requests have shown text; None until learned.
+        hedge_delay: The silence after which it would be hedged now; None for never.
+        requests: Requests sent to it, of every kind.
+        wins: How many of them gave the answer that counted.
+        hedges: Requests sent to it because another target was late.
+        hedge_wins: How many of those gave the answer that counted.
         kinds: Requests by `AttemptKind`.
         faults: Failures by `FaultKind`, the most frequent first.
-        breaks: Streams of its own that died after some of their text was delivered.
+        breaks: Its streams that died after some of their text was delivered.
         first_text: From sending to the first text.
         whole: From sending to the end of the answer.
         input_tokens: Of prompts, as reported; a loser's prompt counts as the winner's.
@@ -379,8 +64,8 @@ class TargetStats:
         spent: Dollars, losers included; None where its price is not known. Without a spend cap,
             surcharges for long prompts are left out.
         wasted: Dollars of that for answers that did not count.
-        curve: Which share of its requests had spoken by when, as `(seconds, share)`, for plots.
-            It stands neither in `as_dict()` nor in the repr.
+        curve: The share of its requests that had shown text by each time, as `(seconds, share)`,
+            for plots; left out of `as_dict()` and of the repr.
     """
 
     name: str
@@ -404,7 +89,7 @@ class TargetStats:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        names = [one.name for one in fields(self) if one.name != "curve"]
+        names = [each.name for each in fields(self) if each.name != "curve"]
         return {name: _as_plain_data(getattr(self, name)) for name in names}
 
     def __repr__(self) -> str:
@@ -414,10 +99,10 @@ class TargetStats:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Stats:
-    """What a model did since it was made, and what is thought of its targets now.
+    """What a model has done since it was made, and the state of its targets now.
 
     Attributes:
-        calls: Those that ended, however.
+        calls: Calls that have ended, in whatever way.
         answered: By a target or the last resort.
         failed: With an error.
         cancelled: By the caller.
@@ -466,13 +151,13 @@ class Stats:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {one.name: _as_plain_data(getattr(self, one.name)) for one in fields(self)}
+        return {each.name: _as_plain_data(getattr(self, each.name)) for each in fields(self)}
 
     def plot(self, width: float = 8.0, height: float = 4.5) -> Figure:
-        """Draw how soon each target speaks, and when it would be hedged.
+        """Draw how soon each target shows text, and when it would be hedged.
 
-        A curve says which share of a target's requests had spoken by when, those that were closed
-        early included (Kaplan & Meier); a dashed line stands at its hedge delay.
+        A curve gives the share of a target's requests that had shown text by each time, including
+        those that were closed early (Kaplan-Meier); a dashed line marks its hedge delay.
 
         Args:
             width: Inches.
@@ -486,7 +171,14 @@ class Stats:
             llm.stats().plot().savefig("latency.png")
             ```
         """
-        return plot(self, width, height)
+        from langchain_resilient.observability.plot import LatencyCurve, plot  # noqa: PLC0415
+
+        curves = [
+            LatencyCurve(target.name, target.requests, target.curve, target.hedge_delay)
+            for target in self.targets
+            if target.curve
+        ]
+        return plot(curves, width, height)
 
     def __repr__(self) -> str:
         """The totals in one line."""
@@ -505,7 +197,232 @@ def _as_plain_data(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, tuple):
-        return [one.as_dict() for one in value]
+        return [each.as_dict() for each in value]
     if isinstance(value, Quantiles):
         return value.as_dict()
     return dict(value) if isinstance(value, dict) else value
+
+
+# -- the histogram behind the quantiles -----------------------------------------------------------
+
+_PER_STEP = 50.0
+"""Steps in a factor of e: each is 2 % wide."""
+
+_SMALLEST = 0.001
+"""Seconds; anything faster counts as this fast."""
+
+
+class DurationHistogram:
+    """A log-scaled histogram of durations, some of which were cut short.
+
+    A loser that was closed after a second did not take a second: it would have taken longer. Such
+    times count as right-censored (Kaplan & Meier, "Nonparametric Estimation from Incomplete Observations",
+    JASA 1958); left out, they would make a slow target look fast. Unlike the engine's histogram it
+    never fades, and adding costs half a microsecond. No lock: its owner has one.
+
+    Example:
+        ```python
+        durations = DurationHistogram()
+        durations.add(0.42)
+        durations.add(1.20, cut=True)  # closed after 1.2 s, since another was faster
+        durations.quantiles().p50
+        ```
+    """
+
+    __slots__ = ("_cut", "_ended")
+
+    def __init__(self) -> None:
+        self._ended: dict[int, int] = {}
+        self._cut: dict[int, int] = {}
+
+    def add(self, seconds: float, *, cut: bool = False) -> None:
+        """Count one; `cut` if it was ended early and would have taken longer."""
+        step = int(log(seconds / _SMALLEST) * _PER_STEP) + 1 if seconds > _SMALLEST else 0
+        counts = self._cut if cut else self._ended
+        counts[step] = counts.get(step, 0) + 1
+
+    @property
+    def count(self) -> int:
+        """The number that were not cut short."""
+        return sum(self._ended.values())
+
+    def quantiles(self) -> Quantiles:
+        """Estimate the quantiles of everything that was added."""
+        return Quantiles(*self._quantiles((0.5, 0.95, 0.99)))
+
+    def curve(self) -> tuple[tuple[float, float], ...]:
+        """Return the share that had ended by each time, as `(seconds, share)`, both growing."""
+        return tuple((_middle_of(step), 1.0 - left) for step, left in self._survival())
+
+    def _quantiles(self, shares: Sequence[float]) -> list[float | None]:
+        values: list[float | None] = []
+        for step, surviving in self._survival():
+            while len(values) < len(shares) and surviving <= 1.0 - shares[len(values)] + 1e-12:
+                values.append(_middle_of(step))
+        return values + [None] * (len(shares) - len(values))
+
+    def _survival(self) -> Iterator[tuple[int, float]]:
+        """Yield each step at which some ended, with the share that takes longer (Kaplan-Meier)."""
+        at_risk = sum(self._ended.values()) + sum(self._cut.values())
+        surviving = 1.0
+        for step in sorted(self._ended.keys() | self._cut.keys()):
+            ended = self._ended.get(step, 0)
+            surviving *= 1.0 - ended / at_risk
+            if ended:
+                yield step, surviving
+            at_risk -= ended + self._cut.get(step, 0)
+
+
+def _middle_of(step: int) -> float:
+    return _SMALLEST * exp((step - 0.5) / _PER_STEP) if step else _SMALLEST
+
+
+# -- for people: a line, a table for terminals, a table for notebooks -----------------------------
+
+_MAX_NAME_WIDTH = 32
+"""Characters of a target's name in a terminal."""
+
+
+class _Column(NamedTuple):
+    """One column of the table of targets.
+
+    Attributes:
+        head: Its heading.
+        cell: Writes a target's cell.
+        words: Aligned to the left, as words are; numbers go to the right.
+        everywhere: Whether a terminal has room for it too.
+    """
+
+    head: str
+    cell: Callable[[TargetStats], str]
+    words: bool = False
+    everywhere: bool = True
+
+
+_COLUMNS = (
+    _Column("target", lambda t: t.name, words=True),
+    _Column("health", lambda t: t.health or "", words=True),
+    _Column("requests", lambda t: str(t.requests)),
+    _Column("wins", lambda t: str(t.wins)),
+    _Column("hedges", lambda t: str(t.hedges), everywhere=False),
+    _Column("hedge wins", lambda t: str(t.hedge_wins), everywhere=False),
+    _Column("first text s", lambda t: _three(t.first_text)),
+    _Column("whole s", lambda t: _three(t.whole)),
+    _Column("hedged after s", lambda t: _seconds(t.hedge_delay), everywhere=False),
+    _Column("tokens in", lambda t: f"{t.input_tokens:,}", everywhere=False),
+    _Column("tokens out", lambda t: f"{t.output_tokens:,}", everywhere=False),
+    _Column("spent", lambda t: _money(t.spent)),
+    _Column("wasted", lambda t: _money(t.wasted), everywhere=False),
+    _Column("broken", lambda t: str(t.breaks), everywhere=False),
+    _Column("faults", lambda t: ", ".join(f"{k} {n}" for k, n in t.faults.items()), words=True),
+)
+
+_NOTE = "times: p50/p95/p99"
+
+
+def summary_line(stats: Stats) -> str:
+    """The totals in one line."""
+    rare = (("failed", stats.failed), ("cancelled", stats.cancelled))
+    parts = [
+        f"{stats.calls} calls, {stats.answered} answered",
+        f"{stats.last_resort} by the last resort" if stats.last_resort else "",
+        *(f"{n} {name}" for name, n in rare if n),
+        duration_line("", stats.seconds),
+        f"hedges {stats.hedge_share:.1%}, extra sends {stats.extra_sends}",
+        *(f"{n} broken streams {action}" for action, n in stats.breaks.items()),
+        f"{money(stats.spent)} spent, {money(stats.wasted)} of it wasted" if stats.spent else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def target_line(target: TargetStats) -> str:
+    """One target in one line."""
+    faults = sum(target.faults.values())
+    parts = [
+        f"{target.requests} requests, {target.wins} wins",
+        f"{faults} faults" if faults else "",
+        f"{target.breaks} broken streams" if target.breaks else "",
+        duration_line("first text ", target.first_text),
+        f"{money(target.spent)} spent" if target.spent else "",
+    ]
+    health = f" ({target.health})" if target.health else ""
+    return f"{target.name}{health}: {', '.join(filter(None, parts))}"
+
+
+def duration_line(name: str, times: Quantiles) -> str:
+    """Write the median and the 99th percentile: `first text p50 0.41 s p99 1.20 s`."""
+    quantiles = (("p50", times.p50), ("p99", times.p99))
+    known = " ".join(
+        f"{name} {_seconds(value)} s" for name, value in quantiles if value is not None
+    )
+    return f"{name}{known}" if known else ""
+
+
+def render_text(stats: Stats) -> str:
+    """Write the totals and a table for a terminal."""
+    return text_table(summary_line(stats), stats.targets)
+
+
+def text_table(head: str, targets: Sequence[TargetStats]) -> str:
+    """A head and a table of targets for a terminal."""
+    columns = [column for column in _COLUMNS if column.everywhere]
+    rows = [[c.head for c in columns]]
+    rows += [[_elided(c.cell(t), _MAX_NAME_WIDTH) for c in columns] for t in targets]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [_row(row, columns, widths) for row in rows]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([head, "", lines[0], rule, *lines[1:], "", _NOTE])
+
+
+def render_html(stats: Stats) -> str:
+    """The totals and a table for a notebook."""
+    return html_table(summary_line(stats), stats.targets)
+
+
+def html_table(head: str, targets: Sequence[TargetStats]) -> str:
+    """A head and a table of targets for a notebook; a wide one scrolls, the head does not."""
+    columns = [c for c in _COLUMNS if c.everywhere or _has_values(c, targets)]
+    heads = "".join(f"<th>{escape(c.head)}</th>" for c in columns)
+    rows = "".join(
+        f"<tr>{''.join(_td(c.cell(t), words=c.words) for c in columns)}</tr>" for t in targets
+    )
+    lines = "<br>".join(map(escape, head.splitlines()))
+    return (
+        f'<div>{lines}<br><small>{_NOTE}</small></div><div style="overflow-x: auto">'
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _has_values(column: _Column, targets: Sequence[TargetStats]) -> bool:
+    return any(column.cell(target).strip("$0.") for target in targets)
+
+
+def _td(cell: str, *, words: bool) -> str:
+    return f'<td style="text-align: {"left" if words else "right"}">{escape(cell)}</td>'
+
+
+def _row(cells: Sequence[str], columns: Sequence[_Column], widths: Sequence[int]) -> str:
+    aligned = (
+        cell.ljust(width) if column.words else cell.rjust(width)
+        for cell, column, width in zip(cells, columns, widths, strict=True)
+    )
+    return "  ".join(aligned).rstrip()
+
+
+def _elided(cell: str, max_width: int) -> str:
+    half = max_width // 2
+    return cell if len(cell) <= max_width else f"{cell[: half - 1]}…{cell[-half:]}"
+
+
+def _three(times: Quantiles) -> str:
+    if times.p50 is None:
+        return ""
+    return "/".join(_seconds(t) or "?" for t in (times.p50, times.p95, times.p99))
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _money(value: float | None) -> str:
+    return "" if value is None else money(value)

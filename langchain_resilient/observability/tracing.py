@@ -1,7 +1,7 @@
 """Attempts as child runs of the model's run, in LangSmith and other LangChain tracers.
 
-The model's run alone carries usage: attempts are runs of the type "chain", whose tokens stand in
-their metadata under names of our own, so that nothing is counted twice.
+Only the model's own run carries usage. Attempts are runs of the type "chain" with their tokens in
+metadata under names of our own, so that tracers count nothing twice.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ if TYPE_CHECKING:
 
 
 def without_usage(manager: AsyncCallbackManager) -> AsyncCallbackManager:
-    """Keep the tracers of a callback manager, and let them see no usage.
+    """Copy a callback manager with its tracers only, which then see no usage.
 
-    The tokens of an inner run are those of the model's run, which says them already. Other handlers
-    would take the inner run for another answer to the user.
+    The tokens of an inner run are those of the model's run, which reports them already. Handlers
+    other than tracers would take the inner run for another answer to the user.
     """
-    quiet = manager.copy()
-    quiet.set_handlers([_tracer_without_usage(one) for one in manager.handlers if _is_tracer(one)])
-    return quiet
+    tracers = [_tracer_without_usage(h) for h in manager.handlers if _is_tracer(h)]
+    copy = manager.copy()
+    copy.set_handlers(tracers)
+    return copy
 
 
 def _is_tracer(handler: BaseCallbackHandler) -> bool:
@@ -54,44 +55,44 @@ def _is_tracer(handler: BaseCallbackHandler) -> bool:
 
 
 def _tracer_without_usage(tracer: Any) -> Any:
-    """Copy a tracer, which goes on writing into the same runs."""
-    # Not `copy.copy`, for which a tracer gives itself.
-    quiet, tell = object.__new__(type(tracer)), tracer.on_llm_end
-    vars(quiet).update(vars(tracer))
+    """Copy a tracer so that it reports no usage; it writes to the same runs as the original."""
+    # Not `copy.copy`: a tracer defines that as returning itself.
+    copy, original_on_llm_end = object.__new__(type(tracer)), tracer.on_llm_end
+    vars(copy).update(vars(tracer))
 
     def on_llm_end(response: LLMResult, **kwargs: Any) -> Any:
-        return tell(_strip_usage(response), **kwargs)
+        return original_on_llm_end(_strip_usage(response), **kwargs)
 
     async def on_llm_end_async(response: LLMResult, **kwargs: Any) -> Any:
-        return await tell(_strip_usage(response), **kwargs)
+        return await original_on_llm_end(_strip_usage(response), **kwargs)
 
     async_tracer = isinstance(tracer, AsyncBaseTracer)
-    quiet.on_llm_end = on_llm_end_async if async_tracer else on_llm_end
+    copy.on_llm_end = on_llm_end_async if async_tracer else on_llm_end
     if isinstance(tracer, LangChainTracer):
-        # LangChain asks LangSmith's tracer for such a copy before each run of a model.
-        quiet.copy_with_metadata_defaults = lambda **given: _tracer_without_usage(
-            tracer.copy_with_metadata_defaults(**given)
+        # LangChain makes such a copy of LangSmith's tracer before each run of a model.
+        copy.copy_with_metadata_defaults = lambda **defaults: _tracer_without_usage(
+            tracer.copy_with_metadata_defaults(**defaults)
         )
-    return quiet
+    return copy
 
 
 def _strip_usage(response: LLMResult) -> LLMResult:
-    told = {k: v for k, v in (response.llm_output or {}).items() if k not in _USAGE}
-    batches: Any = [[_stripped(one) for one in batch] for batch in response.generations]
-    return LLMResult(generations=batches, llm_output=told or None, run=response.run)
+    output = {k: v for k, v in (response.llm_output or {}).items() if k not in _USAGE}
+    batches: Any = [[_stripped(gen) for gen in batch] for batch in response.generations]
+    return LLMResult(generations=batches, llm_output=output or None, run=response.run)
 
 
 _USAGE = ("token_usage", "usage", "usage_metadata")
-"""Where LangChain's models tell it, and tracers look."""
+"""The keys under which LangChain's models report usage and tracers look for it."""
 
 
 def _stripped(generation: Any) -> Generation | Any:
     message = getattr(generation, "message", None)
     if not isinstance(message, AIMessage):
         return generation
-    about = {k: v for k, v in message.response_metadata.items() if k not in _USAGE}
-    bare = message.model_copy(update={"usage_metadata": None, "response_metadata": about})
-    return ChatGeneration(message=bare, generation_info=generation.generation_info)
+    metadata = {k: v for k, v in message.response_metadata.items() if k not in _USAGE}
+    stripped = message.model_copy(update={"usage_metadata": None, "response_metadata": metadata})
+    return ChatGeneration(message=stripped, generation_info=generation.generation_info)
 
 
 logger = logging.getLogger("langchain_resilient")
@@ -105,15 +106,16 @@ class AttemptError(Exception):
 
 
 class AttemptTracer:
-    """Tells callback handlers when the attempts of one call begin and end.
+    """Reports the beginning and end of each attempt of one call to callback handlers.
 
-    Handlers run in order, one event after the other, in a task of their own: neither a request nor
-    an answer waits for them, except for the start of a target that is a LangChain model, whose own
-    run must find its parent. `close` waits for the rest, before the model's run ends.
+    Handlers run in order, one event after the other, in a task of their own: neither requests nor
+    answers wait for them. The exception is a target that is a LangChain model: it waits until the
+    run of its attempt exists, since its own run needs that parent. `close` waits for what is left
+    before the model's run ends.
 
     Args:
-        manager: Starts runs below the model's.
-        targets: By name.
+        manager: Starts runs below the model's run.
+        targets: The model's targets by name.
     """
 
     __slots__ = ("_events", "_manager", "_open", "_runs", "_targets", "_worker")
@@ -133,8 +135,8 @@ class AttemptTracer:
         """Hear that an attempt is sent."""
         if self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._work())
-        told = self._open[attempt] = asyncio.Event()
-        self._events.put_nowait((attempt, told))
+        started = self._open[attempt] = asyncio.Event()
+        self._events.put_nowait((attempt, started))
 
     async def enter(self, attempt: Attempt) -> None:
         """Let the runs of a target that is a LangChain model find their parent."""
@@ -152,103 +154,103 @@ class AttemptTracer:
             self._events.put_nowait((attempt, attempt_record(attempt, attempt.started, now)))
 
     async def close(self, reaper: Reaper) -> None:
-        """End what is under way, and wait until all was told."""
+        """End the runs of attempts under way, and wait until everything is reported."""
         if self._worker is None:
             return
         for attempt in list(self._open):
             self.over(attempt)
         self._events.put_nowait(None)
-        reaper.keep(self._worker)  # a caller who goes away meanwhile leaves it to its end
+        reaper.keep(self._worker)  # a caller that goes away meanwhile must not end it
         await asyncio.shield(self._worker)
 
-    # -- telling ----------------------------------------------------------------------------------
+    # -- reporting -------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         while (event := await self._events.get()) is not None:
-            attempt, told = event
+            attempt, detail = event
             try:
-                if isinstance(told, asyncio.Event):
-                    await self._start(attempt, told)
+                if isinstance(detail, asyncio.Event):
+                    await self._start(attempt, detail)
                 else:
-                    await self._end(attempt, told)
-            except Exception:  # a handler's `raise_error` is no fault of a target
+                    await self._end(attempt, detail)
+            except Exception:  # a handler with `raise_error` is no fault of a target
                 logger.exception("a callback handler failed")
 
-    async def _start(self, attempt: Attempt, told: asyncio.Event) -> None:
+    async def _start(self, attempt: Attempt, started: asyncio.Event) -> None:
         name = attempt.candidate.state.name
         manager = self._manager.copy()
         manager.add_tags(["attempt", attempt.kind.value], inherit=False)
-        manager.add_metadata(_facts(self._asked(attempt)), inherit=False)
+        manager.add_metadata(_prefixed(self._start_metadata(attempt)), inherit=False)
         try:
             self._runs[attempt] = await manager.on_chain_start(
-                None, _facts({"target": name}), name=name
+                None, _prefixed({"target": name}), name=name
             )
         finally:
-            told.set()
+            started.set()
 
-    def _asked(self, attempt: Attempt) -> dict[str, Any]:
+    def _start_metadata(self, attempt: Attempt) -> dict[str, Any]:
         name = attempt.candidate.state.name
         target = self._targets.get(name)
-        found = {"target": name, "kind": attempt.kind.value, "key_index": attempt.key}
-        return found if target is None else {**found, "provider": target.provider}
+        metadata = {"target": name, "kind": attempt.kind.value, "key_index": attempt.key}
+        return metadata if target is None else {**metadata, "provider": target.provider}
 
-    async def _end(self, attempt: Attempt, told: AttemptRecord) -> None:
+    async def _end(self, attempt: Attempt, record: AttemptRecord) -> None:
         run = self._runs.pop(attempt, None)
         if run is None:
             return
-        facts = _facts(_learned(told))
+        metadata = _prefixed(_end_metadata(record))
         for handler in run.handlers:
-            _annotate(handler, run.run_id, told.outcome.value, facts)
-        if told.outcome is Outcome.FAILED:
-            await run.on_chain_error(AttemptError(str(told.fault)))
+            _annotate(handler, run.run_id, record.outcome.value, metadata)
+        if record.outcome is Outcome.FAILED:
+            await run.on_chain_error(AttemptError(str(record.fault)))
         else:
-            await run.on_chain_end(facts)
+            await run.on_chain_end(metadata)
 
 
 def attempt_tracer(parent: BaseRunManager, targets: Mapping[str, Target]) -> AttemptTracer | None:
-    """Make the trace of one call; None where no handler wants to know.
+    """Make the tracer of one call; None if no handler wants its events.
 
-    Whoever hears of the model's run hears of its attempts, which are a part of it. Handlers that
-    pass events on to the user (`astream_events`, LangGraph's streams) are left out: an attempt is
-    no step of their program.
+    Handlers of the model's run see its attempts, which are part of it. Those that pass events on to
+    the user (`astream_events`, LangGraph's streams) are left out: an attempt is not a step of the
+    user's program.
 
     Args:
         parent: The model's run.
-        targets: By name.
+        targets: The model's targets by name.
     """
-    handlers = [one for one in parent.handlers if _wants(one)]
+    handlers = [handler for handler in parent.handlers if _wants_attempts(handler)]
     if not handlers:
         return None
     manager = AsyncCallbackManager(handlers, handlers, parent.run_id)
     manager.add_tags(parent.inheritable_tags)
-    # LangChain's own (`ls_model_name`, ...) speak of the first target, whoever is asked.
-    given = parent.inheritable_metadata.items()
-    manager.add_metadata({k: v for k, v in given if not k.startswith("ls_")})
+    # LangChain's own metadata (`ls_model_name`, ...) names the first target, whichever is asked.
+    inherited = parent.inheritable_metadata.items()
+    manager.add_metadata({k: v for k, v in inherited if not k.startswith("ls_")})
     return AttemptTracer(manager, targets)
 
 
-def _wants(handler: BaseCallbackHandler) -> bool:
+def _wants_attempts(handler: BaseCallbackHandler) -> bool:
     return not handler.ignore_chain and not isinstance(handler, _StreamingCallbackHandler)
 
 
-def _learned(told: AttemptRecord) -> dict[str, Any]:
-    found = told.as_dict()
+def _end_metadata(record: AttemptRecord) -> dict[str, Any]:
+    metadata = record.as_dict()
     for name in ("target", "kind", "started", "ended"):
-        del found[name]
-    return found
+        del metadata[name]
+    return metadata
 
 
-def _facts(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {_PREFIX + name: value for name, value in found.items()}
+def _prefixed(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {_PREFIX + name: value for name, value in metadata.items()}
 
 
 def _annotate(
-    handler: BaseCallbackHandler, run_id: UUID, outcome: str, facts: Mapping[str, Any]
+    handler: BaseCallbackHandler, run_id: UUID, outcome: str, metadata: Mapping[str, Any]
 ) -> None:
-    """Write on a tracer's run what was learned since its start, which no callback can say."""
+    """Add to a tracer's run what became known after its start; no callback can carry that."""
     if not isinstance(handler, BaseTracer | AsyncBaseTracer):
         return
     run = handler.run_map.get(str(run_id))
     if run is not None:
         run.tags = [*(run.tags or []), outcome]
-        run.extra["metadata"] = {**(run.extra.get("metadata") or {}), **facts}
+        run.extra["metadata"] = {**(run.extra.get("metadata") or {}), **metadata}

@@ -236,12 +236,12 @@ class Runtime:
             validate=judge,
             on_retry=run_manager.on_retry if run_manager is not None else None,
             plain=plain and show is None,
-            show=show,
-            load=call,
+            buffer=show,
+            size=call,
             listener=_trace(run_manager, self._by_name),
         )
         if judge is not None:
-            judge.ask = race.ask
+            judge.ask = race.change_request
         return race, plan, judge
 
     def _select(self, call: CallOptions) -> Sequence[Route]:

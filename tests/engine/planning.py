@@ -32,7 +32,7 @@ from langchain_resilient.faults import BLOCKS_ACCOUNT
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-MOST_CALLS = 20
+MAX_CALLS = 20
 """So many calls of `timer` at one moment are a spin."""
 
 _HINTLESS = BLOCKS_ACCOUNT | {FaultKind.NOT_FOUND, FaultKind.NO_STREAMING}
@@ -172,7 +172,7 @@ class Call:
 
     @property
     def live(self) -> list[Attempt]:
-        return [a for a in self.open if not a.suspect and a.kind is not AttemptKind.LAST_RESORT]
+        return [a for a in self.open if not a.timed_out and a.kind is not AttemptKind.LAST_RESORT]
 
 
 class Bench:
@@ -257,7 +257,7 @@ class Bench:
         planner = Planner(
             [(state, None) for state in self.states], plan, now=self.now, rng=self._rng,
             wake=wake, last_resort=self.last, plain=plain,
-            goes_on=(lambda _: follows or not call.delivered) if streaming else None,
+            can_continue=(lambda _: follows or not call.delivered) if streaming else None,
         )  # fmt: skip
         deadline = inf if plan.deadline is None else self.now + plan.deadline
         call = Call(planner, deadline, streaming, wake=wake, follows=follows)
@@ -317,7 +317,7 @@ class Bench:
         at, count = call.timers
         due = call.planner.wake_at <= self.now
         call.timers = (self.now, count + 1 if at == self.now and due else 1)
-        assert call.timers[1] <= MOST_CALLS, f"it spins: wake_at is {call.planner.wake_at}"
+        assert call.timers[1] <= MAX_CALLS, f"it spins: wake_at is {call.planner.wake_at}"
         self._apply(call, call.planner.timer(self.now))
 
     def cancel(self, call: Call) -> None:
@@ -331,7 +331,7 @@ class Bench:
         shadow.outcome = Outcome.LOST
         shadow.candidate.state.concurrency.give_back()
         seconds = 0.1 if well else None
-        shadow.candidate.state.probed(seconds, self.now, plain=shadow.plain, good=1.0)
+        shadow.candidate.state.record_probe(seconds, self.now, plain=shadow.plain, good=1.0)
 
     def stray(self, call: Call, attempt: Attempt, fault: Fault) -> None:
         """A task that was stopped goes on a little: that changes nothing."""
@@ -449,12 +449,12 @@ class Bench:
         if attempt.kind in _EXTRA:
             back = again and attempt.kind is AttemptKind.RESCUE and not state.silent
             assert back or not state.circuit_breaker.tripped, "an extra send to a sick target"
-            assert state.strained_until <= self.now, "an extra send to a strained target"
+            assert state.overloaded_until <= self.now, "an extra send to a strained target"
             assert not (state.in_process and candidate.active > 1), "two at once in this process"
             call.extra += self._price(state)
         else:
             first = attempt.kind is AttemptKind.LAST_RESORT or not was_down
-            owes = not candidate.free and (again or not first)
+            owes = not candidate.no_charge and (again or not first)
             self.owed += owes
             # A rescue to where it was lost is a retry too.
             self.payable += owes or attempt.kind is AttemptKind.RETRY
@@ -483,13 +483,13 @@ class Bench:
         planner, hedge = call.planner, self.setup.hedge
         most = 1 if hedge is None else hedge.max_parallel
         assert len(call.live) <= most, "more attempts than max_parallel"
-        assert sum(a.suspect for a in call.open) <= 1, "two suspects"
+        assert sum(a.timed_out for a in call.open) <= 1, "two suspects"
         assert {a for a in planner.attempts if a.outcome is None} == set(call.open)
         if hedge is not None and hedge.max_extra_cost is not None:
             assert call.extra <= hedge.max_extra_cost + _TINY, "more dollars than allowed"
-        assert not any(a.suspect and a is planner.winner for a in call.open), "a doubtful winner"
+        assert not any(a.timed_out and a is planner.winner for a in call.open), "a doubtful winner"
         for candidate in planner.chain.candidates:
-            counted = [a for a in call.open if a.candidate is candidate and not a.suspect]
+            counted = [a for a in call.open if a.candidate is candidate and not a.timed_out]
             assert candidate.active == len(counted), "who is counted on"
         if call.over:
             assert not call.open, "an attempt outlives its call"

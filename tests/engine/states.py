@@ -23,18 +23,18 @@ def known(seconds: float = 0.5, count: int = ENOUGH_SAMPLES) -> TargetState:
     """A target whose speed is known."""
     target = state()
     for _ in range(count):
-        target.spoke(seconds, 0.0, plain=False, late=False)
+        target.record_first_text(seconds, 0.0, plain=False, late=False)
     return target
 
 
 def fail(target, kind=FaultKind.SERVER, now=0.0, key=0, trip_after=TRIP_AFTER, **fault) -> None:
-    target.failed(Fault(kind, "no", **fault), now, Random(1), key, trip_after)
+    target.record_failure(Fault(kind, "no", **fault), now, Random(1), key, trip_after)
 
 
 def silence(target: TargetState, now: float = 10.0, started: float = 5.0) -> TargetState:
     """Five late requests, sent then, that nobody answers."""
     for _ in range(SILENT_AFTER):
-        target.late(now, TRIP_AFTER, started=started)
+        target.record_late(now, TRIP_AFTER, started=started)
     return target
 
 

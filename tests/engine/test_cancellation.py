@@ -30,7 +30,7 @@ STALLS = Act(words=5, gap=4.0)
 @pytest.fixture(autouse=True)
 def _little_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a slow reader of few chunks makes its provider wait."""
-    monkeypatch.setattr(race, "READ_AHEAD", 2)
+    monkeypatch.setattr(race, "MAX_READ_AHEAD", 2)
 
 
 async def approve(_: object) -> Fault | None:
@@ -151,7 +151,7 @@ def trip(state: TargetState, plan: Plan) -> None:
     """Make it sick."""
     assert plan.health is not None
     for _ in range(plan.health.trip_after):
-        state.circuit_breaker.slow(0.0, plan.health.trip_after)
+        state.circuit_breaker.record_slow(0.0, plan.health.trip_after)
 
 
 def _once(streams: int) -> list[str]:

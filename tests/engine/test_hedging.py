@@ -108,7 +108,9 @@ async def test_who_finds_no_token_waits_and_the_oldest_gets_the_next():
 async def test_no_hedge_goes_to_a_target_that_says_it_has_too_much():
     """For five seconds after a 429 or 503; then again."""
     w = world(Hang(), [Fail(FaultKind.RATE_LIMIT), Say()], hedge=FIXED, health=None)
-    w.states["p1:m"].failed(Fault(FaultKind.RATE_LIMIT, "too fast"), now(), w.tools.rng, 0, 0)
+    w.states["p1:m"].record_failure(
+        Fault(FaultKind.RATE_LIMIT, "too fast"), now(), w.dependencies.rng, 0, 0
+    )
     receipt = await ask(w)
     assert receipt.attempts[1].started == pytest.approx(5.0)
 
@@ -228,7 +230,7 @@ async def test_if_all_are_out_none_is():
     await learned(w)
     for state in w.states.values():
         for _ in range(5):
-            state.circuit_breaker.slow(now(), 5)
+            state.circuit_breaker.record_slow(now(), 5)
     assert first_targets([await ask(w)]) == ["p0:m"]
 
 
@@ -237,7 +239,7 @@ async def test_the_only_one_that_is_well_may_be_hedged_with_itself():
     """The others are out."""
     w = world(Hang(), [Hang(), Say("again")], hedge=FIXED)
     for _ in range(5):
-        w.states["p0:m"].circuit_breaker.slow(now(), 5)
+        w.states["p0:m"].circuit_breaker.record_slow(now(), 5)
     receipt = await ask(w)
     assert [a.target for a in receipt.attempts] == ["p1:m", "p1:m"]
 
@@ -247,7 +249,7 @@ async def test_a_sick_target_is_asked_when_the_others_fail():
     """Better a doubtful answer than none."""
     w = world(Say("after all"), Fail(after=0.1))
     for _ in range(5):
-        w.states["p0:m"].circuit_breaker.slow(now(), 5)
+        w.states["p0:m"].circuit_breaker.record_slow(now(), 5)
     receipt = await ask(w)
     assert [a.target for a in receipt.attempts] == ["p1:m", "p0:m"]
 

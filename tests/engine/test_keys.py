@@ -9,7 +9,7 @@ from langchain_resilient.engine.target_state import (
     ACCOUNT_OUT_SECONDS,
     MAX_ACCOUNT_OUT_SECONDS,
     NOT_FOUND_SECONDS,
-    STRAINED_SECONDS,
+    OVERLOADED_SECONDS,
     Account,
 )
 from tests.engine.states import fail, state
@@ -89,7 +89,7 @@ def test_a_good_answer_clears_the_accounts_record():
     """The next refusal is the first again."""
     target = state()
     fail(target, FaultKind.QUOTA)
-    target.succeeded(0)
+    target.record_success(0)
     fail(target, FaultKind.QUOTA, now=1000.0)
     assert target.available_at() == 1000.0 + ACCOUNT_OUT_SECONDS
 
@@ -112,8 +112,8 @@ def test_forgiven_it_is_kept_off_by_its_own_hint_only():
 @pytest.mark.parametrize(
     ("kind", "fault", "until"),
     [
-        (FaultKind.RATE_LIMIT, {"status": 429}, 10 + STRAINED_SECONDS),
-        (FaultKind.SERVER, {"status": 503}, 10 + STRAINED_SECONDS),
+        (FaultKind.RATE_LIMIT, {"status": 429}, 10 + OVERLOADED_SECONDS),
+        (FaultKind.SERVER, {"status": 503}, 10 + OVERLOADED_SECONDS),
         (FaultKind.SERVER, {"status": 500}, 0.0),
     ],
 )
@@ -121,7 +121,7 @@ def test_nothing_extra_is_sent_to_a_strained_target(kind, fault, until):
     """For a while after a 429 or 503; a 500 says nothing of its load."""
     target = state()
     fail(target, kind, now=10.0, **fault)
-    assert target.strained_until == until
+    assert target.overloaded_until == until
 
 
 @pytest.mark.parametrize(

@@ -119,5 +119,5 @@ def test_while_our_own_reader_holds_it_up_no_gap_is_due():
 def test_of_a_suspect_only_the_answers_limit_is_due():
     """It was given up on for the others already."""
     sent = attempt(limits=TimeLimits(first_text=1.0, answer=60.0))
-    sent.suspect, sent.hedge_at, sent.late_at = True, 102.0, 103.0
+    sent.timed_out, sent.hedge_at, sent.late_at = True, 102.0, 103.0
     assert next_limit_at(sent) == 160.0

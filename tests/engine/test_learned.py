@@ -74,15 +74,15 @@ def test_a_known_target_is_late_after_its_95th_percentile():
 def test_a_sample_is_held_back_for_a_while():
     """It does not count yet when it comes."""
     target = known()
-    target.spoke(9.0, 10.0, plain=False, late=True)
+    target.record_first_text(9.0, 10.0, plain=False, late=True)
     assert target.first_texts.slowest == 0.5
 
 
 def test_a_held_sample_counts_after_a_while():
     """The next sample lets it in."""
     target = known()
-    target.spoke(9.0, 10.0, plain=False, late=True)
-    target.spoke(0.5, 10.0 + HELD_SECONDS, plain=False, late=False)
+    target.record_first_text(9.0, 10.0, plain=False, late=True)
+    target.record_first_text(0.5, 10.0 + HELD_SECONDS, plain=False, late=False)
     assert target.first_texts.slowest == 9.0
 
 
@@ -90,13 +90,13 @@ def test_a_held_sample_counts_after_a_while():
 def test_held_samples_are_dropped_at_a_trip(how):
     """They were of its sickness."""
     target = known()
-    target.spoke(9.0, 10.0, plain=False, late=True)
+    target.record_first_text(9.0, 10.0, plain=False, late=True)
     if how == "late":
         silence(target)
     else:
         for _ in range(TRIP_AFTER):
             fail(target, now=10.0)
-    target.spoke(0.5, 20.0, plain=False, late=False)
+    target.record_first_text(0.5, 20.0, plain=False, late=False)
     assert target.first_texts.slowest == 0.5
 
 
@@ -104,8 +104,8 @@ def test_what_comes_late_from_a_tripped_target_teaches_nothing():
     """It too was of its sickness."""
     target = known()
     silence(target, now=10.0)
-    target.spoke(9.0, 14.0, plain=False, late=True)
-    target.spoke(0.5, 14.0 + HELD_SECONDS, plain=False, late=False)
+    target.record_first_text(9.0, 14.0, plain=False, late=True)
+    target.record_first_text(0.5, 14.0 + HELD_SECONDS, plain=False, late=False)
     assert target.first_texts.slowest == 0.5
 
 
@@ -118,21 +118,21 @@ def test_a_trip_in_another_thread_does_not_break_the_sample_beside_it():
             self.clear()
 
     target = known()
-    target._held = TrippedMeanwhile()
-    target.spoke(0.5, 10.0, plain=False, late=False)
+    target._held_samples = TrippedMeanwhile()
+    target.record_first_text(0.5, 10.0, plain=False, late=False)
 
 
 def test_a_loser_teaches_how_long_it_took_at_least():
     """As one censored sample."""
     target = state()
-    target.closed(1.0, 1.0, plain=False)
+    target.record_lost(1.0, 1.0, plain=False)
     assert (target.first_texts.count, target.first_texts.slowest) == (1.0, 0.0)
 
 
 def test_losers_of_a_silent_target_teach_nothing():
     """That it says nothing is no measure of its speed."""
     target = tripped()
-    target.closed(1.0, 11.0, plain=False)
+    target.record_lost(1.0, 11.0, plain=False)
     assert target.first_texts.count == 0
 
 
@@ -141,7 +141,7 @@ def test_many_slow_probes_show_that_it_became_slower(probes, out):
     """From the fortieth on it is believed."""
     target = tripped()
     for i in range(probes):
-        target.probed(3.0, 20.0 + i, plain=False, good=1.0)
+        target.record_probe(3.0, 20.0 + i, plain=False, good=1.0)
     assert target.circuit_breaker.tripped is out
 
 
@@ -150,7 +150,7 @@ def test_after_slow_probes_its_speed_is_theirs():
     target = silence(known(0.5))
     quantile(target, 20.0)
     for _ in range(SLOW_PROBES):
-        target.probed(3.0, 20.0, plain=False, good=1.0)
+        target.record_probe(3.0, 20.0, plain=False, good=1.0)
     assert quantile(target, 20.0) == pytest.approx(3.0, rel=0.03)
 
 
@@ -159,5 +159,5 @@ def test_slow_probes_must_be_in_a_row(seconds):
     """One that failed, or was good, starts the count again."""
     target = tripped()
     for i in range(SLOW_PROBES):
-        target.probed(seconds if i == 5 else 3.0, 20.0, plain=False, good=1.0)
+        target.record_probe(seconds if i == 5 else 3.0, 20.0, plain=False, good=1.0)
     assert target.circuit_breaker.tripped

@@ -58,8 +58,8 @@ def test_whole_answers_are_ordered_by_their_own_times():
     """The first texts say nothing of them."""
     routes = chain(3.0, 1.0)
     for _ in range(FEW_SAMPLES):
-        routes[0].state.spoke(1.0, 0.0, plain=True, late=False)
-        routes[1].state.spoke(9.0, 0.0, plain=True, late=False)
+        routes[0].state.record_first_text(1.0, 0.0, plain=True, late=False)
+        routes[1].state.record_first_text(9.0, 0.0, plain=True, late=False)
     assert places(routes, fastest(routes, 0.0, NoChance(), plain=True)) == [0, 1]
 
 

@@ -12,7 +12,12 @@ import pytest
 
 from langchain_resilient import AttemptKind, FaultKind, Hedge
 from langchain_resilient.engine.plan import CallEnd
-from langchain_resilient.engine.rate_limiter import CUT, SCOUTS, QueuedRequest, RateLimiter
+from langchain_resilient.engine.rate_limiter import (
+    DECREASE,
+    UNKNOWN_RATE,
+    QueuedRequest,
+    RateLimiter,
+)
 from langchain_resilient.exchange import RateLimitLevel, RateLimitStatus
 from verification.kit.scripted_engine import Fail, Hang, Say, world
 from verification.kit.virtual_time import virtual_time
@@ -48,7 +53,7 @@ def spend(rate_limiter: RateLimiter, since: float = 0.0) -> float:
         at = rate_limiter.turn_at(ask(batch=False))
         if at > since:
             return at
-        rate_limiter.take(ask(batch=False), since)
+        rate_limiter.reserve(ask(batch=False), since)
     raise AssertionError("nobody ever waits")
 
 
@@ -69,17 +74,17 @@ def test_while_no_limit_is_known_nobody_waits():
 def test_before_the_first_answer_a_batch_sends_scouts():
     """A few at once, then a few a second: a whole crowd could be over a limit nobody knows."""
     rate_limiter = RateLimiter()
-    for _ in range(SCOUTS):
+    for _ in range(UNKNOWN_RATE):
         assert rate_limiter.turn_at(ask()) <= 10.0
-        rate_limiter.take(ask(), 10.0)
-    assert rate_limiter.turn_at(ask()) == pytest.approx(10.0 + 1 / SCOUTS)
+        rate_limiter.reserve(ask(), 10.0)
+    assert rate_limiter.turn_at(ask()) == pytest.approx(10.0 + 1 / UNKNOWN_RATE)
 
 
 def test_sends_are_spread_evenly():
     """At sixty a minute one a second, once what was saved up is spent."""
     rate_limiter, now, sent = paced(60), 0.0, []
     while now < 120:
-        rate_limiter.take(ask(), now)
+        rate_limiter.reserve(ask(), now)
         sent.append(now)
         now = max(now, rate_limiter.turn_at(ask()))
     late = [b - a for a, b in pairwise(sent) if a > 60]
@@ -90,7 +95,7 @@ def test_a_large_request_takes_the_time_its_tokens_take():
     """Both buckets must have room: here the tokens decide."""
     rate_limiter = paced(600_000, 60_000)
     spend(rate_limiter)
-    rate_limiter.take(ask(prompt=5_000, max_tokens=1), 0.0)
+    rate_limiter.reserve(ask(prompt=5_000, max_tokens=1), 0.0)
     assert rate_limiter.turn_at(ask(prompt=10, max_tokens=1)) > 2.0
 
 
@@ -138,29 +143,29 @@ def test_who_leaves_tells_the_next():
 def test_refusals_cut_the_rate_once_a_second():
     """A crowd that was sent before the first refusal was known is one lesson."""
     rate_limiter = paced(6000)
-    before = rate_limiter.requests._speed
+    before = rate_limiter.requests._pace
     for _ in range(5):
-        rate_limiter.refused(1.0, 1.0)
-    assert rate_limiter._factor == CUT
-    assert rate_limiter.requests._speed < before
-    rate_limiter.refused(2.5, 2.5)
-    assert rate_limiter._factor == pytest.approx((CUT + 1.5 * 0.02) * CUT)
+        rate_limiter.record_refusal(1.0, 1.0)
+    assert rate_limiter._factor == DECREASE
+    assert rate_limiter.requests._pace < before
+    rate_limiter.record_refusal(2.5, 2.5)
+    assert rate_limiter._factor == pytest.approx((DECREASE + 1.5 * 0.02) * DECREASE)
 
 
 def test_the_rate_comes_back():
     """Bit by bit, and no further than the limit."""
     rate_limiter = paced(600)
-    rate_limiter.refused(1.0, 1.0)
-    rate_limiter.take(ask(), 4.0)
-    assert CUT < rate_limiter._factor < 1.0
-    rate_limiter.take(ask(), 60.0)
+    rate_limiter.record_refusal(1.0, 1.0)
+    rate_limiter.reserve(ask(), 4.0)
+    assert DECREASE < rate_limiter._factor < 1.0
+    rate_limiter.reserve(ask(), 60.0)
     assert rate_limiter._factor == 1.0
 
 
 def test_nobody_is_sent_before_the_providers_hint():
     """The first in line, and the last."""
     rate_limiter = paced(6000)
-    rate_limiter.refused(1.0, 9.0)
+    rate_limiter.record_refusal(1.0, 9.0)
     assert rate_limiter.turn_at(ask()) >= 9.0
     assert rate_limiter.turn_at(ask(batch=False)) >= 9.0
 
@@ -168,7 +173,7 @@ def test_nobody_is_sent_before_the_providers_hint():
 def test_limits_are_learned_from_an_answer():
     """As the provider says them."""
     rate_limiter = RateLimiter()
-    reservation = rate_limiter.take(ask(), 0.0)
+    reservation = rate_limiter.reserve(ask(), 0.0)
     rate_limiter.observe(told(600, 599), reservation, 0.1)
     assert rate_limiter.active
     assert rate_limiter.requests.rate == pytest.approx(10.0)
@@ -179,7 +184,7 @@ def test_the_lower_of_what_the_user_and_the_provider_say_counts():
     for limit, expected in ((300, 5.0), (60, 1.0)):
         rate_limiter = paced(300)
         rate_limiter.observe(
-            told(limit if limit < 300 else 6000, 50), rate_limiter.take(ask(), 1.0), 1.1
+            told(limit if limit < 300 else 6000, 50), rate_limiter.reserve(ask(), 1.0), 1.1
         )
         assert rate_limiter.requests.rate == pytest.approx(expected)
 
@@ -187,16 +192,16 @@ def test_the_lower_of_what_the_user_and_the_provider_say_counts():
 def test_a_minutes_worth_is_spent_within_seconds_but_not_at_once():
     """What the provider's bucket has saved up counts, as far as it says so."""
     rate_limiter = RateLimiter()
-    rate_limiter.observe(told(600, 599), rate_limiter.take(ask(), 0.0), 0.0)
+    rate_limiter.observe(told(600, 599), rate_limiter.reserve(ask(), 0.0), 0.0)
     at_once = 0
     while rate_limiter.turn_at(ask()) <= 0.0:
-        rate_limiter.take(ask(), 0.0)
+        rate_limiter.reserve(ask(), 0.0)
         at_once += 1
     assert at_once < 10
     now, sent = 0.0, 0
     while now < 10.0:
         now = max(now, rate_limiter.turn_at(ask()))
-        rate_limiter.take(ask(), now)
+        rate_limiter.reserve(ask(), now)
         sent += 1
     assert 400 < sent < 700
 
@@ -211,7 +216,7 @@ def test_others_use_is_seen_in_what_is_left():
         server = min(600.0, server + (now - filled) * 7.0) - 1
         filled = now
         assert server > -1, "it would have been refused"
-        rate_limiter.observe(told(600, int(server)), rate_limiter.take(ask(), now), now)
+        rate_limiter.observe(told(600, int(server)), rate_limiter.reserve(ask(), now), now)
         sent.append(now)
     assert sum(at > 150 for at in sent) / 50 == pytest.approx(7.0, rel=0.05)
 
@@ -219,9 +224,9 @@ def test_others_use_is_seen_in_what_is_left():
 def test_a_refusal_out_of_plenty_ends_the_trust_in_it():
     """The server says a minute's worth is left, but counts by the second."""
     rate_limiter = RateLimiter()
-    rate_limiter.observe(told(600, 599), rate_limiter.take(ask(), 0.0), 0.1)
-    rate_limiter.refused(0.2, 0.2)
-    rate_limiter.observe(told(600, 590), rate_limiter.take(ask(), 0.3), 0.4)
+    rate_limiter.observe(told(600, 599), rate_limiter.reserve(ask(), 0.0), 0.1)
+    rate_limiter.record_refusal(0.2, 0.2)
+    rate_limiter.observe(told(600, 590), rate_limiter.reserve(ask(), 0.3), 0.4)
     assert rate_limiter.requests.capacity <= 10.0
 
 
@@ -229,7 +234,8 @@ def test_threads_lose_no_request():
     """All that is taken is counted, whoever takes it."""
     rate_limiter = paced(600)
     crowd = [
-        Thread(target=lambda: [rate_limiter.take(ask(), 1.0) for _ in range(500)]) for _ in range(4)
+        Thread(target=lambda: [rate_limiter.reserve(ask(), 1.0) for _ in range(500)])
+        for _ in range(4)
     ]
     for thread in crowd:
         thread.start()
@@ -257,7 +263,7 @@ async def test_a_crowd_is_sent_at_the_rate():
     """Thirty batch calls at once, sixty a minute: ten are saved up, the rest come one a second."""
     made = world(Say())
     configure(made, "p0:m", 60, spent=False)
-    races = [made.race(load=Asked()) for _ in range(30)]
+    races = [made.race(size=Asked()) for _ in range(30)]
     assert all(await asyncio.gather(*[race.answer() for race in races]))
     sent = made.targets["p0:m"].sent
     assert 18 < sent[-1] - sent[0] < 32
@@ -269,7 +275,7 @@ async def test_work_goes_to_the_next_target_where_one_is_saturated():
     """At once: nobody waits for a turn while another target is free."""
     made = world(Say(), Say())
     configure(made, "p0:m", 60)
-    race = made.race(load=Asked(batch=False))
+    race = made.race(size=Asked(batch=False))
     await race.answer()
     assert made.targets["p1:m"].sent == [0.0]
 
@@ -279,7 +285,7 @@ async def test_without_spread_the_preferred_target_is_waited_for():
     """Its turn comes after a while, and it answers."""
     made = world(Say(), Say(), spread=False)
     configure(made, "p0:m", 60)
-    race = made.race(load=Asked(batch=False))
+    race = made.race(size=Asked(batch=False))
     await race.answer()
     assert made.targets["p1:m"].sent == []
     assert 0 < made.targets["p0:m"].sent[0] < 10
@@ -290,7 +296,7 @@ async def test_without_spread_a_dead_target_is_not_waited_for():
     """A failure is no lack of room."""
     made = world(Fail(FaultKind.SERVER), Say(), spread=False)
     configure(made, "p0:m", 60, spent=False)
-    race = made.race(load=Asked(batch=False))
+    race = made.race(size=Asked(batch=False))
     await race.answer()
     assert race.winner.candidate.state.name == "p1:m"
 
@@ -300,7 +306,7 @@ async def test_a_batch_calls_time_runs_from_its_first_send():
     """Waiting in line for two minutes costs nothing of a deadline of ten seconds."""
     made = world(Say(after=5.0), deadline=10.0)
     configure(made, "p0:m", 0.5)
-    race = made.race(load=Asked())
+    race = made.race(size=Asked())
     assert await race.answer() is not None
     assert made.targets["p0:m"].sent[0] > 20
 
@@ -310,7 +316,7 @@ async def test_a_batch_call_has_its_whole_time_and_no_more():
     """From its send on the deadline counts."""
     made = world(Hang(), deadline=10.0, hedge=None)
     configure(made, "p0:m", 0.5)
-    race = made.race(load=Asked())
+    race = made.race(size=Asked())
     await race.answer()
     assert race.end is CallEnd.DEADLINE
     now = asyncio.get_running_loop().time()
@@ -322,7 +328,7 @@ async def test_an_interactive_call_never_waits_past_its_deadline():
     """Its caller sits and waits."""
     made = world(Say(), deadline=10.0)
     configure(made, "p0:m", 0.01)
-    race = made.race(load=Asked(batch=False))
+    race = made.race(size=Asked(batch=False))
     await race.answer()
     assert race.end is CallEnd.DEADLINE
     assert asyncio.get_running_loop().time() == pytest.approx(10.0)
@@ -336,7 +342,7 @@ async def test_interactive_calls_overtake_batch_calls():
     ends: list[str] = []
 
     async def one(name: str, load: Asked) -> None:
-        await made.race(load=load).answer()
+        await made.race(size=load).answer()
         ends.append(name)
 
     batch = [asyncio.create_task(one("batch", Asked())) for _ in range(3)]
@@ -350,19 +356,19 @@ async def test_a_hedge_never_takes_the_place_of_a_first_send():
     """The second target is saturated: the late one is waited for."""
     made = world(Say(after=8.0), Say(), hedge=Hedge(delay=1.0))
     configure(made, "p1:m", 0.5)
-    race = made.race(load=Asked(batch=False))
+    race = made.race(size=Asked(batch=False))
     await race.answer()
     kinds = [attempt.kind for attempt in race.receipt().attempts]
     assert kinds == [AttemptKind.PRIMARY]
 
 
 @virtual_time
-async def test_a_cancelled_call_leaves_the_line():
+async def test_a_cancelled_call_leaves_the_queue():
     """And the next one takes its turn."""
     made = world(Say())
     rate_limiter = configure(made, "p0:m", 60)
-    first, second = (asyncio.create_task(made.race(load=Asked()).answer()) for _ in range(2))
+    first, second = (asyncio.create_task(made.race(size=Asked()).answer()) for _ in range(2))
     await asyncio.sleep(0.01)
     first.cancel()
     assert await second is not None
-    assert rate_limiter._line == []
+    assert rate_limiter._queue == []

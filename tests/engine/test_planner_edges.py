@@ -162,7 +162,7 @@ def test_a_target_that_is_down_is_not_asked_beside_one_that_is_well():
     chain = {"providers": [0, 1, 2], "limits": [None] * 3}
     bench = Bench(Setup(**chain, hedge=Hedge(delay=1.0), health=None))
     for _ in range(5):
-        bench.states[2].failed(fault(), bench.now, bench._rng, 0, 0)
+        bench.states[2].record_failure(fault(), bench.now, bench._rng, 0, 0)
     call = bench.begin()
     bench.now += 1.0
     bench.timer(call)

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tenacity import stop_after_attempt, wait_fixed
 
 from langchain_resilient import Fault, FaultKind, Health, Hedge, Retry, TimeLimits
-from tests.engine.planning import MOST_CALLS, Bench, Call, Setup
+from tests.engine.planning import MAX_CALLS, Bench, Call, Setup
 
 TIMES = int(os.environ.get("ENGINE_EXAMPLES", "1"))
 
@@ -179,7 +179,7 @@ class Planners(RuleBasedStateMachine):
         self.bench.now += seconds
 
     @precondition(lambda self: self.bench.running)
-    @rule(which=st.integers(0, 5), times=st.sampled_from([1, 2, MOST_CALLS]))
+    @rule(which=st.integers(0, 5), times=st.sampled_from([1, 2, MAX_CALLS]))
     def timer(self, which: int, times: int) -> None:
         call = self.call(which)
         for _ in range(times):

@@ -11,7 +11,7 @@ import pytest
 
 from langchain_resilient import AttemptKind, FaultKind, Outcome, TimeLimits
 from langchain_resilient.engine.attempt import Attempt, Candidate
-from langchain_resilient.engine.circuit_breaker import PROBES_WELL
+from langchain_resilient.engine.circuit_breaker import PROBES_TO_RECOVER
 from langchain_resilient.engine.interfaces import Dependencies, Route
 from langchain_resilient.engine.race import start_probe
 from langchain_resilient.exchange import ChatRequest
@@ -86,8 +86,8 @@ class Probed:
     @property
     def good(self) -> bool:
         """Whether the state was told something good: then two more of them heal it."""
-        for _ in range(PROBES_WELL - 1):
-            self.state.circuit_breaker.probed(1e3, well=True)
+        for _ in range(PROBES_TO_RECOVER - 1):
+            self.state.circuit_breaker.record_probe(1e3, well=True)
         return not self.state.circuit_breaker.tripped
 
 

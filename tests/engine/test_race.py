@@ -473,7 +473,7 @@ async def test_a_slow_reader_holds_the_upstream_within_a_bound():
     w = world(Say(" ".join("x" for _ in range(3 * MAX_READ_AHEAD))))
     race, longest, count = w.stream(), 0, 0
     async for _ in shown(race):
-        longest = max(longest, len(race._show.queue))
+        longest = max(longest, len(race._buffer.queue))
         count += 1
         if count % 100 == 0:
             await asyncio.sleep(4.0)

@@ -126,7 +126,7 @@ def a_stalled_answer() -> Instant:
     instant.bench.now += 2.0
     instant.bench.timer(instant.call)
     instant.bench.now += 2.0
-    assert attempt.suspect
+    assert attempt.timed_out
     assert len(instant.call.open) == 2
     return instant
 

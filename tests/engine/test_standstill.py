@@ -102,7 +102,7 @@ async def test_nobody_is_taken_to_be_slow_for_it():
     w = world(Say(after=0.6), deadline=None, hedge=None)
     state = w.states["p0:m"]
     for _ in range(ENOUGH_SAMPLES):
-        state.spoke(0.5, 0.0, plain=False, late=False)
+        state.record_first_text(0.5, 0.0, plain=False, late=False)
     stand_still()
     await asyncio.gather(*(ask(w) for _ in range(50)))
     learned = state.percentile(0.95, now() + 60.0, plain=False)

@@ -114,7 +114,7 @@ async def test_a_part_that_was_withdrawn_does_not_count_as_delivered():
 def with_empty_answers(w: World) -> World:
     """Let an answer without a word be a fault, as it is for real."""
     empty = Fault(FaultKind.EMPTY, "nothing", code="stop")
-    made = w.tools.response
+    made = w.dependencies.response
 
     def response():
         found = made()
@@ -122,7 +122,7 @@ def with_empty_answers(w: World) -> World:
         found.fault = lambda: empty if not found.text.strip() else judge()
         return found
 
-    w.tools.response = response
+    w.dependencies.response = response
     return w
 
 
@@ -183,7 +183,7 @@ async def test_a_stream_that_speaks_again_first_goes_on_itself():
     w, break_strategy = world(Say("a b", gap=3.0), Say("no", after=5.0)), GoesOn()
     race = w.stream(break_strategy)
     assert await words(race) == ["a", "b"]
-    assert len(race._show.segments) == 1
+    assert len(race._buffer.segments) == 1
     first, *others = [a.outcome for a in race.receipt().attempts]
     assert (first, set(others)) == (Outcome.WON, {Outcome.LOST})
 
@@ -213,7 +213,7 @@ async def test_who_always_pauses_is_given_the_time_for_it():
     """The delay is twice the longest pause of nearly all its answers."""
     w = world(Say("a b", gap=3.0), Say("no"))
     for _ in range(40):
-        w.states["p0:m"].flowed(3.0, now())
+        w.states["p0:m"].record_longest_pause(3.0, now())
     assert (await w.race().answer()).text.split() == ["a", "b"]
     assert w.sends() == 1
 

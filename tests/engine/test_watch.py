@@ -7,13 +7,13 @@ from random import Random
 import pytest
 
 from langchain_resilient.engine.circuit_breaker import (
-    FORGOTTEN,
+    HEALTHY_SLOW_SHARE,
     MAX_PROBE_SECONDS,
-    MUTED,
-    NORMAL,
+    NO_TRIP_SECONDS,
     PROBE_AGAIN,
+    PROBE_EXPIRY,
     PROBE_SECONDS,
-    PROBES_WELL,
+    PROBES_TO_RECOVER,
     CircuitBreaker,
 )
 
@@ -23,7 +23,7 @@ TRIP_AFTER = 5
 def late(
     watch: CircuitBreaker, count: int, now: float = 0.0, trip_after: int = TRIP_AFTER
 ) -> list[bool]:
-    return [watch.slow(now, trip_after) for _ in range(count)]
+    return [watch.record_slow(now, trip_after) for _ in range(count)]
 
 
 def tripped(now: float = 0.0) -> CircuitBreaker:
@@ -51,14 +51,18 @@ def test_so_many_late_in_a_row_trip_it(trip_after):
 def test_three_failures_in_a_row_trip_it():
     """A failure is stronger evidence than lateness."""
     watch = CircuitBreaker()
-    assert [watch.slow(0.0, TRIP_AFTER, failed=True) for _ in range(3)] == [False, False, True]
+    assert [watch.record_slow(0.0, TRIP_AFTER, failed=True) for _ in range(3)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_good_one_undoes_part_of_a_late_one():
     """Four late, one good and two more late trip it."""
     watch = CircuitBreaker()
     late(watch, 4)
-    watch.fast(started=0.0)
+    watch.record_fast(started=0.0)
     assert late(watch, 2) == [False, True]
 
 
@@ -66,7 +70,7 @@ def test_many_good_ones_are_no_store_of_trust():
     """After a thousand good ones five late ones still trip it."""
     watch = CircuitBreaker()
     for _ in range(1000):
-        watch.fast(started=0.0)
+        watch.record_fast(started=0.0)
     assert late(watch, TRIP_AFTER)[-1]
 
 
@@ -74,10 +78,10 @@ def test_a_healthy_share_of_late_ones_never_trips():
     """One hundred thousand requests of which five in a hundred are late, independently."""
     watch, rng = CircuitBreaker(), Random(7)
     for i in range(100_000):
-        if rng.random() < NORMAL:
-            watch.slow(float(i), TRIP_AFTER)
+        if rng.random() < HEALTHY_SLOW_SHARE:
+            watch.record_slow(float(i), TRIP_AFTER)
         else:
-            watch.fast(started=float(i))
+            watch.record_fast(started=float(i))
     assert watch.trips == 0
 
 
@@ -87,9 +91,9 @@ def test_a_sick_share_of_late_ones_trips_within_fifty():
         watch, rng = CircuitBreaker(), Random(seed)
         for _ in range(50):
             if rng.random() < 0.7:
-                watch.slow(0.0, TRIP_AFTER)
+                watch.record_slow(0.0, TRIP_AFTER)
             else:
-                watch.fast(started=0.0)
+                watch.record_fast(started=0.0)
         assert watch.tripped, seed
 
 
@@ -103,16 +107,16 @@ def test_more_lateness_while_tripped_is_no_second_trip():
 def test_an_answer_to_what_was_sent_before_the_trip_does_not_heal():
     """However many of them come."""
     watch = tripped(now=10.0)
-    for _ in range(10 * PROBES_WELL):
-        watch.fast(started=9.0)
+    for _ in range(10 * PROBES_TO_RECOVER):
+        watch.record_fast(started=9.0)
     assert watch.tripped
 
 
 def test_answers_to_what_was_sent_after_the_trip_heal():
     """An ordinary request that is answered in time is as good as a probe."""
     watch = tripped(now=10.0)
-    for _ in range(PROBES_WELL):
-        watch.fast(started=11.0)
+    for _ in range(PROBES_TO_RECOVER):
+        watch.record_fast(started=11.0)
     assert not watch.tripped
 
 
@@ -132,7 +136,7 @@ def test_bad_probes_come_at_doubling_waits():
     for _ in range(8):
         waits.append(next_probe(watch, now))
         now += waits[-1]
-        watch.probed(now, well=False)
+        watch.record_probe(now, well=False)
     assert waits == [1, 1, 2, 4, 8, 16, MAX_PROBE_SECONDS, MAX_PROBE_SECONDS]
 
 
@@ -147,7 +151,7 @@ def test_an_ordinary_answer_allows_no_second_probe_beside_the_first():
     """The first one's outcome is not known yet."""
     watch = tripped()
     assert watch.claim_probe(1.0)
-    watch.fast(started=1.0)
+    watch.record_fast(started=1.0)
     assert not watch.claim_probe(1.5 + PROBE_AGAIN)
 
 
@@ -155,17 +159,19 @@ def test_after_a_good_probe_the_next_comes_soon():
     """Whatever the backoff was."""
     watch = tripped()
     for _ in range(6):
-        watch.probed(0.0, well=False)
-    watch.probed(1.0, well=True)
+        watch.record_probe(0.0, well=False)
+    watch.record_probe(1.0, well=True)
     assert next_probe(watch, 1.0) == PROBE_AGAIN
 
 
-@pytest.mark.parametrize(("good", "out"), [(PROBES_WELL - 1, True), (PROBES_WELL, False)])
+@pytest.mark.parametrize(
+    ("good", "out"), [(PROBES_TO_RECOVER - 1, True), (PROBES_TO_RECOVER, False)]
+)
 def test_three_good_probes_recover_it(good, out):
     """Two do not."""
     watch = tripped()
     for _ in range(good):
-        watch.probed(1.0, well=True)
+        watch.record_probe(1.0, well=True)
     assert watch.tripped is out
 
 
@@ -173,66 +179,70 @@ def test_a_bad_probe_starts_the_count_again():
     """The three must be in a row."""
     watch = tripped()
     for well in (True, True, False, True, True):
-        watch.probed(1.0, well=well)
+        watch.record_probe(1.0, well=well)
     assert watch.tripped
 
 
 def test_recovered_by_probes_it_has_a_clean_record():
     """It takes all five again to trip it."""
     watch = tripped()
-    for _ in range(PROBES_WELL):
-        watch.probed(1.0, well=True)
+    for _ in range(PROBES_TO_RECOVER):
+        watch.record_probe(1.0, well=True)
     assert late(watch, TRIP_AFTER) == [False] * 4 + [True]
 
 
 def test_the_outcome_of_a_probe_that_came_too_late_is_nothing():
     """It recovered meanwhile; a bad probe does not trip it again."""
     watch = CircuitBreaker()
-    watch.probed(1.0, well=False)
+    watch.record_probe(1.0, well=False)
     assert not watch.tripped
 
 
 def test_unprobed_for_a_minute_it_is_on_trial():
     """Nobody came by to probe: the next request simply tries it."""
     watch = tripped()
-    watch.claim_probe(PROBE_SECONDS + FORGOTTEN + 0.1)
+    watch.claim_probe(PROBE_SECONDS + PROBE_EXPIRY + 0.1)
     assert not watch.tripped
 
 
 def test_being_forgotten_sends_no_probe():
     """The request that found it so is its test."""
-    assert not tripped().claim_probe(PROBE_SECONDS + FORGOTTEN + 0.1)
+    assert not tripped().claim_probe(PROBE_SECONDS + PROBE_EXPIRY + 0.1)
 
 
 def test_on_trial_two_late_ones_trip_it():
     """Not one, and not five."""
     watch = tripped()
-    watch.claim_probe(PROBE_SECONDS + FORGOTTEN + 0.1)
+    watch.claim_probe(PROBE_SECONDS + PROBE_EXPIRY + 0.1)
     assert late(watch, 2, now=100.0) == [False, True]
 
 
 def test_believed_it_is_on_trial():
     """What became slower for good gets no clean record."""
     watch = tripped()
-    watch.believe()
+    watch.recover_on_trial()
     assert late(watch, 2, now=2.0) == [False, True]
 
 
-@pytest.mark.parametrize(("again", "wait"), [(FORGOTTEN - 1, 4.0), (FORGOTTEN + 1, PROBE_SECONDS)])
+@pytest.mark.parametrize(
+    ("again", "wait"), [(PROBE_EXPIRY - 1, 4.0), (PROBE_EXPIRY + 1, PROBE_SECONDS)]
+)
 def test_a_quick_second_trip_keeps_the_backoff(again, wait):
     """One that trips again a minute after the first trip starts from the shortest wait."""
     watch = tripped()
     for well in (False, False, True, True, True):
-        watch.probed(1.0, well=well)
+        watch.record_probe(1.0, well=well)
     late(watch, TRIP_AFTER, now=again)
     assert next_probe(watch, again) == wait
 
 
-@pytest.mark.parametrize(("after", "trips"), [(MUTED - 0.1, False), (MUTED, True)])
+@pytest.mark.parametrize(
+    ("after", "trips"), [(NO_TRIP_SECONDS - 0.1, False), (NO_TRIP_SECONDS, True)]
+)
 def test_nothing_trips_for_a_while_after_a_panic(after, trips):
     """Not in the first thirty seconds, but from then on."""
     watch = tripped()
-    watch.calm(0.0)
+    watch.reset(0.0)
     late(watch, TRIP_AFTER, now=after)
     assert watch.tripped is trips
 
@@ -240,7 +250,7 @@ def test_nothing_trips_for_a_while_after_a_panic(after, trips):
 def test_what_was_late_while_muted_is_no_evidence_later():
     """The one late request after it starts from nothing."""
     watch = CircuitBreaker()
-    watch.calm(0.0)
+    watch.reset(0.0)
     late(watch, 10, now=1.0)
-    late(watch, TRIP_AFTER - 1, now=MUTED + 1)
+    late(watch, TRIP_AFTER - 1, now=NO_TRIP_SECONDS + 1)
     assert not watch.tripped

@@ -183,18 +183,18 @@ class World:
     states: dict[str, TargetState]
     plan: Plan
     reaper: Reaper
-    tools: Dependencies
+    dependencies: Dependencies
     last_resort: Route | None = None
 
     def race(self, **options: Any) -> Race:
         chain = [Route(self.states[name], self.targets[name]) for name in self.targets]
         return Race(
-            chain, ChatRequest([]), self.plan, self.tools, self.reaper,
+            chain, ChatRequest([]), self.plan, self.dependencies, self.reaper,
             last_resort=self.last_resort, **options,
         )  # fmt: skip
 
     def stream(self, break_strategy: BreakStrategy | None = None, **options: Any) -> Race:
-        return self.race(show=StreamBuffer(break_strategy), **options)
+        return self.race(buffer=StreamBuffer(break_strategy), **options)
 
     def sends(self) -> int:
         return sum(len(t.sent) for t in self.targets.values())

@@ -154,7 +154,7 @@ def _ours(sources: list[LimitedSource], row: Row) -> One:
         most = item.get("max_tokens", 0)
         request = ChatRequest(item["messages"], overrides={"max_tokens": most} if most else {})
         load = _Load(estimate_tokens(count_characters(request.messages)), most)
-        return await Race(routes, request, plan, tools, reaper, load=load).answer() is not None
+        return await Race(routes, request, plan, tools, reaper, size=load).answer() is not None
 
     return one
 
