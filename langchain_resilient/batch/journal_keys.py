@@ -28,7 +28,7 @@ from langchain_resilient.options import Target
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-    from langchain_resilient.batch.runner import Journal
+    from langchain_resilient.batch.journal import Journal
 
 
 UNIMPORTANT = frozenset(

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
     from langchain_core.runnables import RunnableConfig
 
+    from langchain_resilient.batch.journal import Journal
     from langchain_resilient.batch.progress import Progress
     from langchain_resilient.batch.report import BatchReport, BatchStats
-    from langchain_resilient.batch.runner import Journal
     from langchain_resilient.prices import Price
 
     Config = RunnableConfig | Sequence[RunnableConfig] | None
@@ -313,10 +313,7 @@ class BatchingChatModel(BaseChatModel):
     ) -> AsyncGenerator[tuple[int, Any], None]:
         # Together they take longer to import than all else of a model.
         from langchain_resilient.batch.report import BatchStats  # noqa: PLC0415
-        from langchain_resilient.batch.runner import (
-            PromptConfigs,
-            run_batch,
-        )
+        from langchain_resilient.batch.runner import PromptConfigs, run_batch  # noqa: PLC0415
 
         length = len(inputs) if isinstance(inputs, Sized) else None
         configs = PromptConfigs(config, length)
@@ -325,9 +322,9 @@ class BatchingChatModel(BaseChatModel):
             limit = other if limit is None else limit
         hint = length_hint(inputs, -1) if length is None else length
         clock = asyncio.get_running_loop().time
-        tally = self._last_batch = BatchStats(None if hint < 0 else hint, clock, self._price)
+        stats = self._last_batch = BatchStats(None if hint < 0 else hint, clock, self._price)
         chosen = replace(options, max_concurrency=limit)
-        results = run_batch(self, inputs, configs, kwargs, options=chosen, tally=tally)
+        results = run_batch(self, inputs, configs, kwargs, options=chosen, stats=stats)
         async with aclosing(results):
             async for found in results:
                 yield found

@@ -14,8 +14,8 @@ from langchain_resilient.options import money
 if TYPE_CHECKING:
     from os import PathLike
 
+    from langchain_resilient.batch.journal import Journal
     from langchain_resilient.batch.report import BatchProgress, BatchReport
-    from langchain_resilient.batch.runner import Journal
 
 
 @dataclass(frozen=True, slots=True)

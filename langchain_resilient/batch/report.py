@@ -1,4 +1,4 @@
-"""`Tally`: adds up a running batch, result by result, in memory that does not grow with it."""
+"""What a batch reports: `BatchProgress` on its way, `BatchReport` at its end."""
 
 from __future__ import annotations
 
@@ -247,9 +247,9 @@ class BatchStats:
 
     Example:
         ```python
-        tally = Tally(100, loop.time, prices.get)
-        tally.add(message)
-        print(tally.report())
+        stats = BatchStats(100, loop.time, prices.get)
+        stats.add(message)
+        print(stats.report())
         ```
     """
 

@@ -1,4 +1,8 @@
-"""One batch from its beginning to its end: journal, runner, progress and report put together."""
+"""Runs a batch: numbers the items, shares them among workers, records and reports each result.
+
+`run_batch` puts the parts together. `BatchRunner` knows nothing of models and journals: what is
+done with an item is its `Work`, here a `PromptWorker`.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
     from langchain_core.runnables import RunnableConfig
 
+    from langchain_resilient.batch.journal import Journal
     from langchain_resilient.batch.journal_keys import Key
     from langchain_resilient.batch.progress import BatchOptions
     from langchain_resilient.batch.report import BatchStats
@@ -32,7 +37,7 @@ T = TypeVar("T")
 
 
 class ItemSource(Generic[T]):
-    """The items of a batch, for several readers of one event loop.
+    """Numbers the items of a batch and hands them to several workers of one event loop.
 
     Args:
         items: Any iterable or async iterable. A plain one is read on the event loop: reading it
@@ -40,7 +45,7 @@ class ItemSource(Generic[T]):
 
     Example:
         ```python
-        source = Source(["a", "b"])
+        source = ItemSource(["a", "b"])
         await source.next()  # (0, "a")
         ```
     """
@@ -56,7 +61,7 @@ class ItemSource(Generic[T]):
         self._lock = asyncio.Lock()
 
     async def next(self) -> tuple[int, T] | None:
-        """Read the next item with its place; None if there is no more."""
+        """Read the next item with its index; None if there are no more."""
         if isinstance(self._items, Iterator):
             return self._numbered(self._items)
         # An async generator must not be asked for two items at a time.
@@ -84,7 +89,7 @@ class ItemSource(Generic[T]):
         return self._count - 1
 
     async def aclose(self) -> None:
-        """Close the iterator, where it can be closed: generators and files can."""
+        """Close the iterator if it can be closed, as generators and files can."""
         self._read_all = True
         for name in ("aclose", "close"):
             close = getattr(self._items, name, None)
@@ -102,51 +107,31 @@ R = TypeVar("R")
 
 
 class Work(Protocol[T_contra, R]):
-    """What is done with each item of a batch."""
+    """What is done with each item of a batch.
+
+    A seam: the runner is tested without a model, and the prompts' work without a runner.
+    """
 
     def find(self, index: int, item: T_contra) -> R | None:
         """Return the result of an item if there is one already; then nothing else is called."""
         ...
 
     async def ask(self, index: int, item: T_contra, *, again: bool) -> R:
-        """Make the result of an item. An `Exception` is its failure.
+        """Produce the result of an item; an `Exception` is its failure.
 
         Args:
-            index: The item's place.
+            index: The item's index.
             item: The item.
-            again: Another worker is asking for the same item; the first answer wins, and the other
-                call is cancelled.
+            again: Whether another worker is already asking for this item; the first answer wins and
+                the other call is cancelled.
         """
         ...
 
     async def keep(self, index: int, result: R | Exception) -> None:
-        """Take in a result before it is reported; once an item, in no order.
+        """Store a result before it is reported; called once per item, in any order.
 
-        An exception of this ends the whole batch.
+        An exception raised here ends the whole batch.
         """
-        ...
-
-
-class Journal(Protocol):
-    """Keeps answers beyond the life of the process, by position and request.
-
-    A batch opens it, and closes it when it ends, however it ends. One batch at a time uses it.
-    """
-
-    async def open(self) -> None:
-        """Read what is there."""
-        ...
-
-    def look_up(self, index: int, key: str) -> AIMessage | None:
-        """Return the answer that was recorded for this position and this request, if any."""
-        ...
-
-    async def record(self, index: int, key: str, message: AIMessage) -> None:
-        """Keep an answer. It is durable when this returns."""
-        ...
-
-    async def aclose(self) -> None:
-        """Let go of the file."""
         ...
 
 
@@ -167,12 +152,12 @@ class _Job(Generic[T]):
     """An item that is being worked on.
 
     Attributes:
-        index: Its place.
+        index: Its index.
         item: The item.
-        started: The loop's time when it was first asked.
-        workers: Those who ask it, or wait to ask it a second time.
+        started: When it was first asked, by the loop's clock.
+        workers: The tasks that ask it, or wait to ask it a second time.
         asking: How many ask it now.
-        helped: Whether a second worker was put to it.
+        helped: Whether a second worker was assigned to it.
     """
 
     index: int
@@ -184,29 +169,29 @@ class _Job(Generic[T]):
 
 
 class BatchRunner(Generic[T, R]):
-    """Works through a source once.
+    """Works through a source once, with a fixed number of workers.
 
-    A worker is one task that takes an item, asks, hands the result over, and takes the next. At
-    most `2 * workers - 1` items are read and not yet handed to the consumer: a slow consumer slows
-    the workers down.
+    A worker is one task that takes an item, asks, hands the result over and takes the next. At most
+    `2 * workers - 1` items are read but not yet handed to the consumer: a slow consumer slows the
+    workers down.
 
     The tail: when the source is empty, a free worker waits beside the oldest item that is still
-    being asked, and asks it a second time once it has run for 3 times the median, and for a second.
-    The first answer wins, the other call is cancelled (Dean & Barroso, "The Tail at Scale", CACM
-    2013; backup tasks of Dean & Ghemawat, "MapReduce", OSDI 2004). That is at most one more call an
-    item, fewer than `workers` in all, and none before 20 results.
+    being asked, and asks it a second time once it has run for three times the median, and for at
+    least a second. The first answer wins and the other call is cancelled (Dean & Barroso, "The Tail
+    at Scale", CACM 2013; backup tasks of Dean & Ghemawat, "MapReduce", OSDI 2004). That makes at
+    most one more call per item, fewer than `workers` in all, and none before 20 results.
 
     Args:
         source: The items.
         work: What is done with each.
         workers: How many items are worked on at a time.
-        return_exceptions: Hand an item's exception over as its result. Otherwise the first one
-            cancels all other items and is raised, when nothing is left running.
+        return_exceptions: Whether an item's exception is its result. Otherwise the first one
+            cancels all other items, and is raised when nothing is left running.
         tail_hedge: Whether to ask stragglers a second time.
 
     Example:
         ```python
-        runner = Runner(Source(prompts), work, workers=64)
+        runner = BatchRunner(ItemSource(prompts), work, workers=64)
         async with aclosing(runner.results()) as results:
             async for index, result in results:
                 ...
@@ -224,17 +209,17 @@ class BatchRunner(Generic[T, R]):
     ) -> None:
         self._source = source
         self._work = work
-        self._most = workers
+        self._max_workers = workers
         self._return_exceptions = return_exceptions
         self._tail_hedge = tail_hedge
         self._clock = asyncio.get_running_loop().time
         self._workers: set[asyncio.Task[None]] = set()
-        self._dismissed: set[asyncio.Task[None]] = set()
-        self._keeping: set[asyncio.Task[None]] = set()
+        self._cancelled: set[asyncio.Task[None]] = set()
+        self._storing: set[asyncio.Task[None]] = set()
         self._context = contextvars.copy_context()
         self._jobs: dict[int, _Job[T]] = {}
         self._results: deque[tuple[int, R | Exception]] = deque()
-        self._news = asyncio.Event()
+        self._result_ready = asyncio.Event()
         self._room = asyncio.Event()
         self._seconds = DurationHistogram()
         self._stopped = False
@@ -247,38 +232,38 @@ class BatchRunner(Generic[T, R]):
             Exception: An item's, if exceptions are not returned; the source's; `Work.keep`'s.
         """
         try:
-            self._hire()
+            self._start_worker()
             while self._workers or self._results:
                 while self._results:
                     result = self._results.popleft()
                     self._room.set()
                     yield result
                 if self._workers:
-                    self._news.clear()
-                    await self._news.wait()
+                    self._result_ready.clear()
+                    await self._result_ready.wait()
         finally:
             self._stop()
-            await _ended(self._workers)
+            await _wait_for_all(self._workers)
             await self._source.aclose()
         if self._error is not None:
             raise self._error
 
     # -- workers --------------------------------------------------------------------------------
 
-    def _hire(self) -> None:
-        if len(self._workers) < self._most and not self._stopped:
-            # Each has the caller's context, not that of the worker which happened to hire it.
+    def _start_worker(self) -> None:
+        if len(self._workers) < self._max_workers and not self._stopped:
+            # Each gets the caller's context, not that of the worker that happened to start it.
             worker = asyncio.create_task(self._run(), context=self._context.copy())
             self._workers.add(worker)
-            worker.add_done_callback(self._left)
+            worker.add_done_callback(self._worker_ended)
 
-    def _left(self, worker: asyncio.Task[None]) -> None:
-        """Look at how a worker ended: nothing that nobody asked for may pass unnoticed."""
+    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
+        """Check how a worker ended: an exception that nobody expected must end the batch."""
         self._workers.discard(worker)
-        self._news.set()
+        self._result_ready.set()
         error = asyncio.CancelledError() if worker.cancelled() else worker.exception()
-        if worker in self._dismissed:
-            self._dismissed.discard(worker)
+        if worker in self._cancelled:
+            self._cancelled.discard(worker)
         elif error is not None and self._error is None:
             self._error = error
             self._stop()
@@ -286,27 +271,27 @@ class BatchRunner(Generic[T, R]):
     def _stop(self) -> None:
         self._stopped = True
         for worker in self._workers:
-            self._dismiss(worker)
+            self._cancel(worker)
 
-    def _dismiss(self, worker: asyncio.Task[None]) -> None:
-        """Cancel a worker, once: a second cancel could cost a pooled connection.
+    def _cancel(self, worker: asyncio.Task[None]) -> None:
+        """Cancel a worker, once: a second cancel could leak a pooled connection.
 
-        One that is keeping an answer ends by itself when that is done: the answer is paid for.
+        One that is storing an answer is left to finish: the answer has been paid for.
         """
-        if not (worker in self._dismissed or worker in self._keeping or worker.done()):
-            self._dismissed.add(worker)
+        if not (worker in self._cancelled or worker in self._storing or worker.done()):
+            self._cancelled.add(worker)
             worker.cancel()
 
     async def _run(self) -> None:
-        while not self._stopped and (found := await self._source.next()) is not None:
-            self._hire()
-            await self._do(*found)
+        while not self._stopped and (numbered := await self._source.next()) is not None:
+            self._start_worker()
+            await self._do(*numbered)
             await self._wait_for_room()
         while self._tail_hedge and (job := self._straggler()) is not None:
             await self._help(job)
 
     async def _wait_for_room(self) -> None:
-        while len(self._results) >= self._most and not self._stopped:
+        while len(self._results) >= self._max_workers and not self._stopped:
             self._room.clear()
             await self._room.wait()
 
@@ -318,17 +303,17 @@ class BatchRunner(Generic[T, R]):
             self._report(index, known)
             return
         job = self._jobs[index] = _Job(index, item, self._clock())
-        job.workers.append(_me())
+        job.workers.append(_current_task())
         await self._ask(job, again=False)
 
     async def _ask(self, job: _Job[T], *, again: bool) -> None:
         job.asking += 1
         try:
             result: R | Exception = await self._work.ask(job.index, job.item, again=again)
-        except Exception as error:  # noqa: BLE001  # handed over, or raised below
+        except Exception as error:  # noqa: BLE001  # becomes the result, or is raised below
             result = error
         job.asking -= 1
-        job.workers.remove(_me())
+        job.workers.remove(_current_task())
         if isinstance(result, Exception) and job.asking:
             return  # another worker may still have an answer
         await self._settle(job, result)
@@ -336,12 +321,12 @@ class BatchRunner(Generic[T, R]):
     async def _settle(self, job: _Job[T], result: R | Exception) -> None:
         del self._jobs[job.index]
         for other in job.workers:
-            self._dismiss(other)
-        self._keeping.add(me := _me())
+            self._cancel(other)
+        self._storing.add(task := _current_task())
         try:
             await self._work.keep(job.index, result)
         finally:
-            self._keeping.discard(me)
+            self._storing.discard(task)
         if not isinstance(result, Exception):
             self._seconds.add(self._clock() - job.started)
         elif not self._return_exceptions:
@@ -350,33 +335,33 @@ class BatchRunner(Generic[T, R]):
 
     def _report(self, index: int, result: R | Exception) -> None:
         self._results.append((index, result))
-        self._news.set()
+        self._result_ready.set()
 
     # -- the tail -------------------------------------------------------------------------------
 
     def _straggler(self) -> _Job[T] | None:
-        """Find the oldest item that nobody was put to beside its own worker."""
+        """Find the oldest item that has no second worker yet."""
         if self._seconds.count < MIN_STRAGGLER_SAMPLES or self._stopped:
             return None
         return next((job for job in self._jobs.values() if not job.helped), None)
 
     async def _help(self, job: _Job[T]) -> None:
         job.helped = True
-        job.workers.append(_me())
+        job.workers.append(_current_task())
         median = self._seconds.quantiles().p50 or 0.0
-        patience = max(MIN_STRAGGLER_SECONDS, STRAGGLER_FACTOR * median)
-        await asyncio.sleep(max(0.0, job.started + patience - self._clock()))
+        wait = max(MIN_STRAGGLER_SECONDS, STRAGGLER_FACTOR * median)
+        await asyncio.sleep(max(0.0, job.started + wait - self._clock()))
         await self._ask(job, again=True)
 
 
-def _me() -> asyncio.Task[Any]:
+def _current_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  # coroutines of workers run in tasks
     return task
 
 
-async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Wait for all tasks, even if whoever waits is cancelled once more: that is passed on after."""
+async def _wait_for_all(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Wait until all tasks have ended; a cancellation meanwhile is passed on afterwards."""
     cancelled: asyncio.CancelledError | None = None
     while tasks:
         try:
@@ -388,18 +373,18 @@ async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
 
 
 TAIL_HEDGE = "tail_hedge"
-"""The tag of a run that asks a straggler a second time."""
+"""The tag of the run of a straggler's second call."""
 
 
 class PromptConfigs:
-    """The config of each call: one for all, or a list with one for each, as LangChain takes it.
+    """The config of each call: one for all, or a list with one per input, as LangChain takes it.
 
     Args:
-        config: What the caller gave.
-        length: How many inputs there are, if that is known.
+        config: As the caller gave it.
+        length: The number of inputs, if it is known.
 
     Raises:
-        ValueError: If a list has not one config for each input.
+        ValueError: If a list does not hold one config for each input.
     """
 
     def __init__(
@@ -416,7 +401,7 @@ class PromptConfigs:
 
     @property
     def max_concurrency(self) -> int | None:
-        """What the first config says of it."""
+        """The limit that the first config sets, if any."""
         first = self._first if not self._each else self._each[0]
         return (first or {}).get("max_concurrency")
 
@@ -432,7 +417,7 @@ class PromptConfigs:
             raise ValueError(_wrong_length(len(self._each), None))
         return self._each[index] or {}
 
-    def again(self, index: int) -> RunnableConfig:
+    def for_second_call(self, index: int) -> RunnableConfig:
         """Return the config of a second call for an input: a run of its own, with a tag."""
         config = _without_run_id(self.at(index))
         return {**config, "tags": [*(config.get("tags") or ()), TAIL_HEDGE]}
@@ -451,16 +436,16 @@ def _wrong_length(configs: int, inputs: int | None) -> str:
 
 
 class PromptWorker:
-    """Asks a model each prompt of a batch, and counts and records what comes back.
+    """Asks a model each prompt of a batch, then counts and records what comes back.
 
     Args:
-        model: Who is asked.
-        configs: Of the calls.
-        kwargs: Of the calls.
-        tally: Counts.
-        meter: Shows the count.
-        journal: Keeps the answers; open.
-        key: Names the questions in it.
+        model: The model to ask.
+        configs: The configs of the calls.
+        kwargs: The keyword arguments of the calls.
+        stats: Counts the results.
+        meter: Shows the progress.
+        journal: Records the answers; already open.
+        key: Makes the key of a prompt in the journal.
     """
 
     def __init__(
@@ -469,7 +454,7 @@ class PromptWorker:
         configs: PromptConfigs,
         kwargs: dict[str, Any],
         *,
-        tally: BatchStats,
+        stats: BatchStats,
         meter: ProgressMeter,
         journal: Journal | None = None,
         key: Key | None = None,
@@ -477,7 +462,7 @@ class PromptWorker:
         self._model = model
         self._configs = configs
         self._kwargs = kwargs
-        self._tally = tally
+        self._stats = stats
         self._meter = meter
         self._journal = journal
         self._key = key
@@ -490,29 +475,29 @@ class PromptWorker:
         try:
             prompt = self._model._convert_input(item)  # noqa: SLF001  # as LangChain's ainvoke does
         except ValueError:
-            return None  # no prompt at all: the call will say so
+            return None  # not a prompt: the call itself will raise
         key = self._keys[index] = self._key(prompt.to_messages())
-        found = self._journal.look_up(index, key)
-        if found is not None:
+        answer = self._journal.look_up(index, key)
+        if answer is not None:
             del self._keys[index]
-            self._tally.restore()
+            self._stats.restore()
             self._meter.tick()
-        return found
+        return answer
 
     async def ask(self, index: int, item: LanguageModelInput, *, again: bool) -> AIMessage:
-        """Ask the model, in the second row at a rate limit."""
-        PRIORITY.set("batch")  # of this worker's context, which is nobody else's
+        """Ask the model, with the priority of a batch at rate limits."""
+        PRIORITY.set("batch")  # in this worker's own context
         if again:
-            self._tally.ask_again()
-        config = self._configs.again(index) if again else self._configs.at(index)
+            self._stats.ask_again()
+        config = self._configs.for_second_call(index) if again else self._configs.at(index)
         return await self._model.ainvoke(item, config, **self._kwargs)
 
     async def keep(self, index: int, result: AIMessage | Exception) -> None:
-        """Record an answer, then count it: what is reported as done is on disk."""
+        """Record an answer, then count it: what is reported as done is already on disk."""
         key = self._keys.pop(index, None)
         if self._journal is not None and key is not None:
             await self._record(self._journal, index, key, result)
-        self._tally.add(result)
+        self._stats.add(result)
         self._meter.tick()
 
     @staticmethod
@@ -532,22 +517,22 @@ async def run_batch(
     kwargs: dict[str, Any],
     *,
     options: BatchOptions,
-    tally: BatchStats,
+    stats: BatchStats,
 ) -> AsyncGenerator[tuple[int, Any], None]:
     """Yield `(index, answer)` as completed.
 
     Args:
-        model: Who is asked.
+        model: The model to ask.
         inputs: The prompts.
-        configs: Of the calls.
-        kwargs: Of the calls.
-        options: Of the batch.
-        tally: Counts it.
+        configs: The configs of the calls.
+        kwargs: The keyword arguments of the calls.
+        options: The options of the batch.
+        stats: Counts the results.
     """
-    async with _with_progress(tally, options) as meter, _open_journal(options) as journal:
+    async with _with_progress(stats, options) as meter, _open_journal(options) as journal:
         key = None if journal is None else keys_of(model, kwargs)
         work = PromptWorker(
-            model, configs, kwargs, tally=tally, meter=meter, journal=journal, key=key
+            model, configs, kwargs, stats=stats, meter=meter, journal=journal, key=key
         )
         runner = BatchRunner(
             ItemSource(inputs),
@@ -557,25 +542,25 @@ async def run_batch(
             tail_hedge=options.tail_hedge,
         )
         async with aclosing(runner.results()) as results:
-            async for found in results:
-                yield found
-        tally.end(complete=True)
+            async for indexed_answer in results:
+                yield indexed_answer
+        stats.end(complete=True)
 
 
 @asynccontextmanager
 async def _with_progress(
-    tally: BatchStats, options: BatchOptions
+    stats: BatchStats, options: BatchOptions
 ) -> AsyncGenerator[ProgressMeter, None]:
-    """Show and report a batch, however it ends."""
-    meter = ProgressMeter(as_display(options.progress), tally.progress, tally.clock)
+    """Show the progress of a batch, and report it at the end, however it ends."""
+    meter = ProgressMeter(as_display(options.progress), stats.progress, stats.clock)
     try:
         meter.tick()
         yield meter
     finally:
-        tally.end(complete=False)
+        stats.end(complete=False)
         meter.close()
         if options.report is not None:
-            options.report(tally.report())
+            options.report(stats.report())
 
 
 @asynccontextmanager

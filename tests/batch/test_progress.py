@@ -76,8 +76,8 @@ def test_a_missing_tqdm_is_named():
     """With the command that installs it."""
     code = (
         "import sys, io; sys.modules['tqdm'] = sys.modules['tqdm.auto'] = None\n"
-        "from langchain_resilient.batch.progress import Bar\n"
-        "try: Bar(io.StringIO())\n"
+        "from langchain_resilient.batch.progress import BarDisplay\n"
+        "try: BarDisplay(io.StringIO())\n"
         "except ImportError as error: print(error)"
     )
     found = subprocess.run(
@@ -103,11 +103,11 @@ def test_a_bar_starts_no_thread():
     """The monitor of tqdm would stay for ever."""
     code = (
         "import io, threading\n"
-        "from langchain_resilient.batch.progress import Bar, BatchProgress\n"
+        "from langchain_resilient.batch.progress import BarDisplay\n"
         "from langchain_resilient.batch.report import BatchProgress\n"
-        "bar = Bar(io.StringIO()); bar.show(BatchProgress(total=3))\n"
+        "bar = BarDisplay(io.StringIO()); bar.show(BatchProgress(total=3))\n"
         "print(threading.active_count())"
-    ).replace("Bar, BatchProgress", "BarDisplay")
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
