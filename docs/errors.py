@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from docs.docstrings import description, members, section
 from docs.tables import code, table
 from langchain_resilient import Fault, FaultKind, errors, receipt
-from langchain_resilient.faults import BLOCKS_ACCOUNT, EXCLUDES_TARGET, TRANSIENT
+from langchain_resilient.faults import TRAITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,18 +64,18 @@ def _exception_rows() -> Iterable[tuple[str, str, str]]:
 
 
 def _fault_rows() -> Iterable[tuple[str, str, str, str]]:
-    advice = errors.ADVICE
     for name, meaning in members(FaultKind).items():
         kind = FaultKind[name]
-        yield code(kind.value), meaning, _consequence(kind), advice.get(kind, "")
+        yield code(kind.value), meaning, _consequence(kind), TRAITS[kind].advice
 
 
 def _consequence(kind: FaultKind) -> str:
-    if kind in BLOCKS_ACCOUNT:
+    traits = TRAITS[kind]
+    if traits.blocks_account:
         return "the whole account is left out for minutes"
-    if kind in EXCLUDES_TARGET:
+    if traits.excludes_target:
         return "this call does not ask that target again"
-    return "another target at once; this one again later" if kind in TRANSIENT else ""
+    return "another target at once; this one again later" if traits.transient else ""
 
 
 def _attributes(cls: type) -> str:

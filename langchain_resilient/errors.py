@@ -1,4 +1,4 @@
-"""The exceptions: LangChain's `ModelError` family, and one `ImportError`.
+"""The exceptions, of LangChain's `ModelError` family, and the warnings.
 
 ```
 langchain_core.exceptions.ModelError
@@ -22,6 +22,10 @@ langchain_core.exceptions.ModelError
         └── JournalFullError               the disk is full
 ImportError
 └── MissingExtraError                  an optional package is not installed
+UserWarning
+├── SkippedTargetWarning               a target has no key, or its model is gone
+├── DroppedParameterWarning            a target's API does not take a parameter
+└── InsecureConnectionWarning          a key is sent without encryption
 ```
 
 `is_retryable` is False on every `ResilientError`: the chain has already tried what could be tried,
@@ -43,11 +47,12 @@ from langchain_core.exceptions import (
     OutputParserException,
 )
 
-from langchain_resilient.faults import FaultKind
+from langchain_resilient.faults import TRAITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
+    from langchain_resilient.faults import FaultKind
     from langchain_resilient.receipt import Receipt
 
 
@@ -187,29 +192,20 @@ class JournalFullError(JournalError):
     """There is no room for the journal to grow."""
 
 
-_BY_KIND: dict[frozenset[FaultKind], type[AllTargetsFailedError]] = {
-    frozenset({FaultKind.AUTH}): AuthenticationFailedError,
-    frozenset({FaultKind.RATE_LIMIT}): RateLimitedError,
-    frozenset({FaultKind.QUOTA}): RateLimitedError,
-    frozenset({FaultKind.QUOTA, FaultKind.RATE_LIMIT}): RateLimitedError,
-    frozenset({FaultKind.CONTEXT_LENGTH}): ContextTooLongError,
-    frozenset({FaultKind.NOT_FOUND}): ModelsNotFoundError,
-    frozenset({FaultKind.INVALID}): InvalidAnswersError,
-}
+class SkippedTargetWarning(UserWarning):
+    """A target of the chain cannot be asked: it has no key, or its model is gone."""
 
-ADVICE = {
-    FaultKind.AUTH: "check the key and what it is allowed to do",
-    FaultKind.QUOTA: "check the account's plan and billing",
-    FaultKind.RATE_LIMIT: "slow down, raise `timeout`, or add a target of another account",
-    FaultKind.NOT_FOUND: "check the model id, or choose one that is still served",
-    FaultKind.CONTEXT_LENGTH: "shorten the prompt, or add a target with a longer context",
-    FaultKind.CONNECTION: "check the network and `base_url`",
-    FaultKind.TIMEOUT: "raise `timeout` or `TimeLimits(first_text=...)`, or add a faster target",
-    FaultKind.INVALID: "loosen the schema, say in the prompt what is wanted, try `repair=True`, or "
-    "add a more capable target",
-    FaultKind.BAD_REQUEST: "mend the request as the message says",
-}
-"""What a person can do about a kind of fault, as the errors say it."""
+
+class DroppedParameterWarning(UserWarning):
+    """A target's API does not take a parameter; it was left out for that target."""
+
+
+class InsecureConnectionWarning(UserWarning):
+    """A key is sent to another machine without encryption."""
+
+
+_BY_NAME = {error.__name__: error for error in AllTargetsFailedError.__subclasses__()}
+"""The errors that the table of faults may name."""
 
 
 def all_targets_failed(
@@ -224,12 +220,13 @@ def all_targets_failed(
     """
     kinds = frozenset(f.kind for _, f in receipt.faults)
     if deadline:
-        kind: type[AllTargetsFailedError] = DeadlineExceededError
+        error_class: type[AllTargetsFailedError] = DeadlineExceededError
         head = f"no target answered within the deadline of {timeout:g} s"
     else:
-        kind = _BY_KIND.get(kinds, AllTargetsFailedError)
+        names = {TRAITS[kind].error for kind in kinds}
+        error_class = _BY_NAME.get(names.pop() if len(names) == 1 else "", AllTargetsFailedError)
         head = f"all targets failed after {receipt.seconds:.2f} s"
-    error = kind(f"{head}{_attempt_lines(receipt)}{_advice(kinds)}", receipt)
+    error = error_class(f"{head}{_attempt_lines(receipt)}{_advice(kinds)}", receipt)
     error.__cause__ = next(iter(error.causes), None)
     return error
 
@@ -265,6 +262,6 @@ def _attempt_lines(receipt: Receipt) -> str:
 _MAX_LINES = 12
 
 
-def _advice(kinds: Iterable[FaultKind]) -> str:
-    said = [text for kind, text in ADVICE.items() if kind in kinds]
-    return f"\nWhat to do: {'; '.join(said)}." if said else ""
+def _advice(kinds: Collection[FaultKind]) -> str:
+    advice = [traits.advice for kind, traits in TRAITS.items() if kind in kinds and traits.advice]
+    return f"\nWhat to do: {'; '.join(advice)}." if advice else ""

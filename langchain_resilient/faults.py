@@ -49,36 +49,106 @@ class FaultKind(StrEnum):
     """A defect in an adapter: reported like any failure, so that the next target answers."""
 
 
-EXCLUDES_TARGET = frozenset(
-    {
-        FaultKind.NOT_FOUND,
-        FaultKind.CONTEXT_LENGTH,
-        FaultKind.TOO_LARGE,
-        FaultKind.CONTENT_FILTER,
-        FaultKind.BAD_REQUEST,
-        FaultKind.INTERNAL,
-    }
-)
-"""Asking the same target again with the same request cannot help."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultTraits:
+    """What a kind of fault means to the rest of the package: its row in `TRAITS`.
+
+    Attributes:
+        transient: The same target may answer if it is asked again later.
+        excludes_target: Asking the same target again with the same request cannot help.
+        blocks_account: Every target of the same account would answer the same.
+        key_specific: Another key of the same target need not share it.
+        one_more_try: A whole answer that is no good: the target may try once more, not until the
+            deadline.
+        sick: It says something about the target, rather than about the request or its rate, and so
+            counts against the target's health.
+        too_long: It says something about the target's context window.
+        cut_short: The answer was given up: it would have taken longer.
+        billable: The answer was begun, or may have been; all other faults are refusals, which are
+            free.
+        error: The error that is raised if all attempts failed with the same error here; empty for
+            `AllTargetsFailedError`.
+        advice: What a person can do about it, as the errors say it; may be empty.
+    """
+
+    transient: bool = False
+    excludes_target: bool = False
+    blocks_account: bool = False
+    key_specific: bool = False
+    one_more_try: bool = False
+    sick: bool = False
+    too_long: bool = False
+    cut_short: bool = False
+    billable: bool = False
+    error: str = ""
+    advice: str = ""
 
 
-BLOCKS_ACCOUNT = frozenset({FaultKind.AUTH, FaultKind.QUOTA})
-"""Every target of the same account would answer the same."""
+TRAITS: dict[FaultKind, FaultTraits] = {
+    FaultKind.SERVER: FaultTraits(transient=True, sick=True),
+    FaultKind.CONNECTION: FaultTraits(
+        transient=True, sick=True, advice="check the network and `base_url`"
+    ),
+    FaultKind.TIMEOUT: FaultTraits(
+        transient=True,
+        sick=True,
+        cut_short=True,
+        billable=True,
+        advice="raise `timeout` or `TimeLimits(first_text=...)`, or add a faster target",
+    ),
+    FaultKind.STALL: FaultTraits(transient=True, sick=True, cut_short=True, billable=True),
+    FaultKind.BROKEN: FaultTraits(transient=True, sick=True, billable=True),
+    FaultKind.EMPTY: FaultTraits(transient=True, one_more_try=True, billable=True),
+    FaultKind.INVALID: FaultTraits(
+        transient=True,
+        one_more_try=True,
+        billable=True,
+        error="InvalidAnswersError",
+        advice="loosen the schema, say in the prompt what is wanted, try `repair=True`, or add a "
+        "more capable target",
+    ),
+    FaultKind.RATE_LIMIT: FaultTraits(
+        transient=True,
+        key_specific=True,
+        error="RateLimitedError",
+        advice="slow down, raise `timeout`, or add a target of another account",
+    ),
+    FaultKind.QUOTA: FaultTraits(
+        blocks_account=True,
+        key_specific=True,
+        error="RateLimitedError",
+        advice="check the account's plan and billing",
+    ),
+    FaultKind.AUTH: FaultTraits(
+        blocks_account=True,
+        key_specific=True,
+        error="AuthenticationFailedError",
+        advice="check the key and what it is allowed to do",
+    ),
+    FaultKind.NOT_FOUND: FaultTraits(
+        excludes_target=True,
+        error="ModelsNotFoundError",
+        advice="check the model id, or choose one that is still served",
+    ),
+    FaultKind.CONTEXT_LENGTH: FaultTraits(
+        excludes_target=True,
+        too_long=True,
+        error="ContextTooLongError",
+        advice="shorten the prompt, or add a target with a longer context",
+    ),
+    FaultKind.TOO_LARGE: FaultTraits(excludes_target=True, too_long=True),
+    FaultKind.CONTENT_FILTER: FaultTraits(excludes_target=True, billable=True),
+    FaultKind.BAD_REQUEST: FaultTraits(
+        excludes_target=True, advice="mend the request as the message says"
+    ),
+    FaultKind.NO_STREAMING: FaultTraits(),
+    FaultKind.INTERNAL: FaultTraits(excludes_target=True),
+}
+"""The one table of what each kind of fault means: a new kind needs a row here and nothing else."""
 
 
-TRANSIENT = frozenset(
-    {
-        FaultKind.SERVER,
-        FaultKind.CONNECTION,
-        FaultKind.TIMEOUT,
-        FaultKind.STALL,
-        FaultKind.BROKEN,
-        FaultKind.EMPTY,
-        FaultKind.INVALID,
-        FaultKind.RATE_LIMIT,
-    }
-)
-"""The same target may answer if asked again later."""
+TRANSIENT = frozenset(kind for kind, traits in TRAITS.items() if traits.transient)
+"""The kinds after which the same target may answer if it is asked again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +178,11 @@ class Fault:
     limit: int | None = None
     given: int | None = None
     cause: BaseException | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def traits(self) -> FaultTraits:
+        """What its kind means."""
+        return TRAITS[self.kind]
 
     def __str__(self) -> str:
         """Read like a log line: `rate_limit (429): Rate limit reached`."""

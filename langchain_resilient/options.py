@@ -128,11 +128,6 @@ class Health(_Policy):
     """Rescues as a share of requests, over time."""
     rescue_burst: int = Field(default=50, ge=1)
     """How many rescues may be saved up."""
-    retry: float = Field(default=0.05, ge=0, le=1)
-    """Retries of the same target within a call, as a share of requests, over time. Five retries
-    a second are free, and so are two for each answer that comes while requests wait to retry."""
-    retry_burst: int = Field(default=20, ge=1)
-    """How many retries may be saved up."""
 
 
 class Retry(_Policy):
@@ -157,6 +152,11 @@ class Retry(_Policy):
     retry: Any = None
     """A tenacity `retry` predicate on the attempt's outcome, whose exception is the provider's own;
     None retries what may pass (`langchain_resilient.faults.TRANSIENT`)."""
+    budget: float = Field(default=0.05, ge=0, le=1)
+    """Retries of the same target within a call, as a share of requests, over time. Five retries
+    a second are free, and so are two for each answer that comes while requests wait to retry."""
+    burst: int = Field(default=20, ge=1)
+    """How many retries may be saved up for a bad moment."""
 
     @field_validator("stop", "wait", "retry")
     @classmethod

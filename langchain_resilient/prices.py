@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from langchain_resilient.options import Target
+    from langchain_resilient.receipt import AttemptRecord
 
 
 MILLION = 1_000_000
@@ -105,6 +106,41 @@ def cost(price: Price, usage: Usage) -> float:
         + usage.cached * price.cached_input
         + usage.written * price.written_input
         + usage.output * price.output
+    )
+
+
+def attempt_cost(record: AttemptRecord, price: Price | None, prompt_tokens: int) -> float:
+    """Dollars that an attempt cost, as far as one can tell.
+
+    Neither OpenAI nor Together says whether a request that was closed early is billed, so it counts
+    as billed: its prompt, and the answer as far as it was received. A refusal counts nothing.
+
+    Args:
+        record: The attempt.
+        price: Of its target; None, where it is not known, counts nothing.
+        prompt_tokens: What its prompt has, if its provider did not say.
+    """
+    if price is None or price.free or was_refused(record):
+        return 0.0
+    return cost(
+        price,
+        Usage(
+            input=prompt_tokens if record.input_tokens is None else record.input_tokens,
+            output=record.output_tokens or 0,
+            cached=record.cached_tokens or 0,
+            written=record.written_tokens or 0,
+        ),
+    )
+
+
+def was_refused(record: AttemptRecord) -> bool:
+    """Whether an attempt ended before anything was done for it that could be billed."""
+    fault = record.fault
+    return (
+        fault is not None
+        and (fault.status is not None or not fault.traits.billable)
+        and not record.input_tokens
+        and not record.output_tokens
     )
 
 

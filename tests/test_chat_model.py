@@ -36,9 +36,9 @@ from langchain_resilient import (
     FaultKind,
     NoTargetsError,
     ResilientChatModel,
+    SkippedTargetWarning,
     Target,
 )
-from langchain_resilient.runtime.shared_state import SkippedTargetWarning
 from langchain_resilient.testing import (
     BadRequest,
     ContextTooLong,

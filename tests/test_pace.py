@@ -13,7 +13,7 @@ from langchain_resilient.testing import ProviderSimulator, Reply
 
 def pacer(memory: SharedState, **fields):
     target = Target("openai:m", api_key="k", **fields)
-    return memory.state_of(target).keys[0].pacer
+    return memory.state_of(target).keys[0].rate_limiter
 
 
 def test_targets_of_one_key_and_model_share_one_pace():
@@ -28,7 +28,7 @@ def test_targets_of_one_key_and_model_share_one_pace():
 def test_another_model_has_a_pace_of_its_own():
     """As it has a limit of its own."""
     memory = SharedState()
-    other = memory.state_of(Target("openai:other", api_key="k")).keys[0].pacer
+    other = memory.state_of(Target("openai:other", api_key="k")).keys[0].rate_limiter
     assert other is not pacer(memory)
 
 
@@ -70,5 +70,5 @@ async def test_limits_are_learned_from_the_first_answer():
         llm = ResilientChatModel(targets=[target], share_learning=False)
         await llm.ainvoke("Hello")
         (route,) = llm._ready().chain
-        found = route.state.keys[0].pacer
+        found = route.state.keys[0].rate_limiter
         assert (found.requests.rate, found.tokens.rate) == (pytest.approx(5), pytest.approx(1500))

@@ -17,8 +17,8 @@ from langchain_resilient import (
     SpendCapError,
     Target,
 )
-from langchain_resilient.prices import Price
-from langchain_resilient.runtime.spending import SpendLimiter, _span, attempt_cost
+from langchain_resilient.prices import Price, attempt_cost
+from langchain_resilient.runtime.spending import SpendLimiter, _span
 
 DEAR = Target("openai:dear", api_key="k", price=(10, 20))
 CHEAP = Target("together:cheap", api_key="k", price=(1, 2))

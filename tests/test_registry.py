@@ -12,13 +12,13 @@ from langchain_resilient.runtime.shared_state import reset, shared_rng
 
 FORKS = """
 import os
-from langchain_resilient.runtime.shared_state import chance
-chance()
+from langchain_resilient.runtime.shared_state import shared_rng
+shared_rng()
 read, write = os.pipe()
 if os.fork() == 0:
-    os.write(write, repr(chance().random()).encode())
+    os.write(write, repr(shared_rng().random()).encode())
     os._exit(0)
-print(os.read(read, 100).decode() == repr(chance().random()))
+print(os.read(read, 100).decode() == repr(shared_rng().random()))
 """
 
 

@@ -16,7 +16,7 @@ from langchain_resilient.receipt import AttemptKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from langchain_resilient.options import Hedge
+    from langchain_resilient.options import Hedge, Retry
 
 
 RETRIES_PER_SECOND = 5.0
@@ -210,13 +210,13 @@ class Budgets:
         self.retry: Budget = retry
 
     @classmethod
-    def of(cls, hedge: Hedge | None, health: Health | None) -> Budgets:
+    def of(cls, hedge: Hedge | None, health: Health | None, retry: Retry) -> Budgets:
         """Make the budgets of a policy."""
         health = health or _DEFAULTS
         return cls(
             Budget(hedge.budget, hedge.burst) if hedge is not None else Budget(0, 1),
             Budget(health.rescue, health.rescue_burst),
-            Budget(health.retry, health.retry_burst, rate=RETRIES_PER_SECOND),
+            Budget(retry.budget, retry.burst, rate=RETRIES_PER_SECOND),
         )
 
     def of_kind(self, kind: AttemptKind) -> Budget:

@@ -11,7 +11,7 @@ from tenacity import RetryCallState
 
 from langchain_resilient.engine.attempt import Attempt, Candidate
 from langchain_resilient.engine.target_state import reset_if_all_tripped
-from langchain_resilient.faults import BLOCKS_ACCOUNT, EXCLUDES_TARGET, Fault, FaultKind
+from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.receipt import AttemptKind
 
 if TYPE_CHECKING:
@@ -131,16 +131,6 @@ class WaitList:
         limiters, self._full = self._full, []
         for limiter in limiters:
             limiter.forget(self._wake_up)
-
-
-_UNUSABLE_ANSWERS = frozenset({FaultKind.EMPTY, FaultKind.INVALID})
-"""A whole answer that is no good: a target gets one more draw, not draws until the deadline.
-
-None where it was empty because `max_tokens` ran out (code "length"): so would the next one be."""
-
-
-_PER_KEY_FAULTS = BLOCKS_ACCOUNT | {FaultKind.RATE_LIMIT}
-"""Faults of a key, which the target's next key need not share."""
 
 
 class Candidates:
@@ -366,12 +356,12 @@ class Candidates:
         if fault.kind is FaultKind.BAD_REQUEST:
             self._rejected_by.add(candidate.state.provider)
         candidate.no_charge = False
-        candidate.unusable_answers += fault.kind in _UNUSABLE_ANSWERS
+        candidate.unusable_answers += fault.traits.one_more_try
         if fault.kind is FaultKind.NO_STREAMING:
             # From now on it is asked plainly (TargetState.streams); if it refuses that, it is out.
             candidate.retry_at_once = candidate.no_charge = candidate.tries == 1
             candidate.excluded = not candidate.retry_at_once
-        elif fault.kind in _PER_KEY_FAULTS and self._has_other_key(candidate, now):
+        elif fault.traits.key_specific and self._has_other_key(candidate, now):
             candidate.retry_at_once = candidate.no_charge = True
         elif _hopeless(candidate, fault):
             candidate.excluded = True
@@ -416,14 +406,13 @@ def is_open(candidate: Candidate, now: float) -> bool:
 
 
 def _hopeless(candidate: Candidate, fault: Fault) -> bool:
+    traits = fault.traits
     return (
-        fault.kind in EXCLUDES_TARGET
-        or fault.kind in BLOCKS_ACCOUNT
+        traits.excludes_target
+        or traits.blocks_account
         or fault.should_retry is False
-        or (
-            fault.kind in _UNUSABLE_ANSWERS
-            and (candidate.unusable_answers > 1 or fault.code == "length")
-        )
+        # An answer that is empty because `max_tokens` ran out (code "length") would be so again.
+        or (traits.one_more_try and (candidate.unusable_answers > 1 or fault.code == "length"))
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from langchain_resilient.engine.circuit_breaker import HEALTHY_SLOW_SHARE, CircuitBreaker
 from langchain_resilient.engine.rate_limiter import RateLimiter
 from langchain_resilient.engine.time_model import LatencyHistogram
-from langchain_resilient.faults import BLOCKS_ACCOUNT, Fault, FaultKind
+from langchain_resilient.faults import Fault, FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,18 +136,6 @@ FEW_SAMPLES = 5
 
 MAX_EXPECTED_SECONDS = 10.0
 """Seconds; a request that takes longer is answered by another."""
-
-
-_SLOW_KINDS = frozenset(
-    {
-        FaultKind.SERVER,
-        FaultKind.CONNECTION,
-        FaultKind.TIMEOUT,
-        FaultKind.STALL,
-        FaultKind.BROKEN,
-    }
-)
-"""Failures that say something about the target, rather than about the request or its rate."""
 
 
 _REFRESH_SECONDS = 1.0
@@ -530,7 +518,7 @@ class TargetState:
             key: Which of its keys was used.
             trip_after: How many slow or failed requests in a row trip it; 0 for never.
         """
-        if fault.kind in BLOCKS_ACCOUNT:
+        if fault.traits.blocks_account:
             self.keys[key].account.block(now)
         elif fault.kind is FaultKind.NOT_FOUND:
             self.gone_until = now + NOT_FOUND_SECONDS
@@ -544,10 +532,10 @@ class TargetState:
             self.overloaded_until = now + OVERLOADED_SECONDS
         if fault.kind is FaultKind.RATE_LIMIT:
             self.keys[key].rate_limiter.record_refusal(now, self.keys[key].not_before)
-        if fault.kind in _SLOW_KINDS:
+        if fault.traits.sick:
             self._failures += 1
             self._ask_again_at = now + DOWN_SECONDS
-        if trip_after and fault.kind in _SLOW_KINDS and not self.in_process:
+        if trip_after and fault.traits.sick and not self.in_process:
             failed = fault.kind is not FaultKind.TIMEOUT
             tripped = self.circuit_breaker.record_slow(now, trip_after, failed=failed)
             if tripped:

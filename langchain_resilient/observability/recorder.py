@@ -6,21 +6,15 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from langchain_resilient.faults import FaultKind
 from langchain_resilient.observability.stats import DurationHistogram, Stats, TargetStats
-from langchain_resilient.prices import Price, Usage, cost
+from langchain_resilient.prices import Price, Usage, cost, was_refused
 from langchain_resilient.receipt import AttemptKind, Outcome
-from langchain_resilient.runtime.spending import was_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from langchain_resilient.engine.target_state import TargetState
     from langchain_resilient.receipt import AttemptRecord, Receipt
-
-
-_CUT_SHORT = frozenset({FaultKind.TIMEOUT, FaultKind.STALL})
-"""Faults by which we ended an answer early: it would have taken longer."""
 
 
 class Recorder:
@@ -181,7 +175,7 @@ class _TargetTotals:
         fault, seconds = attempt.fault, attempt.ended - attempt.started
         if fault is not None:
             self.faults[fault.kind] = self.faults.get(fault.kind, 0) + 1
-        if fault is None or fault.kind in _CUT_SHORT:
+        if fault is None or fault.traits.cut_short:
             self.whole.add(seconds, cut=True)
             if attempt.first_text is None:
                 self.first.add(seconds, cut=True)

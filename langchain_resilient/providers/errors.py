@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from pydantic_core import from_json
 
-from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.faults import TRAITS, Fault, FaultKind
 from langchain_resilient.providers.rate_limit_headers import retry_after, should_retry
 
 if TYPE_CHECKING:
@@ -397,9 +397,6 @@ class AnswerError(Exception):
 _MAX_CODE_LENGTH = 100
 
 
-_TOO_LONG = frozenset({FaultKind.CONTEXT_LENGTH, FaultKind.TOO_LARGE})
-
-
 _QUOTA = frozenset(
     {
         "insufficient_quota",
@@ -550,7 +547,7 @@ def _classify(error: BaseException) -> Fault:
     status, text = error_status(error, details), error_text(error, details)
     told = status is not None or bool(details)
     kind = _by_status(error, status, details, text) if told else _by_name(error, text)
-    limit, given = token_counts(details, text) if kind in _TOO_LONG else (None, None)
+    limit, given = token_counts(details, text) if TRAITS[kind].too_long else (None, None)
     return Fault(
         kind=kind,
         message=shortened(text),

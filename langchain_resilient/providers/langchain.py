@@ -12,9 +12,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from pydantic import SecretStr
 
+from langchain_resilient.errors import DroppedParameterWarning
 from langchain_resilient.providers.errors import refused_parameters, scrub
 from langchain_resilient.providers.json_modes import JSONModes
-from langchain_resilient.providers.sdk import DroppedParameterWarning
 from langchain_resilient.wire import passthrough
 from langchain_resilient.wire.json_modes import (
     JSONModeConverter,

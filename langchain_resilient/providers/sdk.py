@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic_core import to_json
 
+from langchain_resilient.errors import DroppedParameterWarning, InsecureConnectionWarning
 from langchain_resilient.options import checked_url
 from langchain_resilient.providers import key_for, provider_entry
 from langchain_resilient.providers.errors import (
@@ -268,14 +269,6 @@ _TWIN = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_to
 
 
 _SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "pass", "credential", "session")
-
-
-class DroppedParameterWarning(UserWarning):
-    """A target's API does not take a parameter; it was left out for that target."""
-
-
-class InsecureConnectionWarning(UserWarning):
-    """A key is sent to another machine without encryption."""
 
 
 class SDKProvider:

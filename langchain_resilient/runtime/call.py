@@ -231,8 +231,8 @@ class AnswerValidator:
             said: Any = check(message)
             said = await said if inspect.isawaitable(said) else said
         except Exception as error:  # noqa: BLE001  # an exception is a way to say no
-            return Fault(FaultKind.INVALID, f"validate raised {error!r}", cause=error)
-        return Fault(FaultKind.INVALID, "validate said False") if said is False else None
+            return Fault(FaultKind.INVALID, f"check raised {error!r}", cause=error)
+        return Fault(FaultKind.INVALID, "check said False") if said is False else None
 
 
 def validator_for(

@@ -7,7 +7,6 @@ from math import inf, log
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.faults import FaultKind
 from langchain_resilient.prices import Usage, cost, price_for, prices_for, typical_cost
 from langchain_resilient.receipt import Outcome
 from langchain_resilient.runtime.spending import SpendLimiter
@@ -120,9 +119,6 @@ def balanced(routes: Sequence[Route], weights: Sequence[float], rng: Random) -> 
     return [routes[i] for i in places]
 
 
-_TOO_LONG = frozenset({FaultKind.CONTEXT_LENGTH, FaultKind.TOO_LARGE})
-
-
 _ANSWER_TOKENS = 1000
 """What an answer is guessed to have at most where `max_tokens` does not say."""
 
@@ -195,7 +191,7 @@ class Router:
             if target is None:
                 continue
             window = self._memory.window_of(target)
-            if attempt.fault is not None and attempt.fault.kind in _TOO_LONG:
+            if attempt.fault is not None and attempt.fault.traits.too_long:
                 window.refused(
                     call.size, call.max_tokens, limit=attempt.fault.limit, given=attempt.fault.given
                 )

@@ -89,7 +89,7 @@ class Runtime:
             time_limits=config.time_limits,
             hedge=hedge,
             retry=config.retry.at_most(config.max_retries),
-            budgets=self._memory.budgets_of(self.targets, hedge, config.health),
+            budgets=self._memory.budgets_of(self.targets, hedge, config.health, config.retry),
             health=config.health,
             fallback_on=config.fallback_on,
             reserve=config.reserve(),

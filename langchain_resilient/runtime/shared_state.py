@@ -15,21 +15,17 @@ from langchain_resilient.engine.budgets import Budgets
 from langchain_resilient.engine.rate_limiter import RateLimiter
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.engine.target_state import Account, TargetState
-from langchain_resilient.errors import NoTargetsError
+from langchain_resilient.errors import NoTargetsError, SkippedTargetWarning
 from langchain_resilient.providers import json_modes, key_for, keys_for, provider_entry
 from langchain_resilient.runtime.token_estimate import ContextWindow
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from langchain_resilient.options import Health, Hedge, Target
+    from langchain_resilient.options import Health, Hedge, Retry, Target
 
 
 logger: logging.Logger = logging.getLogger("langchain_resilient")
-
-
-class SkippedTargetWarning(UserWarning):
-    """A target of the chain cannot be asked: it has no key, or its model is gone."""
 
 
 def usable_targets(targets: Sequence[Target]) -> list[Target]:
@@ -121,17 +117,22 @@ class SharedState:
         return found
 
     def budgets_of(
-        self, targets: Sequence[Target], hedge: Hedge | None, health: Health | None
+        self,
+        targets: Sequence[Target],
+        hedge: Hedge | None,
+        health: Health | None,
+        retry: Retry,
     ) -> Budgets:
         """Find the budgets of a chain: the same for equal chains with equal policies."""
         if any(target.runnable is not None for target in targets):
-            return Budgets.of(hedge, health)
+            return Budgets.of(hedge, health, retry)
         paid = None if hedge is None else (hedge.budget, hedge.burst)
-        key = (tuple(id(self.state_of(target)) for target in targets), paid, health)
+        states = tuple(id(self.state_of(target)) for target in targets)
+        key = (states, paid, health, retry.budget, retry.burst)
         with self._lock:
             found = self._budgets.get(key)
             if found is None:
-                found = self._budgets[key] = Budgets.of(hedge, health)
+                found = self._budgets[key] = Budgets.of(hedge, health, retry)
         return found
 
     def forget(self) -> None:

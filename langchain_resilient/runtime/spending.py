@@ -8,9 +8,8 @@ from math import fsum, inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from langchain_resilient.errors import SpendCapError
-from langchain_resilient.faults import FaultKind
 from langchain_resilient.options import money
-from langchain_resilient.prices import Price, Usage, cost, price_for, prices_for
+from langchain_resilient.prices import Usage, attempt_cost, cost, price_for, prices_for
 from langchain_resilient.providers import keys_for
 from langchain_resilient.runtime.token_estimate import estimate_tokens
 
@@ -145,55 +144,6 @@ def reset_ledgers() -> None:
     """Forget what was spent: for tests."""
     with _lock:
         _ledgers.clear()
-
-
-_AFTER_SENDING = frozenset(
-    {
-        FaultKind.TIMEOUT,
-        FaultKind.STALL,
-        FaultKind.BROKEN,
-        FaultKind.EMPTY,
-        FaultKind.INVALID,
-        FaultKind.CONTENT_FILTER,
-    }
-)
-"""Faults of answers that were begun, or may have been; all others are refusals, which are free."""
-
-
-def attempt_cost(record: AttemptRecord, price: Price | None, prompt_tokens: int) -> float:
-    """Dollars that an attempt cost, as far as one can tell.
-
-    Neither OpenAI nor Together says whether a request that was closed early is billed, so it counts
-    as billed: its prompt, and the answer as far as it was received. A refusal counts nothing.
-
-    Args:
-        record: The attempt.
-        price: Of its target; None, where it is not known, counts nothing.
-        prompt_tokens: What its prompt has, if its provider did not say.
-    """
-    if price is None or price.free or was_refused(record):
-        return 0.0
-    said = record.input_tokens
-    return cost(
-        price,
-        Usage(
-            input=prompt_tokens if said is None else said,
-            output=record.output_tokens or 0,
-            cached=record.cached_tokens or 0,
-            written=record.written_tokens or 0,
-        ),
-    )
-
-
-def was_refused(record: AttemptRecord) -> bool:
-    """Whether an attempt ended before anything was done for it that could be billed."""
-    fault = record.fault
-    return (
-        fault is not None
-        and (fault.status is not None or fault.kind not in _AFTER_SENDING)
-        and not record.input_tokens
-        and not record.output_tokens
-    )
 
 
 class _TargetLedgers(NamedTuple):

@@ -77,7 +77,7 @@ class Engine:
             time_limits=rules.time_limits,
             hedge=hedge,
             retry=rules.retry,
-            budgets=Budgets.of(hedge, rules.health),
+            budgets=Budgets.of(hedge, rules.health, rules.retry),
             health=rules.health,
         )
         self._chain = [Route(_state(source), source, rules.time_limits) for source in sources]

@@ -10,7 +10,8 @@ from langchain_core.language_models import BaseChatModel
 import langchain_resilient
 from docs import cli, options, simulator
 from docs import errors as errors_page
-from langchain_resilient import FaultKind, ResilientChatModel, errors, testing
+from langchain_resilient import FaultKind, ResilientChatModel, testing
+from langchain_resilient.faults import TRAITS
 from tests.docs.pages import PAGES
 
 ALL = [(cls.__name__, one) for cls in options.CLASSES for one in options.options_of(cls)]
@@ -73,7 +74,7 @@ def test_types_are_written_out():
 
 def test_every_exception_is_in_the_table_and_in_the_drawing():
     """The drawing at the top of `errors.py` is made by hand."""
-    public = {name for name in langchain_resilient.__all__ if name.endswith("Error")}
+    public = {name for name in langchain_resilient.__all__ if name.endswith(("Error", "Warning"))}
     assert {one.__name__ for one in errors_page.exceptions()} == public
     for name in public:
         assert name in errors_page.tree()
@@ -90,7 +91,7 @@ def test_every_kind_of_fault_is_explained():
 def test_every_advice_is_for_a_kind_of_fault():
     """And is shown."""
     page = errors_page.page()
-    assert all(text in page for text in errors.ADVICE.values())
+    assert all(traits.advice in page for traits in TRAITS.values())
 
 
 def test_every_command_is_shown_with_its_help():

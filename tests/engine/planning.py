@@ -27,7 +27,7 @@ from langchain_resilient.engine.budgets import RETRIES_PER_SECOND, Budget, Budge
 from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start, Stop
 from langchain_resilient.engine.planner import Planner
 from langchain_resilient.engine.target_state import Account, ConcurrencyLimiter, TargetState
-from langchain_resilient.faults import BLOCKS_ACCOUNT
+from langchain_resilient.faults import TRAITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 MAX_CALLS = 20
 """So many calls of `timer` at one moment are a spin."""
 
-_HINTLESS = BLOCKS_ACCOUNT | {FaultKind.NOT_FOUND, FaultKind.NO_STREAMING}
+_HINTLESS = {kind for kind, traits in TRAITS.items() if traits.blocks_account} | {
+    FaultKind.NOT_FOUND,
+    FaultKind.NO_STREAMING,
+}
 _EXTRA = {AttemptKind.HEDGE, AttemptKind.RESCUE}
 _TINY = 1e-6
 
@@ -190,7 +193,7 @@ class Bench:
         self._rng = Random(1)
         self.states = [self._state(i, p) for i, p in enumerate(setup.providers)]
         self.last = self._last_resort() if setup.last_resort else None
-        self.budgets = self._budgets(setup.hedge, setup.health or Health())
+        self.budgets = self._budgets(setup.hedge, setup.health or Health(), setup.retry)
         self.plan = Plan(
             setup.deadline, setup.time_limits, setup.hedge, setup.retry, self.budgets, setup.health,
             setup.fallback_on, setup.reserve, None if setup.costs is None else self._cost,
@@ -216,11 +219,11 @@ class Bench:
         return state
 
     @staticmethod
-    def _budgets(hedge: Hedge | None, health: Health) -> Budgets:
+    def _budgets(hedge: Hedge | None, health: Health, retry: Retry) -> Budgets:
         return Budgets(
             CountedBudget(hedge.budget, hedge.burst) if hedge is not None else CountedBudget(0, 1),
             CountedBudget(health.rescue, health.rescue_burst),
-            CountedBudget(health.retry, health.retry_burst, rate=RETRIES_PER_SECOND),
+            CountedBudget(retry.budget, retry.burst, rate=RETRIES_PER_SECOND),
         )
 
     def _cost(self, state: TargetState) -> float | None:

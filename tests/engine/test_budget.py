@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from langchain_resilient import AttemptKind, Health, Hedge
+from langchain_resilient import AttemptKind, Health, Hedge, Retry
 from langchain_resilient.engine.budgets import RETRIES_PER_SECOND, Budget, Budgets
 
 
@@ -260,20 +260,20 @@ def test_threads_neither_mint_tokens_nor_lose_them(monkeypatch, burst):
 )
 def test_each_kind_of_extra_send_has_its_budget(kind, name):
     """Rescues do not eat the hedges' tokens."""
-    budgets = Budgets.of(Hedge(), Health())
+    budgets = Budgets.of(Hedge(), Health(), Retry())
     assert budgets.of_kind(kind) is getattr(budgets, name)
 
 
 def test_without_hedging_there_is_no_token_for_a_hedge():
     """Whatever is paid in."""
-    budgets = Budgets.of(None, Health())
+    budgets = Budgets.of(None, Health(), Retry())
     budgets.deposit(0.0)
     assert not budgets.hedge.take()
 
 
 def test_a_request_pays_into_all_three():
     """Each by its own share."""
-    budgets = Budgets.of(Hedge(budget=0.05), Health(rescue=0.1, retry=0.2))
+    budgets = Budgets.of(Hedge(budget=0.05), Health(rescue=0.1), Retry(budget=0.2))
     before = [budgets.hedge.tokens, budgets.rescue.tokens, budgets.retry.tokens]
     budgets.deposit(0.0)
     after = [budgets.hedge.tokens, budgets.rescue.tokens, budgets.retry.tokens]
@@ -282,7 +282,7 @@ def test_a_request_pays_into_all_three():
 
 def test_some_retries_a_second_are_free():
     """Without a single request paying in."""
-    budgets = Budgets.of(None, Health(retry=0.0))
+    budgets = Budgets.of(None, Health(), Retry(budget=0.0))
     budgets.retry.tokens = 0.0
     budgets.retry.refill(0.0)
     budgets.retry.refill(1.0)
@@ -291,7 +291,7 @@ def test_some_retries_a_second_are_free():
 
 def test_an_answer_releases_two_who_wait_to_retry():
     """And none who wait to hedge."""
-    budgets = Budgets.of(Hedge(), Health())
+    budgets = Budgets.of(Hedge(), Health(), Retry())
     budgets.hedge.tokens = budgets.retry.tokens = 0.0
     (hedge,), _ = line(budgets.hedge, 0.0)
     retries, _ = line(budgets.retry, 1.0, 2.0, 3.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient import Fault, FaultKind, Health, Hedge, TimeLimits
+from langchain_resilient import Fault, FaultKind, Health, Hedge, Retry, TimeLimits
 from langchain_resilient.engine import race
 from langchain_resilient.engine.circuit_breaker import PROBE_SECONDS
 from langchain_resilient.engine.interfaces import Route
@@ -59,7 +59,11 @@ class Scene:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-BROKE = {"hedge": Hedge(delay=1.0, budget=0.0), "health": Health(rescue=0.0, retry=0.0)}
+BROKE = {
+    "hedge": Hedge(delay=1.0, budget=0.0),
+    "health": Health(rescue=0.0),
+    "retry": Retry(budget=0.0),
+}
 TRUSTING = {"hedge": Hedge(cold=0.5, budget=0.0), "health": Health(rescue_burst=6)}
 SHORT = {"time_limits": TimeLimits(first_text=2.0, chunk_gap=2.0, answer=20.0), "deadline": 30.0}
 

@@ -12,7 +12,6 @@ from langchain_resilient import (
     AttemptKind,
     Fault,
     FaultKind,
-    Health,
     Hedge,
     Outcome,
     Retry,
@@ -211,8 +210,8 @@ def test_a_full_last_resort_is_looked_at_again_before_the_deadline():
 
 def test_a_token_that_is_given_up_may_come_back_to_the_same_call():
     """Paid for a retry, it looks at a first try, which another thread takes: and waits again."""
-    health, retry = Health(retry_burst=1), Retry(wait=wait_fixed(0))
-    bench = Bench(Setup(limits=[None, 1], hedge=None, health=health, retry=retry))
+    retry = Retry(wait=wait_fixed(0), burst=1)
+    bench = Bench(Setup(limits=[None, 1], hedge=None, retry=retry))
     slots: Any = bench.states[1].concurrency
     bench.budgets.retry.tokens = 0.0
     assert slots.take()

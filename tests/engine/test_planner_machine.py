@@ -38,8 +38,6 @@ healths = st.one_of(
         trip_after=st.sampled_from([2, 3, 5]),
         rescue=st.sampled_from([0.1, 0.0]),
         rescue_burst=st.sampled_from([50, 3, 1]),
-        retry=st.sampled_from([0.05, 0.0]),
-        retry_burst=st.sampled_from([1, 20]),
     ),
 )
 limits = st.builds(
@@ -52,6 +50,8 @@ retries = st.builds(
     Retry,
     stop=st.sampled_from([None, stop_after_attempt(1), stop_after_attempt(3)]),
     wait=st.sampled_from([None, wait_fixed(0), wait_fixed(1)]),
+    budget=st.sampled_from([0.05, 0.0]),
+    burst=st.sampled_from([20, 1]),
 )
 faults = st.builds(
     Fault,
@@ -108,15 +108,15 @@ def crowded(draw: Any) -> Setup:
         trip_after=st.sampled_from([2, 3]),
         rescue=st.sampled_from([0.1, 0.0, 1.0]),
         rescue_burst=st.sampled_from([2, 4, 50]),
-        retry=st.sampled_from([0.05, 0.0]),
-        retry_burst=st.sampled_from([1, 2]),
     )
+    retry = st.builds(Retry, budget=st.sampled_from([0.05, 0.0]), burst=st.sampled_from([1, 2]))
     count = draw(st.integers(2, 3))
     return Setup(
         providers=range(count),
         limits=[draw(st.sampled_from([None, None, 2])) for _ in range(count)],
         hedge=draw(hedge),
         health=draw(health),
+        retry=draw(retry),
         time_limits=draw(limits),
         deadline=draw(st.sampled_from([60.0, None])),
         in_process=draw(st.booleans()),

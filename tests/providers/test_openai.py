@@ -11,12 +11,11 @@ import openai
 import pytest
 from pydantic import SecretStr
 
-from langchain_resilient import FaultKind, Target
+from langchain_resilient import DroppedParameterWarning, FaultKind, Target
 from langchain_resilient import testing as t
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.openai import OpenAIProvider
-from langchain_resilient.providers.sdk import DroppedParameterWarning
 from langchain_resilient.testing import answer_to
 from tests.providers.asking import (
     DIALECTS,

@@ -21,13 +21,12 @@ from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from pydantic import Field, SecretStr
 
+from langchain_resilient import DroppedParameterWarning, Target
 from langchain_resilient import FaultKind as K
-from langchain_resilient import Target
 from langchain_resilient import testing as t
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.errors import classify
-from langchain_resilient.providers.sdk import DroppedParameterWarning
 from langchain_resilient.testing import answer_to
 from tests.providers.asking import ask, fault_of, ids, request, until
 

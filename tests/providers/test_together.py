@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_resilient import Target
+from langchain_resilient import DroppedParameterWarning, Target
 from langchain_resilient import testing as t
 from langchain_resilient.providers import create_provider
-from langchain_resilient.providers.sdk import DroppedParameterWarning
 from langchain_resilient.providers.together import TogetherProvider
 from langchain_resilient.testing import answer_to
 from tests.providers.asking import TRANSPORTS, ask, http, listening, provider_at, request

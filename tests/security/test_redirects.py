@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient import FaultKind, ResilientChatModel, ResilientError, Target
+from langchain_resilient import (
+    FaultKind,
+    InsecureConnectionWarning,
+    ResilientChatModel,
+    ResilientError,
+    Target,
+)
 from langchain_resilient.providers import sdk
-from langchain_resilient.providers.sdk import InsecureConnectionWarning
 from tests.security.canary import leaks, new_key
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, assert_type
 
@@ -23,10 +24,12 @@ from langchain_resilient import (
     BatchReport,
     CallDetails,
     DeadlineExceededError,
+    DroppedParameterWarning,
     Fault,
     FaultKind,
     Health,
     Hedge,
+    InsecureConnectionWarning,
     InvalidAnswersError,
     JournalError,
     NoTargetsError,
@@ -37,6 +40,7 @@ from langchain_resilient import (
     ResilientChatModel,
     ResilientError,
     Retry,
+    SkippedTargetWarning,
     SpendCap,
     SpendCapError,
     Stats,
@@ -237,6 +241,13 @@ def errors(llm: ResilientChatModel) -> None:
     except (NoTargetsError, RequestRejectedError) as error:
         root: ResilientError = error
         assert_type(root.receipt, Receipt | None)
+
+
+def warned() -> None:
+    """Each kind of warning can be silenced, or made an error, by its class."""
+    warnings.simplefilter("error", InsecureConnectionWarning)
+    for category in (SkippedTargetWarning, DroppedParameterWarning):
+        warnings.simplefilter("ignore", category)
 
 
 def simulated() -> None:

@@ -220,13 +220,12 @@ def world(
         )
         for n in names
     }
-    budgets = Budgets.of(hedge, health)
+    retry = retry or Retry()
+    budgets = Budgets.of(hedge, health, retry)
     return World(
         {n: Scripted(s) for n, s in zip(names, lists, strict=True)},
         states,
-        Plan(
-            deadline, time_limits or TimeLimits(), hedge, retry or Retry(), budgets, health, **plan
-        ),
+        Plan(deadline, time_limits or TimeLimits(), hedge, retry, budgets, health, **plan),
         Reaper(),
         Dependencies(classify, WordDraft, Random(1)),
     )

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import async_solipsism
 import pytest
 
-from langchain_resilient.runtime.shared_state import SkippedTargetWarning, reset
+from langchain_resilient import SkippedTargetWarning
+from langchain_resilient.runtime.shared_state import reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

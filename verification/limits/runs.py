@@ -138,10 +138,9 @@ async def crowd(one: One, row: Row) -> int:
 
 def _ours(sources: list[LimitedSource], row: Row) -> One:
     """The engine, as `langchain_resilient.runtime.runtime` puts it together."""
-    hedge, health, reaper = Hedge(), Health(), Reaper()
-    plan = Plan(
-        120.0, TimeLimits(), hedge, Retry(), Budgets.of(hedge, health), health, spread=row.spread
-    )
+    hedge, health, retry, reaper = Hedge(), Health(), Retry(), Reaper()
+    budgets = Budgets.of(hedge, health, retry)
+    plan = Plan(120.0, TimeLimits(), hedge, retry, budgets, health, spread=row.spread)
     tools = Dependencies(classify, _Answered, Random(row.seed))
     routes = []
     for number, (source, limits) in enumerate(zip(sources, row.limits, strict=True)):

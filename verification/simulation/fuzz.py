@@ -81,7 +81,10 @@ def _rules(rng: Random) -> Rules:
         "wait": rng.choice([None, wait_fixed(rng.choice([0.0, 0.5, 3.0]))]),
     }
     deadline = rng.choice([1.0, 5.0, 60.0, _moment(rng, 60.0)])
-    return Rules(deadline, _hedge(rng), _health(rng), TimeLimits(**limits), Retry(**retry))
+    hedge, health = _hedge(rng), _health(rng)
+    if health is not None:
+        retry |= {"budget": rng.choice([0.0, 0.1, 1.0]), "burst": rng.choice([1, 20])}
+    return Rules(deadline, hedge, health, TimeLimits(**limits), Retry(**retry))
 
 
 def _health(rng: Random) -> Health | None:
@@ -91,8 +94,6 @@ def _health(rng: Random) -> Health | None:
         trip_after=rng.choice([2, 5, 5]),
         rescue=rng.choice([0.0, 0.1, 0.1, 1.0]),
         rescue_burst=rng.choice([1, 50]),
-        retry=rng.choice([0.0, 0.1, 1.0]),
-        retry_burst=rng.choice([1, 20]),
     )
 
 

@@ -18,7 +18,7 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.errors import MissingExtraError
+from langchain_resilient.errors import DroppedParameterWarning, MissingExtraError
 from langchain_resilient.providers.local.dialect import (
     ForcedToolCall,
     to_completion,
@@ -31,7 +31,6 @@ from langchain_resilient.providers.local.model import (
     to_error,
     unload,
 )
-from langchain_resilient.providers.sdk import DroppedParameterWarning
 
 if TYPE_CHECKING:
     from langchain_resilient.exchange import ChatRequest, Chunk
