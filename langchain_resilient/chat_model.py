@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.language_models import LangSmithParams
 from pydantic import ConfigDict, PrivateAttr, model_validator
@@ -13,7 +13,7 @@ from langchain_resilient.batch.mixin import BatchingChatModel
 from langchain_resilient.configuration import Configuration
 from langchain_resilient.observability import run_context
 from langchain_resilient.observability.observer import picklable_observers
-from langchain_resilient.runtime.background_loop import background_loop
+from langchain_resilient.runtime.background_loop import background_loop, started_loops
 from langchain_resilient.runtime.token_estimate import pseudo_token_ids
 
 if TYPE_CHECKING:
@@ -92,6 +92,54 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             ```
         """
         return self._ready().stats()
+
+    # -- closing --------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Close the connections to this model's targets, of the running loop and of sync calls.
+
+        Losers that are still being closed are waited for, for two seconds at most. Models with the
+        same account share its connections: a call of theirs that is under way fails over. All may
+        be used again afterwards, and open new connections; closing twice is no error. A LangChain
+        model as a target is left to whoever made it. Without this, connections are closed with
+        their event loop, and those of synchronous calls at the end of the process.
+
+        Example:
+            ```python
+            async with ResilientChatModel(targets=["openai:gpt-4o"]) as llm:
+                await llm.ainvoke("Why is the sky blue?")
+            ```
+        """
+        if self._runtime is None:
+            return
+        for loop in started_loops():
+            await loop.run_from_loop(self._runtime.aclose())
+        await self._runtime.aclose()
+
+    def close(self) -> None:
+        """Close the connections of synchronous calls; see `aclose`, which closes all.
+
+        Example:
+            ```python
+            with ResilientChatModel(targets=["openai:gpt-4o"]) as llm:
+                llm.invoke("Why is the sky blue?")
+            ```
+        """
+        if self._runtime is not None:
+            for loop in started_loops():
+                loop.run(self._runtime.aclose())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     # -- generating -----------------------------------------------------------------------------
 

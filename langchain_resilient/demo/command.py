@@ -18,7 +18,7 @@ DESCRIPTION = """\
 Three simulated providers misbehave on a schedule, and the same requests go to ResilientChatModel
 and to LangChain's own retry and fallbacks. No key, no network: all of it is on loopback."""
 
-_LEAST_SECONDS, _MOST_SECONDS, _MOST_RATE = 4.0, 3600.0, 50.0
+_MIN_SECONDS, _MAX_SECONDS, _MAX_RATE = 4.0, 3600.0, 50.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,10 +62,10 @@ def _is_terminal() -> bool:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not _LEAST_SECONDS <= args.seconds <= _MOST_SECONDS:
-        raise ValueError(f"--seconds must be {_LEAST_SECONDS:g} to {_MOST_SECONDS:g}")
-    if not (isfinite(args.rate) and 1 / args.seconds <= args.rate <= _MOST_RATE):
-        raise ValueError(f"--rate must be at most {_MOST_RATE:g}, and enough for one request")
+    if not _MIN_SECONDS <= args.seconds <= _MAX_SECONDS:
+        raise ValueError(f"--seconds must be {_MIN_SECONDS:g} to {_MAX_SECONDS:g}")
+    if not (isfinite(args.rate) and 1 / args.seconds <= args.rate <= _MAX_RATE):
+        raise ValueError(f"--rate must be at most {_MAX_RATE:g}, and enough for one request")
 
 
 async def _lines(show: Show) -> None:

@@ -1,4 +1,4 @@
-"""The show in plain lines: for logs, pipes, and terminals without `rich`."""
+"""The demo in plain lines, for logs and pipes."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _CUT_AFTER = 12
 
 
 @dataclass(frozen=True)
-class Provider:
+class SimulatedProvider:
     """One simulated provider.
 
     Attributes:
@@ -52,9 +52,9 @@ def _well(median: float) -> Reply:
 
 
 PROVIDERS = (
-    Provider("openai:gpt-4o", "openai", "gpt-4o", _well(0.30)),
-    Provider("together:llama-3.3", "together", "llama-3.3", _well(0.35)),
-    Provider("vllm:qwen-32b", "openai", "qwen-32b", _well(0.45)),
+    SimulatedProvider("openai:gpt-4o", "openai", "gpt-4o", _well(0.30)),
+    SimulatedProvider("together:llama-3.3", "together", "llama-3.3", _well(0.35)),
+    SimulatedProvider("vllm:qwen-32b", "openai", "qwen-32b", _well(0.45)),
 )
 
 ACTS: tuple[tuple[float, tuple[str, str, str]], ...] = (

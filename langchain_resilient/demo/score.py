@@ -17,7 +17,7 @@ Fate = Literal["waiting", "answered", "wrong", "failed"]
 
 
 @dataclass(slots=True)
-class Call:
+class ScoredCall:
     """One request of one side.
 
     Attributes:
@@ -48,7 +48,7 @@ class Score:
     """
 
     name: str
-    calls: list[Call] = field(default_factory=list)
+    calls: list[ScoredCall] = field(default_factory=list)
     lines: deque[tuple[str, bool]] = field(default_factory=lambda: deque(maxlen=40))
 
     def count(self, *fates: Fate) -> int:

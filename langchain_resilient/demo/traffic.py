@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.demo.schedule import WORDS
-from langchain_resilient.demo.score import Call, Score
+from langchain_resilient.demo.score import ScoredCall, Score
 from langchain_resilient.testing.answers import answer_to
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ DEADLINE = 30.0
 
 _GRACE = 0.5  # for our own deadline to speak first, with its receipt
 _WORTH_TELLING = 2.0  # seconds
-_LEAST_PATIENCE = 5.0  # seconds
+_MIN_PATIENCE = 5.0  # seconds
 
 
 class Side:
@@ -41,7 +41,7 @@ class Side:
             number: Of the request, counted from 1.
             clock: Seconds since the show began.
         """
-        call = Call(number, clock())
+        call = ScoredCall(number, clock())
         self.score.calls.append(call)
         prompt = f"Question {number}: why is the sky blue?"
         receipt: dict[str, Any] | None = None
@@ -69,7 +69,7 @@ class Side:
             receipt = chunk.response_metadata.get("resilience") or receipt
         return text, receipt
 
-    def _tell(self, call: Call, receipt: dict[str, Any] | None, said: str) -> None:
+    def _tell(self, call: ScoredCall, receipt: dict[str, Any] | None, said: str) -> None:
         how = {"answered": "answered", "wrong": "not whole", "failed": said or "failed"}
         waited = call.waited(0)
         eventful = receipt is not None and len(_waited_for(receipt)) > 1
@@ -119,7 +119,7 @@ async def flow(
         for number in range(1, int(length * rate) + 1):
             await asyncio.sleep((number - 1) / rate - clock())
             tasks.update(asyncio.create_task(side.ask(number, clock)) for side in sides)
-        await asyncio.wait(tasks, timeout=min(DEADLINE, max(_LEAST_PATIENCE, length / 4)))
+        await asyncio.wait(tasks, timeout=min(DEADLINE, max(_MIN_PATIENCE, length / 4)))
     finally:
         for task in tasks:
             task.cancel()

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.exchange import ChatRequest, Chunk
 
+    Validate = Callable[
+        [Any, Callable[[ChatRequest], None]], Fault | Awaitable[Fault | None] | None
+    ]
+
 
 _LAG = 0.05
 """An alarm that comes so many seconds late shows that our own loop was held up."""
@@ -208,7 +212,8 @@ class Race:
         dependencies: Injected functions.
         reaper: Takes the losers.
         last_resort: Asked when nobody else can answer.
-        validate: Looks at a whole draft; a fault means the next target. May be asynchronous.
+        validate: Looks at an attempt's whole answer; a fault means the next target. Also given what
+            takes the request that attempts from now on are to send. May be asynchronous.
         on_retry: Told tenacity's state before a target is asked again. May be asynchronous.
         plain: Ask for whole answers instead of streams.
         buffer: For `chunks()`: what is shown, and what follows a break.
@@ -248,7 +253,7 @@ class Race:
         reaper: Reaper,
         *,
         last_resort: Route | None = None,
-        validate: Callable[[Any], Fault | Awaitable[Fault | None] | None] | None = None,
+        validate: Validate | None = None,
         on_retry: Callable[[Any], Any] | None = None,
         plain: bool = False,
         buffer: StreamBuffer | None = None,
@@ -557,7 +562,7 @@ class Race:
     async def _check_answer(self, attempt: Attempt) -> Fault | None:
         if self._validate is None or attempt.kind is AttemptKind.LAST_RESORT:
             return None
-        fault: Fault | None = await _await_if_needed(self._validate(attempt))
+        fault: Fault | None = await _await_if_needed(self._validate(attempt, self.change_request))
         return fault
 
     def _attempt_ended(self, attempt: Attempt, fault: Fault | None) -> None:

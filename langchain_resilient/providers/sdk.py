@@ -126,6 +126,15 @@ async def client_for(key: Hashable, make: Callable[[], C]) -> C:
     return found
 
 
+async def close_client(key: Hashable) -> None:
+    """Close the running loop's client for `key`, if there is one. New calls make a new one."""
+    clients = _by_loop.get(asyncio.get_running_loop())
+    client = None if clients is None else clients.made.pop(key, None)
+    if client is not None:
+        with contextlib.suppress(Exception):
+            await client.close()
+
+
 async def close_clients() -> None:
     """Close every client of the running loop. New calls make new clients."""
     clients = _by_loop.get(asyncio.get_running_loop())
@@ -333,6 +342,10 @@ class SDKProvider:
                 if want and way and way != want.asked:
                     return ConvertedStream(answer, want, way)
                 return answer
+
+    async def aclose(self) -> None:
+        """Close the account's connections of the running loop; the next request opens new ones."""
+        await close_client(self._identity)
 
     def prepare(self) -> None:
         """Import the SDK and read the root certificates now: slow and blocking, so in a thread."""

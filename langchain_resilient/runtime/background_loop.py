@@ -49,6 +49,12 @@ class BackgroundLoop:
             future.cancel()
             raise
 
+    async def run_from_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and wait for its result on the running loop, which is not blocked."""
+        if threading.current_thread() is self._thread:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
     def iterate(
         self, source: AsyncGenerator[T, None], *, ahead: int = MAX_ITEMS_AHEAD, wait: bool = False
     ) -> Iterator[T]:
@@ -209,6 +215,16 @@ def background_loop() -> BackgroundLoop:
                 _background_loop = BackgroundLoop()
                 atexit.register(_close_at_exit)
     return _background_loop
+
+
+def started_loops() -> list[BackgroundLoop]:
+    """Each background loop of the process that runs; none before the first synchronous call."""
+    loops: list[BackgroundLoop] = []
+    loop = _background_loop
+    while loop is not None:
+        loops.append(loop)
+        loop = loop._inner  # noqa: SLF001  # our own
+    return loops
 
 
 def _close_at_exit() -> None:

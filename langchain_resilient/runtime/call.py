@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from langchain_core.messages import BaseMessage
+    from langchain_core.outputs import ChatResult
 
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.plan import Plan
@@ -177,16 +178,18 @@ Answer again, so that it fits, and say nothing else."""
 
 
 class AnswerValidator:
-    """Judges the answers to one call, and tells the next attempt what was wrong with the last.
+    """Decides whether a whole answer is good enough, and asks for a repair where that is wanted.
+
+    It is the race's `validate`. Each answer is turned into LangChain's form once: `result_of` gives
+    what `check` has seen.
 
     Args:
-        call: Who asks, and for what.
+        call: The call's options: its request, and the schema that answers must fit.
         check: The model's `check`, if it has one.
-        target_of: Which target an attempt went to.
+        target_of: Finds the target that an attempt went to.
 
     Attributes:
         unfit: The last attempt whose answer was whole and did not fit the schema.
-        ask: Takes the request that attempts from now on are to send.
     """
 
     def __init__(
@@ -199,40 +202,54 @@ class AnswerValidator:
         self._request = call.request
         self._check = check
         self._target_of = target_of
+        self._results: dict[Attempt, ChatResult] = {}
         self.unfit: Attempt | None = None
-        self.ask: Callable[[ChatRequest], None] | None = None
 
     @property
     def kept(self) -> Attempt | None:
-        """An unfit answer, where the caller would rather have that than an error."""
+        """The attempt with an unfit answer, where the caller prefers that to an error."""
         structure = self._structure
         return self.unfit if structure is not None and structure.keep else None
 
-    async def __call__(self, attempt: Attempt) -> Fault | None:
-        """Judge a whole answer; a fault means that it is none."""
-        target = self._target_of(attempt)
-        result = to_chat_result(attempt.response, target.provider, target.model)
-        message: Any = result.generations[0].message  # a generation of ours holds an AIMessage
-        fault = self._structure.fault(message) if self._structure is not None else None
-        if fault is not None:
-            self._found(attempt, message, fault)
-            return fault
-        return await self._checked(message) if self._check is not None else None
+    def result_of(self, attempt: Attempt) -> ChatResult:
+        """The answer of an attempt in LangChain's form; the same object each time."""
+        result = self._results.get(attempt)
+        if result is None:
+            target = self._target_of(attempt)
+            result = to_chat_result(attempt.response, target.provider, target.model)
+            self._results[attempt] = result
+        return result
 
-    def _found(self, attempt: Attempt, message: AIMessage, fault: Fault) -> None:
+    async def __call__(
+        self, attempt: Attempt, change_request: Callable[[ChatRequest], None]
+    ) -> Fault | None:
+        """Judge a whole answer.
+
+        Args:
+            attempt: Whose answer it is.
+            change_request: Takes the request that attempts from now on are to send.
+
+        Returns:
+            What is wrong with it; None if nothing is.
+        """
+        message: Any = self.result_of(attempt).generations[0].message  # always an AIMessage
+        structure = self._structure
+        fault = structure.fault(message) if structure is not None else None
+        if fault is None:
+            return await self._run_check(message) if self._check is not None else None
         self.unfit = attempt
-        repair = self._structure is not None and self._structure.repair
-        if repair and self.ask is not None and fault.kind is FaultKind.INVALID:
-            self.ask(repair_request(self._request, message, fault.message))
+        if structure is not None and structure.repair and fault.kind is FaultKind.INVALID:
+            change_request(repair_request(self._request, message, fault.message))
+        return fault
 
-    async def _checked(self, message: AIMessage) -> Fault | None:
+    async def _run_check(self, message: AIMessage) -> Fault | None:
         check: Any = self._check
         try:
-            said: Any = check(message)
-            said = await said if inspect.isawaitable(said) else said
+            verdict: Any = check(message)
+            verdict = await verdict if inspect.isawaitable(verdict) else verdict
         except Exception as error:  # noqa: BLE001  # an exception is a way to say no
             return Fault(FaultKind.INVALID, f"check raised {error!r}", cause=error)
-        return Fault(FaultKind.INVALID, "check said False") if said is False else None
+        return Fault(FaultKind.INVALID, "check said False") if verdict is False else None
 
 
 def validator_for(

@@ -120,21 +120,24 @@ class Runtime:
         if not self._prepared:
             await self._prepare()
         call = CallOptions(self._defaults, messages, stop, kwargs, stream=False)
-        race, plan, judge = self._race(call, run_manager)
+        race, plan, validator = self._race(call, run_manager)
         try:
-            response = await race.answer()
+            await race.answer()
         finally:
             receipt = self._settle(call, race)
             if race.listener is not None:
                 await race.listener.close(loop_reaper())
-        target = self._by_name.get(receipt.winner or "")
-        if response is None and judge is not None and (kept := judge.kept) is not None:
-            response, target = kept.response, self._target_of(kept)
-        if response is None or target is None:
+        answered = race.winner
+        if answered is None and validator is not None:
+            answered = validator.kept
+        if answered is None:
             raise self._error(race, plan, receipt)
-        return attach_receipt(
-            to_chat_result(response, target.provider, target.model), receipt.as_dict()
-        )
+        if validator is not None:
+            result = validator.result_of(answered)
+        else:
+            target = self._target_of(answered)
+            result = to_chat_result(answered.response, target.provider, target.model)
+        return attach_receipt(result, receipt.as_dict())
 
     async def stream(
         self,
@@ -175,6 +178,15 @@ class Runtime:
         last = telling.last(winner)
         attach_receipt(last, receipt.as_dict())
         yield last
+
+    async def aclose(self) -> None:
+        """Close what the targets hold open on the running loop, once the losers have closed."""
+        await loop_reaper().drain()
+        for target in tuple(self._by_name.values()):
+            for source in self.route(target).sources:
+                close = getattr(source, "aclose", None)
+                if close is not None:
+                    await close()
 
     def stats(self) -> Stats:
         """What `llm.stats()` returns."""
@@ -225,7 +237,7 @@ class Runtime:
         if hedge is not None and hedge.max_extra_cost is not None:
             plan = replace(plan, cost=lambda state: self._selection.cost(call, state.name))
         plain = call.several or (hedge is not None and hedge.on == "response")
-        judge = validator_for(call, self._check, self._target_of)
+        validator = validator_for(call, self._check, self._target_of)
         race = Race(
             self._select(call),
             call.request,
@@ -233,16 +245,14 @@ class Runtime:
             self._tools,
             loop_reaper(),
             last_resort=self.last_resort,
-            validate=judge,
+            validate=validator,
             on_retry=run_manager.on_retry if run_manager is not None else None,
             plain=plain and show is None,
             buffer=show,
             size=call,
             listener=_trace(run_manager, self._by_name),
         )
-        if judge is not None:
-            judge.ask = race.change_request
-        return race, plan, judge
+        return race, plan, validator
 
     def _select(self, call: CallOptions) -> Sequence[Route]:
         """Choose the routes of one call, in order.

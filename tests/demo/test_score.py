@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_resilient.demo.score import Call, Score
+from langchain_resilient.demo.score import ScoredCall, Score
 
 
 @pytest.fixture
@@ -13,11 +13,11 @@ def score() -> Score:
     return Score(
         "side",
         calls=[
-            Call(1, 0.0, 0.5, "answered"),
-            Call(2, 1.0, 3.0, "answered"),
-            Call(3, 2.0, 0.2, "failed"),
-            Call(4, 3.0, 0.8, "answered"),
-            Call(5, 8.0),
+            ScoredCall(1, 0.0, 0.5, "answered"),
+            ScoredCall(2, 1.0, 3.0, "answered"),
+            ScoredCall(3, 2.0, 0.2, "failed"),
+            ScoredCall(4, 3.0, 0.8, "answered"),
+            ScoredCall(5, 8.0),
         ],
     )
 

@@ -33,7 +33,7 @@ def _little_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "MAX_READ_AHEAD", 2)
 
 
-async def approve(_: object) -> Fault | None:
+async def approve(_attempt: object, _change_request: object) -> Fault | None:
     """A validator that takes its time."""
     await asyncio.sleep(0.2)
     return None

@@ -80,7 +80,7 @@ def test_a_loser_that_does_not_stop_speaking_is_not_heard(judged):
     async def run():
         w = world(Hang(), Say("fast one", gap=1.0))
         w.targets["p0:m"] = Deaf([Hang()])
-        race = w.stream(validate=(lambda _: None) if judged else None)
+        race = w.stream(validate=(lambda *_: None) if judged else None)
         words = [chunk["word"] async for chunk in shown(race) if chunk.get("word")]
         assert words == ["fast ", "one "]
 

@@ -338,7 +338,7 @@ async def test_validate_asks_the_next_target():
     """A whole answer that the caller refuses is a failure."""
     w = world(Say("bad"), Say("good"))
 
-    def judge(attempt):
+    def judge(attempt, _change_request):
         bad = "bad" in attempt.response.text
         return Fault(FaultKind.INVALID, "refused") if bad else None
 

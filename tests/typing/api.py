@@ -183,6 +183,16 @@ def streams(llm: ResilientChatModel) -> None:
     ResilientChatModel(targets=["openai:m"], on_break="raise")
 
 
+async def closing() -> None:
+    """The connections go with the block."""
+    async with ResilientChatModel(targets=["openai:m"]) as llm:
+        assert_type(llm, ResilientChatModel)
+    with ResilientChatModel(targets=["openai:m"]) as llm:
+        assert_type(llm, ResilientChatModel)
+    llm.close()
+    await llm.aclose()
+
+
 def statistics(llm: ResilientChatModel) -> None:
     """What was counted."""
     stats = llm.stats()
