@@ -1,1 +1,1 @@
-"""The documentation: pages in Markdown, and what writes the reference out of the code."""
+"""The documentation: pages in Markdown, and modules that generate the reference from the code."""

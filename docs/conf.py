@@ -37,5 +37,5 @@ pygments_dark_style = "monokai"
 
 
 def setup(app: Sphinx) -> None:
-    """Write the reference before anything is read."""
+    """Generate the reference before Sphinx reads the pages."""
     app.connect("builder-inited", lambda app: generate.write(Path(app.srcdir) / "_generated"))

@@ -1,27 +1,27 @@
-"""Writes the parts of the pages that come out of the code. Sphinx runs it at each build.
+"""Generates the parts of the pages that come from the code. Sphinx runs it at each build.
 
-`python -m docs.generate` writes them into `docs/_generated` for a look.
+`python -m docs.generate` writes them to `docs/_generated` for inspection.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from docs import commands, failures, options, simulator
+from docs import cli, errors, options, simulator
 
 PAGES = {
     "options.md": options.page,
-    "cli.md": commands.page,
-    "errors.md": failures.page,
+    "cli.md": cli.page,
+    "errors.md": errors.page,
     "simulator.md": simulator.page,
 }
 
 
 def write(folder: Path) -> None:
-    """Write each part, where it has changed: Sphinx reads again what is newer."""
+    """Write the parts that have changed; Sphinx rebuilds the pages whose files are newer."""
     folder.mkdir(exist_ok=True)
-    for name, make in PAGES.items():
-        path, text = folder / name, make()
+    for name, page in PAGES.items():
+        path, text = folder / name, page()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 

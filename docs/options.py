@@ -1,4 +1,4 @@
-"""Writes the reference of all options out of the code: names, types, defaults, units, meanings."""
+"""Generates the reference of all options from the code: names, types, defaults, units, meanings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from docs.reading import aliases, attributes, bullets, section, story
+from docs.docstrings import aliases, attributes, bullets, description, section
 from docs.tables import code, table
 from langchain_resilient import (
     Health,
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 CLASSES: tuple[type[BaseModel], ...] = (
     Configuration, Sampling, Target, Hedge, TimeLimits, Retry, Health, SpendCap,
 )  # fmt: skip
-"""Whose fields are the options, in the order of the page."""
+"""The classes whose fields are the options, in the order of the page."""
 
-_NAMED = ((options.ALL_FAULTS, "every kind"), (options.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
+_NAMED_DEFAULTS = ((options.ALL_FAULTS, "every kind"), (options.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
 """Defaults that are too long for a cell."""
 
 _ALIASES = {k: v for m in (configuration, options) for k, v in aliases(m).items()}
 
 _UNITS = (
-    # What the name or the type says goes before what the meaning says.
+    # The first match wins: what the name or the type says comes before what the meaning says.
     (r"name:requests_per_minute", "requests/minute"),
     (r"name:tokens_per_minute", "tokens/minute"),
     (r"name:min_tokens_per_second", "tokens/second"),
@@ -60,9 +60,9 @@ class Option:
 
     Attributes:
         name: As a user writes it.
-        type: As it stands in the code, with short names written out.
+        type: As in the code, with aliases expanded.
         default: As code; `required` without one.
-        unit: Of what it counts; empty where it counts nothing.
+        unit: Its unit; empty if it has none.
         meaning: The docstring under the field.
     """
 
@@ -74,10 +74,10 @@ class Option:
 
 
 def options_of(cls: type[BaseModel]) -> list[Option]:
-    """The fields of a configuration class; a `Target`'s sampling fields stand with `Sampling`."""
-    written = attributes(cls)
+    """Return the fields of a class; a `Target`'s sampling fields are listed with `Sampling`."""
+    fields = attributes(cls)
     return [
-        _option(name, cls, written[name].annotation, written[name].meaning)
+        _option(name, cls, fields[name].annotation, fields[name].meaning)
         for name in cls.model_fields
         if cls is Sampling or name not in Sampling.model_fields
     ]
@@ -85,16 +85,16 @@ def options_of(cls: type[BaseModel]) -> list[Option]:
 
 def _option(name: str, cls: type[BaseModel], annotation: str, meaning: str) -> Option:
     unit = _unit(name, annotation, meaning)
-    return Option(name, _spelt(annotation), _default(cls.model_fields[name]), unit, meaning)
+    return Option(name, _expanded(annotation), _default(cls.model_fields[name]), unit, meaning)
 
 
 def _unit(name: str, annotation: str, meaning: str) -> str:
-    told = f"name:{name}\ntype:{annotation}\nmeaning:{meaning}"
-    return next((unit for rule, unit in _UNITS if re.search(f"(?m)^({rule})", told)), "")
+    facts = f"name:{name}\ntype:{annotation}\nmeaning:{meaning}"
+    return next((unit for rule, unit in _UNITS if re.search(f"(?m)^({rule})", facts)), "")
 
 
-def _spelt(annotation: str) -> str:
-    """Write short names out: a reader does not know what `Seconds` is."""
+def _expanded(annotation: str) -> str:
+    """Expand aliases: a reader does not know what `Seconds` is."""
     for name in re.findall(r"\b[A-Z]\w+\b", annotation):
         if name in _ALIASES:
             annotation = re.sub(rf"\b{name}\b", _bare(_ALIASES[name]), annotation)
@@ -111,7 +111,7 @@ def _default(field: Any) -> str:
         return repr(field.default_factory())
     if field.default is PydanticUndefined:
         return "required"
-    for value, name in _NAMED:
+    for value, name in _NAMED_DEFAULTS:
         if field.default is value:
             return name
     if isinstance(field.default, BaseModel):
@@ -120,22 +120,23 @@ def _default(field: Any) -> str:
 
 
 def batch_options() -> list[Option]:
-    """The keywords of all batch methods."""
-    said = section(BatchingChatModel.amap, "Args") | bullets(BatchingChatModel)
-    found = inspect.signature(BatchingChatModel.amap).parameters.values()
-    keywords = [p for p in found if p.kind is p.KEYWORD_ONLY]
+    """Return the keywords of all batch methods."""
+    meanings = section(BatchingChatModel.amap, "Args") | bullets(BatchingChatModel)
+    parameters = inspect.signature(BatchingChatModel.amap).parameters.values()
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     return [
-        Option(p.name, _spelt_keyword(p), _keyword_default(p), "", said[p.name]) for p in keywords
+        Option(p.name, _keyword_type(p), _keyword_default(p), "", meanings[p.name])
+        for p in keywords
     ]
 
 
-def _spelt_keyword(parameter: inspect.Parameter) -> str:
-    longer = {
+def _keyword_type(parameter: inspect.Parameter) -> str:
+    expanded = {
         "Progress": "bool | Callable[[BatchProgress], object]",
         "JournalOption": "Journal | str | PathLike | None",
         "ReportOption": "Callable[[BatchReport], object] | None",
     }
-    return longer.get(str(parameter.annotation), str(parameter.annotation))
+    return expanded.get(str(parameter.annotation), str(parameter.annotation))
 
 
 def _keyword_default(parameter: inspect.Parameter) -> str:
@@ -145,23 +146,23 @@ def _keyword_default(parameter: inspect.Parameter) -> str:
 
 
 def structured_options() -> list[Option]:
-    """The keywords of `with_structured_output`."""
+    """Return the keywords of `with_structured_output`."""
     method = ResilientChatModel.with_structured_output
-    said = section(method, "Args")
+    meanings = section(method, "Args")
     return [
-        Option(p.name, str(p.annotation), repr(p.default), "", said[p.name])
+        Option(p.name, str(p.annotation), repr(p.default), "", meanings[p.name])
         for p in inspect.signature(method).parameters.values()
-        if p.name in said and p.kind is not p.VAR_KEYWORD
+        if p.name in meanings and p.kind is not p.VAR_KEYWORD
     ]
 
 
 def page() -> str:
-    """Write all of it."""
+    """Return the reference as Markdown."""
     parts = [_part(_title(cls), _about(cls), options_of(cls)) for cls in CLASSES]
     parts += [
         _part("Batch methods", "Keywords of `batch`, `abatch`, `batch_as_completed`, "
-              "`abatch_as_completed` and `amap`, beside LangChain's own. `max_concurrency` stands "
-              "in the config for all but `amap`.", batch_options()),
+              "`abatch_as_completed` and `amap`, besides LangChain's own. `max_concurrency` is "
+              "part of the config for all but `amap`.", batch_options()),
         _part("`with_structured_output`", "", structured_options()),
     ]  # fmt: skip
     return "\n".join(parts)
@@ -173,12 +174,12 @@ def _title(cls: type[BaseModel]) -> str:
 
 
 def _about(cls: type[BaseModel]) -> str:
-    told = story(cls)
+    text = description(cls)
     if cls is Sampling:
-        return f"{told} They may be set on the model, on a `Target`, or on one call."
+        return f"{text} They may be set on the model, on a `Target`, or on one call."
     if cls is Target:
-        return f"{told} It also takes every sampling field."
-    return told
+        return f"{text} It also takes every sampling field."
+    return text
 
 
 def _part(title: str, about: str, rows: Iterable[Option]) -> str:

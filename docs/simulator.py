@@ -1,4 +1,4 @@
-"""Writes the reference of the simulator and its steps from their docstrings."""
+"""Generates the reference of the simulator and its steps from their docstrings."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import dataclasses
 import inspect
 from typing import Any
 
-from docs.reading import section, story
+from docs.docstrings import description, section
 from docs.tables import code, table
 from langchain_resilient import testing
 from langchain_resilient.testing import ProviderSimulator, Step, delays
 
 
 def steps() -> list[type]:
-    """Every public step that a script may hold, by name."""
+    """Return every public step that a script may contain."""
     public = [getattr(testing, name) for name in testing.__all__]
     return [s for s in public if inspect.isclass(s) and issubclass(s, Step) and s is not Step]
 
 
 def distributions() -> list[type]:
-    """Every public distribution of delays."""
+    """Return every public distribution of delays."""
     public = [getattr(testing, name) for name in testing.__all__]
     return [d for d in public if inspect.isclass(d) and d.__module__ == delays.__name__]
 
 
 def page() -> str:
-    """Write the page."""
+    """Return the reference as Markdown."""
     return "\n".join(
         [
             "## `ProviderSimulator`\n",
             _arguments(ProviderSimulator),
             table(("method or property", "what it does"), _methods()),
             "## Steps\n",
-            table(("step", "what happens", "fields"), [_step(one) for one in steps()]),
+            table(("step", "what happens", "fields"), [_step(step) for step in steps()]),
             "## Delays\n",
-            "Wherever a step takes seconds it takes one of these too:\n",
+            "Wherever a step takes seconds, it also takes one of these:\n",
             table(("delay", "meaning"), [(code(d.__name__), _short(d)) for d in distributions()]),
         ]
     )
@@ -50,7 +50,7 @@ def _step(step: Any) -> tuple[str, str, str]:
 
 
 def _short(thing: Any) -> str:
-    return " ".join(story(thing).split("\n\n")[0].split())
+    return " ".join(description(thing).split("\n\n")[0].split())
 
 
 def _arguments(thing: Any) -> str:

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table; what would break a cell is escaped."""
+    """Format a table; whatever would break a cell is escaped."""
     lines = [head, ["---"] * len(head), *[[_cell(cell) for cell in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def code(text: str) -> str:
-    """Write as code; nothing stays nothing."""
+    """Format as code; an empty text stays empty."""
     return f"`{text}`" if text else ""
 
 

@@ -14,7 +14,7 @@ HEAD = ("page", "python run", "output compared", "only compiled", "shell run", "
 
 
 def main(wanted: list[str]) -> int:
-    """Run the pages whose path ends in one of these; all of them without any."""
+    """Run the pages whose path ends in one of these; all pages if there are none."""
     rows: list[tuple[Any, ...]] = []
     failed = 0
     pages = [p for p in PAGES if not wanted or str(p).endswith(tuple(wanted))]

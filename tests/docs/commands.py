@@ -1,4 +1,4 @@
-"""Checks a command by its name: that what it calls is there, with the options that it gives."""
+"""Checks a command without running it: that what it calls exists and takes these options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check(line: str) -> None:
     """Check a line of shell.
 
     Raises:
-        ValueError: If something in it does not exist; names it.
+        ValueError: If something in it does not exist; the message names it.
     """
     for words in _commands(line):
         _check(words)
@@ -34,13 +34,13 @@ def _commands(line: str) -> list[list[str]]:
     words = shlex.split(line, comments=True)
     if not _SEPARATORS & set(tokens):
         return [words] if words else []
-    found: list[list[str]] = [[]]
+    commands: list[list[str]] = [[]]
     for word in words:
         if word in _SEPARATORS:
-            found.append([])
+            commands.append([])
         else:
-            found[-1].append(word)
-    return [one for one in found if one]
+            commands[-1].append(word)
+    return [command for command in commands if command]
 
 
 def _check(words: list[str]) -> None:
@@ -68,13 +68,13 @@ def _is_known(name: object, known: object, what: str) -> None:
 
 
 def _parses(arguments: list[str]) -> None:
-    told = io.StringIO()
+    complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(io.StringIO()):
             cli.parser().parse_args(arguments)
     except (SystemExit, argparse.ArgumentError) as error:
         if getattr(error, "code", 2):
-            raise ValueError(told.getvalue()) from None
+            raise ValueError(complaint.getvalue()) from None
 
 
 @cache
@@ -98,8 +98,8 @@ def _module(name: str) -> bool:
 
 
 def _extras(arguments: list[str]) -> set[str]:
-    named = [re.search(r"(?:langchain-resilient|\.)\[([\w,-]+)\]", a) for a in arguments]
-    return {extra for found in named if found for extra in found[1].split(",")}
+    matches = [re.search(r"(?:langchain-resilient|\.)\[([\w,-]+)\]", a) for a in arguments]
+    return {extra for match in matches if match for extra in match[1].split(",")}
 
 
 def _known_extras() -> set[str]:

@@ -1,10 +1,10 @@
 """Finds the code in the pages.
 
 - ` ```python ` is run, in the order of the page; all blocks of a page share their names.
-- ` ```output ` after it is what the block prints, `...` standing for anything.
-- ` ```console ` holds commands behind `$ `, each with what it prints; they are run.
-- ` ```bash ` holds commands that need time, keys or network: each is checked by its name.
-- `<!-- not run: reason -->` before a block says that it is only compiled, and why.
+- ` ```output ` after it is what the block prints; `...` stands for anything.
+- ` ```console ` contains commands after `$ `, each with its output; they are run.
+- ` ```bash ` contains commands that need time, keys or network: they are checked without running.
+- `<!-- not run: reason -->` before a block means that it is only compiled, and says why.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Block:
     """One block of code.
 
     Attributes:
-        page: The file that it stands in.
-        line: The line of its first line of code.
+        page: Its file.
+        line: The line number of its first line of code.
         language: As the page names it.
-        code: What it says.
+        code: Its text.
         output: What it prints; None where the page does not say.
         reason: Why it is not run; None if it is.
     """
@@ -54,21 +54,21 @@ class Block:
 
     @property
     def place(self) -> str:
-        """Where it stands, as editors and tracebacks write it."""
+        """File and line, as editors and tracebacks write them."""
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
 def blocks(page: Path) -> list[Block]:
-    """The blocks of a page, in order; their outputs are part of them."""
+    """Return the blocks of a page, in order; their outputs are part of them."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(
             page,
-            text.count("\n", 0, found.start("code")) + 1,
-            found["language"],
-            found["code"],
-            found["output"],
-            found["reason"],
+            text.count("\n", 0, match.start("code")) + 1,
+            match["language"],
+            match["code"],
+            match["output"],
+            match["reason"],
         )
-        for found in _BLOCK.finditer(text)
+        for match in _BLOCK.finditer(text)
     ]

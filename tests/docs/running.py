@@ -1,7 +1,7 @@
 """Runs a page: its Python in this process, its console blocks in a shell.
 
-Keys and base URLs of both providers point to a `ProviderSimulator`, so that what a page writes for
-OpenAI and Together runs as it stands. Each page has a folder, a simulator and names of its own.
+Keys and base URLs of both providers point to a `ProviderSimulator`, so that code for OpenAI and
+Together runs as shown. Each page has a folder, a simulator and names of its own.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def run(page: Path) -> Tally:
     """Run a page from top to bottom.
 
     Raises:
-        PageError: If a block fails or prints something else than the page shows.
+        PageError: If a block fails or prints something other than the page shows.
     """
     tally, names = Tally(), {"__name__": "page"}
     with _surroundings():
@@ -147,28 +147,28 @@ def _python(block: Block, names: dict[str, object], tally: Tally) -> None:
 
 
 def _shell(command: str) -> str:
-    """Run a command; our own in this process, which spares the import."""
+    """Run a command; the package's own in this process, which saves the import."""
     words = shlex.split(command, comments=True)
     if words[0] == "langchain-resilient" and not {"|", ">", "<", "&&"} & set(words):
-        return _ours(words[1:])
-    done = subprocess.run(
+        return _own_command(words[1:])
+    finished = subprocess.run(
         ["bash", "-c", f"{_SHELL}\n{command}"],
         capture_output=True, text=True, timeout=COMMAND_SECONDS, stdin=subprocess.DEVNULL,
         check=False,
     )  # fmt: skip
-    return done.stdout + done.stderr
+    return finished.stdout + finished.stderr
 
 
-def _ours(arguments: list[str]) -> str:
-    told = io.StringIO()
+def _own_command(arguments: list[str]) -> str:
+    output = io.StringIO()
     with (
-        contextlib.redirect_stdout(told),
-        contextlib.redirect_stderr(told),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
         contextlib.suppress(SystemExit),
         warnings.catch_warnings(),
     ):
         cli.main(arguments)
-    return told.getvalue()
+    return output.getvalue()
 
 
 def _compare(block: Block, expected: str, printed: str) -> None:

@@ -36,14 +36,14 @@ class _Loaded(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.urls: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         given = dict(attrs)
         if tag in {"script", "img"}:
-            self.found.append(given.get("src") or "")
+            self.urls.append(given.get("src") or "")
         elif tag == "link" and given.get("rel") in {"stylesheet", "preload", "icon"}:
-            self.found.append(given.get("href") or "")
+            self.urls.append(given.get("href") or "")
 
 
 def test_nothing_is_loaded_from_elsewhere(built):
@@ -51,5 +51,5 @@ def test_nothing_is_loaded_from_elsewhere(built):
     loaded = _Loaded()
     for page in built.glob("*.html"):
         loaded.feed(page.read_text())
-    assert loaded.found
-    assert [url for url in loaded.found if "//" in url] == []
+    assert loaded.urls
+    assert [url for url in loaded.urls if "//" in url] == []

@@ -1,4 +1,4 @@
-"""Each page's code runs and prints what the page shows; what a page points to is there."""
+"""Each page's code runs and prints what the page shows; what a page points to exists."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def test_a_page_runs(page):
 
 
 def test_most_pages_have_code():
-    """So that nothing passes by finding none."""
-    found = [block for page in pages.PAGES for block in pages.blocks(page)]
-    assert sum(block.language == "python" for block in found) >= 60
+    """The tests above must not pass because no block is found."""
+    blocks = [block for page in pages.PAGES for block in pages.blocks(page)]
+    assert sum(block.language == "python" for block in blocks) >= 60
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.stem)
@@ -54,7 +54,7 @@ def test_the_links_at_the_root_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guarantees.md"])
 def test_each_claim_has_a_command_that_exists(page):
-    """The last column but the source, or the last."""
+    """In its last column."""
     rows = re.findall(r"^\| .*\|$", (ROOT / page).read_text(), re.MULTILINE)
     cells = [re.findall(r"\| `((?:make|pytest|python) [^`]+)` \|", row) for row in rows]
     commands = [cell[0] for cell in cells if cell]
@@ -64,7 +64,7 @@ def test_each_claim_has_a_command_that_exists(page):
 
 
 def test_code_fits_the_page():
-    """Longer lines would have to be scrolled to."""
+    """Readers should not have to scroll sideways."""
     built = [page for page in pages.PAGES if page not in pages.ROOT_PAGES]
     python = [b for page in built for b in pages.blocks(page) if b.language == "python"]
     assert [b.place for b in python if max(map(len, b.code.splitlines())) > 96] == []
@@ -105,7 +105,7 @@ def test_a_page_that_is_wrong_fails(text, tmp_path, monkeypatch):
         "echo 1 | nonsense",
     ],
 )
-def test_what_is_not_there_is_told(line):
-    """By its name."""
+def test_the_complaint_names_what_does_not_exist(line):
+    """An option, a target, a path, a module, an extra or a command."""
     with pytest.raises(ValueError, match="nonsense"):
         check(line)

@@ -8,7 +8,8 @@ import pytest
 from langchain_core.language_models import BaseChatModel
 
 import langchain_resilient
-from docs import commands, failures, options, simulator
+from docs import cli, options, simulator
+from docs import errors as errors_page
 from langchain_resilient import FaultKind, ResilientChatModel, testing
 from langchain_resilient.faults import TRAITS
 from tests.docs.pages import PAGES
@@ -74,14 +75,14 @@ def test_types_are_written_out():
 def test_every_exception_is_in_the_table_and_in_the_drawing():
     """The drawing at the top of `errors.py` is made by hand."""
     public = {name for name in langchain_resilient.__all__ if name.endswith(("Error", "Warning"))}
-    assert {one.__name__ for one in failures.exceptions()} == public
+    assert {one.__name__ for one in errors_page.exceptions()} == public
     for name in public:
-        assert name in failures.tree()
+        assert name in errors_page.tree()
 
 
 def test_every_kind_of_fault_is_explained():
     """What happened and, but for a target that only must be asked plainly, what follows."""
-    page = failures.page()
+    page = errors_page.page()
     for kind in FaultKind:
         (row,) = re.findall(rf"^\| `{kind.value}` \|(.+)\|$", page, re.MULTILINE)
         assert row.split("|")[0].strip()
@@ -89,13 +90,13 @@ def test_every_kind_of_fault_is_explained():
 
 def test_every_advice_is_for_a_kind_of_fault():
     """And is shown."""
-    page = failures.page()
+    page = errors_page.page()
     assert all(traits.advice in page for traits in TRAITS.values())
 
 
 def test_every_command_is_shown_with_its_help():
     """Commands of commands too."""
-    page = commands.page()
+    page = cli.page()
     for name in ("ask", "batch", "journal show", "journal export", "targets", "simulate", "demo"):
         assert f"## `langchain-resilient {name}`" in page
 

@@ -1,4 +1,4 @@
-"""Writes the reference of exceptions, faults and receipts out of the code."""
+"""Generates the reference of exceptions, faults and receipts from the code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
-from docs.reading import members, section, story
+from docs.docstrings import description, members, section
 from docs.tables import code, table
 from langchain_resilient import Fault, FaultKind, errors, receipt
 from langchain_resilient.faults import TRAITS
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 
 def exceptions() -> list[type[errors.ResilientError]]:
-    """Every exception of the package, in the order of its file."""
-    ours = [one for one in vars(errors).values() if _is_ours(one)]
-    return sorted(ours, key=lambda one: inspect.getsourcelines(one)[1])
+    """Return every exception of the package, in the order of `errors.py`."""
+    classes = [member for member in vars(errors).values() if _is_defined_there(member)]
+    return sorted(classes, key=lambda cls: inspect.getsourcelines(cls)[1])
 
 
-def _is_ours(thing: Any) -> bool:
-    return inspect.isclass(thing) and thing.__module__ == errors.__name__
+def _is_defined_there(member: Any) -> bool:
+    return inspect.isclass(member) and member.__module__ == errors.__name__
 
 
 def tree() -> str:
-    """The drawing at the top of `errors.py`."""
-    drawn = re.search(r"```\n(.*?)```", inspect.getdoc(errors) or "", re.DOTALL)
-    return drawn[1] if drawn else ""
+    """Return the drawing at the top of `errors.py`."""
+    drawing = re.search(r"```\n(.*?)```", inspect.getdoc(errors) or "", re.DOTALL)
+    return drawing[1] if drawing else ""
 
 
 def page() -> str:
-    """Write all of it."""
+    """Return the reference as Markdown."""
     return "\n".join(
         [
             "## The exceptions\n",
             f"```text\n{tree()}```\n",
             table(("exception", "when", "attributes of its own"), _exception_rows()),
             "## Kinds of fault\n",
-            story(Fault) + " Its `kind` is one of:\n",
+            description(Fault) + " Its `kind` is one of:\n",
             table(("kind", "what happened", "what follows", "what you can do"), _fault_rows()),
             "## `Fault`\n",
             _attributes(Fault),
@@ -58,15 +58,15 @@ def page() -> str:
 
 
 def _exception_rows() -> Iterable[tuple[str, str, str]]:
-    for one in exceptions():
-        own = "; ".join(f"`{k}`: {v}" for k, v in section(one, "Attributes").items())
-        yield code(one.__name__), story(one), own
+    for cls in exceptions():
+        own = "; ".join(f"`{k}`: {v}" for k, v in section(cls, "Attributes").items())
+        yield code(cls.__name__), description(cls), own
 
 
 def _fault_rows() -> Iterable[tuple[str, str, str, str]]:
-    for name, said in members(FaultKind).items():
+    for name, meaning in members(FaultKind).items():
         kind = FaultKind[name]
-        yield code(kind.value), said, _consequence(kind), TRAITS[kind].advice
+        yield code(kind.value), meaning, _consequence(kind), TRAITS[kind].advice
 
 
 def _consequence(kind: FaultKind) -> str:
@@ -79,9 +79,9 @@ def _consequence(kind: FaultKind) -> str:
 
 
 def _attributes(cls: type) -> str:
-    rows = [(code(name), said) for name, said in section(cls, "Attributes").items()]
+    rows = [(code(name), meaning) for name, meaning in section(cls, "Attributes").items()]
     return table(("attribute", "meaning"), rows)
 
 
 def _members(cls: type) -> list[tuple[str, str]]:
-    return [(code(name.lower()), said) for name, said in members(cls).items()]
+    return [(code(name.lower()), meaning) for name, meaning in members(cls).items()]

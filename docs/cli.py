@@ -1,4 +1,4 @@
-"""Writes the reference of the command line out of what `--help` says."""
+"""Generates the reference of the command line from its `--help`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from docs.reading import story
+from docs.docstrings import description
 from langchain_resilient import cli
 from langchain_resilient.testing import __main__ as simulator
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WIDTH = "96"
-"""Columns of the help texts, wherever they are written."""
+"""Columns of the help texts, whatever terminal they are generated in."""
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """A parser and those of its commands, their own commands included."""
+    """Yield a parser and those of its commands, recursively."""
     yield parser
     for action in parser._actions:  # noqa: SLF001  # argparse has no public way
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  # as above
@@ -28,9 +28,9 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 
 def page() -> str:
-    """Write all of it."""
-    everything = [*parsers(cli.parser()), simulator.parser()]
+    """Return the reference as Markdown."""
+    commands = [*parsers(cli.parser()), simulator.parser()]
     with mock.patch.dict(os.environ, {"COLUMNS": WIDTH, "NO_COLOR": "1"}):
-        helps = [f"## `{p.prog}`\n\n```text\n{p.format_help()}```\n" for p in everything]
-    codes = story(cli).partition("Exit codes")[2]
+        helps = [f"## `{p.prog}`\n\n```text\n{p.format_help()}```\n" for p in commands]
+    codes = description(cli).partition("Exit codes")[2]
     return "\n".join([*helps, f"## Exit codes\n\nExit codes{codes}\n"])
