@@ -26,9 +26,7 @@ LEFT_OUT: dict[tuple[type, str], str] = {
 }
 """Options that need no row, each with the reason."""
 
-NO_FAULT = {
-    "Lacks": "what a model cannot do is asked for in another way: see tests/runtime/test_structured_output"
-}
+NO_FAULT = {"Lacks": "another way is asked for: see tests/runtime/test_structured_output.py"}
 """Steps that need no row, each with the reason."""
 
 
