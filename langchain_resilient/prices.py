@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MILLION = 1_000_000
 
 
-_SLOT = 1800
+_SLOT_SECONDS = 1800
 """Seconds for which a looked-up price holds: some providers' prices depend on the time of day, and
 change at full and half hours."""
 
@@ -168,7 +168,7 @@ def price_of(provider: str, model: str, base_url: str | None = None) -> Price | 
     """
     if provider in _FREE_PROVIDERS:
         return FREE
-    return _look_up(provider, model, base_url, int(time() // _SLOT))
+    return _look_up(provider, model, base_url, int(time() // _SLOT_SECONDS))
 
 
 def price_for(target: Target) -> Price | None:
@@ -220,7 +220,7 @@ def prices_for(targets: Iterable[Target], feature: str) -> dict[str, Price]:
 
 @lru_cache(maxsize=4096)
 def _look_up(provider: str, model: str, base_url: str | None, slot: int) -> Price | None:
-    at = datetime.fromtimestamp(slot * _SLOT, UTC)
+    at = datetime.fromtimestamp(slot * _SLOT_SECONDS, UTC)
     by_address = _ask({"provider_api_url": base_url}, model, at) if base_url else None
     return by_address or _ask({"provider_id": provider}, model, at)
 

@@ -96,7 +96,7 @@ class BackgroundLoop:
 
 
 class _Pipe(Generic[T]):
-    """Carries items from the loop to a thread without a wake-up a token."""
+    """Carries items from the loop to a thread without a wake-up for each token."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, source: AsyncGenerator[T, None], ahead: int
@@ -207,8 +207,8 @@ _abandoned: list[BackgroundLoop] = []
 
 
 def background_loop() -> BackgroundLoop:
-    """The process's portal, started on first use."""
-    global _background_loop  # noqa: PLW0603  # one a process is its whole point
+    """The process's background loop, started on first use."""
+    global _background_loop  # noqa: PLW0603  # one per process is its whole point
     if _background_loop is None:
         with _lock:
             if _background_loop is None:

@@ -1,4 +1,4 @@
-"""Whether a whole answer is good enough: it must fit its schema, and please `check`."""
+"""The options of one call, and the validation of its answers: schema and `check`."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _conversation(
 
 @cache
 def _log_repairs() -> None:
-    """Say it once a process: an agent sends its history with every turn."""
+    """Once per process: an agent sends its history with every turn."""
     logger.warning(
         "a conversation was mended before it was sent: it held a tool call without its result, a "
         "result without its call, or a call that cannot be read"
@@ -257,13 +257,13 @@ def validator_for(
     check: Callable[[AIMessage], Any] | None,
     target_of: Callable[[Attempt], Target],
 ) -> AnswerValidator | None:
-    """Make the judge of a call, if there is anything to judge.
+    """Make the validator of a call, if there is anything to validate.
 
     A schema alone does not hold a stream back: whoever streams wants the parts as they come, and
-    the parser judges them at the end.
+    the parser validates them at the end.
     """
-    wanted = check is not None or (call.structure is not None and not call.stream)
-    return AnswerValidator(call, check, target_of) if wanted else None
+    needed = check is not None or (call.structure is not None and not call.stream)
+    return AnswerValidator(call, check, target_of) if needed else None
 
 
 def repair_request(request: ChatRequest, answer: AIMessage, problem: str) -> ChatRequest:

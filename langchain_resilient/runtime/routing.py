@@ -1,4 +1,4 @@
-"""Before a race: whom it may ask, and in what order. After it: what it taught about that."""
+"""Chooses and orders the targets of a call, and learns from how the call ended."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Router:
     Args:
         config: The model's fields.
         targets: All that may be asked, by name; later additions count.
-        memory: Where context windows are remembered.
+        shared: Where context windows are remembered.
         rng: The model's generator.
 
     Raises:
@@ -138,16 +138,16 @@ class Router:
     """
 
     def __init__(
-        self, config: Configuration, targets: Mapping[str, Target], memory: SharedState, rng: Random
+        self, config: Configuration, targets: Mapping[str, Target], shared: SharedState, rng: Random
     ) -> None:
         self._order = config.order
         self._targets = targets
-        self._memory = memory
+        self._shared = shared
         self._rng = rng
         self._affinity = Affinity() if config.affinity else None
         self._weights = {target.name: target.weight for target in config.chain()}
         capped = config.spending() is not None or any(t.spend_cap for t in targets.values())
-        self._purse = SpendLimiter(targets, config.spending()) if capped else None
+        self._spend_limiter = SpendLimiter(targets, config.spending()) if capped else None
 
     def arrange(self, chain: Sequence[Route]) -> list[Route]:
         """Put the chain into the order that holds for all calls: the cheapest first, if wanted."""
@@ -168,7 +168,7 @@ class Router:
             now: The loop's time.
 
         Raises:
-            SpendCapError: If the money is spent and nobody free is left.
+            SpendCapError: If the money is spent and no free target is left.
         """
         if self._order == "fastest":
             chain = fastest(chain, now, self._rng, plain=call.several)
@@ -176,9 +176,13 @@ class Router:
             weights = [self._weights.get(route.state.name, 1.0) for route in chain]
             chain = balanced(chain, weights, self._rng)
         if self._affinity is not None or call.affinity is not None:
-            chain = self._at_home_first(chain, call, now)
+            chain = self._affine_first(chain, call, now)
         chain = self._fitting(chain, call)
-        return chain if self._purse is None else self._payable(chain, call, now, self._purse)
+        return (
+            chain
+            if self._spend_limiter is None
+            else self._payable(chain, call, now, self._spend_limiter)
+        )
 
     def settle(self, call: CallOptions, receipt: Receipt, now: float) -> tuple[float, ...] | None:
         """Learn from a finished call.
@@ -190,7 +194,7 @@ class Router:
             target = self._targets.get(attempt.target)
             if target is None:
                 continue
-            window = self._memory.window_of(target)
+            window = self._shared.window_of(target)
             if attempt.fault is not None and attempt.fault.traits.too_long:
                 window.refused(
                     call.size, call.max_tokens, limit=attempt.fault.limit, given=attempt.fault.given
@@ -199,7 +203,11 @@ class Router:
                 window.passed(call.size, call.max_tokens, prompt_tokens=attempt.input_tokens)
         if receipt.winner and (self._affinity is not None or call.affinity is not None):
             self._home().keep(self._conversation(call), receipt.winner)
-        return None if self._purse is None else self._purse.settle(receipt, call.size, now)
+        return (
+            None
+            if self._spend_limiter is None
+            else self._spend_limiter.settle(receipt, call.size, now)
+        )
 
     def cost(self, call: CallOptions, name: str) -> float | None:
         """Dollars that one more send of a call to a target may cost; None if nobody knows."""
@@ -219,7 +227,7 @@ class Router:
     def _conversation(call: CallOptions) -> object:
         return call.affinity or conversation(call.request.messages)
 
-    def _at_home_first(
+    def _affine_first(
         self, chain: Sequence[Route], call: CallOptions, now: float
     ) -> Sequence[Route]:
         """The target that holds the conversation goes first, while it is well."""
@@ -231,7 +239,7 @@ class Router:
 
     def _fitting(self, chain: Sequence[Route], call: CallOptions) -> Sequence[Route]:
         """Leave out targets that cannot take so long a request, unless none could."""
-        windows = [self._memory.window_of(self._targets[r.state.name]) for r in chain]
+        windows = [self._shared.window_of(self._targets[r.state.name]) for r in chain]
         if not any(window.bounded for window in windows):
             return chain
         fits = [window.fits(call.size, call.max_tokens) for window in windows]
@@ -243,18 +251,18 @@ class Router:
         return [route for route, fit in zip(chain, fits, strict=True) if fit]
 
     def _payable(
-        self, chain: Sequence[Route], call: CallOptions, now: float, purse: SpendLimiter
+        self, chain: Sequence[Route], call: CallOptions, now: float, spend_limiter: SpendLimiter
     ) -> Sequence[Route]:
         names = [route.state.name for route in chain]
-        allowed = purse.allowed(names, now, call.size)
+        allowed = spend_limiter.allowed(names, now, call.size)
         if len(allowed) == len(names):
             return chain
         call.skipped += [
-            (n, purse.why_not(n, now, call.size) or "") for n in names if n not in allowed
+            (n, spend_limiter.why_not(n, now, call.size) or "") for n in names if n not in allowed
         ]
         return [route for route in chain if route.state.name in allowed]
 
     def error(self, chain: Sequence[Route], call: CallOptions, now: float) -> Exception:
         """The error of a call that may ask nobody."""
-        assert self._purse is not None  # noqa: S101  # nothing else leaves nobody
-        return self._purse.error([route.state.name for route in chain], now, call.size)
+        assert self._spend_limiter is not None  # noqa: S101  # nothing else leaves nobody
+        return self._spend_limiter.error([route.state.name for route in chain], now, call.size)

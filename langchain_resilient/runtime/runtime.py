@@ -83,13 +83,13 @@ class Runtime:
     def __init__(self, config: Configuration) -> None:
         hedge, last_resort = config.hedging(), config.fallback_target()
         self.targets = usable_targets(config.keyed_targets())
-        self._memory = SHARED_STATE if config.share_learning else SharedState()
+        self._shared = SHARED_STATE if config.share_learning else SharedState()
         self.plan: Plan = Plan(
             deadline=config.timeout,
             time_limits=config.time_limits,
             hedge=hedge,
             retry=config.retry.at_most(config.max_retries),
-            budgets=self._memory.budgets_of(self.targets, hedge, config.health, config.retry),
+            budgets=self._shared.budgets_of(self.targets, hedge, config.health, config.retry),
             health=config.health,
             fallback_on=config.fallback_on,
             reserve=config.reserve(),
@@ -107,10 +107,10 @@ class Runtime:
         if last_resort is not None:
             self._by_name[last_resort.name] = last_resort
         rng = shared_rng()
-        self._selection = Router(config, self._by_name, self._memory, rng)
-        self.chain = self._selection.arrange(routes)
+        self._router = Router(config, self._by_name, self._shared, rng)
+        self.chain = self._router.arrange(routes)
         self._recorder = Recorder()
-        self._tools = Dependencies(classify, ResponseAccumulator, rng, self._on_fault)
+        self._dependencies = Dependencies(classify, ResponseAccumulator, rng, self._on_fault)
         self._prepared = False
 
     async def generate(
@@ -151,31 +151,31 @@ class Runtime:
         if not self._prepared:
             await self._prepare()
         call = CallOptions(self._defaults, messages, stop, kwargs, stream=True)
-        follows = break_strategy_for(call.on_break or self._on_break, call.request, audience)
-        race, plan, _ = self._race(call, run_manager, StreamBuffer(follows))
-        telling = StreamAssembler(follows, self._target_of)
-        add = telling.add
+        break_strategy = break_strategy_for(call.on_break or self._on_break, call.request, audience)
+        race, plan, _ = self._race(call, run_manager, StreamBuffer(break_strategy))
+        assembler = StreamAssembler(break_strategy, self._target_of)
+        add = assembler.add
         chunks = race.chunks()
         try:
             async for item in chunks:
                 if isinstance(item, Segment):
-                    piece = telling.turn(item)
-                    add = telling.add
+                    piece = assembler.turn(item)
+                    add = assembler.add
                 else:
                     piece = add(item)
                 if piece is not None:
                     yield piece
         finally:
             await chunks.aclose()
-            receipt = self._settle(call, race, telling)
+            receipt = self._settle(call, race, assembler)
             if race.listener is not None:
                 await race.listener.close(loop_reaper())
         winner = race.winner
         if winner is None:
-            raise self._error(race, plan, receipt, telling.partial)
-        if (rest := telling.rest()) is not None:
+            raise self._error(race, plan, receipt, assembler.partial)
+        if (rest := assembler.rest()) is not None:
             yield rest
-        last = telling.last(winner)
+        last = assembler.last(winner)
         attach_receipt(last, receipt.as_dict())
         yield last
 
@@ -199,7 +199,7 @@ class Runtime:
         )
 
     def _delays(self) -> dict[str, float]:
-        """When each target would be hedged now."""
+        """The delay in seconds after which each target would be hedged now."""
         hedge, now = self.plan.hedge, _now()
         if hedge is None or len(self.chain) < 2:  # noqa: PLR2004  # there is nobody to ask
             return {}
@@ -235,14 +235,14 @@ class Runtime:
             call.context = copy_context()
         hedge = plan.hedge
         if hedge is not None and hedge.max_extra_cost is not None:
-            plan = replace(plan, cost=lambda state: self._selection.cost(call, state.name))
+            plan = replace(plan, cost=lambda state: self._router.cost(call, state.name))
         plain = call.several or (hedge is not None and hedge.on == "response")
         validator = validator_for(call, self._check, self._target_of)
         race = Race(
-            self._select(call),
+            self._choose_routes(call),
             call.request,
             plan,
-            self._tools,
+            self._dependencies,
             loop_reaper(),
             last_resort=self.last_resort,
             validate=validator,
@@ -254,7 +254,7 @@ class Runtime:
         )
         return race, plan, validator
 
-    def _select(self, call: CallOptions) -> Sequence[Route]:
+    def _choose_routes(self, call: CallOptions) -> Sequence[Route]:
         """Choose the routes of one call, in order.
 
         Raises:
@@ -262,19 +262,19 @@ class Runtime:
         """
         chain = self.chain if call.model is None else self._chosen(call.model)
         now = asyncio.get_running_loop().time()
-        chosen = self._selection.choose(chain, call, now)
+        chosen = self._router.choose(chain, call, now)
         if not chosen and self.last_resort is None:
-            raise self._selection.error(chain, call, now)
+            raise self._router.error(chain, call, now)
         return chosen
 
     def _settle(
-        self, call: CallOptions, race: Race, telling: StreamAssembler | None = None
+        self, call: CallOptions, race: Race, assembler: StreamAssembler | None = None
     ) -> Receipt:
-        """Take in what a race taught and cost, however it ended."""
+        """Record what the race showed and cost, however it ended."""
         receipt = race.receipt()
-        if telling is not None and (breaks := telling.breaks(race)):
+        if assembler is not None and (breaks := assembler.breaks(race)):
             receipt = replace(receipt, breaks=breaks)
-        costs = self._selection.settle(call, receipt, asyncio.get_running_loop().time())
+        costs = self._router.settle(call, receipt, asyncio.get_running_loop().time())
         self._recorder.add(receipt, costs, cancelled=race.end is None)
         if receipt.winner is None and call.skipped:
             receipt = replace(receipt, skipped=(*receipt.skipped, *call.skipped))
@@ -284,7 +284,7 @@ class Runtime:
     def _report(
         self, call: CallOptions, race: Race, receipt: Receipt, costs: tuple[float, ...] | None
     ) -> None:
-        """Tell the log and the observers."""
+        """Write to the log, and notify the observers."""
         end = "cancelled" if race.end is None else race.end.value
         log_call(receipt, end)
         if call.context is None:
@@ -313,7 +313,7 @@ class Runtime:
             create_provider(target.model_copy(update={"time_limits": limits, "api_key": key}))
             for key in keys
         )
-        return Route(self._memory.state_of(target), first, limits, other_keys=others)
+        return Route(self._shared.state_of(target), first, limits, other_keys=others)
 
     def _chosen(self, models: Any) -> list[Route]:
         """Find the routes for a `model=` override: targets of the chain, or any others.
@@ -331,19 +331,19 @@ class Runtime:
                 return route
         if not isinstance(wanted, str):
             return self._adopt(as_target(wanted))
-        found = self._routes.get(wanted)
-        if found is None:
+        route = self._routes.get(wanted)
+        if route is None:
             if wanted.partition(":")[0] not in known_providers():
                 msg = (
                     f"model={wanted!r} is no target of this chain ({', '.join(self._by_name)}) and "
                     'not of the form "provider:model"'
                 )
                 raise ValueError(msg)
-            found = self._routes[wanted] = self._adopt(as_target(wanted))
-        return found
+            route = self._routes[wanted] = self._adopt(as_target(wanted))
+        return route
 
     def _adopt(self, target: Target) -> Route:
-        """Take in a target from outside the chain, for one call."""
+        """Make the route of a target from outside the chain, for one call."""
         usable_targets([target])
         self._by_name[target.name] = target
         return self.route(target)

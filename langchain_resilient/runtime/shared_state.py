@@ -1,4 +1,4 @@
-"""What the process knows of targets, whichever model asks: readiness, health, losers."""
+"""What all models of the process share: target states, budgets, context windows, reapers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _warning = threading.Lock()
 
 
 def warn_once(message: str) -> None:
-    """Warn of a skipped target, once a process."""
+    """Warn of a skipped target, once per process."""
     with _warning:
         known = message in _warned
         _warned.add(message)
@@ -79,7 +79,7 @@ class SharedState:
     def __init__(self) -> None:
         self._states: dict[Hashable, TargetState] = {}
         self._accounts: dict[Hashable, Account] = {}
-        self._pacers: dict[Hashable, RateLimiter] = {}
+        self._rate_limiters: dict[Hashable, RateLimiter] = {}
         self._budgets: dict[Hashable, Budgets] = {}
         self._windows: dict[Hashable, ContextWindow] = {}
         self._lock = threading.Lock()
@@ -100,7 +100,8 @@ class SharedState:
             if found is None:
                 accounts = [self._accounts.setdefault(key, Account()) for key in keys]
                 rate_limiters = [
-                    self._pacers.setdefault((key, target.model), RateLimiter()) for key in keys
+                    self._rate_limiters.setdefault((key, target.model), RateLimiter())
+                    for key in keys
                 ]
                 found = self._states[name] = _new_state(target, accounts, rate_limiters)
                 for rate_limiter in rate_limiters:
@@ -140,7 +141,7 @@ class SharedState:
         with self._lock:
             self._states.clear()
             self._accounts.clear()
-            self._pacers.clear()
+            self._rate_limiters.clear()
             self._budgets.clear()
             self._windows.clear()
 

@@ -1,4 +1,4 @@
-"""Who may still be asked under the spend caps, and what each call cost, losers included."""
+"""Spend caps: decides which targets are still affordable, and counts what each call cost."""
 
 from __future__ import annotations
 
@@ -166,12 +166,12 @@ class SpendLimiter:
 
     Example:
         ```python
-        purse = Purse({t.name: t for t in targets}, SpendCap(5))
-        names = purse.allowed(["openai:gpt-4", "local"], now)
+        limiter = SpendLimiter({t.name: t for t in targets}, SpendCap(5))
+        names = limiter.allowed(["openai:gpt-4", "local"], now)
         if not names:
-            raise purse.error(["openai:gpt-4", "local"], now)
+            raise limiter.error(["openai:gpt-4", "local"], now)
         ...
-        purse.settle(race.receipt(), characters(request.messages), now)
+        limiter.settle(race.receipt(), count_characters(request.messages), now)
         ```
     """
 
@@ -215,12 +215,12 @@ class SpendLimiter:
     def why_not(self, name: str, now: float, characters: int = 0) -> str | None:
         """Say why a target is left out, for `Receipt.skipped`; None if it is not."""
         stop = self._stop(name, now, characters)
-        return None if stop is None else _told(stop[0], stop[1], now)
+        return None if stop is None else _cap_message(stop[0], stop[1], now)
 
     def error(self, names: Sequence[str], now: float, characters: int = 0) -> SpendCapError:
         """Make the error for a call that nobody may answer: `allowed` left nobody."""
         stops = [stop for n in names if (stop := self._stop(n, now, characters)) is not None]
-        told = dict.fromkeys(_told(*stop, now) for stop in stops)
+        told = dict.fromkeys(_cap_message(*stop, now) for stop in stops)
         opens, spent = min(
             ((at.open_at(now, need), at.spent(now)) for at, need in stops), default=(inf, 0.0)
         )
@@ -275,7 +275,7 @@ def _owner(target: Target) -> Hashable:
     return (target.name, target.model, target.base_url, hash(keys_for(target)))
 
 
-def _told(ledger: Ledger, need: float, now: float) -> str:
+def _cap_message(ledger: Ledger, need: float, now: float) -> str:
     opens, spent = ledger.open_at(now, need), money(ledger.spent(now))
     when = "it will not open again" if opens == inf else f"it opens again in {_span(opens - now)}"
     if ledger.left(now):

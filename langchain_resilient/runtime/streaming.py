@@ -1,7 +1,7 @@
 """One stream as LangChain sees it, over all the targets that had a part in it.
 
 A stream that breaks after some of its text was delivered goes on at another target: continued where
-it stopped, or replaced by a new answer behind a marker. `Telling` joins the parts.
+it stopped, or replaced by a new answer behind a marker. `StreamAssembler` joins the parts.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ChunkCollector:
 
     Example:
         ```python
-        watched = Watched(run_manager.run_id, self.output_version)
+        watched = ChunkCollector(run_manager.run_id, self.output_version)
         for chunk in chunks:
             watched.add(chunk)
             run_manager.on_llm_new_token(chunk.message.content, chunk=chunk)
@@ -233,16 +233,25 @@ class StreamAssembler:
         add: Converts one chunk; another after each `turn`.
     """
 
-    __slots__ = ("_deltas", "_held", "_id", "_join", "_legs", "_sequel", "_starts", "_target_of",
-                 "add")  # fmt: skip
+    __slots__ = (
+        "_break_strategy",
+        "_deltas",
+        "_held",
+        "_id",
+        "_join",
+        "_segments",
+        "_starts",
+        "_target_of",
+        "add",
+    )  # fmt: skip
 
     def __init__(
         self, break_strategy: BreakStrategy | None, target_of: Callable[[Attempt], Target]
     ) -> None:
-        self._sequel = break_strategy
+        self._break_strategy = break_strategy
         self._target_of = target_of
-        self._legs: list[Segment] = []
-        # For each leg, the number of that with which its answer began.
+        self._segments: list[Segment] = []
+        # For each segment, the number of that with which its answer began.
         self._starts: list[int] = []
         self._join: ContinuationJoiner | None = None
         self._held: list[ChatGenerationChunk] = []
@@ -256,30 +265,30 @@ class StreamAssembler:
         Returns:
             The marker that says that all before it is replaced, where it is.
         """
-        self._legs.append(segment)
-        if len(self._legs) == 1:
+        self._segments.append(segment)
+        if len(self._segments) == 1:
             self._starts.append(0)
             self._deltas = ChunkConverter(self._target_of(segment.attempt).provider)
             self.add = self._deltas.add
             return None
-        said = self._legs[0].attempt.response.native
+        said = self._segments[0].attempt.response.native
         self._id = said[0].id if said else None
         self._deltas.start_next_answer()
         self.add = self._add_more
         self._join, self._held = None, []
-        if self._sequel is not None and self._sequel.appends:
+        if self._break_strategy is not None and self._break_strategy.appends:
             self._starts.append(self._starts[-1])
-            self._join = ContinuationJoiner(self._told(len(self._legs) - 2))
+            self._join = ContinuationJoiner(self._text_up_to(len(self._segments) - 2))
             return None
-        self._starts.append(len(self._legs) - 1)
-        return self._same(self._deltas.replacement_marker(self._replaced()))
+        self._starts.append(len(self._segments) - 1)
+        return self._with_first_id(self._deltas.replacement_marker(self._replaced()))
 
     def _add_more(self, chunk: Chunk) -> ChatGenerationChunk | None:
         """Convert a chunk of a later part; of a continuation without what it only repeats."""
         piece = self._deltas.add(chunk)
         if piece is not None and self._join is not None:
             piece = self._trimmed(piece, self._join)
-        return self._same(piece) if piece is not None else None
+        return self._with_first_id(piece) if piece is not None else None
 
     def _trimmed(
         self, piece: ChatGenerationChunk, join: ContinuationJoiner
@@ -306,14 +315,14 @@ class StreamAssembler:
         rest = self._join.finish()
         # Of an answer that was complete, white space may be all that is left to say.
         piece = self._released(rest if rest.strip() else "")
-        return self._same(piece) if piece is not None else None
+        return self._with_first_id(piece) if piece is not None else None
 
     def last(self, winner: Attempt) -> ChatGenerationChunk:
         """Make the chunk that ends the stream."""
         piece = self._deltas.last_chunk(winner.response, self._target_of(winner).model)
-        return piece if len(self._legs) == 1 else self._same(piece)
+        return piece if len(self._segments) == 1 else self._with_first_id(piece)
 
-    def _same(self, piece: ChatGenerationChunk) -> ChatGenerationChunk:
+    def _with_first_id(self, piece: ChatGenerationChunk) -> ChatGenerationChunk:
         """Give a chunk of a later part the id of the first ones; None is LangChain's to fill."""
         piece.message.id = self._id
         return piece
@@ -321,11 +330,11 @@ class StreamAssembler:
     @property
     def partial(self) -> str | None:
         """The text that was delivered; None if nothing was."""
-        return self._told(len(self._legs) - 1) if self._legs else None
+        return self._text_up_to(len(self._segments) - 1) if self._segments else None
 
-    def _told(self, number: int) -> str:
+    def _text_up_to(self, number: int) -> str:
         """Put together what was delivered of the answer that one part belongs to, with it."""
-        segments = self._legs[self._starts[number] : number + 1]
+        segments = self._segments[self._starts[number] : number + 1]
         return delivered_text([segment.attempt.response for segment in segments])
 
     def breaks(self, race: Race) -> tuple[Break, ...]:
@@ -336,11 +345,11 @@ class StreamAssembler:
                 Break(
                     target=segment.attempt.candidate.state.name,
                     seconds=(segment.attempt.ended or race.started) - race.started,
-                    characters=len(self._told(number)),
+                    characters=len(self._text_up_to(number)),
                     fault=segment.attempt.fault,
                     action=self._action(number),
                 )
-                for number, segment in enumerate(self._legs if over else self._legs[:-1])
+                for number, segment in enumerate(self._segments if over else self._segments[:-1])
             ]
         )
 
@@ -352,7 +361,7 @@ class StreamAssembler:
 
     def _replaced(self) -> dict[str, Any]:
         """Tell what the newest part replaces."""
-        number = len(self._legs) - 2
-        broken = self._legs[number].attempt
-        found = {"target": broken.candidate.state.name, "characters": len(self._told(number))}
+        number = len(self._segments) - 2
+        broken = self._segments[number].attempt
+        found = {"target": broken.candidate.state.name, "characters": len(self._text_up_to(number))}
         return found if broken.fault is None else {**found, "fault": broken.fault.kind.value}

@@ -75,7 +75,7 @@ def count_characters(messages: Iterable[Mapping[str, Any]], *schemas: Any) -> in
 
     Example:
         ```python
-        characters([{"role": "user", "content": "Why is the sky blue?"}])  # 20
+        count_characters([{"role": "user", "content": "Why is the sky blue?"}])  # 20
         ```
     """
     total = sum(_json(schema) for schema in schemas if schema)
@@ -130,11 +130,11 @@ class ContextWindow:
 
     Example:
         ```python
-        memory = ContextMemory()
-        memory.fits(90_000)  # True: nothing is known
-        memory.refused(90_000, limit=8192, given=20_000)
-        memory.fits(80_000)  # False: at 4.5 characters a token
-        memory.fits(20_000)  # True
+        window = ContextWindow()
+        window.fits(90_000)  # True: nothing is known
+        window.refused(90_000, limit=8192, given=20_000)
+        window.fits(80_000)  # False: at 4.5 characters a token
+        window.fits(20_000)  # True
         ```
     """
 
