@@ -331,16 +331,16 @@ class Runtime:
                 return route
         if not isinstance(wanted, str):
             return self._adopt(as_target(wanted))
-        route = self._routes.get(wanted)
-        if route is None:
+        adopted = self._routes.get(wanted)
+        if adopted is None:
             if wanted.partition(":")[0] not in known_providers():
                 msg = (
                     f"model={wanted!r} is no target of this chain ({', '.join(self._by_name)}) and "
                     'not of the form "provider:model"'
                 )
                 raise ValueError(msg)
-            route = self._routes[wanted] = self._adopt(as_target(wanted))
-        return route
+            adopted = self._routes[wanted] = self._adopt(as_target(wanted))
+        return adopted
 
     def _adopt(self, target: Target) -> Route:
         """Make the route of a target from outside the chain, for one call."""
