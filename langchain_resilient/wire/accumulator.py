@@ -37,8 +37,12 @@ _MAX_TOKENS = 10**15
 
 def token_count(usage: Mapping[str, Any] | None, *names: str) -> int | None:
     """Return the first of these counts that is a number, in tokens; None where none is."""
+    if not usage:
+        return None
     for name in names:
-        value = usage.get(name) if usage else None
+        value = usage.get(name)
+        if value is None:  # most providers give no details: that is the common case
+            continue
         if (
             isinstance(value, int | float)
             and not isinstance(value, bool)
