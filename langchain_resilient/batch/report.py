@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.observability.recorder import Recorder
 from langchain_resilient.observability.stats import (
     UNKNOWN_QUANTILES,
@@ -18,7 +17,7 @@ from langchain_resilient.observability.stats import (
     text_table,
 )
 from langchain_resilient.options import money
-from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
+from langchain_resilient.receipt import AttemptKind, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,49 +26,13 @@ if TYPE_CHECKING:
 
     from langchain_resilient.observability.stats import Stats, TargetStats
     from langchain_resilient.prices import Price
-
-
-def receipt_of(result: AIMessage | Exception) -> Receipt | None:
-    """Find the receipt of one call; None where nothing was sent for it.
-
-    A message out of LangChain's cache carries the receipt of the call that filled the cache, which
-    is not counted a second time.
-    """
-    if isinstance(result, Exception):
-        return getattr(result, "receipt", None)
-    told = result.response_metadata.get("resilience")
-    return None if told is None or is_cached(result) else _receipt_from_dict(told)
+    from langchain_resilient.receipt import Receipt
 
 
 def is_cached(message: AIMessage) -> bool:
     """Whether a message is out of LangChain's cache, which marks it with a cost of 0."""
     usage: Mapping[str, Any] = message.usage_metadata or {}
     return "total_cost" in usage
-
-
-def _receipt_from_dict(told: Mapping[str, Any]) -> Receipt:
-    attempts = tuple(map(_attempt_from_dict, told["attempts"]))
-    return Receipt(attempts, told["winner"], told["seconds"])
-
-
-def _attempt_from_dict(told: Mapping[str, Any]) -> AttemptRecord:
-    return AttemptRecord(
-        target=told["target"],
-        kind=AttemptKind(told["kind"]),
-        started=told["started"],
-        first_text=told.get("first_text"),
-        ended=told["ended"],
-        outcome=Outcome(told["outcome"]),
-        fault=_fault_from_dict(told) if "fault" in told else None,
-        input_tokens=told.get("input_tokens"),
-        output_tokens=told.get("output_tokens"),
-        cached_tokens=told.get("cached_tokens"),
-        written_tokens=told.get("written_tokens"),
-    )
-
-
-def _fault_from_dict(told: Mapping[str, Any]) -> Fault:
-    return Fault(FaultKind(told["fault"]), told["message"], status=told.get("status"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +211,7 @@ class BatchStats:
     Example:
         ```python
         stats = BatchStats(100, loop.time, prices.get)
-        stats.add(message)
+        stats.add(message, receipt)
         print(stats.report())
         ```
     """
@@ -282,9 +245,15 @@ class BatchStats:
         with self._lock:
             self._tail_hedges += 1
 
-    def add(self, result: AIMessage | Exception) -> None:
-        """Count the result of an item."""
-        receipt = receipt_of(result)
+    def add(self, result: AIMessage | Exception, receipt: Receipt | None = None) -> None:
+        """Count the result of an item.
+
+        Args:
+            result: Its answer, or the exception of its call, which holds its receipt itself.
+            receipt: The answer's; None where nothing was sent for it.
+        """
+        if isinstance(result, Exception):
+            receipt = getattr(result, "receipt", None)
         if receipt is not None:
             self._recorder.add(receipt)
         with self._lock:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_resilient.batch.journal_keys import key_function
 from langchain_resilient.batch.progress import ProgressMeter, as_display
 from langchain_resilient.observability.stats import DurationHistogram
-from langchain_resilient.runtime.call import PRIORITY
+from langchain_resilient.runtime.call import PRIORITY, RECEIPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from langchain_resilient.batch.journal_keys import RequestKey
     from langchain_resilient.batch.progress import BatchOptions
     from langchain_resilient.batch.report import BatchStats
+    from langchain_resilient.receipt import Receipt
 
 TAIL_HEDGE = "tail_hedge"
 """Tag of the LangChain run that asks a straggler a second time."""
@@ -156,7 +157,9 @@ class PromptWorker:
         self._meter = meter
         self._journal = journal
         self._key = key
-        self._keys: dict[int, str] = {}  # of the prompts that are being asked
+        # Of the prompts that are being asked.
+        self._keys: dict[int, str] = {}
+        self._receipts: dict[int, Receipt] = {}
 
     def restore(self, index: int, prompt: LanguageModelInput) -> AIMessage | None:
         """Return the answer that the journal holds, if any; then nothing else is called."""
@@ -192,7 +195,12 @@ class PromptWorker:
         if hedge:
             self._stats.count_tail_hedge()
         config = self._configs.of_hedge(index) if hedge else self._configs.at(index)
-        return await self._model.ainvoke(prompt, config, **self._kwargs)
+        receipts: list[Receipt] = []
+        RECEIPTS.set(receipts)
+        answer = await self._model.ainvoke(prompt, config, **self._kwargs)
+        if receipts:  # an answer out of LangChain's cache has none
+            self._receipts[index] = receipts[0]
+        return answer
 
     async def record(self, index: int, result: AIMessage | Exception) -> None:
         """Record a result, then count it: what is reported as done is on disk.
@@ -206,7 +214,7 @@ class PromptWorker:
                 await self._journal.record_failure(index, key, result)
             else:
                 await self._journal.record(index, key, result)
-        self._stats.add(result)
+        self._stats.add(result, self._receipts.pop(index, None))
         self._meter.tick()
 
 

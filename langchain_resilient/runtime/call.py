@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.plan import Plan
     from langchain_resilient.options import Target
+    from langchain_resilient.receipt import Receipt
     from langchain_resilient.wire.structured_output import OutputSpec
 
 
@@ -37,6 +38,12 @@ Priority = Literal["interactive", "batch"]
 
 PRIORITY: ContextVar[Priority] = ContextVar("langchain_resilient_priority", default="interactive")
 """Of the calls in this context that do not say `priority=` themselves."""
+
+
+RECEIPTS: ContextVar[list[Receipt] | None] = ContextVar(
+    "langchain_resilient_receipts", default=None
+)
+"""Takes the receipt of the next call in this context, as an object: its message holds a dict only."""
 
 
 logger = logging.getLogger("langchain_resilient")
@@ -74,6 +81,7 @@ class CallOptions:
             it lets interactive calls go first, and its deadline runs from its first send.
         max_tokens: The longest answer it asks for; 0 where it does not say.
         structure: What the answer must fit; None for any.
+        receipts: Where its receipt goes as an object; None if nobody waits for it.
         skipped: Targets that are not asked, each with the reason.
         context: The caller's, where an observer wants it.
 
@@ -82,7 +90,8 @@ class CallOptions:
     """
 
     __slots__ = ("_plan", "_size", "affinity", "batch", "context", "max_tokens", "model",
-                 "on_break", "request", "several", "skipped", "stream", "structure")  # fmt: skip
+                 "on_break", "receipts", "request", "several", "skipped", "stream",
+                 "structure")  # fmt: skip
 
     def __init__(
         self,
@@ -98,6 +107,9 @@ class CallOptions:
         self.affinity: str | None = None
         self.on_break: OnBreak | None = None
         self.batch = PRIORITY.get() == "batch"
+        self.receipts = RECEIPTS.get()
+        if self.receipts is not None:
+            RECEIPTS.set(None)  # not for calls inside this one, by a `check` or a wrapped model
         self.structure: OutputSpec | None = None
         self.skipped: list[tuple[str, str]] = []
         self.context: Context | None = None

@@ -278,6 +278,8 @@ class Runtime:
         self._recorder.add(receipt, costs, cancelled=race.end is None)
         if receipt.winner is None and call.skipped:
             receipt = replace(receipt, skipped=(*receipt.skipped, *call.skipped))
+        if call.receipts is not None:
+            call.receipts.append(receipt)
         self._report(call, race, receipt, costs)
         return receipt
 

@@ -17,7 +17,7 @@ from langchain_resilient import (
     Receipt,
     ResilientChatModel,
 )
-from langchain_resilient.batch.report import BatchStats, receipt_of
+from langchain_resilient.batch.report import BatchStats
 from tests.batch.echo_model import EchoModel, prompts
 from verification.kit.virtual_time import virtual_time
 
@@ -29,31 +29,28 @@ WON = AttemptRecord("b:m", AttemptKind.HEDGE, 0.5, 0.75, 1.5, Outcome.WON, None,
 RECEIPT = Receipt((LOST, WON), "b:m", 1.5)
 
 
-def _message(receipt: Receipt) -> AIMessage:
-    return AIMessage("x", response_metadata={"resilience": receipt.as_dict()})
+def test_an_exception_brings_its_receipt():
+    """Another exception has none, and is counted all the same."""
+    stats = BatchStats(2, lambda: 0.0, lambda _: None)
+    stats.add(AllTargetsFailedError("x", RECEIPT))
+    stats.add(ValueError("x"))
+    report = stats.report()
+    assert (report.failed, report.hedges) == (2, 1)
 
 
-def test_a_receipt_comes_back_from_a_message():
-    """As it was when it was stamped on it."""
-    assert receipt_of(_message(RECEIPT)) == RECEIPT
-
-
-def test_a_receipt_comes_back_from_an_exception():
-    """Whole; another exception has none."""
-    assert receipt_of(AllTargetsFailedError("x", RECEIPT)) is RECEIPT
-    assert receipt_of(ValueError("x")) is None
-
-
-def test_a_message_of_another_model_has_none():
+def test_an_answer_without_a_receipt_sent_nothing():
     """E.g. one that a user put into the cache."""
-    assert receipt_of(AIMessage("x")) is None
+    stats = BatchStats(1, lambda: 0.0, lambda _: None)
+    stats.add(AIMessage("x"))
+    report = stats.report()
+    assert (report.done, report.targets) == (1, ())
 
 
 def _stats() -> BatchStats:
     now = [0.0]
     stats = BatchStats(10, lambda: now[0], lambda _: None)
     for _ in range(6):
-        stats.add(_message(RECEIPT))
+        stats.add(AIMessage("x"), RECEIPT)
     stats.add(AllTargetsFailedError("x", Receipt((LOST,), None, 0.5)))
     stats.count_restored()
     now[0] = 4.0
