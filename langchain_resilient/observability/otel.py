@@ -155,7 +155,7 @@ class _Meters:
             self._attempts.add(1, _labels(attempt))
             spent = (attempt.input_tokens or 0) + (attempt.output_tokens or 0)
             if attempt.outcome is not Outcome.WON and spent:
-                self._lost.add(spent, {"langchain_resilient.options": attempt.target})
+                self._lost.add(spent, {"langchain_resilient.target": attempt.target})
         won = _winner(receipt)
         if won is None:
             return
@@ -191,7 +191,7 @@ def _call_attributes(receipt: Receipt, call: CallDetails) -> dict[str, Any]:
     found["langchain_resilient.attempts"] = len(receipt.attempts)
     found["langchain_resilient.lost_tokens"] = receipt.lost_tokens
     if receipt.winner is not None:
-        found["langchain_resilient.options"] = receipt.winner
+        found["langchain_resilient.target"] = receipt.winner
     if call.response_id is not None:
         found["gen_ai.response.id"] = call.response_id
     if call.finish_reason is not None:
@@ -240,7 +240,7 @@ def _attempt_attributes(attempt: AttemptRecord, call: CallDetails) -> dict[str, 
 
 def _labels(attempt: AttemptRecord) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "langchain_resilient.options": attempt.target,
+        "langchain_resilient.target": attempt.target,
         "langchain_resilient.attempt.kind": attempt.kind.value,
         "langchain_resilient.attempt.outcome": attempt.outcome.value,
     }
@@ -251,7 +251,7 @@ def _labels(attempt: AttemptRecord) -> dict[str, Any]:
 
 def _add_break(span: Span, broken: Break, began: int) -> None:
     given: dict[str, Any] = {
-        "langchain_resilient.options": broken.target,
+        "langchain_resilient.target": broken.target,
         "langchain_resilient.break.action": broken.action,
         "langchain_resilient.break.characters": broken.characters,
     }

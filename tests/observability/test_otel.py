@@ -208,7 +208,7 @@ def test_attempts_are_counted(sim, scope):
     """By target, kind, outcome and fault."""
     sim.script("openai:m", Status(500))
     chain(sim, "openai:m", "together:n", observers=[scope.otel]).invoke("hi")
-    told = {p.attributes["langchain_resilient.options"]: p for p in scope.points(
+    told = {p.attributes["langchain_resilient.target"]: p for p in scope.points(
         "langchain_resilient.attempts"
     )}  # fmt: skip
     assert told["openai:m"].attributes["error.type"] == "server"
