@@ -240,8 +240,12 @@ def request_rejected(receipt: Receipt) -> ResilientError:
 
 def stream_broken(receipt: Receipt, partial: str, timeout: float | None) -> StreamBrokenError:
     """Build the error for a stream that died after some of it was delivered."""
-    told = receipt.faults[-1:]
-    why = f"{told[0][0]}: {told[0][1]}" if told else f"the deadline of {timeout or 0:g} s passed"
+    last_fault = receipt.faults[-1:]
+    why = (
+        f"{last_fault[0][0]}: {last_fault[0][1]}"
+        if last_fault
+        else f"the deadline of {timeout or 0:g} s passed"
+    )
     message = f"the stream broke after {len(partial)} characters were delivered: {why}"
     error = StreamBrokenError(message, receipt, partial)
     error.__cause__ = next(reversed(error.causes), None)

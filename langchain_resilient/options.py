@@ -215,8 +215,8 @@ class SpendCap(_Policy):
     per: Literal["minute", "hour", "day", "month", "total"] = "day"
     """In how long a time. A month is 30 days; `"total"` is the life of the process."""
     name: str = ""
-    """Caps of one name, amount and time are one purse for the whole process. Without a name, models
-    with the same targets and keys share one."""
+    """Caps of one name, amount and time share one budget in the whole process. Without a name,
+    models with the same targets and keys share one."""
 
     def __init__(self, dollars: float | None = None, /, **fields: Any) -> None:
         """Take the amount by position too; see the class."""
@@ -337,14 +337,14 @@ class Sampling(BaseModel):
 
     def sampling_params(self) -> dict[str, Any]:
         """Those that are set, as chat-completions parameters."""
-        found = {
+        params = {
             name: value
             for name in SAMPLING_FIELDS
             # An empty `stop` is LangChain's way to say none; OpenAI refuses `[]`.
             if (value := getattr(self, name)) is not None and value != []
         }
-        found.update(self.model_kwargs)
-        return found
+        params.update(self.model_kwargs)
+        return params
 
 
 SAMPLING_FIELDS = tuple(name for name in Sampling.model_fields if name != "model_kwargs")
@@ -473,11 +473,11 @@ class Target(Sampling):
 
 def _parse(spec: Any) -> dict[str, Any]:
     if isinstance(spec, str):
-        found = _SPEC.match(spec.strip())
-        if not found or (not found["model"] and found["provider"] != "local"):
+        match = _SPEC.match(spec.strip())
+        if not match or (not match["model"] and match["provider"] != "local"):
             msg = f"{spec!r} is not a target: {TARGET_SYNTAX}"
             raise ValueError(msg)
-        return {"provider": found["provider"], "model": (found["model"] or "").strip()}
+        return {"provider": match["provider"], "model": (match["model"] or "").strip()}
     if callable(getattr(spec, "ainvoke", None)):
         model = next(
             (
@@ -559,20 +559,20 @@ def as_chain(values: Any) -> tuple[Target, ...]:
         msg = f"targets must be a list; for one target write targets=[{values!r}]"
         raise ValueError(msg)  # noqa: TRY004  # pydantic turns ValueError into its own
     try:
-        found = tuple(as_target(v) for v in values)
+        targets = tuple(as_target(v) for v in values)
     except TypeError:
         msg = f"targets must be a list, not {type(values).__name__}; {TARGET_SYNTAX}"
         raise ValueError(msg) from None
-    if not found:
+    if not targets:
         msg = f"targets is empty: give at least one; {TARGET_SYNTAX}"
         raise ValueError(msg)
-    return _unique(found)
+    return _unique(targets)
 
 
 def _unique(targets: Sequence[Target]) -> tuple[Target, ...]:
     """Refuse the same target twice; number those that share a name but differ."""
     seen: dict[str, list[Target]] = {}
-    found = []
+    unique = []
     for target in targets:
         twins = seen.setdefault(target.name, [])
         if any(twin == target for twin in twins):
@@ -583,10 +583,10 @@ def _unique(targets: Sequence[Target]) -> tuple[Target, ...]:
             raise ValueError(msg)
         twins.append(target)
         number = len(twins)
-        found.append(
+        unique.append(
             target if number == 1 else target.model_copy(update={"name": f"{target.name}#{number}"})
         )
-    return tuple(found)
+    return tuple(unique)
 
 
 def target_names(targets: Iterable[Target]) -> str:

@@ -180,8 +180,8 @@ def price_for(target: Target) -> Price | None:
         given, made = (dollars / MILLION for dollars in target.price)
         return Price(given, made, cached_input=given, written_input=given)
     if target.runnable is not None:
-        told = _langsmith_names(target.runnable)
-        return price_of(*told) if told else None
+        names = _langsmith_names(target.runnable)
+        return price_of(*names) if names else None
     return price_of(target.provider, target.model, target.base_url)
 
 
@@ -201,8 +201,8 @@ def prices_for(targets: Iterable[Target], feature: str) -> dict[str, Price]:
         MissingExtraError: If the library is needed and not installed; names the extra.
         ValueError: If the price of a target is not known; says how to give it.
     """
-    found = {target.name: price_for(target) for target in targets}
-    unknown = [name for name, price in found.items() if price is None]
+    prices = {target.name: price_for(target) for target in targets}
+    unknown = [name for name, price in prices.items() if price is None]
     if unknown and find_spec("genai_prices") is None:
         msg = (
             f"{feature} needs prices: pip install 'langchain-resilient[prices]', or give each "
@@ -215,7 +215,7 @@ def prices_for(targets: Iterable[Target], feature: str) -> dict[str, Price]:
             "Target(..., price=(input, output)) in dollars per million tokens"
         )
         raise ValueError(msg)
-    return {name: price for name, price in found.items() if price is not None}
+    return {name: price for name, price in prices.items() if price is not None}
 
 
 @lru_cache(maxsize=4096)
@@ -229,45 +229,52 @@ def _ask(where: dict[str, Any], model: str, at: datetime) -> Price | None:
     try:
         import genai_prices  # noqa: PLC0415  # on first need
 
-        said = genai_prices.calc_price(
+        calculation = genai_prices.calc_price(
             genai_prices.Usage(), model, genai_request_timestamp=at, **where
         )
     except (ImportError, LookupError):
         return None
-    return _as_price(said.model_price, said.model.context_window)
+    return _as_price(calculation.model_price, calculation.model.context_window)
 
 
-def _as_price(told: Any, window: int | None) -> Price | None:
-    if told.input_mtok is None and told.output_mtok is None:
+def _as_price(model_price: Any, window: int | None) -> Price | None:
+    if model_price.input_mtok is None and model_price.output_mtok is None:
         return None
-    per_token = (told.input_mtok, told.output_mtok, told.cache_read_mtok, told.cache_write_mtok)
+    per_token = (
+        model_price.input_mtok,
+        model_price.output_mtok,
+        model_price.cache_read_mtok,
+        model_price.cache_write_mtok,
+    )
     starts = {tier.start for one in per_token for tier in getattr(one, "tiers", ())}
     # The library charges a tier's price to prompts of more tokens than its start.
-    tiers = tuple((start, _level(told, start + 1)) for start in sorted(starts))
-    return replace(_level(told, 0), context_window=window, tiers=tiers)
+    tiers = tuple((start, _level(model_price, start + 1)) for start in sorted(starts))
+    return replace(_level(model_price, 0), context_window=window, tiers=tiers)
 
 
-def _level(told: Any, tokens: int) -> Price:
+def _level(model_price: Any, tokens: int) -> Price:
     """What is charged where the prompt has so many tokens."""
-    given = _dollars(told.input_mtok, tokens) or 0.0
-    read, written = (_dollars(x, tokens) for x in (told.cache_read_mtok, told.cache_write_mtok))
+    given = _dollars(model_price.input_mtok, tokens) or 0.0
+    read, written = (
+        _dollars(x, tokens) for x in (model_price.cache_read_mtok, model_price.cache_write_mtok)
+    )
     return Price(
         input=given,
-        output=_dollars(told.output_mtok, tokens) or 0.0,
+        output=_dollars(model_price.output_mtok, tokens) or 0.0,
         cached_input=given if read is None else read,
         written_input=given if written is None else written,
-        request=float(told.requests_kcount or 0) / 1000,
+        request=float(model_price.requests_kcount or 0) / 1000,
     )
 
 
-def _dollars(told: Any, tokens: int) -> float | None:
+def _dollars(per_million: Any, tokens: int) -> float | None:
     """Dollars per token, from the library's dollars per million, with or without tiers."""
-    if told is None:
+    if per_million is None:
         return None
-    for tier in reversed(getattr(told, "tiers", ())):
+    for tier in reversed(getattr(per_million, "tiers", ())):
         if tokens > tier.start:
             return float(tier.price) / MILLION
-    return float(getattr(told, "base", told)) / MILLION
+    return float(getattr(per_million, "base", per_million)) / MILLION
 
 
 def _langsmith_names(runnable: Any) -> tuple[str, str] | None:

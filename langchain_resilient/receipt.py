@@ -77,7 +77,7 @@ class AttemptRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, without what is None."""
-        found: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "target": self.target,
             "kind": self.kind.value,
             "started": round(self.started, 4),
@@ -85,17 +85,17 @@ class AttemptRecord:
             "outcome": self.outcome.value,
         }
         if self.first_text is not None:
-            found["first_text"] = round(self.first_text, 4)
+            fields["first_text"] = round(self.first_text, 4)
         if self.fault is not None:
-            found["fault"] = self.fault.kind.value
-            found["message"] = self.fault.message
+            fields["fault"] = self.fault.kind.value
+            fields["message"] = self.fault.message
             if self.fault.status is not None:
-                found["status"] = self.fault.status
+                fields["status"] = self.fault.status
         for name in _TOKENS:
             tokens = getattr(self, name)
             if tokens is not None:
-                found[name] = tokens
-        return found
+                fields[name] = tokens
+        return fields
 
 
 _TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "written_tokens")
@@ -121,16 +121,16 @@ class Break:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        found: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "target": self.target,
             "seconds": round(self.seconds, 4),
             "characters": self.characters,
             "action": self.action,
         }
         if self.fault is not None:
-            found["fault"] = self.fault.kind.value
-            found["message"] = self.fault.message
-        return found
+            fields["fault"] = self.fault.kind.value
+            fields["message"] = self.fault.message
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +177,15 @@ class Receipt:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, as it stands in `response_metadata["resilience"]`."""
-        found: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "winner": self.winner,
             "seconds": round(self.seconds, 4),
             "lost_tokens": self.lost_tokens,
             "attempts": [a.as_dict() for a in self.attempts],
         }
         if self.breaks:
-            found["breaks"] = [b.as_dict() for b in self.breaks]
-        return found
+            fields["breaks"] = [b.as_dict() for b in self.breaks]
+        return fields
 
     def __str__(self) -> str:
         """One line: `openai:gpt-4 answered in 1.21 s (2 attempts: ...)`."""
@@ -193,8 +193,8 @@ class Receipt:
         tries = ", ".join(_brief(a) for a in self.attempts)
         plural = "" if len(self.attempts) == 1 else "s"
         broke = "".join([f", {b.action} after {b.characters} characters" for b in self.breaks])
-        said = f"{len(self.attempts)} attempt{plural}: {tries}{broke}"
-        return f"{who} in {self.seconds:.2f} s ({said})"
+        details = f"{len(self.attempts)} attempt{plural}: {tries}{broke}"
+        return f"{who} in {self.seconds:.2f} s ({details})"
 
 
 def _brief(a: AttemptRecord) -> str:

@@ -159,7 +159,7 @@ class BatchReport:
 
 
 def _summary(report: BatchReport) -> str:
-    told = "" if report.total is None else f" of {report.total:,}"
+    of_total = "" if report.total is None else f" of {report.total:,}"
     rare = (
         ("failed", report.failed),
         ("restored", report.restored),
@@ -169,7 +169,7 @@ def _summary(report: BatchReport) -> str:
         ("hedges in the tail", report.tail_hedges),
     )
     parts = [
-        f"{report.done:,}{told} done",
+        f"{report.done:,}{of_total} done",
         *(f"{count:,} {name}" for name, count in rare if count),
         f"{report.wall_seconds:.2f} s",
         f"{report.rate:.1f} a second",

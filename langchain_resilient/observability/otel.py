@@ -172,35 +172,35 @@ def _winner(receipt: Receipt) -> AttemptRecord | None:
 
 def _common(receipt: Receipt, call: CallDetails) -> dict[str, Any]:
     """What spans and metrics of a call share; of its winner, or of whom it asked first."""
-    found: dict[str, Any] = {"gen_ai.operation.name": "chat"}
+    attributes: dict[str, Any] = {"gen_ai.operation.name": "chat"}
     first = receipt.attempts[0].target if receipt.attempts else next(iter(call.targets), "")
     target = call.targets.get(receipt.winner or first)
     if target is not None:
-        found["gen_ai.provider.name"] = target.provider
-        found["gen_ai.request.model"] = target.model
+        attributes["gen_ai.provider.name"] = target.provider
+        attributes["gen_ai.request.model"] = target.model
     if call.response_model is not None:
-        found["gen_ai.response.model"] = call.response_model
-    return found
+        attributes["gen_ai.response.model"] = call.response_model
+    return attributes
 
 
 def _call_attributes(receipt: Receipt, call: CallDetails) -> dict[str, Any]:
-    found = _common(receipt, call)
-    found.update(_requested(call.params))
-    found["gen_ai.request.stream"] = call.streamed
-    found["langchain_resilient.end"] = call.end
-    found["langchain_resilient.attempts"] = len(receipt.attempts)
-    found["langchain_resilient.lost_tokens"] = receipt.lost_tokens
+    attributes = _common(receipt, call)
+    attributes.update(_requested(call.params))
+    attributes["gen_ai.request.stream"] = call.streamed
+    attributes["langchain_resilient.end"] = call.end
+    attributes["langchain_resilient.attempts"] = len(receipt.attempts)
+    attributes["langchain_resilient.lost_tokens"] = receipt.lost_tokens
     if receipt.winner is not None:
-        found["langchain_resilient.target"] = receipt.winner
+        attributes["langchain_resilient.target"] = receipt.winner
     if call.response_id is not None:
-        found["gen_ai.response.id"] = call.response_id
+        attributes["gen_ai.response.id"] = call.response_id
     if call.finish_reason is not None:
-        found["gen_ai.response.finish_reasons"] = [call.finish_reason]
+        attributes["gen_ai.response.finish_reasons"] = [call.finish_reason]
     if (won := _winner(receipt)) is not None:
-        found.update(_usage(won))
+        attributes.update(_usage(won))
     if (error := _error_type(receipt, call)) is not None:
-        found["error.type"] = error
-    return found
+        attributes["error.type"] = error
+    return attributes
 
 
 def _requested(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -213,40 +213,40 @@ def _requested(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _usage(won: AttemptRecord) -> Iterator[tuple[str, Any]]:
-    told = {
+    counts = {
         "gen_ai.usage.input_tokens": won.input_tokens,
         "gen_ai.usage.output_tokens": won.output_tokens,
         "gen_ai.usage.cache_read.input_tokens": won.cached_tokens,
         "gen_ai.usage.cache_creation.input_tokens": won.written_tokens,
         "gen_ai.response.time_to_first_chunk": won.first_text,
     }
-    return ((name, value) for name, value in told.items() if value is not None)
+    return ((name, value) for name, value in counts.items() if value is not None)
 
 
 def _attempt_attributes(attempt: AttemptRecord, call: CallDetails) -> dict[str, Any]:
-    found = _labels(attempt)
+    attributes = _labels(attempt)
     target = call.targets.get(attempt.target)
     if target is not None:
-        found["gen_ai.provider.name"] = target.provider
-        found["gen_ai.request.model"] = target.model
+        attributes["gen_ai.provider.name"] = target.provider
+        attributes["gen_ai.request.model"] = target.model
     tokens = (("input", attempt.input_tokens), ("output", attempt.output_tokens))
     for name, count in tokens:
         if count is not None:
-            found[f"langchain_resilient.attempt.{name}_tokens"] = count
+            attributes[f"langchain_resilient.attempt.{name}_tokens"] = count
     if attempt.fault is not None and attempt.fault.status is not None:
-        found["http.response.status_code"] = attempt.fault.status
-    return found
+        attributes["http.response.status_code"] = attempt.fault.status
+    return attributes
 
 
 def _labels(attempt: AttemptRecord) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    labels: dict[str, Any] = {
         "langchain_resilient.target": attempt.target,
         "langchain_resilient.attempt.kind": attempt.kind.value,
         "langchain_resilient.attempt.outcome": attempt.outcome.value,
     }
     if attempt.fault is not None:
-        found["error.type"] = attempt.fault.kind.value
-    return found
+        labels["error.type"] = attempt.fault.kind.value
+    return labels
 
 
 def _add_break(span: Span, broken: Break, began: int) -> None:

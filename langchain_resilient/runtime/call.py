@@ -43,7 +43,7 @@ PRIORITY: ContextVar[Priority] = ContextVar("langchain_resilient_priority", defa
 RECEIPTS: ContextVar[list[Receipt] | None] = ContextVar(
     "langchain_resilient_receipts", default=None
 )
-"""Takes the receipt of the next call in this context, as an object: its message holds a dict only."""
+"""Takes the receipt of the next call in this context, as an object; its message holds a dict."""
 
 
 logger = logging.getLogger("langchain_resilient")
@@ -289,10 +289,10 @@ def repair_request(request: ChatRequest, answer: AIMessage, problem: str) -> Cha
         problem: What is wrong with it.
     """
     bad, asking = answer_as_text(answer), _ASKING.format(problem=problem)
-    told = [{"role": "assistant", "content": bad}, {"role": "user", "content": asking}]
+    exchange = [{"role": "assistant", "content": bad}, {"role": "user", "content": asking}]
     return replace(
         request,
-        messages=[*request.messages, *told],
+        messages=[*request.messages, *exchange],
         source=[*request.source, AIMessage(bad), HumanMessage(asking)],
     )
 

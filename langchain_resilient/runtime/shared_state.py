@@ -34,14 +34,14 @@ def usable_targets(targets: Sequence[Target]) -> list[Target]:
     Raises:
         NoTargetsError: If none is left; says which variables to set and how to do without a key.
     """
-    found, missing = [], {}
+    usable, missing = [], {}
     for target in targets:
         env = provider_entry(target.provider).api_key_env
         if env and not target.base_url and key_for(target) is None:
             missing[target.name] = env
         else:
-            found.append(target)
-    if not found:
+            usable.append(target)
+    if not usable:
         variables = " or ".join(sorted(set(missing.values())))
         msg = (
             f"no target can be asked: set {variables} (or pass api_key=...), or use the embedded "
@@ -51,7 +51,7 @@ def usable_targets(targets: Sequence[Target]) -> list[Target]:
         raise NoTargetsError(msg)
     for name, env in missing.items():
         warn_once(f"{name} is skipped: {env} is not set and no api_key was given")
-    return found
+    return usable
 
 
 _warned: set[str] = set()
@@ -96,26 +96,26 @@ class SharedState:
         paced = (target.requests_per_minute, target.tokens_per_minute)
         name = (target.name, target.model, target.max_concurrency, target.retry_first, keys, paced)
         with self._lock:
-            found = self._states.get(name)
-            if found is None:
+            state = self._states.get(name)
+            if state is None:
                 accounts = [self._accounts.setdefault(key, Account()) for key in keys]
                 rate_limiters = [
                     self._rate_limiters.setdefault((key, target.model), RateLimiter())
                     for key in keys
                 ]
-                found = self._states[name] = _new_state(target, accounts, rate_limiters)
+                state = self._states[name] = _new_state(target, accounts, rate_limiters)
                 for rate_limiter in rate_limiters:
                     _configured(rate_limiter, target)
-        return found
+        return state
 
     def window_of(self, target: Target) -> ContextWindow:
         """What is known of how long a request a target takes."""
         key = (target.name, target.model, target.base_url, target.context_window)
-        found = self._windows.get(key)
-        if found is None:
+        window = self._windows.get(key)
+        if window is None:
             with self._lock:
-                found = self._windows.setdefault(key, ContextWindow(target.context_window))
-        return found
+                window = self._windows.setdefault(key, ContextWindow(target.context_window))
+        return window
 
     def budgets_of(
         self,
@@ -131,10 +131,10 @@ class SharedState:
         states = tuple(id(self.state_of(target)) for target in targets)
         key = (states, paid, health, retry.budget, retry.burst)
         with self._lock:
-            found = self._budgets.get(key)
-            if found is None:
-                found = self._budgets[key] = Budgets.of(hedge, health, retry)
-        return found
+            budgets = self._budgets.get(key)
+            if budgets is None:
+                budgets = self._budgets[key] = Budgets.of(hedge, health, retry)
+        return budgets
 
     def forget(self) -> None:
         """Start anew."""
@@ -201,7 +201,7 @@ _reapers: WeakKeyDictionary[asyncio.AbstractEventLoop, Reaper] = WeakKeyDictiona
 def loop_reaper() -> Reaper:
     """The running loop's reaper."""
     loop = asyncio.get_running_loop()
-    found = _reapers.get(loop)
-    if found is None:
-        found = _reapers[loop] = Reaper()
-    return found
+    reaper = _reapers.get(loop)
+    if reaper is None:
+        reaper = _reapers[loop] = Reaper()
+    return reaper

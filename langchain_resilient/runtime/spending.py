@@ -134,10 +134,10 @@ def ledger_of(cap: SpendCap, owner: Hashable) -> Ledger:
     """
     key = (cap, None if cap.name else owner)
     with _lock:
-        found = _ledgers.get(key)
-        if found is None:
-            found = _ledgers[key] = Ledger(cap)
-    return found
+        ledger = _ledgers.get(key)
+        if ledger is None:
+            ledger = _ledgers[key] = Ledger(cap)
+    return ledger
 
 
 def reset_ledgers() -> None:
@@ -208,8 +208,8 @@ class SpendLimiter:
         Returns:
             Dollars for each attempt, in order.
         """
-        said = (a.input_tokens for a in receipt.attempts if a.input_tokens)
-        prompt = next(said, 0) or estimate_tokens(characters)
+        prompt_tokens = (a.input_tokens for a in receipt.attempts if a.input_tokens)
+        prompt = next(prompt_tokens, 0) or estimate_tokens(characters)
         return tuple(self._count(a, prompt, now) for a in receipt.attempts)
 
     def why_not(self, name: str, now: float, characters: int = 0) -> str | None:
@@ -220,12 +220,12 @@ class SpendLimiter:
     def error(self, names: Sequence[str], now: float, characters: int = 0) -> SpendCapError:
         """Make the error for a call that nobody may answer: `allowed` left nobody."""
         stops = [stop for n in names if (stop := self._stop(n, now, characters)) is not None]
-        told = dict.fromkeys(_cap_message(*stop, now) for stop in stops)
+        reasons = dict.fromkeys(_cap_message(*stop, now) for stop in stops)
         opens, spent = min(
             ((at.open_at(now, need), at.spent(now)) for at, need in stops), default=(inf, 0.0)
         )
         return SpendCapError(
-            f"nothing was asked: {', '.join(told)}\nWhat to do: wait, raise the cap, or add a "
+            f"nothing was asked: {', '.join(reasons)}\nWhat to do: wait, raise the cap, or add a "
             'target that is free, such as "local", to the chain or as last_resort.',
             spent=spent,
             opens_in=None if opens == inf else opens - now,
@@ -258,16 +258,16 @@ class SpendLimiter:
 
     def _account(self, name: str) -> _TargetLedgers:
         """Open the account of a target when it is first seen: its price must be known by then."""
-        found = self._accounts.get(name)
-        if found is None:
+        account = self._accounts.get(name)
+        if account is None:
             target = self._targets[name]
             ledgers = [] if self._own is None else [self._own]
             if target.spend_cap is not None:
                 ledgers.append(ledger_of(target.spend_cap, _owner(target)))
             if ledgers:
                 prices_for([target], "spend_cap")
-            found = self._accounts[name] = _TargetLedgers(target, tuple(ledgers))
-        return found
+            account = self._accounts[name] = _TargetLedgers(target, tuple(ledgers))
+        return account
 
 
 def _owner(target: Target) -> Hashable:

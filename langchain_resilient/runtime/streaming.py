@@ -271,8 +271,8 @@ class StreamAssembler:
             self._deltas = ChunkConverter(self._target_of(segment.attempt).provider)
             self.add = self._deltas.add
             return None
-        said = self._segments[0].attempt.response.native
-        self._id = said[0].id if said else None
+        messages = self._segments[0].attempt.response.native
+        self._id = messages[0].id if messages else None
         self._deltas.start_next_answer()
         self.add = self._add_more
         self._join, self._held = None, []
@@ -363,5 +363,8 @@ class StreamAssembler:
         """Tell what the newest part replaces."""
         number = len(self._segments) - 2
         broken = self._segments[number].attempt
-        found = {"target": broken.candidate.state.name, "characters": len(self._text_up_to(number))}
-        return found if broken.fault is None else {**found, "fault": broken.fault.kind.value}
+        replaced = {
+            "target": broken.candidate.state.name,
+            "characters": len(self._text_up_to(number)),
+        }
+        return replaced if broken.fault is None else {**replaced, "fault": broken.fault.kind.value}
