@@ -328,10 +328,10 @@ _SECRET = re.compile(
 def error_headers(error: BaseException) -> Mapping[str, str]:
     """Return the response's headers, names in lower case."""
     response = getattr(error, "response", None)
-    found = getattr(response, "headers", None) or getattr(error, "headers", None)
-    if found is None and isinstance(response, dict):
-        found = _amazon(response).get("HTTPHeaders")
-    items: Iterable[tuple[Any, Any]] = found.items() if isinstance(found, Mapping) else ()
+    headers = getattr(response, "headers", None) or getattr(error, "headers", None)
+    if headers is None and isinstance(response, dict):
+        headers = _amazon(response).get("HTTPHeaders")
+    items: Iterable[tuple[Any, Any]] = headers.items() if isinstance(headers, Mapping) else ()
     return {str(name).lower(): str(value) for name, value in items}
 
 
@@ -362,8 +362,8 @@ def _located(detail: Any) -> str:
     """Describe FastAPI's validation errors without the input that they repeat."""
     if isinstance(detail, str):
         return detail
-    found = (one for one in detail if isinstance(one, dict))
-    return "; ".join(f"{'.'.join(map(str, d.get('loc') or ()))}: {d.get('msg')}" for d in found)
+    lines = (one for one in detail if isinstance(one, dict))
+    return "; ".join(f"{'.'.join(map(str, d.get('loc') or ()))}: {d.get('msg')}" for d in lines)
 
 
 def error_status(error: BaseException, details: Mapping[str, Any]) -> int | None:
@@ -476,8 +476,8 @@ def refused_parameters(error: BaseException, optional: Collection[str]) -> set[s
     if not _REFUSED.search(f"{details.get('code')} {text}"):
         return set()
     named = re.split(r"[.\[]", str(details.get("param") or ""))[0]
-    found = {named} if named else set(re.findall(r"\w+", " ".join(_quoted(text))))
-    return found & set(optional)
+    names = {named} if named else set(re.findall(r"\w+", " ".join(_quoted(text))))
+    return names & set(optional)
 
 
 def _quoted(text: str) -> Iterator[str]:
@@ -563,8 +563,8 @@ def token_counts(details: Mapping[str, Any], text: str) -> tuple[int | None, int
 
 def _first_number(patterns: Iterable[re.Pattern[str]], text: str) -> int | None:
     for pattern in patterns:
-        if found := pattern.search(text):
-            return int(found[1].replace(",", ""))
+        if match := pattern.search(text):
+            return int(match[1].replace(",", ""))
     return None
 
 

@@ -185,11 +185,11 @@ def transport_name() -> Transport:
     Raises:
         ValueError: If it is neither "aiohttp" nor "httpx".
     """
-    found = os.environ.get("LANGCHAIN_RESILIENT_TRANSPORT", "aiohttp")
-    if found not in ("aiohttp", "httpx"):
-        msg = f'LANGCHAIN_RESILIENT_TRANSPORT must be "aiohttp" or "httpx", not {found!r}'
+    name = os.environ.get("LANGCHAIN_RESILIENT_TRANSPORT", "aiohttp")
+    if name not in ("aiohttp", "httpx"):
+        msg = f'LANGCHAIN_RESILIENT_TRANSPORT must be "aiohttp" or "httpx", not {name!r}'
         raise ValueError(msg)
-    return cast("Transport", found)
+    return cast("Transport", name)
 
 
 def http_client(sdk: Any, httpx: Any, timeout: Any, *, public: bool) -> Any:

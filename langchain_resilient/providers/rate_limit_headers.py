@@ -53,9 +53,9 @@ def retry_after(headers: Mapping[str, str], message: str = "") -> float | None:
     if milliseconds is not None:
         return milliseconds / 1000
     for name in ("retry-after", "x-ratelimit-reset"):
-        found = _wait(headers.get(name, ""), headers)
-        if found is not None:
-            return found
+        seconds = _wait(headers.get(name, ""), headers)
+        if seconds is not None:
+            return seconds
     return _empty_buckets(headers) or _sentence(message)
 
 
@@ -73,12 +73,12 @@ def parse_seconds(value: str) -> float | None:
     if len(text) > _MAX_HINT_LENGTH:
         return None
     try:
-        found = float(text)
+        pieces = float(text)
     except ValueError:
         if not text or _PIECE.sub("", text).strip():
             return None
-        found = sum(float(n) * _scale(unit) for n, unit in _PIECE.findall(text))
-    return found if 0 <= found < _YEAR else None
+        pieces = sum(float(n) * _scale(unit) for n, unit in _PIECE.findall(text))
+    return pieces if 0 <= pieces < _YEAR else None
 
 
 def _scale(unit: str) -> float:
@@ -91,9 +91,9 @@ def _wait(value: str, headers: Mapping[str, str]) -> float | None:
     A server with a clock dates its answers (RFC 9110, 6.6.1); without a date a point in time says
     nothing.
     """
-    found = parse_seconds(value)
-    if found is not None:
-        return found
+    moment = parse_seconds(value)
+    if moment is not None:
+        return moment
     then = _date(value) or _epoch(value)
     sent = _date(headers.get("date", ""))
     if then is None or sent is None:
@@ -105,8 +105,8 @@ def _wait(value: str, headers: Mapping[str, str]) -> float | None:
 
 def _date(value: str) -> float | None:
     try:
-        found = parsedate_to_datetime(value)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        moment = parsedate_to_datetime(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
 
@@ -136,8 +136,8 @@ def _is_empty(remaining: str) -> bool:
 
 
 def _sentence(message: str) -> float | None:
-    said = _SENTENCE.search(message)
-    return parse_seconds(said[1]) if said else None
+    match = _SENTENCE.search(message)
+    return parse_seconds(match[1]) if match else None
 
 
 _MINUTE = 60.0
@@ -183,7 +183,7 @@ def _level(headers: Mapping[str, str], kind: str) -> RateLimitLevel | None:
 
 def _number(text: str) -> float | None:
     try:
-        found = float(text)
+        number = float(text)
     except ValueError:
         return None
-    return found if 0 <= found < float("inf") else None
+    return number if 0 <= number < float("inf") else None

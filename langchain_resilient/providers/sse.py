@@ -137,7 +137,7 @@ class SSEDecoder:
         return [] if self.done else self._payloads([rest])
 
     def _payloads(self, events: list[bytes]) -> list[bytes | NamedEvent]:
-        found: list[bytes | NamedEvent] = []
+        payloads: list[bytes | NamedEvent] = []
         for event in events:
             if event[:6] == b"data: " and b"\n" not in event:
                 payload: bytes | NamedEvent | None = event[6:]
@@ -148,8 +148,8 @@ class SSEDecoder:
             if payload == _DONE:
                 self.done, self._clean = True, False
                 break
-            found.append(payload)
-        return found
+            payloads.append(payload)
+        return payloads
 
     def _keep(self, data: bytes) -> list[bytes | NamedEvent]:
         self._pieces.append(data)
@@ -492,10 +492,10 @@ def _belongs_to(stream_id: str, data: bytes) -> bool:
     off before its choices). One of another id was put in and stands in nobody's place.
     """
     try:
-        found = from_json(data, allow_partial="trailing-strings").get("id")
+        match = from_json(data, allow_partial="trailing-strings").get("id")
     except (ValueError, AttributeError):
         return False
-    return isinstance(found, str) and found != "" and stream_id.startswith(found)
+    return isinstance(match, str) and match != "" and stream_id.startswith(match)
 
 
 def _holds_content(data: bytes) -> bool:

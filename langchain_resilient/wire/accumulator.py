@@ -66,20 +66,23 @@ def usage_metadata(usage: Mapping[str, Any] | None) -> UsageMetadata | None:
         usage_metadata({"prompt_tokens": 3, "completion_tokens": 2})["total_tokens"]  # 5
         ```
     """
-    given, made = token_count(usage, "prompt_tokens"), token_count(usage, "completion_tokens")
+    prompt, completion = (
+        token_count(usage, "prompt_tokens"),
+        token_count(usage, "completion_tokens"),
+    )
     total = token_count(usage, "total_tokens")
-    if usage is None or (given is None and made is None and total is None):
+    if usage is None or (prompt is None and completion is None and total is None):
         return None
-    found: UsageMetadata = {
-        "input_tokens": given or 0,
-        "output_tokens": made or 0,
-        "total_tokens": total if total is not None else (given or 0) + (made or 0),
+    metadata: UsageMetadata = {
+        "input_tokens": prompt or 0,
+        "output_tokens": completion or 0,
+        "total_tokens": total if total is not None else (prompt or 0) + (completion or 0),
     }
-    if into := _input_details(usage):
-        found["input_token_details"] = into  # type: ignore[typeddict-item]
-    if out := _output_details(usage, _dict(usage.get("completion_tokens_details"))):
-        found["output_token_details"] = out  # type: ignore[typeddict-item]
-    return found
+    if input_details := _input_details(usage):
+        metadata["input_token_details"] = input_details  # type: ignore[typeddict-item]
+    if output_details := _output_details(usage, _dict(usage.get("completion_tokens_details"))):
+        metadata["output_token_details"] = output_details  # type: ignore[typeddict-item]
+    return metadata
 
 
 def cache_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -230,13 +233,13 @@ class ChoiceAccumulator:
 
     def final_extras(self) -> dict[str, Any]:
         """Return the part of `extras` that is complete only at the end of a stream."""
-        found = {
+        extras = {
             "function_call": self._function_call,
             "audio": self._joined_audio(),
             "annotations": self.annotations,
             "reasoning_details": self.details,
         }
-        return {k: v for k, v in found.items() if v}
+        return {k: v for k, v in extras.items() if v}
 
     def _joined_audio(self) -> dict[str, Any] | None:
         if self._audio is None or not self._audio_data:
@@ -429,10 +432,10 @@ class ResponseAccumulator:
                     raise BadChunkError(f"an answer has more than {MAX_CHOICES} choices")
                 choice = self.choices[delta.index] = ChoiceAccumulator()
             choice.add(delta)
-            said = bool(delta.text or delta.calls or delta.refusal)
+            has_text = bool(delta.text or delta.calls or delta.refusal)
             self._blank = 0 if delta.visible else self._blank + len(delta.text)
             seen = max(
-                seen, self._classify(said, delta.visible, bool(delta.reasoning), delta.index)
+                seen, self._classify(has_text, delta.visible, bool(delta.reasoning), delta.index)
             )
         self._idle += 1
         if self._pieces != self._heard:
@@ -446,12 +449,14 @@ class ResponseAccumulator:
         if passthrough.REPLACED_KEY in message.response_metadata:
             self.native.clear()  # a nested resilient model replaced its answer
         self.native.append(message)
-        said, visible, thinking = passthrough.content_kinds(message)
+        has_text, visible, thinking = passthrough.content_kinds(message)
         self._blank = 0 if visible else self._blank + len(message.text)
-        return self._classify(said, visible, thinking)
+        return self._classify(has_text, visible, thinking)
 
-    def _classify(self, said: bool, visible: bool, thinking: bool, index: int = 0) -> ChunkContent:
-        self._pieces += said or visible or thinking
+    def _classify(
+        self, has_text: bool, visible: bool, thinking: bool, index: int = 0
+    ) -> ChunkContent:
+        self._pieces += has_text or visible or thinking
         # LangChain's message is the first choice: other choices do not make up for an empty one.
         self._visible = self._visible or (visible and not index)
         if visible:

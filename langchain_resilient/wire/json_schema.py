@@ -62,105 +62,107 @@ class _Location:
         return f"{self.path or 'the answer'}: {problem}"
 
 
-def _problems(value: Any, schema: Any, place: _Location) -> Iterator[str]:
+def _problems(value: Any, schema: Any, location: _Location) -> Iterator[str]:
     if schema is False:
-        yield place.says("not allowed")
-    if not isinstance(schema, dict) or place.depth > _MAX_DEPTH:
+        yield location.says("not allowed")
+    if not isinstance(schema, dict) or location.depth > _MAX_DEPTH:
         return
     for keyword, check in _CHECKS.items():
         if keyword in schema:
-            yield from check(value, schema, place)
+            yield from check(value, schema, location)
 
 
-def _matches_schema(value: Any, schema: Any, place: _Location) -> bool:
-    return next(_problems(value, schema, place.deeper()), None) is None
+def _matches_schema(value: Any, schema: Any, location: _Location) -> bool:
+    return next(_problems(value, schema, location.deeper()), None) is None
 
 
-def _reference(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
-    found: Any = place.root
+def _reference(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
+    target: Any = location.root
     for step in str(schema["$ref"]).removeprefix("#").split("/")[1:]:
         step = step.replace("~1", "/").replace("~0", "~")  # noqa: PLW2901  # RFC 6901
-        found = found.get(step) if isinstance(found, dict) else None
-    yield from _problems(value, found, place.deeper())
+        target = target.get(step) if isinstance(target, dict) else None
+    yield from _problems(value, target, location.deeper())
 
 
-def _type(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _type(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     wanted = schema["type"]
     wanted = wanted if isinstance(wanted, list) else [wanted]
     if not any(_TYPES.get(name, _anything)(value) for name in wanted):
-        yield place.says(f"not of type {' or '.join(map(str, wanted))}")
+        yield location.says(f"not of type {' or '.join(map(str, wanted))}")
 
 
-def _enum(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _enum(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     if not any(_same(value, one) for one in schema["enum"]):
-        yield place.says(f"not one of {schema['enum']!r}")
+        yield location.says(f"not one of {schema['enum']!r}")
 
 
-def _const(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _const(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     if not _same(value, schema["const"]):
-        yield place.says(f"not {schema['const']!r}")
+        yield location.says(f"not {schema['const']!r}")
 
 
 def _same(value: Any, other: Any) -> bool:
     return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
-def _required(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _required(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     if isinstance(value, dict):
-        yield from (place.says(f"{n!r} is missing") for n in schema["required"] if n not in value)
+        yield from (
+            location.says(f"{n!r} is missing") for n in schema["required"] if n not in value
+        )
 
 
-def _properties(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _properties(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     if isinstance(value, dict):
         for name, part in schema["properties"].items():
             if name in value:
-                yield from _problems(value[name], part, place.at(name))
+                yield from _problems(value[name], part, location.at(name))
 
 
-def _others(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _others(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     if isinstance(value, dict):
         known, patterns = schema.get("properties") or {}, schema.get("patternProperties") or ()
         for name, one in value.items():
             if name not in known and not any(_matches(p, name) for p in patterns):
-                yield from _problems(one, schema["additionalProperties"], place.at(name))
+                yield from _problems(one, schema["additionalProperties"], location.at(name))
 
 
-def _items(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _items(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     if isinstance(value, list) and isinstance(schema["items"], dict | bool):
         for number in range(len(schema.get("prefixItems") or ()), len(value)):
-            yield from _problems(value[number], schema["items"], place.at(number))
+            yield from _problems(value[number], schema["items"], location.at(number))
 
 
-def _prefix(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _prefix(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     if isinstance(value, list):
         for number, (one, part) in enumerate(zip(value, schema["prefixItems"], strict=False)):
-            yield from _problems(one, part, place.at(number))
+            yield from _problems(one, part, location.at(number))
 
 
-def _all_of(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _all_of(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     for part in schema["allOf"]:
-        yield from _problems(value, part, place.deeper())
+        yield from _problems(value, part, location.deeper())
 
 
-def _any_of(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
-    if not any(_matches_schema(value, part, place) for part in schema["anyOf"]):
-        yield place.says("fits none of what it may be")
+def _any_of(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
+    if not any(_matches_schema(value, part, location) for part in schema["anyOf"]):
+        yield location.says("fits none of what it may be")
 
 
-def _one_of(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
-    fitting = sum(_matches_schema(value, part, place) for part in schema["oneOf"])
+def _one_of(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
+    fitting = sum(_matches_schema(value, part, location) for part in schema["oneOf"])
     if fitting != 1:
-        yield place.says(f"fits {fitting or 'none'} of what it may be one of")
+        yield location.says(f"fits {fitting or 'none'} of what it may be one of")
 
 
-def _not(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
-    if _matches_schema(value, schema["not"], place):
-        yield place.says("is what it must not be")
+def _not(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
+    if _matches_schema(value, schema["not"], location):
+        yield location.says("is what it must not be")
 
 
-def _pattern(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _pattern(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     if isinstance(value, str) and not _matches(schema["pattern"], value):
-        yield place.says(f"does not match {schema['pattern']!r}")
+        yield location.says(f"does not match {schema['pattern']!r}")
 
 
 def _matches(pattern: str, text: str) -> bool:
@@ -182,26 +184,26 @@ def _bound(
         sign: 1 for a largest, -1 for a smallest.
     """
 
-    def check(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+    def check(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
         limit = schema[keyword]
         if kind(value) and _is_number(limit):
             over = (size(value) - limit) * sign
             if over > 0 or (over == 0 and keyword.startswith("exclusive")):
-                yield place.says(f"{keyword} is {limit}")
+                yield location.says(f"{keyword} is {limit}")
 
     return check
 
 
-def _unique(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _unique(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     items = value if schema["uniqueItems"] and isinstance(value, list) else []
     if any(_same(one, other) for n, one in enumerate(items) for other in items[:n]):
-        yield place.says("holds something twice")
+        yield location.says("holds something twice")
 
 
-def _multiple(value: Any, schema: Schema, place: _Location) -> Iterator[str]:
+def _multiple(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     step = schema["multipleOf"]
     if _is_number(value) and abs(value / step - round(value / step)) > 1e-9:  # noqa: PLR2004
-        yield place.says(f"no multiple of {step}")
+        yield location.says(f"no multiple of {step}")
 
 
 def _is_number(value: Any) -> bool:

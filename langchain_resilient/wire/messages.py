@@ -88,12 +88,12 @@ def normalize_blocks(content: list[str | dict[Any, Any]]) -> list[str | dict[Any
     Raises:
         ValueError: If a block cannot be expressed in chat completions.
     """
-    found = []
+    normalized = []
     for block in content:
         mended = block if isinstance(block, str) else _normalize_block(block)
         if mended is not None:
-            found.append(mended)
-    return found
+            normalized.append(mended)
+    return normalized
 
 
 def _normalize_block(block: dict[Any, Any]) -> dict[Any, Any] | None:
@@ -135,7 +135,7 @@ def _file(block: dict[Any, Any]) -> dict[Any, Any]:
     if id_ := block.get("file_id") or (block.get("source_type") == "id" and block.get("id")):
         return {"type": "file", "file": {"file_id": id_}}
     places = (block, _dict(block.get("extras")), _dict(block.get("metadata")))
-    if any(place.get("filename") for place in places) or not (
+    if any(source.get("filename") for source in places) or not (
         block.get("base64") or block.get("data")
     ):
         return block
@@ -232,8 +232,8 @@ def to_chat_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """
     if not messages:
         raise ValueError("`messages` is empty: a chat model needs at least one message")
-    found: list[dict[str, Any]] = []
-    for place, message in enumerate(messages):
+    converted: list[dict[str, Any]] = []
+    for index, message in enumerate(messages):
         # Nearly every message is a plain string, and this runs on every call.
         role = _ROLES.get(message.__class__)
         if role is not None:
@@ -244,19 +244,19 @@ def to_chat_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
                 and not message.name
                 and (role != "assistant" or not (message.tool_calls or message.invalid_tool_calls))  # type: ignore[attr-defined]
             ):
-                found.append({"role": role, "content": content})
+                converted.append({"role": role, "content": content})
                 continue
-        found.extend(_convert(message, place))
-    return found
+        converted.extend(_convert(message, index))
+    return converted
 
 
-def _convert(message: BaseMessage, place: int) -> list[dict[str, Any]]:
+def _convert(message: BaseMessage, index: int) -> list[dict[str, Any]]:
     if isinstance(message, AIMessage):
         return [_assistant(message)]
     known = HumanMessage | SystemMessage | ToolMessage | FunctionMessage | ChatMessage
     if not isinstance(message, known):
         raise TypeError(
-            f"messages[{place}] is a {type(message).__name__}, which no chat model can read; "
+            f"messages[{index}] is a {type(message).__name__}, which no chat model can read; "
             "give HumanMessage, SystemMessage, AIMessage, ToolMessage or ChatMessage objects"
         )
     if isinstance(message.content, list):
@@ -416,8 +416,8 @@ class _PendingCall:
 
     def told(self) -> Message:
         """Its result, or a word that there is none."""
-        found = self.result or {"role": "tool", "content": NOT_RUN}
-        return {**found, "tool_call_id": self.id}
+        result = self.result or {"role": "tool", "content": NOT_RUN}
+        return {**result, "tool_call_id": self.id}
 
 
 class _Conversation:
@@ -428,16 +428,16 @@ class _Conversation:
         self._calls: dict[int, list[_PendingCall]] = {}
         self._results: set[int] = set()
         open_calls: dict[str, list[_PendingCall]] = {}
-        for place, message in enumerate(messages):
+        for index, message in enumerate(messages):
             if message["role"] == "tool":
-                self._match(place, message, open_calls)
+                self._match(index, message, open_calls)
             elif message.get("tool_calls"):
-                self._calls[place] = _readable_calls(message, place)
-                for call in self._calls[place]:
+                self._calls[index] = _readable_calls(message, index)
+                for call in self._calls[index]:
                     open_calls.setdefault(call.wire["id"], []).append(call)
 
     def _match(
-        self, place: int, result: Message, open_calls: dict[str, list[_PendingCall]]
+        self, index: int, result: Message, open_calls: dict[str, list[_PendingCall]]
     ) -> None:
         """Give a result to the first open call of that id, in the latest message that has one."""
         waiting = open_calls.get(result.get("tool_call_id") or "")
@@ -445,36 +445,36 @@ class _Conversation:
             call = next(one for one in waiting if one.turn == waiting[-1].turn)
             waiting.remove(call)
             call.result = result
-            self._results.add(place)
+            self._results.add(index)
 
     def told(self) -> list[Message]:
         """The conversation, mended."""
-        found: list[Message] = []
-        for place, message in enumerate(self._messages):
-            if place in self._calls:
-                calls = self._calls[place]
-                found.append(_calling(message, calls))
-                found.extend(call.told() for call in calls)
+        result: list[Message] = []
+        for index, message in enumerate(self._messages):
+            if index in self._calls:
+                calls = self._calls[index]
+                result.append(_calling(message, calls))
+                result.extend(call.told() for call in calls)
             elif message["role"] != "tool":
-                found.append(message)
-            elif place not in self._results:
-                found.append(_orphan(message))
-        return found
+                result.append(message)
+            elif index not in self._results:
+                result.append(_orphan(message))
+        return result
 
 
-def _readable_calls(message: Message, place: int) -> list[_PendingCall]:
-    found: list[_PendingCall] = []
+def _readable_calls(message: Message, index: int) -> list[_PendingCall]:
+    pending: list[_PendingCall] = []
     for number, wire in enumerate(message["tool_calls"]):
         if _readable(wire):
-            taken = not wire["id"] or any(call.id == wire["id"] for call in found)
-            found.append(
-                _PendingCall(wire, place, _made_id(wire, place, number) if taken else wire["id"])
+            taken = not wire["id"] or any(call.id == wire["id"] for call in pending)
+            pending.append(
+                _PendingCall(wire, index, _made_id(wire, index, number) if taken else wire["id"])
             )
-    return found
+    return pending
 
 
-def _made_id(wire: Message, place: int, number: int) -> str:
-    text = json.dumps([place, number, wire], sort_keys=True)
+def _made_id(wire: Message, index: int, number: int) -> str:
+    text = json.dumps([index, number, wire], sort_keys=True)
     return f"call_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 

@@ -70,26 +70,26 @@ def finish_reason(messages: list[AIMessage]) -> str | None:
 
 def usage_of(messages: list[AIMessage]) -> dict[str, Any] | None:
     """Return the token counts under the names of chat completions; None if there are none."""
-    found = [m.usage_metadata for m in messages if m.usage_metadata]
-    if not found:
+    usages = [m.usage_metadata for m in messages if m.usage_metadata]
+    if not usages:
         return None
     counts: dict[str, Any] = {
-        "prompt_tokens": sum(u["input_tokens"] for u in found),
-        "completion_tokens": sum(u["output_tokens"] for u in found),
-        "total_tokens": sum(u["total_tokens"] for u in found),
+        "prompt_tokens": sum(u["input_tokens"] for u in usages),
+        "completion_tokens": sum(u["output_tokens"] for u in usages),
+        "total_tokens": sum(u["total_tokens"] for u in usages),
     }
-    if details := _cache_details(found):
+    if details := _cache_details(usages):
         counts["prompt_tokens_details"] = details
     return counts
 
 
-def _cache_details(found: list[UsageMetadata]) -> dict[str, int]:
-    told: list[Mapping[str, Any]] = [u.get("input_token_details") or {} for u in found]
+def _cache_details(usages: list[UsageMetadata]) -> dict[str, int]:
+    details: list[Mapping[str, Any]] = [u.get("input_token_details") or {} for u in usages]
     names = (("cached_tokens", "cache_read"), ("cache_write_tokens", "cache_creation"))
     return {
-        ours: sum(one.get(theirs) or 0 for one in told)
+        ours: sum(one.get(theirs) or 0 for one in details)
         for ours, theirs in names
-        if any(theirs in one for one in told)
+        if any(theirs in one for one in details)
     }
 
 
@@ -119,8 +119,8 @@ class MessagePassthrough:
         piece = _as_chunk(message)
         if self._first is None:
             self._first = piece
-        told = {**piece.response_metadata, "model_provider": self._provider}
-        piece.response_metadata = {name: told[name] for name in _AT_ONCE & told.keys()}
+        metadata = {**piece.response_metadata, "model_provider": self._provider}
+        piece.response_metadata = {name: metadata[name] for name in _AT_ONCE & metadata.keys()}
         piece.usage_metadata = None
         piece.chunk_position = None
         self._listed = isinstance(piece.content, list)
@@ -138,15 +138,15 @@ class MessagePassthrough:
             if m.usage_metadata or m.response_metadata.keys() - _AT_ONCE
         ]
         total = AIMessageChunk(content="") + waiting
-        told = {**total.response_metadata, "model_provider": self._provider}
+        metadata = {**total.response_metadata, "model_provider": self._provider}
         # The receipt of a nested resilient model: that of this call takes its place.
-        told.pop(RECEIPT_KEY, None)
-        told.pop(REPLACED_KEY, None)
+        metadata.pop(RECEIPT_KEY, None)
+        metadata.pop(REPLACED_KEY, None)
         if _metadata_of(messages, "model_name") is None:
-            told["model_name"] = _metadata_of(messages, "model") or model_name
+            metadata["model_name"] = _metadata_of(messages, "model") or model_name
         return AIMessageChunk(
             content=[] if self._listed else "",
-            response_metadata=told,
+            response_metadata=metadata,
             usage_metadata=total.usage_metadata,
             chunk_position="last",
             id=self._first.id if self._first else None,
@@ -161,8 +161,8 @@ def merge_messages(messages: list[AIMessage], provider: str, model_name: str) ->
     pieces = [relay.chunk(message) for message in messages]
     last = relay.last_chunk(messages, model_name)
     if len(messages) == 1 and type(messages[0]) is AIMessage:
-        told = {**pieces[0].response_metadata, **last.response_metadata}
-        return messages[0].model_copy(update={"response_metadata": told})
+        metadata = {**pieces[0].response_metadata, **last.response_metadata}
+        return messages[0].model_copy(update={"response_metadata": metadata})
     total = message_chunk_to_message(pieces[0] + [*pieces[1:], last])
     return as_message(total)
 
@@ -179,9 +179,9 @@ def _metadata_of(messages: list[AIMessage], *names: str) -> str | None:
     """Return the latest text that any of the messages has under one of these names."""
     for message in reversed(messages):
         for name in names:
-            said = message.response_metadata.get(name)
-            if said and isinstance(said, str):
-                return said
+            text = message.response_metadata.get(name)
+            if text and isinstance(text, str):
+                return text
     return None
 
 
@@ -207,12 +207,12 @@ def _plain(message: BaseMessage, provider: str) -> BaseMessage:
     if isinstance(message.content, str):
         return message
     text, refusal, _ = assistant_blocks(message.content)
-    told = {k: v for k, v in message.response_metadata.items() if k != "output_version"}
+    metadata = {k: v for k, v in message.response_metadata.items() if k != "output_version"}
     return AIMessage(
         text or refusal,
         tool_calls=message.tool_calls,
         invalid_tool_calls=message.invalid_tool_calls,
-        response_metadata=told,
+        response_metadata=metadata,
         id=message.id,
         name=message.name,
     )

@@ -155,10 +155,12 @@ def to_response_format(
 def _agreeing(
     response_format: dict[str, Any], body: dict[str, Any], strict: bool | None
 ) -> dict[str, Any]:
-    said = body.get("strict")
-    if strict is not None and said is not None and said is not strict:
-        raise ValueError(f"strict={strict} was given, but the schema itself says strict={said}")
-    if strict is None or said is strict:
+    strict_field = body.get("strict")
+    if strict is not None and strict_field is not None and strict_field is not strict:
+        raise ValueError(
+            f"strict={strict} was given, but the schema itself says strict={strict_field}"
+        )
+    if strict is None or strict_field is strict:
         return response_format
     return {**response_format, "json_schema": {**body, "strict": strict}}
 
@@ -242,8 +244,8 @@ class OutputSpec:
         """Whether it lacks its end: LangChain's parsers would close the brackets without a word."""
         calls = getattr(message, "tool_calls", ())
         if self.method == "function_calling":
-            said = [c.get("args") for c in message.invalid_tool_calls]
-            return bool(said) or not calls
+            unreadable = [c.get("args") for c in message.invalid_tool_calls]
+            return bool(unreadable) or not calls
         try:
             json.loads(message.text)
         except ValueError:
@@ -327,11 +329,11 @@ def _describe_error(error: Exception) -> str:
     errors: Any = getattr(error, "errors", None)
     if not callable(errors):
         return f"{type(error).__name__}: {error}"
-    found: Any = errors()
-    said = [f"{_error_path(one)}: {one.get('msg')}" for one in found[:_MAX_PROBLEMS]]
-    if len(found) > _MAX_PROBLEMS:
-        said.append(f"and {len(found) - _MAX_PROBLEMS} more")
-    return "; ".join(said)
+    problems: Any = errors()
+    lines = [f"{_error_path(one)}: {one.get('msg')}" for one in problems[:_MAX_PROBLEMS]]
+    if len(problems) > _MAX_PROBLEMS:
+        lines.append(f"and {len(problems) - _MAX_PROBLEMS} more")
+    return "; ".join(lines)
 
 
 def _error_path(one: dict[str, Any]) -> str:

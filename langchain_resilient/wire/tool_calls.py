@@ -133,29 +133,29 @@ class ToolCallAssembler:
         Raises:
             BadChunkError: If there are more calls than any answer has.
         """
-        place = self._place(fragment)
-        if place is None:
-            place = len(self.calls)
-            if place == MAX_CALLS:
+        index = self._place(fragment)
+        if index is None:
+            index = len(self.calls)
+            if index == MAX_CALLS:
                 raise BadChunkError(f"an answer has more than {MAX_CALLS} tool calls")
             self.calls.append(ToolCallBuilder())
         if fragment.number is not None:
-            self._by_index[fragment.number] = place
+            self._by_index[fragment.number] = index
         if fragment.id:
-            self._by_id.setdefault(fragment.id, place)
-        return (place, *self.calls[place].add(fragment))
+            self._by_id.setdefault(fragment.id, index)
+        return (index, *self.calls[index].add(fragment))
 
     def _place(self, f: ToolCallFragment) -> int | None:
         known = self._by_id.get(f.id) if f.id else None
         if f.number is None:
             return self._place_by_id(f, known)
-        place = self._by_index.get(f.number)
-        if place is None or not f.id or self.calls[place].given_id in (None, f.id):
-            return place
+        index = self._by_index.get(f.number)
+        if index is None or not f.id or self.calls[index].given_id in (None, f.id):
+            return index
         if known is not None:
             return known
         # Without a name it is no new call: vLLM has sent a fresh id with every fragment.
-        return None if f.name else place
+        return None if f.name else index
 
     def _place_by_id(self, f: ToolCallFragment, known: int | None) -> int | None:
         if known is not None:
@@ -197,15 +197,15 @@ def to_tools(tools: Sequence[Tool], strict: bool | None = None) -> list[dict[str
         to_tools([add])[0]["function"]["name"]  # 'add'
         ```
     """
-    return [_to_tool(tool, place, strict) for place, tool in enumerate(tools)]
+    return [_to_tool(tool, index, strict) for index, tool in enumerate(tools)]
 
 
-def _to_tool(tool: Tool, place: int, strict: bool | None) -> dict[str, Any]:
+def _to_tool(tool: Tool, index: int, strict: bool | None) -> dict[str, Any]:
     try:
         return convert_to_openai_tool(tool, strict=strict)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"tools[{place}] ({getattr(tool, '__name__', type(tool).__name__)}) is no tool: {error}"
+            f"tools[{index}] ({getattr(tool, '__name__', type(tool).__name__)}) is no tool: {error}"
         ) from error
 
 
