@@ -32,7 +32,9 @@ def schema_mismatch(value: Any, schema: Any) -> str | None:
 
     Example:
         ```python
-        misfit({"n": "1"}, {"properties": {"n": {"type": "integer"}}})  # 'n: not of type integer'
+        schema_mismatch(
+            {"n": "1"}, {"properties": {"n": {"type": "integer"}}}
+        )  # 'n: not of type integer'
         ```
     """
     root = schema if isinstance(schema, dict) else {}

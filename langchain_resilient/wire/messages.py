@@ -227,7 +227,7 @@ def to_chat_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
 
     Example:
         ```python
-        to_wire([HumanMessage("Hi")])  # [{'role': 'user', 'content': 'Hi'}]
+        to_chat_messages([HumanMessage("Hi")])  # [{'role': 'user', 'content': 'Hi'}]
         ```
     """
     if not messages:
@@ -365,7 +365,7 @@ def repair_conversation(messages: list[Message]) -> list[Message]:
     every turn of the conversation, so that prompt caches hold.
 
     Args:
-        messages: From `to_wire`; they stay as they are.
+        messages: From `to_chat_messages`; they stay as they are.
 
     Returns:
         The same list if nothing is wrong with it.

@@ -218,7 +218,7 @@ class OutputSpec:
 
     Example:
         ```python
-        Structure(Joke, "json_schema").fault(AIMessage("{}")).message  # 'setup: Field required'
+        OutputSpec(Joke, "json_schema").fault(AIMessage("{}")).message  # 'setup: Field required'
         ```
     """
 

@@ -35,7 +35,7 @@ def shorten_call_ids(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]
 
     Example:
         ```python
-        short_ids([{"role": "tool", "tool_call_id": "call_1", "content": "3"}])
+        shorten_call_ids([{"role": "tool", "tool_call_id": "call_1", "content": "3"}])
         ```
     """
     return [_short(message) for message in messages]
