@@ -146,7 +146,6 @@ TRAITS: dict[FaultKind, FaultTraits] = {
 }
 """The one table of what each kind of fault means: a new kind needs a row here and nothing else."""
 
-
 TRANSIENT = frozenset(kind for kind, traits in TRAITS.items() if traits.transient)
 """The kinds after which the same target may answer if it is asked again later."""
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-
 OnBreak = Literal["continue", "replace", "raise"]
 """What is done when a stream dies after some of its text was delivered."""
 
@@ -350,12 +349,10 @@ class Sampling(BaseModel):
 SAMPLING_FIELDS = tuple(name for name in Sampling.model_fields if name != "model_kwargs")
 """The names of the fields, in order."""
 
-
 TARGET_SYNTAX = (
     'a target is "provider:model" such as "openai:gpt-4o", "together:meta-llama/..." or "local", '
     "a Target(...), or a LangChain chat model"
 )
-
 
 DEFAULT_CHAIN = (
     "openai:gpt-4",
@@ -365,10 +362,7 @@ DEFAULT_CHAIN = (
 )
 """Two providers with two models each, interleaved, so that one provider's outage costs one hop."""
 
-
 _SPEC = re.compile(r"^(?P<provider>[a-z][a-z0-9_-]*)(?::(?P<model>\S.*))?$", re.DOTALL)
-
-
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
 MILLION = 1_000_000
 
-
 _SLOT_SECONDS = 1800
 """Seconds for which a looked-up price holds: some providers' prices depend on the time of day, and
 change at full and half hours."""
-
 
 _FREE_PROVIDERS = frozenset({"local", "text"})
 """What runs in this process costs no money."""

@@ -261,25 +261,18 @@ SELECT count(DISTINCT position) AS items, count(answer) AS answers, count(error)
   min(recorded) AS first, max(recorded) AS last FROM items
 """
 
-
 _TARGETS = """
 SELECT target, count(*) AS answers, sum(input_tokens) AS input_tokens,
   sum(output_tokens) AS output_tokens
 FROM items WHERE answer IS NOT NULL GROUP BY target ORDER BY answers DESC, target
 """
 
-
 _FAILED = """
 SELECT position, error, recorded FROM items WHERE error IS NOT NULL ORDER BY position, recorded
 """
 
-
 _ALL = "SELECT * FROM items ORDER BY position, recorded"
-
-
 _NUMBER_COLUMNS = ("input_tokens", "output_tokens", "recorded")
-
-
 _COLUMNS: tuple[str, ...] = ("position", "answer", "error", "target", *_NUMBER_COLUMNS, "key")
 
 

@@ -22,14 +22,8 @@ if TYPE_CHECKING:
 # -- prompts --------------------------------------------------------------------------------------
 
 FORMATS = ("jsonl", "txt", "csv")
-
-
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
-
-
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
 _MAX_FIELD_LENGTH = 2**31 - 1
 
 
@@ -223,7 +217,6 @@ def _temporary_file() -> BinaryIO:
 
 MAX_BYTES_IN_MEMORY = 8_000_000
 """Bytes of lines that wait for an earlier one; any more wait in a temporary file."""
-
 
 _ANSWER_FIELDS = ("answer", "error", "target", "usage")
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("langchain_resilient")
 
-
 MAX_ROWS_PER_WRITE = 1000
 """Rows of one transaction at most, so that none waits long for the others."""
 
@@ -268,9 +267,7 @@ def _resolve(
 VERSION = 1
 """Version of the schema; a journal of a later version is refused, never rewritten."""
 
-
 _APPLICATION = 0x4C43524A  # "LCRJ": tells a journal from other SQLite files
-
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -302,7 +299,6 @@ ON CONFLICT (position, key) DO UPDATE SET
   recorded = excluded.recorded
 WHERE items.answer IS NULL
 """
-
 
 _SELECT_ANSWERS = "SELECT key, answer FROM items WHERE position = ? AND answer IS NOT NULL"
 
@@ -479,10 +475,7 @@ def winner_of(message: AIMessage) -> str | None:
 # -- errors that say what to do -------------------------------------------------------------------
 
 _KEPT = "and run the same again; what was recorded is kept"
-
-
 _OTHER_FILE = "or give another file"
-
 
 _ERRORS: dict[int, tuple[type[JournalError], str]] = {
     sqlite3.SQLITE_NOTADB: (NotAJournalError, "is not a journal: give another file"),
@@ -505,9 +498,7 @@ _ERRORS: dict[int, tuple[type[JournalError], str]] = {
     sqlite3.SQLITE_FULL: (JournalFullError, f"has no room to grow: make room on its disk {_KEPT}"),
 }
 
-
 _OTHER_ERROR = (JournalError, f"failed ({{error}}): check its disk {_KEPT}")
-
 
 _SAME_ADVICE = {
     sqlite3.SQLITE_LOCKED: sqlite3.SQLITE_BUSY,

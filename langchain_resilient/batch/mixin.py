@@ -43,11 +43,9 @@ if TYPE_CHECKING:
 AMAP_CONCURRENCY = 64
 """Prompts under way in `amap`, by default."""
 
-
 BATCH_CONCURRENCY = 256
 """Prompts under way in the other methods, by default. LangChain sets no limit: a list of 10,000
 would open 10,000 connections."""
-
 
 _READ_AHEAD = 16
 """Results that may be ready before a synchronous consumer takes them."""

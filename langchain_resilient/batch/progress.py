@@ -53,7 +53,6 @@ class BatchOptions:
 Progress = bool | Callable[["BatchProgress"], object]
 """True for a bar or lines, False for silence, or a function that is given a `BatchProgress`."""
 
-
 REDRAW_SECONDS = 0.1
 """Seconds between two looks at a running batch."""
 

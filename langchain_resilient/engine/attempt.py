@@ -214,18 +214,14 @@ MAX_HEDGE_DELAY = 10.0
 Without an upper one, a target that gets slower drags its own percentile along until nothing is late
 any more (CASSANDRA-14293)."""
 
-
 MIN_LATE_SECONDS = 0.25
 """Text within so many seconds is never late: our own event loop may have been busy."""
-
 
 BATCH_FACTOR = 3.0
 """In a batch, factor on the 95th percentile beyond which a request is taken to hang."""
 
-
 PAUSE_FACTOR = 2.0
 """Factor on the longest pause of nearly all answers beyond which a silence is long."""
-
 
 _COLD = Hedge().cold
 

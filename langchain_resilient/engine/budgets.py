@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 RETRIES_PER_SECOND = 5.0
 """Retries of the same target per second that are always paid for, whatever the load."""
 
-
 _DEFAULTS = Health()
 
 

@@ -17,47 +17,33 @@ from math import inf, log
 HEALTHY_SLOW_SHARE = 0.05
 """The share of slow requests of a healthy target."""
 
-
 HEALTHY_FAILING_SHARE = 0.005
 """The share of failing requests of a healthy target."""
-
 
 _SICK_SLOW_SHARE = 0.7
 """The share of slow requests of a sick target; the test is for a change from one to the other."""
 
-
 _SLOW_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_SLOW_SHARE)
-
-
 _FAILED_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_FAILING_SHARE)
-
-
 _FAST_EVIDENCE = log((1 - _SICK_SLOW_SHARE) / (1 - HEALTHY_SLOW_SHARE))
-
 
 _ON_TRIAL = 0.6
 """Share of the threshold at which a target comes back that no probe has cleared."""
 
-
 PROBE_SECONDS = 1.0
 """Seconds before the first probe; each failed one doubles them."""
-
 
 MAX_PROBE_SECONDS = 30.0
 """The longest wait between probes."""
 
-
 PROBE_AGAIN = 0.5
 """Seconds after a good probe before the next."""
-
 
 PROBES_TO_RECOVER = 3
 """Good probes in a row after which the target has recovered."""
 
-
 PROBE_EXPIRY = 60.0
 """Seconds without a request that could probe it, after which the next one simply tries it."""
-
 
 NO_TRIP_SECONDS = 30.0
 """Seconds in which nothing trips after all targets had tripped."""

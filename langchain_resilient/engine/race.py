@@ -37,14 +37,11 @@ if TYPE_CHECKING:
 _LAG = 0.05
 """Seconds; a timer that is later than this shows that our own event loop was held up."""
 
-
 _STALL = 0.25
 """Seconds; one later than this shows that the process stood still (suspended, or blocked)."""
 
-
 _CATCH_UP = 1.0
 """Seconds at most for reading what came meanwhile, before any limit is checked."""
-
 
 _MAX_STALLS = 3
 """Stalls that are excused: a loop that always stalls must not hide for ever that a target hangs."""
@@ -192,10 +189,8 @@ class _UnusableAnswerError(Exception):
 
 _VISIBLE = 2
 
-
 _TAIL = 1.0
 """Seconds to wait for usage after a stream's `finish_reason`."""
-
 
 _END = 0.1
 """Seconds to wait for the stream's end after that: only then can its connection be used again."""

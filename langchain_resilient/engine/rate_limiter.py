@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 
 _number = count()
-
-
 QueuePosition = tuple[bool, float, int, "QueuedRequest"]
 
 
@@ -82,33 +80,25 @@ DECREASE = 0.85
 
 Gentler than TCP's 0.5: the limit is known, and a refusal mostly means that others use it too."""
 
-
 DECREASE_SECONDS = 1.0
 """Seconds in which further refusals do not count: they were sent before the first was known."""
-
 
 RECOVERY = 0.02
 """Share of the rate that comes back per second."""
 
-
 _MIN_FACTOR = 0.05
-
 
 UNKNOWN_RATE = 4
 """Batch calls per second before the first answer has shown the limits."""
 
-
 ANSWER_TOKENS = 256.0
 """The assumed length of an answer, in tokens, before any was seen."""
-
 
 _AVERAGE_WEIGHT = 0.05
 """Weight of a new sample in the moving averages."""
 
-
 _LOOK_SECONDS = 1.0
 """Seconds between readings of the headers while there is plenty: each costs time per call."""
-
 
 _MIN_GAIN = 0.01
 """Seconds; the first in the queue is woken for a turn that is earlier by more."""

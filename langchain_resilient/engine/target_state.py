@@ -88,62 +88,47 @@ class ConcurrencyLimiter:
 ACCOUNT_OUT_SECONDS = 300.0
 """Seconds for which an account that refused the key or used up its credit is not asked."""
 
-
 MAX_ACCOUNT_OUT_SECONDS = 3600.0
 """The longest such time: it doubles while the account stays out."""
-
 
 NOT_FOUND_SECONDS = 3600.0
 """Seconds for which a model id that does not exist is not asked."""
 
-
 OVERLOADED_SECONDS = 5.0
 """Seconds after a 429 or 503 in which a target gets no hedge and no rescue."""
-
 
 ENOUGH_SAMPLES = 30
 """Fewer samples say nothing about a 95th percentile."""
 
-
 DOWN_AFTER = 5
 """Failures in a row, over all requests, after which a target is down."""
-
 
 SILENT_AFTER = 5
 """Late requests, with no answer to any request sent after them, that make a target silent."""
 
-
 LONG_SILENCE_SECONDS = 5.0
 """Seconds without any text after which a silent target is not asked for rescue either."""
-
 
 DOWN_SECONDS = 5.0
 """Seconds between requests that try a target that is down; text from it ends that."""
 
-
 LATE_FACTOR = 1.2
 """Factor on the learned percentile: a few percent slower than usual is not yet late."""
-
 
 HELD_SECONDS = 5.0
 """Seconds before a sample of a target's speed counts; a trip meanwhile discards it."""
 
-
 SLOW_PROBES = 40
 """Probes answered late after which a target counts as slower than before, rather than sick."""
-
 
 FEW_SAMPLES = 5
 """Samples that are enough to compare the speed of targets."""
 
-
 MAX_EXPECTED_SECONDS = 10.0
 """Seconds; a request that takes longer is answered by another target."""
 
-
 _REFRESH_SECONDS = 1.0
 """The greatest age of a cached percentile."""
-
 
 _RECENT_TEXT_SECONDS = 30.0
 """Seconds within which text clears a target when all have tripped."""

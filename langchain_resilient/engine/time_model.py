@@ -14,28 +14,22 @@ from math import ceil, exp, log, log2
 SMALLEST = 0.001
 """Seconds; anything faster counts as this."""
 
-
 LARGEST = 600.0
 """Seconds; anything slower counts as this.
 
 Finagle's histogram ends at two seconds: there a hanging target looks no worse than a slow one."""
 
-
 _STEP = log(1.02)
 """Logarithm of the ratio of neighbouring buckets: quantiles are exact to 2 %."""
 
-
 _BUCKETS = ceil(log(LARGEST / SMALLEST) / _STEP) + 1
-
 
 _MIN_COUNT = 200
 """Effective samples that decay always leaves, however rare requests are: else a quiet hour would
 forget everything."""
 
-
 _MAX_COUNT = 1000
 """The most effective samples: at a high rate old ones fade sooner, and changes show sooner."""
-
 
 _RESCALE = 2.0**64
 """The weight at which all counts are scaled down, long before a float overflows."""

@@ -20,54 +20,43 @@ if TYPE_CHECKING:
 
 _MINUTE = 60.0
 
-
 BURST_SECONDS = 0.25
 """Seconds of the rate that may be sent at once.
 
 Long enough to hide the event loop's jitter, short enough for limits counted by the second."""
-
 
 HEADROOM_SECONDS = 2.0
 """Seconds of the rate that stay in the provider's bucket (at most half of its capacity).
 
 They absorb errors of the estimate, and let an interactive call go at once beside a batch."""
 
-
 ASSUMED_CAPACITY_SECONDS = 10.0
 """Seconds of the rate that a provider's bucket is assumed to hold where it does not say."""
-
 
 _SURPLUS_SECONDS = 5.0
 """Time constant, in seconds, with which savings are spent: two thirds of them in this time."""
 
-
 _DEBT_SECONDS = 2.0
 """The same for refilling the headroom: faster, for a debt leads to refusals, savings to none."""
 
-
 _MIN_RATE = 0.05
 """Share of the rate below which sending is never slowed: else nothing would be learned again."""
-
 
 _FOLLOW_SECONDS = 0.25
 """Seconds in which the estimate moves all the way to what the provider reports.
 
 Gradually, because answers overtake each other: one report may miss what is still on its way."""
 
-
 _MEMORY_SECONDS = 10.0
 """Seconds over which the speed is averaged at which the provider's bucket fills up."""
-
 
 _PER_SECOND_CAPACITY = 1.5
 """Seconds of the rate; a provider whose bucket holds no more enforces its limit by the second.
 
 Then its own bucket is pace enough: a second one before it would only add its burst to the wait."""
 
-
 _MARGIN = 0.05
 """Share of such a bucket, or of a second's rate, that is never spent."""
-
 
 _ROUNDING = 1e-6
 """Seconds; a wait below this is a rounding error and must not cost another timer."""

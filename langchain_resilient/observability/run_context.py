@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 
 LLMRun = AsyncCallbackManagerForLLMRun | CallbackManagerForLLMRun
-
-
 _run: ContextVar[LLMRun | None] = ContextVar("langchain_resilient_run", default=None)
 
 

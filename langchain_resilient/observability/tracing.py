@@ -96,8 +96,6 @@ def _stripped(generation: Any) -> Generation | Any:
 
 
 logger = logging.getLogger("langchain_resilient")
-
-
 _PREFIX = "resilience_"
 
 

@@ -35,8 +35,6 @@ class ProviderFactory(Protocol):
 
 
 F = TypeVar("F")
-
-
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 

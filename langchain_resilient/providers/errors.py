@@ -8,17 +8,16 @@ Each rule has a test in `tests/providers/test_errors.py`.
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from pydantic_core import from_json
 
 from langchain_resilient.faults import TRAITS, Fault, FaultKind
 from langchain_resilient.providers.rate_limit_headers import retry_after, should_retry
+from langchain_resilient.providers.redaction import clear_locals
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -180,7 +179,6 @@ def _inside(error: BaseException) -> Iterator[BaseException]:
 
 _MAX_CODE_LENGTH = 100
 
-
 _QUOTA = frozenset(
     {
         "insufficient_quota",
@@ -194,7 +192,6 @@ _QUOTA = frozenset(
     }
 )
 
-
 _NOT_FOUND = frozenset(
     {
         "model_not_found",
@@ -205,29 +202,22 @@ _NOT_FOUND = frozenset(
     }
 )
 
-
 _RATE = frozenset(
     {"rate_limit_exceeded", "slow_down", "dynamic_request_limited", "dynamic_token_limited",
      "credit_limit", "rate_limit_error", "too_many_requests", "throttled", "throttlingexception",
      "resource_exhausted"}
 )  # fmt: skip
 
-
 _AUTH = frozenset(
     {"invalid_api_key", "authentication_error", "permission_error", "account_deactivated"}
 )
-
 
 _POOR = re.compile(
     r"credit balance is too low|insufficient (?:balance|credits|funds)", re.IGNORECASE
 )
 
-
 _TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
-
-
 _KEY = re.compile(r"(?:incorrect|invalid) api key|api key not valid", re.IGNORECASE)
-
 
 _CONTEXT = re.compile(
     r"context_length|context_size|maximum context|context (?:length|window|size|limit)|"
@@ -238,22 +228,18 @@ _CONTEXT = re.compile(
     re.IGNORECASE,
 )
 
-
 _FILTER = re.compile(
     r"content_filter|content_policy|content management policy|ResponsibleAI|moderation|"
     r"safety (?:model|system|filter)|flagged as|invalid_prompt|data_inspection_failed",
     re.IGNORECASE,
 )
 
-
 _NO_MODEL = re.compile(
     r"\bmodel\b[^.]{0,80}\b(?:not exist|not found|decommissioned)|supported (?:api )?model names",
     re.IGNORECASE,
 )
 
-
 _NO_FEATURE = re.compile(r"not support(?!ed models)|endpoints found that support", re.IGNORECASE)
-
 
 _STREAMING = re.compile(
     r"stream(?!_options)\w*[^.]{0,40}(?:not|un)[ -]?(?:be )?(?:supported|allowed|available)|"
@@ -261,32 +247,26 @@ _STREAMING = re.compile(
     re.IGNORECASE,
 )
 
-
 _CLOSED = re.compile(r"(?:loop|client|session|connector) (?:is|has been) closed", re.IGNORECASE)
-
 
 _TIMEOUT_NAMES = frozenset(
     {"APITimeoutError", "TimeoutException", "TimeoutError", "ModelTimeoutError"}
 )
-
 
 _CONNECTION_NAMES = frozenset(
     {"APIConnectionError", "TransportError", "RequestError", "ClientError", "OSError", "EOFError",
      "ModelConnectionError", "EndOfStream", "BrokenResourceError", "CancelledError"}
 )  # fmt: skip
 
-
 _RESET_NAMES = frozenset(
     {"ServerDisconnectedError", "ClientOSError", "ConnectionError", "RemoteProtocolError",
      "ClientPayloadError", "ReadError", "WriteError", "ConnectError", "ConnectTimeout"}
 )  # fmt: skip
 
-
 _DECODE_NAMES = frozenset(
     {"JSONDecodeError", "UnicodeError", "DecodingError", "BadChunkError",
      "EventTooLongError", "APIResponseValidationError", "AnswerError"}
 )  # fmt: skip
-
 
 _BY_OWN_NAME = {
     "ContextOverflowError": FaultKind.CONTEXT_LENGTH,
@@ -310,13 +290,10 @@ _BY_OWN_NAME = {
 MAX_MESSAGE_LENGTH = 300
 """Characters of a message that is shown to people."""
 
-
 MAX_TEXT_READ = 8000
 """Characters that are read of a message: on more, the expressions here would spend minutes."""
 
-
 _TAG = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-
 
 _SECRET = re.compile(
     r"\b(?:sk|tgp|pk|rk|gsk|key|xai)[-_][\w*-]{6,}|(?<=bearer )[^\s'\"]{6,}|"
@@ -456,7 +433,6 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 
-
 _NAMED = re.compile(
     r"['\"`](\w+)['\"`]|(?:supplied|parameters?): ([\w, ]+)|(\w+): extra inputs", re.IGNORECASE
 )
@@ -489,16 +465,11 @@ def _quoted(text: str) -> Iterator[str]:
 MIN_WINDOW = 64
 """Tokens; a smaller number in such an error is about something else."""
 
-
 _MAX_CONTEXT_TEXT = 2000
 """Characters that are read: what an error repeats of a prompt tells nothing, and costs time."""
 
-
 _N = r"(\d[\d,]{0,11})(?!\d)"
-
-
 _SIZE = r"(?:length|window|size|limit)"
-
 
 _LIMIT = (
     rf"exceed context limit: \d+ \+ \d+ > {_N}",
@@ -510,9 +481,7 @@ _LIMIT = (
     rf"\blimit:? {_N}, (?:used:? [\d,]+, )?requested",
 )
 
-
 _BELOW = (rf"must have less than {_N} tokens",)
-
 
 _GIVEN = (
     rf"resulted in {_N} tokens",
@@ -571,99 +540,3 @@ def _first_number(patterns: Iterable[re.Pattern[str]], text: str) -> int | None:
 def _number_field(details: Mapping[str, Any], name: str) -> int | None:
     value = details.get(name)
     return value if isinstance(value, int) and value > 0 else None
-
-
-# -- secrets ---------------------------------------------------------------------------------------
-
-MIN_SECRET_LENGTH = 8
-"""Characters; what is shorter ("none", "EMPTY") guards nothing and stands in any text."""
-
-
-_OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
-
-
-def redact_error(error: BaseException, secrets: Collection[str]) -> None:
-    """Take secrets out of an exception, in place: providers repeat keys they refuse.
-
-    Out of its words and attributes, and of the request and the response that it carries.
-
-    Args:
-        error: The exception; those it was raised from are cleaned too.
-        secrets: The exact texts.
-    """
-    secrets = [form for secret in secrets for form in _forms(secret)]
-    for _ in range(6):
-        for name in ("args", *vars(error)):
-            with suppress(Exception):  # a property says what the others say; nothing may fail here
-                value = getattr(error, name)
-                clean = _clean(value, secrets)
-                if clean is not value:
-                    setattr(error, name, clean)
-        inner = error.__cause__ or error.__context__
-        if inner is None:
-            return
-        error = inner
-
-
-def _forms(secret: str) -> tuple[str, ...]:
-    """How a text may be written in a URL and in JSON."""
-    return secret, quote(secret, safe=""), "".join(f"\\u{ord(c):04x}" for c in secret)
-
-
-def _clean(value: Any, secrets: Collection[str]) -> Any:
-    """Copy what an exception carries: plain data, or an SDK's request or response."""
-    if isinstance(value, Mapping) or not hasattr(value, "headers"):
-        return redact(value, secrets)
-    if hasattr(value, "_replace"):  # aiohttp's request, a named tuple
-        return redact(value._replace(headers=dict(value.headers)), secrets)
-    given = {n: v for n, v in value.headers.items() if n.lower() not in _OF_THE_BODY}
-    headers, make = redact(given, secrets), type(value)
-    if not hasattr(value, "status_code"):
-        return make(value.method, redact(str(value.url), secrets), headers=headers)
-    try:
-        body = redact(value.text, secrets).encode()
-    except Exception:  # noqa: BLE001  # it was not read, or is no text
-        body = b""
-    asked = _clean(value.request, secrets)
-    return make(value.status_code, headers=headers, content=body, request=asked)
-
-
-def redact(value: Any, secrets: Collection[str]) -> Any:
-    """Copy plain data with the secrets taken out of its texts; what holds none stays as it is."""
-    clean = value
-    if isinstance(value, str):
-        for secret in secrets:
-            if len(secret) >= MIN_SECRET_LENGTH:
-                clean = clean.replace(secret, "[key]")
-    elif isinstance(value, bytes | bytearray):
-        text = value.decode("latin-1")
-        clean = redact(text, secrets).encode("latin-1")
-    elif isinstance(value, Mapping):
-        clean = {redact(name, secrets): redact(one, secrets) for name, one in value.items()}
-    elif isinstance(value, list | tuple):
-        members = [redact(one, secrets) for one in value]
-        # A named tuple (aiohttp puts one into its errors) is made in another way.
-        clean = getattr(type(value), "_make", type(value))(members)
-    return value if clean == value else clean
-
-
-def clear_locals(error: BaseException) -> None:
-    """Clear the local variables of the frames that an exception has left.
-
-    Reports of crashes show them, keys in the SDKs' among them; and they would keep whole answers
-    alive for as long as a receipt holds the exception. The lines of its traceback stay.
-
-    Args:
-        error: The exception; those it was raised from, and those in a group, are cleaned too.
-    """
-    seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        traceback.clear_frames(one.__traceback__)
-        left += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            left += one.exceptions

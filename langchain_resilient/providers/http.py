@@ -24,21 +24,16 @@ if TYPE_CHECKING:
 ACCEPTED = "gzip, deflate"
 """What is asked for as `Accept-Encoding`; the standard library can stop in the midst of both."""
 
-
 MAX_ERROR_BYTES = 256 * 1024
 """So much of an error's body is read: its status has told what to believe."""
-
 
 ERROR_SECONDS = 2.0
 """The longest wait for the next piece of an error's body."""
 
-
 _ERROR = 300
 """From this status on the SDKs raise."""
 
-
 _STEP = 64 * 1024
-
 
 _KNOWN = {"gzip": 31, "x-gzip": 31, "deflate": 15, "br": 0, "zstd": 0, "compress": 0}
 """Content codings and their `wbits`; 0 for those that nobody asked for."""
@@ -162,18 +157,14 @@ class _BoundedBody:
 
 Transport = Literal["aiohttp", "httpx"]
 
-
 MAX_CONNECTIONS = 1000
 """The SDKs' own limit (Together's is 100) would queue a larger batch."""
 
-
 KEEPALIVE_CONNECTIONS = 200
-
 
 KEEPALIVE_SECONDS = 60.0
 """How long an idle connection to a public API waits for the next call: a new one costs two or three
 round trips before the first text. The providers' own front door, Cloudflare, keeps them longer."""
-
 
 OTHER_KEEPALIVE_SECONDS = 5.0
 """The same for other servers: uvicorn hangs up after five seconds."""

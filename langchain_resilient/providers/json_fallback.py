@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 MAX_REMEMBERED = 4096
 """The number of refusals that are remembered; at more, all are forgotten and learned again."""
 
-
 _FORMAT_WORDS = r"response_?\s?format|json|structured.?output|guided|grammar"
-
 
 _MENTIONS = {
     "json_schema": re.compile(_FORMAT_WORDS, re.IGNORECASE),
@@ -35,20 +33,14 @@ _MENTIONS = {
     "tools": re.compile(r"tool|function", re.IGNORECASE),
 }
 
-
 _UNSUPPORTED = re.compile(
     r"(?:not|n't) (?:support|allow|permit|enable|available|implement)|unsupported|unrecognized|"
     r"extra inputs|unexpected keyword|endpoints found that support|requires? .{0,40}--",
     re.IGNORECASE,
 )
 
-
 _SCHEMA_PROBLEM = re.compile(r"invalid schema|schema is (?:invalid|not)|in context=", re.IGNORECASE)
-
-
 _refused: set[tuple[Hashable, JSONMode, str | None]] = set()
-
-
 _lock = threading.Lock()
 
 

@@ -13,8 +13,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from pydantic import SecretStr
 
 from langchain_resilient.errors import DroppedParameterWarning
-from langchain_resilient.providers.errors import redact_error, refused_parameters
+from langchain_resilient.providers.errors import refused_parameters
 from langchain_resilient.providers.json_fallback import JSONFallback
+from langchain_resilient.providers.redaction import redact_error
 from langchain_resilient.wire import passthrough
 from langchain_resilient.wire.json_modes import (
     JSONModeConverter,
@@ -111,14 +112,11 @@ def _as_wire_choice(delta: dict[str, Any], finish_reason: str | None = None) -> 
 
 # Most LangChain chat models take these per call; others are set on the model itself.
 _OPTIONAL = frozenset({"stop", "temperature", "max_tokens", "top_p", "parallel_tool_calls", "seed"})
-
-
 _PORTABLE = _OPTIONAL | {"tools", "tool_choice", "response_format"}
 
 
 # Callbacks only hear of the run that the user started: a second would show its tokens twice.
 _SILENT: RunnableConfig = {"callbacks": []}
-
 
 RUN_CONFIG: ContextVar[RunnableConfig] = ContextVar("langchain_resilient_outer", default=_SILENT)
 """The config for the next model run in this task: the tracers of the call, if there are any."""

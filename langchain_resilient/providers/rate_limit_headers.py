@@ -19,25 +19,17 @@ if TYPE_CHECKING:
 
 
 _UNIT = "milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d"
-
-
 _PIECE = re.compile(rf"(\d+(?:\.\d+)?) ?({_UNIT})(?![a-z])")
-
 
 _SENTENCE = re.compile(
     rf"(?:try again|retry)[^.\d]{{0,30}}((?:\d+(?:\.\d+)? ?(?:{_UNIT})(?![a-z]) ?)+)", re.IGNORECASE
 )
 
-
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
 _YEAR = 365 * 86400.0
-
 
 _MAX_HINT_LENGTH = 64
 """Characters of a hint; on more, the expressions here would spend seconds."""
-
 
 _REMAINING = "x-ratelimit-remaining-"
 
@@ -141,7 +133,6 @@ def _sentence(message: str) -> float | None:
 
 
 _MINUTE = 60.0
-
 
 _MAX_WINDOW_SECONDS = 300.0
 """Seconds; a limit that takes longer to fill up is a day's or an hour's: no matter of pace."""

@@ -26,14 +26,13 @@ from langchain_resilient.errors import DroppedParameterWarning, InsecureConnecti
 from langchain_resilient.options import checked_url
 from langchain_resilient.providers import key_for, provider_entry
 from langchain_resilient.providers.errors import (
-    MIN_SECRET_LENGTH,
     error_details,
     error_text,
-    redact_error,
     refused_parameters,
 )
 from langchain_resilient.providers.http import http_client, tls_context
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
+from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.wire.json_modes import requested_json, reshape
 from langchain_resilient.wire.tool_calls import SHORT_ID_MODELS, shorten_call_ids

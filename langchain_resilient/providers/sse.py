@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from pydantic_core import from_json
 
-from langchain_resilient.providers.errors import AnswerError, redact, redact_error
+from langchain_resilient.providers.errors import AnswerError
 from langchain_resilient.providers.rate_limit_headers import rate_limit_status
+from langchain_resilient.providers.redaction import redact, redact_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -25,16 +26,11 @@ if TYPE_CHECKING:
 DEFAULT_MAX_EVENT_BYTES = 32 * 1024 * 1024
 """The longest event that is accepted, in bytes."""
 
-
 _BOM = b"\xef\xbb\xbf"
-
-
 _DONE = b"[DONE]"
-
 
 PAGE = "<page>"
 """The event name given to an HTML page that a proxy put into the stream."""
-
 
 MAX_LINES = 100_000
 """The most lines of one event: a line of seven bytes takes a hundred bytes of memory."""
@@ -206,26 +202,20 @@ def _parse_event(event: bytes) -> bytes | NamedEvent | None:
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A plain answer over this is refused: no language model writes that much."""
 
-
 MAX_STREAM_BYTES = 128 * 1024 * 1024
 """The same for a streamed one: 128,000 tokens in chunks that repeat much are 55 million bytes."""
-
 
 MAX_STREAM_EVENTS = 500_000
 """A stream of more is refused: the longest answers of today have 128,000 tokens."""
 
-
 MAX_JSON_VALUES = 1_000_000
 """Objects and lists in one body or event: each of two bytes can take 200 bytes of memory."""
-
 
 _LARGE = 4 * MAX_JSON_VALUES
 """Bytes from which on they are counted."""
 
-
 MAX_MALFORMED_CHUNKS = 3
 """The number of chunks of one stream that may be skipped because they are not JSON."""
-
 
 _DRAIN_SECONDS = 0.1
 

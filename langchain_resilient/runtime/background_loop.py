@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-
 MAX_ITEMS_AHEAD = 256
 """Items that are read ahead of a slow synchronous consumer."""
 
@@ -183,7 +182,6 @@ _LOOK_UP = 1.0
 """Seconds after which a waiting thread looks up: a Ctrl-C in the moment before it falls asleep does
 not wake it."""
 
-
 _END = object()
 
 
@@ -198,11 +196,7 @@ async def _shut_down() -> None:
 
 
 _background_loop: BackgroundLoop | None = None
-
-
 _lock = threading.Lock()
-
-
 _abandoned: list[BackgroundLoop] = []
 
 

@@ -35,35 +35,20 @@ if TYPE_CHECKING:
 
 Priority = Literal["interactive", "batch"]
 
-
 PRIORITY: ContextVar[Priority] = ContextVar("langchain_resilient_priority", default="interactive")
 """Of the calls in this context that do not say `priority=` themselves."""
-
 
 RECEIPTS: ContextVar[list[Receipt] | None] = ContextVar(
     "langchain_resilient_receipts", default=None
 )
 """Takes the receipt of the next call in this context, as an object; its message holds a dict."""
 
-
 logger = logging.getLogger("langchain_resilient")
-
-
 _SAMPLING = frozenset(SAMPLING_FIELDS) | {"model_kwargs"}
-
-
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
-
-
 _affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
-
-
 _on_break: TypeAdapter[OnBreak | None] = TypeAdapter(OnBreak | None)
-
-
 _hedge: TypeAdapter[Any] = TypeAdapter(HedgeOption)
-
-
 _priority: TypeAdapter[Priority] = TypeAdapter(Priority)
 
 

@@ -77,7 +77,6 @@ EXPLORE = 0.05
 """The share of requests that go first to another target than the fastest known, lest one that has
 become faster is never noticed (epsilon-greedy; Sutton & Barto, "Reinforcement Learning", 2.2)."""
 
-
 EXPLORE_UNKNOWN = 0.3
 """The same while a target is unknown. Not all at once: it may be slow, or dead."""
 

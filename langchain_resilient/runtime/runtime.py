@@ -65,7 +65,6 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("langchain_resilient")
 
-
 _prepared: set[str] = set()
 """Providers whose SDKs were imported, or are being so."""
 
@@ -101,7 +100,9 @@ class Runtime:
         self._observers = config.observing()
         self._defaults = config.sampling_params()
         self._by_name = {t.name: t for t in self.targets}
+        # By the name of the target, for closing; and by what a call gave as `model=`.
         self._routes: dict[str, Route] = {}
+        self._adopted: dict[str, Route] = {}
         routes = [self.route(t) for t in self.targets]
         self.last_resort = self.route(last_resort) if last_resort is not None else None
         if last_resort is not None:
@@ -182,9 +183,9 @@ class Runtime:
     async def aclose(self) -> None:
         """Close what the targets hold open on the running loop, once the losers have closed."""
         await loop_reaper().drain()
-        for target in tuple(self._by_name.values()):
-            for source in self.route(target).sources:
-                close = getattr(source, "aclose", None)
+        for route in tuple(self._routes.values()):
+            for provider in route.sources:
+                close = getattr(provider, "aclose", None)
                 if close is not None:
                     await close()
 
@@ -201,7 +202,7 @@ class Runtime:
     def _delays(self) -> dict[str, float]:
         """The delay in seconds after which each target would be hedged now."""
         hedge, now = self.plan.hedge, _now()
-        if hedge is None or len(self.chain) < 2:  # noqa: PLR2004  # there is nobody to ask
+        if hedge is None or len(self.chain) < 2:  # noqa: PLR2004  # no other target to ask
             return {}
         plain, limits = hedge.on == "response", self.plan.time_limits
         return {
@@ -228,7 +229,7 @@ class Runtime:
             threading.Thread(target=_prepare_all, args=(prepares,), daemon=True).start()
 
     def _race(
-        self, call: CallOptions, run_manager: Any, show: StreamBuffer | None = None
+        self, call: CallOptions, run_manager: Any, buffer: StreamBuffer | None = None
     ) -> tuple[Race, Plan, AnswerValidator | None]:
         plan = call.plan(self.plan)
         if self._observers:
@@ -247,8 +248,8 @@ class Runtime:
             last_resort=self.last_resort,
             validate=validator,
             on_retry=run_manager.on_retry if run_manager is not None else None,
-            plain=plain and show is None,
-            buffer=show,
+            plain=plain and buffer is None,
+            buffer=buffer,
             size=call,
             listener=_trace(run_manager, self._by_name),
         )
@@ -258,7 +259,7 @@ class Runtime:
         """Choose the routes of one call, in order.
 
         Raises:
-            SpendCapError: If the money is spent and nobody is left who could answer.
+            SpendCapError: If the money is spent and no target is left that could answer.
         """
         chain = self.chain if call.model is None else self._chosen(call.model)
         now = asyncio.get_running_loop().time()
@@ -315,7 +316,9 @@ class Runtime:
             create_provider(target.model_copy(update={"time_limits": limits, "api_key": key}))
             for key in keys
         )
-        return Route(self._shared.state_of(target), first, limits, other_keys=others)
+        route = Route(self._shared.state_of(target), first, limits, other_keys=others)
+        self._routes[target.name] = route
+        return route
 
     def _chosen(self, models: Any) -> list[Route]:
         """Find the routes for a `model=` override: targets of the chain, or any others.
@@ -324,7 +327,7 @@ class Runtime:
             ValueError: If it is neither; says what it may be.
         """
         wanted = [models] if isinstance(models, str | Target) else list(models)
-        return [self._find(one) for one in wanted]
+        return [self._find(model) for model in wanted]
 
     def _find(self, wanted: Any) -> Route:
         for route in self.chain:
@@ -333,7 +336,7 @@ class Runtime:
                 return route
         if not isinstance(wanted, str):
             return self._adopt(as_target(wanted))
-        adopted = self._routes.get(wanted)
+        adopted = self._adopted.get(wanted)
         if adopted is None:
             if wanted.partition(":")[0] not in known_providers():
                 msg = (
@@ -341,7 +344,7 @@ class Runtime:
                     'not of the form "provider:model"'
                 )
                 raise ValueError(msg)
-            adopted = self._routes[wanted] = self._adopt(as_target(wanted))
+            adopted = self._adopted[wanted] = self._adopt(as_target(wanted))
         return adopted
 
     def _adopt(self, target: Target) -> Route:

@@ -55,8 +55,6 @@ def usable_targets(targets: Sequence[Target]) -> list[Target]:
 
 
 _warned: set[str] = set()
-
-
 _warning = threading.Lock()
 
 
@@ -148,7 +146,6 @@ class SharedState:
 
 SHARED_STATE = SharedState()
 """The process's own."""
-
 
 _rng = Random()
 

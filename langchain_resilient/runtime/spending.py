@@ -120,8 +120,6 @@ def _covers(left: float, need: float) -> bool:
 
 
 _ledgers: dict[Hashable, Ledger] = {}
-
-
 _lock = threading.Lock()
 
 

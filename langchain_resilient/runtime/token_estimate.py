@@ -36,27 +36,21 @@ CHARACTERS_PER_TOKEN = 4.0
 """OpenAI's rule of thumb for English text
 (https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them)."""
 
-
 PART_CHARACTERS = 3000
 """What a part that is no text counts for: an image of 1024 x 1024 is 765 tokens at OpenAI
 (https://platform.openai.com/docs/guides/images-vision)."""
 
-
 _MAX_CHARACTERS_PER_TOKEN = 6.0
 """Nothing is known of the target's tokenizer: no prose is packed tighter than this."""
-
 
 _TELLING = 1000
 """Characters; in shorter requests the frame around each message outweighs its text."""
 
-
 _SLACK = 1.15
 """Texts differ: another may pack so much more into a token than the tightest seen lately."""
 
-
 _WEIGHT = 0.05
 """Of a new sample in the average."""
-
 
 _TRY_AGAIN = 64
 """Windows grow: so many requests are kept from a target before one is tried all the same."""

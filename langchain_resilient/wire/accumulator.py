@@ -292,9 +292,7 @@ def _continues(last: dict[str, Any], piece: dict[str, Any]) -> bool:
 PLAIN = frozenset({"content", "role", "token_id"})
 """The keys of a delta that is nothing but text; Together sends the last two with every delta."""
 
-
 CHARACTERS_PER_TOKEN = 4
-
 
 MAX_IDLE_CHUNKS = 10_000
 """The most chunks in a row that add nothing, not even reasoning. Chunks are kept until it is known

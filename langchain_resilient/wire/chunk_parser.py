@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 MAX_CHOICES = 128
 """The most choices of one answer: OpenAI's limit of `n`, the highest of any API."""
 
-
 MAX_CALLS = 1024
 """The most tool calls of one choice: eight times the number of tools that OpenAI takes."""
 
@@ -263,8 +262,6 @@ def _index(index: Any) -> int | None:
 
 
 _MAX_INDEX = 1_000_000
-
-
 _MAX_FLOAT = 1e300
 
 

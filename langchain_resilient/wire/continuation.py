@@ -28,15 +28,12 @@ if TYPE_CHECKING:
 MAX_ECHO = 400
 """The longest end of a text, in characters, that is looked for in what follows it."""
 
-
 _MIN_LONG = 16
 """Characters; a match of this length is no chance, even if it starts in the middle of a word."""
-
 
 _MIN_RULE = 4
 """Characters; punctuation as long as `|---|` or `====` is a rule, shorter may rightly be doubled,
 as in `f((x))`."""
-
 
 _MIN_DENSE = 2
 """Characters of a script without spaces, where one character twice (`天天`) may be a word."""
@@ -47,7 +44,6 @@ _DENSE = re.compile(
     "[\u2e80-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
 )
-
 
 _GLUE = frozenset(".,:;'\u2019-/@%+#&=~\u200c\u200d\u00ad")
 """Characters inside numbers, contractions, paths and addresses: `1.15` is one word."""
@@ -139,13 +135,10 @@ def _holds(before: str, after: str) -> bool:
 ECHO_TOKENS = 24
 """Tokens that a continuation gets for the words that it repeats."""
 
-
 MIN_TOKENS = 16 + ECHO_TOKENS
 """The fewest tokens that a continuation gets."""
 
-
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
-
 
 _FORM_PARAMS = frozenset(
     {"grammar", "json_schema", "format", "structured_outputs", "guided_json", "guided_regex",
@@ -153,9 +146,7 @@ _FORM_PARAMS = frozenset(
 )  # fmt: skip
 """The parameters by which llama.cpp, Ollama and vLLM prescribe the form of an answer."""
 
-
 _OTHER_CONTENT = ("refusal", "function_call", "audio")
-
 
 _PROMPT = """\
 Your answer was cut off. These are its last words:
@@ -166,13 +157,8 @@ Continue it from there. Begin by repeating these last words verbatim, without th
 and go straight on with what comes next, in the same language, voice and formatting: no preamble, \
 no remark, nothing said twice. If the answer was already complete, repeat these words and stop."""
 
-
 _NO_SPACE = re.compile(r"\S|\Z")
-
-
 _ELLIPSIS = re.compile(r"\.{3,}|…+")
-
-
 _QUOTES = dict(zip("\"'`“„\u2018«「『", "\"'`”“\u2019»」』", strict=True))
 
 

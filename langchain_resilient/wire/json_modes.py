@@ -87,8 +87,6 @@ class JSONExtractor:
 
 
 JSONMode = Literal["json_schema", "tools", "json_object", "prompt"]
-
-
 _FORCED = ("tool_choice", "parallel_tool_calls")
 
 

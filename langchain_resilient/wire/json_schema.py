@@ -231,7 +231,6 @@ _TYPES: dict[Any, Callable[[Any], bool]] = {
     "integer": lambda value: _is_number(value) and value % 1 == 0,
 }
 
-
 _CHECKS: dict[str, Check] = {
     "$ref": _reference,
     "type": _type,

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
 
-
 _DROPPED = _THOUGHTS | {
     "tool_call",
     "tool_call_chunk",
@@ -45,7 +44,6 @@ _DROPPED = _THOUGHTS | {
     "non_standard",
 }
 """Blocks that only their own provider could read. OpenAI and Together refuse them with a 400."""
-
 
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
 
@@ -201,7 +199,6 @@ _NORMALIZERS = {
     "tool_result": _tool_result,
 }
 
-
 _ROLES: dict[type, str] = {
     SystemMessage: "system",
     HumanMessage: "user",
@@ -323,11 +320,7 @@ def _json(args: Any) -> str:
 
 
 _NAME = re.compile(r"[^a-zA-Z0-9_-]")
-
-
 _MAX_NAME_LENGTH = 64
-
-
 _MAX_ID_LENGTH = 40
 
 

@@ -349,12 +349,6 @@ def _construct(
 
 
 _set = object.__setattr__
-
-
 _MESSAGE = AIMessageChunk(content="").__dict__
-
-
 _MUTABLE = [(k, type(v)) for k, v in _MESSAGE.items() if isinstance(v, list | dict | set)]
-
-
 _GENERATION = ChatGenerationChunk(message=AIMessageChunk(content="")).__dict__

@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 RECEIPT_KEY = "resilience"
 """The key of the receipt in `response_metadata`."""
 
-
 REPLACED_KEY = "resilience_replaced"
 """In the `response_metadata` of a chunk: it replaces everything before it, and the whole answer
 follows."""
 
-
 _THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
-
-
 _ENDS = ("finish_reason", "stop_reason", "done_reason")
 
 

@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 
 Method = Literal["function_calling", "json_schema", "json_mode"]
-
-
 Schema = dict[str, Any] | type
-
-
 _METHODS = ("function_calling", "json_schema", "json_mode")
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _SHORT = re.compile(r"[a-zA-Z0-9]{9}")
 
-
 SHORT_ID_MODELS = re.compile(r"tool call ids?\b.*\blength (?:of )?9\b", re.IGNORECASE | re.DOTALL)
 """What a server says that wants them: Mistral's API, and the template of its models in vLLM."""
 

@@ -132,3 +132,9 @@ def http(body: bytes | str, status: str = "200 OK", kind: str = "application/jso
 def sse(*events: str) -> bytes:
     """A whole streamed HTTP response."""
     return http("".join(f"{event}\n\n" for event in events), kind="text/event-stream")
+
+
+def raised_from(error: BaseException, cause: BaseException) -> BaseException:
+    """Give an exception a cause, as `raise error from cause` does."""
+    error.__cause__ = cause
+    return error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from langchain_resilient import FaultKind
-from langchain_resilient.providers import errors
+from langchain_resilient.providers import errors, redaction
 from langchain_resilient.providers.errors import classify
 from langchain_resilient.providers.rate_limit_headers import (
     rate_limit_status,
@@ -162,7 +162,7 @@ def error(data: bytes) -> str:
         body = rest.decode("utf-8", "replace")
     failure = _RefusedError(status, headers, body)
     errors.refused_parameters(failure, {"top_k", "stream", "temperature"})
-    errors.redact_error(failure, ["sk-canary-0123456789"])
+    redaction.redact_error(failure, ["sk-canary-0123456789"])
     return _kind(failure)
 
 
