@@ -78,10 +78,10 @@ def _about(versions: dict[str, dict[str, str]], rounds: int) -> str:
         f"- {machine}, load {load}, Python {PYTHON}",
     ]
     for whose in ("litellm", "all others"):
-        found = next(
+        match = next(
             of for name, of in versions.items() if ("litellm" in name) == (whose == "litellm")
         )
-        lines.append(f"- {whose}: {', '.join(f'{k} {v}' for k, v in found.items())}")
+        lines.append(f"- {whose}: {', '.join(f'{k} {v}' for k, v in match.items())}")
     return "\n".join(lines)
 
 

@@ -32,8 +32,8 @@ def run(name: str, python: str, url: str, prompts: int, workers: int) -> dict[st
     if done.returncode:
         print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return None
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    parsed: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return parsed
 
 
 def main() -> None:
@@ -43,17 +43,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {}
+    fields: dict[str, list[dict[str, float]]] = {}
     for _ in range(args.rounds):
         for name in CONTESTANTS:
             python = sys.executable if name.startswith("ours") else python_of(name)
             with server() as url:
                 one = run(name, python, url, args.prompts, args.workers)
             if one is not None:
-                found.setdefault(name, []).append(one)
+                fields.setdefault(name, []).append(one)
                 print(f"  {name:28} {args.prompts / one['wall']:7.0f} prompts/s", flush=True)
     print(f"{args.prompts:,} prompts, {args.workers} at a time, medians of {args.rounds} rounds:")
-    for name, rounds in found.items():
+    for name, rounds in fields.items():
         wall, cpu = (statistics.median(one[kind] for one in rounds) for kind in ("wall", "cpu"))
         print(
             f"{name:28} {args.prompts / wall:7.0f} prompts/s  "

@@ -87,8 +87,8 @@ def measure() -> Cells:
         _meet(workers, "none", faulty, healthy, 1)
         for name, step in FAULTS.items():
             primary = dead if step is None else faulty
-            found = _meet(workers, name, primary, healthy, TRIES)
-            cells[name] = {who: _cells(ways) for who, ways in found.items()}
+            outcome = _meet(workers, name, primary, healthy, TRIES)
+            cells[name] = {who: _cells(ways) for who, ways in outcome.items()}
     return cells
 
 
@@ -96,9 +96,9 @@ def _meet(workers: Crew, fault: str, primary: str, healthy: str, tries: int) -> 
     urls = {"primary": primary, "fallback": healthy}
     workers.all_do("prepare", **urls, fault=_model(fault), tries=tries)
     began = time.monotonic()
-    found = workers.all_do("meet", prompt=PROMPT, says=SAYS)
+    present = workers.all_do("meet", prompt=PROMPT, says=SAYS)
     print(f"  {fault}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    return found
+    return present
 
 
 def _model(fault: str) -> str:
@@ -127,8 +127,8 @@ def _simulator(script: dict[str, Any]) -> Iterator[str]:
         with process(*command) as started:
             assert started.stdout is not None
             for line in started.stdout:
-                if found := re.search(r"http://\S+/openai/v1", line):
-                    yield found[0]
+                if match := re.search(r"http://\S+/openai/v1", line):
+                    yield match[0]
                     break
             started.terminate()
 

@@ -41,9 +41,9 @@ def measure(effort: Effort) -> tuple[Rounds, dict[str, dict[str, str]]]:
     rounds: Rounds = {}
     with instant_server() as url, crew(CONTENDERS) as workers:
         built = {name: workers.do(name, "build", url=url) for name in workers.names}
-        for name, found in built.items():
-            add(rounds, "memory_import", name, found["memory"])
-            add(rounds, "first_answer", name, found["first_answer"])
+        for name, item in built.items():
+            add(rounds, "memory_import", name, item["memory"])
+            add(rounds, "first_answer", name, item["first_answer"])
             warm = workers.do(name, "calls", count=CALLS_BEFORE_MEMORY, at_once=IN_FLIGHT)
             add(rounds, "memory_calls", name, warm["memory"])
             print(f"  {name} is warm", file=sys.stderr, flush=True)
@@ -53,7 +53,7 @@ def measure(effort: Effort) -> tuple[Rounds, dict[str, dict[str, str]]]:
             turn = number % len(workers.names)
             for name in (*workers.names[turn:], *workers.names[:turn]):
                 _one_round(workers, name, effort, rounds)
-    return rounds, {name: found["versions"] for name, found in built.items()}
+    return rounds, {name: item["versions"] for name, item in built.items()}
 
 
 def _one_round(workers: Crew, name: str, effort: Effort, rounds: Rounds) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Place:
+class Endpoint:
     """A model at a server that speaks OpenAI's API."""
 
     url: str
@@ -34,11 +34,11 @@ class Contender:
     stream: Callable[[str], AsyncIterator[str]]
 
 
-Factory = Callable[[Place, Place, float], Contender]
+Factory = Callable[[Endpoint, Endpoint, float], Contender]
 """Takes the primary, the fallback, and the seconds that a request may take."""
 
 
-def aiohttp(primary: Place, _fallback: Place, timeout: float) -> Contender:
+def aiohttp(primary: Endpoint, _fallback: Endpoint, timeout: float) -> Contender:
     """Post and parse with aiohttp alone: what the wire itself costs."""
     from aiohttp import ClientSession, ClientTimeout
 
@@ -53,8 +53,8 @@ def aiohttp(primary: Place, _fallback: Place, timeout: float) -> Contender:
     async def ask(prompt: str) -> str:
         body = {"model": primary.model, "messages": _messages(prompt)}
         async with session().post(url, json=body) as response:
-            found = json.loads(await response.read())
-        return str(found["choices"][0]["message"]["content"])
+            parsed = json.loads(await response.read())
+        return str(parsed["choices"][0]["message"]["content"])
 
     async def stream(prompt: str) -> AsyncIterator[str]:
         body = {"model": primary.model, "messages": _messages(prompt), "stream": True}
@@ -68,12 +68,12 @@ def aiohttp(primary: Place, _fallback: Place, timeout: float) -> Contender:
     return Contender(ask, stream)
 
 
-def _openai(primary: Place, client: Any) -> Contender:
+def _openai(primary: Endpoint, client: Any) -> Contender:
     create, messages = client.chat.completions.create, _messages
 
     async def ask(prompt: str) -> str:
-        found = await create(model=primary.model, messages=messages(prompt))
-        return found.choices[0].message.content or ""
+        created = await create(model=primary.model, messages=messages(prompt))
+        return created.choices[0].message.content or ""
 
     async def stream(prompt: str) -> AsyncIterator[str]:
         chunks = await create(
@@ -89,7 +89,7 @@ def _openai(primary: Place, client: Any) -> Contender:
     return Contender(ask, stream)
 
 
-def openai(primary: Place, _fallback: Place, timeout: float) -> Contender:
+def openai(primary: Endpoint, _fallback: Endpoint, timeout: float) -> Contender:
     """Take the SDK as it comes, with its two retries; it has no fallback."""
     from openai import AsyncOpenAI
 
@@ -97,7 +97,7 @@ def openai(primary: Place, _fallback: Place, timeout: float) -> Contender:
     return _openai(primary, client)
 
 
-def openai_aiohttp(primary: Place, _fallback: Place, timeout: float) -> Contender:
+def openai_aiohttp(primary: Endpoint, _fallback: Endpoint, timeout: float) -> Contender:
     """Give the SDK the faster of its two transports."""
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
@@ -121,23 +121,23 @@ def _langchain(model: Any) -> Contender:
     return Contender(ask, stream)
 
 
-def _chat_openai(place: Place, timeout: float, **settings: Any) -> Any:
+def _chat_openai(endpoint: Endpoint, timeout: float, **settings: Any) -> Any:
     from langchain_openai import ChatOpenAI
 
-    settings |= {"base_url": place.url, "model": place.model, "api_key": place.key}
+    settings |= {"base_url": endpoint.url, "model": endpoint.model, "api_key": endpoint.key}
     return ChatOpenAI(**settings, timeout=timeout, stream_usage=True)
 
 
-def chat_openai(primary: Place, _fallback: Place, timeout: float) -> Contender:
+def chat_openai(primary: Endpoint, _fallback: Endpoint, timeout: float) -> Contender:
     """Take the model as it comes, with the SDK's two retries; it has no fallback."""
     return _langchain(_chat_openai(primary, timeout))
 
 
-def langchain_fallbacks(primary: Place, fallback: Place, timeout: float) -> Contender:
+def langchain_fallbacks(primary: Endpoint, fallback: Endpoint, timeout: float) -> Contender:
     """Turn the SDK's retries off, as LangChain advises with fallbacks, and try each model twice."""
     first, second = (
-        _chat_openai(place, timeout, max_retries=0).with_retry(stop_after_attempt=2)
-        for place in (primary, fallback)
+        _chat_openai(target, timeout, max_retries=0).with_retry(stop_after_attempt=2)
+        for target in (primary, fallback)
     )
     return _langchain(first.with_fallbacks([second]))
 
@@ -154,8 +154,8 @@ def _quiet_litellm() -> Any:
 
 def _litellm(complete: Callable[..., Awaitable[Any]], **settings: Any) -> Contender:
     async def ask(prompt: str) -> str:
-        found = await complete(messages=_messages(prompt), **settings)
-        return found.choices[0].message.content or ""
+        answer = await complete(messages=_messages(prompt), **settings)
+        return answer.choices[0].message.content or ""
 
     async def stream(prompt: str) -> AsyncIterator[str]:
         chunks = await complete(
@@ -171,28 +171,28 @@ def _litellm(complete: Callable[..., Awaitable[Any]], **settings: Any) -> Conten
     return Contender(ask, stream)
 
 
-def _at(place: Place) -> dict[str, Any]:
-    return {"model": f"openai/{place.model}", "api_base": place.url, "api_key": place.key}
+def _at(endpoint: Endpoint) -> dict[str, Any]:
+    return {"model": f"openai/{endpoint.model}", "api_base": endpoint.url, "api_key": endpoint.key}
 
 
-def litellm_plain(primary: Place, fallback: Place, timeout: float) -> Contender:
+def litellm_plain(primary: Endpoint, fallback: Endpoint, timeout: float) -> Contender:
     """Use `acompletion` with its documented `fallbacks`."""
     litellm = _quiet_litellm()
     settings = {**_at(primary), "timeout": timeout, "fallbacks": [_at(fallback)]}
     return _litellm(litellm.acompletion, **settings)
 
 
-def litellm_bare(primary: Place, _fallback: Place, timeout: float) -> Contender:
+def litellm_bare(primary: Endpoint, _fallback: Endpoint, timeout: float) -> Contender:
     """Use `acompletion` alone."""
     return _litellm(_quiet_litellm().acompletion, **_at(primary), timeout=timeout)
 
 
-def litellm_router(primary: Place, fallback: Place, timeout: float) -> Contender:
+def litellm_router(primary: Endpoint, fallback: Endpoint, timeout: float) -> Contender:
     """Use the Router with its own default retries, and a fallback."""
     router = _quiet_litellm().Router(
         model_list=[
-            {"model_name": name, "litellm_params": _at(place)}
-            for name, place in (("first", primary), ("second", fallback))
+            {"model_name": name, "litellm_params": _at(target)}
+            for name, target in (("first", primary), ("second", fallback))
         ],
         fallbacks=[{"first": ["second"]}],
         timeout=timeout,
@@ -200,7 +200,7 @@ def litellm_router(primary: Place, fallback: Place, timeout: float) -> Contender
     return _litellm(router.acompletion, model="first")
 
 
-def pydantic_ai(primary: Place, fallback: Place, timeout: float) -> Contender:
+def pydantic_ai(primary: Endpoint, fallback: Endpoint, timeout: float) -> Contender:
     """Ask the FallbackModel directly, without an agent; SDK retries off, as its manual advises."""
     from openai import AsyncOpenAI
     from pydantic_ai import ModelRequest
@@ -210,15 +210,17 @@ def pydantic_ai(primary: Place, fallback: Place, timeout: float) -> Contender:
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    def of(place: Place) -> OpenAIChatModel:
-        client = AsyncOpenAI(base_url=place.url, api_key=place.key, timeout=timeout, max_retries=0)
-        return OpenAIChatModel(place.model, provider=OpenAIProvider(openai_client=client))
+    def of(endpoint: Endpoint) -> OpenAIChatModel:
+        client = AsyncOpenAI(
+            base_url=endpoint.url, api_key=endpoint.key, timeout=timeout, max_retries=0
+        )
+        return OpenAIChatModel(endpoint.model, provider=OpenAIProvider(openai_client=client))
 
     model = FallbackModel(of(primary), of(fallback))
 
     async def ask(prompt: str) -> str:
-        found = await model_request(model, [ModelRequest.user_text_prompt(prompt)])
-        return found.text or ""
+        response = await model_request(model, [ModelRequest.user_text_prompt(prompt)])
+        return response.text or ""
 
     async def stream(prompt: str) -> AsyncIterator[str]:
         request = [ModelRequest.user_text_prompt(prompt)]
@@ -233,18 +235,18 @@ def pydantic_ai(primary: Place, fallback: Place, timeout: float) -> Contender:
     return Contender(ask, stream)
 
 
-def ours(primary: Place, fallback: Place, timeout: float, **fields: Any) -> Contender:
+def ours(primary: Endpoint, fallback: Endpoint, timeout: float, **fields: Any) -> Contender:
     """Take this package's defaults: it streams upstream even for `ainvoke`."""
     from langchain_resilient import ResilientChatModel, Target
 
     targets = [
-        Target(f"openai:{place.model}", base_url=place.url, api_key=place.key, name=name)
-        for name, place in (("first", primary), ("second", fallback))
+        Target(f"openai:{target.model}", base_url=target.url, api_key=target.key, name=name)
+        for name, target in (("first", primary), ("second", fallback))
     ]
     return _langchain(ResilientChatModel(targets=targets, timeout=timeout, **fields))
 
 
-def ours_plain(primary: Place, fallback: Place, timeout: float) -> Contender:
+def ours_plain(primary: Endpoint, fallback: Endpoint, timeout: float) -> Contender:
     """Ask for whole answers, as the rivals do under `ainvoke`."""
     from langchain_resilient import Hedge
 

@@ -63,5 +63,5 @@ def add(rounds: Rounds, key: str, name: str, value: float) -> None:
 def ratios(by_name: dict[str, list[float]], name: str, base: str) -> Spread | None:
     """Compare with the base, round by round; None where there is nothing to compare."""
     pairs = zip(by_name.get(name, ()), by_name.get(base, ()), strict=False)
-    found = [own / other for own, other in pairs if other]
-    return Spread.of(found) if found else None
+    results = [own / other for own, other in pairs if other]
+    return Spread.of(results) if results else None

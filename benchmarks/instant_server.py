@@ -60,10 +60,10 @@ def _chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, object
 
 def stream(pieces: Iterable[str]) -> bytes:
     """Return a whole response that is a stream, each event a chunk of HTTP too."""
-    said = [_chunk({"role": "assistant", "content": ""})]
-    said += [_chunk({"content": piece}) for piece in pieces]
-    said += [_chunk({}, "stop"), {**_chunk({}), "choices": [], "usage": _usage()}]
-    events = [*(json.dumps(each, separators=(",", ":")) for each in said), "[DONE]"]
+    results = [_chunk({"role": "assistant", "content": ""})]
+    results += [_chunk({"content": piece}) for piece in pieces]
+    results += [_chunk({}, "stop"), {**_chunk({}), "choices": [], "usage": _usage()}]
+    events = [*(json.dumps(each, separators=(",", ":")) for each in results), "[DONE]"]
     head = (
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     )

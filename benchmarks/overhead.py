@@ -42,8 +42,8 @@ def server() -> Iterator[str]:
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            if found := re.search(r"http://\S+/openai/v1", line):
-                yield found[0]
+            if match := re.search(r"http://\S+/openai/v1", line):
+                yield match[0]
                 break
     finally:
         process.terminate()
@@ -109,7 +109,7 @@ async def chunks_of(url: str) -> int:
 
 async def measure(url: str, calls: int, rounds: int) -> dict[str, list[float]]:
     """CPU seconds per call, by contestant, one figure a round; the first warms up."""
-    found: dict[str, list[float]] = {}
+    fields: dict[str, list[float]] = {}
     racing = contestants(url)
     for turn in range(rounds + 1):
         for name, (one, per) in racing.items():
@@ -120,8 +120,8 @@ async def measure(url: str, calls: int, rounds: int) -> dict[str, list[float]]:
             began = time.process_time()
             await crowd(one, count, at_once)
             if turn:
-                found.setdefault(name, []).append((time.process_time() - began) / count)
-    return found
+                fields.setdefault(name, []).append((time.process_time() - began) / count)
+    return fields
 
 
 def main() -> None:
@@ -131,15 +131,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     with server() as url:
-        found = asyncio.run(measure(url, args.calls, args.rounds))
+        outcome = asyncio.run(measure(url, args.calls, args.rounds))
         chunks = asyncio.run(chunks_of(url))
     for base, names in (
         ("openai create()", ("ours, plain", "ours, streaming upstream")),
         ("openai stream", ("ours, astream", "ours, ainvoke, long", "openai create(), long")),
     ):
         for name in (base, *names):
-            ratios = [a / b for a, b in zip(found[name], found[base], strict=True)]
-            each = statistics.median(found[name])
+            ratios = [a / b for a, b in zip(outcome[name], outcome[base], strict=True)]
+            each = statistics.median(outcome[name])
             per_chunk = (
                 f"   {each / chunks * 1e6:6.1f} us a chunk" if base.endswith("stream") else ""
             )

@@ -64,7 +64,7 @@ def behaviour_table(cells: Cells, way: str) -> str:
     names = list(dict.fromkeys(name for by_name in cells.values() for name in by_name))
     rows = []
     for fault, by_name in cells.items():
-        found = [by_name[name][way] for name in names]
+        results = [by_name[name][way] for name in names]
         rows.append(
             [
                 fault,
@@ -72,7 +72,7 @@ def behaviour_table(cells: Cells, way: str) -> str:
                     f"{cell.first:.2f} / {cell}"
                     if way == "stream" and cell.first is not None
                     else str(cell)
-                    for cell in found
+                    for cell in results
                 ),
             ]
         )

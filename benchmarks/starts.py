@@ -76,34 +76,34 @@ def imports(count: int, rounds: Rounds) -> None:
     """
     for number in range(count + 1):
         for name, statement in IMPORTS.items():
-            found = _import(python_of(name), statement)
+            result = _import(python_of(name), statement)
             if number:
-                add(rounds, "import", name, found["cpu"])
-                add(rounds, "modules", name, found["modules"])
+                add(rounds, "import", name, result["cpu"])
+                add(rounds, "modules", name, result["modules"])
 
 
 def _import(python: str, statement: str) -> dict[str, float]:
     script = _SCRIPT.format(statement=statement)
     done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    parsed: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return parsed
 
 
 def measure_sizes() -> None:
     """Install each alone, with all it depends on, into an empty folder, and keep the MB."""
-    found: dict[str, float] = {}
+    fields: dict[str, float] = {}
     for package in dict.fromkeys(PACKAGES.values()):
         folder = tempfile.mkdtemp(prefix="size-")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
         try:
             subprocess.run([*command, "--target", folder, package], check=True)
-            found[package] = _size(Path(folder))
+            fields[package] = _size(Path(folder))
         finally:
             shutil.rmtree(folder)
         name = "this package" if package == str(ROOT) else package
-        print(f"{name:28} {found[package]:7.1f} MB", flush=True)
+        print(f"{name:28} {fields[package]:7.1f} MB", flush=True)
     SIZES.parent.mkdir(exist_ok=True)
-    SIZES.write_text(json.dumps({n: found[p] for n, p in PACKAGES.items()}, indent=1))
+    SIZES.write_text(json.dumps({n: fields[p] for n, p in PACKAGES.items()}, indent=1))
 
 
 def _size(folder: Path) -> float:

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import Place
+from benchmarks.contenders import Endpoint
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender, Factory
@@ -60,7 +60,7 @@ class Trials:
         # A key for each try: else a contender with a memory would know the fault already.
         keys = [f"key-{fault}-{number}" for number in range(2 * tries)]
         self._contenders = [
-            factory(Place(primary, fault, key), Place(fallback, "healthy", key), TIMEOUT)
+            factory(Endpoint(primary, fault, key), Endpoint(fallback, "healthy", key), TIMEOUT)
             for key in keys
         ]
 
@@ -77,8 +77,8 @@ class Trials:
             way = _streamed if number % 2 else _plainly
             return asdict(await way(contender, prompt, says))
 
-        found = await asyncio.gather(*map(one, range(len(self._contenders)), self._contenders))
-        return {"plain": found[0::2], "stream": found[1::2]}
+        results = await asyncio.gather(*map(one, range(len(self._contenders)), self._contenders))
+        return {"plain": results[0::2], "stream": results[1::2]}
 
 
 async def _plainly(contender: Contender, prompt: str, says: str) -> Trial:

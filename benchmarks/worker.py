@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # environments of rivals do not know this place
 
-from benchmarks.contenders import CONTENDERS, UNDER_FAULTS, Contender, Place
+from benchmarks.contenders import CONTENDERS, UNDER_FAULTS, Contender, Endpoint
 from benchmarks.instant_server import LONG, SHORT, TEXT
 from benchmarks.trial import Trials
 
@@ -36,13 +36,13 @@ def memory() -> float:
 
 def versions() -> dict[str, str]:
     """Return what of interest is installed here."""
-    found = {}
+    fields = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            fields[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return fields
 
 
 class Worker:
@@ -59,8 +59,8 @@ class Worker:
 
     async def build(self, url: str) -> dict[str, Any]:
         """Set the contender up and let it answer once."""
-        place, other = Place(url, "gpt-4o-mini"), Place(url, "gpt-4o")
-        self._contender = CONTENDERS[self._name](place, other, CALL_TIMEOUT)
+        endpoint, other = Endpoint(url, "gpt-4o-mini"), Endpoint(url, "gpt-4o")
+        self._contender = CONTENDERS[self._name](endpoint, other, CALL_TIMEOUT)
         loaded = memory()
         answer = await self._contender.ask(SHORT)
         assert answer == TEXT, answer
@@ -113,8 +113,8 @@ async def main(name: str) -> None:
     worker, loop = Worker(name), asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         order = json.loads(line)
-        found = await getattr(worker, order.pop("do"))(**order)
-        print(json.dumps(found), flush=True)
+        result = await getattr(worker, order.pop("do"))(**order)
+        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

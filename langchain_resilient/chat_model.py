@@ -394,9 +394,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         from langchain_resilient.prices import price_for  # noqa: PLC0415  # keeps import light
 
         last = self.fallback_target()
-        for one in (*self.chain(), *([last] if last else [])):
-            if one.name == target:
-                return price_for(one)
+        for candidate in (*self.chain(), *([last] if last else [])):
+            if candidate.name == target:
+                return price_for(candidate)
         return None
 
     # -- copies travel without the runtime, which is built anew on first use ----------------------
@@ -414,7 +414,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:
         runtime, self._runtime = self._runtime, None
-        shared = {id(one): one for one in self.observing()}
+        shared = {id(observer): observer for observer in self.observing()}
         try:
             return super().__deepcopy__({**(memo or {}), **shared})
         finally:

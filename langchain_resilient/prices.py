@@ -244,7 +244,7 @@ def _as_price(model_price: Any, window: int | None) -> Price | None:
         model_price.cache_read_mtok,
         model_price.cache_write_mtok,
     )
-    starts = {tier.start for one in per_token for tier in getattr(one, "tiers", ())}
+    starts = {tier.start for price in per_token for tier in getattr(price, "tiers", ())}
     # The library charges a tier's price to prompts of more tokens than its start.
     tiers = tuple((start, _level(model_price, start + 1)) for start in sorted(starts))
     return replace(_level(model_price, 0), context_window=window, tiers=tiers)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def sim() -> Iterator[ProviderSimulator]:
-    with ProviderSimulator() as found:
-        yield found
+    with ProviderSimulator() as simulator:
+        yield simulator
 
 
 def weather(city: str) -> str:
@@ -58,13 +58,13 @@ async def test_an_agent_completes_though_the_primary_dies_half_way(sim, first, s
     sim.script(f"{second}:b", other, then=Reply("Sunny, and two million people."))
     agent = create_agent(chain(sim, f"{first}:a", f"{second}:b"), tools=[weather, population])
     question = {"messages": [("human", "How are the weather and the population of Paris?")]}
-    found = agent.invoke(question) if sync else await agent.ainvoke(question)
-    results = [m.content for m in found["messages"] if isinstance(m, ToolMessage)]
+    value = agent.invoke(question) if sync else await agent.ainvoke(question)
+    results = [m.content for m in value["messages"] if isinstance(m, ToolMessage)]
     assert results == ["sunny in Paris", "two million in Paris"]
-    assert found["messages"][-1].text == "Sunny, and two million people."
+    assert value["messages"][-1].text == "Sunny, and two million people."
     winners = [
         m.response_metadata["resilience"]["winner"]
-        for m in found["messages"]
+        for m in value["messages"]
         if "resilience" in m.response_metadata
     ]
     assert winners == [f"{first}:a", f"{second}:b", f"{second}:b"]
@@ -73,9 +73,9 @@ async def test_an_agent_completes_though_the_primary_dies_half_way(sim, first, s
 # -- parallel calls, interruptions, other providers' messages -------------------------------------
 
 
-def history(found: dict) -> list:
+def history(result: dict) -> list:
     """What an agent's loop said, by kind."""
-    return [message.type for message in found["messages"]]
+    return [message.type for message in result["messages"]]
 
 
 @pytest.mark.parametrize(("first", "second"), [("openai", "together"), ("together", "openai")])
@@ -85,8 +85,8 @@ async def test_parallel_calls_keep_their_ids_when_the_loop_moves(sim, first, sec
     sim.script(f"{first}:a", Reply(tool_calls=calls), then=Reset())
     sim.script(f"{second}:b", then=Reply("Sunny in both."))
     agent = create_agent(chain(sim, f"{first}:a", f"{second}:b"), tools=[weather, population])
-    found = await agent.ainvoke({"messages": [("human", "The weather in Paris and Rome?")]})
-    assert history(found) == ["human", "ai", "tool", "tool", "ai"]
+    answer = await agent.ainvoke({"messages": [("human", "The weather in Paris and Rome?")]})
+    assert history(answer) == ["human", "ai", "tool", "tool", "ai"]
     (seen,) = [seen for seen in sim.requests if seen.target == f"{second}:b"]
     answers = {
         m["tool_call_id"]: m["content"] for m in seen.body["messages"] if m["role"] == "tool"
@@ -95,15 +95,15 @@ async def test_parallel_calls_keep_their_ids_when_the_loop_moves(sim, first, sec
 
 
 @pytest.mark.parametrize(
-    "said",
+    "refusal",
     [
         "Tool call IDs should be alphanumeric strings with length 9!",
         "Tool call id was call_1 but must be a-z, A-Z, 0-9, with a length of 9.",
     ],
 )
-async def test_models_that_want_short_ids_get_them(sim, said):
+async def test_models_that_want_short_ids_get_them(sim, refusal):
     """Mistral's templates take nothing else; it is asked again at once, and known from then on."""
-    sim.script("together:a", Status(400, message=said), then=Reply("Sunny."))
+    sim.script("together:a", Status(400, message=refusal), then=Reply("Sunny."))
     llm = chain(sim, "together:a")
     call = {"name": "weather", "args": {}, "id": "call_of_another_provider"}
     asked = [
@@ -126,8 +126,8 @@ async def test_an_interrupted_agent_goes_on(sim):
     left = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Paris"}, "id": "1"}])
     sim.script("openai:a", then=Reply("As you like."))
     agent = create_agent(chain(sim, "openai:a"), tools=[weather])
-    found = await agent.ainvoke({"messages": [("human", "Weather?"), left, ("human", "Stop it.")]})
-    assert found["messages"][-1].text == "As you like."
+    answer = await agent.ainvoke({"messages": [("human", "Weather?"), left, ("human", "Stop it.")]})
+    assert answer["messages"][-1].text == "As you like."
     assert [m["role"] for m in sim.requests[0].body["messages"]] == [
         "user",
         "assistant",
@@ -141,9 +141,9 @@ async def test_an_agent_recovers_from_a_call_that_cannot_be_read(sim):
     bad = Reply(tool_calls=[ToolCall("weather", '{"city": ')])
     sim.script("together:a", bad, then=Reply("Once more: sunny."))
     agent = create_agent(chain(sim, "together:a"), tools=[weather])
-    found = await agent.ainvoke({"messages": [("human", "Weather?")]})
-    found = await agent.ainvoke({"messages": [*found["messages"], ("human", "Again?")]})
-    assert found["messages"][-1].text == "Once more: sunny."
+    answer = await agent.ainvoke({"messages": [("human", "Weather?")]})
+    answer = await agent.ainvoke({"messages": [*answer["messages"], ("human", "Again?")]})
+    assert answer["messages"][-1].text == "Once more: sunny."
     assert "unreadable arguments" in sim.requests[-1].body["messages"][1]["content"]
 
 
@@ -163,8 +163,8 @@ async def test_agents_give_structured_answers(sim, strategy):
     first = Reply(tool_calls=[ToolCall("weather", {"city": "Paris"})])
     sim.script("openai:a", first, then=last)
     agent = create_agent(chain(sim, "openai:a"), [weather], response_format=strategy(Report))
-    found = await agent.ainvoke({"messages": [("human", "The weather in Paris?")]})
-    assert found["structured_response"] == Report(sky="sunny")
+    answer = await agent.ainvoke({"messages": [("human", "The weather in Paris?")]})
+    assert answer["structured_response"] == Report(sky="sunny")
 
 
 async def test_an_agents_format_moves_to_the_prompt(sim):
@@ -173,8 +173,8 @@ async def test_an_agents_format_moves_to_the_prompt(sim):
     sim.script("openai:a", then=refuses)
     model = chain(sim, "openai:a")
     agent = create_agent(model, [weather], response_format=ProviderStrategy(Report))
-    found = await agent.ainvoke({"messages": [("human", "The weather in Paris?")]})
-    assert found["structured_response"] == Report(sky="sunny")
+    answer = await agent.ainvoke({"messages": [("human", "The weather in Paris?")]})
+    assert answer["structured_response"] == Report(sky="sunny")
     last = sim.requests[-1].body
     assert [tool["function"]["name"] for tool in last["tools"]] == ["weather"]
 
@@ -203,8 +203,8 @@ THOUGHTFUL = [
 )
 async def test_a_langchain_model_reads_only_its_own_blocks(provider, content):
     """Another provider's signed thoughts are left out; its own must come back as they were."""
-    said = AIMessage(THOUGHTFUL, response_metadata={"model_provider": provider})
+    message = AIMessage(THOUGHTFUL, response_metadata={"model_provider": provider})
     model = Sees(messages=iter(["Hello."]))
     llm = ResilientChatModel(targets=[model])
-    await llm.ainvoke([HumanMessage("Hi"), said, HumanMessage("And?")])
+    await llm.ainvoke([HumanMessage("Hi"), message, HumanMessage("And?")])
     assert model.seen[0][1].content == content

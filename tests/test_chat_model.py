@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def sim() -> Iterator[ProviderSimulator]:
-    with ProviderSimulator() as found:
-        yield found
+    with ProviderSimulator() as simulator:
+        yield simulator
 
 
 class Joke(BaseModel):
@@ -148,12 +148,12 @@ def test_every_way_of_calling_gives_the_same_text(sim):
             *[m.text for m in await llm.abatch(["hi"])],
         ]
 
-    found = [
+    results = [
         *asyncio.run(asynchronous()),
         "".join(c.text for c in llm.stream("hi")),
         *[m.text for m in llm.batch(["hi", "hi"])],
     ]
-    assert found == [expected] * 6
+    assert results == [expected] * 6
 
 
 def test_in_an_lcel_pipeline(sim):
@@ -181,9 +181,9 @@ def test_structured_output_by_every_method(sim, method, dialect):
 def test_structured_output_with_raw_and_strict(sim):
     """The raw message comes along, and strict reaches the provider."""
     llm = chain(sim, "openai:m").with_structured_output(Joke, strict=True, include_raw=True)
-    found = llm.invoke("joke")
-    assert isinstance(found["raw"], AIMessage)
-    assert isinstance(found["parsed"], Joke)
+    answer = llm.invoke("joke")
+    assert isinstance(answer["raw"], AIMessage)
+    assert isinstance(answer["parsed"], Joke)
     assert sim.requests[-1].body["response_format"]["json_schema"]["strict"] is True
 
 

@@ -68,7 +68,7 @@ LEAKY = {
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def verdicts(tmp_path_factory):
     """What pytest says of each of the tests above."""
     folder = tmp_path_factory.mktemp("leaky")
     for name, text in LEAKY.items():
@@ -80,27 +80,29 @@ def told(tmp_path_factory):
     run = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False
     )  # fmt: skip
-    found = re.findall(r"^(PASSED|FAILED|ERROR) \S*::(\w+)(?: - (.*))?$", run.stdout, re.MULTILINE)
-    return {(status, test): why for status, test, why in found}
+    matches = re.findall(
+        r"^(PASSED|FAILED|ERROR) \S*::(\w+)(?: - (.*))?$", run.stdout, re.MULTILINE
+    )
+    return {(status, test): why for status, test, why in matches}
 
 
 @pytest.mark.parametrize("what", ["task", "coroutine", "socket"])
-def test_a_leak_fails_its_own_test(told, what):
+def test_a_leak_fails_its_own_test(verdicts, what):
     """In virtual time nothing is left for the next."""
-    assert ("FAILED", f"test_{what}") in told
+    assert ("FAILED", f"test_{what}") in verdicts
 
 
-def test_any_other_leak_fails_its_module(told):
+def test_any_other_leak_fails_its_module(verdicts):
     """At the end of the module, whether or not the collector came by before."""
-    assert ("ERROR", "test_last_of_it") in told or ("FAILED", "test_in_passing") in told
+    assert ("ERROR", "test_last_of_it") in verdicts or ("FAILED", "test_in_passing") in verdicts
 
 
-def test_what_was_hidden_is_looked_at_in_the_end(told):
+def test_what_was_hidden_is_looked_at_in_the_end(verdicts):
     """It was there before the first test, and dropped without being closed."""
-    assert ("ERROR", "test_last") in told
+    assert ("ERROR", "test_last") in verdicts
 
 
-def test_who_leaks_nothing_is_not_blamed(told):
+def test_who_leaks_nothing_is_not_blamed(verdicts):
     """Or every test could fail, and this would not be told from it."""
-    assert ("PASSED", "test_clean") in told
-    assert ("ERROR", "test_clean") not in told
+    assert ("PASSED", "test_clean") in verdicts
+    assert ("ERROR", "test_clean") not in verdicts

@@ -97,10 +97,10 @@ ResilientChatModel(targets=[FakeListChatModel(responses=["yes"])]).invoke("hello
 def test_nothing_heavy_is_loaded_before_it_is_needed(code, absent):
     """Not the SDKs; aiohttp is loaded by langsmith itself, which langchain-core imports."""
     script = f"{code}\nimport sys\nprint([m for m in {absent!r} if m in sys.modules])"
-    found = subprocess.run(
+    outcome = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
-    assert found.stdout.strip() == "[]"
+    assert outcome.stdout.strip() == "[]"
 
 
 LAYERS = {
@@ -172,15 +172,15 @@ def test_arrows_point_down_only(room):
 
 
 def _imports(path: Path) -> list[str]:
-    found = []
+    results = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
             "langchain_resilient."
         ):
-            found.append(node.module or "")
+            results.append(node.module or "")
         elif isinstance(node, ast.ImportFrom) and node.module == "langchain_resilient":
-            found.extend(f"langchain_resilient.{alias.name}" for alias in node.names)
-    return found
+            results.extend(f"langchain_resilient.{alias.name}" for alias in node.names)
+    return results
 
 
 def test_no_import_circles():

@@ -97,7 +97,7 @@ def test_a_target_is_frozen():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "wording"),
     [
         ("openai:gpt-4", r"targets=\[.openai:gpt-4.\]"),
         ([], "empty"),
@@ -106,9 +106,9 @@ def test_a_target_is_frozen():
         (["nobody:m"], "unknown provider 'nobody'; known are"),
     ],
 )  # fmt: skip
-def test_a_wrong_chain_is_told_what_is_accepted(value, said):
+def test_a_wrong_chain_is_told_what_is_accepted(value, wording):
     """A bare string, nothing, a number, a duplicate, an unknown provider."""
-    with pytest.raises(ValidationError, match=said) as caught:
+    with pytest.raises(ValidationError, match=wording) as caught:
         ResilientChatModel(targets=value)
     assert caught.value.errors()[0]["loc"] == ("targets",)
 

@@ -32,17 +32,17 @@ TIMEOUT = 60
 
 @pytest.fixture
 def sim() -> Iterator[ProviderSimulator]:
-    with ProviderSimulator() as found:
-        yield found
+    with ProviderSimulator() as simulator:
+        yield simulator
 
 
 @pytest.fixture
 def llm(sim):
     """A model that has been used, synchronously and not: it has clients, a runtime, statistics."""
-    found = chain(sim, "openai:m", "openai:n", hedge=Hedge(budget=0.1), temperature=0.3)
-    found.invoke("warm")
-    asyncio.run(found.ainvoke("warm"))
-    return found
+    llm_chain = chain(sim, "openai:m", "openai:n", hedge=Hedge(budget=0.1), temperature=0.3)
+    llm_chain.invoke("warm")
+    asyncio.run(llm_chain.ainvoke("warm"))
+    return llm_chain
 
 
 def asked(llm, prompt="hi"):
@@ -140,23 +140,23 @@ def test_it_works_in_a_process_pool(sim, llm, method):
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         futures = [pool.submit(asked, llm, prompt) for prompt in ("a", "b")]
-        found = [future.result(TIMEOUT) for future in futures]
-    assert found == [(True, answer_to(p), answer_to(p)) for p in ("a", "b")]
+        results = [future.result(TIMEOUT) for future in futures]
+    assert results == [(True, answer_to(p), answer_to(p)) for p in ("a", "b")]
 
 
 def test_it_works_in_joblib(sim, llm):
     """In loky's processes."""
     try:
-        found = Parallel(n_jobs=2, timeout=TIMEOUT)(delayed(asked)(llm, p) for p in ("a", "b"))
+        result = Parallel(n_jobs=2, timeout=TIMEOUT)(delayed(asked)(llm, p) for p in ("a", "b"))
     finally:
         get_reusable_executor().shutdown(wait=True)
-    assert found == [(True, answer_to(p), answer_to(p)) for p in ("a", "b")]
+    assert result == [(True, answer_to(p), answer_to(p)) for p in ("a", "b")]
 
 
 def test_it_works_in_joblibs_threads(sim, llm):
     """All at the same model, which is not sent anywhere."""
-    found = Parallel(n_jobs=4, backend="threading")(delayed(asked)(llm, p) for p in "abcdefgh")
-    assert [text for _, text, _ in found] == [answer_to(p) for p in "abcdefgh"]
+    result = Parallel(n_jobs=4, backend="threading")(delayed(asked)(llm, p) for p in "abcdefgh")
+    assert [text for _, text, _ in result] == [answer_to(p) for p in "abcdefgh"]
 
 
 WORKER = """

@@ -73,8 +73,8 @@ def test_a_cost_is_the_librarys_own(usage, monkeypatch):
             expected = genai_prices.calc_price(
                 theirs, model, provider_id=provider, genai_request_timestamp=at
             )
-            said = float(expected.total_price)
-            assert cost(price, usage) == pytest.approx(said, abs=1e-12), (provider, model)
+            number = float(expected.total_price)
+            assert cost(price, usage) == pytest.approx(number, abs=1e-12), (provider, model)
             compared += 1
     assert compared > 200
 
@@ -82,15 +82,15 @@ def test_a_cost_is_the_librarys_own(usage, monkeypatch):
 @pytest.mark.parametrize("spec", DEFAULT_CHAIN)
 def test_the_default_chain_has_prices(spec):
     """Together's long ids among them."""
-    found = price_for(Target(spec, api_key="k"))
-    assert found is not None
-    assert found.input > 0
+    price = price_for(Target(spec, api_key="k"))
+    assert price is not None
+    assert price.input > 0
 
 
 def test_a_known_price_in_dollars_per_token():
     """OpenAI's list price of gpt-4: 30 and 60 dollars per million; 8,192 tokens."""
-    found = price_of("openai", "gpt-4")
-    assert found == Price(30e-6, 60e-6, 30e-6, 30e-6, context_window=8192)
+    price = price_of("openai", "gpt-4")
+    assert price == Price(30e-6, 60e-6, 30e-6, 30e-6, context_window=8192)
 
 
 def test_a_price_of_the_users_own_goes_first():
@@ -160,12 +160,12 @@ def test_a_price_may_depend_on_the_hour(monkeypatch):
         if isinstance(model.prices, list)
         and any(hasattr(one.constraint, "start_time") for one in model.prices)
     ]
-    found = set()
+    items = set()
     for hour in range(24):
         at = datetime(2026, 11, 20, hour, tzinfo=UTC)
         monkeypatch.setattr(prices, "time", at.timestamp)
-        found.add(price_of(*timed[0]).output)
-    assert len(found) > 1
+        items.add(price_of(*timed[0]).output)
+    assert len(items) > 1
 
 
 def test_a_lookup_is_made_once():

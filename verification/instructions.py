@@ -84,12 +84,12 @@ def _server() -> Any:
 async def _per_call(one: Callable[[], Awaitable[Any]], warm_up: int, calls: int) -> Counts:
     for _ in range(warm_up):
         await one()
-    found: list[tuple[int, int]] = []
+    results: list[tuple[int, int]] = []
     for _ in range(calls):
         with Counter() as counter:
             await one()
-        found.append((counter.ours, counter.ours + counter.others))
-    ours, everything = zip(*found, strict=True)
+        results.append((counter.ours, counter.ours + counter.others))
+    ours, everything = zip(*results, strict=True)
     return {"ours": statistics.median(ours), "all": statistics.median(everything)}
 
 
@@ -113,8 +113,8 @@ async def _measured(url: str) -> Counts:
     counts: Counts = {}
     gc.disable()  # finalizers are run by chance
     for name, (one, warm_up, calls, parts) in ways.items():
-        found = await _per_call(one, warm_up, calls)
-        counts |= {f"{name} {whose}": number / parts for whose, number in found.items()}
+        figures = await _per_call(one, warm_up, calls)
+        counts |= {f"{name} {whose}": number / parts for whose, number in figures.items()}
     return counts
 
 

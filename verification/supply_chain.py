@@ -28,9 +28,9 @@ def audit() -> int:
             [TOOLS / "pip-audit", *options, "--timeout", "15"],
             capture_output=True, text=True, check=False, timeout=900,
         )  # fmt: skip
-        found = _judge(service, done.stdout)
-        if found is not None:
-            return found
+        verdict = _judge(service, done.stdout)
+        if verdict is not None:
+            return verdict
     print("NOT AUDITED: no vulnerability service could be reached. Run it where one can be.")
     return UNREACHABLE
 

@@ -143,7 +143,7 @@ class BatchReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {one.name: _as_plain_data(getattr(self, one.name)) for one in fields(self)}
+        return {field_.name: _as_plain_data(getattr(self, field_.name)) for field_ in fields(self)}
 
     def __repr__(self) -> str:
         """The totals, in a line or two."""
@@ -188,7 +188,7 @@ def _as_plain_data(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, tuple):
-        return [one.as_dict() for one in value]
+        return [row.as_dict() for row in value]
     if isinstance(value, Quantiles):
         return value.as_dict()
     return dict(value) if hasattr(value, "items") else value

@@ -99,5 +99,5 @@ class PlainChatModel(BaseChatModel):
         async with stream:
             async for chunk in stream:
                 for choice in chunk.choices:
-                    said = AIMessageChunk(content=choice.delta.content or "")
-                    yield ChatGenerationChunk(message=said)
+                    message_chunk = AIMessageChunk(content=choice.delta.content or "")
+                    yield ChatGenerationChunk(message=message_chunk)

@@ -86,10 +86,10 @@ class Score:
 
         A call stands where it began; a column without calls has a wait of 0.
         """
-        found = [(0.0, False)] * columns
+        value = [(0.0, False)] * columns
         for call in self.calls:
             column = min(int(call.started / length * columns), columns - 1)
-            longest, failed = found[column]
+            longest, failed = value[column]
             bad = failed or call.fate in ("failed", "wrong")
-            found[column] = (max(longest, call.waited(now)), bad)
-        return found
+            value[column] = (max(longest, call.waited(now)), bad)
+        return value

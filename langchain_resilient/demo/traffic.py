@@ -45,19 +45,19 @@ class Side:
         self.score.calls.append(call)
         prompt = f"Question {number}: why is the sky blue?"
         receipt: dict[str, Any] | None = None
-        said = ""
+        words = ""
         try:
             async with asyncio.timeout(DEADLINE + _GRACE):
                 text, receipt = await self._answer(prompt, stream=number % 2 == 0)
             call.fate = "answered" if text == answer_to(prompt, words=WORDS) else "wrong"
         except Exception as error:  # noqa: BLE001  # a failure is what is counted here
             call.fate = "failed"
-            said = type(error).__name__
-            found = getattr(error, "receipt", None)
-            receipt = None if found is None else found.as_dict()
+            words = type(error).__name__
+            result = getattr(error, "receipt", None)
+            receipt = None if result is None else result.as_dict()
         finally:
             call.seconds = clock() - call.started
-        self._tell(call, receipt, said)
+        self._tell(call, receipt, words)
 
     async def _answer(self, prompt: str, *, stream: bool) -> tuple[str, dict[str, Any] | None]:
         if not stream:
@@ -69,8 +69,8 @@ class Side:
             receipt = chunk.response_metadata.get("resilience") or receipt
         return text, receipt
 
-    def _tell(self, call: ScoredCall, receipt: dict[str, Any] | None, said: str) -> None:
-        how = {"answered": "answered", "wrong": "not whole", "failed": said or "failed"}
+    def _tell(self, call: ScoredCall, receipt: dict[str, Any] | None, text: str) -> None:
+        how = {"answered": "answered", "wrong": "not whole", "failed": text or "failed"}
         waited = call.waited(0)
         eventful = receipt is not None and len(_waited_for(receipt)) > 1
         if call.fate != "answered" or eventful or waited > _WORTH_TELLING:

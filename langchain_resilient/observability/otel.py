@@ -87,8 +87,8 @@ class OTel:
         )
         for attempt in receipt.attempts:
             self._add_attempt(span, attempt, call, began)
-        for one in receipt.breaks:
-            _add_break(span, one, began)
+        for stream_break in receipt.breaks:
+            _add_break(span, stream_break, began)
         if (error := _error_type(receipt, call)) is not None and call.end != "cancelled":
             span.set_status(trace.StatusCode.ERROR, error)
         span.end(ended)

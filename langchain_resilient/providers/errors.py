@@ -167,9 +167,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _inside(error: BaseException) -> Iterator[BaseException]:
     """Yield what an exception group holds, or what a wrapper was raised from."""
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield one
-            yield from _inside(one)
+        for inner in error.exceptions:
+            yield inner
+            yield from _inside(inner)
     elif error.__cause__ is not None:
         yield error.__cause__
         yield from _inside(error.__cause__)
@@ -339,7 +339,7 @@ def _located(detail: Any) -> str:
     """Describe FastAPI's validation errors without the input that they repeat."""
     if isinstance(detail, str):
         return detail
-    lines = (one for one in detail if isinstance(one, dict))
+    lines = (line for line in detail if isinstance(line, dict))
     return "; ".join(f"{'.'.join(map(str, d.get('loc') or ()))}: {d.get('msg')}" for d in lines)
 
 
@@ -393,8 +393,8 @@ def error_text(error: BaseException, details: Mapping[str, Any]) -> str:
         details: Its `error_details`.
     """
     body = getattr(error, "body", None)
-    said = details.get("message") or (body if isinstance(body, str) else None)
-    text = str(said or error) or type(error).__name__
+    words = details.get("message") or (body if isinstance(body, str) else None)
+    text = str(words or error) or type(error).__name__
     metadata, cause = details.get("metadata"), error.__cause__
     if isinstance(metadata, dict) and metadata.get("raw"):
         # OpenRouter's own message is always "Provider returned error".

@@ -116,8 +116,8 @@ class ChunkCollector:
                 self._kind = block["type"]
                 self._place += 1
             block.setdefault("index", self._place)
-        told = {**message.response_metadata, "output_version": "v1"}
-        return message.model_copy(update={"content": blocks, "response_metadata": told})
+        fields = {**message.response_metadata, "output_version": "v1"}
+        return message.model_copy(update={"content": blocks, "response_metadata": fields})
 
     def result(self) -> ChatResult:
         """Make what `_generate` returns."""

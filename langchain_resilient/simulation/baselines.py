@@ -45,8 +45,8 @@ class Samples:
         Each has `PLAIN_TIMEOUT`; there is no deadline over them all. Infinity if all fail.
         """
         at = arrived
-        for place, script in enumerate(self._targets):
-            fate = script.fate(uniform(self._seed, place, number, 0), at)
+        for position, script in enumerate(self._targets):
+            fate = script.fate(uniform(self._seed, position, number, 0), at)
             if fate.answered and fate.seconds <= PLAIN_TIMEOUT:
                 return at + fate.seconds - arrived
             at += min(fate.seconds, PLAIN_TIMEOUT)
@@ -63,25 +63,25 @@ class Samples:
             arrived: When.
             in_order: Whether it must ask in the chain's order all the same.
         """
-        found = [self._expect(place, arrived) for place in range(len(self._targets))]
+        results = [self._expect(position, arrived) for position in range(len(self._targets))]
         if not in_order:
-            found.sort()
-        if len(found) == 1:
+            results.sort()
+        if len(results) == 1:
             # The only target there is: a second request goes to it too.
-            wait = found[0][2]
+            wait = results[0][2]
             first, second = (self.draw(number, arrived, 0, i, wait) for i in range(2))
         else:
-            first, second = (self.draw(number, arrived, p, 0, wait) for _, p, wait in found[:2])
+            first, second = (self.draw(number, arrived, p, 0, wait) for _, p, wait in results[:2])
         return first, second
 
     def draw(
-        self, number: int, arrived: float, place: int, attempt: int = 0, wait: float = 0.0
+        self, number: int, arrived: float, position: int, attempt: int = 0, wait: float = 0.0
     ) -> float:
         """Seconds to an answer of one target, sent `wait` seconds after the request's arrival."""
         if wait == inf:
             return inf
-        script = self._targets[place]
-        fate = script.fate(uniform(self._seed, place, number, attempt), arrived + wait)
+        script = self._targets[position]
+        fate = script.fate(uniform(self._seed, position, number, attempt), arrived + wait)
         return wait + fate.seconds if fate.answered else inf
 
     def feasible(self, number: int, arrived: float, notice: float = 0.0) -> bool:
@@ -96,22 +96,22 @@ class Samples:
             notice: Seconds that pass before anybody can know that a target is back.
         """
         end = arrived + self._deadline
-        for place, script in enumerate(self._targets):
+        for position, script in enumerate(self._targets):
             changes = script.schedule.changes(arrived, end)
             for at in (arrived, *[at + notice for at in changes]):
                 for attempt in range(_TRIES):
-                    fate = script.fate(uniform(self._seed, place, number, attempt), at)
+                    fate = script.fate(uniform(self._seed, position, number, attempt), at)
                     if fate.answered and at + fate.seconds <= end:
                         return True
         return False
 
-    def _expect(self, place: int, arrived: float) -> tuple[float, int, float]:
+    def _expect(self, position: int, arrived: float) -> tuple[float, int, float]:
         """When a target may be expected to answer: (seconds, its place, seconds to wait first)."""
-        script = self._targets[place]
+        script = self._targets[position]
         end = arrived + self._deadline
         for at in (arrived, *script.schedule.changes(arrived, end)):
             effect = script.schedule.at(at)
             if effect is None or isinstance(effect, Slow):
                 factor = effect.factor if isinstance(effect, Slow) else 1.0
-                return at - arrived + factor * script.latency.at(0.5), place, at - arrived
-        return inf, place, inf
+                return at - arrived + factor * script.latency.at(0.5), position, at - arrived
+        return inf, position, inf

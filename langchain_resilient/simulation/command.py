@@ -82,10 +82,10 @@ def simulate(args: argparse.Namespace) -> str:
     prices = _prices(args.price, recorded)
     targets = tuple(Script(name, Recorded(seconds)) for name, seconds in recorded.items())
     done = run(Scenario(targets, _rules(args), args.rate, args.requests), args.seed)
-    told = _compare(done, prices)
+    comparison = _compare(done, prices)
     if args.json:
-        return json.dumps(told, allow_nan=False) + "\n"
-    return _as_text(told, recorded, args)
+        return json.dumps(comparison, allow_nan=False) + "\n"
+    return _as_text(comparison, recorded, args)
 
 
 def _chosen(recorded: dict[str, list[float]], args: argparse.Namespace) -> dict[str, list[float]]:
@@ -131,25 +131,25 @@ def _compare(done: Run, prices: dict[str, float]) -> dict[str, Any]:
     taken = sorted(call.latency for call in done.calls)
     alone = sorted(samples.alone(call.number, call.arrived) for call in done.calls)
     extra = sum(done.sends.values()) / requests - 1
-    told = {
+    fields = {
         "policy": {name: quantile(taken, p) for name, p in _PERCENTILES.items()},
         "no_hedging": {name: quantile(alone, p) for name, p in _PERCENTILES.items()},
         "best_possible": _best(done, samples, extra),
     }
     for name, latencies in (("policy", taken), ("no_hedging", alone)):
-        told[name]["unanswered"] = sum(map(isinf, latencies)) / requests
-    told["policy"]["extra_load"] = told["best_possible"]["extra_load"] = extra
-    told["no_hedging"]["extra_load"] = 0.0
+        fields[name]["unanswered"] = sum(map(isinf, latencies)) / requests
+    fields["policy"]["extra_load"] = fields["best_possible"]["extra_load"] = extra
+    fields["no_hedging"]["extra_load"] = 0.0
     if prices:
         dollars = sum(prices[name] * sent for name, sent in done.sends.items())
-        told["policy"]["dollars_per_request"] = dollars / requests
-        told["no_hedging"]["dollars_per_request"] = prices[first]
+        fields["policy"]["dollars_per_request"] = dollars / requests
+        fields["no_hedging"]["dollars_per_request"] = prices[first]
     return {
         "targets": done.sends,
         "requests": requests,
         "seed": done.seed,
         "trace": done.trace.digest,
-        **{name: _finite(figures) for name, figures in told.items()},
+        **{name: _finite(figures) for name, figures in fields.items()},
     }
 
 
@@ -162,7 +162,8 @@ def _best(done: Run, samples: Any, load: float) -> dict[str, float]:
             [samples.draw(call.number, call.arrived, 0) for call in done.calls],
             [samples.draw(call.number, call.arrived, *other) for call in done.calls],
         )
-        for other in [(place, 0) for place in range(1, len(done.scenario.targets))] or [(0, 1)]
+        for other in [(position, 0) for position in range(1, len(done.scenario.targets))]
+        or [(0, 1)]
     ]
     return {name: min(b.best(p, load) for b in bounds) for name, p in _PERCENTILES.items()}
 
@@ -176,19 +177,19 @@ def _finite(figures: dict[str, float]) -> dict[str, float | None]:
 
 
 def _as_text(
-    told: dict[str, Any], recorded: dict[str, list[float]], args: argparse.Namespace
+    fields: dict[str, Any], recorded: dict[str, list[float]], args: argparse.Namespace
 ) -> str:
     lines = [
         f"{name}: {len(seconds)} latencies, {sum(map(isinf, seconds))} never answered; "
-        f"asked {told['targets'][name]} times"
+        f"asked {fields['targets'][name]} times"
         for name, seconds in recorded.items()
     ]
     lines.append(f"{args.requests} requests, {args.rate:g} a second, seed {args.seed}\n")
-    priced = "dollars_per_request" in told["policy"]
+    priced = "dollars_per_request" in fields["policy"]
     heads = [*(f"{name:>9}" for name in _PERCENTILES), f"{'unanswered':>12}{'extra load':>12}"]
     lines.append(f"{'':14}{''.join(heads)}" + f"{'$/request':>12}" * priced)
     rows = ("policy", "no_hedging", "best_possible")
-    lines += [_line(row.replace("_", " "), told[row], priced=priced) for row in rows]
+    lines += [_line(row.replace("_", " "), fields[row], priced=priced) for row in rows]
     return "\n".join(lines) + "\n"
 
 

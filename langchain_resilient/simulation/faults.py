@@ -45,16 +45,16 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CutStream:
     """Text comes in time, then the connection breaks."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stall:
+class StallStream:
     """Text comes in time, then nothing more, and no end."""
 
 
-Effect = Hang | Slow | Fail | Cut | Stall
+Effect = Hang | Slow | Fail | CutStream | StallStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ class Schedule:
 
     def at(self, time: float) -> Effect | None:
         """What is wrong at this moment; None if nothing is."""
-        place = bisect_right(self._starts, time) - 1
-        if place < 0:
+        position = bisect_right(self._starts, time) - 1
+        if position < 0:
             return None
-        phase = self.phases[place]
+        phase = self.phases[position]
         return phase.effect if time < phase.end else None
 
     def changes(self, since: float, until: float) -> Iterable[float]:

@@ -34,14 +34,14 @@ def read_latencies(path: Path) -> dict[str, list[float]]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            found = _read(path, csv.reader(file))
+            result = _read(path, csv.reader(file))
     except UnicodeDecodeError as error:
         raise RecordingError(f"{path}: not a text file in UTF-8 ({error.reason})") from None
     except csv.Error as error:
         raise RecordingError(f"{path}: not a CSV file ({error})") from None
-    if not found:
+    if not result:
         raise RecordingError(f"{path}: there is no latency in it")
-    return found
+    return result
 
 
 def _read(path: Path, rows: Iterator[list[str]]) -> dict[str, list[float]]:
@@ -49,7 +49,7 @@ def _read(path: Path, rows: Iterator[list[str]]) -> dict[str, list[float]]:
     lower = [name.lower() for name in header]
     missing = [name for name in _LONG if name not in lower]
     _check_header(path, header, missing)
-    found: dict[str, list[float]] = {}
+    fields: dict[str, list[float]] = {}
     for number, row in enumerate(rows, start=2):
         if not any(cell.strip() for cell in row):
             continue
@@ -62,8 +62,8 @@ def _read(path: Path, rows: Iterator[list[str]]) -> dict[str, list[float]]:
             target, seconds = (lower.index(name) for name in _LONG)
             cells = [(_name(path, number, row[target]), header[seconds], row[seconds])]
         for target_name, column, cell in cells:
-            found.setdefault(target_name, []).append(_seconds(path, number, column, cell))
-    return found
+            fields.setdefault(target_name, []).append(_seconds(path, number, column, cell))
+    return fields
 
 
 def _check_header(path: Path, header: list[str], missing: list[str]) -> None:

@@ -120,8 +120,8 @@ class _Runner:
         loop.set_exception_handler(self._complain)
         scenario, seed = self._scenario, self._seed
         sources = [
-            ScriptedSource(script, place, seed, self._trace)
-            for place, script in enumerate(scenario.targets)
+            ScriptedSource(script, position, seed, self._trace)
+            for position, script in enumerate(scenario.targets)
         ]
         engine = Engine(scenario.rules, sources, seed)
         await self._arrive(engine)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.simulation.faults import (
-    Cut,
+    CutStream,
     Effect,
     Fail,
     Hang,
     Phase,
     Schedule,
     Slow,
-    Stall,
+    StallStream,
 )
 from langchain_resilient.simulation.latency import HeavyTail, Latency, uniform
 
@@ -71,7 +71,7 @@ class Script:
             return Fate(self.latency.at(u) * effect.factor + self.tail, answered=True)
         if isinstance(effect, Fail):
             return Fate(effect.after, answered=False)
-        after = self.latency.at(u) + self.tail if isinstance(effect, Cut) else inf
+        after = self.latency.at(u) + self.tail if isinstance(effect, CutStream) else inf
         return Fate(after, answered=False)
 
 
@@ -98,12 +98,12 @@ class ScriptedSource:
         pushbacks: Each time it asked to be left alone: (when it said so, until when).
     """
 
-    def __init__(self, script: Script, place: int, seed: int, trace: Trace) -> None:
+    def __init__(self, script: Script, position: int, seed: int, trace: Trace) -> None:
         self.script = script
         self.live: int = 0
         self.sends: int = 0
         self.pushbacks: list[tuple[float, float]] = []
-        self._place = place
+        self._place = position
         self._seed = seed
         self._trace = trace
         self._tries: dict[int, int] = {}
@@ -168,11 +168,11 @@ class _Stream:
             return {"text": "answer"}
         if self._next > 2:  # noqa: PLR2004  # both chunks are out
             raise StopAsyncIteration
-        if isinstance(self._effect, Stall):
+        if isinstance(self._effect, StallStream):
             await self._wait(inf)
-        if self._source.script.tail or isinstance(self._effect, Cut):
+        if self._source.script.tail or isinstance(self._effect, CutStream):
             await self._wait(self._source.script.tail)
-        if isinstance(self._effect, Cut):
+        if isinstance(self._effect, CutStream):
             raise ScriptedError(FaultKind.BROKEN)
         return {"finish": True}
 

@@ -94,7 +94,7 @@ def _type(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
 
 
 def _enum(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
-    if not any(_same(value, one) for one in schema["enum"]):
+    if not any(_same(value, option) for option in schema["enum"]):
         yield location.says(f"not one of {schema['enum']!r}")
 
 
@@ -124,9 +124,9 @@ def _properties(value: Any, schema: Schema, location: _Location) -> Iterator[str
 def _others(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     if isinstance(value, dict):
         known, patterns = schema.get("properties") or {}, schema.get("patternProperties") or ()
-        for name, one in value.items():
+        for name, item in value.items():
             if name not in known and not any(_matches(p, name) for p in patterns):
-                yield from _problems(one, schema["additionalProperties"], location.at(name))
+                yield from _problems(item, schema["additionalProperties"], location.at(name))
 
 
 def _items(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
@@ -137,8 +137,8 @@ def _items(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
 
 def _prefix(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     if isinstance(value, list):
-        for number, (one, part) in enumerate(zip(value, schema["prefixItems"], strict=False)):
-            yield from _problems(one, part, location.at(number))
+        for number, (item, part) in enumerate(zip(value, schema["prefixItems"], strict=False)):
+            yield from _problems(item, part, location.at(number))
 
 
 def _all_of(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
@@ -198,7 +198,7 @@ def _bound(
 
 def _unique(value: Any, schema: Schema, location: _Location) -> Iterator[str]:
     items = value if schema["uniqueItems"] and isinstance(value, list) else []
-    if any(_same(one, other) for n, one in enumerate(items) for other in items[:n]):
+    if any(_same(item, other) for n, item in enumerate(items) for other in items[:n]):
         yield location.says("holds something twice")
 
 

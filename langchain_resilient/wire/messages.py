@@ -435,7 +435,7 @@ class _Conversation:
         """Give a result to the first open call of that id, in the latest message that has one."""
         waiting = open_calls.get(result.get("tool_call_id") or "")
         if waiting:
-            call = next(one for one in waiting if one.turn == waiting[-1].turn)
+            call = next(call_ for call_ in waiting if call_.turn == waiting[-1].turn)
             waiting.remove(call)
             call.result = result
             self._results.add(index)

@@ -83,9 +83,9 @@ def _cache_details(usages: list[UsageMetadata]) -> dict[str, int]:
     details: list[Mapping[str, Any]] = [u.get("input_token_details") or {} for u in usages]
     names = (("cached_tokens", "cache_read"), ("cache_write_tokens", "cache_creation"))
     return {
-        ours: sum(one.get(theirs) or 0 for one in details)
+        ours: sum(detail.get(theirs) or 0 for detail in details)
         for ours, theirs in names
-        if any(theirs in one for one in details)
+        if any(theirs in detail for detail in details)
     }
 
 

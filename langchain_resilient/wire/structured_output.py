@@ -167,16 +167,16 @@ def _without_defaults(schema: Any) -> Any:
         return [_without_defaults(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {}
+    fields = {}
     for name, part in schema.items():
         if name in {"properties", "$defs", "definitions"} and isinstance(part, dict):
             # In here the names are the user's own.
-            found[name] = {field: _without_defaults(value) for field, value in part.items()}
+            fields[name] = {field: _without_defaults(value) for field, value in part.items()}
         elif name in {"enum", "const"}:
-            found[name] = copy.copy(part)
+            fields[name] = copy.copy(part)
         elif name != "default":
-            found[name] = _without_defaults(part)
-    return found
+            fields[name] = _without_defaults(part)
+    return fields
 
 
 def _named(schema: Any) -> Any:
@@ -326,11 +326,13 @@ def _describe_error(error: Exception) -> str:
     if not callable(errors):
         return f"{type(error).__name__}: {error}"
     problems: Any = errors()
-    lines = [f"{_error_path(one)}: {one.get('msg')}" for one in problems[:_MAX_PROBLEMS]]
+    lines = [
+        f"{_error_path(problem)}: {problem.get('msg')}" for problem in problems[:_MAX_PROBLEMS]
+    ]
     if len(problems) > _MAX_PROBLEMS:
         lines.append(f"and {len(problems) - _MAX_PROBLEMS} more")
     return "; ".join(lines)
 
 
-def _error_path(one: dict[str, Any]) -> str:
-    return ".".join(map(str, one.get("loc") or ())) or "the answer"
+def _error_path(problem: dict[str, Any]) -> str:
+    return ".".join(map(str, problem.get("loc") or ())) or "the answer"

@@ -48,8 +48,8 @@ async def record(path, *answers: str, key: str = KEY) -> None:
 
 async def texts(path, count: int, key: str = KEY) -> list[str | None]:
     async with Journal(path) as journal:
-        found = [journal.look_up(index, key) for index in range(count)]
-        return [message.text if message else None for message in found]
+        results = [journal.look_up(index, key) for index in range(count)]
+        return [message.text if message else None for message in results]
 
 
 def statement(path, text: str) -> None:
@@ -352,7 +352,7 @@ def test_a_journal_without_permission_to_write_is_told(path):
     path.parent.chmod(0o555)
     for folder in path.parents[:3]:  # pytest's own are closed to others
         folder.chmod(folder.stat().st_mode | 0o555)
-    told = [
+    results = [
         subprocess.run(
             [sys.executable, "-c", _AS_NOBODY, name],
             capture_output=True, text=True, check=False, timeout=60,
@@ -360,8 +360,10 @@ def test_a_journal_without_permission_to_write_is_told(path):
         for name in (path, path.with_name("new.db"))
     ]  # fmt: skip
     path.parent.chmod(0o755)
-    assert "cannot be written: check the permissions" in told[0] or "cannot be opened" in told[0]
-    assert "cannot be opened" in told[1]
+    assert (
+        "cannot be written: check the permissions" in results[0] or "cannot be opened" in results[0]
+    )
+    assert "cannot be opened" in results[1]
 
 
 async def test_a_full_disk_costs_only_what_does_not_fit(path):
@@ -453,8 +455,8 @@ def test_a_log_that_was_cut_anywhere_costs_only_what_is_cut(crashed, tmp_path):
         copy = tmp_path / f"cut{size}.db"
         shutil.copy(crashed, copy)
         copy.with_name(f"{copy.name}-wal").write_bytes(log[:size])
-        count, found = fill(copy)
-        assert found == [f"answer {i}" for i in range(ANSWERS)]
+        count, result = fill(copy)
+        assert result == [f"answer {i}" for i in range(ANSWERS)]
         restored.append(count)
     assert restored == sorted(restored)
     assert restored[0] == 0
@@ -466,9 +468,9 @@ def test_a_log_with_a_torn_page_costs_only_what_follows(crashed, tmp_path):
     log = bytearray(crashed.with_name("crashed.db-wal").read_bytes())
     log[len(log) // 2] ^= 0xFF
     crashed.with_name("crashed.db-wal").write_bytes(log)
-    count, found = fill(crashed)
+    count, result = fill(crashed)
     assert 0 < count < ANSWERS
-    assert found == [f"answer {i}" for i in range(ANSWERS)]
+    assert result == [f"answer {i}" for i in range(ANSWERS)]
 
 
 _WRITER = """
@@ -503,8 +505,8 @@ def test_four_processes_share_a_journal(path):
             for name in range(4)
         ]  # fmt: skip
         assert [writer.communicate(timeout=60)[1] for writer in writers] == [""] * 4
-    found = asyncio.run(texts(path, 2000))
-    shared, own = found[:400], found[400:]
+    outcome = asyncio.run(texts(path, 2000))
+    shared, own = outcome[:400], outcome[400:]
     assert own == [f"{i // 400 - 1} {i}" for i in range(400, 2000)]
     assert [text.partition(" ")[2] for text in shared] == [str(i) for i in range(400)]
     with closing(sqlite3.connect(path)) as connection:

@@ -237,8 +237,8 @@ class Bench:
 
     @property
     def all_budgets(self) -> list[CountedBudget]:
-        found: list[Any] = [self.budgets.hedge, self.budgets.rescue, self.budgets.retry]
-        return found
+        results: list[Any] = [self.budgets.hedge, self.budgets.rescue, self.budgets.retry]
+        return results
 
     @property
     def all_states(self) -> list[TargetState]:
@@ -394,10 +394,10 @@ class Bench:
             isinstance(action, Finish) for action in actions
         )
         assert not (finished and actions), f"after the end: {actions}"
-        for place, action in enumerate(actions):
+        for position, action in enumerate(actions):
             if isinstance(action, Finish):
                 assert not call.over, "a second end"
-                assert place == len(actions) - 1, "something after the end"
+                assert position == len(actions) - 1, "something after the end"
                 call.over = True
             elif isinstance(action, Start):
                 self._start(call, action.attempt)

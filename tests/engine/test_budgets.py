@@ -181,11 +181,11 @@ def test_giving_up_a_released_ticket_mints_no_token():
 def test_who_comes_to_wait_as_the_bucket_fills_is_served():
     """The token came from another thread after `take` had found none."""
     budget = empty(1.0, burst=1)
-    found = budget.take()
+    taken = budget.take()
     budget.deposit(1.0)
     (ticket,), _ = line(budget, 1.0)
     budget.deposit(2.0)
-    assert not found
+    assert not taken
     assert ticket.granted
 
 

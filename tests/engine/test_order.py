@@ -29,8 +29,8 @@ def chain(*seconds: float | None) -> list[Route]:
     return [Route(target, Scripted([Hang()])) for target in states]
 
 
-def places(routes: list[Route], found: list[Route]) -> list[int]:
-    return [routes.index(route) for route in found]
+def places(routes: list[Route], ordered: list[Route]) -> list[int]:
+    return [routes.index(route) for route in ordered]
 
 
 def firsts(routes: list[Route]) -> Counter[int]:

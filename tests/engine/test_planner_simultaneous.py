@@ -38,9 +38,9 @@ class Instant:
 
     def attempt(self, letter: str) -> Attempt | None:
         """Find one by its letter, if it has been sent already."""
-        found = self.call.planner.attempts
-        place = "abc".index(letter)
-        return found[place] if place < len(found) else None
+        attempts = self.call.planner.attempts
+        position = "abc".index(letter)
+        return attempts[position] if position < len(attempts) else None
 
     def happen(self, event: str) -> None:
         """Bring one event to the planner, as far as the driver still would.

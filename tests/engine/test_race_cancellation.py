@@ -138,7 +138,7 @@ class Stage:
     def left(self, loop: SteppedLoop) -> dict[str, object]:
         """What is left behind, by name."""
         budgets = self.world.plan.budgets
-        found: dict[str, object] = {
+        fields: dict[str, object] = {
             "tasks": asyncio.all_tasks() - {asyncio.current_task()},
             "timers": loop.timers(),
             "complaints": loop.complaints,
@@ -148,7 +148,7 @@ class Stage:
             "tickets": budgets.hedge.waiting + budgets.rescue.waiting + budgets.retry.waiting,
             "streams": [t for t in self.targets if sorted(t.closes) != _once(t.opened)],
         }
-        return {name: what for name, what in found.items() if what}
+        return {name: what for name, what in fields.items() if what}
 
 
 def trip(state: TargetState, plan: Plan) -> None:

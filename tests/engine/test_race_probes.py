@@ -47,11 +47,11 @@ class Upstream:
     async def __anext__(self) -> dict[str, Any]:
         if not self.steps:
             raise StopAsyncIteration
-        seconds, said = self.steps.pop(0)
+        seconds, text = self.steps.pop(0)
         await asyncio.sleep(seconds)
-        if isinstance(said, Exception):
-            raise said
-        return said
+        if isinstance(text, Exception):
+            raise text
+        return text
 
     async def aclose(self) -> None:
         self.closed += 1

@@ -117,10 +117,10 @@ def with_empty_answers(w: World) -> World:
     made = w.dependencies.response
 
     def response():
-        found = made()
-        judge = found.fault
-        found.fault = lambda: empty if not found.text.strip() else judge()
-        return found
+        result = made()
+        judge = result.fault
+        result.fault = lambda: empty if not result.text.strip() else judge()
+        return result
 
     w.dependencies.response = response
     return w

@@ -130,14 +130,14 @@ def test_an_interactive_call_goes_before_all_batch_calls():
 
 def test_who_leaves_tells_the_next():
     """Only the one that is first now."""
-    rate_limiter, told = paced(), []
-    asks = [queued(since=i, wake=lambda i=i: told.append(i)) for i in range(3)]
+    rate_limiter, results = paced(), []
+    asks = [queued(since=i, wake=lambda i=i: results.append(i)) for i in range(3)]
     for one in asks:
         rate_limiter.join(one, 0.0)
     rate_limiter.leave(asks[2])
-    assert told == []
+    assert results == []
     rate_limiter.leave(asks[0])
-    assert told == [1]
+    assert results == [1]
 
 
 def test_refusals_cut_the_rate_once_a_second():

@@ -90,28 +90,28 @@ def test_silent_for_a_while_it_is_passed_by_for_rescues(after, long_silent):
 
 def test_who_is_caught_is_told_once_when_it_is_silent():
     """Not again for each late one after that."""
-    target, told = state(), []
-    target.waiting["request"] = lambda: told.append("told")
+    target, results = state(), []
+    target.waiting["request"] = lambda: results.append("told")
     silence(silence(target))
-    assert told == ["told"]
+    assert results == ["told"]
 
 
 def test_who_is_caught_is_not_told_of_a_slow_target_that_answers():
     """If all are slow, asking elsewhere only adds load."""
-    target, told = state(), []
-    target.waiting["request"] = lambda: told.append("told")
+    target, results = state(), []
+    target.waiting["request"] = lambda: results.append("told")
     target.record_first_text(1.0, 8.0, plain=False, late=True)
     silence(target, started=5.0)
-    assert (target.circuit_breaker.tripped, told) == (True, [])
+    assert (target.circuit_breaker.tripped, results) == (True, [])
 
 
 def test_who_is_caught_is_told_when_it_comes_back():
     """Once more, by the first answer to who asked later."""
-    target, told = tripped(), []
-    target.waiting["request"] = lambda: told.append("told")
+    target, results = tripped(), []
+    target.waiting["request"] = lambda: results.append("told")
     for _ in range(3):
         target.record_first_text(1.0, 20.0, plain=False, late=False)
-    assert told == ["told"]
+    assert results == ["told"]
 
 
 def test_its_return_dates_from_when_the_answered_request_was_sent():
@@ -134,10 +134,10 @@ def test_a_second_silence_tells_again():
     """After its return the alarm is armed anew."""
     target = tripped()
     target.record_first_text(1.0, 20.0, plain=False, late=False)
-    told = []
-    target.waiting["request"] = lambda: told.append("told")
+    results = []
+    target.waiting["request"] = lambda: results.append("told")
     silence(target, now=30.0, started=25.0)
-    assert told == ["told"]
+    assert results == ["told"]
 
 
 def test_in_panic_those_that_spoke_lately_are_believed():
@@ -226,14 +226,14 @@ def test_a_percentile_is_known_from_enough_samples():
     assert quantile(known(0.5), 1.0) == pytest.approx(0.5, rel=0.03)
 
 
-@pytest.mark.parametrize(("after", "found"), [(0.9, 0.5), (1.0, 4.0)])
-def test_a_percentile_is_a_second_old_at_most(after, found):
+@pytest.mark.parametrize(("after", "expected"), [(0.9, 0.5), (1.0, 4.0)])
+def test_a_percentile_is_a_second_old_at_most(after, expected):
     """Before that it is not worked out anew."""
     target = known(0.5)
     quantile(target, 0.0)
     for _ in range(10 * ENOUGH_SAMPLES):
         target.first_texts.add(4.0, 0.0)
-    assert quantile(target, after) == pytest.approx(found, rel=0.03)
+    assert quantile(target, after) == pytest.approx(expected, rel=0.03)
 
 
 def test_a_percentile_that_all_samples_miss_stays_what_it_was():

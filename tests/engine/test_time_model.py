@@ -101,7 +101,7 @@ def test_a_quantile_is_always_a_time_within_the_bounds(samples, q):
     seen = LatencyHistogram()
     for seconds, now, censored in samples:
         seen.add(seconds, now, censored=censored)
-    found, more = seen.quantile(q), seen.quantile(min(1.0, q + 0.1))
-    if found is not None:
-        assert SMALLEST <= found <= LARGEST * 1.02
-        assert more is None or more >= found
+    result, more = seen.quantile(q), seen.quantile(min(1.0, q + 0.1))
+    if result is not None:
+        assert SMALLEST <= result <= LARGEST * 1.02
+        assert more is None or more >= result

@@ -24,9 +24,9 @@ ROUNDS = 7
 @pytest.fixture
 def sim() -> Iterator[ProviderSimulator]:
     """A simulator with a healthy fallback that takes a while."""
-    with ProviderSimulator() as found:
-        found.script("together:back", then=Reply("the answer", first_text=FALLBACK_SECONDS))
-        yield found
+    with ProviderSimulator() as simulator:
+        simulator.script("together:back", then=Reply("the answer", first_text=FALLBACK_SECONDS))
+        yield simulator
 
 
 def refused() -> str:

@@ -70,10 +70,10 @@ DIALECTS = ["openai", "together"]
 @pytest.fixture
 def sim() -> Iterator[t.ProviderSimulator]:
     """A simulator whose second target of either dialect is healthy."""
-    with t.ProviderSimulator() as found:
+    with t.ProviderSimulator() as simulator:
         for dialect in DIALECTS:
-            found.script(f"{dialect}:back", then=t.Reply("the whole answer"))
-        yield found
+            simulator.script(f"{dialect}:back", then=t.Reply("the whole answer"))
+        yield simulator
 
 
 def model(sim: t.ProviderSimulator, dialect: str, **fields: Any) -> ResilientChatModel:
@@ -96,13 +96,13 @@ def run(work: Any) -> Any:
     """Run on a fresh loop, let the losers close, and leave nothing behind."""
 
     async def checked() -> Any:
-        found = await work
+        outcome = await work
         assert await loop_reaper().drain() == 0
-        return found
+        return outcome
 
-    found = asyncio.run(checked())
+    outcome = asyncio.run(checked())
     gc.collect()
-    return found
+    return outcome
 
 
 def ids(value: Any) -> str:
@@ -182,8 +182,8 @@ def test_astream_goes_on_where_a_stream_dies_in_the_middle(sim, dialect, step):
     sim.script(back, then=t.Reply())
 
     async def collect() -> tuple[str, Any]:
-        found: list[Any] = [c async for c in model(sim, dialect, hedge=None).astream("hello")]
-        return "".join(str(c.content) for c in found), found[-1].response_metadata["resilience"]
+        results: list[Any] = [c async for c in model(sim, dialect, hedge=None).astream("hello")]
+        return "".join(str(c.content) for c in results), results[-1].response_metadata["resilience"]
 
     text, receipt = run(collect())
     assert text == t.answer_to("hello")

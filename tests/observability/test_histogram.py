@@ -25,9 +25,9 @@ def test_quantiles_are_within_a_step():
     samples, times = draws(), DurationHistogram()
     for seconds in samples:
         times.add(seconds)
-    found = times.quantiles()
+    quantiles = times.quantiles()
     for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-        assert getattr(found, name) == pytest.approx(exact(samples, q), rel=0.02)
+        assert getattr(quantiles, name) == pytest.approx(exact(samples, q), rel=0.02)
 
 
 def test_losers_do_not_make_a_target_look_fast():
@@ -63,7 +63,7 @@ def test_quantiles_rise(samples):
     times = DurationHistogram()
     for seconds, cut in samples:
         times.add(seconds, cut=cut)
-    told = times.quantiles()
-    known = [t for t in (told.p50, told.p95, told.p99) if t is not None]
+    quantiles = times.quantiles()
+    known = [t for t in (quantiles.p50, quantiles.p95, quantiles.p99) if t is not None]
     assert known == sorted(known)
     assert all(t > 0 for t in known)

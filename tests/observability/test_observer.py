@@ -20,70 +20,70 @@ from verification.kit.scripted_targets import CANARY, chain
 
 @pytest.fixture
 def sim():
-    with ProviderSimulator() as found:
-        yield found
+    with ProviderSimulator() as simulator:
+        yield simulator
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_call_is_heard_of_once(sim, way):
     """With its own receipt, whichever way it was made."""
-    told = Receipts()
-    ask(chain(sim, "openai:m", observers=[told]), way)
-    ((receipt, call),) = told.heard
+    receipts = Receipts()
+    ask(chain(sim, "openai:m", observers=[receipts]), way)
+    ((receipt, call),) = receipts.heard
     assert (receipt.winner, call.end, call.streamed) == ("openai:m", "answered", "stream" in way)
 
 
 def test_the_receipt_is_that_of_the_answer(sim):
     """Word for word."""
-    told = Receipts()
+    receipts = Receipts()
     sim.script("openai:m", Status(500))
-    answer = chain(sim, "openai:m", "together:n", observers=[told]).invoke("hi")
-    assert told.heard[0][0].as_dict() == answer.response_metadata["resilience"]
+    answer = chain(sim, "openai:m", "together:n", observers=[receipts]).invoke("hi")
+    assert receipts.heard[0][0].as_dict() == answer.response_metadata["resilience"]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_failed_call_is_heard_of(sim, way):
     """Its receipt is that of the error."""
-    told = Receipts()
+    receipts = Receipts()
     sim.script("openai:m", then=Status(500))
-    llm = chain(sim, "openai:m", observers=[told], max_retries=0)
+    llm = chain(sim, "openai:m", observers=[receipts], max_retries=0)
     with pytest.raises(AllTargetsFailedError) as caught:
         ask(llm, way)
-    ((receipt, call),) = told.heard
+    ((receipt, call),) = receipts.heard
     assert receipt == caught.value.receipt
     assert call.end == "exhausted"
 
 
 def test_a_cancelled_call_is_heard_of(sim):
     """When its caller goes away."""
-    told = Receipts()
+    receipts = Receipts()
     sim.script("openai:m", then=SLOW)
-    llm = chain(sim, "openai:m", observers=[told])
+    llm = chain(sim, "openai:m", observers=[receipts])
 
     async def go():
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(llm.ainvoke("hi"), 0.3)
 
     asyncio.run(go())
-    assert [call.end for _, call in told.heard] == ["cancelled"]
+    assert [call.end for _, call in receipts.heard] == ["cancelled"]
 
 
 def test_a_broken_stream_is_heard_of_with_its_break(sim):
     """And counted in the statistics."""
-    told = Receipts()
+    receipts = Receipts()
     sim.script("openai:m", Cut(3))
-    llm = chain(sim, "openai:m", "together:n", observers=[told])
+    llm = chain(sim, "openai:m", "together:n", observers=[receipts])
     list(llm.stream("hi"))
-    assert [one.action for one in told.heard[0][0].breaks] == ["continued"]
+    assert [one.action for one in receipts.heard[0][0].breaks] == ["continued"]
     stats = llm.stats()
     assert (dict(stats.breaks), stats["openai:m"].breaks) == ({"continued": 1}, 1)
 
 
 def test_it_hears_what_the_provider_said_of_the_answer(sim):
     """Beside what was asked for."""
-    told = Receipts()
-    chain(sim, "openai:m", observers=[told], temperature=0.5).invoke("hi", max_tokens=7)
-    call = told.heard[0][1]
+    receipts = Receipts()
+    chain(sim, "openai:m", observers=[receipts], temperature=0.5).invoke("hi", max_tokens=7)
+    call = receipts.heard[0][1]
     assert call.response_id
     assert (call.response_model, call.finish_reason) == ("m", "length")
     assert (call.params["temperature"], call.params["max_tokens"]) == (0.5, 7)
@@ -92,9 +92,9 @@ def test_it_hears_what_the_provider_said_of_the_answer(sim):
 
 def test_no_key_is_in_what_it_hears(sim):
     """However it is printed."""
-    told = Receipts()
-    chain(sim, "openai:m", observers=[told]).invoke("hi")
-    assert CANARY not in repr(told.heard)
+    receipts = Receipts()
+    chain(sim, "openai:m", observers=[receipts]).invoke("hi")
+    assert CANARY not in repr(receipts.heard)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -105,9 +105,9 @@ def test_an_observer_that_fails_is_logged(sim, way, caplog):
         def on_receipt(self, receipt, *, call):
             raise RuntimeError("no space left")
 
-    told = Receipts()
-    assert ask(chain(sim, "openai:m", observers=[Fails(), told]), way)
-    assert len(told.heard) == 1
+    receipts = Receipts()
+    assert ask(chain(sim, "openai:m", observers=[Fails(), receipts]), way)
+    assert len(receipts.heard) == 1
     assert "Fails.on_receipt failed" in caplog.text
 
 
@@ -135,10 +135,10 @@ def test_observers_are_not_dumped(sim):
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda llm: llm.model_copy(deep=True)])
 def test_copies_share_the_observers(sim, how):
     """Also one that holds a lock, which nothing can copy."""
-    told = Receipts()
-    told.lock = threading.Lock()
-    how(chain(sim, "openai:m", observers=[told])).invoke("hi")
-    assert len(told.heard) == 1
+    receipts = Receipts()
+    receipts.lock = threading.Lock()
+    how(chain(sim, "openai:m", observers=[receipts])).invoke("hi")
+    assert len(receipts.heard) == 1
 
 
 def test_an_observer_that_can_be_pickled_travels(sim):
@@ -150,9 +150,9 @@ def test_an_observer_that_can_be_pickled_travels(sim):
 
 def test_an_observer_that_cannot_be_pickled_stays_behind(sim, caplog):
     """The log says so, and the model travels."""
-    told = Receipts()
-    told.lock = threading.Lock()
-    llm = pickle.loads(pickle.dumps(chain(sim, "openai:m", observers=[told])))  # noqa: S301
+    receipts = Receipts()
+    receipts.lock = threading.Lock()
+    llm = pickle.loads(pickle.dumps(chain(sim, "openai:m", observers=[receipts])))  # noqa: S301
     assert llm.observers == ()
     assert "observer Receipts stays behind" in caplog.text
 
@@ -201,9 +201,9 @@ def test_the_log_holds_no_prompt_no_answer_and_no_key(sim, caplog):
     llm.invoke(PROMPT)
     (line,) = lines(caplog)
     fields = {k: v for k, v in vars(line).items() if k.startswith("resilience_")}
-    told = line.getMessage() + json.dumps(fields)
+    value = line.getMessage() + json.dumps(fields)
     assert len(fields) == 9
-    assert not [word for word in (CANARY, PROMPT, "Answer") if word in told]
+    assert not [word for word in (CANARY, PROMPT, "Answer") if word in value]
 
 
 def test_a_level_that_is_off_formats_nothing(sim, caplog, monkeypatch):

@@ -27,8 +27,8 @@ HEDGED = {"hedge": Hedge(delay=0.1, budget=1.0)}
 
 @pytest.fixture
 def sim():
-    with ProviderSimulator() as found:
-        yield found
+    with ProviderSimulator() as simulator:
+        yield simulator
 
 
 class Telescope:
@@ -47,17 +47,17 @@ class Telescope:
         return sorted(mine, key=lambda span: (span.name.startswith("attempt"), span.start_time))
 
     def points(self, name):
-        told = self._reader.get_metrics_data()
-        metrics = [m for r in told.resource_metrics for s in r.scope_metrics for m in s.metrics]
+        exported = self._reader.get_metrics_data()
+        metrics = [m for r in exported.resource_metrics for s in r.scope_metrics for m in s.metrics]
         return [point for m in metrics if m.name == name for point in m.data.data_points]
 
 
 @pytest.fixture
 def scope():
-    found = Telescope()
-    yield found
-    found.tracers.shutdown()
-    found.meters.shutdown()
+    telescope = Telescope()
+    yield telescope
+    telescope.tracers.shutdown()
+    telescope.meters.shutdown()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -65,17 +65,17 @@ def test_a_call_is_one_span(sim, scope, way):
     """By the conventions for generative AI."""
     ask(chain(sim, "openai:m", observers=[scope.otel], temperature=0.5), way)
     call, _ = scope.spans()
-    told = call.attributes
+    attributes = call.attributes
     assert (call.name, call.kind) == ("chat m", trace.SpanKind.CLIENT)
-    assert told["gen_ai.operation.name"] == "chat"
-    assert told["gen_ai.provider.name"] == "openai"
-    assert told["gen_ai.request.model"] == told["gen_ai.response.model"] == "m"
-    assert told["gen_ai.request.temperature"] == 0.5
-    assert told["gen_ai.request.stream"] == ("stream" in way)
-    assert told["gen_ai.response.finish_reasons"] == ("stop",)
-    assert told["gen_ai.usage.input_tokens"] > 0
-    assert told["gen_ai.usage.output_tokens"] > 0
-    assert told["gen_ai.response.time_to_first_chunk"] > 0
+    assert attributes["gen_ai.operation.name"] == "chat"
+    assert attributes["gen_ai.provider.name"] == "openai"
+    assert attributes["gen_ai.request.model"] == attributes["gen_ai.response.model"] == "m"
+    assert attributes["gen_ai.request.temperature"] == 0.5
+    assert attributes["gen_ai.request.stream"] == ("stream" in way)
+    assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
+    assert attributes["gen_ai.usage.input_tokens"] > 0
+    assert attributes["gen_ai.usage.output_tokens"] > 0
+    assert attributes["gen_ai.response.time_to_first_chunk"] > 0
     assert call.status.status_code is trace.StatusCode.UNSET
 
 
@@ -172,9 +172,9 @@ def test_neither_prompts_nor_answers_nor_keys_are_recorded(sim, scope, way):
     sim.script("openai:m", Status(400, message=f"{CANARY}: {PROMPT}"))
     ask(chain(sim, "openai:m", "together:n", observers=[scope.otel]), way)
     names = ["gen_ai.client.operation.duration", "langchain_resilient.attempts"]
-    told = "".join(span.to_json() for span in scope.spans())
-    told += str([point.attributes for name in names for point in scope.points(name)])
-    assert not [word for word in (CANARY, PROMPT, "Answer") if word in told]
+    text = "".join(span.to_json() for span in scope.spans())
+    text += str([point.attributes for name in names for point in scope.points(name)])
+    assert not [word for word in (CANARY, PROMPT, "Answer") if word in text]
 
 
 def test_usage_is_told_once(sim, scope):
@@ -208,11 +208,11 @@ def test_attempts_are_counted(sim, scope):
     """By target, kind, outcome and fault."""
     sim.script("openai:m", Status(500))
     chain(sim, "openai:m", "together:n", observers=[scope.otel]).invoke("hi")
-    told = {p.attributes["langchain_resilient.target"]: p for p in scope.points(
+    fields = {p.attributes["langchain_resilient.target"]: p for p in scope.points(
         "langchain_resilient.attempts"
     )}  # fmt: skip
-    assert told["openai:m"].attributes["error.type"] == "server"
-    assert told["together:n"].attributes["langchain_resilient.attempt.outcome"] == "won"
+    assert fields["openai:m"].attributes["error.type"] == "server"
+    assert fields["together:n"].attributes["langchain_resilient.attempt.outcome"] == "won"
 
 
 @pytest.mark.parametrize("how", ["copy", "pickle"])
@@ -237,7 +237,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    found = subprocess.run(
+    outcome = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert 'pip install "langchain-resilient[otel]"' in found.stdout
+    assert 'pip install "langchain-resilient[otel]"' in outcome.stdout

@@ -28,13 +28,15 @@ def stats(delays=None):
     return recorder.snapshot({}, 0.0, lambda _: None, delays)
 
 
-def axes(told):
-    return told.plot().axes[0]
+def axes(details):
+    return details.plot().axes[0]
 
 
-def curves(told):
+def curves(details):
     return {
-        line.get_label().split()[0]: line for line in axes(told).lines if len(line.get_xdata()) > 2
+        line.get_label().split()[0]: line
+        for line in axes(details).lines
+        if len(line.get_xdata()) > 2
     }
 
 
@@ -47,8 +49,8 @@ def test_a_curve_for_each_target_that_has_spoken():
 
 def test_who_was_closed_early_has_not_spoken():
     """One in eleven did; of the others nobody knows."""
-    told = stats()[B].curve
-    assert told == ((pytest.approx(0.3, rel=0.02), pytest.approx(1 / 11)),)
+    curve = stats()[B].curve
+    assert curve == ((pytest.approx(0.3, rel=0.02), pytest.approx(1 / 11)),)
 
 
 def test_the_hedge_delay_is_drawn_in():
@@ -81,9 +83,9 @@ def test_it_can_be_saved():
 
 def test_the_curve_is_not_printed():
     """It is for plots."""
-    told = stats()
-    assert "curve" not in told[A].as_dict()
-    assert "curve" not in repr(told[A])
+    figures = stats()
+    assert "curve" not in figures[A].as_dict()
+    assert "curve" not in repr(figures[A])
 
 
 def test_without_matplotlib_the_error_says_what_to_install():
@@ -97,7 +99,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    found = subprocess.run(
+    outcome = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert 'pip install "langchain-resilient[plot]"' in found.stdout
+    assert 'pip install "langchain-resilient[plot]"' in outcome.stdout

@@ -65,62 +65,62 @@ HEDGED = receipt(
 
 def test_a_call_and_its_answer_are_counted():
     """For the model and for the target."""
-    told = stats(receipt(attempt()), receipt(attempt()))
-    assert (told.calls, told.answered, told.failed, told.extra_sends) == (2, 2, 0, 0)
-    assert (told[A].requests, told[A].wins, dict(told[A].kinds)) == (2, 2, {"primary": 2})
+    figures = stats(receipt(attempt()), receipt(attempt()))
+    assert (figures.calls, figures.answered, figures.failed, figures.extra_sends) == (2, 2, 0, 0)
+    assert (figures[A].requests, figures[A].wins, dict(figures[A].kinds)) == (2, 2, {"primary": 2})
 
 
 def test_a_hedge_is_counted_where_it_was_sent():
     """With its win, and as an extra send."""
-    told = stats(HEDGED, receipt(attempt()))
-    assert (told.hedge_share, told.extra_sends) == (0.5, 1)
-    assert (told[B].hedges, told[B].hedge_wins, told[B].wins) == (1, 1, 1)
-    assert (told[A].requests, told[A].wins, told[A].hedges) == (2, 1, 0)
+    figures = stats(HEDGED, receipt(attempt()))
+    assert (figures.hedge_share, figures.extra_sends) == (0.5, 1)
+    assert (figures[B].hedges, figures[B].hedge_wins, figures[B].wins) == (1, 1, 1)
+    assert (figures[A].requests, figures[A].wins, figures[A].hedges) == (2, 1, 0)
 
 
 def test_faults_are_counted_by_kind():
     """The most frequent first."""
-    told = stats(
+    figures = stats(
         receipt(failed(FaultKind.SERVER), attempt(B)),
         receipt(failed(FaultKind.RATE_LIMIT), attempt(B)),
         receipt(failed(FaultKind.RATE_LIMIT), attempt(B)),
     )
-    assert list(told[A].faults.items()) == [("rate_limit", 2), ("server", 1)]
+    assert list(figures[A].faults.items()) == [("rate_limit", 2), ("server", 1)]
 
 
 def test_a_call_without_an_answer_has_failed():
     """Unless its caller went away."""
     gone = receipt(attempt(outcome=Outcome.CANCELLED))
     assert stats(gone).failed == 1
-    told = stats(gone, cancelled=True)
-    assert (told.calls, told.answered, told.failed, told.cancelled) == (1, 0, 0, 1)
+    figures = stats(gone, cancelled=True)
+    assert (figures.calls, figures.answered, figures.failed, figures.cancelled) == (1, 0, 0, 1)
 
 
 def test_a_call_that_asked_nobody_is_counted():
     """It is no negative extra send."""
-    told = stats(receipt())
-    assert (told.calls, told.failed, told.extra_sends) == (1, 1, 0)
+    figures = stats(receipt())
+    assert (figures.calls, figures.failed, figures.extra_sends) == (1, 1, 0)
 
 
 def test_answers_of_the_last_resort_are_counted():
     """As answers too."""
-    told = stats(receipt(failed(FaultKind.SERVER), attempt("text", AttemptKind.LAST_RESORT)))
-    assert (told.answered, told.last_resort) == (1, 1)
+    figures = stats(receipt(failed(FaultKind.SERVER), attempt("text", AttemptKind.LAST_RESORT)))
+    assert (figures.answered, figures.last_resort) == (1, 1)
 
 
 def test_a_kind_from_the_future_is_counted_under_its_name():
     """It is an extra send like any other."""
     later = StrEnum("later", {"ECHO": "echo"})
-    told = stats(receipt(attempt(), lost(B, later.ECHO)))
-    assert (dict(told[B].kinds), told.extra_sends) == ({"echo": 1}, 1)
+    figures = stats(receipt(attempt(), lost(B, later.ECHO)))
+    assert (dict(figures[B].kinds), figures.extra_sends) == ({"echo": 1}, 1)
 
 
 def test_a_shadow_that_goes_on_has_not_spoken_yet():
     """It is an extra send, and its time so far is a lower bound."""
     shadow = attempt(B, AttemptKind.SHADOW, Outcome.OPEN, first_text=None)
-    told = stats(receipt(attempt(), shadow), receipt(attempt(B)))
-    assert (told.extra_sends, told[B].wins, told[B].hedges) == (1, 1, 0)
-    assert told[B].first_text.p95 is None
+    figures = stats(receipt(attempt(), shadow), receipt(attempt(B)))
+    assert (figures.extra_sends, figures[B].wins, figures[B].hedges) == (1, 1, 0)
+    assert figures[B].first_text.p95 is None
 
 
 def test_no_thread_loses_a_call():
@@ -145,10 +145,10 @@ def test_no_thread_loses_a_call():
 
 def test_times_are_counted_from_sending():
     """To the first text and to the end; the call's own from its beginning."""
-    told = stats(HEDGED)
-    assert told[B].first_text.p50 == pytest.approx(0.4, rel=0.02)
-    assert told[B].whole.p99 == pytest.approx(1.0, rel=0.02)
-    assert told.seconds.p95 == pytest.approx(2.0, rel=0.02)
+    figures = stats(HEDGED)
+    assert figures[B].first_text.p50 == pytest.approx(0.4, rel=0.02)
+    assert figures[B].whole.p99 == pytest.approx(1.0, rel=0.02)
+    assert figures.seconds.p95 == pytest.approx(2.0, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -161,16 +161,16 @@ def test_times_are_counted_from_sending():
 )
 def test_who_was_closed_early_did_not_take_so_long_but_longer(slow):
     """Half the requests to the target: there is no p95, and the p50 is that of the others."""
-    told = stats(receipt(attempt()), receipt(slow, attempt(B)))
-    assert told[A].first_text.p50 == pytest.approx(0.5, rel=0.02)
-    assert told[A].first_text.p95 is None
-    assert told[A].whole.p95 is None
+    figures = stats(receipt(attempt()), receipt(slow, attempt(B)))
+    assert figures[A].first_text.p50 == pytest.approx(0.5, rel=0.02)
+    assert figures[A].first_text.p95 is None
+    assert figures[A].whole.p95 is None
 
 
 def test_a_refusal_is_no_time():
     """A target that refuses at once is not a fast one."""
-    told = stats(receipt(failed(FaultKind.RATE_LIMIT, 429, ended=0.001), attempt(B)))
-    assert told[A].first_text.p50 is None
+    figures = stats(receipt(failed(FaultKind.RATE_LIMIT, 429, ended=0.001), attempt(B)))
+    assert figures[A].first_text.p50 is None
 
 
 # -- money ------------------------------------------------------------------------------------
@@ -178,29 +178,29 @@ def test_a_refusal_is_no_time():
 
 def test_tokens_and_dollars_of_a_winner():
     """Cached ones at their own price; nothing of it is wasted."""
-    told = stats(receipt(attempt(input_tokens=1000, output_tokens=100, cached_tokens=400)))
-    assert (told[A].input_tokens, told[A].output_tokens) == (1000, 100)
-    assert (told[A].spent, told[A].wasted) == pytest.approx((0.010, 0.0))
+    figures = stats(receipt(attempt(input_tokens=1000, output_tokens=100, cached_tokens=400)))
+    assert (figures[A].input_tokens, figures[A].output_tokens) == (1000, 100)
+    assert (figures[A].spent, figures[A].wasted) == pytest.approx((0.010, 0.0))
 
 
 def test_what_a_loser_cost_is_wasted():
     """Its prompt was the winner's."""
-    told = stats(receipt(lost(output_tokens=10), attempt(B, input_tokens=1000, output_tokens=0)))
-    assert (told[A].spent, told[A].wasted) == pytest.approx((0.0102, 0.0102))
-    assert (told.spent, told.wasted) == pytest.approx((0.0202, 0.0102))
+    figures = stats(receipt(lost(output_tokens=10), attempt(B, input_tokens=1000, output_tokens=0)))
+    assert (figures[A].spent, figures[A].wasted) == pytest.approx((0.0102, 0.0102))
+    assert (figures.spent, figures.wasted) == pytest.approx((0.0202, 0.0102))
 
 
 def test_a_refusal_costs_nothing():
     """Nor does it count as tokens."""
-    told = stats(receipt(failed(FaultKind.SERVER, 503), attempt(B, input_tokens=1000)))
-    assert (told[A].spent, told[A].input_tokens) == (0.0, 0)
+    figures = stats(receipt(failed(FaultKind.SERVER, 503), attempt(B, input_tokens=1000)))
+    assert (figures[A].spent, figures[A].input_tokens) == (0.0, 0)
 
 
 def test_an_unknown_price_is_no_sum_of_zero():
     """The total is that of the others."""
-    told = stats(receipt(attempt("x", input_tokens=1000)), receipt(attempt(input_tokens=1000)))
-    assert told["x"].spent is None
-    assert told.spent == pytest.approx(0.01)
+    figures = stats(receipt(attempt("x", input_tokens=1000)), receipt(attempt(input_tokens=1000)))
+    assert figures["x"].spent is None
+    assert figures.spent == pytest.approx(0.01)
 
 
 def test_long_prompts_together_are_no_long_prompt():
@@ -219,8 +219,8 @@ def test_fees_and_cache_writes_are_counted():
 
 def test_what_a_purse_has_counted_goes_first():
     """It knows how long each prompt was."""
-    told = stats(receipt(lost(), attempt(B, input_tokens=1000)), costs=(0.5, 2.0))
-    assert (told.spent, told.wasted) == (2.5, 0.5)
+    figures = stats(receipt(lost(), attempt(B, input_tokens=1000)), costs=(0.5, 2.0))
+    assert (figures.spent, figures.wasted) == (2.5, 0.5)
 
 
 # -- the targets' states ----------------------------------------------------------------------
@@ -241,10 +241,10 @@ class State:
 
 def test_targets_stand_in_the_order_of_the_chain():
     """Also those that were never asked; others follow."""
-    told = stats(receipt(attempt("other")), states={B: None, A: State("tripped")})
-    assert [t.name for t in told.targets] == [B, A, "other"]
-    assert (told[A].health, told[A].learned_delay) == ("tripped at 7", 3.5)
-    assert (told[B].health, told[B].learned_delay) == (None, None)
+    figures = stats(receipt(attempt("other")), states={B: None, A: State("tripped")})
+    assert [t.name for t in figures.targets] == [B, A, "other"]
+    assert (figures[A].health, figures[A].learned_delay) == ("tripped at 7", 3.5)
+    assert (figures[B].health, figures[B].learned_delay) == (None, None)
 
 
 def test_an_unknown_target_is_told_which_there_are():
@@ -264,16 +264,16 @@ STATES = {A: State("limited"), B: None, "<script>": None}
 
 def test_it_is_plain_json():
     """Nothing is lost on the way, and all names are words."""
-    told = stats(*FULL, states=STATES).as_dict()
-    assert json.loads(json.dumps(told)) == told
-    assert told["targets"][0]["faults"] == {"rate_limit": 1}
-    assert told["seconds"].keys() == {"p50", "p95", "p99"}
+    fields = stats(*FULL, states=STATES).as_dict()
+    assert json.loads(json.dumps(fields)) == fields
+    assert fields["targets"][0]["faults"] == {"rate_limit": 1}
+    assert fields["seconds"].keys() == {"p50", "p95", "p99"}
 
 
 def test_a_line_for_each_target():
     """After one for the model."""
-    told = stats(*FULL, states=STATES)
-    lines = [repr(told), *map(repr, told.targets)]
+    figures = stats(*FULL, states=STATES)
+    lines = [repr(figures), *map(repr, figures.targets)]
     assert len(lines) == 4
     assert lines[0].startswith("2 calls, 2 answered, p50 ")
     assert lines[1] == f"{A} (limited at 7): 2 requests, 0 wins, 1 faults"
@@ -306,7 +306,7 @@ times: p50/p95/p99"""
 def test_the_table_of_a_terminal():
     """Numbers to the right, words to the left; long names lose their middle, others nothing."""
     first, whole = Quantiles(0.5, 0.75), Quantiles(1.0, 2.0, 3.0)
-    told = Stats(
+    figures = Stats(
         calls=3,
         answered=2,
         failed=1,
@@ -323,7 +323,7 @@ def test_the_table_of_a_terminal():
     )
     # The last column, for faults, is empty here.
     lines = [
-        line.removesuffix("  faults").removesuffix("  ------") for line in str(told).splitlines()
+        line.removesuffix("  faults").removesuffix("  ------") for line in str(figures).splitlines()
     ]
     assert "\n".join(lines) == TABLE
 
@@ -366,7 +366,7 @@ def test_the_table_of_a_notebook_is_escaped():
 
 def test_nothing_at_all_can_be_shown():
     """Before the first call."""
-    told = stats()
-    assert repr(told) == "0 calls, 0 answered, hedges 0.0%, extra sends 0"
-    assert str(told)
-    assert told._repr_html_()
+    figures = stats()
+    assert repr(figures) == "0 calls, 0 answered, hedges 0.0%, extra sends 0"
+    assert str(figures)
+    assert figures._repr_html_()

@@ -32,8 +32,8 @@ USAGE = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
 
 @pytest.fixture
 def sim():
-    with ProviderSimulator() as found:
-        yield found
+    with ProviderSimulator() as simulator:
+        yield simulator
 
 
 def traced(llm, way, **config):
@@ -57,8 +57,8 @@ def test_each_attempt_is_a_child_run(sim, way):
     """Named by its target, and tagged by its kind and outcome."""
     sim.script("openai:m", Status(500))
     root = traced(chain(sim, "openai:m", "together:n"), way)
-    told = [(run.name, run.run_type, run.tags) for run in root.child_runs]
-    assert told == [
+    results = [(run.name, run.run_type, run.tags) for run in root.child_runs]
+    assert results == [
         ("openai:m", "chain", ["attempt", "primary", "failed"]),
         ("together:n", "chain", ["attempt", "fallback", "won"]),
     ]
@@ -159,9 +159,9 @@ def test_usage_stands_in_the_models_run_alone(sim, way):
 def test_the_prompt_is_not_copied_and_no_key_is_told(sim, way):
     """An attempt says whom it asked, and what came of it."""
     (run,) = traced(chain(sim, "openai:m"), way).child_runs
-    told = str([run.inputs, run.outputs, run.extra])
-    assert PROMPT not in told
-    assert CANARY not in told
+    text = str([run.inputs, run.outputs, run.extra])
+    assert PROMPT not in text
+    assert CANARY not in text
     assert metadata(run)["resilience_key_index"] == 0
 
 
@@ -190,9 +190,9 @@ def test_a_collector_in_the_context_sees_them(sim):
     """Without a word in the call."""
     llm = chain(sim, "openai:m")
     for call in (llm.invoke, lambda text: list(llm.stream(text))):
-        with collect_runs() as found:
+        with collect_runs() as runs:
             call("hi")
-        assert [run.name for run in found.traced_runs[0].child_runs] == ["openai:m"]
+        assert [run.name for run in runs.traced_runs[0].child_runs] == ["openai:m"]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -384,10 +384,10 @@ def test_langsmith_gets_a_tree(sim, way):
     root, *children = [call.kwargs for call in client.create_run.call_args_list]
     assert [child["parent_run_id"] for child in children] == [root["id"]] * 2
     assert all(c["dotted_order"].startswith(root["dotted_order"]) for c in children)
-    told = {call.kwargs["run_id"]: call.kwargs for call in client.update_run.call_args_list}
-    with_usage = [run for run, call in told.items() if "usage_metadata" in str(call)]
+    fields = {call.kwargs["run_id"]: call.kwargs for call in client.update_run.call_args_list}
+    with_usage = [run for run, call in fields.items() if "usage_metadata" in str(call)]
     assert with_usage == [root["id"]]
-    assert told[children[1]["id"]]["tags"][-1] == "won"
+    assert fields[children[1]["id"]]["tags"][-1] == "won"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -398,9 +398,9 @@ def test_langsmith_is_told_of_an_inner_model_without_usage(way):
     ask(llm, way, config={"callbacks": [tracer]})
     runs = [call.kwargs for call in client.create_run.call_args_list]
     assert runs[2]["parent_run_id"] == runs[1]["id"]
-    told = {call.kwargs["run_id"]: call.kwargs for call in client.update_run.call_args_list}
-    assert "usage_metadata" not in str(told[runs[2]["id"]])
-    assert "usage_metadata" in str(told[runs[0]["id"]])
+    fields = {call.kwargs["run_id"]: call.kwargs for call in client.update_run.call_args_list}
+    assert "usage_metadata" not in str(fields[runs[2]["id"]])
+    assert "usage_metadata" in str(fields[runs[0]["id"]])
     assert "on_llm_end" not in vars(tracer)
 
 

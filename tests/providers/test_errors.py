@@ -279,8 +279,8 @@ def anthropic(status, type_, message="x"):
 
 
 def amazon(status, code):
-    told = {"Code": code, "Message": "No."}
-    return Vendor(response={"Error": told, "ResponseMetadata": {"HTTPStatusCode": status}})
+    fields = {"Code": code, "Message": "No."}
+    return Vendor(response={"Error": fields, "ResponseMetadata": {"HTTPStatusCode": status}})
 
 
 class Overflow(Vendor, core.ContextOverflowError):

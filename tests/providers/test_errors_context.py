@@ -108,14 +108,14 @@ def test_fields_go_before_words():
 
 def test_the_embedded_models_numbers_are_kept():
     """From llama.cpp's error object to the fault."""
-    told = {
+    fields = {
         "code": 400,
         "message": "the request exceeds the available context size, try increasing it",
         "type": "exceed_context_size_error",
         "n_prompt_tokens": 5000,
         "n_ctx": 2048,
     }
-    fault = classify(to_error(told))
+    fault = classify(to_error(fields))
     assert (fault.kind, fault.limit, fault.given) == (FaultKind.CONTEXT_LENGTH, 2048, 5000)
 
 

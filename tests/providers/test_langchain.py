@@ -68,8 +68,8 @@ class Recorder(BaseChatModel):
     async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
         self._take(messages, kwargs | ({"stop": stop} if stop else {}))
         try:
-            for place, word in enumerate(self.words):
-                if place == self.fails_after:
+            for position, word in enumerate(self.words):
+                if position == self.fails_after:
                     raise TypeError("got an unexpected keyword argument 'seed'")
                 yield ChatGenerationChunk(message=AIMessageChunk(word))
                 await asyncio.sleep(0)
@@ -347,9 +347,9 @@ async def test_chat_openais_key_survives_nowhere(sim, gpt):
     for model in (gpt, gpt.bind(stop=["x"])):
         with pytest.raises(openai.AuthenticationError) as caught:
             await ask(provider(model))
-        told = f"{caught.value} {caught.value!r} {caught.value.body}"
-        assert key not in told + classify(caught.value).message
-        assert "who gave you [key]?" in told
+        text = f"{caught.value} {caught.value!r} {caught.value.body}"
+        assert key not in text + classify(caught.value).message
+        assert "who gave you [key]?" in text
 
 
 async def test_to_close_chat_openais_stream_stops_the_provider(sim, gpt):

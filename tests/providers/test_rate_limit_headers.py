@@ -196,21 +196,21 @@ def test_should_retry_is_true_false_or_unknown(value, expected):
 
 
 def headers(limit="600", remaining="599", reset=None, kind="requests") -> dict[str, str]:
-    found = {
+    fields = {
         f"x-ratelimit-limit-{kind}": limit,
         f"x-ratelimit-remaining-{kind}": remaining,
         f"x-ratelimit-reset-{kind}": reset,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def test_both_limits_are_read():
     """Each on its own."""
-    said = rate_limit_status(
+    status = rate_limit_status(
         headers(reset="100ms") | headers("200000", "150000", "15s", kind="tokens")
     )
-    assert said.requests == RateLimitLevel(600, 599, 600)
-    assert said.tokens == RateLimitLevel(200_000, 150_000, 200_000)
+    assert status.requests == RateLimitLevel(600, 599, 600)
+    assert status.tokens == RateLimitLevel(200_000, 150_000, 200_000)
 
 
 def test_a_limit_that_does_not_say_when_it_is_full_again_is_not_trusted():
@@ -232,7 +232,7 @@ def test_a_days_limit_is_no_matter_of_pace(limit, reset):
 
 
 @pytest.mark.parametrize(
-    "said",
+    "headers",
     [
         {},
         {"x-ratelimit-limit": "10", "x-ratelimit-remaining": "9", "x-ratelimit": "false"},
@@ -244,6 +244,6 @@ def test_a_days_limit_is_no_matter_of_pace(limit, reset):
         headers(remaining="nan"),
     ],
 )
-def test_what_makes_no_sense_says_nothing(said):
+def test_what_makes_no_sense_says_nothing(headers):
     """Together's among them, which are for a second and not to be trusted."""
-    assert rate_limit_status(said) is None
+    assert rate_limit_status(headers) is None

@@ -46,12 +46,12 @@ def error_in(body: str) -> dict[str, Any] | None:
     """The error object of a body or of a stream, read naively."""
     for text in (body, *(line[5:] for line in body.split("\n") if line.startswith("data:"))):
         try:
-            found = json.loads(text)
+            parsed = json.loads(text)
         except ValueError:
             continue
-        if isinstance(found, dict) and found.get("error"):
-            error = found["error"]
-            return error if isinstance(error, dict) else found
+        if isinstance(parsed, dict) and parsed.get("error"):
+            error = parsed["error"]
+            return error if isinstance(error, dict) else parsed
     return None
 
 

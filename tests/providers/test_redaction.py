@@ -22,14 +22,14 @@ from tests.providers.asking import DIALECTS, ask, fault_of, http, provider_at, r
 async def test_the_targets_own_key_survives_nowhere(sim, dialect, shape, stream):
     """Whatever it looks like and wherever the server repeats it."""
     key = "correct horse battery staple"
-    said = f"who gave you {key}?"
-    error = json.dumps({"error": {"message": said, "param": key}})
+    text = f"who gave you {key}?"
+    error = json.dumps({"error": {"message": text, "param": key}})
     bodies = {
-        "error": t.Status(401, message=said, param=key),
-        "flat": t.Compatible(401, "flat", said),
-        "text": t.Compatible(401, "text", said),
-        "detail": t.Compatible(422, "detail", said),
-        "inside": t.SseError(said),
+        "error": t.Status(401, message=text, param=key),
+        "flat": t.Compatible(401, "flat", text),
+        "text": t.Compatible(401, "text", text),
+        "detail": t.Compatible(422, "detail", text),
+        "inside": t.SseError(text),
         "chunk": t.Raw(sse(f'data: {{"choices":[{{"delta":{{"content":"{key}'), then="close"),
         "garbage": t.Raw(http(f"{key} {error}", kind="text/html"), then="close"),
     }
@@ -39,8 +39,8 @@ async def test_the_targets_own_key_survives_nowhere(sim, dialect, shape, stream)
     fault = classify(caught.value)
     error = caught.value
     assert fault.kind is not K.INTERNAL
-    for told in (fault.message, str(error), repr(error), repr(getattr(error, "body", ""))):
-        assert key not in told
+    for item in (fault.message, str(error), repr(error), repr(getattr(error, "body", ""))):
+        assert key not in item
 
 
 async def test_a_key_in_a_header_survives_nowhere_either(sim):

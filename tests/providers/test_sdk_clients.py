@@ -118,10 +118,10 @@ def test_threads_with_loops_of_their_own_do_not_meet():
         return [await client_for("a", Client) for _ in range(50)]
 
     with ThreadPoolExecutor(8) as pool:
-        found = [set(made) for made in pool.map(lambda _: asyncio.run(use()), range(8))]
-    assert [len(made) for made in found] == [1] * 8
-    assert len(set.union(*found)) == 8
-    assert all(client.closed_on for made in found for client in made)
+        results = [set(made) for made in pool.map(lambda _: asyncio.run(use()), range(8))]
+    assert [len(made) for made in results] == [1] * 8
+    assert len(set.union(*results)) == 8
+    assert all(client.closed_on for made in results for client in made)
 
 
 def test_the_clients_of_a_loop_closed_badly_are_let_go_later():

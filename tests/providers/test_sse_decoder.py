@@ -18,7 +18,7 @@ def decode(*pieces):
 def reference(data):
     """The specification, line by line, over the whole response."""
     data = data.removeprefix(b"\xef\xbb\xbf")
-    found, lines, name = [], [], b""
+    results, lines, name = [], [], b""
     for line in [*re.split(rb"\r\n|\n|\r", data), b""]:
         if line:
             field, _, value = line.partition(b":")
@@ -33,9 +33,9 @@ def reference(data):
             break
         if lines:
             plain = name in {b"", b"message"}
-            found.append(payload if plain else NamedEvent(name.decode(), payload))
+            results.append(payload if plain else NamedEvent(name.decode(), payload))
         lines, name = [], b""
-    return found
+    return results
 
 
 PARTS = [

@@ -14,9 +14,9 @@ from langchain_resilient.runtime.background_loop import MAX_ITEMS_AHEAD, Backgro
 
 @pytest.fixture
 def portal():
-    found = BackgroundLoop()
-    yield found
-    found.close()
+    background = BackgroundLoop()
+    yield background
+    background.close()
 
 
 def test_results_and_errors_come_back(portal):

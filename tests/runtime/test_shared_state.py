@@ -46,10 +46,10 @@ def test_without_a_seed_chance_is_fresh():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody forks here")
 def test_a_forked_worker_draws_for_itself():
     """Else all workers of a server would come back to a provider at the same moment."""
-    found = subprocess.run(
+    outcome = subprocess.run(
         [sys.executable, "-c", FORKS], capture_output=True, text=True, check=True, timeout=60
     )
-    assert found.stdout.strip() == "False"
+    assert outcome.stdout.strip() == "False"
 
 
 def pacer(memory: SharedState, **fields):
@@ -111,5 +111,8 @@ async def test_limits_are_learned_from_the_first_answer():
         llm = ResilientChatModel(targets=[target], share_learning=False)
         await llm.ainvoke("Hello")
         (route,) = llm._ready().chain
-        found = route.state.keys[0].rate_limiter
-        assert (found.requests.rate, found.tokens.rate) == (pytest.approx(5), pytest.approx(1500))
+        rate_limiter = route.state.keys[0].rate_limiter
+        assert (rate_limiter.requests.rate, rate_limiter.tokens.rate) == (
+            pytest.approx(5),
+            pytest.approx(1500),
+        )

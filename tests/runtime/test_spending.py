@@ -181,16 +181,16 @@ def test_a_wrong_cap_is_named(value, where):
 
 
 @pytest.mark.parametrize(
-    ("cap", "said"),
+    ("cap", "text"),
     [
         (SpendCap(5), "$5.00 a day"),
         (SpendCap(0.5, per="hour"), "$0.50 an hour"),
         (SpendCap(0.0031, per="total"), "$0.0031 in total"),
     ],
 )
-def test_a_cap_as_messages_say_it(cap, said):
+def test_a_cap_as_messages_say_it(cap, text):
     """Also one of less than a cent."""
-    assert str(cap) == said
+    assert str(cap) == text
 
 
 def test_nothing_is_no_dollars_and_no_cents():
@@ -423,7 +423,7 @@ def test_why_a_target_is_left_out():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (0.01, "1 s"),
         (59.4, "59 s"),
@@ -435,9 +435,9 @@ def test_why_a_target_is_left_out():
         (180_000, "2 d 2 h"),
     ],
 )
-def test_a_time_is_written_in_two_units(seconds, said):
+def test_a_time_is_written_in_two_units(seconds, text):
     """As people say it."""
-    assert _span(seconds) == said
+    assert _span(seconds) == text
 
 
 def test_the_error_travels():

@@ -76,8 +76,8 @@ SCHEMAS = [Joke, DictJoke, JSON_JOKE]
 
 @pytest.fixture
 def sim() -> Iterator[ProviderSimulator]:
-    with ProviderSimulator() as found:
-        yield found
+    with ProviderSimulator() as simulator:
+        yield simulator
 
 
 def reply(text: str, method: str, name: str = "Joke") -> Reply:
@@ -87,9 +87,9 @@ def reply(text: str, method: str, name: str = "Joke") -> Reply:
     return Reply(text)
 
 
-def setup(found: Any) -> Any:
+def setup(result: Any) -> Any:
     """The joke's beginning, of whatever kind the joke is."""
-    return found["setup"] if isinstance(found, dict) else found.setup
+    return result["setup"] if isinstance(result, dict) else result.setup
 
 
 def used(body: dict[str, Any]) -> str:
@@ -116,19 +116,19 @@ async def test_an_answer_that_does_not_fit_is_no_answer(sim, method, schema, how
     sim.script("together:b", then=reply(GOOD, method, name))
     llm = chain(sim, "openai:a", "together:b").with_structured_output(schema, method=method)
     if how == "ainvoke":
-        found = await llm.ainvoke("a joke, as JSON")
+        message = await llm.ainvoke("a joke, as JSON")
     else:
         run = llm.invoke if how == "invoke" else lambda x: llm.batch([x])[0]
-        found = await asyncio.to_thread(run, "a joke, as JSON")
-    assert setup(found) == "Why?"
+        message = await asyncio.to_thread(run, "a joke, as JSON")
+    assert setup(message) == "Why?"
 
 
 def test_validators_count(sim):
     """What only the class knows is asked of the class."""
     sim.script("openai:a", then=Reply('{"setup": "rude", "rating": 1}'))
     sim.script("openai:b", then=Reply('{"setup": "nice", "rating": 1}'))
-    found = chain(sim, "openai:a", "openai:b").with_structured_output(Clean).invoke("a joke")
-    assert found.setup == "nice"
+    message = chain(sim, "openai:a", "openai:b").with_structured_output(Clean).invoke("a joke")
+    assert message.setup == "nice"
 
 
 def test_the_accepted_message_is_the_raw_one(sim):
@@ -136,9 +136,13 @@ def test_the_accepted_message_is_the_raw_one(sim):
     sim.script("openai:a", then=Reply(BAD))
     sim.script("openai:b", then=Reply(GOOD))
     llm = chain(sim, "openai:a", "openai:b").with_structured_output(Joke, include_raw=True)
-    found = llm.invoke("a joke")
-    assert (found["raw"].text, found["parsed"].rating, found["parsing_error"]) == (GOOD, 7, None)
-    first = found["raw"].response_metadata["resilience"]["attempts"][0]
+    message = llm.invoke("a joke")
+    assert (message["raw"].text, message["parsed"].rating, message["parsing_error"]) == (
+        GOOD,
+        7,
+        None,
+    )
+    first = message["raw"].response_metadata["resilience"]["attempts"][0]
     assert "openai:a" in str(first)
     assert "invalid" in str(first)
 
@@ -166,10 +170,10 @@ def test_raw_answers_are_better_than_an_error(sim, method):
     """With `include_raw` the last bad answer comes with its error, as LangChain has it."""
     sim.script("openai:a", then=reply(BAD, method))
     llm = chain(sim, "openai:a").with_structured_output(Joke, method=method, include_raw=True)
-    found = llm.invoke("a joke, as JSON")
-    assert isinstance(found["raw"], AIMessage)
-    assert found["parsed"] is None
-    assert "rating" in str(found["parsing_error"])
+    message = llm.invoke("a joke, as JSON")
+    assert isinstance(message["raw"], AIMessage)
+    assert message["parsed"] is None
+    assert "rating" in str(message["parsing_error"])
 
 
 def test_without_any_answer_raw_raises_too(sim):
@@ -235,16 +239,16 @@ def test_without_repair_the_same_is_asked(sim):
 
 def test_langchain_models_are_told_too():
     """Their messages are LangChain's."""
-    told = []
+    results = []
 
     def answer(messages: Any) -> AIMessage:
-        told.append(messages)
-        return AIMessage(BAD if len(told) == 1 else GOOD)
+        results.append(messages)
+        return AIMessage(BAD if len(results) == 1 else GOOD)
 
     llm = ResilientChatModel(targets=[RunnableLambda(answer)])
     assert llm.with_structured_output(Joke, repair=True).invoke("a joke").rating == 7
-    assert told[1][1].content == BAD
-    assert "rating" in told[1][2].content
+    assert results[1][1].content == BAD
+    assert "rating" in results[1][2].content
 
 
 # -- streams --------------------------------------------------------------------------------------
@@ -303,16 +307,16 @@ LADDER = {
 async def test_a_target_without_schemas_is_asked_in_another_way(sim, dialect, lacks, how):
     """By a tool, JSON mode, or the prompt: at once; the answer reads as if it had been asked."""
     way = LADDER[lacks]
-    said = f"Sure!\n```json\n{GOOD}\n``` Anything else?" if way == "prompt" else GOOD
-    answer = Reply(tool_calls=[ToolCall("Joke", GOOD)]) if way == "tools" else Reply(said)
+    text = f"Sure!\n```json\n{GOOD}\n``` Anything else?" if way == "prompt" else GOOD
+    answer = Reply(tool_calls=[ToolCall("Joke", GOOD)]) if way == "tools" else Reply(text)
     sim.script(f"{dialect}:a", then=Lacks(lacks, answer))
     hedge = {"hedge": {"on": "response"}} if how == "plain" else {}
     llm = chain(sim, f"{dialect}:a", **hedge).with_structured_output(Joke)
     if how == "astream":
-        found = [part async for part in llm.astream("a joke")][-1]
+        value = [part async for part in llm.astream("a joke")][-1]
     else:
-        found = await llm.ainvoke("a joke")
-    assert (found.setup, found.rating) == ("Why?", 7)
+        value = await llm.ainvoke("a joke")
+    assert (value.setup, value.rating) == ("Why?", 7)
     assert asked(sim, f"{dialect}:a") == [*lacks, "json_schema" if way == "asked" else way]
 
 
@@ -328,19 +332,19 @@ async def test_a_target_without_tools_is_asked_in_another_way(sim, lacks, stream
     )
     if stream:
         parts = [part async for part in llm.astream("a joke")]
-        found = {key: value for part in parts for key, value in part.items()}
+        fields = {key: value for part in parts for key, value in part.items()}
     else:
-        found = await llm.ainvoke("a joke")
-        (call,) = found["raw"].tool_calls
+        fields = await llm.ainvoke("a joke")
+        (call,) = fields["raw"].tool_calls
         assert (call["name"], bool(call["id"])) == ("Joke", True)
-    assert found["parsed"].rating == 7
+    assert fields["parsed"].rating == 7
 
 
 async def test_the_tool_has_the_schema(sim):
     """A simulated model that is not told what to say fills in the tool's arguments."""
     sim.script("openai:a", then=Lacks("json_schema"))
-    found = await chain(sim, "openai:a").with_structured_output(Joke).ainvoke("rating 3")
-    assert found.rating == 3
+    message = await chain(sim, "openai:a").with_structured_output(Joke).ainvoke("rating 3")
+    assert message.rating == 3
 
 
 def test_a_refusal_of_a_way_is_remembered(sim):
@@ -353,8 +357,8 @@ def test_a_refusal_of_a_way_is_remembered(sim):
 
 def test_a_schema_that_is_refused_is_asked_for_otherwise(sim):
     """Strict schemas allow little; only that schema is remembered."""
-    said = "Invalid schema for response_format 'Joke': In context=(), 'oneOf' is not permitted."
-    sim.script("openai:a", Status(400, message=said), then=Reply())
+    text = "Invalid schema for response_format 'Joke': In context=(), 'oneOf' is not permitted."
+    sim.script("openai:a", Status(400, message=text), then=Reply())
     llm = chain(sim, "openai:a")
     assert isinstance(llm.with_structured_output(Joke).invoke("a joke"), Joke)
     llm.with_structured_output(Joke).invoke("a joke")
@@ -385,10 +389,10 @@ async def test_langchain_models_without_tools_are_asked_in_words(method, how):
     model = FakeListChatModel(responses=[f"Here it is: {GOOD} Enjoy."])
     llm = ResilientChatModel(targets=[model]).with_structured_output(Joke, method=method)
     if how == "astream":
-        found = [part async for part in llm.astream("a joke")][-1]
+        value = [part async for part in llm.astream("a joke")][-1]
     else:
-        found = await llm.ainvoke("a joke")
-    assert found.rating == 7
+        value = await llm.ainvoke("a joke")
+    assert value.rating == 7
 
 
 async def test_langchain_models_see_the_schema():

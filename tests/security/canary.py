@@ -23,7 +23,7 @@ def new_key(prefix: str = "sk-proj-") -> str:
 def forms(key: str) -> dict[str, bytes]:
     """How a key may be written: as it is, and in the encodings that pass for no change."""
     escaped = "".join(f"\\u{ord(c):04x}" for c in key)
-    found = {
+    fields = {
         "plain": key,
         "quoted for a URL": quote(key, safe=""),
         "JSON with escapes": escaped,
@@ -32,8 +32,8 @@ def forms(key: str) -> dict[str, bytes]:
     # Three texts, since what stands before it shifts it by 0, 1 or 2 bytes.
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + key.encode()).decode()
-        found[f"base64, shifted by {shift}"] = encoded[4:-4]
-    return {name: text.encode() for name, text in found.items()}
+        fields[f"base64, shifted by {shift}"] = encoded[4:-4]
+    return {name: text.encode() for name, text in fields.items()}
 
 
 def leaks(key: str, *left: object) -> list[str]:
@@ -65,8 +65,8 @@ class Echo(Step):
         kind, headers = "application/json", {}
         body = "{}"
         if self.where == "error":
-            said = f"Incorrect API key provided: {key}. See ..."
-            error = {"message": said, "type": "auth", "param": key, "code": f"bad {key}"}
+            text = f"Incorrect API key provided: {key}. See ..."
+            error = {"message": text, "type": "auth", "param": key, "code": f"bad {key}"}
             body = json.dumps({"error": error, key: key})
         elif self.where == "escapes":
             body = '{"error":{"message":"no ' + "".join(f"\\u{ord(c):04x}" for c in key) + '"}}'

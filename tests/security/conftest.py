@@ -27,8 +27,8 @@ def fresh() -> Iterator[None]:
 @pytest.fixture
 def sim() -> Iterator[ProviderSimulator]:
     """A simulator on loopback."""
-    with ProviderSimulator() as found:
-        yield found
+    with ProviderSimulator() as simulator:
+        yield simulator
 
 
 @pytest.fixture

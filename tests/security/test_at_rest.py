@@ -139,13 +139,13 @@ def test_langchains_cache_holds_no_key(sim):
 
 def test_journals_and_reports_hold_no_key(sim, tmp_path):
     """All bytes of the database, its log and its index, while it is open and afterwards."""
-    llm, path, told = model(sim, max_retries=0), tmp_path / "run.db", []
+    llm, path, results = model(sim, max_retries=0), tmp_path / "run.db", []
     prompts = [str(number) for number in range(20)]
     files: list[bytes] = []
     sim.script("openai:bad", *FAULTS, then=Reply("fine"))
     sim.script("together:good", *FAULTS, then=Reply("fine"))
     for number, _ in enumerate(
-        llm.batch_as_completed(prompts, journal=path, return_exceptions=True, report=told.append)
+        llm.batch_as_completed(prompts, journal=path, return_exceptions=True, report=results.append)
     ):
         if number % 5 == 0:
             files += [one.read_bytes() for one in tmp_path.iterdir()]
@@ -153,7 +153,7 @@ def test_journals_and_reports_hold_no_key(sim, tmp_path):
     with closing(sqlite3.connect(path)) as db:
         rows = db.execute("SELECT * FROM items").fetchall()
     assert len(rows) == 20
-    assert leaks(KEY, *files, repr(rows), repr(told), *map(str, told)) == []
+    assert leaks(KEY, *files, repr(rows), repr(results), *map(str, results)) == []
 
 
 @pytest.mark.parametrize("dialect", ["openai", "together"])

@@ -38,11 +38,11 @@ def run(
 
 def test_no_command_prints_or_writes_a_key(sim, tmp_path):
     """ask, batch, journal, targets, answered or refused: standard output, errors, and files."""
-    said: list[bytes] = []
+    results: list[bytes] = []
 
     def told(*arguments: str) -> int:
         done = run(sim, tmp_path, *arguments)
-        said.extend((done.stdout, done.stderr))
+        results.extend((done.stdout, done.stderr))
         return done.returncode
 
     chain = ("-t", "openai:bad", "-t", "together:good")
@@ -57,7 +57,7 @@ def test_no_command_prints_or_writes_a_key(sim, tmp_path):
     files = [one.read_bytes() for one in tmp_path.iterdir()]
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert sum("answer" in row for row in rows) == 1
-    assert leaks(KEY, *said, *files) == []
+    assert leaks(KEY, *results, *files) == []
 
 
 @pytest.mark.parametrize("argument", ["--apikey={}", "-k{}"])

@@ -41,14 +41,14 @@ def model(sim: ProviderSimulator, dialect: str, **fields: Any) -> ResilientChatM
 
 async def _failures(llm: ResilientChatModel) -> list[ResilientError]:
     """Ask whole and streamed; the frames that are left must hold no key of ours."""
-    found = []
+    results = []
     for way in (llm.ainvoke, _streamed(llm)):
         try:
             await way("hello")
         except ResilientError as error:
-            found.append(error)
+            results.append(error)
     await loop_reaper().drain()
-    return found
+    return results
 
 
 def _streamed(llm: ResilientChatModel) -> Any:
@@ -60,9 +60,9 @@ def _streamed(llm: ResilientChatModel) -> Any:
 
 
 def failures(llm: ResilientChatModel) -> list[ResilientError]:
-    found = asyncio.run(_failures(llm))
-    assert len(found) == 2
-    return found
+    outcome = asyncio.run(_failures(llm))
+    assert len(outcome) == 2
+    return outcome
 
 
 def family(error: BaseException | None) -> Iterator[BaseException]:
@@ -102,7 +102,7 @@ def _frames(error: BaseException) -> Iterator[object]:
 def test_no_error_repeats_a_key(sim, monkeypatch, dialect, transport):
     """Its text, repr, receipt and pickle; the SDK's error behind it; and reports with locals."""
     monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
-    found = {}
+    fields = {}
     for name, step in ECHOES.items():
         sim.script("*", then=step)
         for error in failures(model(sim, dialect)):
@@ -110,8 +110,8 @@ def test_no_error_repeats_a_key(sim, monkeypatch, dialect, transport):
             left = [*reports(error), receipt, json.dumps(receipt.as_dict()), str(receipt)]
             left += [pickle.dumps(error), pickle.dumps(error.causes), repr(copy.copy(error))]
             if seen := leaks(KEY, *left):
-                found[name] = seen
-    assert found == {}
+                fields[name] = seen
+    assert fields == {}
 
 
 def test_a_report_by_rich_shows_no_key(sim):
@@ -119,8 +119,8 @@ def test_a_report_by_rich_shows_no_key(sim):
     sim.script("*", then=Echo(KEY, "error", 401))
     error = failures(model(sim, "openai"))[0]
     screen = io.StringIO()
-    told = Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True)
-    Console(file=screen, width=200).print(told)
+    fault = Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True)
+    Console(file=screen, width=200).print(fault)
     assert "Incorrect API key" in screen.getvalue()
     assert leaks(KEY, screen.getvalue()) == []
 
@@ -161,7 +161,7 @@ def test_one_of_several_keys_is_a_key(sim):
 
 async def test_a_langchain_models_own_key_is_a_key(sim):
     """A `ChatOpenAI` as a target holds its key itself."""
-    found = {}
+    fields = {}
     # It never closes its own client: the collector would, in the middle of another test.
     async with openai.DefaultAsyncHttpxClient() as client:
         inner = ChatOpenAI(
@@ -175,8 +175,8 @@ async def test_a_langchain_models_own_key_is_a_key(sim):
             assert len(errors) == 2
             for error in errors:
                 if seen := leaks(KEY, *reports(error), repr(error.receipt), pickle.dumps(error)):
-                    found[name] = seen
-    assert found == {}
+                    fields[name] = seen
+    assert fields == {}
 
 
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
@@ -222,6 +222,6 @@ def test_no_logger_shows_what_is_sent(sim, monkeypatch, logged, dialect, transpo
 )
 def test_a_wrong_setting_is_refused_without_repeating_it(wrong):
     """It may be a key in the wrong place."""
-    with pytest.raises(ValueError, match="validation error") as told:
+    with pytest.raises(ValueError, match="validation error") as raised:
         Target("openai:m", **wrong)
-    assert leaks(KEY, str(told.value), repr(told.value)) == []
+    assert leaks(KEY, str(raised.value), repr(raised.value)) == []

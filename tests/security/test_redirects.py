@@ -64,9 +64,9 @@ def witness() -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
 
         def make(line: str, *headers: str) -> Witness:
-            found = Witness(line, *headers)
-            stack.callback(found.close)
-            return found
+            server = Witness(line, *headers)
+            stack.callback(server.close)
+            return server
 
         yield make
 
@@ -82,9 +82,9 @@ def fail(dialect: str, base_url: str, **fields: Any) -> ResilientError:
     fields = {"api_key": KEY, **fields}
     target = Target(f"{dialect}:m", base_url=base_url, **fields)
     llm = ResilientChatModel(targets=[target], max_retries=0, timeout=5.0, hedge=None)
-    with pytest.raises(ResilientError) as told:
+    with pytest.raises(ResilientError) as raised:
         llm.invoke("hello")
-    return told.value
+    return raised.value
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -134,9 +134,9 @@ def test_a_base_url_of_the_environment_must_hold_no_key(monkeypatch, dialect, se
     """What says so names the variable, and does not repeat the key."""
     name = f"{dialect.upper()}_BASE_URL"
     monkeypatch.setenv(name, secret.format(KEY))
-    with pytest.raises(ValueError, match=name) as told:
+    with pytest.raises(ValueError, match=name) as raised:
         ResilientChatModel(targets=[f"{dialect}:m"], api_key=KEY).invoke("hello")
-    assert leaks(KEY, repr(told.value), repr(told.value.__cause__)) == []
+    assert leaks(KEY, repr(raised.value), repr(raised.value.__cause__)) == []
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_a_key_that_would_go_unencrypted_is_warned_of(recwarn, url, warns):
     sdk._warn_unencrypted.cache_clear()
     for _ in range(2):
         ResilientChatModel(targets=[Target("openai:m", base_url=url, api_key=KEY)]).stats()
-    told = [one for one in recwarn if one.category is InsecureConnectionWarning]
-    assert len(told) == int(warns)
-    assert leaks(KEY, *(str(one.message) for one in told)) == []
+    results = [one for one in recwarn if one.category is InsecureConnectionWarning]
+    assert len(results) == int(warns)
+    assert leaks(KEY, *(str(one.message) for one in results)) == []
 
 
 def test_a_server_without_a_key_may_be_asked_unencrypted(recwarn):

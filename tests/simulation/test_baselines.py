@@ -30,8 +30,8 @@ def samples(*effects, deadline=60.0):
 
 def test_alone_means_the_first_target_only():
     """Its latency, or nothing if it fails."""
-    found = samples(Fail(), None)
-    assert (found.alone(0, 50.0), found.alone(0, 150.0)) == (1.0, inf)
+    drawn = samples(Fail(), None)
+    assert (drawn.alone(0, 50.0), drawn.alone(0, 150.0)) == (1.0, inf)
 
 
 def test_alone_is_unanswered_past_the_deadline():

@@ -28,8 +28,8 @@ STUDY = [
 @pytest.mark.parametrize(("load", "p", "best", "clairvoyant", "race"), STUDY)
 def test_the_exact_bounds_are_those_of_the_study(load, p, best, clairvoyant, race):
     """Within 1.1 %, the noise of the study's samples."""
-    found = (EXACT.best(p, load), EXACT.clairvoyant(p, load), EXACT.race(p))
-    assert found == pytest.approx((best, clairvoyant, race), rel=0.011)
+    value = (EXACT.best(p, load), EXACT.clairvoyant(p, load), EXACT.race(p))
+    assert value == pytest.approx((best, clairvoyant, race), rel=0.011)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,8 @@ def test_a_share_that_never_answers_makes_the_quantile_infinite():
 def sampled() -> Sampled:
     """30,000 requests to two targets of the reference distribution."""
     first, second = (
-        [ONE.at(uniform(7, place, number, 0)) for number in range(30_000)] for place in range(2)
+        [ONE.at(uniform(7, position, number, 0)) for number in range(30_000)]
+        for position in range(2)
     )
     return Sampled(first, second)
 
@@ -58,16 +59,21 @@ def sampled() -> Sampled:
 @pytest.mark.parametrize(("load", "p"), list(product((0.02, 0.05, 0.1), (0.95, 0.99))))
 def test_the_sampled_bounds_come_near_the_exact_ones(sampled, load, p):
     """The same formulas over samples: within their noise of 6 %."""
-    found = (sampled.best(p, load), sampled.clairvoyant(p, load), sampled.race(p))
+    value = (sampled.best(p, load), sampled.clairvoyant(p, load), sampled.race(p))
     exact = (EXACT.best(p, load), EXACT.clairvoyant(p, load), EXACT.race(p))
-    assert found == pytest.approx(exact, rel=0.06)
+    assert value == pytest.approx(exact, rel=0.06)
 
 
 @pytest.mark.parametrize("p", [0.9, 0.95, 0.99])
 def test_no_bound_is_below_one_that_may_do_more(sampled, p):
     """Racing always <= clairvoyant <= the best delay <= alone."""
-    found = [sampled.race(p), sampled.clairvoyant(p, 0.05), sampled.best(p, 0.05), sampled.alone(p)]
-    assert found == sorted(found)
+    results = [
+        sampled.race(p),
+        sampled.clairvoyant(p, 0.05),
+        sampled.best(p, 0.05),
+        sampled.alone(p),
+    ]
+    assert results == sorted(results)
 
 
 def test_the_bounds_of_four_requests_counted_by_hand():

@@ -47,7 +47,7 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(read):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "words"),
     [
         ("target,seconds\na,1\na,fast\n", r'csv, line 3, column "seconds": \'fast\''),
         ("a,b\n1,2\n1,-2\n", r'csv, line 3, column "b": \'-2\''),
@@ -62,7 +62,7 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(read):
         (b"\xff\xfe\x00a", "csv: not a text file in UTF-8"),
     ],
 )
-def test_an_error_says_where_it_is(read, text, told):
+def test_an_error_says_where_it_is(read, text, words):
     """The file, and the line and column where there is one."""
-    with pytest.raises(RecordingError, match=told):
+    with pytest.raises(RecordingError, match=words):
         read(text)

@@ -80,7 +80,7 @@ def test_a_seed_replays_in_any_process():
     command = [sys.executable, "-m", "verification.simulation", "replay", "--row",
                "outage-flapping", "--small", "--requests", "2500", "--seed", "5",
                "--to", "0"]  # fmt: skip
-    told = {
+    items = {
         subprocess.run(
             command,
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -91,8 +91,8 @@ def test_a_seed_replays_in_any_process():
         ).stdout.splitlines()[-1]
         for seed in ("0", "4242")
     }
-    assert len(told) == 1
-    assert told.pop().startswith("trace ")
+    assert len(items) == 1
+    assert items.pop().startswith("trace ")
 
 
 def test_a_trace_hash_tells_the_smallest_difference():

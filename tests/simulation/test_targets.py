@@ -10,7 +10,15 @@ import pytest
 from langchain_resilient import FaultKind
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.simulation.clock import run_virtual
-from langchain_resilient.simulation.faults import Cut, Fail, Hang, Phase, Schedule, Slow, Stall
+from langchain_resilient.simulation.faults import (
+    CutStream,
+    Fail,
+    Hang,
+    Phase,
+    Schedule,
+    Slow,
+    StallStream,
+)
 from langchain_resilient.simulation.latency import Recorded
 from langchain_resilient.simulation.targets import Script, ScriptedError, ScriptedSource
 from langchain_resilient.simulation.trace import Trace
@@ -42,19 +50,19 @@ def asked(one: Script, at: float = 12.0, patience: float = 30.0):
         await asyncio.sleep(at)
         began = asyncio.get_running_loop().time()
         try:
-            found = await asyncio.wait_for(ask(source), patience)
+            result = await asyncio.wait_for(ask(source), patience)
         except (ScriptedError, TimeoutError) as error:
-            found = error
+            result = error
         seconds = round(asyncio.get_running_loop().time() - began, 6)
-        return found, seconds, source, trace
+        return result, seconds, source, trace
 
     return run_virtual(main())
 
 
 def test_a_healthy_target_answers_after_its_latency():
     """Text, then the end, both at once."""
-    found, seconds, source, _ = asked(script())
-    assert (found, seconds, source.live) == ([{"text": "answer"}, {"finish": True}], 0.5, 0)
+    result, seconds, source, _ = asked(script())
+    assert (result, seconds, source.live) == ([{"text": "answer"}, {"finish": True}], 0.5, 0)
 
 
 def test_a_tail_comes_between_the_text_and_the_end():
@@ -69,8 +77,8 @@ def test_a_slow_target_takes_so_many_times_as_long():
 
 def test_a_hanging_target_never_answers():
     """Whoever gives up has closed its stream."""
-    found, seconds, source, _ = asked(script(Hang()))
-    assert isinstance(found, TimeoutError)
+    result, seconds, source, _ = asked(script(Hang()))
+    assert isinstance(result, TimeoutError)
     assert (seconds, source.live) == (30.0, 0)
 
 
@@ -91,8 +99,8 @@ def test_the_end_of_a_phase_is_no_part_of_it():
 
 def test_a_failing_target_refuses_with_its_fault_and_hint():
     """After its delay, and it remembers what it asked for."""
-    found, seconds, source, _ = asked(script(Fail(FaultKind.RATE_LIMIT, 0.2, retry_after=7.0)))
-    assert (found.fault.kind, found.fault.retry_after) == (FaultKind.RATE_LIMIT, 7.0)
+    result, seconds, source, _ = asked(script(Fail(FaultKind.RATE_LIMIT, 0.2, retry_after=7.0)))
+    assert (result.fault.kind, result.fault.retry_after) == (FaultKind.RATE_LIMIT, 7.0)
     assert (seconds, source.live) == (0.2, 0)
     assert source.pushbacks == [(12.2, 19.2)]
 
@@ -106,15 +114,15 @@ def test_a_refusal_that_nobody_waits_for_is_closed_and_asks_for_nothing():
 
 def test_a_cut_stream_breaks_after_its_text():
     """In time, but not to the end."""
-    found, seconds, _, trace = asked(script(Cut()))
-    assert (found.fault.kind, seconds) == (FaultKind.BROKEN, 0.5)
+    result, seconds, _, trace = asked(script(CutStream()))
+    assert (result.fault.kind, seconds) == (FaultKind.BROKEN, 0.5)
     assert [e.what for e in trace.events] == ["send", "text", "close"]
 
 
 def test_a_stalled_stream_goes_silent_after_its_text():
     """No end comes."""
-    found, _, _, trace = asked(script(Stall()))
-    assert isinstance(found, TimeoutError)
+    result, _, _, trace = asked(script(StallStream()))
+    assert isinstance(result, TimeoutError)
     assert [e.what for e in trace.events] == ["send", "text", "close"]
 
 
@@ -138,14 +146,14 @@ def test_a_second_request_of_the_same_number_draws_another_latency():
 @pytest.mark.parametrize(
     ("effect", "seconds", "answered"),
     [(None, 0.5, True), (Slow(3), 1.5, True), (Fail(after=0.2), 0.2, False),
-     (Cut(), 0.5, False), (Hang(), inf, False), (Stall(), inf, False)],
+     (CutStream(), 0.5, False), (Hang(), inf, False), (StallStream(), inf, False)],
 )  # fmt: skip
 def test_a_fate_is_what_then_happens(effect, seconds, answered):
     """What oracles and baselines are told of a request is what the engine would see."""
     one = script(effect)
-    found, took, _, _ = asked(one)
+    result, took, _, _ = asked(one)
     assert one.fate(0.3, 12.0) == (seconds, answered)
-    assert isinstance(found, list) == answered
+    assert isinstance(result, list) == answered
     assert took == min(seconds, 30.0)
 
 

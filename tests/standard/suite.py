@@ -84,8 +84,8 @@ class Suite(ChatModelIntegrationTests):
     @property
     def supported_usage_metadata_details(self) -> dict[str, list[str]]:
         # Together's API reports none.
-        found = ["reasoning_output", "cache_read_input"] if self.dialect == "openai" else []
-        return {"invoke": found, "stream": []}
+        value = ["reasoning_output", "cache_read_input"] if self.dialect == "openai" else []
+        return {"invoke": value, "stream": []}
 
     @property
     def enable_vcr_tests(self) -> bool:

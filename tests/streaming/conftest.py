@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def sim() -> Iterator[ProviderSimulator]:
     """A simulator whose targets are all healthy, until a test says otherwise."""
-    with ProviderSimulator() as found:
-        yield found
+    with ProviderSimulator() as simulator:
+        yield simulator
 
 
 @pytest.fixture

@@ -90,13 +90,13 @@ class Speaker(BaseChatModel):
 
 
 def _left(messages: Sequence[BaseMessage]) -> str:
-    said = "".join(m.text for m in messages if isinstance(m, AIMessage))
+    text = "".join(m.text for m in messages if isinstance(m, AIMessage))
     # As most models do, it repeats a little of what it is to go on with.
-    return WHOLE[max(0, len(said) - 12) :] if said else WHOLE
+    return WHOLE[max(0, len(text) - 12) :] if text else WHOLE
 
 
-def _usage(read: int, said: int) -> Any:
-    return {"input_tokens": read, "output_tokens": said, "total_tokens": read + said}
+def _usage(read: int, position: int) -> Any:
+    return {"input_tokens": read, "output_tokens": position, "total_tokens": read + position}
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -118,13 +118,13 @@ async def read(llm: Any, way: Way = "astream", prompt: Any = PROMPT, **own: Any)
 
 async def read_on(stream: AsyncIterator[Any]) -> tuple[list[Any], Exception | None]:
     """Read until it ends or fails: what came before an error counts."""
-    found: list[Any] = []
+    results: list[Any] = []
     try:
         async for one in stream:
-            found.append(one)  # noqa: PERF401  # else it would be lost
+            results.append(one)  # noqa: PERF401  # else it would be lost
     except Exception as error:  # noqa: BLE001  # whatever it is, it is told
-        return found, error
-    return found, None
+        return results, error
+    return results, None
 
 
 def added(chunks: Sequence[Any]) -> Any:

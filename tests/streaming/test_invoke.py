@@ -85,9 +85,9 @@ async def test_it_is_the_same_message_as_without_handlers(sim: ProviderSimulator
     plain, watched = (model(sim, "openai:one", streaming=s) for s in (False, True))
     one, other = await ask(plain, how), await ask(watched, how)
     for message in one, other:
-        told = message.response_metadata
+        response_metadata = message.response_metadata
         for key in ("id", "resilience", "token_usage"):
-            told.pop(key, None)
+            response_metadata.pop(key, None)
     assert type(one) is type(other)
     assert one.model_copy(update={"id": None}) == other.model_copy(update={"id": None})
 
@@ -139,8 +139,8 @@ async def test_json_that_broke_is_answered_anew(sim: ProviderSimulator, how: str
     sim.script("openai:one", then=cut(3))
     llm = model(sim, "openai:one", "together:two", streaming=True)
     parser = llm.with_structured_output(Person)
-    found: Any = await ask(parser, how, config={"callbacks": [ear]})
-    assert isinstance(found, Person)
+    answer: Any = await ask(parser, how, config={"callbacks": [ear]})
+    assert isinstance(answer, Person)
     assert ear.chunks == []
     assert sim.count() == 2
 
@@ -152,19 +152,19 @@ async def test_a_tool_call_that_broke_is_made_anew(sim: ProviderSimulator):
     sim.script("together:two", Reply(tool_calls=[call], chunk_gap=GAP), then=Reply("Sunny."))
     agent = create_agent(model(sim, "openai:one", "together:two"), tools=[weather])
     seen: list[Any] = []
-    found: Any = None
+    value: Any = None
     question: Any = {"messages": [("human", "What is the weather?")]}
     async for mode, what in agent.astream(question, stream_mode=["messages", "values"]):
         if mode == "messages":
             seen.append(what[0])
         else:
-            found = what
-    asking = found["messages"][1]
+            value = what
+    asking = value["messages"][1]
     assert [c["args"] for c in asking.tool_calls] == [{"city": CITY}]
     assert asking.invalid_tool_calls == []
     assert asking.response_metadata["resilience"]["breaks"][0]["action"] == "replaced"
     assert any(KEY in m.response_metadata for m in seen)
-    assert found["messages"][-1].text == "Sunny."
+    assert value["messages"][-1].text == "Sunny."
 
 
 def weather(city: str) -> str:

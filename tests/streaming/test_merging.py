@@ -25,9 +25,9 @@ BROKEN = ["openai, together", "together, openai", "openai, speaker", "together, 
 WAYS = ["astream", "stream"]
 
 
-def story(sim: ProviderSimulator, told: str, **fields: Any) -> ResilientChatModel:
+def story(sim: ProviderSimulator, course: str, **fields: Any) -> ResilientChatModel:
     """A model whose streams break at the first target, and are finished by the second."""
-    first, second = told.split(", ")
+    first, second = course.split(", ")
     known: dict[str, Any] = {
         "speaker": Speaker(dies_after=4) if first == "speaker" else Speaker(),
         "blocks": Speaker(dies_after=4, blocks=True) if first == "blocks" else Speaker(blocks=True),
@@ -42,12 +42,12 @@ def story(sim: ProviderSimulator, told: str, **fields: Any) -> ResilientChatMode
 
 def essence(message: AIMessage) -> dict[str, Any]:
     """All that must be the same of two messages that hold the same answer."""
-    told = message.response_metadata
+    response_metadata = message.response_metadata
     apart = {"id", "resilience", "token_usage"}
     return {
         "content": message.content,
         "kwargs": message.additional_kwargs,
-        "metadata": {k: v for k, v in told.items() if k not in apart},
+        "metadata": {k: v for k, v in response_metadata.items() if k not in apart},
         "usage": message.usage_metadata,
         "calls": message.tool_calls,
     }
@@ -103,24 +103,24 @@ async def test_reasoning_is_streamed_before_the_text(sim):
 
 
 @pytest.mark.parametrize(
-    ("way", "told"), [*(("astream", one) for one in BROKEN), *(("stream", o) for o in BROKEN[:3])]
+    ("way", "course"), [*(("astream", one) for one in BROKEN), *(("stream", o) for o in BROKEN[:3])]
 )
-async def test_a_stream_that_two_targets_told_adds_up_to_one_answer(sim, way, told):
+async def test_a_stream_that_two_targets_told_adds_up_to_one_answer(sim, way, course):
     """No word is missing or doubled, and the receipt says where it broke."""
-    message = added(await read(story(sim, told), way))
+    message = added(await read(story(sim, course), way))
     (broke,) = message.response_metadata["resilience"]["breaks"]
     assert broke["action"] == "continued"
-    if told.endswith("text"):
+    if course.endswith("text"):
         assert message.text == f"{WHOLE[: broke['characters']]}\n\n{LAST_RESORT}"
     else:
         assert message.text == WHOLE
         assert 0 < broke["characters"] < len(WHOLE)
 
 
-@pytest.mark.parametrize("told", BROKEN)
-async def test_its_chunks_keep_to_langchains_rules(sim, told):
+@pytest.mark.parametrize("course", BROKEN)
+async def test_its_chunks_keep_to_langchains_rules(sim, course):
     """One id; usage, names and reasons once; the last chunk says that it is the last."""
-    chunks = await read(story(sim, told))
+    chunks = await read(story(sim, course))
     assert len({chunk.id for chunk in chunks}) == 1
     assert chunks[0].id
     assert [c.chunk_position for c in chunks] == [None] * (len(chunks) - 1) + ["last"]
@@ -128,17 +128,17 @@ async def test_its_chunks_keep_to_langchains_rules(sim, told):
         assert sum(key in chunk.response_metadata for chunk in chunks) == 1
     assert len({chunk.response_metadata["model_provider"] for chunk in chunks}) == 1
     assert sum(chunk.usage_metadata is not None for chunk in chunks) == (
-        0 if told.endswith("text") else 1
+        0 if course.endswith("text") else 1
     )
 
 
 @pytest.mark.parametrize(
-    ("told", "name"),
+    ("course", "name"),
     [("openai, together", "two"), ("together, speaker", "speaker-1"), ("speaker, openai", "two")],
 )
-async def test_its_metadata_is_that_of_who_finished(sim, told, name):
+async def test_its_metadata_is_that_of_who_finished(sim, course, name):
     """Its model, its reason, its tokens."""
-    message = added(await read(story(sim, told)))
+    message = added(await read(story(sim, course)))
     assert message.response_metadata["model_name"] == name
     assert message.response_metadata["finish_reason"] == "stop"
     attempt = message.response_metadata["resilience"]["attempts"][-1]

@@ -72,23 +72,23 @@ async def test_another_value_is_refused_clearly(sim: ProviderSimulator):
 
 def marker_of(chunks: list[Any]) -> int:
     """Which chunk says that all before it is void."""
-    (place,) = [n for n, chunk in enumerate(chunks) if KEY in chunk.response_metadata]
-    return place
+    (position,) = [n for n, chunk in enumerate(chunks) if KEY in chunk.response_metadata]
+    return position
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_marker_stands_before_the_new_answer(llm: ResilientChatModel, way: Any):
     """It says who broke, how, and after how many characters; the whole new answer follows."""
     chunks = await read(llm, way, on_break="replace")
-    place = marker_of(chunks)
-    (said,) = chunks[place].response_metadata[KEY]
-    before = added(chunks[:place]).text
+    position = marker_of(chunks)
+    (text,) = chunks[position].response_metadata[KEY]
+    before = added(chunks[:position]).text
     assert WHOLE.startswith(before)
-    assert said["characters"] == len(before)
-    assert said["fault"]
-    assert added(chunks[place:]).text == ANEW
+    assert text["characters"] == len(before)
+    assert text["fault"]
+    assert added(chunks[position:]).text == ANEW
     (broke,) = chunks[-1].response_metadata["resilience"]["breaks"]
-    assert (broke["action"], broke["target"]) == ("replaced", said["target"])
+    assert (broke["action"], broke["target"]) == ("replaced", text["target"])
 
 
 async def test_events_and_handlers_see_the_marker(llm: ResilientChatModel):

@@ -39,14 +39,14 @@ async def read(parser: Any, way: str) -> list[Any]:
     """Read all that is parsed on the way."""
     if way == "stream":
         return list(parser.stream(QUESTION))
-    return [found async for found in parser.astream(QUESTION)]
+    return [chunk async for chunk in parser.astream(QUESTION)]
 
 
-def is_whole(found: Any, method: str) -> bool:
+def is_whole(result: Any, method: str) -> bool:
     """In JSON mode the simulator makes up the fields."""
     if method == "json_mode":
-        return isinstance(found, dict) and bool(found)
-    return bool(Joke.model_validate(found if isinstance(found, dict) else found.model_dump()))
+        return isinstance(result, dict) and bool(result)
+    return bool(Joke.model_validate(result if isinstance(result, dict) else result.model_dump()))
 
 
 @pytest.mark.parametrize("way", ["astream", "stream"])
@@ -57,19 +57,19 @@ async def test_the_last_that_is_streamed_is_the_answer(
 ):
     """By every method, in both dialects."""
     parser = joker(model(sim, f"{dialect}:m"), method)
-    found = await read(parser, way)
-    assert is_whole(found[-1], method)
-    assert found[-1] == await parser.ainvoke(QUESTION)
+    content = await read(parser, way)
+    assert is_whole(content[-1], method)
+    assert content[-1] == await parser.ainvoke(QUESTION)
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 async def test_a_dict_grows(sim: ProviderSimulator, method: str):
     """As LangChain's parsers do it: what there is, parsed as far as it goes."""
     sim.script("openai:m", then=Reply(chunk_gap=0.0))
-    found = await read(joker(model(sim, "openai:m"), method, as_dict=True), "astream")
-    assert len(found) > 2
-    assert set(found[0]) < set(found[-1]) or len(str(found[0])) < len(str(found[-1]))
-    assert is_whole(found[-1], method)
+    content = await read(joker(model(sim, "openai:m"), method, as_dict=True), "astream")
+    assert len(content) > 2
+    assert set(content[0]) < set(content[-1]) or len(str(content[0])) < len(str(content[-1]))
+    assert is_whole(content[-1], method)
 
 
 @pytest.mark.parametrize("way", ["astream", "stream"])
@@ -93,8 +93,8 @@ async def test_a_break_in_json_that_nobody_saw_is_mended(method: str):
     # On our own loop the simulator has written all of it before anybody can read.
     async with ProviderSimulator() as sim:
         sim.script("openai:one", then=SseError(4))
-        found = await read(joker(model(sim, "openai:one", "together:two"), method), "astream")
-    assert is_whole(found[-1], method)
+        content = await read(joker(model(sim, "openai:one", "together:two"), method), "astream")
+    assert is_whole(content[-1], method)
     assert [sim.count("openai:one"), sim.count("together:two")] == [1, 1]
 
 

@@ -132,8 +132,8 @@ async def batches(llm: ResilientChatModel) -> None:
     assert_type(await llm.abatch(["a", "b"], RunnableConfig(max_concurrency=2)), list[AIMessage])
     assert_type(llm.batch(["a"], journal="run.db", report=print), list[AIMessage])
     assert_type(llm.batch(["a"], journal=Journal("run.db"), tail_hedge=False), list[AIMessage])
-    async for found in llm.amap(["a"], max_concurrency=2):
-        assert_type(found, tuple[int, AIMessage])
+    async for answer in llm.amap(["a"], max_concurrency=2):
+        assert_type(answer, tuple[int, AIMessage])
     async for tried in llm.amap(prompts(), return_exceptions=True, journal="run.db"):
         assert_type(tried, tuple[int, AIMessage | Exception])
     async for both in llm.abatch_as_completed(["a"], journal="run.db", progress=True):

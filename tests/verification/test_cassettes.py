@@ -99,12 +99,12 @@ def test_the_port_of_the_day_is_forgotten():
 
 def test_no_cassette_holds_anything_like_a_secret():
     """Every cassette, its base64 decoded as well."""
-    found = {}
+    fields = {}
     for path in FILES:
         text = store.readable(gzip.decompress(path.read_bytes()).decode())
         if kinds := store.found_in(text):
-            found[f"{path.parent.name}/{path.name}"] = kinds
-    assert found == {}
+            fields[f"{path.parent.name}/{path.name}"] = kinds
+    assert fields == {}
 
 
 def test_every_header_in_a_cassette_is_one_of_those_named():

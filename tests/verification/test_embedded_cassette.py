@@ -94,8 +94,8 @@ def test_a_stop_word_ends_the_answer(llm):
 def test_an_answer_in_a_schema_is_whole_and_right(llm):
     """The server enforces the form, and the model has the room to say all of it."""
     roomy = llm.model_copy(update={"max_tokens": 64})
-    found = roomy.with_structured_output(Person).invoke("Ada is 36 years old.")
-    assert found == Person(name="Ada", age=36)
+    answer = roomy.with_structured_output(Person).invoke("Ada is 36 years old.")
+    assert answer == Person(name="Ada", age=36)
 
 
 def test_an_answer_in_a_schema_that_the_limit_cuts_off_is_refused(llm):

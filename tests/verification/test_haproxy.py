@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def judge() -> Iterator[Haproxy]:
     try:
-        with haproxy.started() as found:
-            yield found
+        with haproxy.started() as proxy:
+            yield proxy
     except MissingError as error:
         pytest.skip(str(error))
 

@@ -31,9 +31,9 @@ def test_a_call_takes_no_more_instructions_than_stored():
 
 def test_the_guard_sees_more_work():
     """An eighth more instructions of our own in each `ainvoke` are noticed, and in streams none."""
-    found = grown(counted("--burden", "0.125"), baseline())
-    assert {line.partition(":")[0] for line in found} >= {"ainvoke ours"}
-    assert not any(line.startswith("chunk") for line in found)
+    growth = grown(counted("--burden", "0.125"), baseline())
+    assert {line.partition(":")[0] for line in growth} >= {"ainvoke ours"}
+    assert not any(line.startswith("chunk") for line in growth)
 
 
 def test_the_work_that_it_sees_is_as_much_as_said():

@@ -33,23 +33,23 @@ def cell(row: str = "500", place: str = "first", way: str = "ainvoke") -> Cell:
     return Cell(ROWS[row], way, PLACES[place], "openai")
 
 
-def requests(it: Cell, *counts: int) -> tuple[list[RecordedRequest], list[RecordedRequest]]:
+def requests(case: Cell, *counts: int) -> tuple[list[RecordedRequest], list[RecordedRequest]]:
     """What the server saw: so many at each, all of which did what they should."""
     made = [
         [
             RecordedRequest("openai", "m", stream=True, body={}, headers={}, key="", at=0.0,
-                            step=step, pieces=["word"] * it.row.says, ended_at=1.0)
+                            step=step, pieces=["word"] * case.row.says, ended_at=1.0)
             for _ in range(count)
         ]
-        for step, count in zip((STEPS.get(it.row.name, "Reply"),) * 2, counts, strict=True)
+        for step, count in zip((STEPS.get(case.row.name, "Reply"),) * 2, counts, strict=True)
     ]  # fmt: skip
     return made[0], made[1]
 
 
-def verdict(it: Cell, text: str, *counts: int, error: Any = None, **fields: Any) -> set[About]:
+def verdict(case: Cell, text: str, *counts: int, error: Any = None, **fields: Any) -> set[About]:
     """What is wrong with this outcome."""
     got = Got(RIGHT, text, error=error, **fields)
-    result = Result(it, [got], requests(it, *(counts or (1, 1))))
+    result = Result(case, [got], requests(case, *(counts or (1, 1))))
     judge(result)
     return {problem.about for problem in result.problems}
 
@@ -71,7 +71,7 @@ def test_an_error_where_somebody_could_answer_is_found():
 
 
 @pytest.mark.parametrize(
-    ("row", "error", "found"),
+    ("row", "error", "expected"),
     [
         ("429, retry-after 30", RateLimitedError("x"), set()),
         ("429, retry-after 30", AllTargetsFailedError("x"), {About.ERROR}),
@@ -81,28 +81,28 @@ def test_an_error_where_somebody_could_answer_is_found():
         ("429, retry-after 30", None, {About.TEXT}),
     ],
 )
-def test_the_wrong_error_is_found(row, error, found):
+def test_the_wrong_error_is_found(row, error, expected):
     """Where nobody can answer there is one error that fits; silence does not."""
-    assert verdict(cell(row, "all"), "", error=error) == found
+    assert verdict(cell(row, "all"), "", error=error) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "partial", "found"),
+    ("text", "partial", "expected"),
     [("the right", "the right", set()), ("the right", "the", {About.TEXT}),
      ("wrong", "wrong", {About.TEXT})],
 )  # fmt: skip
-def test_a_broken_stream_tells_what_it_showed(text, partial, found):
+def test_a_broken_stream_tells_what_it_showed(text, partial, expected):
     """And that is the beginning of the right answer."""
-    it = cell("cut, in text", "all", "astream")
-    assert verdict(it, text, error=StreamBrokenError("x", None, partial)) == found
+    case = cell("cut, in text", "all", "astream")
+    assert verdict(case, text, error=StreamBrokenError("x", None, partial)) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [(RESORT, set()), ("", {About.TEXT}), (RIGHT, {About.TEXT})]
+    ("text", "expected"), [(RESORT, set()), ("", {About.TEXT}), (RIGHT, {About.TEXT})]
 )
-def test_only_the_last_resort_answers_where_all_fail(text, found):
+def test_only_the_last_resort_answers_where_all_fail(text, expected):
     """Anything else is made up."""
-    assert verdict(cell(place="resort"), text) == found
+    assert verdict(cell(place="resort"), text) == expected
 
 
 def test_what_takes_too_long_is_found():
@@ -113,7 +113,7 @@ def test_what_takes_too_long_is_found():
 
 
 @pytest.mark.parametrize(
-    ("place", "counts", "found"),
+    ("place", "counts", "expected"),
     [
         ("first", (1, 1), set()),
         ("first", (2, 1), {About.ATTEMPTS}),
@@ -124,9 +124,9 @@ def test_what_takes_too_long_is_found():
         ("hedged", (1, 0), {About.ATTEMPTS, About.UNPLAYED}),
     ],
 )
-def test_a_request_too_many_or_too_few_is_found(place, counts, found):
+def test_a_request_too_many_or_too_few_is_found(place, counts, expected):
     """As the server saw them."""
-    assert verdict(cell(place=place), RIGHT, *counts) == found
+    assert verdict(cell(place=place), RIGHT, *counts) == expected
 
 
 def test_a_request_that_the_receipt_hides_is_found():
@@ -147,8 +147,8 @@ def test_a_deadline_does_not_excuse_a_last_resort():
     """Elsewhere a busy machine may have let it pass."""
     late = Got(RIGHT, "", error=DeadlineExceededError("x"))
     excused = []
-    for place in ("first", "resort"):
-        result = Result(cell(place=place), [late], requests(cell(place=place), 1, 1))
+    for target in ("first", "resort"):
+        result = Result(cell(place=target), [late], requests(cell(place=target), 1, 1))
         judge(result)
         excused.append(result.noisy)
     assert excused == [True, False]
@@ -160,10 +160,10 @@ async def test_a_thread_and_a_file_that_are_left_are_found(tmp_path):
     left = threading.Thread(target=go.wait, name="left behind")
     left.start()
     with (tmp_path / "left").open("w", encoding="utf-8"):
-        found = grown(before, stock())
+        growth = grown(before, stock())
     go.set()
     left.join()
-    assert set(found) == {"1 more: thread left behind", f"1 more: {tmp_path / 'left'}"}
+    assert set(growth) == {"1 more: thread left behind", f"1 more: {tmp_path / 'left'}"}
 
 
 async def test_a_connection_that_is_kept_busy_is_found(monkeypatch):
@@ -192,7 +192,9 @@ def test_a_verdict_names_the_command_that_replays_it():
 
 def test_processes_share_the_cells(monkeypatch):
     """Their verdicts come back in the order of the cells."""
-    numbers = [one for one, it in enumerate(every_cell()) if it.row.name == "nothing wrong"][:4]
+    numbers = [
+        number for number, case in enumerate(every_cell()) if case.row.name == "nothing wrong"
+    ][:4]
     outcome = run_in(1, numbers, 2)
     assert [str(v) for v in outcome.verdicts] == [str(every_cell()[n]) for n in numbers]
     assert outcome.good

@@ -47,13 +47,13 @@ def _inside(step: Step) -> list[Step]:
 
 def options() -> list[tuple[type, str]]:
     """Every option, with the class that brought it in: a refusal's hints are the same for all."""
-    found = {
+    items = {
         (next(c for c in step.__mro__ if field.name in vars(c).get("__annotations__", ())), field)
         for name, step in STEPS.items()
         if name not in NO_FAULT
         for field in dataclasses.fields(cast("Any", step))
     }
-    pairs = {(owner, field.name) for owner, field in found}
+    pairs = {(owner, field.name) for owner, field in items}
     return sorted(pairs - set(LEFT_OUT), key=str)
 
 
@@ -75,11 +75,11 @@ def test_every_option_of_every_step_has_a_row(owner, option):
 
 
 def choices() -> list[tuple[type, str, Any]]:
-    found = []
+    results = []
     for owner, option in options():
         hint = get_type_hints(owner, localns=vars(testing)).get(option)
-        found += [(owner, option, value) for value in get_args(hint) if isinstance(value, str)]
-    return found
+        results += [(owner, option, value) for value in get_args(hint) if isinstance(value, str)]
+    return results
 
 
 @pytest.mark.parametrize(("owner", "option", "value"), choices())

@@ -50,8 +50,10 @@ def test_its_outputs_are_committed(path):
     outputs = [output for cell in cells for output in cell.outputs]
     assert outputs
     assert not [output for output in outputs if output.output_type == "error"]
-    told = [o.text for o in outputs if o.get("name") == "stderr"]
-    assert [text for text in told if not re.fullmatch(r"100%\|█+\| .* prompts/s.*\s*", text)] == []
+    results = [o.text for o in outputs if o.get("name") == "stderr"]
+    assert [
+        text for text in results if not re.fullmatch(r"100%\|█+\| .* prompts/s.*\s*", text)
+    ] == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -36,15 +36,17 @@ def call(number, seconds=1.0, *attempts, end="answered", arrived=None) -> Call:
 
 def test_percentiles_count_the_unanswered_as_never():
     """Three of four answered: the slowest of all is infinite."""
-    found = Sheet(finished(call(0), call(1), call(2, 3.0), call(3, 9.0, end="exhausted"))).figures()
-    assert (found.p50, found.p95, found.p999) == (1.0, inf, inf)
+    figures = Sheet(
+        finished(call(0), call(1), call(2, 3.0), call(3, 9.0, end="exhausted"))
+    ).figures()
+    assert (figures.p50, figures.p95, figures.p999) == (1.0, inf, inf)
 
 
 def test_a_window_counts_who_arrived_in_it():
     """From its start until just before its end."""
     sheet = Sheet(finished(*(call(n, n + 1.0) for n in range(10))))
-    found = sheet.figures(((2.0, 4.0), (7.0, 8.0)))
-    assert (found.requests, found.p50, found.p99) == (3, 4.0, 8.0)
+    figures = sheet.figures(((2.0, 4.0), (7.0, 8.0)))
+    assert (figures.requests, figures.p50, figures.p99) == (3, 4.0, 8.0)
 
 
 def test_an_empty_window_has_no_figures():
@@ -55,29 +57,34 @@ def test_an_empty_window_has_no_figures():
 def test_extra_sends_are_counted_by_kind():
     """Two requests, and one each of hedge, fallback and shadow."""
     more = (attempt("hedge"), attempt("fallback", outcome=Outcome.FAILED), attempt("shadow"))
-    found = Sheet(finished(call(0), call(1, 1.0, attempt(), *more))).figures()
-    assert (found.extra, found.hedges, found.fallbacks, found.shadows) == (1.5, 0.5, 0.5, 0.5)
-    assert (found.rescues, found.retries) == (0.0, 0.0)
+    figures = Sheet(finished(call(0), call(1, 1.0, attempt(), *more))).figures()
+    assert (figures.extra, figures.hedges, figures.fallbacks, figures.shadows) == (
+        1.5,
+        0.5,
+        0.5,
+        0.5,
+    )
+    assert (figures.rescues, figures.retries) == (0.0, 0.0)
 
 
 def test_a_failed_shadow_wastes_nobodys_time():
     """A failed attempt does."""
     failed = attempt(outcome=Outcome.FAILED)
     shadow = attempt("shadow", outcome=Outcome.FAILED)
-    found = Sheet(finished(call(0), call(1, 1.0, failed, shadow, attempt("fallback")))).figures()
-    assert found.wasted == 0.5
+    figures = Sheet(finished(call(0), call(1, 1.0, failed, shadow, attempt("fallback")))).figures()
+    assert figures.wasted == 0.5
 
 
 def test_availability_is_of_what_was_feasible():
     """All four could have been answered in time, and three were."""
-    found = Sheet(finished(call(0), call(1), call(2), call(3, 10.0, end="deadline"))).figures()
-    assert (found.feasible, found.missed, found.availability) == (4, 1, 0.75)
+    figures = Sheet(finished(call(0), call(1), call(2), call(3, 10.0, end="deadline"))).figures()
+    assert (figures.feasible, figures.missed, figures.availability) == (4, 1, 0.75)
 
 
 def test_baselines_are_of_the_same_requests():
     """The first target fails at once: alone nobody is answered, a plain fallback takes 2 s more."""
-    found = Sheet(finished(call(0), effect=Fail(FaultKind.SERVER, after=0.5))).figures()
-    assert (found.alone99, found.plain99) == (inf, 2.5)
+    figures = Sheet(finished(call(0), effect=Fail(FaultKind.SERVER, after=0.5))).figures()
+    assert (figures.alone99, figures.plain99) == (inf, 2.5)
 
 
 def test_the_delay_is_that_of_hedges_of_the_first_target():
@@ -92,9 +99,9 @@ def test_the_delay_is_that_of_hedges_of_the_first_target():
 
 def test_without_hedges_there_is_no_delay():
     """Not a number, which no bound holds for."""
-    found = Sheet(finished(call(0))).figures()
-    assert isnan(found.delay)
-    assert not Verdict("delay", found.delay, 1.0).holds
+    figures = Sheet(finished(call(0))).figures()
+    assert isnan(figures.delay)
+    assert not Verdict("delay", figures.delay, 1.0).holds
 
 
 def test_the_share_of_the_first_target_is_of_first_sends():

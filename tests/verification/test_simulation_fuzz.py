@@ -10,8 +10,8 @@ from verification.simulation import fuzz
 @pytest.mark.parametrize("first", range(0, 50, 10))
 def test_the_invariants_hold_under_random_faults(first):
     """Ten seeds; replay one with `python -m verification.simulation replay --fuzz --seed N`."""
-    found = {seed: fuzz.check(seed) for seed in range(first, first + 10)}
-    assert {seed: what for seed, what in found.items() if what} == {}
+    fields = {seed: fuzz.check(seed) for seed in range(first, first + 10)}
+    assert {seed: what for seed, what in fields.items() if what} == {}
 
 
 def test_a_seed_makes_the_same_scenario_again():
@@ -29,7 +29,7 @@ def test_the_scenarios_are_of_every_kind():
     """All effects, one to four targets, callers that go away, no hedging at all."""
     made = [fuzz.scenario(seed) for seed in range(200)]
     effects = {type(p.effect).__name__ for s in made for t in s.targets for p in t.phases}
-    assert effects == {"Hang", "Slow", "Fail", "Cut", "Stall"}
+    assert effects == {"Hang", "Slow", "Fail", "CutStream", "StallStream"}
     assert {len(s.targets) for s in made} == {1, 2, 3, 4}
     assert any(s.cancels for s in made)
     assert any(s.rules.hedge is None for s in made)

@@ -1,4 +1,4 @@
-"""The soak in small: 600 prompts leave nothing behind; and its verdict sees what grows."""
+"""The soak in small: 400 prompts leave nothing behind; and its verdict sees what grows."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FLAT = Window(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-async def test_six_hundred_prompts_leave_nothing_behind():
+async def test_four_hundred_prompts_leave_nothing_behind():
     """No task, thread or file is left after any window, and nobody is left without an answer."""
-    windows = await soak(600, 5, 64, traced=False)
+    windows = await soak(400, 5, 64, traced=False)
     assert complaints(windows, SMALL) == []
-    assert sum(one.cancelled for one in windows) > 30
+    assert sum(one.cancelled for one in windows) > 20
 
 
 def test_the_first_ten_minutes_of_a_long_run_are_for_warming_up():
@@ -50,8 +50,8 @@ def test_a_flat_run_is_flat():
 )  # fmt: skip
 def test_what_grew_is_told(name, value):
     """One complaint for each thing that was not as in the beginning."""
-    (found,) = complaints([FLAT] * 16 + [replace(FLAT, **{name: value})] * 4, Bounds())
-    assert found
+    (result,) = complaints([FLAT] * 16 + [replace(FLAT, **{name: value})] * 4, Bounds())
+    assert result
 
 
 def test_the_first_tenth_is_for_warming_up():

@@ -58,13 +58,13 @@ class Everything:
 
 async def run() -> Everything:
     async with bench() as made:
-        found, verdicts = await asyncio.gather(
+        outcome, verdicts = await asyncio.gather(
             fault_table.run(made, CELLS, LIMITS, at_once=6, allowance=NOISE),
             failover.run(made, CHOSEN, rounds=1, at_once=8, allowance=NOISE),
         )
         leaks = await made.census.close(made.sim)
     return Everything(
-        {result.cell: result for result in found}, {(v.title, v.way): v for v in verdicts}, leaks
+        {result.cell: result for result in outcome}, {(v.title, v.way): v for v in verdicts}, leaks
     )
 
 

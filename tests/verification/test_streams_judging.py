@@ -85,8 +85,8 @@ def test_usage_that_is_counted_twice_is_found(times):
         usage_metadata={**usage, "total_tokens": (read + written) * times},
         response_metadata={"model_name": "m"},
     )
-    found = wrong_accounts(Got(RIGHT, RIGHT, [message]), seen())
-    assert bool(found) is (times == 2)
+    mistakes = wrong_accounts(Got(RIGHT, RIGHT, [message]), seen())
+    assert bool(mistakes) is (times == 2)
 
 
 async def test_a_task_that_is_left_is_found(monkeypatch):

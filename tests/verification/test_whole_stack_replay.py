@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_hash(digests):
 def test_another_process_gives_the_same_hash(digests):
     """Neither its own hash seed nor what was imported before matters."""
     hash_seed = "0" if os.environ.get("PYTHONHASHSEED") != "0" else "1"
-    found = subprocess.run(
+    outcome = subprocess.run(
         [sys.executable, "-m", "verification.whole_stack", "--seeds", str(len(SEEDS)), "--hashes"],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
@@ -42,7 +42,7 @@ def test_another_process_gives_the_same_hash(digests):
         check=True,
         timeout=100,
     )
-    assert found.stdout.splitlines() == [f"{seed} {digests[seed]}" for seed in SEEDS]
+    assert outcome.stdout.splitlines() == [f"{seed} {digests[seed]}" for seed in SEEDS]
 
 
 def test_different_seeds_give_different_hashes(digests):

@@ -18,8 +18,8 @@ def chunk(content=None, *, finish=None, index=0, usage=None, head=None, logprobs
 def call(args=None, *, index=0, id=None, name=None):  # noqa: A002
     """One fragment of a tool call."""
     function = {k: v for k, v in {"name": name, "arguments": args}.items() if v is not None}
-    found = {"index": index, "id": id, "type": "function", "function": function}
-    return {k: v for k, v in found.items() if v is not None}
+    fields = {"index": index, "id": id, "type": "function", "function": function}
+    return {k: v for k, v in fields.items() if v is not None}
 
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -38,22 +38,24 @@ def pieces_of(draw, whole):
 def tool_chunks(draw):
     """Some tool calls in fragments, numbered in one of the ways in which servers do, mixed."""
     calls = []
-    for place in range(draw(st.integers(0, 3))):
+    for position in range(draw(st.integers(0, 3))):
         args = draw(st.dictionaries(text, st.integers() | text | st.none(), max_size=3))
         cut = draw(pieces_of(json.dumps(args, ensure_ascii=draw(st.booleans()))))
-        calls.append((place, draw(st.sampled_from(["add", "get_weather"])), cut))
+        calls.append((position, draw(st.sampled_from(["add", "get_weather"])), cut))
     way = draw(st.sampled_from(["index", "float", "id only", "one by one"]))
-    found = []
-    for place, name, cut in calls:
-        number = {"index": place, "float": float(place)}.get(way, -1 if place % 2 else None)
-        id_ = f"call_{place}"
+    results = []
+    for position, name, cut in calls:
+        number = {"index": position, "float": float(position)}.get(
+            way, -1 if position % 2 else None
+        )
+        id_ = f"call_{position}"
         first = call(cut[0], index=number, id=id_, name=name)
         keep = {"id": id_} if way == "id only" else {}
         rest = [call(piece, index=number, **keep) for piece in cut[1:]]
-        found.append([chunk(tool_calls=[fragment]) for fragment in (first, *rest)])
+        results.append([chunk(tool_calls=[fragment]) for fragment in (first, *rest)])
     if way == "one by one":
-        return [c for fragments in found for c in fragments]
-    return draw(interleaved(found))
+        return [c for fragments in results for c in fragments]
+    return draw(interleaved(results))
 
 
 @st.composite

@@ -200,13 +200,13 @@ def test_the_simulated_model_understands(overlap):
 
 def test_it_can_be_continued_more_than_once():
     """Always from the first request, with all that was delivered."""
-    whole, said = answer_to(Q), ""
+    whole, text = answer_to(Q), ""
     for end in (50, 90, len(whole)):
-        request = continuation_request(ask(), said, None)
-        more = rest_from_model(request, overlap=20) if said else whole
-        said = join_texts(said, more[: end - len(said)], finished=False)
-    assert whole.startswith(said)
-    assert len(said) > 200
+        request = continuation_request(ask(), text, None)
+        more = rest_from_model(request, overlap=20) if text else whole
+        text = join_texts(text, more[: end - len(text)], finished=False)
+    assert whole.startswith(text)
+    assert len(text) > 200
 
 
 # Joining.

@@ -83,27 +83,27 @@ def test_every_way_shares_nothing_but_what_it_keeps(body):
 def test_each_way_asks_by_itself_alone(body):
     """A refused parameter is gone from the request."""
     want = requested_json(body)
-    found = {way: reshape(body, want, way) for way in want.modes}
-    assert found["tools"]["tool_choice"]["function"]["name"] == "Thing"
-    assert "response_format" not in found["tools"]
-    assert found["json_schema"]["response_format"]["json_schema"]["schema"] == SCHEMA
-    assert found["json_object"]["response_format"] == {"type": "json_object"}
-    assert found["prompt"].keys() == {"messages"}
+    fields = {way: reshape(body, want, way) for way in want.modes}
+    assert fields["tools"]["tool_choice"]["function"]["name"] == "Thing"
+    assert "response_format" not in fields["tools"]
+    assert fields["json_schema"]["response_format"]["json_schema"]["schema"] == SCHEMA
+    assert fields["json_object"]["response_format"] == {"type": "json_object"}
+    assert fields["prompt"].keys() == {"messages"}
     for way in ("json_object", "prompt"):
-        assert json.dumps(SCHEMA) in found[way]["messages"][-1]["content"]
+        assert json.dumps(SCHEMA) in fields[way]["messages"][-1]["content"]
 
 
 def test_an_instruction_ends_the_conversation():
     """In the user's last message, in its last block, or in one of its own."""
     want = requested_json(FORMAT)
     blocks = [{"type": "text", "text": "Hello"}]
-    for last, place in (
+    for last, target in (
         ({"role": "user", "content": "Hello"}, -1),
         ({"role": "user", "content": blocks}, -1),
         ({"role": "tool", "tool_call_id": "1", "content": "3"}, 0),
     ):
         (first, *rest) = reshape({**FORMAT, "messages": [last]}, want, "prompt")["messages"]
-        assert len(rest) == (place == 0)
+        assert len(rest) == (target == 0)
         assert "JSON schema" in str((rest or [first])[-1]["content"])
 
 
@@ -160,20 +160,20 @@ WHOLE_CALL = [
 @pytest.mark.parametrize("chunks", [CALLED, SPOKEN, WHOLE, WHOLE_CALL])
 def test_a_call_reads_as_text(chunks):
     """Even of a model that says what it should have called."""
-    found = read(chunks, FORMAT, "tools")
-    assert (found.content, found.tool_calls) == ('{"a": 1}', [])
-    assert found.response_metadata["finish_reason"] == "stop"
+    content = read(chunks, FORMAT, "tools")
+    assert (content.content, content.tool_calls) == ('{"a": 1}', [])
+    assert content.response_metadata["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize("chunks", [SPOKEN, WHOLE])
 @pytest.mark.parametrize("way", ["json_schema", "json_object", "prompt"])
 def test_text_reads_as_a_call(chunks, way):
     """With an id, for whoever answers it."""
-    found = read(chunks, FORCED, way)
-    (call,) = found.tool_calls
-    assert (found.content, call["name"], call["args"]) == ("", "Thing", {"a": 1})
+    content = read(chunks, FORCED, way)
+    (call,) = content.tool_calls
+    assert (content.content, call["name"], call["args"]) == ("", "Thing", {"a": 1})
     assert call["id"]
-    assert found.response_metadata["finish_reason"] == "tool_calls"
+    assert content.response_metadata["finish_reason"] == "tool_calls"
 
 
 def test_prose_stays_prose():
@@ -214,8 +214,8 @@ def test_the_object_is_found_in_whatever_pieces(value, size, before):
     """Whatever stands before and after it."""
     text = f"{before}{json.dumps(value)}\n``` And {{more}}."
     reader = JSONExtractor()
-    found = "".join(map(reader.feed, cut(text, size))) + reader.rest()
-    assert json.loads(found) == value
+    result = "".join(map(reader.feed, cut(text, size))) + reader.rest()
+    assert json.loads(result) == value
 
 
 def test_half_an_object_is_passed_on():

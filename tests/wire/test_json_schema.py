@@ -89,10 +89,10 @@ def test_what_fits(schema, value):
     assert schema_mismatch(value, schema) is None
 
 
-@pytest.mark.parametrize(("schema", "value", "said"), MISFITS)
-def test_what_does_not_fit(schema, value, said):
+@pytest.mark.parametrize(("schema", "value", "wording"), MISFITS)
+def test_what_does_not_fit(schema, value, wording):
     """The place and the problem are named."""
-    assert said in (schema_mismatch(value, schema) or "")
+    assert wording in (schema_mismatch(value, schema) or "")
 
 
 def test_values_are_not_repeated():

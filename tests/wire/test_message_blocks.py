@@ -20,9 +20,9 @@ def part(block):
     """What a block becomes in a user message, beside another that keeps it in a list."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (found,) = to_chat_messages([HumanMessage([block, PNG])])
-    assert found["content"][1:] == [PNG]
-    return found["content"][0]
+        (result,) = to_chat_messages([HumanMessage([block, PNG])])
+    assert result["content"][1:] == [PNG]
+    return result["content"][0]
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ def test_nothing_is_done_to_a_sound_conversation():
 
 def test_a_call_without_a_result_gets_one():
     """It says that the call was not run, and comes after the results that there are."""
-    found = repair_conversation([calling(call("1"), call("2")), result("1"), USER])
-    assert found[1:] == [result("1"), result("2", NOT_RUN), USER]
+    repaired = repair_conversation([calling(call("1"), call("2")), result("1"), USER])
+    assert repaired[1:] == [result("1"), result("2", NOT_RUN), USER]
 
 
 def test_a_result_without_its_call_is_the_users_text():
@@ -60,41 +60,43 @@ def test_a_result_without_its_call_is_the_users_text():
 def test_pictures_of_an_orphan_stay():
     """Blocks are kept behind the words that introduce them."""
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,eA=="}}
-    (found,) = repair_conversation([{**result("1", [picture]), "name": "draw"}])
-    assert found["content"] == [{"type": "text", "text": "Result of the tool draw:"}, picture]
+    (outcome,) = repair_conversation([{**result("1", [picture]), "name": "draw"}])
+    assert outcome["content"] == [{"type": "text", "text": "Result of the tool draw:"}, picture]
 
 
 def test_a_second_result_is_an_orphan():
     """A call has one result."""
-    found = repair_conversation([calling(call("1")), result("1", "a"), result("1", "b")])
-    assert [message["role"] for message in found] == ["assistant", "tool", "user"]
+    repaired = repair_conversation([calling(call("1")), result("1", "a"), result("1", "b")])
+    assert [message["role"] for message in repaired] == ["assistant", "tool", "user"]
 
 
 def test_results_come_to_their_calls():
     """Even if the user spoke in between."""
-    found = repair_conversation([calling(call("1")), USER, result("1")])
-    assert found == [calling(call("1")), result("1"), USER]
+    repaired = repair_conversation([calling(call("1")), USER, result("1")])
+    assert repaired == [calling(call("1")), result("1"), USER]
 
 
 @pytest.mark.parametrize("args", ['{"a": ', "[1]", "", "3"])
 def test_an_unreadable_call_is_text(args):
     """And so is what was answered to it: chat templates parse the arguments to print them."""
-    found = repair_conversation(
+    repaired = repair_conversation(
         [calling(call("1", args), call("2"), content="Hm."), result("1"), result("2")]
     )
-    assert found[0]["tool_calls"] == [call("2")]
-    assert found[0]["content"].startswith("Hm.\n(Call of the tool add with unreadable arguments: ")
-    assert [message["role"] for message in found[1:]] == ["tool", "user"]
+    assert repaired[0]["tool_calls"] == [call("2")]
+    assert repaired[0]["content"].startswith(
+        "Hm.\n(Call of the tool add with unreadable arguments: "
+    )
+    assert [message["role"] for message in repaired[1:]] == ["tool", "user"]
 
 
 def test_equal_ids_are_told_apart():
     """Some servers number every call 0, or give no id: results go by their order."""
-    found = repair_conversation(
+    repaired = repair_conversation(
         [calling(call("0"), call("0"), call("")), result("0", "a"), result("0", "b")]
     )
-    ids = [one["id"] for one in found[0]["tool_calls"]]
+    ids = [one["id"] for one in repaired[0]["tool_calls"]]
     assert len(set(ids)) == 3
-    assert [(m["tool_call_id"], m["content"]) for m in found[1:]] == [
+    assert [(m["tool_call_id"], m["content"]) for m in repaired[1:]] == [
         (ids[0], "a"),
         (ids[1], "b"),
         (ids[2], NOT_RUN),
@@ -139,7 +141,7 @@ def _openai(calls: list[dict[str, Any]]) -> AIMessage:
 
 def _responses(calls: list[dict[str, Any]]) -> AIMessage:
     """As `ChatOpenAI(use_responses_api=True)` gives it."""
-    said = [
+    results = [
         {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}]},
         {"type": "text", "text": "Let me see.", "annotations": [], "id": "msg_1"},
         *(
@@ -147,18 +149,18 @@ def _responses(calls: list[dict[str, Any]]) -> AIMessage:
             for c in calls
         ),
     ]
-    return AIMessage(said, tool_calls=calls, response_metadata={"model_provider": "openai"})
+    return AIMessage(results, tool_calls=calls, response_metadata={"model_provider": "openai"})
 
 
 def _anthropic(calls: list[dict[str, Any]]) -> AIMessage:
     """As `ChatAnthropic` with thinking gives it."""
-    said = [
+    results = [
         {"type": "thinking", "thinking": "Hm", "signature": "EqQB"},
         {"type": "redacted_thinking", "data": "x"},
         {"type": "text", "text": "Let me see."},
         *({"type": "tool_use", "id": c["id"], "name": c["name"], "input": {}} for c in calls),
     ]
-    return AIMessage(said, tool_calls=calls, response_metadata={"model_provider": "anthropic"})
+    return AIMessage(results, tool_calls=calls, response_metadata={"model_provider": "anthropic"})
 
 
 def _v1(calls: list[dict[str, Any]]) -> AIMessage:
@@ -234,10 +236,12 @@ def test_no_text_is_lost(messages):
     """All results that were there are there, as results or as text."""
     wire = to_chat_messages(messages)
     results = [m for m in wire if m["role"] == "tool"]
-    found = repair_conversation(wire)
-    shown = [m for m in found if m["role"] == "tool" and m["content"] != NOT_RUN]
-    told = [m for m in found if str(m["content"]).startswith(("Result of", "[{'type': 'text', "))]
-    assert len(shown) + len([m for m in told if m["role"] == "user"]) >= len(results)
+    repaired = repair_conversation(wire)
+    shown = [m for m in repaired if m["role"] == "tool" and m["content"] != NOT_RUN]
+    collected = [
+        m for m in repaired if str(m["content"]).startswith(("Result of", "[{'type': 'text', "))
+    ]
+    assert len(shown) + len([m for m in collected if m["role"] == "user"]) >= len(results)
 
 
 @given(histories())

@@ -27,8 +27,8 @@ WIRE_CALL = {
 
 def one(message):
     """The only wire message of a message."""
-    (found,) = to_chat_messages([message])
-    return found
+    (result,) = to_chat_messages([message])
+    return result
 
 
 def test_plain_messages():
@@ -69,8 +69,8 @@ def test_the_messages_are_not_changed():
 
 def test_tool_calls():
     """Calls become OpenAI's, with JSON arguments that keep their letters."""
-    found = one(AIMessage("", tool_calls=[CALL]))
-    assert found == {"role": "assistant", "content": None, "tool_calls": [WIRE_CALL]}
+    answer = one(AIMessage("", tool_calls=[CALL]))
+    assert answer == {"role": "assistant", "content": None, "tool_calls": [WIRE_CALL]}
 
 
 def test_text_beside_tool_calls():
@@ -102,10 +102,10 @@ def test_calls_in_content():
         {"type": "tool_use", "id": "call_3", "name": "sub", "input": {}},
         {"type": "function_call", "call_id": "call_4", "name": "mul", "arguments": '{"a":2}'},
     ]
-    found = one(AIMessage(content, tool_calls=[CALL]))
-    assert found["content"] == "Hm"
-    assert [c["id"] for c in found["tool_calls"]] == ["call_1", "call_3", "call_4"]
-    assert [c["function"]["arguments"] for c in found["tool_calls"]][1:] == ["{}", '{"a":2}']
+    answer = one(AIMessage(content, tool_calls=[CALL]))
+    assert answer["content"] == "Hm"
+    assert [c["id"] for c in answer["tool_calls"]] == ["call_1", "call_3", "call_4"]
+    assert [c["function"]["arguments"] for c in answer["tool_calls"]][1:] == ["{}", '{"a":2}']
 
 
 def test_v1_content_of_another_provider():
@@ -154,8 +154,8 @@ def test_function_calls_of_old():
     """The dialect before tools is passed on."""
     old = {"name": "add", "arguments": "{}"}
     assert one(AIMessage("", additional_kwargs={"function_call": old}))["function_call"] == old
-    found = one(FunctionMessage("3", name="add"))
-    assert found == {"role": "function", "name": "add", "content": "3"}
+    answer = one(FunctionMessage("3", name="add"))
+    assert answer == {"role": "function", "name": "add", "content": "3"}
 
 
 @pytest.mark.parametrize("status", ["success", "error"])

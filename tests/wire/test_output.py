@@ -24,8 +24,8 @@ def message(*chunks):
 def test_a_plain_answer():
     """Text, usage and metadata are where LangChain has them."""
     head = {"system_fingerprint": "fp", "service_tier": "default", "warnings": [{"message": "w"}]}
-    found = message(chunk("Hi"), chunk(" you", finish="stop", head=head, usage=USAGE))
-    assert found == AIMessage(
+    answer = message(chunk("Hi"), chunk(" you", finish="stop", head=head, usage=USAGE))
+    assert answer == AIMessage(
         "Hi you",
         response_metadata={
             "model_provider": "openai",
@@ -45,9 +45,9 @@ def test_what_only_one_of_the_two_providers_tells():
     """OpenAI's moderation of the whole and Together's seed of a choice."""
     last = chunk(finish="stop", head={"moderation": {"flagged": False}})
     last["choices"][0]["seed"] = 2**63
-    told = message(chunk("Hi"), last).response_metadata
-    assert told["moderation"] == {"flagged": False}
-    assert told["seed"] == 2**63
+    response_metadata = message(chunk("Hi"), last).response_metadata
+    assert response_metadata["moderation"] == {"flagged": False}
+    assert response_metadata["seed"] == 2**63
 
 
 def test_the_first_message_alone_tells_the_usage():
@@ -61,19 +61,19 @@ def test_the_first_message_alone_tells_the_usage():
 
 def test_output_for_callbacks():
     """Callbacks find usage and model in `llm_output`, the reason in `generation_info`."""
-    found = result(chunk("Hi", finish="stop", usage=USAGE))
-    assert found.llm_output == {
+    outcome = result(chunk("Hi", finish="stop", usage=USAGE))
+    assert outcome.llm_output == {
         "token_usage": USAGE,
         "model_name": "gpt-4o",
         "model_provider": "openai",
     }
-    assert found.generations[0].generation_info == {"finish_reason": "stop"}
+    assert outcome.generations[0].generation_info == {"finish_reason": "stop"}
 
 
 def test_the_model_that_was_asked():
     """Where the provider does not say who answered, it is the model that was asked."""
-    found = message({"choices": [{"message": {"content": "Hi"}}]})
-    assert found.response_metadata == {"model_provider": "openai", "model_name": "asked"}
+    answer = message({"choices": [{"message": {"content": "Hi"}}]})
+    assert answer.response_metadata == {"model_provider": "openai", "model_name": "asked"}
 
 
 def test_the_message_has_no_id():
@@ -87,8 +87,8 @@ def test_tool_calls():
         call('{"a": "x\ny"}', index=0, id="1", name="f"),
         call("", index=1, id="2", name="g"),
     ]
-    found = message(chunk(tool_calls=calls, finish="tool_calls"))
-    assert found.tool_calls == [
+    answer = message(chunk(tool_calls=calls, finish="tool_calls"))
+    assert answer.tool_calls == [
         {"name": "f", "args": {"a": "x\ny"}, "id": "1", "type": "tool_call"},
         {"name": "g", "args": {}, "id": "2", "type": "tool_call"},
     ]
@@ -99,9 +99,9 @@ def test_tool_calls():
 )
 def test_invalid_tool_calls(args, error):
     """Arguments that are no JSON object are told as such, not guessed at."""
-    found = message(chunk(tool_calls=[call(args, id="1", name="f")], finish="length"))
-    assert found.tool_calls == []
-    (bad,) = found.invalid_tool_calls
+    answer = message(chunk(tool_calls=[call(args, id="1", name="f")], finish="length"))
+    assert answer.tool_calls == []
+    (bad,) = answer.invalid_tool_calls
     assert (bad["id"], bad["name"], bad["args"]) == ("1", "f", args)
     assert error in bad["error"]
 
@@ -109,8 +109,8 @@ def test_invalid_tool_calls(args, error):
 def test_arguments_that_a_server_forgot_to_encode():
     """An object instead of a string is as good."""
     function = {"name": "f", "arguments": {"a": 1}}
-    found = message(chunk(tool_calls=[{"index": 0, "id": "1", "function": function}]))
-    assert found.tool_calls[0]["args"] == {"a": 1}
+    answer = message(chunk(tool_calls=[{"index": 0, "id": "1", "function": function}]))
+    assert answer.tool_calls[0]["args"] == {"a": 1}
 
 
 def test_an_index_of_minus_one_means_nothing():
@@ -122,20 +122,20 @@ def test_an_index_of_minus_one_means_nothing():
 def test_calls_of_a_whole_message_are_never_joined():
     """In a whole message every entry is its own call, whatever its index and id say."""
     calls = [call("{}", index=-1, id="x", name="f"), call("{}", index=-1, id="x", name="f")]
-    found = message({"choices": [{"message": {"tool_calls": calls}}]})
-    assert len(found.tool_calls) == 2
+    answer = message({"choices": [{"message": {"tool_calls": calls}}]})
+    assert len(answer.tool_calls) == 2
 
 
 def test_extras():
     """Refusal, reasoning, citations and calls of old are where LangChain looks for them."""
-    found = message(
+    answer = message(
         chunk(reasoning_content="h"),
         chunk(reasoning_content="m", refusal="N"),
         chunk(refusal="o", annotations=[{"type": "url_citation"}]),
         chunk(function_call={"name": "f", "arguments": "{"}),
         chunk(function_call={"arguments": "}"}, finish="stop"),
     )
-    assert found.additional_kwargs == {
+    assert answer.additional_kwargs == {
         "refusal": "No",
         "reasoning_content": "hm",
         "annotations": [{"type": "url_citation"}],
@@ -147,8 +147,8 @@ def test_reasoning_becomes_a_block():
     """LangChain's content blocks show the reasoning of a provider without a translator."""
     response = ResponseAccumulator()
     response.add(chunk("Hi", reasoning="hm", finish="stop"))
-    found = to_chat_result(response, "together", "asked").generations[0].message
-    assert [block["type"] for block in found.content_blocks] == ["reasoning", "text"]
+    answer = to_chat_result(response, "together", "asked").generations[0].message
+    assert [block["type"] for block in answer.content_blocks] == ["reasoning", "text"]
 
 
 def test_reasoning_details_are_joined_by_index():
@@ -157,24 +157,24 @@ def test_reasoning_details_are_joined_by_index():
     def piece(index, **rest):
         return chunk(reasoning_details=[{"type": "reasoning.text", "index": index, **rest}])
 
-    found = message(
+    answer = message(
         piece(0, text="h"), piece(0, text="m"), piece(0, signature="s"), piece(1, text="!")
     )
-    assert found.additional_kwargs["reasoning_details"] == [
+    assert answer.additional_kwargs["reasoning_details"] == [
         {"type": "reasoning.text", "index": 0, "text": "hm", "signature": "s"},
         {"type": "reasoning.text", "index": 1, "text": "!"},
     ]
-    assert found.additional_kwargs["reasoning_content"] == "hm!"
+    assert answer.additional_kwargs["reasoning_content"] == "hm!"
 
 
 def test_spoken_answers():
     """Pieces of audio are joined, padded or not, and so is what was said."""
-    found = message(
+    answer = message(
         chunk(audio={"id": "a", "transcript": "H"}),
         chunk(audio={"id": "a", "data": "YQ=="}),
         chunk(audio={"id": "a", "data": "Yg==", "transcript": "i", "expires_at": 9}),
     )
-    assert found.additional_kwargs["audio"] == {
+    assert answer.additional_kwargs["audio"] == {
         "id": "a",
         "transcript": "Hi",
         "data": "YWI=",
@@ -201,28 +201,28 @@ def test_spoken_answers():
 )
 def test_logprobs(pieces, expected):
     """Log probabilities are joined in each shape that is known."""
-    found = message(*(chunk("x", logprobs=piece) for piece in pieces))
-    assert found.response_metadata["logprobs"] == expected
+    answer = message(*(chunk("x", logprobs=piece) for piece in pieces))
+    assert answer.response_metadata["logprobs"] == expected
 
 
 def test_several_choices():
     """Each choice is a generation; usage stands on the first, since tracers add it up."""
-    found = result(
+    outcome = result(
         chunk("a", finish="stop"),
         chunk("b", index=1, finish="length"),
         {"choices": [], "usage": USAGE},
     )
-    texts = [g.message.content for g in found.generations]
-    reasons = [g.message.response_metadata["finish_reason"] for g in found.generations]
+    texts = [g.message.content for g in outcome.generations]
+    reasons = [g.message.response_metadata["finish_reason"] for g in outcome.generations]
     assert (texts, reasons) == (["a", "b"], ["stop", "length"])
-    assert [bool(g.message.usage_metadata) for g in found.generations] == [True, False]
+    assert [bool(g.message.usage_metadata) for g in outcome.generations] == [True, False]
 
 
 def test_stamp():
     """A receipt goes on one message, be it of a result, a message or a chunk."""
     stamped = attach_receipt(result(chunk("a"), chunk("b", index=1)), {"winner": "x"})
-    found = [g.message.response_metadata.get("resilience") for g in stamped.generations]
-    assert found == [{"winner": "x"}, None]
+    results = [g.message.response_metadata.get("resilience") for g in stamped.generations]
+    assert results == [{"winner": "x"}, None]
     assert attach_receipt(AIMessage("a"), {"winner": "x"}).response_metadata["resilience"]
     piece = attach_receipt(text_chunk("a", "openai"), {"winner": "x"})
     assert piece.message.response_metadata["resilience"]
@@ -242,8 +242,8 @@ class TestNative:
                 "", response_metadata={"stop_reason": "end_turn"}, chunk_position="last"
             ),
         ]
-        found = result(*({"message_chunk": c} for c in chunks))
-        answer = found.generations[0].message
+        outcome = result(*({"message_chunk": c} for c in chunks))
+        answer = outcome.generations[0].message
         assert type(answer) is AIMessage
         assert (answer.content, answer.id) == ("Hi you", "msg_1")
         assert answer.usage_metadata["total_tokens"] == 5
@@ -252,7 +252,7 @@ class TestNative:
             "stop_reason": "end_turn",
             "model_provider": "openai",
         }
-        assert found.llm_output["token_usage"]["completion_tokens"] == 2
+        assert outcome.llm_output["token_usage"]["completion_tokens"] == 2
 
     def test_a_whole_message_is_copied(self):
         """Nothing is changed in the message of the inner model."""

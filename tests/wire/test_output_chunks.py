@@ -16,11 +16,11 @@ from tests.wire.streams import HEAD, USAGE, call, chunk
 def stream(*chunks):
     """All that is streamed of these chunks, and their draft."""
     response, deltas = ResponseAccumulator(), ChunkConverter("openai")
-    found = []
+    results = []
     for c in chunks:
         response.add(c)
-        found.append(deltas.add(c))
-    return [*found, deltas.last_chunk(response, "asked")], response
+        results.append(deltas.add(c))
+    return [*results, deltas.last_chunk(response, "asked")], response
 
 
 def added(pieces):
@@ -130,13 +130,13 @@ def test_pieces_of_tool_calls():
         chunk(tool_calls=[call("{}", index=0.0, id="1", name="f")]),
         chunk(tool_calls=[call("{}", index=0, id="2", name="g")]),
     )
-    found = [c for p in pieces for c in p.message.tool_call_chunks]
-    assert [(c["index"], c["id"], c["name"], c["args"]) for c in found] == [
+    results = [c for p in pieces for c in p.message.tool_call_chunks]
+    assert [(c["index"], c["id"], c["name"], c["args"]) for c in results] == [
         (0, "1", "f", None),
         (0, None, None, "{}"),
         (1, "2", "g", "{}"),
     ]
-    assert all(type(c["index"]) is int for c in found)
+    assert all(type(c["index"]) is int for c in results)
     assert [c["id"] for c in added(pieces).tool_calls] == ["1", "2"]
 
 
@@ -231,8 +231,8 @@ class TestNative:
         inner = {"message_chunk": AIMessageChunk("a", response_metadata={"model_provider": "x"})}
         deltas, chunks = ChunkConverter("openai"), [inner, chunk("b")]
         pieces = [deltas.add(c) for c in (chunks if native_first else reversed(chunks))]
-        told = added(pieces).response_metadata
-        assert told == {"model_provider": "x" if native_first else "openai"}
+        response_metadata = added(pieces).response_metadata
+        assert response_metadata == {"model_provider": "x" if native_first else "openai"}
 
     def test_the_inner_receipt_goes(self):
         """A chain inside the chain had its receipt, whose numbers cannot be added to ours."""

@@ -73,8 +73,8 @@ def test_nothing_visible_until_something_is(chunks):
     """The first VISIBLE comes with the first that is not white space, and not before."""
     response, seen = fold(chunks)
     choices = response.choices.values()
-    found = any(c.text.strip() or c.tools.calls or c.extras().get("refusal") for c in choices)
-    assert (ChunkContent.VISIBLE in seen) == bool(found)
+    present = any(c.text.strip() or c.tools.calls or c.extras().get("refusal") for c in choices)
+    assert (ChunkContent.VISIBLE in seen) == bool(present)
 
 
 @given(st.lists(hostile, min_size=1, max_size=4))
@@ -103,5 +103,5 @@ def test_no_chunk_brings_it_down(chunks):
 
 def sane(value):
     """Whether a value equals itself and has no `index` by which LangChain would merge."""
-    said = json.dumps(value)
-    return "NaN" not in said and '"index"' not in said
+    text = json.dumps(value)
+    return "NaN" not in text and '"index"' not in text

@@ -75,14 +75,16 @@ def test_folded_answers_lose_nothing(answers):
         result = to_chat_result(fold(chunks), "openai", "asked")
         indexes = {c.get("index") or 0 for k in chunks for c in k.get("choices") or []} | {0}
         assert len(result.generations) == len(indexes), exchange["id"]
-        for place, index in enumerate(sorted(indexes)):
+        for position, index in enumerate(sorted(indexes)):
             expected = exchanges.Expected(chunks, index)
-            check(result.generations[place].message, expected, exchange["id"], first=not place)
+            check(
+                result.generations[position].message, expected, exchange["id"], first=not position
+            )
 
 
 def check(message, expected, where, *, first):
     """Compare a message with what was read naively."""
-    told, extras = message.response_metadata, message.additional_kwargs
+    response_metadata, extras = message.response_metadata, message.additional_kwargs
     assert message.content == expected.text, where
     assert extras.get("refusal", "") == expected.refusal, where
     assert extras.get("reasoning_content", "") == (expected.reasoning or thoughts(expected)), where
@@ -93,7 +95,7 @@ def check(message, expected, where, *, first):
     if any(expected.function.values()):
         assert extras["function_call"] == expected.function, where
     check_calls(message, expected, where)
-    check_metadata(message, told, expected, where)
+    check_metadata(message, response_metadata, expected, where)
     check_usage(message, expected.usage if first else None, where)
 
 
@@ -104,16 +106,16 @@ def thoughts(expected):
 
 def said_in(details):
     """What structured reasoning says, however it is cut: by kind and place, each text joined."""
-    found = {}
+    fields = {}
     for number, detail in enumerate(details):
         index = detail.get("index")
         block = detail.get("type"), number if index is None else index
         for name, value in detail.items():
             key = *block, name
-            joined = name in {"text", "summary", "data"} and found.get(key)
+            joined = name in {"text", "summary", "data"} and fields.get(key)
             if value is not None:
-                found[key] = found[key] + value if joined else value
-    return found
+                fields[key] = fields[key] + value if joined else value
+    return fields
 
 
 def check_usage(message, usage, where):
@@ -155,20 +157,20 @@ def check_calls(message, expected, where):
             assert call["args"] == args, where
 
 
-def check_metadata(message, told, expected, where):
+def check_metadata(message, details, expected, where):
     """Model, reason, logprobs and what else stands at the head."""
     models = [m for m in expected.models if m]
-    assert told["model_name"] == (models[0] if models else "asked"), where
+    assert details["model_name"] == (models[0] if models else "asked"), where
     reasons = {"stop" if f == "eos" else f for f in expected.finishes}
-    assert told.get("finish_reason") in (reasons or {None}), where
-    assert told.get("id") == (expected.head["id"] or None), where
+    assert details.get("finish_reason") in (reasons or {None}), where
+    assert details.get("id") == (expected.head["id"] or None), where
     for name in ("system_fingerprint", "service_tier", "warnings", "moderation"):
-        assert told.get(name) == (expected.head[name] or None), where
-    assert told.get("seed") == (expected.seeds[-1] if expected.seeds else None), where
+        assert details.get(name) == (expected.head[name] or None), where
+    assert details.get("seed") == (expected.seeds[-1] if expected.seeds else None), where
     tokens = [t for p in expected.logprobs if isinstance(p, dict) for t in p.get("content") or []]
-    assert ((told.get("logprobs") or {}).get("content") or []) == tokens, where
+    assert ((details.get("logprobs") or {}).get("content") or []) == tokens, where
     if any(isinstance(p, float) for p in expected.logprobs):
-        assert told["logprobs"] == {"token_logprobs": expected.logprobs}, where
+        assert details["logprobs"] == {"token_logprobs": expected.logprobs}, where
 
 
 def test_streams_add_up_to_the_same_message(answers):
@@ -186,8 +188,8 @@ def test_streams_add_up_to_the_same_message(answers):
 def test_faults_are_few_and_known(answers):
     """Of all these answers only those that are really bad are called so."""
     faults = {e["id"]: fold(chunks).fault() for e, chunks in answers}
-    found = Counter(fault.kind.value for fault in faults.values() if fault)
-    assert found == KNOWN_FAULTS
+    counts = Counter(fault.kind.value for fault in faults.values() if fault)
+    assert counts == KNOWN_FAULTS
 
 
 # In 12 `max_tokens` left no room; one was cut in a tool call; one has an error inside the stream.
@@ -237,18 +239,18 @@ DROPPED = {"reasoning", "reasoning_content", "reasoning_details", "cache_control
 
 def plain(message):
     """A message without what is dropped on purpose, or is the same in two spellings."""
-    found = {k: v for k, v in message.items() if v not in (None, "", []) and k not in DROPPED}
-    content = found.get("content")
+    fields = {k: v for k, v in message.items() if v not in (None, "", []) and k not in DROPPED}
+    content = fields.get("content")
     if isinstance(content, list):
-        found["content"] = [part_of(part) for part in content]
+        fields["content"] = [part_of(part) for part in content]
         if all(part["type"] == "text" for part in content):
             joint = "" if message["role"] == "assistant" else "\n"
-            found["content"] = joint.join(part["text"] for part in content)
-    found["tool_calls"] = [
+            fields["content"] = joint.join(part["text"] for part in content)
+    fields["tool_calls"] = [
         (call["id"], call["function"]["name"], arguments(call["function"].get("arguments")))
-        for call in found.get("tool_calls", [])
+        for call in fields.get("tool_calls", [])
     ]
-    return found
+    return fields
 
 
 def part_of(part):

@@ -61,12 +61,12 @@ def answer(schema, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_schema_by_every_method(schema, method):
     """Classes give objects, everything else gives dicts."""
-    found = structured_parser(schema, method).invoke(answer(schema, method))
+    message = structured_parser(schema, method).invoke(answer(schema, method))
     if isinstance(schema, type) and schema is not DictJoke:
-        assert isinstance(found, schema)
-        assert found.setup == "Why?"
+        assert isinstance(message, schema)
+        assert message.setup == "Why?"
     else:
-        assert found == {"setup": "Why?"}
+        assert message == {"setup": "Why?"}
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -81,14 +81,14 @@ def test_the_tool_must_be_called(schema):
 
 def test_strict_schemas_of_classes():
     """For pydantic classes the schema is strict, with every field required and no default."""
-    found = to_response_format(Joke)["json_schema"]
-    assert found["name"] == "Joke"
-    assert found["strict"] is True
-    assert found["schema"]["required"] == ["setup", "default"]
-    assert found["schema"]["additionalProperties"] is False
+    value = to_response_format(Joke)["json_schema"]
+    assert value["name"] == "Joke"
+    assert value["strict"] is True
+    assert value["schema"]["required"] == ["setup", "default"]
+    assert value["schema"]["additionalProperties"] is False
     # The user's own field keeps its unlucky name.
-    assert "default" in found["schema"]["properties"]
-    assert "default" not in found["schema"]["properties"]["default"]
+    assert "default" in value["schema"]["properties"]
+    assert "default" not in value["schema"]["properties"]["default"]
 
 
 @pytest.mark.parametrize("schema", [DictJoke, JSON_JOKE, NAMELESS])
@@ -147,7 +147,7 @@ async def test_refusals_in_streams():
     with pytest.raises(OutputParserException, match=r"the model refused: I will not\."):
         list(chain.stream(""))
     with pytest.raises(OutputParserException, match=r"the model refused: I will not\."):
-        _ = [found async for found in chain.astream("")]
+        _ = [chunk async for chunk in chain.astream("")]
 
 
 def test_streams_give_partial_answers():
@@ -165,11 +165,11 @@ def test_with_raw():
     """The message comes with what was read of it, and with the error where nothing was."""
     parser = structured_parser(Joke, "json_schema")
     good, bad = AIMessage('{"setup": "Why?"}'), AIMessage("no")
-    found = with_raw(RunnableLambda(lambda _: good), parser).invoke("")
-    assert found == {"raw": good, "parsed": Joke(setup="Why?"), "parsing_error": None}
-    found = with_raw(RunnableLambda(lambda _: bad), parser).invoke("")
-    assert (found["raw"], found["parsed"]) == (bad, None)
-    assert isinstance(found["parsing_error"], OutputParserException)
+    message = with_raw(RunnableLambda(lambda _: good), parser).invoke("")
+    assert message == {"raw": good, "parsed": Joke(setup="Why?"), "parsing_error": None}
+    message = with_raw(RunnableLambda(lambda _: bad), parser).invoke("")
+    assert (message["raw"], message["parsed"]) == (bad, None)
+    assert isinstance(message["parsing_error"], OutputParserException)
 
 
 def test_no_tool_call():

@@ -42,8 +42,8 @@ def test_all_the_details_of_openai():
 )
 def test_caches_of_other_servers(more, details):
     """Together, DeepSeek and gateways count cached tokens under other names."""
-    found = usage_metadata({"prompt_tokens": 5, "completion_tokens": 1, **more})
-    assert found["input_token_details"] == details
+    usage = usage_metadata({"prompt_tokens": 5, "completion_tokens": 1, **more})
+    assert usage["input_token_details"] == details
 
 
 def test_totals_are_made_up_where_missing():

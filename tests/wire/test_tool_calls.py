@@ -46,14 +46,14 @@ def test_ways_of_numbering(fragments):
 
 def test_calls_without_ids_and_indexes():
     """A second name begins a second call."""
-    found = put_together((None, None, "f", "{"), (None, None, None, "}"), (None, None, "g", "[]"))
-    assert found == [(None, "f", "{}"), (None, "g", "[]")]
+    answer = put_together((None, None, "f", "{"), (None, None, None, "}"), (None, None, "g", "[]"))
+    assert answer == [(None, "f", "{}"), (None, "g", "[]")]
 
 
 def test_calls_with_the_same_id():
     """Where the index tells calls apart, equal ids do not join them."""
-    found = put_together((0, "a", "f", "{"), (1, "a", "g", "["), (0, None, None, "}"))
-    assert found == [("a", "f", "{}"), ("a", "g", "[")]
+    answer = put_together((0, "a", "f", "{"), (1, "a", "g", "["), (0, None, None, "}"))
+    assert answer == [("a", "f", "{}"), ("a", "g", "[")]
 
 
 def test_names_in_pieces():

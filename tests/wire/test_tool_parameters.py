@@ -36,9 +36,9 @@ TOOLS = to_tools([add, Person])
 )
 def test_all_kinds_of_tools(thing, name):
     """Functions, LangChain tools, classes and dicts become functions with names."""
-    (found,) = to_tools([thing])
-    assert found["type"] == "function"
-    assert found["function"]["name"] == name
+    (result,) = to_tools([thing])
+    assert result["type"] == "function"
+    assert result["function"]["name"] == name
 
 
 def test_strict_tools():

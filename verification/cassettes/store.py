@@ -73,13 +73,13 @@ def clean(requests: list[Any], responses: list[dict[str, Any]]) -> list[dict[str
     ]
     pairs.sort(key=lambda pair: json.dumps(pair[0], sort_keys=True))
     repeats: Counter[str] = Counter()
-    found = []
+    results = []
     for request, response in pairs:
         asked = json.dumps(request, sort_keys=True)
         repeats[asked] += 1
         name = hashlib.sha256(f"{asked}{repeats[asked]}".encode()).hexdigest()[:16]
-        found.append({"request": request, "response": _response(response, f"recorded-{name}")})
-    return found
+        results.append({"request": request, "response": _response(response, f"recorded-{name}")})
+    return results
 
 
 def _request(request: Any) -> dict[str, Any]:
@@ -122,12 +122,12 @@ def payloads(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _headers(headers: Any, kept: set[str]) -> dict[str, list[str]]:
-    found = {}
+    fields = {}
     for name, value in sorted(headers.items()):
         if name.lower() in kept:
             values = value if isinstance(value, list) else [value]
-            found[name.lower()] = [scrub(str(one)) for one in values]
-    return found
+            fields[name.lower()] = [scrub(str(one)) for one in values]
+    return fields
 
 
 def readable(text: str) -> str:

@@ -105,8 +105,8 @@ def _guided(runs: int, seconds: int) -> bool:
         print(counts.read_text() if counts.exists() else "nothing was counted")
         for crash in Path(folder).glob("*-*"):
             print(f"WRONG: {crash.name}: {crash.read_bytes()!r}")
-    found = re.findall(r"Done \d+ runs.*|cov: \d+|^\S+Error: .*", done.stderr, re.MULTILINE)
-    print("; ".join(dict.fromkeys(found[-4:])))
+    matches = re.findall(r"Done \d+ runs.*|cov: \d+|^\S+Error: .*", done.stderr, re.MULTILINE)
+    print("; ".join(dict.fromkeys(matches[-4:])))
     return done.returncode != 0
 
 

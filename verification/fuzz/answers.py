@@ -79,13 +79,13 @@ class Shape:
 def shapes() -> tuple[Shape, ...]:
     """Ask the simulator for one of each, in both dialects, streamed and plain."""
     with ProviderSimulator(seed=0) as sim:
-        found = []
+        results = []
         for dialect in DIALECTS:
             url = sim.base_url(dialect)
             for name, step in [*((n, s) for n, (s, _) in _GOOD.items()), *_BAD.items()]:
                 sim.script(f"{dialect}:{name}", then=step)
-                found += [_ask(url, dialect, name, stream=stream) for stream in (True, False)]
-    return tuple(found)
+                results += [_ask(url, dialect, name, stream=stream) for stream in (True, False)]
+    return tuple(results)
 
 
 def _ask(url: str, dialect: str, name: str, *, stream: bool) -> Shape:
@@ -113,8 +113,8 @@ def _values(data: bytes, *, events: bool) -> tuple[Any, ...]:
     if not events:
         return (_decoded(data.decode()),)
     lines = data.decode().replace("\r\n", "\n").split("\n\n")
-    found = [_decoded(e.partition("data:")[2].strip()) for e in lines if "data:" in e]
-    return (*found[:_FIRST], *found[max(_FIRST, len(found) - _LAST) :])
+    results = [_decoded(e.partition("data:")[2].strip()) for e in lines if "data:" in e]
+    return (*results[:_FIRST], *results[max(_FIRST, len(results) - _LAST) :])
 
 
 def _decoded(text: str) -> Any:
@@ -211,13 +211,13 @@ _VALUES: dict[str, tuple[str, ...]] = {
 
 def headers(dice: Dice, given: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
     """Well-formed headers with some that are not; names may come twice."""
-    found = list(given)
+    items = list(given)
     for _ in range(dice.pick((0, 0, 1, 1, 2, 4))):
         name = dice.pick(tuple(_VALUES))
         if dice.below(2):
-            found = [(n, v) for n, v in found if n != name]
-        found.append((name, dice.pick(_VALUES[name])))
-    return found
+            items = [(n, v) for n, v in items if n != name]
+        items.append((name, dice.pick(_VALUES[name])))
+    return items
 
 
 # -- bodies ---------------------------------------------------------------------------------------

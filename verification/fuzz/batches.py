@@ -46,17 +46,17 @@ class Batch:
 
 def drawn(cases: int, number: int) -> list[bytes]:
     """Let hypothesis draw the bytes of so many cases; the number is the seed."""
-    found: list[bytes] = []
+    results: list[bytes] = []
 
     @seed(number)
     @settings(max_examples=max(1, cases // AT_ONCE), database=None, deadline=None,
               phases=[Phase.generate], suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(st.binary(min_size=AT_ONCE * BYTES, max_size=AT_ONCE * BYTES))
     def take(data: bytes) -> None:
-        found.extend(data[at : at + BYTES] for at in range(0, len(data), BYTES))
+        results.extend(data[at : at + BYTES] for at in range(0, len(data), BYTES))
 
     take()
-    return found
+    return results
 
 
 def memory_batch(datas: list[bytes]) -> Tally:
@@ -78,11 +78,11 @@ def _all(play: Callable[[list[bytes]], Tally], share: tuple[int, int], batch: in
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     first, cases = share
-    found = []
+    results = []
     for number in range(max(1, cases // batch)):
         tally = play(drawn(batch, first * 1_000_000 + number))
-        found.append(Batch(tally, start_measuring() / MEGABYTE))
-    return found
+        results.append(Batch(tally, start_measuring() / MEGABYTE))
+    return results
 
 
 def without_sockets(share: tuple[int, int]) -> list[Batch]:

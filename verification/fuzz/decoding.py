@@ -167,12 +167,12 @@ def error(data: bytes) -> str:
 
 
 def _headers(dice: Dice) -> dict[str, str]:
-    found = {}
+    fields = {}
     for _ in range(dice.below(4)):
         name, length = dice.pick(_NAMES), dice.below(40)
         value = bytes(dice.below(256) for _ in range(length))
-        found[name] = value.decode("latin-1")
-    return found
+        fields[name] = value.decode("latin-1")
+    return fields
 
 
 def hints(data: bytes) -> str:
@@ -199,14 +199,14 @@ def lines(data: bytes) -> str:
 
 
 def _events(pieces: list[bytes]) -> list[Any]:
-    decoder, found = SSEDecoder(max_event_bytes=4096), []
+    decoder, results = SSEDecoder(max_event_bytes=4096), []
     try:
         for piece in pieces:
-            found += decoder.feed(piece)
-        found += decoder.flush()
+            results += decoder.feed(piece)
+        results += decoder.flush()
     except EventTooLongError:
         return ["too long"]
-    return found
+    return results
 
 
 def texts(data: bytes) -> str:
@@ -214,7 +214,7 @@ def texts(data: bytes) -> str:
     text = data.decode("utf-8", "replace")
     half = len(text) // 2
     cutter = JSONExtractor()
-    found = cutter.feed(text[:half]) + cutter.feed(text[half:]) + cutter.rest()
+    value = cutter.feed(text[:half]) + cutter.feed(text[half:]) + cutter.rest()
     join = ContinuationJoiner(text[:half])
     join.feed(text[half:])
     join.finish()
@@ -224,7 +224,7 @@ def texts(data: bytes) -> str:
         usage = None
     if isinstance(usage, dict):
         usage_metadata(usage)
-    return "json" if found else "none"
+    return "json" if value else "none"
 
 
 WAYS: tuple[Callable[[bytes], str], ...] = (stream, body, error, hints, lines, texts)

@@ -113,18 +113,18 @@ class Outcome:
 
     def problems(self) -> list[str]:
         """What must not be, in words."""
-        want, found = EXPECTED[self.scene], []
+        want, results = EXPECTED[self.scene], []
         if self.text is None:
-            found.append("no answer, though a target was well")
+            results.append("no answer, though a target was well")
         elif not want.answers and self.text != HEALTHY:
-            found.append(f"answered {self.text[:60]!r}")
+            results.append(f"answered {self.text[:60]!r}")
         if not re.search(want.why, self.said) or "internal" in self.said:
-            found.append(f"it is not told that {want.why!r}")
+            results.append(f"it is not told that {want.why!r}")
         if self.megabytes > want.megabytes:
-            found.append(f"it took more than {want.megabytes} MB")
+            results.append(f"it took more than {want.megabytes} MB")
         if self.seconds > MAX_SECONDS:
-            found.append(f"it took longer than {MAX_SECONDS:g} s")
-        return found
+            results.append(f"it took longer than {MAX_SECONDS:g} s")
+        return results
 
 
 @contextmanager
@@ -156,16 +156,16 @@ async def ask(url: str, scene: str) -> Outcome:
         health=None,
     )
     before, began = start_measuring(), time.perf_counter()
-    text, said = None, ""
+    text, words = None, ""
     try:
         message = await model.ainvoke("Hello")
         text = message.text
-        said = _told(message.response_metadata["resilience"])
+        words = _told(message.response_metadata["resilience"])
     except ResilientError as error:
-        said = str(error)
+        words = str(error)
     await shared_state.loop_reaper().drain()
     seconds = time.perf_counter() - began
-    return Outcome(scene, said, text, (peak() - before) / MEGABYTE, seconds)
+    return Outcome(scene, words, text, (peak() - before) / MEGABYTE, seconds)
 
 
 def _told(receipt: dict[str, Any]) -> str:
@@ -188,9 +188,9 @@ def peak() -> int:
 
 
 def _memory(name: str) -> int:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    match = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) * 1024
 
 
 def run(scenes: list[str]) -> list[Outcome]:
@@ -198,13 +198,13 @@ def run(scenes: list[str]) -> list[Outcome]:
 
     async def main(url: str) -> list[Outcome]:
         await ask(url, "well")
-        found = []
+        results = []
         for scene in scenes:
-            found.append(await ask(url, scene))
-            wrong = "; ".join(found[-1].problems())
-            sys.stdout.write(f"{_line(found[-1])}{'  WRONG: ' + wrong if wrong else ''}\n")
+            results.append(await ask(url, scene))
+            wrong = "; ".join(results[-1].problems())
+            sys.stdout.write(f"{_line(results[-1])}{'  WRONG: ' + wrong if wrong else ''}\n")
             sys.stdout.flush()
-        return found
+        return results
 
     with server() as url:
         return asyncio.run(main(url))

@@ -39,8 +39,8 @@ def _repeated(piece: bytes, size: int = _MUCH) -> Iterator[bytes]:
 
 def _chunk(finish: str | None = None, **delta: object) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    found = {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
-    return f"data: {json.dumps(found)}\n\n".encode()
+    fields = {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
+    return f"data: {json.dumps(fields)}\n\n".encode()
 
 
 def _call(args: str, **more: object) -> bytes:

@@ -176,14 +176,14 @@ def healthy(*, stream: bool) -> Answer:
 
 def chain(dialect: str, sick: str, well: str | None) -> list[Target]:
     """Two targets, each with an account of its own."""
-    found = [Target(f"{dialect}:sick", base_url=sick, api_key=CANARY)]
+    results = [Target(f"{dialect}:sick", base_url=sick, api_key=CANARY)]
     if well is not None:
-        found.append(Target("openai:well", base_url=well, api_key="sk-well-0123456789"))
-    return found
+        results.append(Target("openai:well", base_url=well, api_key="sk-well-0123456789"))
+    return results
 
 
 @dataclass(frozen=True)
-class Place:
+class Stage:
     """Where cases are played.
 
     Attributes:
@@ -201,14 +201,14 @@ class Place:
     time_limits: TimeLimits = field(default_factory=TimeLimits)
 
 
-async def outcome(case: Case, place: Place) -> Any:
+async def outcome(case: Case, stage: Stage) -> Any:
     """Ask; returns a message, or the error."""
     shared_state.reset()
     spending.reset_ledgers()
     model = ResilientChatModel(
-        targets=place.targets(case),
-        timeout=place.timeout,
-        time_limits=place.time_limits,
+        targets=stage.targets(case),
+        timeout=stage.timeout,
+        time_limits=stage.time_limits,
         hedge=Hedge(on="response") if case.way == "plain" else None,
         retry=Retry(stop=stop_after_attempt(1)),
         health=None,
@@ -217,24 +217,24 @@ async def outcome(case: Case, place: Place) -> Any:
         if case.way == "astream":
             return sum_chunks([chunk async for chunk in model.astream("Hello")])
         if case.way == "json":
-            found = await model.with_structured_output(_JSON, include_raw=True).ainvoke("Hello")
-            return found["raw"]
+            answer = await model.with_structured_output(_JSON, include_raw=True).ainvoke("Hello")
+            return answer["raw"]
         return await model.ainvoke("Hello")
     except ResilientError as error:
         return error
 
 
-async def play(case: Case, place: Place, tally: Tally) -> None:
+async def play(case: Case, stage: Stage, tally: Tally) -> None:
     """Try one case, and write down what came of it."""
     tally.cases += 1
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
         with limited():
-            got = await outcome(case, place)
+            got = await outcome(case, stage)
             await shared_state.loop_reaper().drain()
         wrong = list(problems(case, got, tally))
-        if loop.time() - began > place.timeout + 3:
+        if loop.time() - began > stage.timeout + 3:
             wrong.append(f"took {loop.time() - began:.1f} s, past its deadline")
     except HangError:
         tally.hangs += 1
@@ -242,20 +242,20 @@ async def play(case: Case, place: Place, tally: Tally) -> None:
     except Exception as error:  # noqa: BLE001  # that is what is looked for
         tally.crashes += 1
         wrong = [f"crashed: {type(error).__name__}: {str(error)[:300]}"]
-    left = await _left(place)
+    left = await _left(stage)
     tally.unclosed += len(left)
     tally.problems += [f"{what}\n    {case}" for what in wrong + left]
 
 
-async def _left(place: Place) -> list[str]:
+async def _left(stage: Stage) -> list[str]:
     """List what a call left behind, once the loop has had time to finalise its generators."""
     tasks: set[asyncio.Task[Any]] = set()
     for _ in range(_TICKS):
         await asyncio.sleep(0)
-        tasks = set(filter(place.is_ours, asyncio.all_tasks() - {asyncio.current_task()}))
+        tasks = set(filter(stage.is_ours, asyncio.all_tasks() - {asyncio.current_task()}))
         if not tasks:
             break
-    return [*place.unclosed(), *(f"a task is left: {task}" for task in tasks)]
+    return [*stage.unclosed(), *(f"a task is left: {task}" for task in tasks)]
 
 
 def problems(case: Case, got: Any, tally: Tally) -> Iterator[str]:
@@ -331,9 +331,9 @@ async def play_in_memory(cases: Iterable[Case], ledger: Ledger, tally: Tally) ->
         still, ledger.open = ledger.open, 0
         return [f"{still} streams were not closed"] if still else []
 
-    place = Place(targets, unclosed)
+    stage = Stage(targets, unclosed)
     for one_case in cases:
-        await play(one_case, place, tally)
+        await play(one_case, stage, tally)
     await close_clients()
 
 
@@ -419,7 +419,7 @@ async def play_over_sockets(datas: Iterable[bytes], tally: Tally) -> None:
     servers = [await asyncio.start_server(one.serve, "127.0.0.1", 0) for one in (sick, well)]
     for one, server in zip((sick, well), servers, strict=True):
         one.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    place = _place(sick, well)
+    stage = _place(sick, well)
     for data in datas:
         one_case = case(data)
         dice = Dice(data[::-1])
@@ -428,19 +428,19 @@ async def play_over_sockets(datas: Iterable[bytes], tally: Tally) -> None:
             sick.end = "clean"  # it takes half a second
         good = healthy(stream=one_case.way != "plain")
         well.data = rendered(Dice(b""), good)
-        await play(one_case, place, tally)
+        await play(one_case, stage, tally)
     await close_clients()
     for server in servers:
         server.close()
         await server.wait_closed()
 
 
-def _place(sick: _Server, well: _Server) -> Place:
+def _place(sick: _Server, well: _Server) -> Stage:
     def targets(one: Case) -> list[Target]:
         return chain(one.dialect, sick.url, well.url if one.healthy else None)
 
     loop = asyncio.get_running_loop()
-    return Place(
+    return Stage(
         targets,
         lambda: busy_connections(loop),
         is_ours=lambda task: "_Server" not in repr(task.get_coro()),

@@ -73,8 +73,8 @@ class Aimock:
 
     def journal(self) -> list[dict[str, Any]]:
         """Everything that it was asked."""
-        found: list[dict[str, Any]] = ask("GET", f"{self.url}/__aimock/journal")
-        return found
+        answer: list[dict[str, Any]] = ask("GET", f"{self.url}/__aimock/journal")
+        return answer
 
     def seen(self) -> int:
         """Count the requests since it started."""

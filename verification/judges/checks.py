@@ -179,8 +179,8 @@ async def _streamed(judge: Judge, dialect: str) -> str:
     if dialect == "openai":
         assert usage
         assert usage["output_tokens"] > 0
-    said = f"usage {usage['total_tokens']}" if usage else "it sends no usage unasked, as Together"
-    return f"{len(chunks)} chunks add up to the text of ainvoke; {said}"
+    text = f"usage {usage['total_tokens']}" if usage else "it sends no usage unasked, as Together"
+    return f"{len(chunks)} chunks add up to the text of ainvoke; {text}"
 
 
 async def _batched(judge: Judge, dialect: str) -> str:
@@ -214,10 +214,10 @@ async def _structured(judge: Judge, dialect: str) -> str:
 async def _agent(judge: Judge, dialect: str) -> str:
     prompt = judge.say(("weather", {"city": "Paris"}))
     question: Any = {"messages": [("human", prompt)]}
-    found = await create_agent(model(judge, dialect), tools=[weather]).ainvoke(question)
-    results = [m.content for m in found["messages"] if isinstance(m, ToolMessage)]
+    answer = await create_agent(model(judge, dialect), tools=[weather]).ainvoke(question)
+    results = [m.content for m in answer["messages"] if isinstance(m, ToolMessage)]
     assert results == ["sunny in Paris"], results
-    assert found["messages"][-1].text
+    assert answer["messages"][-1].text
     return "LangChain's agent called the tool, gave the result back and got a last answer"
 
 
@@ -238,8 +238,8 @@ async def _refused(judge: Judge, dialect: str) -> str:
         prompt = judge.refuse(status, message, code)
         llm = model(judge, dialect, max_retries=0, last_resort="sorry")
         receipt = (await llm.ainvoke(prompt)).response_metadata["resilience"]
-        found = receipt["attempts"][0]["fault"]
-        assert found == kind, f"{status} {code} is taken for {found}, not for {kind}"
+        value = receipt["attempts"][0]["fault"]
+        assert value == kind, f"{status} {code} is taken for {value}, not for {kind}"
     return ", ".join(f"{s} {c or ''}".strip() + f" = {k}" for s, _, c, k in _REFUSALS)
 
 

@@ -373,10 +373,10 @@ def _named(scene: Scene, receipt: dict[str, Any]) -> str:
 async def _words(judge: Haproxy, scene: Scene) -> str:
     """Read HAProxy's own account, which it writes when a request has ended."""
     until = time.monotonic() + _LOGGED
-    while not any(scene.says in said for said in judge.said(scene)) and time.monotonic() < until:
+    while not any(scene.says in text for text in judge.said(scene)) and time.monotonic() < until:
         if not scene.says:
             return "it writes of it when it is over"
         await asyncio.sleep(_TICK)
-    said = judge.said(scene)
-    assert any(scene.says in one for one in said), f"{scene.says} is not in its log: {said}"
-    return said[-1]
+    text = judge.said(scene)
+    assert any(scene.says in one for one in text), f"{scene.says} is not in its log: {text}"
+    return text[-1]

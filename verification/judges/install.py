@@ -31,13 +31,13 @@ def llmock() -> list[str]:
     Raises:
         MissingError: If it can not be installed.
     """
-    place = PLACES / "llmock"
-    if _is_new(place, LLMOCK):
-        python = place / "bin" / "python"
-        _run([sys.executable, "-m", "venv", str(place)])
+    position = PLACES / "llmock"
+    if _is_new(position, LLMOCK):
+        python = position / "bin" / "python"
+        _run([sys.executable, "-m", "venv", str(position)])
         _run([str(python), "-m", "pip", "--disable-pip-version-check", "install", "-q", LLMOCK])
-        _done(place, LLMOCK)
-    return [str(place / "bin" / "llmock")]
+        _done(position, LLMOCK)
+    return [str(position / "bin" / "llmock")]
 
 
 def aimock() -> list[str]:
@@ -52,12 +52,12 @@ def aimock() -> list[str]:
     if shutil.which("npm") is None or shutil.which("node") is None:
         msg = "node and npm are not on the PATH: install Node.js 20 or newer"
         raise MissingError(msg)
-    place = PLACES / "aimock"
-    if _is_new(place, AIMOCK):
-        place.mkdir(parents=True, exist_ok=True)
-        _run(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(place), AIMOCK])
-        _done(place, AIMOCK)
-    return [str(place / "node_modules" / ".bin" / "llmock")]
+    position = PLACES / "aimock"
+    if _is_new(position, AIMOCK):
+        position.mkdir(parents=True, exist_ok=True)
+        _run(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(position), AIMOCK])
+        _done(position, AIMOCK)
+    return [str(position / "node_modules" / ".bin" / "llmock")]
 
 
 def haproxy() -> list[str]:
@@ -70,20 +70,20 @@ def haproxy() -> list[str]:
         MissingError: If it is not there.
     """
     path = os.pathsep.join((os.environ.get("PATH", ""), *_SYSTEM_FOLDERS))
-    found = shutil.which("haproxy", path=path)
-    if found is None:
+    result = shutil.which("haproxy", path=path)
+    if result is None:
         msg = "haproxy is not on the PATH: apt-get install haproxy, or brew install haproxy"
         raise MissingError(msg)
-    return [found]
+    return [result]
 
 
-def _is_new(place: Path, version: str) -> bool:
-    stamp = place / ".version"
+def _is_new(folder: Path, version: str) -> bool:
+    stamp = folder / ".version"
     return not stamp.exists() or stamp.read_text("utf-8") != version
 
 
-def _done(place: Path, version: str) -> None:
-    (place / ".version").write_text(version, "utf-8")
+def _done(folder: Path, version: str) -> None:
+    (folder / ".version").write_text(version, "utf-8")
 
 
 def _run(command: list[str]) -> None:

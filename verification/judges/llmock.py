@@ -74,8 +74,8 @@ class Llmock:
 
     def verdict(self) -> dict[str, Any]:
         """Hear it, once all requests have ended."""
-        found: dict[str, Any] = ask("GET", f"{self.url}/_llmock/verdict")
-        return found
+        answer: dict[str, Any] = ask("GET", f"{self.url}/_llmock/verdict")
+        return answer
 
 
 @contextmanager
@@ -130,18 +130,18 @@ async def _play(judge: Llmock, scene: Scene, dialect: str) -> str:
     await asyncio.to_thread(judge.begin, *scene.behaviors)
     text = await _text(llm, prompt, stream=scene.stream)
     verdict = await asyncio.to_thread(judge.verdict)
-    found = {finding["code"] for finding in verdict["findings"]}
+    items = {finding["code"] for finding in verdict["findings"]}
     assert text in expected or scene.stream, f"{text!r} is none of {expected}"
     assert text, "no text came"
     waiting = await asyncio.to_thread(ask, "GET", f"{judge.url}/_llmock/scenario")
     assert not waiting["pending"], f"it was not met: {waiting}"
     unexpected = [f["title"] for f in verdict["findings"] if f["code"] not in scene.findings]
     assert not unexpected, unexpected
-    if not found:
+    if not items:
         return f"verdict pass, strict: {verdict['attempts']} attempts"
-    reasons = ", ".join(f"{code} ({scene.findings[code]})" for code in sorted(found))
-    said = "pass" if verdict["passed"] else "FAIL"
-    return f"answered whole; its verdict is {said}, for {reasons}"
+    reasons = ", ".join(f"{code} ({scene.findings[code]})" for code in sorted(items))
+    words = "pass" if verdict["passed"] else "FAIL"
+    return f"answered whole; its verdict is {words}, for {reasons}"
 
 
 async def _text(llm: ResilientChatModel, prompt: str, *, stream: bool) -> str:

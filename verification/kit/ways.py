@@ -60,9 +60,9 @@ class Got:
     @property
     def receipts(self) -> list[dict[str, Any]]:
         """The receipts of the answers and of the error; none where a parser threw them away."""
-        found = [m.response_metadata.get("resilience") for m in self.messages]
+        results = [m.response_metadata.get("resilience") for m in self.messages]
         receipt = getattr(self.error, "receipt", None)
-        return [r for r in found if r] + ([receipt.as_dict()] if receipt is not None else [])
+        return [r for r in results if r] + ([receipt.as_dict()] if receipt is not None else [])
 
 
 async def _astream(llm: ResilientChatModel, prompt: str, got: Got) -> None:
@@ -93,9 +93,9 @@ async def _agent(llm: ResilientChatModel, prompt: str, got: Got) -> None:
     """Let an agent use a tool; the simulator then repeats what the tool said."""
     agent = create_agent(llm, tools=[look_up])
     question = f'Use look_up("{prompt}") now.'
-    found = await agent.ainvoke({"messages": [HumanMessage(question)]})
-    tool_results = [m.text for m in found["messages"] if isinstance(m, ToolMessage)]
-    got.messages = [m for m in found["messages"] if isinstance(m, AIMessage)]
+    answer = await agent.ainvoke({"messages": [HumanMessage(question)]})
+    tool_results = [m.text for m in answer["messages"] if isinstance(m, ToolMessage)]
+    got.messages = [m for m in answer["messages"] if isinstance(m, AIMessage)]
     got.text = got.messages[-1].text
     if tool_results != [answer_to(prompt)]:
         got.text = f"[the tool was asked otherwise: {tool_results}] {got.text}"

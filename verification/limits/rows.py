@@ -97,15 +97,15 @@ def _zip(rates: list[float], limits: tuple[Limits, ...]) -> zip[tuple[float, Lim
 
 def rows(requests: int = 2500, seed: int = 0) -> list[Row]:
     """All rows of the table; those that are to be compared stand together."""
-    found = []
+    results = []
     for window in ("minute", "second"):
         for others in (0.0, 0.3):
             limits = (Limits(window=window, others=others),)
             for sizes in ("short", "mixed", "capped"):
                 row = Row(limits, "learned", sizes, requests, seed=seed)
-                found += [row, replace(row, how="configured")]
+                results += [row, replace(row, how="configured")]
                 if sizes != "capped":
-                    found.append(replace(row, how="plain"))
+                    results.append(replace(row, how="plain"))
     two = (Limits(), Limits(300, 100_000, window="second"))
-    found += [Row(two, "learned", "mixed", requests, spread, seed) for spread in (True, False)]
-    return found
+    results += [Row(two, "learned", "mixed", requests, spread, seed) for spread in (True, False)]
+    return results

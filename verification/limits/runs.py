@@ -81,16 +81,16 @@ class Result:
 
     def broken(self) -> list[str]:
         """Say which promises of ours were not kept; the plain way promised nothing."""
-        row, found = self.row, list[str]()
+        row, result = self.row, list[str]()
         if row.how == "plain":
-            return found
+            return result
         if self.failed:
-            found.append(f"{self.failed} without an answer")
+            result.append(f"{self.failed} without an answer")
         if row.spread and self.ratio > 1.05:
-            found.append("makespan")
+            result.append("makespan")
         if self.share_refused > row.most_refused:
-            found.append("429s")
-        return found
+            result.append("429s")
+        return result
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,10 @@ def _plain(source: LimitedSource, row: Row) -> One:
                 async for _ in await source.open(request, stream=False):
                     pass
             except RefusedError as error:
-                said = error.fault.retry_after
+                hint = error.fault.retry_after
                 backoff = min(0.5 * 2.0 ** min(tries, 4), 8.0) * (1 - 0.25 * random.random())
                 tries += 1
-                await asyncio.sleep(said if said is not None and 0 < said <= 120 else backoff)
+                await asyncio.sleep(hint if hint is not None and 0 < hint <= 120 else backoff)
             else:
                 return True
 
@@ -292,16 +292,16 @@ def play_whole_stack(row: Row) -> Result:
 
 
 def _targets(sim: ProviderSimulator, row: Row) -> list[Target]:
-    found = []
+    results = []
     for number, limits in enumerate(row.limits):
         name = f"openai:m{number}"
-        said = {
+        fields = {
             "requests_per_minute": limits.requests,
             "tokens_per_minute": limits.tokens,
         }
         reply = Reply(words=10, latency=0.05, first_text=Uniform(FASTEST, SLOWEST))
         sim.script(name, then=reply)
-        sim.limit(name, **said, window=limits.window, others=limits.others)
-        configured = said if row.how == "configured" else {}
-        found.append(Target(name, base_url=sim.base_url("openai"), api_key="k", **configured))
-    return found
+        sim.limit(name, **fields, window=limits.window, others=limits.others)
+        configured = fields if row.how == "configured" else {}
+        results.append(Target(name, base_url=sim.base_url("openai"), api_key="k", **configured))
+    return results

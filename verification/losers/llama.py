@@ -125,12 +125,12 @@ class Llama:
     def _ask(self, clients: int) -> Sample:
         with urlopen(f"{self.url}/metrics", timeout=_PATIENCE) as answer:  # noqa: S310  # ours
             lines = answer.read().decode().splitlines()
-        said = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        fields = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return Sample(
             at=time.monotonic(),
-            busy=int(float(said["llamacpp:requests_processing"])),
-            decodes=int(float(said["llamacpp:n_decode_total"])),
-            predicted=int(float(said["llamacpp:tokens_predicted_total"])),
+            busy=int(float(fields["llamacpp:requests_processing"])),
+            decodes=int(float(fields["llamacpp:n_decode_total"])),
+            predicted=int(float(fields["llamacpp:tokens_predicted_total"])),
             clients=clients,
             unnoticed=0,
         )

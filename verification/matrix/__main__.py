@@ -50,10 +50,10 @@ def table(outcome: Outcome) -> Iterator[str]:
 
 
 def _line(name: str, place: str, results: Iterable[Verdict]) -> str:
-    found = {(r.way, r.dialect): r for r in results}
-    cells = [found.get((way, dialect)) for way in WAYS for dialect in DIALECTS]
+    fields = {(r.way, r.dialect): r for r in results}
+    cells = [fields.get((way, dialect)) for way in WAYS for dialect in DIALECTS]
     marks = "".join(f"{'' if one is None else _brief(one):<{_CELL}}" for one in cells)
-    slowest = max(one.seconds for one in found.values())
+    slowest = max(one.seconds for one in fields.values())
     return f"{name:<{_NAME}.{_NAME - 1}}{place:<{_PLACE}}{marks}{slowest:>5.2f}"
 
 

@@ -347,9 +347,9 @@ DAILY = 2
 def every_cell() -> list[Cell]:
     """List all cells there are."""
     return [
-        Cell(row, way, place, dialect)
+        Cell(row, way, endpoint, dialect)
         for row in ROWS.values()
-        for place in PLACES.values()
+        for endpoint in PLACES.values()
         for way in WAYS
         for dialect in DIALECTS
     ]

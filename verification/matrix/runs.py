@@ -83,28 +83,28 @@ async def run(
     hire()
     await _warm_up()
     before, leaks = stock(), []
-    found: dict[Cell, Verdict] = {}
+    fields: dict[Cell, Verdict] = {}
     mixed = Random(0).sample(cells, len(cells))
     for start in range(0, len(mixed), WAVE):
         if on_progress is not None:
             on_progress(start)
         wave = mixed[start : start + WAVE]
         results, left = await _wave(wave, at_once, noise)
-        found |= {result.cell: Verdict.of(result) for result in results}
+        fields |= {result.cell: Verdict.of(result) for result in results}
         leaks += left + grown(before, stock())
-    return Outcome([found[cell] for cell in cells], leaks)
+    return Outcome([fields[cell] for cell in cells], leaks)
 
 
 async def _wave(
     cells: Sequence[Cell], at_once: int, noise: float
 ) -> tuple[list[Result], list[str]]:
     async with stand() as made:
-        found = await _played(made, cells, at_once, noise)
+        outcome = await _played(made, cells, at_once, noise)
         for again, company in enumerate(AGAIN, 1):
-            spoilt = [cell for cell, result in found.items() if result.noisy]
-            found |= await _played(made, spoilt, company, noise, again)
+            spoilt = [cell for cell, result in outcome.items() if result.noisy]
+            outcome |= await _played(made, spoilt, company, noise, again)
         leaks = await made.census.close(made.sim)
-    return list(found.values()), leaks
+    return list(outcome.values()), leaks
 
 
 async def _played(
@@ -154,13 +154,13 @@ def run_in(processes: int, numbers: Sequence[int], at_once: int) -> Outcome:
     shares = [numbers[start::processes] for start in range(processes)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         outcomes = list(pool.map(play_here, shares, [at_once] * processes))
-    found = {
+    fields = {
         number: verdict
         for share, outcome in zip(shares, outcomes, strict=True)
         for number, verdict in zip(share, outcome.verdicts, strict=True)
     }
     leaks = [leak for outcome in outcomes for leak in outcome.leaks]
-    return Outcome([found[number] for number in numbers], leaks)
+    return Outcome([fields[number] for number in numbers], leaks)
 
 
 def play_here(numbers: Sequence[int], at_once: int) -> Outcome:

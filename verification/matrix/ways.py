@@ -81,8 +81,8 @@ async def _abatch(llm: ResilientChatModel, questions: list[str], limit: float) -
     whole = Got("")
 
     async def run() -> None:
-        found: list[Any] = await llm.abatch([*questions], return_exceptions=True)
-        for got, one in zip(gots, found, strict=True):
+        answers: list[Any] = await llm.abatch([*questions], return_exceptions=True)
+        for got, one in zip(gots, answers, strict=True):
             if isinstance(one, Exception):
                 got.error = one
             else:

@@ -11,16 +11,16 @@ from langchain_resilient.wire.output import to_chat_result
 from verification.recordings import exchanges, losses
 
 
-def kinds(found: list[list[dict[str, Any]]]) -> list[str]:
+def kinds(result: list[list[dict[str, Any]]]) -> list[str]:
     """Name what an exchange is, and what its answers hold."""
-    if not found:
+    if not result:
         return ["errors"]
-    expected = [exchanges.Expected(chunks) for chunks in found]
-    streamed = any("delta" in choice for choice in found[0][0].get("choices") or [{}])
+    expected = [exchanges.Expected(chunks) for chunks in result]
+    streamed = any("delta" in choice for choice in result[0][0].get("choices") or [{}])
     return [
-        "streams" if streamed or len(found[0]) > 1 else "plain",
-        *["answers"] * len(found),
-        *["messages"] * sum(len(convert(chunks)) for chunks in found),
+        "streams" if streamed or len(result[0]) > 1 else "plain",
+        *["answers"] * len(result),
+        *["messages"] * sum(len(convert(chunks)) for chunks in result),
         *["tool calls"] * any(one.calls for one in expected),
         *["reasoning"] * any(one.reasoning or one.details for one in expected),
         *["logprobs"] * any(one.logprobs for one in expected),
@@ -51,10 +51,10 @@ def main() -> int:
     counts: dict[str, Counter[str]] = {}
     paths: Counter[str] = Counter()
     for exchange in exchanges.load():
-        found = exchanges.answers(exchange)
+        answers = exchanges.answers(exchange)
         row = counts.setdefault(exchange["provider"], Counter())
-        row.update(["exchanges", *kinds(found)])
-        for chunks in found:
+        row.update(["exchanges", *kinds(answers)])
+        for chunks in answers:
             paths.update(set().union(*map(losses.fields, chunks)))
     counts["all"] = sum(counts.values(), Counter())
     print(f"{'':<18}" + "".join(f"{name:>11}" for name in COLUMNS))
@@ -71,7 +71,7 @@ def fields(paths: Counter[str]) -> int:
     print(f"\n{len(paths)} fields: {len(placed)} have a place in the message, {len(lost)} are lost")
     print(f"{len(paths) - len(placed) - len(lost)} are left out:")
     for rule in sorted({rule for rule in rules.values() if rule in losses.REASONS}):
-        number = sum(found == rule for found in rules.values())
+        number = sum(item == rule for item in rules.values())
         print(f"  {number:>4}  {rule}: {losses.REASONS[rule]}")
     return int(bool(lost))
 

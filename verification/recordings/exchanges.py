@@ -69,12 +69,12 @@ def payloads(body: str) -> list[Json]:
         return [json.loads(body)]
     except ValueError:
         pass
-    found = []
+    results = []
     for event in body.replace("\r\n", "\n").split("\n\n"):
         lines = [line[5:].strip() for line in event.split("\n") if line.startswith("data:")]
         if lines and lines != ["[DONE]"]:
-            found.append(json.loads("\n".join(lines)))
-    return found
+            results.append(json.loads("\n".join(lines)))
+    return results
 
 
 def answers(exchange: Exchange) -> list[list[Json]]:
@@ -138,9 +138,9 @@ class Expected:
             self.finishes.append(choice["finish_reason"])
         if choice.get("logprobs") is not None:
             self.logprobs.append(choice["logprobs"])
-        for place, call in enumerate(body.get("tool_calls") or []):
+        for position, call in enumerate(body.get("tool_calls") or []):
             whole = "message" in choice
-            known = self.calls.setdefault(place if whole else call["index"], ["", "", ""])
+            known = self.calls.setdefault(position if whole else call["index"], ["", "", ""])
             function = call.get("function") or {}
             known[0] = known[0] or call.get("id") or ""
             known[1] += function.get("name") or ""

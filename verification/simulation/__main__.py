@@ -121,12 +121,12 @@ def _replay(args: argparse.Namespace) -> int:
 
 def _fuzz(args: argparse.Namespace) -> int:
     began, failed = time.monotonic(), 0
-    for seed, found in fuzz.check_all(range(args.first, args.first + args.seeds), args.processes):
-        failed += bool(found)
-        for what in found[:3]:
+    for seed, problem in fuzz.check_all(range(args.first, args.first + args.seeds), args.processes):
+        failed += bool(problem)
+        for what in problem[:3]:
             print(f"seed {seed}: {what}", flush=True)
-        if len(found) > 3:  # the first ones tell enough
-            print(f"seed {seed}: and {len(found) - 3} more", flush=True)
+        if len(problem) > 3:  # the first ones tell enough
+            print(f"seed {seed}: and {len(problem) - 3} more", flush=True)
     print(f"fuzz: {args.seeds} seeds, {failed} failed, {time.monotonic() - began:.0f} s")
     return 1 if failed else 0
 

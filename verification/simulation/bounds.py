@@ -82,21 +82,21 @@ class Verdict(NamedTuple):
 Bound = Callable[[Findings], Verdict]
 
 
-def always(found: Findings) -> list[Verdict]:
+def always(findings: Findings) -> list[Verdict]:
     """What must hold for every row."""
     return [
-        Verdict("hedges over share", found.excess, found.burst),
-        Verdict("late calls", found.parts["whole"].late, 0),
-        Verdict("leaks", sum(found.leaks.values()) + len(found.complaints), 0),
+        Verdict("hedges over share", findings.excess, findings.burst),
+        Verdict("late calls", findings.parts["whole"].late, 0),
+        Verdict("leaks", sum(findings.leaks.values()) + len(findings.complaints), 0),
     ]
 
 
 def rho99(limit: float, part: str = "whole") -> Bound:
     """Hold p99 against the best possible at the load used."""
 
-    def bound(found: Findings) -> Verdict:
-        it = found.parts[part]
-        return Verdict(f"{part} p99 / best", it.p99 / it.best99, limit * found.slack.rho99)
+    def bound(findings: Findings) -> Verdict:
+        value = findings.parts[part]
+        return Verdict(f"{part} p99 / best", value.p99 / value.best99, limit * findings.slack.rho99)
 
     return bound
 
@@ -104,9 +104,9 @@ def rho99(limit: float, part: str = "whole") -> Bound:
 def rho999(limit: float) -> Bound:
     """Hold p99.9 against the best possible at the load used."""
 
-    def bound(found: Findings) -> Verdict:
-        it = found.parts["whole"]
-        return Verdict("p99.9 / best", it.p999 / it.best999, limit * found.slack.rho999)
+    def bound(findings: Findings) -> Verdict:
+        value = findings.parts["whole"]
+        return Verdict("p99.9 / best", value.p999 / value.best999, limit * findings.slack.rho999)
 
     return bound
 
@@ -114,9 +114,9 @@ def rho999(limit: float) -> Bound:
 def p50(times: float) -> Bound:
     """Hold the median within the fault against the stationary one."""
 
-    def bound(found: Findings) -> Verdict:
-        limit = times * found.healthy.p50 * found.slack.p50
-        return Verdict("fault p50", found.parts["fault"].p50, limit)
+    def bound(findings: Findings) -> Verdict:
+        limit = times * findings.healthy.p50 * findings.slack.p50
+        return Verdict("fault p50", findings.parts["fault"].p50, limit)
 
     return bound
 
@@ -124,29 +124,29 @@ def p50(times: float) -> Bound:
 def p99(times: float) -> Bound:
     """Hold p99 within the fault against the stationary one."""
 
-    def bound(found: Findings) -> Verdict:
-        limit = times * found.healthy.p99 * found.slack.p99
-        return Verdict("fault p99", found.parts["fault"].p99, limit)
+    def bound(findings: Findings) -> Verdict:
+        limit = times * findings.healthy.p99 * findings.slack.p99
+        return Verdict("fault p99", findings.parts["fault"].p99, limit)
 
     return bound
 
 
 def p99_seconds(limit: float) -> Bound:
     """Hold p99 within the fault against a time."""
-    return lambda found: Verdict("fault p99", found.parts["fault"].p99, limit * found.slack.p99)
+    return lambda result: Verdict("fault p99", result.parts["fault"].p99, limit * result.slack.p99)
 
 
 def wasted(limit: float) -> Bound:
     """Hold the sends that failed while a caller waited against a share of the requests."""
-    return lambda found: Verdict("fault wasted sends", found.parts["fault"].wasted, limit)
+    return lambda result: Verdict("fault wasted sends", result.parts["fault"].wasted, limit)
 
 
 def extra_sends(part: str) -> Bound:
     """Hold all extra sends against the hedges' budget and one percent."""
 
-    def bound(found: Findings) -> Verdict:
-        limit = found.budget + 0.01 + found.slack.extra
-        return Verdict(f"{part} extra sends", found.parts[part].extra, limit)
+    def bound(findings: Findings) -> Verdict:
+        limit = findings.budget + 0.01 + findings.slack.extra
+        return Verdict(f"{part} extra sends", findings.parts[part].extra, limit)
 
     return bound
 
@@ -154,9 +154,9 @@ def extra_sends(part: str) -> Bound:
 def no_worse_than_alone() -> Bound:
     """Hold p99 within the fault against that of no hedging."""
 
-    def bound(found: Findings) -> Verdict:
-        it = found.parts["fault"]
-        return Verdict("fault p99 vs. alone", it.p99, it.alone99)
+    def bound(findings: Findings) -> Verdict:
+        value = findings.parts["fault"]
+        return Verdict("fault p99 vs. alone", value.p99, value.alone99)
 
     return bound
 
@@ -164,10 +164,10 @@ def no_worse_than_alone() -> Bound:
 def relearned(factor: float) -> Bound:
     """Hold the delay of the hedges against what it should be by now, within a tenth."""
 
-    def bound(found: Findings) -> Verdict:
+    def bound(findings: Findings) -> Verdict:
         one = HeavyTail()
-        ideal = factor * Exact(one, one).alone(1 - 0.9 * found.budget)
-        off = abs(found.parts["relearned"].delay / ideal - 1)
+        ideal = factor * Exact(one, one).alone(1 - 0.9 * findings.budget)
+        off = abs(findings.parts["relearned"].delay / ideal - 1)
         return Verdict("relearned delay is off by", off, 0.1)
 
     return bound
@@ -176,9 +176,9 @@ def relearned(factor: float) -> Bound:
 def available() -> Bound:
     """Hold the answers against what an oracle could have answered."""
 
-    def bound(found: Findings) -> Verdict:
-        share = found.parts["whole"].availability
-        return Verdict("availability", share, 0.9999 - found.slack.missed, at_least=True)
+    def bound(findings: Findings) -> Verdict:
+        share = findings.parts["whole"].availability
+        return Verdict("availability", share, 0.9999 - findings.slack.missed, at_least=True)
 
     return bound
 
@@ -190,9 +190,9 @@ def fairly_available() -> Bound:
     it; the share of all that a clairvoyant could have answered stands in the table beside it.
     """
 
-    def bound(found: Findings) -> Verdict:
-        share = found.parts["whole"].fair_availability
-        limit = 0.9999 - found.slack.missed
+    def bound(findings: Findings) -> Verdict:
+        share = findings.parts["whole"].fair_availability
+        limit = 0.9999 - findings.slack.missed
         return Verdict("availability, end noticed", share, limit, at_least=True)
 
     return bound
@@ -201,9 +201,9 @@ def fairly_available() -> Bound:
 def recovered() -> Bound:
     """Hold p99 from a minute after the fault on against the stationary one."""
 
-    def bound(found: Findings) -> Verdict:
-        limit = 1.1 * found.healthy.p99 * found.slack.p99
-        return Verdict("p99 60 s after", found.parts["after"].p99, limit)
+    def bound(findings: Findings) -> Verdict:
+        limit = 1.1 * findings.healthy.p99 * findings.slack.p99
+        return Verdict("p99 60 s after", findings.parts["after"].p99, limit)
 
     return bound
 
@@ -211,9 +211,9 @@ def recovered() -> Bound:
 def back_at_first() -> Bound:
     """Hold the share of the first target's traffic from a minute after the fault on."""
 
-    def bound(found: Findings) -> Verdict:
+    def bound(findings: Findings) -> Verdict:
         return Verdict(
-            "back at first 60 s after", found.parts["after"].at_first, 0.95, at_least=True
+            "back at first 60 s after", findings.parts["after"].at_first, 0.95, at_least=True
         )
 
     return bound
@@ -221,4 +221,6 @@ def back_at_first() -> Bound:
 
 def sends_when_all_is_down(limit: float) -> Bound:
     """Hold the sends per request while nothing works."""
-    return lambda found: Verdict("sends a request, all down", 1 + found.parts["dead"].extra, limit)
+    return lambda result: Verdict(
+        "sends a request, all down", 1 + result.parts["dead"].extra, limit
+    )

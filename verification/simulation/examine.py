@@ -77,23 +77,23 @@ def examine(name: str, seed: int, size: Size, *, best: Collection[str] = SHOWN) 
 
 
 def judge(
-    name: str, found: Sequence[Found], healthy: Figures, size: Size, slack: Slack
+    name: str, observed: Sequence[Found], healthy: Figures, size: Size, slack: Slack
 ) -> Examined:
     """Hold what was found of a row, over its seeds, against its bounds."""
     row = ROWS[name](size)
     rules = row.scenario.rules
     findings = Findings(
-        {part: average([f.parts[part] for f in found]) for part in found[0].parts},
+        {part: average([f.parts[part] for f in observed]) for part in observed[0].parts},
         healthy,
         rules.budget,
         rules.burst,
-        max(f.excess for f in found),
-        {what: sum(f.leaks[what] for f in found) for what in found[0].leaks},
-        [text for f in found for text in f.complaints],
+        max(f.excess for f in observed),
+        {what: sum(f.leaks[what] for f in observed) for what in observed[0].leaks},
+        [text for f in observed for text in f.complaints],
         slack,
     )
     verdicts = [bound(findings) for bound in row.bounds]
-    return Examined(row, findings, verdicts, always(findings), [f.digest for f in found])
+    return Examined(row, findings, verdicts, always(findings), [f.digest for f in observed])
 
 
 def examine_all(
@@ -102,15 +102,15 @@ def examine_all(
     """Run rows over seeds; yields each row once its last seed is there, in the given order."""
     wanted = list(dict.fromkeys(["stationary", *names]))
     jobs = [(name, seed, size) for name in wanted for seed in seeds]
-    found: dict[str, list[Found]] = {name: [] for name in wanted}
+    fields: dict[str, list[Found]] = {name: [] for name in wanted}
     with get_context("spawn").Pool(processes) as pool:
         for one in pool.imap(_job, jobs):
             if sys.stderr.isatty():
                 sys.stderr.write(f"\r{one.row} seed {one.seed}".ljust(60) + "\r")
-            found[one.row].append(one)
-            if len(found[one.row]) == len(seeds) and one.row in names:
-                healthy = average([f.parts["whole"] for f in found["stationary"]])
-                yield judge(one.row, found[one.row], healthy, size, Slack())
+            fields[one.row].append(one)
+            if len(fields[one.row]) == len(seeds) and one.row in names:
+                healthy = average([f.parts["whole"] for f in fields["stationary"]])
+                yield judge(one.row, fields[one.row], healthy, size, Slack())
 
 
 def _job(job: tuple[str, int, Size]) -> Found:
@@ -165,13 +165,14 @@ def lines(examined: Examined) -> list[str]:
     return [f"{a:<{_WIDTH}}{b}" for a, b in zip_longest(left, right, fillvalue="")]
 
 
-def _figures(row: str, part: str, it: Figures) -> str:
-    shares = (it.extra, it.hedges, it.fallbacks, it.rescues, it.retries, it.shadows,
-              it.availability, it.wasted)  # fmt: skip
+def _figures(row: str, part: str, figures: Figures) -> str:
+    shares = (figures.extra, figures.hedges, figures.fallbacks, figures.rescues, figures.retries,
+              figures.shadows, figures.availability, figures.wasted)  # fmt: skip
     return _TABLE.line(
-        row, part, _s(it.p50), _s(it.p95), _s(it.p99), _s(it.p999),
-        _s(it.best99), _s(it.p99 / it.best99), _s(it.best999), _s(it.p999 / it.best999),
-        _s(it.alone99), _s(it.plain99), *(100 * share for share in shares),
+        row, part, _s(figures.p50), _s(figures.p95), _s(figures.p99), _s(figures.p999),
+        _s(figures.best99), _s(figures.p99 / figures.best99),
+        _s(figures.best999), _s(figures.p999 / figures.best999),
+        _s(figures.alone99), _s(figures.plain99), *(100 * share for share in shares),
     )  # fmt: skip
 
 

@@ -186,10 +186,10 @@ def hedge_excess(run: Run) -> float:
     return round(worst, 6)
 
 
-def average(found: Sequence[Figures]) -> Figures:
+def average(measured: Sequence[Figures]) -> Figures:
     """Figures over several seeds: the mean of each, which is infinite where one is."""
     return Figures(
-        **{f.name: _mean([getattr(one, f.name) for one in found]) for f in fields(Figures)}
+        **{f.name: _mean([getattr(one, f.name) for one in measured]) for f in fields(Figures)}
     )
 
 

@@ -12,7 +12,15 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from langchain_resilient import FaultKind, Health, Hedge, Outcome, Retry, TimeLimits
 from langchain_resilient.simulation.engine import Rules
-from langchain_resilient.simulation.faults import Cut, Effect, Fail, Hang, Phase, Slow, Stall
+from langchain_resilient.simulation.faults import (
+    CutStream,
+    Effect,
+    Fail,
+    Hang,
+    Phase,
+    Slow,
+    StallStream,
+)
 from langchain_resilient.simulation.latency import HeavyTail, Latency, Recorded
 from langchain_resilient.simulation.run import Scenario, run
 from langchain_resilient.simulation.targets import Script
@@ -57,9 +65,9 @@ def _latency(rng: Random) -> Latency:
 def _phases(rng: Random, seconds: float) -> tuple[Phase, ...]:
     edges = sorted(_moment(rng, seconds) for _ in range(2 * rng.randint(0, 4)))
     pairs = zip(edges[::2], edges[1::2], strict=True)
-    found = [Phase(a, b, _effect(rng)) for a, b in pairs]
+    results = [Phase(a, b, _effect(rng)) for a, b in pairs]
     # Once in a while it never works at all.
-    return tuple(found) if rng.random() < 0.9 else (Phase(0.0, 1e9, _effect(rng)),)
+    return tuple(results) if rng.random() < 0.9 else (Phase(0.0, 1e9, _effect(rng)),)
 
 
 def _effect(rng: Random) -> Effect:
@@ -67,7 +75,9 @@ def _effect(rng: Random) -> Effect:
     fail = Fail(rng.choice(list(FaultKind)), after)
     hint = rng.choice([0.0, 0.5, 1.0, 5.0, 10 ** rng.uniform(-1, 2)])
     limit = Fail(rng.choice([FaultKind.RATE_LIMIT, FaultKind.SERVER]), after, retry_after=hint)
-    return rng.choice([Hang(), Slow(10 ** rng.uniform(-0.5, 1.5)), fail, limit, Cut(), Stall()])
+    return rng.choice(
+        [Hang(), Slow(10 ** rng.uniform(-0.5, 1.5)), fail, limit, CutStream(), StallStream()]
+    )
 
 
 def _rules(rng: Random) -> Rules:

@@ -218,12 +218,12 @@ def flapping(size: Size) -> Row:
 
 
 def _flaps(rng: Random, size: Size) -> list[Phase]:
-    found, at = [], size.start
+    results, at = [], size.start
     while True:
         end = at + rng.uniform(1, 60)
         if end > size.end:
-            return found
-        found.append(Phase(at, end, rng.choice([Hang(), Fail(), _REFUSED])))
+            return results
+        results.append(Phase(at, end, rng.choice([Hang(), Fail(), _REFUSED])))
         at = end + rng.uniform(1, 60)
 
 

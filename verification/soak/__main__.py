@@ -59,16 +59,16 @@ async def soak(
     """
     _start_threads()
     each = prompts // windows
-    found = []
+    results = []
     with Providers() as providers:
         callers = Callers(providers.urls, Random(seed))
         run = Soak(callers, providers, in_flight=in_flight, weather_every=max(1, each // 20))
         for _ in range(windows):
-            found.append(await run.window(each))
-            on_window(found)
+            results.append(await run.window(each))
+            on_window(results)
         if traced:
             await _trace(run, int(prompts * TRACED) // 2)
-    return found
+    return results
 
 
 async def _trace(run: Soak, prompts: int) -> None:
@@ -84,8 +84,8 @@ async def _trace(run: Soak, prompts: int) -> None:
     _say(f"\ntracemalloc, over {prompts:,} more prompts: {total / 1024:+.1f} kB in all; the most:")
     for one in grown[:10]:
         frame = one.traceback[0]
-        place = "/".join(Path(frame.filename).parts[-3:])
-        _say(f"  {one.size_diff / 1024:+8.1f} kB {one.count_diff:+6} {place}:{frame.lineno}")
+        text = "/".join(Path(frame.filename).parts[-3:])
+        _say(f"  {one.size_diff / 1024:+8.1f} kB {one.count_diff:+6} {text}:{frame.lineno}")
 
 
 def _start_threads() -> None:
@@ -119,9 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     _say(HEAD)
     prompts, windows, in_flight = options.prompts, options.windows, options.in_flight
-    found = asyncio.run(soak(prompts, windows, in_flight, seed=options.seed, on_window=on_window))
+    outcome = asyncio.run(soak(prompts, windows, in_flight, seed=options.seed, on_window=on_window))
     plot(options.results / "soak.csv", options.results / "soak.png")
-    wrong = complaints(found, Bounds())
+    wrong = complaints(outcome, Bounds())
     _say("\n" + ("\n".join(f"NOT FLAT: {one}" for one in wrong) or "flat"))
     return bool(wrong)
 

@@ -151,8 +151,8 @@ class Callers:
         """Takes two of an endless list."""
         asked = 0
         endless = (f"{prompt} {part}" for part in range(10**9))
-        async with aclosing(self._llm.amap(endless, max_concurrency=3)) as found:
-            async for _ in found:
+        async with aclosing(self._llm.amap(endless, max_concurrency=3)) as answers:
+            async for _ in answers:
                 asked += 1
                 if asked == 2:
                     break

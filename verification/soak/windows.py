@@ -190,14 +190,14 @@ def complaints(windows: Sequence[Window], bounds: Bounds) -> list[str]:
         bounds: What may grow.
     """
     counted = _counted(windows)
-    found = [*_growth(counted, bounds), *_left_behind(counted)]
+    results = [*_growth(counted, bounds), *_left_behind(counted)]
     if late := sum(one.late for one in windows):
-        found.append(f"{late} calls ended after their deadline")
+        results.append(f"{late} calls ended after their deadline")
     errors = sum(sum(one.errors.values()) for one in windows)
     calls = errors + sum(one.answered for one in windows)
     if errors > bounds.errors * calls:
-        found.append(f"{errors} of {calls} calls ended in an error")
-    return found
+        results.append(f"{errors} of {calls} calls ended in an error")
+    return results
 
 
 def _counted(windows: Sequence[Window]) -> Sequence[Window]:
@@ -219,10 +219,10 @@ def growth(windows: Sequence[Window], name: str) -> tuple[float, float]:
 
 
 def _growth(windows: Sequence[Window], bounds: Bounds) -> list[str]:
-    found = []
+    results = []
     first, last = growth(windows, "rss")
     if last - first > bounds.megabytes:
-        found.append(f"memory grew from {first:.1f} to {last:.1f} MB")
+        results.append(f"memory grew from {first:.1f} to {last:.1f} MB")
     for name, most in (
         ("objects", 1 + bounds.objects),
         ("p50", bounds.latency),
@@ -230,19 +230,21 @@ def _growth(windows: Sequence[Window], bounds: Bounds) -> list[str]:
     ):
         first, last = growth(windows, name)
         if last > most * first:
-            found.append(f"{name} grew from {first:.4g} to {last:.4g}")
-    return found
+            results.append(f"{name} grew from {first:.4g} to {last:.4g}")
+    return results
 
 
 def _left_behind(windows: Sequence[Window]) -> list[str]:
-    found = []
+    results = []
     for name in ("tasks", "threads", "files"):
         seen = {getattr(one, name) for one in windows}
         if len(seen) > 1:
-            found.append(f"{name} after each window: {sorted(seen)}")
+            results.append(f"{name} after each window: {sorted(seen)}")
     if busy := sum(one.busy for one in windows):
-        found.append(f"the server was still busy with {busy} requests after their callers had gone")
-    return found
+        results.append(
+            f"the server was still busy with {busy} requests after their callers had gone"
+        )
+    return results
 
 
 _TABLE = Table(

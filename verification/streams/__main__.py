@@ -93,14 +93,14 @@ def _detail(result: Result) -> str:
 def failover_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
     """Write the table of public failover scenarios."""
     yield _FAILOVER.header()
-    for it in verdicts:
-        problems = f"  {'; '.join(it.problems) or 'ok'}"
+    for verdict in verdicts:
+        problems = f"  {'; '.join(verdict.problems) or 'ok'}"
         yield _FAILOVER.line(
-            it.title, it.way, it.mark, it.first or "-", it.seconds, it.alone, it.bound,
-            it.attempts, problems,
+            verdict.title, verdict.way, verdict.mark, verdict.first or "-",
+            verdict.seconds, verdict.alone, verdict.bound, verdict.attempts, problems,
         )  # fmt: skip
     yield "s: median seconds to the end; alone: of the fallback by itself, in between."
-    yield f"{len(verdicts)} verdicts: {sum(not it.problems for it in verdicts)} ok"
+    yield f"{len(verdicts)} verdicts: {sum(not verdict.problems for verdict in verdicts)} ok"
 
 
 def _csv_rows(results: Sequence[Result], verdicts: Sequence[Verdict]) -> Iterator[dict[str, Any]]:
@@ -162,8 +162,8 @@ async def _failover(made: Bench, options: argparse.Namespace) -> list[Verdict]:
     runs = [failover.run(made, scenarios, rounds=options.rounds, at_once=at_once)]
     if flaps:
         runs.append(failover.run_flapping(made))
-    found = [verdict for verdicts in await asyncio.gather(*runs) for verdict in verdicts]
-    return sorted(found, key=lambda verdict: verdict.title)
+    results = [verdict for verdicts in await asyncio.gather(*runs) for verdict in verdicts]
+    return sorted(results, key=lambda verdict: verdict.title)
 
 
 def _parser() -> argparse.ArgumentParser:

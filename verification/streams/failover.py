@@ -188,11 +188,11 @@ async def run(
 
     async def one(scenario: Scenario, way: str) -> Verdict:
         async with room:
-            found = [await _play(bench, scenario, way) for _ in range(rounds)]
-            verdict = decide(scenario, way, found, allowance)
+            results = [await _play(bench, scenario, way) for _ in range(rounds)]
+            verdict = decide(scenario, way, results, allowance)
             if verdict.slow:  # the machine may have been busy elsewhere: the median of more tells
-                found += [await _play(bench, scenario, way) for _ in range(MORE)]
-                verdict = decide(scenario, way, found, allowance)
+                results += [await _play(bench, scenario, way) for _ in range(MORE)]
+                verdict = decide(scenario, way, results, allowance)
             return verdict
 
     return await asyncio.gather(*(one(s, way) for s in scenarios for way in WAYS))
@@ -227,57 +227,59 @@ async def _play(bench: Bench, scenario: Scenario, way: str) -> Round:
 
 def decide(scenario: Scenario, way: str, rounds: Sequence[Round], allowance: float) -> Verdict:
     """Hold the rounds of a scenario against what is promised."""
-    it = Verdict(scenario.title, way)
-    it.alone = median(one.alone for one in rounds)
-    it.seconds = median(one.got.seconds for one in rounds)
-    it.first = median(one.got.first for one in rounds)
-    it.bound = SLOWER * (WAITS[scenario.waits] + it.alone) + allowance
-    it.attempts = f"{len(rounds[-1].first)}+{len(rounds[-1].second)}"
+    verdict = Verdict(scenario.title, way)
+    verdict.alone = median(one.alone for one in rounds)
+    verdict.seconds = median(one.got.seconds for one in rounds)
+    verdict.first = median(one.got.first for one in rounds)
+    verdict.bound = SLOWER * (WAITS[scenario.waits] + verdict.alone) + allowance
+    verdict.attempts = f"{len(rounds[-1].first)}+{len(rounds[-1].second)}"
     for one in rounds:
-        _look_at_answer(it, one)
-        _look_at_sends(it, one, scenario)
-        _look_at_accounts(it, one)
-    if it.slow:
-        it.note(f"{it.seconds - it.bound:.2f} s too slow")
+        _look_at_answer(verdict, one)
+        _look_at_sends(verdict, one, scenario)
+        _look_at_accounts(verdict, one)
+    if verdict.slow:
+        verdict.note(f"{verdict.seconds - verdict.bound:.2f} s too slow")
     if scenario.waits == "hint" and min(one.got.seconds for one in rounds) < HINT:
-        it.note("came before the server's hint")
-    return it
+        verdict.note("came before the server's hint")
+    return verdict
 
 
-def _look_at_answer(it: Verdict, one: Round) -> None:
+def _look_at_answer(verdict: Verdict, one: Round) -> None:
     if one.mark not in {Mark.WHOLE, Mark.CONTINUED}:
-        it.note(f"not whole: {type(one.got.error).__name__ if one.got.error else one.mark.name}")
-    if one.mark is not Mark.WHOLE and it.mark in {Mark.WHOLE, Mark.CONTINUED}:
-        it.mark = one.mark
+        verdict.note(
+            f"not whole: {type(one.got.error).__name__ if one.got.error else one.mark.name}"
+        )
+    if one.mark is not Mark.WHOLE and verdict.mark in {Mark.WHOLE, Mark.CONTINUED}:
+        verdict.mark = one.mark
     for leak in one.leaks:
-        it.note(leak)
+        verdict.note(leak)
 
 
-def _look_at_sends(it: Verdict, one: Round, scenario: Scenario) -> None:
+def _look_at_sends(verdict: Verdict, one: Round, scenario: Scenario) -> None:
     if scenario.steps[0].name not in {seen.step for seen in one.first}:
-        it.note("the fault did not happen")
+        verdict.note("the fault did not happen")
     most = len(scenario.steps) if scenario.fallback is None else 1
     if len(one.first) > most:
-        it.note(f"the first target was asked {len(one.first)} times")
+        verdict.note(f"the first target was asked {len(one.first)} times")
     if scenario.survives and one.second:
-        it.note("the second target was asked without need")
+        verdict.note("the second target was asked without need")
 
 
-def _look_at_accounts(it: Verdict, one: Round) -> None:
+def _look_at_accounts(verdict: Verdict, one: Round) -> None:
     """Hold receipt, usage and model name against what the server saw."""
     if len(one.got.receipts) != 1:
-        it.note(f"{len(one.got.receipts)} receipts")
+        verdict.note(f"{len(one.got.receipts)} receipts")
         return
     [receipt], sent = one.got.receipts, [*one.first, *one.second]
     if len(receipt["attempts"]) != len(sent):
-        it.note(f"the receipt tells of {len(receipt['attempts'])} of {len(sent)} requests")
+        verdict.note(f"the receipt tells of {len(receipt['attempts'])} of {len(sent)} requests")
     if one.mark is Mark.WHOLE:
         # Of an answer put together from two nobody reported the first part's usage.
         winner = next(seen for seen in reversed(sent) if seen.text == one.got.right)
         if receipt["winner"] != winner.target:
-            it.note(f"{receipt['winner']} is said to have answered")
+            verdict.note(f"{receipt['winner']} is said to have answered")
         for problem in wrong_accounts(one.got, winner):
-            it.note(problem)
+            verdict.note(problem)
 
 
 def wrong_accounts(got: Got, winner: RecordedRequest) -> list[str]:
@@ -291,12 +293,12 @@ def wrong_accounts(got: Got, winner: RecordedRequest) -> list[str]:
     usage = message.usage_metadata or {}
     counted = [usage.get(name) for name in ("input_tokens", "output_tokens", "total_tokens")]
     read, written = prompt_tokens(winner.body), len(tokens(got.right))
-    found = []
+    results = []
     if counted != [read, written, read + written]:
-        found.append(f"usage {counted}, not {[read, written, read + written]}")
+        results.append(f"usage {counted}, not {[read, written, read + written]}")
     if message.response_metadata.get("model_name") != winner.model:
-        found.append(f"model_name {message.response_metadata.get('model_name')!r}")
-    return found
+        results.append(f"model_name {message.response_metadata.get('model_name')!r}")
+    return results
 
 
 def chosen(scenarios: Sequence[Scenario], only: str) -> tuple[list[Scenario], bool]:
@@ -338,18 +340,18 @@ class Flow:
         """
         began, number = self.bench.now(), self.bench.number()
         question = f"What is known of number {number}?"
-        found = await asyncio.gather(
+        results = await asyncio.gather(
             ask(self.llm, self.way, question, _FLAP_HUNG), alone(self.bench, self.way)
         )
         await asyncio.sleep(max(0.0, EVERY - (self.bench.now() - began)))
-        return found
+        return results
 
     async def all(self) -> list[tuple[Got, float]]:
         """Make requests until the first target has answered one, or it is too late for that."""
-        found = [await self.one()]
-        while not self.back(found[-1][0]) and self.bench.now() < self.until:
-            found.append(await self.one())
-        return found
+        results = [await self.one()]
+        while not self.back(results[-1][0]) and self.bench.now() < self.until:
+            results.append(await self.one())
+        return results
 
     def back(self, got: Got) -> bool:
         """Whether the first target has answered."""
@@ -371,27 +373,27 @@ async def _run_flapping(bench: Bench, way: str) -> Verdict:
     pairs: list[tuple[Got, float]] = await bench.census.run(number, flow.all())
     leaks = await bench.left(number, specs)
     first, second = map(bench.seen, specs)
-    it = _slowest(way, pairs)
-    it.problems += leaks
-    it.attempts = f"{len(first)}+{len(second)}"
+    slowest = _slowest(way, pairs)
+    slowest.problems += leaks
+    slowest.attempts = f"{len(first)}+{len(second)}"
     for got, _ in pairs:
         mark = judge(got, [*first, *second])
         if mark is not Mark.WHOLE:
-            it.mark = mark
-            it.note(f"not whole: {mark.name}")
+            slowest.mark = mark
+            slowest.note(f"not whole: {mark.name}")
     listed = sum(len(receipt["attempts"]) for got, _ in pairs for receipt in got.receipts)
     if listed != len(first) + len(second):
-        it.note(f"the receipts list {listed} of {len(first) + len(second)} requests")
+        slowest.note(f"the receipts list {listed} of {len(first) + len(second)} requests")
     if not flow.back(pairs[-1][0]):
-        it.note(f"the first target is not asked again {BACK:g} s after its recovery")
-    if it.slow:
-        it.note(f"{it.seconds - it.bound:.2f} s too slow")
-    return it
+        slowest.note(f"the first target is not asked again {BACK:g} s after its recovery")
+    if slowest.slow:
+        slowest.note(f"{slowest.seconds - slowest.bound:.2f} s too slow")
+    return slowest
 
 
 def _slowest(way: str, pairs: Sequence[tuple[Got, float]]) -> Verdict:
     """Begin the verdict with the request that took longest, by what the fallback alone took."""
     got, own = max(pairs, key=lambda pair: pair[0].seconds - SLOWER * pair[1])
-    it = Verdict(FLAPPING, way, alone=own, bound=SLOWER * own + ALLOWANCE)
-    it.seconds, it.first = got.seconds, got.first
-    return it
+    verdict = Verdict(FLAPPING, way, alone=own, bound=SLOWER * own + ALLOWANCE)
+    verdict.seconds, verdict.first = got.seconds, got.first
+    return verdict

@@ -240,8 +240,8 @@ async def run(
             return await play(bench, cell, limits)
 
     mixed = Random(0).sample(every, len(every))
-    found = dict(zip(mixed, await asyncio.gather(*map(one, mixed)), strict=True))
-    results = [found[cell] for cell in every]
+    fields = dict(zip(mixed, await asyncio.gather(*map(one, mixed)), strict=True))
+    results = [fields[cell] for cell in every]
     _bound(results, limits, allowance)
     return [await _once_more(bench, result, limits) for result in results]
 

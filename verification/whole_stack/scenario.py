@@ -103,12 +103,12 @@ def poisson(
     rate: float, seconds: float, random: Random, how: Sequence[How] = ("ainvoke", "astream")
 ) -> list[Call]:
     """Call at random, `rate` times a second on average, as independent users do."""
-    found: list[Call] = []
+    results: list[Call] = []
     now = random.expovariate(rate)
     while now < seconds:
-        found.append(_call(len(found), now, random.choice(how)))
+        results.append(_call(len(results), now, random.choice(how)))
         now += random.expovariate(rate)
-    return found
+    return results
 
 
 def _call(number: int, at: float, how: How) -> Call:

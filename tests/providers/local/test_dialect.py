@@ -97,8 +97,13 @@ def test_unknown_parameters_are_named():
 
 def test_parameters_without_effect_go_silently():
     """Nobody needs a warning about a billing tier."""
-    told = {"parallel_tool_calls": True, "service_tier": "auto", "user": "u", "stream_options": {}}
-    request = to_llama_request({"messages": USER, **told}, embedded=True)
+    fields = {
+        "parallel_tool_calls": True,
+        "service_tier": "auto",
+        "user": "u",
+        "stream_options": {},
+    }
+    request = to_llama_request({"messages": USER, **fields}, embedded=True)
     assert request.dropped == ()
     assert not {"parallel_tool_calls", "service_tier", "user"} & request.body.keys()
 
