@@ -50,9 +50,14 @@ class TimeLimits(_Policy):
 
     connect: Seconds | None = 5.0
     """To open a connection."""
-    first_text: Seconds | None = 15.0
+    first_text: float | Literal["learned"] | None = "learned"
     """From sending a request to its first visible text. An attempt over it is no longer waited for:
-    another target is asked, and whichever speaks first wins."""
+    another target is asked, and whichever speaks first wins. `"learned"`: twice the time by which
+    999 of 1,000 such requests have spoken, between 5 and 15 s for most targets; longer for long
+    prompts, and for models that think."""
+    thinking: float | Literal["learned"] | None = "learned"
+    """The same while reasoning arrives that is not part of the answer: it shows that the target
+    lives. `"learned"`: from 5 minutes, longer for high effort or where that is usual."""
     chunk_gap: Seconds | None = 10.0
     """Between two chunks with content. Keep-alive comments do not count as content."""
     answer: Seconds | None = 600.0
@@ -63,6 +68,15 @@ class TimeLimits(_Policy):
     none."""
     throughput_window: Seconds = 10.0
     """Seconds over which that is measured, one window after the other."""
+
+    @field_validator("first_text", "thinking", mode="plain")
+    @classmethod
+    def _is_limit(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and value != "learned" and not (number and 0 < value < inf):
+            msg = f'must be "learned", None, or a finite number of seconds > 0, not {value!r}'
+            raise ValueError(msg)
+        return float(value) if number else value
 
 
 class Hedge(_Policy):
@@ -366,6 +380,13 @@ _SPEC = re.compile(r"^(?P<provider>[a-z][a-z0-9_-]*)(?::(?P<model>\S.*))?$", re.
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+_REASONING_MODEL = re.compile(
+    r"(^|[/:._-])(o[134](-|$)|gpt-5(-mini|-nano|-pro)?(-20\d\d|$)|gpt-oss|qwq|magistral)"
+    r"|deepseek-?(r1|reasoner)|-r1(-|$)|(?<!non-)(?<!non_)(reason|think)(er|ing)"
+)
+"""Names of models that reason unless they are told not to, as their providers document them."""
+
+
 class Target(Sampling):
     """One model at one provider, with what is special about it.
 
@@ -414,6 +435,9 @@ class Target(Sampling):
     """The same for tokens: the prompt's, and `max_tokens` or what answers usually have."""
     time_limits: TimeLimits | None = None
     """Instead of the model's own."""
+    thinks: bool | None = None
+    """Whether its model reasons before it answers, so that half a minute of silence is nothing
+    unusual; None goes by its name and `reasoning_effort`. What is usual is learned either way."""
     retry_first: bool = False
     """Ask for one quick retry of this target before the chain moves on."""
     price: tuple[Dollars, Dollars] | None = None
@@ -428,6 +452,15 @@ class Target(Sampling):
     def __init__(self, spec: str | Runnable[Any, Any] | None = None, /, **fields: Any) -> None:
         """Take the spec apart; see the class."""
         super().__init__(**({} if spec is None else _parse(spec)) | fields)
+
+    def reasons(self) -> bool:
+        """Whether its model is taken to reason before it answers; see `thinks`."""
+        if self.thinks is not None:
+            return self.thinks
+        effort = self.model_kwargs.get("reasoning_effort") if self.model_kwargs else None
+        if effort is not None:
+            return effort not in {"none", "minimal"}
+        return bool(_REASONING_MODEL.search(self.model.lower()))
 
     def identity(self) -> dict[str, Any]:
         """What makes its answers its own, as plain data; no key and no header."""

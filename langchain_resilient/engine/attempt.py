@@ -6,6 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.engine.circuit_breaker import HEALTHY_SLOW_SHARE
+from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.options import Hedge
 from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome
@@ -113,6 +114,10 @@ class Attempt:
         response: The driver's: what was received.
         task: The driver's: the task that reads it.
         pending_chunks: The driver's: chunks that wait for the commit.
+        profile: What is known of the request.
+        text_limit: Seconds without text after which it is no longer waited for; `inf` for never.
+        thinking_limit: The same while reasoning arrives.
+        thinks: Reasoning has arrived.
     """
 
     __slots__ = (
@@ -134,11 +139,15 @@ class Attempt:
         "paused",
         "pending_chunks",
         "plain",
+        "profile",
         "reservation",
         "response",
         "retry_state",
         "started",
         "task",
+        "text_limit",
+        "thinking_limit",
+        "thinks",
         "timed_out",
         "window_ends_at",
         "window_start_tokens",
@@ -153,7 +162,12 @@ class Attempt:
         *,
         key: int = 0,
         plain: bool = False,
+        profile: RequestProfile = UNKNOWN,
     ) -> None:
+        self.profile: RequestProfile = profile
+        self.text_limit: float = inf
+        self.thinking_limit: float = inf
+        self.thinks: bool = False
         self.number: int = number
         self.candidate: Candidate = candidate
         self.kind: AttemptKind = kind
@@ -208,11 +222,14 @@ def attempt_record(a: Attempt, began: float, now: float) -> AttemptRecord:
 
 
 MIN_HEDGE_DELAY = 0.05
-MAX_HEDGE_DELAY = 10.0
-"""Bounds of a learned delay, in seconds.
+"""The shortest delay that is learned, in seconds.
 
-Without an upper one, a target that gets slower drags its own percentile along until nothing is late
-any more (CASSANDRA-14293)."""
+There is no longest one: a model that thinks for a minute is late after more than that. A target
+that gets slower does not drag its own percentile along until nothing is late any more
+(CASSANDRA-14293): its late samples are held back, and thrown away when it trips."""
+
+MAX_COLD_DELAY = 10.0
+"""The longest delay, in seconds, for a long prompt while nothing has been learned."""
 
 MIN_LATE_SECONDS = 0.25
 """Text within so many seconds is never late: our own event loop may have been busy."""
@@ -223,6 +240,9 @@ BATCH_FACTOR = 3.0
 PAUSE_FACTOR = 2.0
 """Factor on the longest pause of nearly all answers beyond which a silence is long."""
 
+_THINKING_GAP = 10.0
+"""Seconds between two pieces of reasoning, where the gap within an answer has no limit."""
+
 _COLD = Hedge().cold
 
 
@@ -230,7 +250,13 @@ def hedge_delay(hedge: Hedge, attempt: Attempt, now: float, *, batch: bool = Fal
     """Seconds after which another target is asked beside this attempt; see `delay_for`."""
     candidate = attempt.candidate
     return delay_for(
-        hedge, candidate.state, candidate.limits, now, plain=attempt.plain, batch=batch
+        hedge,
+        candidate.state,
+        candidate.limits,
+        now,
+        plain=attempt.plain,
+        batch=batch,
+        profile=attempt.profile,
     )
 
 
@@ -242,6 +268,7 @@ def delay_for(
     *,
     plain: bool,
     batch: bool = False,
+    profile: RequestProfile = UNKNOWN,
 ) -> float:
     """Seconds after which another target is asked beside a request to this one, if sent now.
 
@@ -251,31 +278,75 @@ def delay_for(
         limits: The target's own.
         now: The engine's clock.
         plain: Whether a whole answer is asked for, rather than a stream.
+        profile: What is known of the request.
         batch: Under a rate limit, a hedge in a batch takes the place of a first send, and no user
             waits for this one answer: so only a request that hangs is hedged.
     """
     if hedge.delay != "learned":
         return hedge.delay
     if batch and state.limited:
-        usual = state.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=plain)
+        usual = state.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=plain, profile=profile)
         return max(hedge.cold, BATCH_FACTOR * (usual or 0.0))
     # A share of `budget` of the requests may be hedged. Aiming at nine tenths of it keeps the
     # budget from running dry by chance (Dean & Barroso, "The Tail at Scale", 2013: hedge at the
     # 95th percentile for 5 % extra load).
     q = 1 - 0.9 * hedge.budget
-    learned = state.percentile(q, now, plain=plain)
-    if learned is None:
-        return hedge.cold
+    learned = state.percentile(q, now, plain=plain, profile=profile)
     limit = limits.first_text
-    return max(MIN_HEDGE_DELAY, min(learned, MAX_HEDGE_DELAY, inf if limit is None else limit / 2))
+    longest = limit / 2 if isinstance(limit, float) else inf
+    if learned is None:
+        thinking = state.thinking_seconds(profile)
+        if thinking:
+            return max(hedge.cold, min(thinking, longest))
+        cold = hedge.cold * state.times(plain=plain).scale(profile)
+        return max(hedge.cold, min(cold, MAX_COLD_DELAY, longest))
+    return max(MIN_HEDGE_DELAY, min(learned, longest))
 
 
 def late_after(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
     """Seconds after which its silence counts against its target."""
     cold = _COLD if hedge is None else hedge.cold
     return max(
-        MIN_LATE_SECONDS, attempt.candidate.state.late_after(now, plain=attempt.plain, cold=cold)
+        MIN_LATE_SECONDS,
+        attempt.candidate.state.late_after(
+            now, plain=attempt.plain, cold=cold, profile=attempt.profile
+        ),
     )
+
+
+def set_text_limits(attempt: Attempt, now: float) -> None:
+    """Set how long it may be silent, and how long it may think; see `TimeLimits`."""
+    limits, state = attempt.candidate.limits, attempt.candidate.state
+    silent, thinking = limits.first_text, limits.thinking
+    if silent == "learned":
+        silent = state.text_limit(now, plain=attempt.plain, profile=attempt.profile)
+    if thinking == "learned":
+        thinking = state.thinking_limit(now, plain=attempt.plain, profile=attempt.profile)
+    attempt.text_limit = inf if silent is None else silent
+    attempt.thinking_limit = inf if thinking is None else thinking
+
+
+def text_due_at(attempt: Attempt) -> float:
+    """When an attempt without text is over its limit.
+
+    Reasoning holds that back, as long as no more time passes between two pieces of it than may pass
+    within an answer; but not for ever.
+    """
+    started = attempt.started + attempt.excused_seconds
+    at = started + attempt.text_limit
+    if attempt.thinks:
+        gap = attempt.candidate.limits.chunk_gap
+        at = max(at, attempt.last_chunk + (_THINKING_GAP if gap is None else gap))
+        at = min(at, max(started + attempt.thinking_limit, started + attempt.text_limit))
+    return at
+
+
+def late_due_at(attempt: Attempt) -> float:
+    """When its silence counts against its target; reasoning is no silence."""
+    if not attempt.thinks or attempt.late_at == inf:
+        return attempt.late_at
+    gap = attempt.candidate.limits.chunk_gap
+    return max(attempt.late_at, attempt.last_chunk + (_THINKING_GAP if gap is None else gap))
 
 
 def pause_limit(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
@@ -293,10 +364,7 @@ def next_limit_at(attempt: Attempt) -> float:
         return at
     at = min(at, attempt.window_ends_at)
     if attempt.first_text is None:
-        at = min(at, attempt.hedge_at, attempt.late_at)
-        if limits.first_text is None:
-            return at
-        return min(at, attempt.started + attempt.excused_seconds + limits.first_text)
+        return min(at, attempt.hedge_at, late_due_at(attempt), text_due_at(attempt))
     if not attempt.paused:
         at = min(at, attempt.last_chunk + attempt.pause_limit)
     return at if limits.chunk_gap is None else min(at, attempt.last_chunk + limits.chunk_gap)
@@ -418,7 +486,14 @@ class AttemptList:
         seconds = now - attempt.started - attempt.excused_seconds
         # After a stall of our own process only a lower bound of the time is known.
         known = not attempt.excused_seconds
-        state.record_first_text(seconds, now, plain=attempt.plain, late=attempt.late, known=known)
+        state.record_first_text(
+            seconds,
+            now,
+            plain=attempt.plain,
+            late=attempt.late,
+            known=known,
+            profile=attempt.profile,
+        )
         state.waiting.pop(attempt, None)
 
     def close(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
@@ -468,7 +543,9 @@ class AttemptList:
                 continue
             if attempt.first_text is None:
                 seconds = now - attempt.started
-                attempt.candidate.state.record_lost(seconds, now, plain=attempt.plain)
+                attempt.candidate.state.record_lost(
+                    seconds, now, plain=attempt.plain, profile=attempt.profile
+                )
             # One that was over a limit failed; one that was merely slower lost.
             self.close(attempt, Outcome.FAILED if attempt.fault else how, now)
             stopped.append(attempt)

@@ -88,14 +88,16 @@ class WaitList:
         self.ticket: TokenWaiter | None = None
         self.kind: AttemptKind = AttemptKind.HEDGE
 
-    def request_token(self, budget: Budget, kind: AttemptKind, now: float) -> None:
+    def request_token(
+        self, budget: Budget, kind: AttemptKind, now: float, size: float = 0.0
+    ) -> None:
         """Wait for a token of this budget, and for none of another any longer."""
         if self.ticket is not None:
             if self.ticket.budget is budget:
                 return
             self.ticket.give_up(now)
         self.kind = kind
-        self.ticket = budget.wait(self._since, self.useful_until, self._wake_up)
+        self.ticket = budget.wait(self._since, self.useful_until, self._wake_up, size)
 
     def take_granted(self) -> TokenWaiter | None:
         """Take the token, if it has come. The caller must spend it or give it up."""

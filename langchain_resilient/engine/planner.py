@@ -28,14 +28,18 @@ from langchain_resilient.engine.attempt import (
     check_throughput,
     hedge_delay,
     late_after,
+    late_due_at,
     next_limit_at,
     pause_limit,
     restart_limits,
+    set_text_limits,
     start_throughput_window,
+    text_due_at,
 )
 from langchain_resilient.engine.candidates import Candidates, WaitList, is_open, retry_state
 from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start, Stop
 from langchain_resilient.engine.rate_limiter import QueuedRequest
+from langchain_resilient.engine.time_model import UNKNOWN
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.options import TimeLimits
 from langchain_resilient.receipt import AttemptKind, Outcome
@@ -47,8 +51,9 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.budgets import TokenWaiter
     from langchain_resilient.engine.rate_limiter import RequestSize
     from langchain_resilient.engine.target_state import TargetState
+    from langchain_resilient.engine.time_model import RequestProfile
 
-_NO_LIMITS = TimeLimits(first_text=None, chunk_gap=None, answer=None)
+_NO_LIMITS = TimeLimits(first_text=None, thinking=None, chunk_gap=None, answer=None)
 """Of the last resort: nothing is left to ask after it, so only the deadline ends it."""
 
 _MIN_ANSWER_SECONDS = 1.0
@@ -78,6 +83,7 @@ class Planner:
             what is shown of an attempt. None where only a whole answer is shown.
         size: The request's size and priority, for rate limits; None for an interactive call of
             unknown size.
+        profile: What is known of the request that its time depends on.
 
     Attributes:
         chain: The targets; they know which can be asked, the planner decides when.
@@ -97,6 +103,7 @@ class Planner:
         "_overtime",
         "_plain",
         "_plan",
+        "_profile",
         "_queued_request",
         "_reader_stall",
         "_resume_at",
@@ -124,8 +131,10 @@ class Planner:
         plain: bool = False,
         can_continue: Callable[[Attempt], bool] | None = None,
         size: RequestSize | None = None,
+        profile: RequestProfile = UNKNOWN,
     ) -> None:
         self._plan = plan
+        self._profile = profile
         # Where no text is shown as it comes, an answer counts when it is whole.
         self._whole_only = can_continue is None
         self._can_continue = can_continue or _always
@@ -165,7 +174,7 @@ class Planner:
 
     def begin(self, now: float) -> list[Action]:
         """Send the first attempt, and a shadow probe, if one is due for a sick target."""
-        self._plan.budgets.deposit(now)
+        self._plan.budgets.deposit(now, self._profile.prompt_tokens)
         out: list[Action] = []
         if self._plan.health is not None:
             self.chain.reset_if_all_tripped(now)
@@ -187,6 +196,11 @@ class Planner:
             return []
         self._attempts.record_first_text(attempt, now)
         return self._update_wake_at(self._commit(attempt, now) if self.winner is None else [])
+
+    def reasoning(self, attempt: Attempt, now: float) -> None:
+        """A piece of reasoning: its target lives. That wins nothing, but is no silence either."""
+        attempt.last_chunk = now
+        attempt.thinks = True
 
     def chunk(self, attempt: Attempt, now: float) -> list[Action]:
         """Content of one that is not the winner: one that had timed out or paused may win."""
@@ -319,14 +333,18 @@ class Planner:
 
     def _check_silent(self, attempt: Attempt, now: float, out: list[Action]) -> None:
         """Check one that has shown no text yet."""
-        limit = attempt.candidate.limits.first_text
-        if now >= attempt.late_at:
+        if now >= late_due_at(attempt):
             self._record_late(attempt, now)
             if self._attempts.all_lost():
                 self._rescue(now, out)
-        if limit is not None and now >= attempt.started + attempt.excused_seconds + limit:
-            fault = Fault(FaultKind.TIMEOUT, f"no text within {limit:g} s")
-            self._time_out(attempt, fault, now, out)
+        if now >= text_due_at(attempt):
+            seconds = now - attempt.started - attempt.excused_seconds
+            if attempt.thinks and seconds >= attempt.thinking_limit:
+                fault = Fault(FaultKind.TIMEOUT, f"only reasoning for {attempt.thinking_limit:g} s")
+                self._give_up(attempt, fault, now, out)
+            else:
+                fault = Fault(FaultKind.TIMEOUT, f"no text within {seconds:.3g} s")
+                self._time_out(attempt, fault, now, out)
         elif now >= attempt.hedge_at:
             attempt.hedge_at = inf
             self._start_extra(AttemptKind.HEDGE, now, out)
@@ -409,14 +427,15 @@ class Planner:
             self._postpone_hedge(now)
             return
         budget = self._plan.budgets.of_kind(kind)
-        if paid is None and not budget.take():
-            self._wait_list.request_token(budget, kind, now)
+        size = self._profile.prompt_tokens
+        if paid is None and not budget.take(size):
+            self._wait_list.request_token(budget, kind, now, size)
         elif self._start(candidate, kind, now, out):
             self.chain.charge(candidate)
         elif paid is not None:
             paid.give_up(now)
         else:
-            budget.give_back(now)
+            budget.give_back(now, size)
 
     def _postpone_hedge(self, now: float) -> None:
         """Look for a hedge again when a target is open to one: none is now."""
@@ -547,6 +566,7 @@ class Planner:
         start_throughput_window(attempt, now)
         on_trip = None
         if kind is not AttemptKind.LAST_RESORT:
+            set_text_limits(attempt, now)
             if plan.hedge is not None:
                 attempt.hedge_at = now + hedge_delay(
                     plan.hedge, attempt, now, batch=self._queued_request.batch
@@ -562,7 +582,7 @@ class Planner:
     def _attempt(self, number: int, candidate: Candidate, kind: AttemptKind, now: float) -> Attempt:
         plain = self._plain or not candidate.state.streams
         key = candidate.state.next_key(now, candidate.queued_request)
-        attempt = Attempt(number, candidate, kind, now, key=key, plain=plain)
+        attempt = Attempt(number, candidate, kind, now, key=key, plain=plain, profile=self._profile)
         if candidate.state.paced:
             attempt.reservation = candidate.state.keys[key].rate_limiter.reserve(
                 self._queued_request, now

@@ -17,6 +17,7 @@ from langchain_resilient.engine.attempt import Attempt, attempt_record, late_aft
 from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start
 from langchain_resilient.engine.planner import Planner
 from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD, Segment, StreamBuffer
+from langchain_resilient.engine.time_model import UNKNOWN
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.receipt import AttemptKind, Outcome, Receipt
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.interfaces import AttemptListener, Dependencies, Route
     from langchain_resilient.engine.rate_limiter import RequestSize
     from langchain_resilient.engine.reaper import Reaper
+    from langchain_resilient.engine.time_model import RequestProfile
     from langchain_resilient.exchange import ChatRequest, Chunk
 
     Validate = Callable[
@@ -213,6 +215,7 @@ class Race:
         buffer: For `chunks()`: what is shown, and what follows a break.
         size: The request's size and priority, for rate limits; None for an interactive call of
             unknown size.
+        profile: What is known of the request that its time depends on.
         listener: Told when attempts begin and end.
 
     Attributes:
@@ -254,6 +257,7 @@ class Race:
         plain: bool = False,
         buffer: StreamBuffer | None = None,
         size: RequestSize | None = None,
+        profile: RequestProfile = UNKNOWN,
         listener: AttemptListener | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -272,6 +276,7 @@ class Race:
             wake=self._wake_up,
             plain=plain,
             size=size,
+            profile=profile,
             last_resort=last_resort.state if last_resort else None,
             can_continue=buffer.can_continue if buffer is not None and validate is None else None,
         )
@@ -525,7 +530,10 @@ class Race:
     def _report_content(self, attempt: Attempt, seen: int, now: float) -> Sequence[Action]:
         if attempt.first_text is not None:
             return self._planner.chunk(attempt, now)
-        return self._planner.first_text(attempt, now) if seen >= _VISIBLE else ()
+        if seen >= _VISIBLE:
+            return self._planner.first_text(attempt, now)
+        self._planner.reasoning(attempt, now)
+        return ()
 
     async def _read_trailer(self, attempt: Attempt, stream: Any) -> None:
         """Read what follows a `finish_reason`: usage. The answer is complete, whatever happens."""

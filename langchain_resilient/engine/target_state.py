@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 
 from langchain_resilient.engine.circuit_breaker import HEALTHY_SLOW_SHARE, CircuitBreaker
 from langchain_resilient.engine.rate_limiter import RateLimiter
-from langchain_resilient.engine.time_model import LatencyHistogram
+from langchain_resilient.engine.time_model import (
+    UNKNOWN,
+    LatencyHistogram,
+    RequestProfile,
+    TimeModel,
+)
 from langchain_resilient.faults import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -112,6 +117,21 @@ LONG_SILENCE_SECONDS = 5.0
 DOWN_SECONDS = 5.0
 """Seconds between requests that try a target that is down; text from it ends that."""
 
+THINKING_SECONDS = {"low": 15.0, "medium": 30.0, "high": 60.0, "xhigh": 90.0}
+"""Seconds that a model is taken to think, by effort, before it was seen: then a hedge is sent."""
+
+THINKING_LIMIT_FACTOR = 6.0
+"""Factor on those seconds after which a silent thinker is left, and on which it is late."""
+
+TEXT_LIMIT = 15.0
+"""Seconds without text after which a target is left whose speed is not known, and most others."""
+
+MIN_TEXT_LIMIT = 5.0
+"""The shortest such limit that is learned: a hedge has been sent long before."""
+
+THINKING_LIMIT = 300.0
+"""Seconds for which reasoning may go on without a text; twice that for high effort."""
+
 LATE_FACTOR = 1.2
 """Factor on the learned percentile: a few percent slower than usual is not yet late."""
 
@@ -187,8 +207,9 @@ class TargetState:
         streams: False once it refused to stream: then whole answers are asked for.
         retry_first: Its `Target.retry_first`.
         in_process: It runs in this process: asking it twice at once only slows both down.
+        thinks: Its model is known to reason before it answers, unless told not to.
         circuit_breaker: Whether it is healthy.
-        first_texts: Seconds to the first text.
+        first_texts: Seconds to the first text, given the request.
         answers: Seconds to a whole answer, where it does not stream.
         pauses: Seconds of the longest pause in each complete stream.
         last_text_at: When text last came from it.
@@ -226,6 +247,7 @@ class TargetState:
         "provider",
         "retry_first",
         "streams",
+        "thinks",
         "waiting",
     )  # fmt: skip
 
@@ -239,7 +261,9 @@ class TargetState:
         max_concurrency: int | None = None,
         retry_first: bool = False,
         in_process: bool = False,
+        thinks: bool = False,
     ) -> None:
+        self.thinks = thinks
         self.name = name
         self.provider = provider
         self.keys = tuple(map(TargetKey, accounts, rate_limiters or [None] * len(accounts))) or (
@@ -253,8 +277,8 @@ class TargetState:
         self.retry_first = retry_first
         self.in_process = in_process
         self.circuit_breaker = CircuitBreaker()
-        self.first_texts = LatencyHistogram()
-        self.answers = LatencyHistogram()
+        self.first_texts = TimeModel()
+        self.answers = TimeModel()
         self.pauses = LatencyHistogram()
         self.waiting: dict[object, Callable[[], None]] = {}
         self._slow_probes: list[float] = []
@@ -263,7 +287,7 @@ class TargetState:
         self._ask_again_at = 0.0
         self._waiters_told = False
         self._last_answered_start = -inf
-        self._held_samples: deque[tuple[float, float, bool, bool]] = deque()
+        self._held_samples: deque[tuple[float, float, RequestProfile, bool, bool]] = deque()
         self._late_starts: deque[float] = deque(maxlen=SILENT_AFTER)
         self.last_text_at: float = -inf
         self.answering_since: float = -inf
@@ -339,45 +363,97 @@ class TargetState:
 
     # -- its speed --------------------------------------------------------------------------------
 
-    def percentile(self, q: float, now: float, *, plain: bool) -> float | None:
-        """The time by which a share `q` of its requests shows text; None while that is unknown.
+    def times(self, *, plain: bool) -> TimeModel:
+        """How long its whole answers take, or its first texts."""
+        return self.answers if plain else self.first_texts
+
+    def percentile(
+        self, q: float, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN
+    ) -> float | None:
+        """The time by which a share `q` of such requests shows text; None while that is unknown.
 
         Args:
             q: From 0 to 1.
             now: The engine's clock.
             plain: Of whole answers, rather than first texts.
+            profile: What is known of the request.
         """
+        residual = self._residual(q, now, plain=plain)
+        return None if residual is None else residual * self.times(plain=plain).scale(profile)
+
+    def _residual(self, q: float, now: float, *, plain: bool) -> float | None:
         cached = self._percentiles.get((q, plain))
         if cached is not None and now < cached[0]:
             return cached[1]
-        samples = self.answers if plain else self.first_texts
+        samples = self.times(plain=plain).residuals
         seconds = samples.quantile(q) if samples.count >= ENOUGH_SAMPLES else None
         if seconds is None and cached is not None and samples.count >= ENOUGH_SAMPLES:
             seconds = cached[1]  # too many were closed early to tell: keep the last known value
         self._percentiles[q, plain] = (now + _REFRESH_SECONDS, seconds)
         return seconds
 
-    def late_after(self, now: float, *, plain: bool, cold: float) -> float:
+    def late_after(
+        self, now: float, *, plain: bool, cold: float, profile: RequestProfile = UNKNOWN
+    ) -> float:
         """Seconds without text that count as evidence of sickness.
 
         A target whose speed is not known yet gets four times the cold delay, or twice its slowest
         text: a model that thinks for long is not sick.
         """
-        learned = self.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=plain)
+        times = self.times(plain=plain)
+        learned = self._residual(1 - HEALTHY_SLOW_SHARE, now, plain=plain)
         if learned is not None:
-            return LATE_FACTOR * learned
-        samples = self.answers if plain else self.first_texts
-        return max(4 * cold, 2 * samples.slowest)
+            return LATE_FACTOR * learned * times.cautious_scale(profile)
+        thinking = self.thinking_seconds(profile)
+        if thinking:
+            return max(2 * thinking, 2 * times.residuals.slowest * times.scale(profile))
+        return max(4 * cold, 2 * times.residuals.slowest) * times.cautious_scale(profile)
 
-    def expected(self, now: float, *, plain: bool) -> float:
-        """The mean wait for it, in seconds, where nobody waits over `MAX_EXPECTED_SECONDS`.
+    def thinking_seconds(self, profile: RequestProfile) -> float:
+        """How long it is taken to think before it was seen; 0 for a model that does not."""
+        effort = profile.effort
+        if effort is None:
+            return THINKING_SECONDS["medium"] if self.thinks else 0.0
+        return THINKING_SECONDS.get(effort, 0.0)
 
-        Infinity while that is unknown.
+    def text_limit(self, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN) -> float:
+        """Seconds without text beyond what a healthy target ever takes for such a request.
+
+        Twice its 99.9th percentile, but, since that is known badly, at most three times its 95th or
+        `TEXT_LIMIT`, whichever is longer.
         """
+        times = self.times(plain=plain)
+        usual = self._residual(1 - HEALTHY_SLOW_SHARE, now, plain=plain)
+        scale = times.cautious_scale(profile)
+        if usual is None:
+            thinking = THINKING_LIMIT_FACTOR * self.thinking_seconds(profile)
+            return max(thinking or TEXT_LIMIT * scale, 2 * times.residuals.slowest * scale)
+        rarest = self._residual(0.999, now, plain=plain)
+        longest = max(TEXT_LIMIT, 3 * usual)
+        limit = longest if rarest is None else min(max(2 * rarest, MIN_TEXT_LIMIT), longest)
+        return limit * scale
+
+    def thinking_limit(
+        self, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN
+    ) -> float:
+        """Seconds after which reasoning that leads to no text is taken to be endless."""
+        longest = THINKING_LIMIT * (2 if profile.effort in {"high", "xhigh"} else 1)
+        usual = self.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=plain, profile=profile)
+        return longest if usual is None else max(longest, 3 * usual)
+
+    def expected(self, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN) -> float:
+        """The mean wait for such a request, in seconds; infinity while that is unknown.
+
+        Nobody is taken to wait longer than for `MAX_EXPECTED_SECONDS` times its scale.
+        """
+        scale = self.times(plain=plain).scale(profile)
+        return self._mean_residual(now, plain=plain) * scale
+
+    def _mean_residual(self, now: float, *, plain: bool) -> float:
         cached = self._expected.get(plain)
         if cached is not None and now < cached[0]:
             return cached[1]
-        samples = self.answers if plain else self.first_texts
+        samples = self.times(plain=plain).residuals
         enough = samples.count >= FEW_SAMPLES
         mean = samples.mean_within(MAX_EXPECTED_SECONDS) if enough else None
         self._expected[plain] = (now + _REFRESH_SECONDS, inf if mean is None else mean)
@@ -397,7 +473,14 @@ class TargetState:
         return self.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=False)
 
     def record_first_text(
-        self, seconds: float, now: float, *, plain: bool, late: bool, known: bool = True
+        self,
+        seconds: float,
+        now: float,
+        *,
+        plain: bool,
+        late: bool,
+        known: bool = True,
+        profile: RequestProfile = UNKNOWN,
     ) -> None:
         """Record a first text (or a whole answer).
 
@@ -407,8 +490,9 @@ class TargetState:
             plain: It was a whole answer.
             late: The request had been counted as late.
             known: False if only a lower bound of the time is known.
+            profile: What is known of the request.
         """
-        self._add_sample(seconds, now, plain=plain, censored=not known)
+        self._add_sample(seconds, now, profile, plain=plain, censored=not known)
         started = now - seconds
         was_silent = self.silent
         self.last_text_at = now
@@ -450,7 +534,7 @@ class TargetState:
 
     def _relearn(self, now: float, *, plain: bool) -> None:
         """Take its present speed for normal: it answers reliably, only slower than it used to."""
-        samples = LatencyHistogram()
+        samples = TimeModel()
         for seconds in self._slow_probes:
             samples.add(seconds, now)
         self._slow_probes.clear()
@@ -461,32 +545,36 @@ class TargetState:
             self.first_texts = samples
         self.circuit_breaker.recover_on_trial()
 
-    def record_lost(self, seconds: float, now: float, *, plain: bool) -> None:
+    def record_lost(
+        self, seconds: float, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN
+    ) -> None:
         """Record a loser that was closed before its first text: a right-censored sample.
 
         While the target is silent, that says nothing about its speed.
         """
         if self.silent:
             return
-        self._add_sample(seconds, now, plain=plain, censored=True)
+        self._add_sample(seconds, now, profile, plain=plain, censored=True)
 
-    def _add_sample(self, seconds: float, now: float, *, plain: bool, censored: bool) -> None:
+    def _add_sample(
+        self, seconds: float, now: float, profile: RequestProfile, *, plain: bool, censored: bool
+    ) -> None:
         """Hold a sample back for a while: if the target trips, it was a symptom and is discarded.
 
         Otherwise each bout of slowness would make slow normal, until none is noticed any more.
         """
-        samples = self.answers if plain else self.first_texts
-        if samples.count < ENOUGH_SAMPLES:
-            samples.add(seconds, now, censored=censored)
+        times = self.times(plain=plain)
+        if times.count < ENOUGH_SAMPLES:
+            times.add(seconds, now, profile, censored=censored)
             return
         if self.circuit_breaker.tripped:
             return
         held = self._held_samples
-        held.append((seconds, now, plain, censored))
+        held.append((seconds, now, profile, plain, censored))
         with suppress(IndexError):  # another thread's trip emptied it
             while held[0][1] <= now - HELD_SECONDS:
-                seconds, at, plain, censored = held.popleft()
-                (self.answers if plain else self.first_texts).add(seconds, at, censored=censored)
+                seconds, at, profile, plain, censored = held.popleft()
+                self.times(plain=plain).add(seconds, at, profile, censored=censored)
 
     def record_late(self, now: float, trip_after: int, *, started: float) -> None:
         """Record that a request is late: a mark against the target."""

@@ -1,15 +1,28 @@
-"""How long a target takes to its first text, learned from winners and losers alike.
+"""How long a target takes to its first text, given the request; learned from winners and losers.
 
-A loser that was cancelled after 1.2 s did not take 1.2 s: it took *longer* than that. If such
-samples were left out, every quantile would be too small, hedges would fire on ordinary requests,
-and the budget would be gone when the tail comes. Survival analysis calls such samples
-right-censored and has the estimator for them (Kaplan & Meier, "Nonparametric Estimation from
-Incomplete Observations", JASA 1958).
+A time is taken to be `scale(request) x residual`. The scale knows what the request says beforehand:
+a prompt of 60,000 tokens takes longer than one of 300, and high reasoning effort longer than none.
+It is fitted by robust regression (least absolute deviations of logarithms, with a prior for the
+first requests). What it leaves unexplained, the residual, is what is compared between requests: the
+percentile of a hedge's delay, and whether a silence is unusual. Otherwise all hedges would go to
+long prompts, and a run of long documents would look like an outage.
+
+Residuals are collected in a histogram that takes censored samples. A loser that was cancelled after
+1.2 s did not take 1.2 s: it took *longer* than that. If such samples were left out, every quantile
+would be too small, hedges would fire on ordinary requests, and the budget would be gone when the
+tail comes. Survival analysis calls such samples right-censored and has the estimator for them
+(Kaplan & Meier, "Nonparametric Estimation from Incomplete Observations", JASA 1958).
 """
 
 from __future__ import annotations
 
-from math import ceil, exp, log, log2
+from collections import deque
+from itertools import islice
+from math import ceil, exp, log, log1p, log2
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SMALLEST = 0.001
 """Seconds; anything faster counts as this."""
@@ -30,6 +43,9 @@ forget everything."""
 
 _MAX_COUNT = 1000
 """The most effective samples: at a high rate old ones fade sooner, and changes show sooner."""
+
+MIN_SURVIVAL = 0.0005
+"""The least share of healthy requests that is believed to take longer than any given time."""
 
 _RESCALE = 2.0**64
 """The weight at which all counts are scaled down, long before a float overflows."""
@@ -107,6 +123,26 @@ class LatencyHistogram:
             at_risk -= seen + censored
         return None
 
+    def survival(self, seconds: float) -> float | None:
+        """The share of the requests that show no text within this time.
+
+        Args:
+            seconds: Since sending.
+
+        Returns:
+            At least `MIN_SURVIVAL`, for samples are finite; None without samples.
+        """
+        if not self.total:
+            return None
+        at_risk, survival = self.total, 1.0
+        for seen, censored in islice(
+            zip(self._seen, self._censored, strict=True), _bucket(seconds) + 1
+        ):
+            if seen and at_risk > 0:
+                survival *= max(0.0, 1.0 - seen / at_risk)
+            at_risk -= seen + censored
+        return max(MIN_SURVIVAL, survival)
+
     def mean_within(self, limit: float) -> float | None:
         """The mean of `min(seconds, limit)`: the expected wait for somebody who waits `limit`.
 
@@ -157,3 +193,294 @@ def _bucket(seconds: float) -> int:
 def _middle(bucket: int) -> float:
     """The geometric middle of a bucket, in seconds."""
     return SMALLEST * exp((bucket - 0.5) * _STEP) if bucket else SMALLEST
+
+
+class RequestProfile(NamedTuple):
+    """What a request says beforehand that its time depends on.
+
+    Attributes:
+        prompt_tokens: Estimated, images and files included; 0 where it is unknown.
+        effort: The reasoning effort asked for; None where it does not say.
+        answer_tokens: How long an answer it asks for, where whole answers are waited for; 0 where
+            it does not say.
+    """
+
+    prompt_tokens: int = 0
+    effort: str | None = None
+    answer_tokens: int = 0
+
+
+UNKNOWN = RequestProfile()
+"""A request of which nothing is known: its scale is 1."""
+
+DOUBLING_TOKENS = 5_000.0
+"""Prompt tokens that double the time to the first text, before any request has shown how many do:
+half a second at 10,000 tokens a second."""
+
+CAUTIOUS_TOKENS = 1_500.0
+"""The same for prompts longer than any before, when it is asked whether a target hangs: the guess
+may be wrong, and a healthy target must not be taken out for that."""
+
+_DOUBLING_SPREAD = 1.5
+"""Width of the prior of the logarithm of that number (Student's, so that it can be overruled)."""
+
+_MAX_DOUBLING = 2e6
+"""Tokens; at this number the prompt's length counts as no matter."""
+
+_MIN_DOUBLING = 30.0
+
+_ANSWER_DOUBLING_TOKENS = 100.0
+"""Tokens of a whole answer that double its time, as a prior: half a second at 200 a second."""
+
+_EFFORT = {"none": 0.0, "minimal": 0.3, "low": 1.0, "medium": 2.0, "high": 2.7, "xhigh": 3.3}
+"""Logarithm of how much longer thinking of each effort takes than none, as a prior."""
+
+_EFFORT_WEIGHT = 8.0
+"""How many samples that prior counts as."""
+
+_FIT_SAMPLES = 1024
+"""The most recent samples to which the scale is fitted."""
+
+_FIRST_FIT = 12
+"""Samples before the first fit."""
+
+_FIT_EVERY = 256
+"""Samples between two fits, once there are many: one takes some milliseconds."""
+
+_CHANGED = 0.03
+"""A scale that moves by a larger share than this has its residuals computed anew."""
+
+_GRID = 14
+_GOLDEN = 8
+
+
+class _Sample(NamedTuple):
+    seconds: float
+    at: float
+    profile: RequestProfile
+    censored: bool
+
+
+class TimeModel:
+    """How long one target takes, given the request: a fitted scale, and a histogram of residuals.
+
+    Seconds of residuals are those of a request of no length. Where all requests are of unknown
+    profile, the scale is 1 and nothing is fitted. No lock, like the histogram.
+
+    Example:
+        ```python
+        times = TimeModel()
+        times.add(0.6, now=10.0, profile=RequestProfile(prompt_tokens=300))
+        times.add(6.1, now=11.0, profile=RequestProfile(prompt_tokens=60_000))
+        times.residuals.quantile(0.95) * times.scale(RequestProfile(prompt_tokens=20_000))
+        ```
+    """
+
+    __slots__ = (
+        "_answer",
+        "_efforts",
+        "_longest",
+        "_next_fit",
+        "_prompt",
+        "_reference",
+        "_samples",
+        "_since_fit",
+        "residuals",
+    )
+
+    def __init__(self) -> None:
+        self.residuals = LatencyHistogram()
+        self._prompt = DOUBLING_TOKENS
+        self._answer = _ANSWER_DOUBLING_TOKENS
+        self._efforts: dict[str | None, float] = {}
+        self._reference: str | None = None
+        self._samples: deque[_Sample] = deque(maxlen=_FIT_SAMPLES)
+        self._next_fit = _FIRST_FIT
+        self._since_fit = 0
+        self._longest = 0
+
+    @property
+    def count(self) -> float:
+        """How many fresh samples it is worth."""
+        return self.residuals.count
+
+    @property
+    def doubling_tokens(self) -> float:
+        """Prompt tokens that double the time, as fitted so far."""
+        return self._prompt
+
+    def scale(self, profile: RequestProfile) -> float:
+        """How many times longer such a request takes than one of no length."""
+        if profile is UNKNOWN:
+            return 1.0
+        scale = 1.0 + profile.prompt_tokens / self._prompt
+        if profile.answer_tokens:
+            scale += profile.answer_tokens / self._answer
+        if profile.effort is None and self._reference is None:
+            return scale
+        return scale * exp(self._effort(profile.effort))
+
+    def cautious_scale(self, profile: RequestProfile) -> float:
+        """The same, but generous to prompts over twice as long as any that was answered."""
+        if profile.prompt_tokens <= 2 * self._longest or self._prompt <= CAUTIOUS_TOKENS:
+            return self.scale(profile)
+        excess = profile.prompt_tokens / CAUTIOUS_TOKENS - profile.prompt_tokens / self._prompt
+        return self.scale(profile) + excess
+
+    def add(
+        self,
+        seconds: float,
+        now: float,
+        profile: RequestProfile = UNKNOWN,
+        *,
+        censored: bool = False,
+    ) -> None:
+        """Add one sample; see `LatencyHistogram.add`."""
+        if profile is UNKNOWN:
+            self.residuals.add(seconds, now, censored=censored)
+            return
+        if not censored:
+            self._longest = max(self._longest, profile.prompt_tokens)
+        self.residuals.add(seconds / self.scale(profile), now, censored=censored)
+        self._samples.append(_Sample(max(seconds, SMALLEST), now, profile, censored))
+        self._since_fit += 1
+        if self._since_fit >= self._next_fit:
+            self._since_fit = 0
+            self._next_fit = min(_FIT_EVERY, max(4, len(self._samples) // 3))
+            self._fit()
+
+    def _effort(self, effort: str | None) -> float:
+        known = self._efforts.get(effort)
+        return _prior(effort) - _prior(self._reference) if known is None else known
+
+    def _fit(self) -> None:
+        """Fit the scale to the recent samples, and compute the residuals anew if it has moved."""
+        before = [self.scale(sample.profile) for sample in self._samples]
+        logs = [
+            log(sample.seconds) - self._effort(sample.profile.effort) for sample in self._samples
+        ]
+        censored = [sample.censored for sample in self._samples]
+        prompts = [sample.profile.prompt_tokens for sample in self._samples]
+        answers = [sample.profile.answer_tokens for sample in self._samples]
+        rest = [answer / self._answer for answer in answers]
+        fit = _TokenFit(logs, censored, prompts, rest)
+        self._prompt = fit.doubling(DOUBLING_TOKENS, self._prompt)
+        if any(answers):
+            rest = [prompt / self._prompt for prompt in prompts]
+            fit = _TokenFit(logs, censored, answers, rest)
+            self._answer = fit.doubling(_ANSWER_DOUBLING_TOKENS, self._answer)
+        self._fit_efforts()
+        # Samples were of one scale before and may be of several now: what counts is the ratio.
+        ratios = sorted(
+            log(self.scale(sample.profile) / old)
+            for sample, old in zip(self._samples, before, strict=True)
+        )
+        if max(ratios[-1], -ratios[0]) > _CHANGED:
+            self.residuals = LatencyHistogram(self.residuals.half_life)
+            for sample in self._samples:
+                residual = sample.seconds / self.scale(sample.profile)
+                self.residuals.add(residual, sample.at, censored=sample.censored)
+
+    def _fit_efforts(self) -> None:
+        by_effort: dict[str | None, list[float]] = {}
+        for sample in self._samples:
+            profile = sample.profile
+            if not sample.censored:
+                tokens = profile.prompt_tokens / self._prompt + profile.answer_tokens / self._answer
+                by_effort.setdefault(profile.effort, []).append(log(sample.seconds) - log1p(tokens))
+        if not by_effort or by_effort.keys() == {None}:
+            return
+        self._reference = max(by_effort, key=lambda effort: len(by_effort[effort]))
+        medians = {effort: _median(logs) for effort, logs in by_effort.items()}
+        base = medians[self._reference]
+        self._efforts = {}
+        for effort, logs in by_effort.items():
+            prior, count = _prior(effort) - _prior(self._reference), len(logs)
+            shrunk = count * (medians[effort] - base) + _EFFORT_WEIGHT * prior
+            self._efforts[effort] = shrunk / (count + _EFFORT_WEIGHT)
+        self._efforts[self._reference] = 0.0
+
+
+def _prior(effort: str | None) -> float:
+    # A request that does not say gets the provider's own default, mostly medium.
+    return _EFFORT.get(effort or "medium", _EFFORT["medium"])
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+class _TokenFit:
+    """Finds how many tokens double the time: the most likely number after the samples.
+
+    Residuals of logarithms are taken to follow Laplace's distribution, which makes the fit one of
+    least absolute deviations: a few requests that hang do not move it. Censored samples only count
+    where they are longer than expected (Powell, "Least absolute deviations estimation for the
+    censored regression model", Journal of Econometrics, 1984).
+
+    Args:
+        logs: Logarithms of seconds.
+        censored: Which of them are lower bounds.
+        tokens: Of each request.
+        rest: What else adds to each scale.
+    """
+
+    def __init__(
+        self, logs: list[float], censored: list[bool], tokens: list[int], rest: list[float]
+    ) -> None:
+        self._logs, self._censored, self._tokens, self._rest = logs, censored, tokens, rest
+
+    def doubling(self, prior: float, last: float) -> float:
+        """The number of tokens.
+
+        Args:
+            prior: What it is guessed to be without samples.
+            last: What it was at the last fit.
+        """
+        if max(self._tokens) <= 1.2 * min(self._tokens):
+            return prior
+
+        def cost(log_doubling: float) -> float:
+            distance = (log_doubling - log(prior)) / _DOUBLING_SPREAD
+            return self._misfit(exp(log_doubling)) + 2 * log1p(distance * distance / 3)
+
+        low, high = log(_MIN_DOUBLING), log(_MAX_DOUBLING)
+        step = (high - low) / (_GRID - 1)
+        if len(self._logs) < _FIT_SAMPLES:
+            _, best = min((cost(low + i * step), i) for i in range(_GRID))
+            middle = low + best * step
+        else:
+            middle = log(last)  # many samples move it little
+        return exp(_golden(cost, middle - step, middle + step))
+
+    def _misfit(self, doubling: float) -> float:
+        """The negative logarithm of the likelihood."""
+        residuals = [
+            y - log1p(x / doubling + r)
+            for y, x, r in zip(self._logs, self._tokens, self._rest, strict=True)
+        ]
+        count = len(residuals)
+        middle = sorted(residuals)[count // 2]
+        deviation = sum(
+            abs(residual - middle)
+            for residual, lower in zip(residuals, self._censored, strict=True)
+            if residual > middle or not lower
+        )
+        return count * log(deviation + 1e-3 * count)
+
+
+def _golden(cost: Callable[[float], float], low: float, high: float) -> float:
+    """Golden-section search for the least cost."""
+    ratio = 0.6180339887498949
+    a, b = high - ratio * (high - low), low + ratio * (high - low)
+    cost_a, cost_b = cost(a), cost(b)
+    for _ in range(_GOLDEN):
+        if cost_a <= cost_b:
+            high, b, cost_b = b, a, cost_a
+            a = high - ratio * (high - low)
+            cost_a = cost(a)
+        else:
+            low, a, cost_a = a, b, cost_b
+            b = low + ratio * (high - low)
+            cost_b = cost(b)
+    return a if cost_a <= cost_b else b

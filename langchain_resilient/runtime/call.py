@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
 from pydantic import TypeAdapter
 
+from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.options import SAMPLING_FIELDS, HedgeOption, OnBreak, Sampling, Seconds
@@ -123,6 +124,27 @@ class CallOptions:
     def prompt_tokens(self) -> int:
         """About how many tokens its prompt has."""
         return estimate_tokens(self.size)
+
+    def profile(self, *, plain: bool) -> RequestProfile:
+        """What the time to its first text depends on.
+
+        Tools are left out: they are the same for most calls of a program, and large to measure.
+
+        Args:
+            plain: Whether whole answers are waited for.
+        """
+        request = self.request
+        size = self._size
+        if size is None:
+            size = count_characters(request.messages)
+        effort = request.overrides.get("reasoning_effort") or request.defaults.get(
+            "reasoning_effort"
+        )
+        return RequestProfile(
+            estimate_tokens(size),
+            effort if isinstance(effort, str) else None,
+            self.max_tokens if plain else 0,
+        )
 
     def plan(self, plan: Plan) -> Plan:
         """The model's plan, with what this call changes of it."""

@@ -7,6 +7,7 @@ from math import inf, log
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.engine.time_model import UNKNOWN
 from langchain_resilient.prices import Usage, cost, price_for, prices_for, typical_cost
 from langchain_resilient.receipt import Outcome
 from langchain_resilient.runtime.spending import SpendLimiter
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.configuration import Configuration
     from langchain_resilient.engine.interfaces import Route
+    from langchain_resilient.engine.time_model import RequestProfile
     from langchain_resilient.options import Target
     from langchain_resilient.receipt import Receipt
     from langchain_resilient.runtime.call import CallOptions
@@ -81,7 +83,14 @@ EXPLORE_UNKNOWN = 0.3
 """The same while a target is unknown. Not all at once: it may be slow, or dead."""
 
 
-def fastest(routes: Sequence[Route], now: float, rng: Random, *, plain: bool) -> list[Route]:
+def fastest(
+    routes: Sequence[Route],
+    now: float,
+    rng: Random,
+    *,
+    plain: bool,
+    profile: RequestProfile = UNKNOWN,
+) -> list[Route]:
     """Order by the time that is to be expected to the first text.
 
     Args:
@@ -89,8 +98,9 @@ def fastest(routes: Sequence[Route], now: float, rng: Random, *, plain: bool) ->
         now: The engine's clock.
         rng: The engine's generator.
         plain: By the time to a whole answer instead.
+        profile: What is known of the request: who is fastest may depend on its length.
     """
-    speed = [route.state.expected(now, plain=plain) for route in routes]
+    speed = [route.state.expected(now, plain=plain, profile=profile) for route in routes]
     # The index keeps the chain's order among equals.
     places = sorted(range(len(routes)), key=lambda i: (speed[i], i))
     unknown = [i for i in places if speed[i] == inf and i != places[0]]
@@ -158,19 +168,26 @@ class Router:
         dollars = {n: float("inf") if p is None else typical_cost(p) for n, p in known.items()}
         return sorted(chain, key=lambda route: dollars[route.state.name])
 
-    def choose(self, chain: Sequence[Route], call: CallOptions, now: float) -> Sequence[Route]:
+    def choose(
+        self,
+        chain: Sequence[Route],
+        call: CallOptions,
+        now: float,
+        profile: RequestProfile = UNKNOWN,
+    ) -> Sequence[Route]:
         """Choose for one call.
 
         Args:
             chain: The routes, in the model's order.
             call: Its size, its conversation.
             now: The loop's time.
+            profile: What is known of its request.
 
         Raises:
             SpendCapError: If the money is spent and no free target is left.
         """
         if self._order == "fastest":
-            chain = fastest(chain, now, self._rng, plain=call.several)
+            chain = fastest(chain, now, self._rng, plain=call.several, profile=profile)
         elif self._order == "balanced":
             weights = [self._weights.get(route.state.name, 1.0) for route in chain]
             chain = balanced(chain, weights, self._rng)

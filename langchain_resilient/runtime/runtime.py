@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.configuration import Configuration
     from langchain_resilient.engine.attempt import Attempt
+    from langchain_resilient.engine.time_model import RequestProfile
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.options import OnBreak
     from langchain_resilient.receipt import Receipt
@@ -239,8 +240,9 @@ class Runtime:
             plan = replace(plan, cost=lambda state: self._router.cost(call, state.name))
         plain = call.several or (hedge is not None and hedge.on == "response")
         validator = validator_for(call, self._check, self._target_of)
+        profile = call.profile(plain=plain)
         race = Race(
-            self._choose_routes(call),
+            self._choose_routes(call, profile),
             call.request,
             plan,
             self._dependencies,
@@ -251,11 +253,12 @@ class Runtime:
             plain=plain and buffer is None,
             buffer=buffer,
             size=call,
+            profile=profile,
             listener=_trace(run_manager, self._by_name),
         )
         return race, plan, validator
 
-    def _choose_routes(self, call: CallOptions) -> Sequence[Route]:
+    def _choose_routes(self, call: CallOptions, profile: RequestProfile) -> Sequence[Route]:
         """Choose the routes of one call, in order.
 
         Raises:
@@ -263,7 +266,7 @@ class Runtime:
         """
         chain = self.chain if call.model is None else self._chosen(call.model)
         now = asyncio.get_running_loop().time()
-        chosen = self._router.choose(chain, call, now)
+        chosen = self._router.choose(chain, call, now, profile)
         if not chosen and self.last_resort is None:
             raise self._router.error(chain, call, now)
         return chosen

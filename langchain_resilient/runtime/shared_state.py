@@ -92,7 +92,15 @@ class SharedState:
         server = (target.provider, target.base_url)
         keys = tuple((*server, hash(key)) for key in keys_for(target))
         paced = (target.requests_per_minute, target.tokens_per_minute)
-        name = (target.name, target.model, target.max_concurrency, target.retry_first, keys, paced)
+        name = (
+            target.name,
+            target.model,
+            target.max_concurrency,
+            target.retry_first,
+            target.thinks,
+            keys,
+            paced,
+        )
         with self._lock:
             state = self._states.get(name)
             if state is None:
@@ -189,6 +197,7 @@ def _new_state(
         max_concurrency=target.max_concurrency,
         retry_first=target.retry_first,
         in_process=provider_entry(target.provider).in_process,
+        thinks=target.reasons(),
     )
 
 

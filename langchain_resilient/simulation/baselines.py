@@ -9,9 +9,9 @@ from langchain_resilient.simulation.faults import Slow
 from langchain_resilient.simulation.latency import uniform
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from langchain_resilient.simulation.targets import Script
+    from langchain_resilient.simulation.targets import Fate, Script
 
 PLAIN_TIMEOUT = 60.0
 """Seconds that a plain fallback gives each target (Together's SDK default; OpenAI's is 600)."""
@@ -27,16 +27,24 @@ class Samples:
         targets: The chain.
         seed: The run's.
         deadline: Seconds for a whole call.
+        factors: By request number, what its size does to its times; empty if all are alike.
     """
 
-    def __init__(self, targets: Sequence[Script], seed: int, deadline: float) -> None:
+    def __init__(
+        self,
+        targets: Sequence[Script],
+        seed: int,
+        deadline: float,
+        factors: Mapping[int, float] | None = None,
+    ) -> None:
+        self._factors = factors or {}
         self._targets = targets
         self._seed = seed
         self._deadline = deadline
 
     def alone(self, number: int, arrived: float) -> float:
         """Seconds to the answer if only the first target is asked, once; infinity for none."""
-        fate = self._targets[0].fate(uniform(self._seed, 0, number, 0), arrived)
+        fate = self._fate(0, number, 0, arrived)
         return fate.seconds if fate.answered and fate.seconds <= self._deadline else inf
 
     def plain(self, number: int, arrived: float) -> float:
@@ -45,8 +53,8 @@ class Samples:
         Each has `PLAIN_TIMEOUT`; there is no deadline over them all. Infinity if all fail.
         """
         at = arrived
-        for position, script in enumerate(self._targets):
-            fate = script.fate(uniform(self._seed, position, number, 0), at)
+        for position in range(len(self._targets)):
+            fate = self._fate(position, number, 0, at)
             if fate.answered and fate.seconds <= PLAIN_TIMEOUT:
                 return at + fate.seconds - arrived
             at += min(fate.seconds, PLAIN_TIMEOUT)
@@ -80,9 +88,12 @@ class Samples:
         """Seconds to an answer of one target, sent `wait` seconds after the request's arrival."""
         if wait == inf:
             return inf
-        script = self._targets[position]
-        fate = script.fate(uniform(self._seed, position, number, attempt), arrived + wait)
+        fate = self._fate(position, number, attempt, arrived + wait)
         return wait + fate.seconds if fate.answered else inf
+
+    def _fate(self, position: int, number: int, attempt: int, at: float) -> Fate:
+        u = uniform(self._seed, position, number, attempt)
+        return self._targets[position].fate(u, at, self._factors.get(number, 1.0))
 
     def feasible(self, number: int, arrived: float, notice: float = 0.0) -> bool:
         """Whether anybody could have answered in time: whatever was asked, whenever.
@@ -100,7 +111,7 @@ class Samples:
             changes = script.schedule.changes(arrived, end)
             for at in (arrived, *[at + notice for at in changes]):
                 for attempt in range(_TRIES):
-                    fate = script.fate(uniform(self._seed, position, number, attempt), at)
+                    fate = self._fate(position, number, attempt, at)
                     if fate.answered and at + fate.seconds <= end:
                         return True
         return False

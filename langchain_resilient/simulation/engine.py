@@ -16,6 +16,7 @@ from langchain_resilient.engine.plan import Plan
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.engine.target_state import Account, TargetState
+from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile
 from langchain_resilient.exchange import ChatRequest, Chunk
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.options import Health, Hedge, Retry, TimeLimits
@@ -85,11 +86,19 @@ class Engine:
         self._reaper = Reaper()
         self._plain = hedge is not None and hedge.on == "response"
 
-    def race(self, number: int) -> Race:
+    def race(self, number: int, profile: RequestProfile = UNKNOWN) -> Race:
         """Make the race of one request, known to the targets by its number."""
         request = ChatRequest([{"role": "user", "content": number}])
         plain = self._plain
-        return Race(self._chain, request, self._plan, self._tools, self._reaper, plain=plain)
+        return Race(
+            self._chain,
+            request,
+            self._plan,
+            self._tools,
+            self._reaper,
+            plain=plain,
+            profile=profile,
+        )
 
     async def close(self) -> None:
         """Wait for the losers."""

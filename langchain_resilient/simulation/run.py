@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.simulation.clock import run_virtual
 from langchain_resilient.simulation.engine import Engine, Rules
+from langchain_resilient.simulation.sizes import ALIKE, SizedRequest, Sizes
 from langchain_resilient.simulation.targets import Script, ScriptedSource
 from langchain_resilient.simulation.trace import Trace
 
@@ -33,6 +34,7 @@ class Scenario:
         rate: Requests per second; they arrive at random (a Poisson process).
         requests: How many.
         cancels: Callers that go away: request number to seconds after its arrival.
+        sizes: Of the requests; None if they are all alike.
     """
 
     targets: tuple[Script, ...]
@@ -40,6 +42,7 @@ class Scenario:
     rate: float = 20.0
     requests: int = 50_000
     cancels: Mapping[int, float] = field(default_factory=dict)
+    sizes: Sizes | None = None
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class Call:
         seconds: From its arrival to its end, whatever the end was.
         end: `answered`, `cancelled`, or another of the engine's ends.
         attempts: What was sent for it.
+        size: How large it was.
     """
 
     number: int
@@ -59,6 +63,7 @@ class Call:
     seconds: float
     end: str
     attempts: tuple[AttemptRecord, ...]
+    size: SizedRequest = ALIKE
 
     @property
     def latency(self) -> float:
@@ -114,6 +119,7 @@ class _Runner:
         self._calls: list[Call] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._complaints: list[str] = []
+        self._factors: dict[int, float] = {}
 
     async def run(self) -> Run:
         loop = asyncio.get_running_loop()
@@ -123,6 +129,8 @@ class _Runner:
             ScriptedSource(script, position, seed, self._trace)
             for position, script in enumerate(scenario.targets)
         ]
+        for source in sources:
+            source.factors = self._factors
         engine = Engine(scenario.rules, sources, seed)
         await self._arrive(engine)
         while self._tasks:
@@ -161,7 +169,11 @@ class _Runner:
         time, trace = asyncio.get_running_loop().time, self._trace
         arrived = time()
         trace.add(arrived, number, "ask")
-        race, end = engine.race(number), "cancelled"
+        size = ALIKE
+        if self._scenario.sizes is not None:
+            size = self._scenario.sizes.request(self._seed, number, arrived)
+            self._factors[number] = size.factor
+        race, end = engine.race(number, size.profile), "cancelled"
         try:
             await race.answer()
             end = race.end.value if race.end is not None else "none"
@@ -169,7 +181,8 @@ class _Runner:
             pass
         now = time()
         trace.add(now, number, end)
-        self._calls.append(Call(number, arrived, now - arrived, end, race.receipt().attempts))
+        attempts = race.receipt().attempts
+        self._calls.append(Call(number, arrived, now - arrived, end, attempts, size))
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

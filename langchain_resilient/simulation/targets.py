@@ -57,21 +57,23 @@ class Script:
         """Whose it is: hedges prefer another."""
         return self.name.partition(":")[0]
 
-    def fate(self, u: float, at: float) -> Fate:
+    def fate(self, u: float, at: float, factor: float = 1.0) -> Fate:
         """Tell what becomes of a request, whether anyone waits for it or not.
 
         Args:
             u: The request's uniform number for this target and attempt.
             at: When it is sent, in seconds since the run began.
+            factor: Of the request's size, on the time to its first text.
         """
         effect = self.schedule.at(at)
         if effect is None:
-            return Fate(self.latency.at(u) + self.tail, answered=True)
+            return Fate(self.latency.at(u) * factor + self.tail, answered=True)
         if isinstance(effect, Slow):
-            return Fate(self.latency.at(u) * effect.factor + self.tail, answered=True)
+            seconds = self.latency.at(u) * factor * effect.factor
+            return Fate(seconds + self.tail, answered=True)
         if isinstance(effect, Fail):
             return Fate(effect.after, answered=False)
-        after = self.latency.at(u) + self.tail if isinstance(effect, CutStream) else inf
+        after = self.latency.at(u) * factor + self.tail if isinstance(effect, CutStream) else inf
         return Fate(after, answered=False)
 
 
@@ -96,6 +98,7 @@ class ScriptedSource:
         live: How many requests are under way here.
         sends: How many came, ever.
         pushbacks: Each time it asked to be left alone: (when it said so, until when).
+        factors: By request number, what its size does to the time to its first text.
     """
 
     def __init__(self, script: Script, position: int, seed: int, trace: Trace) -> None:
@@ -103,6 +106,7 @@ class ScriptedSource:
         self.live: int = 0
         self.sends: int = 0
         self.pushbacks: list[tuple[float, float]] = []
+        self.factors: dict[int, float] = {}
         self._place = position
         self._seed = seed
         self._trace = trace
@@ -122,7 +126,8 @@ class ScriptedSource:
         if isinstance(effect, Fail):
             await self._refuse(number, effect)
         u = uniform(self._seed, self._place, number, tries)
-        return _Stream(self, number, self.script.latency.at(u), effect)
+        first = self.script.latency.at(u) * self.factors.get(number, 1.0)
+        return _Stream(self, number, first, effect)
 
     async def _refuse(self, number: int, effect: Fail) -> None:
         what = "close"

@@ -54,19 +54,19 @@ class CountedBudget(Budget):
         self.tickets: list[TokenWaiter] = []
         self._since: float | None = None
 
-    def deposit(self, now: float) -> None:
+    def deposit(self, now: float, size: float = 0.0) -> None:
         self.paid_in += self.share
         self._since = now if self._since is None else self._since
-        super().deposit(now)
+        super().deposit(now, size)
 
-    def take(self) -> bool:
-        taken = super().take()
+    def take(self, size: float = 0.0) -> bool:
+        taken = super().take(size)
         self.spent += taken
         return taken
 
-    def give_back(self, now: float) -> None:
+    def give_back(self, now: float, size: float = 0.0) -> None:
         self.spent -= 1
-        super().give_back(now)
+        super().give_back(now, size)
 
     def release(self, now: float) -> None:
         before = self.waiting
@@ -78,8 +78,8 @@ class CountedBudget(Budget):
         self.spent += len(served)
         return served
 
-    def _next(self, now: float) -> TokenWaiter:
-        ticket = super()._next(now)
+    def _grant(self, index: int) -> TokenWaiter:
+        ticket = super()._grant(index)
         self.tickets.append(ticket)
         return ticket
 

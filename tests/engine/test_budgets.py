@@ -297,3 +297,56 @@ def test_an_answer_releases_two_who_wait_to_retry():
     retries, _ = line(budgets.retry, 1.0, 2.0, 3.0)
     budgets.succeeded(4.0)
     assert [t.granted for t in (hedge, *retries)] == [False, True, True, False]
+
+
+# -- sizes --------------------------------------------------------------------------------------
+
+
+def fill_with(sizes: list[float], budget: Budget) -> float:
+    """Take as often as the budget allows, for the longest first; returns the size that was sent."""
+    sent = 0.0
+    for i, size in enumerate(sizes):
+        budget.deposit(float(i), size)
+        sent += size if size > 100 and budget.take(size) else 0.0
+    return sent
+
+
+def test_long_requests_cost_more():
+    """Were all hedges of the longest tenth, they would be half of the tokens; they are 5 %."""
+    sizes = [2_000.0 if i % 10 == 5 else 100.0 for i in range(5_000)]
+    typical = sum(sizes) / len(sizes)
+    assert fill_with(sizes, Budget(0.05, 20)) <= 0.05 * sum(sizes) + 25 * typical
+
+
+def test_one_larger_than_a_burst_needs_a_full_one():
+    """Else it could never be paid."""
+    budget = Budget(0.5, 10)
+    for i in range(100):
+        budget.deposit(float(i), 10.0)
+    assert budget.take(1e6)
+    assert not budget.take(10.0)
+
+
+def test_a_size_that_was_not_needed_goes_back():
+    """With its token."""
+    budget = Budget(0.5, 10)
+    budget.deposit(0.0, 100.0)
+    before = (budget.tokens, budget.volume)
+    assert budget.take(100.0)
+    budget.give_back(1.0, 100.0)
+    assert (budget.tokens, budget.volume) == before
+
+
+def test_a_waiting_request_is_paid_by_its_size():
+    """Not before there is enough, and then once."""
+    budget = empty(1.0)
+    budget.deposit(0.0, 100.0)
+    assert budget.take(100.0)
+    budget.volume = 0.0
+    woken: list[str] = []
+    ticket = budget.wait(0.0, 100.0, lambda: woken.append("it"), 150.0)
+    budget.deposit(1.0, 100.0)
+    assert not ticket.granted
+    budget.deposit(2.0, 100.0)
+    assert ticket.granted
+    assert woken == ["it"]

@@ -24,7 +24,7 @@ from langchain_resilient.engine.target_state import (
     TargetState,
     reset_if_all_tripped,
 )
-from langchain_resilient.engine.time_model import LatencyHistogram
+from langchain_resilient.engine.time_model import TimeModel
 from tests.engine.states import TRIP_AFTER, fail, known, silence, state, tripped
 
 # -- health ---------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_a_percentile_that_all_samples_miss_stays_what_it_was():
     """Closed early, losers hide the tail, but it was known before."""
     target = known(0.5)
     quantile(target, 0.0)
-    target.first_texts = LatencyHistogram()
+    target.first_texts = TimeModel()
     for _ in range(ENOUGH_SAMPLES):
         target.first_texts.add(0.1, 2.0, censored=True)
     assert quantile(target, 2.0) == pytest.approx(0.5, rel=0.03)
@@ -271,7 +271,7 @@ def test_a_sample_is_held_back_for_a_while():
     """It does not count yet when it comes."""
     target = known()
     target.record_first_text(9.0, 10.0, plain=False, late=True)
-    assert target.first_texts.slowest == 0.5
+    assert target.first_texts.residuals.slowest == 0.5
 
 
 def test_a_held_sample_counts_after_a_while():
@@ -279,7 +279,7 @@ def test_a_held_sample_counts_after_a_while():
     target = known()
     target.record_first_text(9.0, 10.0, plain=False, late=True)
     target.record_first_text(0.5, 10.0 + HELD_SECONDS, plain=False, late=False)
-    assert target.first_texts.slowest == 9.0
+    assert target.first_texts.residuals.slowest == 9.0
 
 
 @pytest.mark.parametrize("how", ["late", "failed"])
@@ -293,7 +293,7 @@ def test_held_samples_are_dropped_at_a_trip(how):
         for _ in range(TRIP_AFTER):
             fail(target, now=10.0)
     target.record_first_text(0.5, 20.0, plain=False, late=False)
-    assert target.first_texts.slowest == 0.5
+    assert target.first_texts.residuals.slowest == 0.5
 
 
 def test_what_comes_late_from_a_tripped_target_teaches_nothing():
@@ -302,7 +302,7 @@ def test_what_comes_late_from_a_tripped_target_teaches_nothing():
     silence(target, now=10.0)
     target.record_first_text(9.0, 14.0, plain=False, late=True)
     target.record_first_text(0.5, 14.0 + HELD_SECONDS, plain=False, late=False)
-    assert target.first_texts.slowest == 0.5
+    assert target.first_texts.residuals.slowest == 0.5
 
 
 def test_a_trip_in_another_thread_does_not_break_the_sample_beside_it():
@@ -322,7 +322,7 @@ def test_a_loser_teaches_how_long_it_took_at_least():
     """As one censored sample."""
     target = state()
     target.record_lost(1.0, 1.0, plain=False)
-    assert (target.first_texts.count, target.first_texts.slowest) == (1.0, 0.0)
+    assert (target.first_texts.count, target.first_texts.residuals.slowest) == (1.0, 0.0)
 
 
 def test_losers_of_a_silent_target_teach_nothing():

@@ -1,4 +1,4 @@
-"""Quantiles with and without censored samples, fading, and bounds."""
+"""Quantiles with and without censored samples, fading, bounds; and the scale of requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_resilient.engine.time_model import LARGEST, SMALLEST, LatencyHistogram
+from langchain_resilient.engine.time_model import (
+    DOUBLING_TOKENS,
+    LARGEST,
+    SMALLEST,
+    UNKNOWN,
+    LatencyHistogram,
+    RequestProfile,
+    TimeModel,
+)
 
 
 def draws(n: int, seed: int = 1) -> list[float]:
@@ -105,3 +113,115 @@ def test_a_quantile_is_always_a_time_within_the_bounds(samples, q):
     if result is not None:
         assert SMALLEST <= result <= LARGEST * 1.02
         assert more is None or more >= result
+
+
+# -- the time given the request ---------------------------------------------------------------
+
+
+def model_of(doubling: float, *, count: int = 600, seed: int = 1, **profile) -> TimeModel:
+    """A model that has seen requests of three lengths, and a few that took very long."""
+    rng, model = Random(seed), TimeModel()
+    for i in range(count):
+        tokens = rng.choices([300, 16_000, 60_000], [7, 2, 1])[0]
+        seconds = 0.5 * (1 + tokens / doubling) * rng.lognormvariate(0, 0.5)
+        model.add(seconds if i % 50 else 10 * seconds, i / 20, RequestProfile(tokens, **profile))
+    return model
+
+
+def ratio(model: TimeModel) -> float:
+    """How many times longer the longest prompt takes than the shortest."""
+    return model.scale(RequestProfile(60_000)) / model.scale(RequestProfile(300))
+
+
+@pytest.mark.parametrize("doubling", [1_000.0, 5_000.0, 20_000.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_prompts_length_is_fitted(doubling, seed):
+    """Whatever it was guessed to be, and though one in fifty takes ten times as long."""
+    true = (1 + 60_000 / doubling) / (1 + 300 / doubling)
+    assert ratio(model_of(doubling, seed=seed)) == pytest.approx(true, rel=0.2)
+
+
+def test_a_length_that_does_not_matter_is_left_out():
+    """The prior is overruled."""
+    assert ratio(model_of(1e12)) < 1.2
+
+
+def test_a_few_samples_tell_more_than_the_prior():
+    """Twenty of them: nearer to the truth than the guess."""
+    true, guess = 1 + 60, 1 + 60_000 / DOUBLING_TOKENS
+    assert abs(ratio(model_of(1_000.0, count=24)) - true) < abs(guess - true)
+
+
+def test_requests_of_no_known_profile_have_the_scale_of_one():
+    """Then it is the histogram that it was."""
+    model, histogram = TimeModel(), LatencyHistogram()
+    for i in range(100):
+        model.add(0.1 + i / 50, i / 10)
+        histogram.add(0.1 + i / 50, i / 10)
+    assert model.scale(UNKNOWN) == 1.0
+    assert model.residuals.quantile(0.9) == histogram.quantile(0.9)
+
+
+def test_residuals_are_those_of_a_request_of_no_length():
+    """So that long prompts and short ones can be compared."""
+    model = model_of(5_000.0)
+    assert model.residuals.quantile(0.5) == pytest.approx(0.5, rel=0.15)
+
+
+def test_each_effort_has_its_factor():
+    """Learned relative to the one that is asked for most."""
+    rng, model = Random(2), TimeModel()
+    for i in range(400):
+        effort = "high" if i % 4 == 0 else "low"
+        seconds = (12.0 if effort == "high" else 1.0) * rng.lognormvariate(0, 0.3)
+        model.add(seconds, i / 10, RequestProfile(300 + i, effort))
+    high = model.scale(RequestProfile(300, "high"))
+    assert high / model.scale(RequestProfile(300, "low")) == pytest.approx(12.0, rel=0.2)
+
+
+def test_an_effort_that_was_never_seen_is_guessed():
+    """It takes longer than a lower one that was."""
+    model = TimeModel()
+    for i in range(100):
+        model.add(1.0, i / 10, RequestProfile(300 + i, "low"))
+    assert model.scale(RequestProfile(300, "high")) > 2 * model.scale(RequestProfile(300, "low"))
+
+
+def test_a_much_longer_prompt_than_any_before_is_judged_with_caution():
+    """Only until one of its length was answered."""
+    model = TimeModel()
+    for i in range(60):
+        model.add(0.5, i / 10, RequestProfile(300))
+    long = RequestProfile(60_000)
+    assert model.cautious_scale(long) > 2 * model.scale(long)
+    model.add(6.0, 10.0, long)
+    assert model.cautious_scale(long) == model.scale(long)
+
+
+def test_the_length_of_a_whole_answer_counts():
+    """Where answers are waited for plainly."""
+    rng, model = Random(3), TimeModel()
+    for i in range(400):
+        tokens = rng.choice([50, 800])
+        model.add((0.5 + tokens / 100) * rng.lognormvariate(0, 0.2), i / 10,
+                  RequestProfile(300, None, tokens))  # fmt: skip
+    long, short = (model.scale(RequestProfile(300, None, n)) for n in (800, 50))
+    assert long / short == pytest.approx(8.5, rel=0.2)
+
+
+@given(st.floats(0.01, 9), st.integers(1, 60))
+@settings(max_examples=50, deadline=None)
+def test_survival_falls_from_one(seconds, count):
+    """And is never taken to be nothing: samples are finite."""
+    histogram = LatencyHistogram()
+    for i in range(count):
+        histogram.add(seconds * (1 + i), i / 10)
+    shares = [histogram.survival(seconds * x) for x in (0.5, 1.5, count + 1.0)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == 1.0
+    assert 0 < shares[-1] <= 0.05 + (count < 20)
+
+
+def test_without_samples_survival_is_unknown():
+    """Neither none nor all."""
+    assert LatencyHistogram().survival(1.0) is None

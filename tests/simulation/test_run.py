@@ -123,10 +123,10 @@ def test_a_task_that_is_left_running_is_a_leak(monkeypatch):
     """Even if it only sleeps."""
     race, kept = Engine.race, []
 
-    def leaking(self: Engine, number: int):
+    def leaking(self: Engine, number: int, profile):
         if number == 3:
             kept.append(asyncio.ensure_future(asyncio.sleep(1e4)))
-        return race(self, number)
+        return race(self, number, profile)
 
     monkeypatch.setattr(Engine, "race", leaking)
     assert run(FEW, 1).leaks["tasks"] == 1
@@ -136,10 +136,10 @@ def test_an_exception_of_the_engine_is_not_swallowed(monkeypatch):
     """It is what the loop complains of."""
     race = Engine.race
 
-    def failing(self: Engine, number: int):
+    def failing(self: Engine, number: int, profile):
         if number == 3:
             raise RuntimeError("planned")
-        return race(self, number)
+        return race(self, number, profile)
 
     monkeypatch.setattr(Engine, "race", failing)
     assert any("planned" in text for text in run(FEW, 1).complaints)

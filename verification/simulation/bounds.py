@@ -151,6 +151,17 @@ def extra_sends(part: str) -> Bound:
     return bound
 
 
+def load_in_tokens(limit: float = 0.055) -> Bound:
+    """Hold what is sent beyond once a request, in requests and in prompt tokens."""
+
+    def bound(findings: Findings) -> Verdict:
+        value = findings.parts["whole"]
+        worst = max(value.extra, value.extra_tokens)
+        return Verdict("extra requests or tokens", worst, limit + findings.slack.extra)
+
+    return bound
+
+
 def no_worse_than_alone() -> Bound:
     """Hold p99 within the fault against that of no hedging."""
 

@@ -64,6 +64,10 @@ def examine(name: str, seed: int, size: Size, *, best: Collection[str] = SHOWN) 
     sheet = Sheet(done, in_order=row.in_order)
     windows = {"whole": ALWAYS, **row.parts}
     parts = {part: sheet.figures(x, best=part in best) for part, x in windows.items()}
+    for label in row.classes:
+        parts[label] = sheet.figures(best=bool(best), label=label)
+    if row.classes:
+        parts["scaled"] = sheet.figures(best=bool(best), scaled=True)
     unknown = sum(done.sends.values()) - sum(len(call.attempts) for call in done.calls)
     return Found(
         name,
@@ -155,7 +159,7 @@ def lines(examined: Examined) -> list[str]:
     left = [
         _figures(examined.row.name if part == "whole" else "", part, figures)
         for part, figures in examined.findings.parts.items()
-        if part in SHOWN
+        if part in (*SHOWN, *examined.row.classes, "scaled")
     ]
     right = [f"{'ok  ' if v.holds else 'FAIL'} {v}" for v in examined.verdicts]
     if all(v.holds for v in examined.general):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import inf, nan
 from statistics import mean, median
 from typing import TYPE_CHECKING
@@ -50,6 +50,7 @@ class Figures:
         at_first: First sends that went to the first target.
         delay: The median time after which the first target's requests were hedged.
         late: Calls that ended later than their deadline and 50 ms.
+        extra_tokens: Prompt tokens sent beyond once a request, as a share of those sent once.
     """
 
     requests: float
@@ -75,6 +76,7 @@ class Figures:
     at_first: float
     delay: float
     late: float
+    extra_tokens: float
 
     @property
     def fair_availability(self) -> float:
@@ -110,7 +112,8 @@ class Sheet:
     def __init__(self, run: Run, *, in_order: bool = False) -> None:
         self._first = run.scenario.targets[0].name
         self._deadline = run.scenario.rules.deadline or inf
-        samples = Samples(run.scenario.targets, run.seed, self._deadline)
+        factors = {call.number: call.size.factor for call in run.calls}
+        samples = Samples(run.scenario.targets, run.seed, self._deadline, factors)
         self._asked = [
             _Asked(
                 c,
@@ -123,15 +126,31 @@ class Sheet:
             for c in run.calls
         ]
 
-    def figures(self, windows: Windows = ALWAYS, *, best: bool = True) -> Figures | None:
+    def figures(
+        self,
+        windows: Windows = ALWAYS,
+        *,
+        best: bool = True,
+        label: str | None = None,
+        scaled: bool = False,
+    ) -> Figures | None:
         """Measure the requests that arrived within these windows; None if there were none.
 
         Args:
             windows: Times from-to.
             best: Whether to compute the best possible, which takes longest; else it is not a
                 number.
+            label: The class of the requests to measure; None for all.
+            scaled: Divide each time by what the request's profile explains of it.
         """
-        asked = [x for x in self._asked if any(a <= x.call.arrived < b for a, b in windows)]
+        asked = [
+            x
+            for x in self._asked
+            if (label is None or x.call.size.label == label)
+            and any(a <= x.call.arrived < b for a, b in windows)
+        ]
+        if scaled:
+            asked = [_scaled(x) for x in asked]
         if not asked:
             return None
         calls = [x.call for x in asked]
@@ -161,8 +180,27 @@ class Sheet:
             wasted=_share(sum(_wasted(c) for c in calls), calls),
             at_first=_at_first(calls, self._first),
             delay=_hedge_delay(calls, self._first),
+            extra_tokens=_extra_tokens(calls),
             late=sum(c.seconds > self._deadline + LATE for c in calls),
         )
+
+
+def _scaled(asked: _Asked) -> _Asked:
+    factor = asked.call.size.known
+    first, second = asked.pair
+    return replace(
+        asked,
+        call=replace(asked.call, seconds=asked.call.seconds / factor),
+        alone=asked.alone / factor,
+        plain=asked.plain / factor,
+        pair=(first / factor, second / factor),
+    )
+
+
+def _extra_tokens(calls: Sequence[Call]) -> float:
+    sizes = [call.size.profile.prompt_tokens or 1 for call in calls]
+    extra = sum(size * (len(call.attempts) - 1) for size, call in zip(sizes, calls, strict=True))
+    return extra / sum(sizes)
 
 
 def hedge_excess(run: Run) -> float:

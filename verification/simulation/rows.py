@@ -11,6 +11,7 @@ from langchain_resilient import FaultKind
 from langchain_resilient.simulation.engine import Rules
 from langchain_resilient.simulation.faults import Effect, Fail, Hang, Phase, Slow
 from langchain_resilient.simulation.run import Scenario
+from langchain_resilient.simulation.sizes import Classes, LogNormalLengths, Sizes
 from langchain_resilient.simulation.targets import Script
 from verification.simulation import bounds
 
@@ -64,6 +65,7 @@ class Row:
         parts: Windows whose requests are looked at alone, by name; `whole` is always there.
         bounds: What must hold.
         in_order: Whether the best possible policy must keep to the chain's order.
+        classes: The classes of requests that are looked at alone.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Row:
     parts: dict[str, Windows] = field(default_factory=dict)
     bounds: tuple[Bound, ...] = ()
     in_order: bool = False
+    classes: tuple[str, ...] = ()
 
 
 def chain(*phases: tuple[Phase, ...], count: int = 3) -> tuple[Script, ...]:
@@ -262,6 +265,36 @@ def _total(name: str, size: Size, effect: Effect, seconds: float, available: Bou
     )
 
 
+_MIXED = Classes({"x1": (300, 0.7), "x4": (13_200, 0.2), "x12": (47_600, 0.1)})
+"""A chat's prompts, those with some documents, and long documents: 1, 4 and 12 times as long to the
+first text where 4,000 tokens double it."""
+
+
+def _sized(name: str, size: Size, sizes: Sizes, classes: tuple[str, ...], *more: Bound) -> Row:
+    # The longest prompts take a minute to their first text where all is well.
+    scenario = replace(_scenario(size, chain()), sizes=sizes, rules=Rules(deadline=300.0))
+    limits = (*more, bounds.rho99(1.08, "scaled"), bounds.load_in_tokens(), bounds.available())
+    return Row(name, scenario, {}, limits, classes=classes)
+
+
+def mixed_sizes(size: Size) -> Row:
+    """Short prompts beside long ones, at three healthy targets."""
+    classes = tuple(_MIXED.lengths)
+    limits = [bounds.rho99(1.10, label) for label in classes]
+    return _sized("mixed-sizes", size, Sizes([(0.0, _MIXED)]), classes, *limits)
+
+
+def lognormal_sizes(size: Size) -> Row:
+    """Prompts of all lengths."""
+    return _sized("lognormal-sizes", size, Sizes([(0.0, LogNormalLengths())]), ("all",))
+
+
+def hidden_factor(size: Size) -> Row:
+    """Short prompts beside long ones, and something else about a request that nobody is told."""
+    sizes = Sizes([(0.0, _MIXED)], hidden=0.5)
+    return _sized("hidden-factor", size, sizes, tuple(_MIXED.lengths))
+
+
 ROWS: dict[str, Callable[[Size], Row]] = {
     "stationary": stationary,
     "stationary-2": stationary_two,
@@ -279,4 +312,7 @@ ROWS: dict[str, Callable[[Size], Row]] = {
     "outage-total-hang": total_hang,
     "outage-long": long_total,
     "outage-long-hang": long_total_hang,
+    "mixed-sizes": mixed_sizes,
+    "lognormal-sizes": lognormal_sizes,
+    "hidden-factor": hidden_factor,
 }
