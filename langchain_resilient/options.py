@@ -438,6 +438,9 @@ class Target(Sampling):
     thinks: bool | None = None
     """Whether its model reasons before it answers, so that half a minute of silence is nothing
     unusual; None goes by its name and `reasoning_effort`. What is usual is learned either way."""
+    replicated: bool = False
+    """Whether it is many machines, as the large providers' are: then a late request is asked there
+    a second time where no other target is healthy."""
     retry_first: bool = False
     """Ask for one quick retry of this target before the chain moves on."""
     price: tuple[Dollars, Dollars] | None = None

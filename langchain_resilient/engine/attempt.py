@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.engine.circuit_breaker import HEALTHY_SLOW_SHARE
+from langchain_resilient.engine.circuit_breaker import HEALTHY_SLOW_SHARE, SLOW_EVIDENCE
 from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.options import Hedge
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.rate_limiter import QueuedRequest, Reservation
     from langchain_resilient.engine.target_state import TargetState
     from langchain_resilient.options import TimeLimits
+
+
+DEFAULT_COLD = Hedge().cold
 
 
 class Candidate:
@@ -101,6 +104,7 @@ class Attempt:
         last_chunk: When content last came; `inf` while our own reader holds it up.
         hedge_at: When another target is to be asked beside it; `inf` for never.
         late_at: When its silence counts against the target; `inf` once that was done.
+        rescue_at: When it is rescued although there was no token for a hedge; `inf` for never.
         late: It was counted as late.
         timed_out: It is over a limit: others are asked, but it may still win.
         paused: It fell silent in the middle: another is asked beside it, and the first text wins.
@@ -140,6 +144,7 @@ class Attempt:
         "pending_chunks",
         "plain",
         "profile",
+        "rescue_at",
         "reservation",
         "response",
         "retry_state",
@@ -179,6 +184,7 @@ class Attempt:
         self.ended: float | None = None
         self.hedge_at: float = inf
         self.late_at: float = inf
+        self.rescue_at: float = inf
         self.late: bool = False
         self.timed_out: bool = False
         self.paused: bool = False
@@ -228,6 +234,21 @@ There is no longest one: a model that thinks for a minute is late after more tha
 that gets slower does not drag its own percentile along until nothing is late any more
 (CASSANDRA-14293): its late samples are held back, and thrown away when it trips."""
 
+_HASTE = 0.6
+"""Share of a hedge's delay that is saved at a target which is about to trip."""
+
+RESCUE_EVIDENCE = 3.2
+"""Nats against a target at which a request is rescued that found no token for a hedge: those of the
+silences before it, and of its own. Two silences that 5 % of requests exceed are enough, or one that
+3 % do."""
+
+_OWN_EVIDENCE = 1.2
+"""The part of them that its own silence must have."""
+
+MAX_SPARSE = 8
+"""Attempts that wait for a first text at the same time, hedges included, up to which that is done:
+so few cannot overload anybody, and while they wait, hardly any token comes in."""
+
 MAX_COLD_DELAY = 10.0
 """The longest delay, in seconds, for a long prompt while nothing has been learned."""
 
@@ -242,8 +263,6 @@ PAUSE_FACTOR = 2.0
 
 _THINKING_GAP = 10.0
 """Seconds between two pieces of reasoning, where the gap within an answer has no limit."""
-
-_COLD = Hedge().cold
 
 
 def hedge_delay(hedge: Hedge, attempt: Attempt, now: float, *, batch: bool = False) -> float:
@@ -294,24 +313,33 @@ def delay_for(
     learned = state.percentile(q, now, plain=plain, profile=profile)
     limit = limits.first_text
     longest = limit / 2 if isinstance(limit, float) else inf
+    # The more its last silences were unusual, the less is waited for another.
+    haste = 1 - _HASTE * state.circuit_breaker.suspicion
     if learned is None:
         thinking = state.thinking_seconds(profile)
         if thinking:
-            return max(hedge.cold, min(thinking, longest))
+            return max(hedge.cold, haste * min(thinking, longest))
         cold = hedge.cold * state.times(plain=plain).scale(profile)
-        return max(hedge.cold, min(cold, MAX_COLD_DELAY, longest))
-    return max(MIN_HEDGE_DELAY, min(learned, longest))
+        return haste * max(hedge.cold, min(cold, MAX_COLD_DELAY, longest))
+    return max(MIN_HEDGE_DELAY, min(haste * learned, longest))
 
 
 def late_after(hedge: Hedge | None, attempt: Attempt, now: float) -> float:
     """Seconds after which its silence counts against its target."""
-    cold = _COLD if hedge is None else hedge.cold
+    cold = DEFAULT_COLD if hedge is None else hedge.cold
     return max(
         MIN_LATE_SECONDS,
         attempt.candidate.state.late_after(
             now, plain=attempt.plain, cold=cold, profile=attempt.profile
         ),
     )
+
+
+def rescue_after(attempt: Attempt, now: float, cold: float) -> float:
+    """Seconds of silence after which it is rescued although there was no token for a hedge."""
+    state = attempt.candidate.state
+    needed = max(_OWN_EVIDENCE, RESCUE_EVIDENCE - state.circuit_breaker.score)
+    return state.unusual_after(needed, now, plain=attempt.plain, cold=cold, profile=attempt.profile)
 
 
 def set_text_limits(attempt: Attempt, now: float) -> None:
@@ -364,7 +392,9 @@ def next_limit_at(attempt: Attempt) -> float:
         return at
     at = min(at, attempt.window_ends_at)
     if attempt.first_text is None:
-        return min(at, attempt.hedge_at, late_due_at(attempt), text_due_at(attempt))
+        return min(
+            at, attempt.hedge_at, attempt.rescue_at, late_due_at(attempt), text_due_at(attempt)
+        )
     if not attempt.paused:
         at = min(at, attempt.last_chunk + attempt.pause_limit)
     return at if limits.chunk_gap is None else min(at, attempt.last_chunk + limits.chunk_gap)
@@ -377,6 +407,7 @@ def restart_limits(attempt: Attempt, now: float) -> None:
     elapsed = now - attempt.started - attempt.excused_seconds
     attempt.hedge_at += elapsed
     attempt.late_at += elapsed
+    attempt.rescue_at += elapsed
     attempt.excused_seconds += elapsed
     attempt.last_chunk = now
     start_throughput_window(attempt, now)
@@ -412,14 +443,20 @@ def check_throughput(attempt: Attempt, now: float) -> Fault | None:
 class AttemptList:
     """The attempts of one request, and what opening and closing one means for its target.
 
+    Args:
+        trip_after: How many slow requests in a row trip a target; 0 for never.
+        cold: Seconds by which a target is taken to speak of which nothing has been learned.
+
     Attributes:
         all: All that were started, in order.
         live: Those that are being read.
     """
 
-    __slots__ = ("all", "live")
+    __slots__ = ("_cold", "_trip_after", "all", "live")
 
-    def __init__(self) -> None:
+    def __init__(self, trip_after: int = 0, cold: float = DEFAULT_COLD) -> None:
+        self._trip_after = trip_after
+        self._cold = cold
         self.all: list[Attempt] = []
         self.live: list[Attempt] = []
 
@@ -546,10 +583,26 @@ class AttemptList:
                 attempt.candidate.state.record_lost(
                     seconds, now, plain=attempt.plain, profile=attempt.profile
                 )
+                if self._trip_after and not attempt.thinks:
+                    self._record_silence(attempt, now)
             # One that was over a limit failed; one that was merely slower lost.
             self.close(attempt, Outcome.FAILED if attempt.fault else how, now)
             stopped.append(attempt)
         return stopped
+
+    def _record_silence(self, attempt: Attempt, now: float) -> None:
+        """Count a loser's silence against its target; all but what its lateness was counted for."""
+        state = attempt.candidate.state
+        if attempt.late or attempt.kind is AttemptKind.LAST_RESORT:
+            return
+        seconds = now - attempt.started - attempt.excused_seconds
+        if seconds >= MIN_LATE_SECONDS:
+            evidence = state.silence_evidence(
+                seconds, plain=attempt.plain, cold=self._cold, profile=attempt.profile
+            )
+            state.record_silence(
+                min(SLOW_EVIDENCE, evidence), now, self._trip_after, attempt.started
+            )
 
 
 def _lost(attempt: Attempt) -> bool:

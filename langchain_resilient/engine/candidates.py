@@ -227,7 +227,7 @@ class Candidates:
         for candidate in self.eligible():
             state = candidate.state
             is_back = candidate in lost and not state.silent
-            busy = candidate.active and not self._is_only_healthy(candidate, now)
+            busy = candidate.active and not self._may_be_doubled(candidate, now)
             if (busy or state.circuit_breaker.tripped) and not is_back:
                 continue
             if self._extra_at(candidate) > now or (lost and state.long_silent(now)):
@@ -274,13 +274,13 @@ class Candidates:
             return [] if self._pinned.excluded else [self._pinned]
         return [candidate for candidate in self.candidates if not candidate.excluded]
 
-    def _is_only_healthy(self, candidate: Candidate, now: float) -> bool:
-        """Whether no other target is healthy: then a hedge may go to the same one.
+    def _may_be_doubled(self, candidate: Candidate, now: float) -> bool:
+        """Whether a hedge may go to the same target: it is many machines, and no other is healthy.
 
-        Dean & Barroso (2013) hedge to replicas of one service; a second request to one API reaches
-        another machine mostly, which a model in this process has not.
+        Dean & Barroso (2013) hedge to replicas of one service. A lone server with one slot would
+        only be slowed down by a second request, so the user has to say that there are others.
         """
-        return not candidate.state.in_process and all(
+        return candidate.state.replicated and all(
             other is candidate or not other.state.is_healthy(now) for other in self.eligible()
         )
 
@@ -297,6 +297,10 @@ class Candidates:
             if not candidate.state.circuit_breaker.tripped
         )
         return min((at for at in waits if at > now), default=inf)
+
+    def waiting(self) -> int:
+        """How many requests wait for a first text of these targets, this one included."""
+        return sum(len(candidate.state.waiting) for candidate in self.candidates)
 
     def open_at(self, now: float) -> float:
         """When the next target may be asked; infinity if none is waiting."""

@@ -6,13 +6,17 @@ Biometrika 1954) sums the log-likelihood ratios of "70 % are slow" against "5 % 
 ones in a row trip the breaker, scattered ones never do. A count of failures in a row, or a rate
 over a window, would be either slower to notice or quicker to be wrong.
 
+A request that was closed while it was silent, because another answered first, says something too:
+as much as its silence was unlikely for a healthy target (`silence_evidence`). Were that not
+counted, a target that hangs would go unnoticed for as long as its fallback is fast.
+
 A hedge budget alone cannot survive a target that hangs: at 5 % extra load, 19 of 20 requests would
 wait for their time limit.
 """
 
 from __future__ import annotations
 
-from math import inf, log
+from math import exp, inf, log
 
 HEALTHY_SLOW_SHARE = 0.05
 """The share of slow requests of a healthy target."""
@@ -23,9 +27,29 @@ HEALTHY_FAILING_SHARE = 0.005
 _SICK_SLOW_SHARE = 0.7
 """The share of slow requests of a sick target; the test is for a change from one to the other."""
 
-_SLOW_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_SLOW_SHARE)
+SLOW_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_SLOW_SHARE)
+"""Nats for one slow request: the unit of `Health.trip_after`."""
+
 _FAILED_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_FAILING_SHARE)
 _FAST_EVIDENCE = log((1 - _SICK_SLOW_SHARE) / (1 - HEALTHY_SLOW_SHARE))
+
+
+def silence_evidence(share: float) -> float:
+    """The log-likelihood ratio of a silence: of a target of which 70 % hang, against a healthy one.
+
+    Args:
+        share: Of a healthy target's requests, those that are silent for as long; above 0.
+
+    Returns:
+        Nats; near 0 for a short silence, and `SLOW_EVIDENCE` for one that 5 % of all exceed.
+    """
+    return log((_SICK_SLOW_SHARE + (1 - _SICK_SLOW_SHARE) * share) / share)
+
+
+def silent_share(evidence: float) -> float:
+    """The inverse of `silence_evidence`: how unusual a silence of so many nats is; at most 1."""
+    return min(1.0, _SICK_SLOW_SHARE / max(1e-9, exp(evidence) - (1 - _SICK_SLOW_SHARE)))
+
 
 _ON_TRIAL = 0.6
 """Share of the threshold at which a target comes back that no probe has cleared."""
@@ -81,21 +105,39 @@ class CircuitBreaker:
         self._probe_wait = PROBE_SECONDS
         self._good_probes = 0
 
-    def record_slow(self, now: float, trip_after: int, *, failed: bool = False) -> bool:
+    @property
+    def score(self) -> float:
+        """The evidence against it so far, in nats."""
+        return self._score
+
+    @property
+    def suspicion(self) -> float:
+        """The same as a share of what trips it."""
+        return min(1.0, self._score / self._threshold)
+
+    def record_slow(
+        self,
+        now: float,
+        trip_after: int,
+        *,
+        failed: bool = False,
+        evidence: float = SLOW_EVIDENCE,
+    ) -> bool:
         """Count a late or failed request.
 
         Args:
             now: The engine's clock.
             trip_after: How many late requests in a row trip it; failed ones weigh more.
             failed: It failed, rather than only taking long.
+            evidence: Nats against it, where its silence was shorter or counted in part before.
 
         Returns:
             Whether this one tripped the breaker.
         """
         if self.tripped or now < self._no_trip_until:
             return False
-        self._score += _FAILED_EVIDENCE if failed else _SLOW_EVIDENCE
-        self._threshold = trip_after * _SLOW_EVIDENCE - 1e-9
+        self._score += _FAILED_EVIDENCE if failed else evidence
+        self._threshold = trip_after * SLOW_EVIDENCE - 1e-9
         if self._score < self._threshold:
             return False
         self._trip(now)

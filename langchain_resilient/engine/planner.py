@@ -22,6 +22,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from langchain_resilient.engine.attempt import (
+    DEFAULT_COLD,
+    MAX_SPARSE,
     Attempt,
     AttemptList,
     Candidate,
@@ -31,6 +33,7 @@ from langchain_resilient.engine.attempt import (
     late_due_at,
     next_limit_at,
     pause_limit,
+    rescue_after,
     restart_limits,
     set_text_limits,
     start_throughput_window,
@@ -60,8 +63,8 @@ _MIN_ANSWER_SECONDS = 1.0
 """Seconds before its deadline from which a token would come too late to help a request."""
 
 _POLL = 1.0
-"""Seconds after which a request that waits for a retry token, or for room at the last resort, looks
-again: a budget's income over time wakes nothing by itself."""
+"""Seconds after which a request that waits for a retry token, for room at the last resort, or for
+others to be done, looks again: a budget's income over time wakes nothing by itself."""
 
 
 def _always(_: Attempt) -> bool:
@@ -96,6 +99,7 @@ class Planner:
     __slots__ = (
         "_attempts",
         "_can_continue",
+        "_cold",
         "_deadline",
         "_last_resort",
         "_last_resort_at",
@@ -154,7 +158,9 @@ class Planner:
         self._last_resort_at = inf if last_resort is None else self._deadline - plan.reserve
         if not self._queued_request.batch:
             self.chain.wait_until = self._deadline - _MIN_ANSWER_SECONDS
-        self._attempts = AttemptList()
+        self._cold = DEFAULT_COLD if hedge is None else hedge.cold
+        trip_after = 0 if plan.health is None else plan.health.trip_after
+        self._attempts = AttemptList(trip_after, self._cold)
         self._wait_list = WaitList(now, self._deadline - _MIN_ANSWER_SECONDS, wake)
         self._resume_at = inf
         self._reader_stall = (now, 0.0, inf)
@@ -345,6 +351,12 @@ class Planner:
             else:
                 fault = Fault(FaultKind.TIMEOUT, f"no text within {seconds:.3g} s")
                 self._time_out(attempt, fault, now, out)
+        elif now >= attempt.rescue_at:
+            if self.chain.waiting() <= MAX_SPARSE:
+                attempt.rescue_at = inf
+                self._start_extra(AttemptKind.RESCUE, now, out, planned=True)
+            else:
+                attempt.rescue_at = now + _POLL
         elif now >= attempt.hedge_at:
             attempt.hedge_at = inf
             self._start_extra(AttemptKind.HEDGE, now, out)
@@ -413,9 +425,23 @@ class Planner:
         self._start_extra(AttemptKind.RETRY if back else AttemptKind.RESCUE, now, out)
 
     def _start_extra(
-        self, kind: AttemptKind, now: float, out: list[Action], paid: TokenWaiter | None = None
+        self,
+        kind: AttemptKind,
+        now: float,
+        out: list[Action],
+        paid: TokenWaiter | None = None,
+        *,
+        planned: bool = False,
     ) -> None:
-        """Start a hedge or a rescue, if its budget has a token; else wait for one."""
+        """Start a hedge or a rescue, if its budget has a token; else wait for one.
+
+        Args:
+            kind: Which of the two, or a retry.
+            now: The engine's clock.
+            out: Takes what is to be done.
+            paid: A token that was granted for it.
+            planned: It is a rescue in place of a hedge, which is waiting for its token already.
+        """
         candidate = None
         if self._attempts.active_count() < self._max_active and now < self._deadline:
             beside = {a.candidate.state.provider for a in self._attempts.live}
@@ -424,18 +450,33 @@ class Planner:
         if candidate is None:
             if paid is not None:
                 paid.give_up(now)
-            self._postpone_hedge(now)
+            if not planned:
+                self._postpone_hedge(now)
             return
         budget = self._plan.budgets.of_kind(kind)
         size = self._profile.prompt_tokens
         if paid is None and not budget.take(size):
             self._wait_list.request_token(budget, kind, now, size)
+            if kind is AttemptKind.HEDGE and self._plan.health is not None:
+                self._plan_rescue(now)
         elif self._start(candidate, kind, now, out):
             self.chain.charge(candidate)
         elif paid is not None:
             paid.give_up(now)
         else:
             budget.give_back(now, size)
+
+    def _plan_rescue(self, now: float) -> None:
+        """There is no token for a hedge: have it rescued once its silence is unusual.
+
+        Only where few requests are under way. A single user whose first target begins to hang would
+        else wait for a token that nobody earns.
+        """
+        for attempt in self._attempts.live:
+            if not attempt.timed_out and attempt.first_text is None:
+                seconds = rescue_after(attempt, now, self._cold)
+                at = attempt.started + attempt.excused_seconds + seconds
+                attempt.rescue_at = max(now, at)
 
     def _postpone_hedge(self, now: float) -> None:
         """Look for a hedge again when a target is open to one: none is now."""

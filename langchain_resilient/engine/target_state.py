@@ -9,13 +9,20 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from math import inf
+from math import inf, log
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from langchain_resilient.engine.circuit_breaker import HEALTHY_SLOW_SHARE, CircuitBreaker
+from langchain_resilient.engine.circuit_breaker import (
+    HEALTHY_SLOW_SHARE,
+    SLOW_EVIDENCE,
+    CircuitBreaker,
+    silence_evidence,
+    silent_share,
+)
 from langchain_resilient.engine.rate_limiter import RateLimiter
 from langchain_resilient.engine.time_model import (
+    MIN_SURVIVAL,
     UNKNOWN,
     LatencyHistogram,
     RequestProfile,
@@ -147,6 +154,12 @@ FEW_SAMPLES = 5
 MAX_EXPECTED_SECONDS = 10.0
 """Seconds; a request that takes longer is answered by another target."""
 
+_COLD_SHARE = 0.6
+"""Share of the cold delay by which 95 % are taken to have spoken, before anything was learned."""
+
+_SILENCE = 0.6
+"""Share of the evidence of a late request that makes a loser's silence count as such a request."""
+
 _REFRESH_SECONDS = 1.0
 """The greatest age of a cached percentile."""
 
@@ -207,6 +220,7 @@ class TargetState:
         streams: False once it refused to stream: then whole answers are asked for.
         retry_first: Its `Target.retry_first`.
         in_process: It runs in this process: asking it twice at once only slows both down.
+        replicated: It is many machines: a second request reaches another one.
         thinks: Its model is known to reason before it answers, unless told not to.
         circuit_breaker: Whether it is healthy.
         first_texts: Seconds to the first text, given the request.
@@ -245,6 +259,7 @@ class TargetState:
         "paced",
         "pauses",
         "provider",
+        "replicated",
         "retry_first",
         "streams",
         "thinks",
@@ -262,7 +277,9 @@ class TargetState:
         retry_first: bool = False,
         in_process: bool = False,
         thinks: bool = False,
+        replicated: bool = False,
     ) -> None:
+        self.replicated = replicated
         self.thinks = thinks
         self.name = name
         self.provider = provider
@@ -408,6 +425,43 @@ class TargetState:
         if thinking:
             return max(2 * thinking, 2 * times.residuals.slowest * times.scale(profile))
         return max(4 * cold, 2 * times.residuals.slowest) * times.cautious_scale(profile)
+
+    def silence_evidence(
+        self, seconds: float, *, plain: bool, cold: float, profile: RequestProfile = UNKNOWN
+    ) -> float:
+        """How much a silence says against it, in nats: as much as it is unusual for such a request.
+
+        Args:
+            seconds: How long it lasts.
+            plain: Of a whole answer, rather than a first text.
+            cold: The delay of a hedge, where nothing has been learned.
+            profile: What is known of the request.
+        """
+        times = self.times(plain=plain)
+        residual = seconds / times.cautious_scale(profile)
+        share = times.residuals.survival(residual) if times.count >= ENOUGH_SAMPLES else None
+        if share is None:
+            usual = 2 * self.thinking_seconds(profile) or _COLD_SHARE * cold
+            share = max(MIN_SURVIVAL, HEALTHY_SLOW_SHARE ** (residual / usual))
+        return silence_evidence(share)
+
+    def unusual_after(
+        self,
+        evidence: float,
+        now: float,
+        *,
+        plain: bool,
+        cold: float,
+        profile: RequestProfile = UNKNOWN,
+    ) -> float:
+        """Seconds of silence that say so much against it; the inverse of `silence_evidence`."""
+        times = self.times(plain=plain)
+        share = max(MIN_SURVIVAL, silent_share(evidence))
+        residual = self._residual(round(1 - share, 3), now, plain=plain)
+        if residual is None:
+            usual = 2 * self.thinking_seconds(profile) or _COLD_SHARE * cold
+            residual = usual * log(share) / log(HEALTHY_SLOW_SHARE)
+        return residual * times.cautious_scale(profile)
 
     def thinking_seconds(self, profile: RequestProfile) -> float:
         """How long it is taken to think before it was seen; 0 for a model that does not."""
@@ -556,6 +610,19 @@ class TargetState:
             return
         self._add_sample(seconds, now, profile, plain=plain, censored=True)
 
+    def record_silence(self, evidence: float, now: float, trip_after: int, started: float) -> None:
+        """Count the silence of a loser against the target, as much as it was unusual.
+
+        Args:
+            evidence: Nats, from `silence_evidence`, without those that were counted before.
+            now: The engine's clock.
+            trip_after: How many slow requests in a row trip it.
+            started: When the request was sent.
+        """
+        if evidence >= _SILENCE * SLOW_EVIDENCE:
+            self._late_starts.append(started)
+        self._count_against(evidence, now, trip_after)
+
     def _add_sample(
         self, seconds: float, now: float, profile: RequestProfile, *, plain: bool, censored: bool
     ) -> None:
@@ -579,9 +646,12 @@ class TargetState:
     def record_late(self, now: float, trip_after: int, *, started: float) -> None:
         """Record that a request is late: a mark against the target."""
         self._late_starts.append(started)
+        self._count_against(SLOW_EVIDENCE, now, trip_after)
+
+    def _count_against(self, evidence: float, now: float, trip_after: int) -> None:
         if self.in_process:
             return
-        if self.circuit_breaker.record_slow(now, trip_after):
+        if self.circuit_breaker.record_slow(now, trip_after, evidence=evidence):
             self._held_samples.clear()
         if self.circuit_breaker.tripped and self.silent and not self._waiters_told:
             self._waiters_told = True

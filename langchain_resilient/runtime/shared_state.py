@@ -98,6 +98,7 @@ class SharedState:
             target.max_concurrency,
             target.retry_first,
             target.thinks,
+            target.replicated,
             keys,
             paced,
         )
@@ -198,6 +199,7 @@ def _new_state(
         retry_first=target.retry_first,
         in_process=provider_entry(target.provider).in_process,
         thinks=target.reasons(),
+        replicated=target.replicated,
     )
 
 

@@ -15,7 +15,7 @@ from langchain_resilient.simulation.targets import Script, ScriptedSource
 from langchain_resilient.simulation.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from langchain_resilient.receipt import AttemptRecord
 
@@ -35,6 +35,8 @@ class Scenario:
         requests: How many.
         cancels: Callers that go away: request number to seconds after its arrival.
         sizes: Of the requests; None if they are all alike.
+        workers: How many callers there are, each of whom asks again once it was answered; None for
+            requests that arrive at random, at `rate`.
     """
 
     targets: tuple[Script, ...]
@@ -43,6 +45,7 @@ class Scenario:
     requests: int = 50_000
     cancels: Mapping[int, float] = field(default_factory=dict)
     sizes: Sizes | None = None
+    workers: int | None = None
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class Call:
         end: `answered`, `cancelled`, or another of the engine's ends.
         attempts: What was sent for it.
         size: How large it was.
+        worker: Whose request it was.
     """
 
     number: int
@@ -64,6 +68,7 @@ class Call:
     end: str
     attempts: tuple[AttemptRecord, ...]
     size: SizedRequest = ALIKE
+    worker: int = 0
 
     @property
     def latency(self) -> float:
@@ -154,6 +159,11 @@ class _Runner:
 
     async def _arrive(self, engine: Engine) -> None:
         """Let the callers come, one by one."""
+        if self._scenario.workers is not None:
+            numbers = iter(range(self._scenario.requests))
+            workers = range(self._scenario.workers)
+            await asyncio.gather(*[self._work(engine, worker, numbers) for worker in workers])
+            return
         loop, at = asyncio.get_running_loop(), 0.0
         for number in range(self._scenario.requests):
             # The clock ticks in microseconds: arrivals between two ticks would be out of order.
@@ -165,7 +175,11 @@ class _Runner:
             if number in self._scenario.cancels:
                 loop.call_later(self._scenario.cancels[number], task.cancel)
 
-    async def _serve(self, engine: Engine, number: int) -> None:
+    async def _work(self, engine: Engine, worker: int, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            await self._serve(engine, number, worker)
+
+    async def _serve(self, engine: Engine, number: int, worker: int = 0) -> None:
         time, trace = asyncio.get_running_loop().time, self._trace
         arrived = time()
         trace.add(arrived, number, "ask")
@@ -182,7 +196,7 @@ class _Runner:
         now = time()
         trace.add(now, number, end)
         attempts = race.receipt().attempts
-        self._calls.append(Call(number, arrived, now - arrived, end, attempts, size))
+        self._calls.append(Call(number, arrived, now - arrived, end, attempts, size, worker))
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

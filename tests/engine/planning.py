@@ -149,6 +149,7 @@ class Setup:
     last_limit: int | None = None
     retry_first: bool = False
     in_process: bool = False
+    replicated: bool = False
     fallback_on: frozenset[FaultKind] = frozenset(FaultKind)
     costs: dict[int, float | None] | None = None
     learned: bool = False
@@ -207,6 +208,7 @@ class Bench:
             accounts=accounts,
             retry_first=self.setup.retry_first,
             in_process=self.setup.in_process and not index,
+            replicated=self.setup.replicated,
         )
         state.concurrency = RacedSlots(self.setup.limits[index], state, lambda: self.now)
         for i in range(40 if self.setup.learned else 0):
@@ -453,7 +455,7 @@ class Bench:
             back = again and attempt.kind is AttemptKind.RESCUE and not state.silent
             assert back or not state.circuit_breaker.tripped, "an extra send to a sick target"
             assert state.overloaded_until <= self.now, "an extra send to a strained target"
-            assert not (state.in_process and candidate.active > 1), "two at once in this process"
+            assert state.replicated or candidate.active <= 1, "two at once at one machine"
             call.extra += self._price(state)
         else:
             first = attempt.kind is AttemptKind.LAST_RESORT or not was_down

@@ -87,6 +87,7 @@ def setups(draw: Any) -> Setup:
         last_limit=draw(st.sampled_from([None, 1])),
         retry_first=draw(st.booleans()),
         in_process=draw(st.booleans()),
+        replicated=draw(st.booleans()),
         fallback_on=draw(st.sampled_from([frozenset(FaultKind), only_some])),
         costs=draw(st.sampled_from([None, {0: 1.0, 1: 1.0, 2: None, 3: 0.5}])),
         learned=draw(st.sampled_from([True, True, False])),
@@ -120,6 +121,7 @@ def crowded(draw: Any) -> Setup:
         time_limits=draw(limits),
         deadline=draw(st.sampled_from([60.0, None])),
         in_process=draw(st.booleans()),
+        replicated=draw(st.booleans()),
         costs=draw(st.sampled_from([None, {0: 1.0, 1: 0.5, 2: None}])),
         learned=True,
     )

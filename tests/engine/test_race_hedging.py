@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from langchain_resilient import AttemptKind, Fault, FaultKind, Health, Hedge, Outcome, Receipt
+from langchain_resilient.engine import planner
 from langchain_resilient.engine.target_state import Account, TargetState
 from verification.kit.scripted_engine import Fail, Hang, Say, Step, World, world
 from verification.kit.virtual_time import virtual_time
@@ -158,14 +159,38 @@ async def test_rescues_are_bounded_by_their_budget():
 
 
 @virtual_time
-async def test_nobody_is_rescued_from_a_target_that_is_only_slow():
-    """It still answers, and asking elsewhere would only add load."""
+async def test_nobody_is_rescued_from_a_target_that_is_only_slow(monkeypatch):
+    """It still answers, and asking elsewhere would only add load, if there is a lot already."""
+    monkeypatch.setattr(planner, "MAX_SPARSE", 0)
     w = world(Say(), Say(after=0.2), hedge=Hedge(burst=1))
     await learned(w)
     behave(w, "p0:m", *[Say(after=0.3 + 0.05 * (i % 4)) for i in range(60)])
     receipts = await traffic(w, 40, gap=0.05)
     assert w.states["p0:m"].circuit_breaker.trips == 1
     assert kinds(receipts)[AttemptKind.RESCUE] == 0
+
+
+@virtual_time
+async def test_without_a_token_a_lone_request_is_rescued_from_an_unusual_silence():
+    """One user's request must not wait for a token that nobody earns."""
+    w = world(Say(), Say(after=0.2), hedge=Hedge(budget=0))
+    await learned(w)
+    behave(w, "p0:m", *[Hang()] * 6)
+    receipts = [await ask(w) for _ in range(6)]
+    assert max(r.seconds for r in receipts) < 1.0
+    assert first_targets(receipts)[-1] == "p1:m"
+    assert kinds(receipts)[AttemptKind.RESCUE] >= 3
+    await w.reaper.drain()
+
+
+@virtual_time
+async def test_losers_that_were_silent_trip_their_target():
+    """They are closed before they are late: five in a row say as much as five that are."""
+    w = world(Hang(), Say(after=0.2), hedge=Hedge(burst=20))
+    receipts = [await ask(w) for _ in range(8)]
+    assert w.states["p0:m"].circuit_breaker.tripped
+    assert first_targets(receipts)[5:] == ["p1:m"] * 3
+    await w.reaper.drain()
 
 
 @virtual_time
@@ -236,8 +261,9 @@ async def test_if_all_are_out_none_is():
 
 @virtual_time
 async def test_the_only_one_that_is_well_may_be_hedged_with_itself():
-    """The others are out."""
+    """The others are out, and it is many machines."""
     w = world(Hang(), [Hang(), Say("again")], hedge=FIXED)
+    w.states["p1:m"].replicated = True
     for _ in range(5):
         w.states["p0:m"].circuit_breaker.record_slow(now(), 5)
     receipt = await ask(w)
