@@ -83,6 +83,7 @@ class CircuitBreaker:
     """
 
     __slots__ = (
+        "_fast_at",
         "_good_probes",
         "_no_trip_until",
         "_probe_at",
@@ -104,16 +105,17 @@ class CircuitBreaker:
         self._probe_at = 0.0
         self._probe_wait = PROBE_SECONDS
         self._good_probes = 0
+        self._fast_at = -inf
 
     @property
     def score(self) -> float:
-        """The evidence against it so far, in nats."""
-        return self._score
+        """The evidence against it so far, in nats; at least 0."""
+        return max(0.0, self._score)
 
     @property
     def suspicion(self) -> float:
         """The same as a share of what trips it."""
-        return min(1.0, self._score / self._threshold)
+        return min(1.0, max(0.0, self._score) / self._threshold)
 
     def record_slow(
         self,
@@ -122,6 +124,7 @@ class CircuitBreaker:
         *,
         failed: bool = False,
         evidence: float = SLOW_EVIDENCE,
+        started: float = inf,
     ) -> bool:
         """Count a late or failed request.
 
@@ -130,12 +133,15 @@ class CircuitBreaker:
             trip_after: How many late requests in a row trip it; failed ones weigh more.
             failed: It failed, rather than only taking long.
             evidence: Nats against it, where its silence was shorter or counted in part before.
+            started: When it was sent; credit from answers counts if they came after that.
 
         Returns:
             Whether this one tripped the breaker.
         """
         if self.tripped or now < self._no_trip_until:
             return False
+        if started > self._fast_at and self._score < 0:
+            self._score = 0.0
         self._score += _FAILED_EVIDENCE if failed else evidence
         self._threshold = trip_after * SLOW_EVIDENCE - 1e-9
         if self._score < self._threshold:
@@ -143,17 +149,27 @@ class CircuitBreaker:
         self._trip(now)
         return True
 
-    def record_fast(self, *, started: float) -> None:
+    def record_fast(self, *, started: float, now: float = -inf, waiting: int = 0) -> None:
         """Count a request that was answered in good time.
+
+        Of many requests that are sent at the same time, the fast ones are answered first, and the
+        few slow ones, of which a healthy target has some, come at the end in a row. So the fast
+        leave a credit for twice as many slow ones as are to be expected among those that wait.
 
         Args:
             started: When it was sent; one from before a trip says nothing about the time since.
+            now: The engine's clock.
+            waiting: How many other requests wait for this target.
         """
         if self.tripped:
             if started > self.tripped_at:
                 self._count_good_probe()
-        elif self._score:
-            self._score = max(0.0, self._score + _FAST_EVIDENCE)
+            return
+        floor = -2 * HEALTHY_SLOW_SHARE * SLOW_EVIDENCE * waiting
+        if waiting:
+            self._fast_at = now
+        if self._score > floor:
+            self._score = max(floor, self._score + _FAST_EVIDENCE)
 
     def claim_probe(self, now: float) -> bool:
         """Whether to probe it now; the caller that gets True is the one to do it."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
+    from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.rate_limiter import QueuedRequest, Reservation
 
 
@@ -112,6 +113,9 @@ OVERLOADED_SECONDS = 5.0
 ENOUGH_SAMPLES = 30
 """Fewer samples say nothing about a 95th percentile."""
 
+MANY_SAMPLES = 500
+"""Samples beside which requests under way need not be counted."""
+
 DOWN_AFTER = 5
 """Failures in a row, over all requests, after which a target is down."""
 
@@ -124,7 +128,7 @@ LONG_SILENCE_SECONDS = 5.0
 DOWN_SECONDS = 5.0
 """Seconds between requests that try a target that is down; text from it ends that."""
 
-THINKING_SECONDS = {"low": 15.0, "medium": 30.0, "high": 60.0, "xhigh": 90.0}
+THINKING_SECONDS = {"low": 15.0, "medium": 30.0, "high": 60.0, "xhigh": 120.0}
 """Seconds that a model is taken to think, by effort, before it was seen: then a hedge is sent."""
 
 THINKING_LIMIT_FACTOR = 6.0
@@ -297,7 +301,7 @@ class TargetState:
         self.first_texts = TimeModel()
         self.answers = TimeModel()
         self.pauses = LatencyHistogram()
-        self.waiting: dict[object, Callable[[], None]] = {}
+        self.waiting: dict[Attempt, Callable[[], None]] = {}
         self._slow_probes: list[float] = []
         self._key_turn = 0
         self._failures = 0
@@ -403,11 +407,24 @@ class TargetState:
         if cached is not None and now < cached[0]:
             return cached[1]
         samples = self.times(plain=plain).residuals
-        seconds = samples.quantile(q) if samples.count >= ENOUGH_SAMPLES else None
+        seconds = None
+        if samples.count >= ENOUGH_SAMPLES:
+            # Next to many samples the few that are under way change nothing.
+            few = samples.count < MANY_SAMPLES or len(self.waiting) > samples.count / 10
+            seconds = samples.quantile(q, self._waited(now, plain=plain) if few else ())
         if seconds is None and cached is not None and samples.count >= ENOUGH_SAMPLES:
             seconds = cached[1]  # too many were closed early to tell: keep the last known value
         self._percentiles[q, plain] = (now + _REFRESH_SECONDS, seconds)
         return seconds
+
+    def _waited(self, now: float, *, plain: bool) -> list[float]:
+        """How long each request under way has waited, as residuals."""
+        times = self.times(plain=plain)
+        return [
+            (now - attempt.started) / times.scale(attempt.profile)
+            for attempt in list(self.waiting)
+            if attempt.plain is plain and not attempt.excused_seconds and now > attempt.started
+        ]
 
     def late_after(
         self, now: float, *, plain: bool, cold: float, profile: RequestProfile = UNKNOWN
@@ -423,7 +440,7 @@ class TargetState:
             return LATE_FACTOR * learned * times.cautious_scale(profile)
         thinking = self.thinking_seconds(profile)
         if thinking:
-            return max(2 * thinking, 2 * times.residuals.slowest * times.scale(profile))
+            return max(3 * thinking, 2 * times.residuals.slowest * times.scale(profile))
         return max(4 * cold, 2 * times.residuals.slowest) * times.cautious_scale(profile)
 
     def silence_evidence(
@@ -441,7 +458,7 @@ class TargetState:
         residual = seconds / times.cautious_scale(profile)
         share = times.residuals.survival(residual) if times.count >= ENOUGH_SAMPLES else None
         if share is None:
-            usual = 2 * self.thinking_seconds(profile) or _COLD_SHARE * cold
+            usual = 3 * self.thinking_seconds(profile) or _COLD_SHARE * cold
             share = max(MIN_SURVIVAL, HEALTHY_SLOW_SHARE ** (residual / usual))
         return silence_evidence(share)
 
@@ -459,7 +476,7 @@ class TargetState:
         share = max(MIN_SURVIVAL, silent_share(evidence))
         residual = self._residual(round(1 - share, 3), now, plain=plain)
         if residual is None:
-            usual = 2 * self.thinking_seconds(profile) or _COLD_SHARE * cold
+            usual = 3 * self.thinking_seconds(profile) or _COLD_SHARE * cold
             residual = usual * log(share) / log(HEALTHY_SLOW_SHARE)
         return residual * times.cautious_scale(profile)
 
@@ -553,7 +570,7 @@ class TargetState:
         self._last_answered_start = max(self._last_answered_start, started)
         self._failures = 0
         if not late:
-            self.circuit_breaker.record_fast(started=started)
+            self.circuit_breaker.record_fast(started=started, now=now, waiting=len(self.waiting))
         self._waiters_told = self._waiters_told and self.silent
         if was_silent and not self.silent:
             # What was sent before or during the silence is lost (a network that was down and is
@@ -621,7 +638,7 @@ class TargetState:
         """
         if evidence >= _SILENCE * SLOW_EVIDENCE:
             self._late_starts.append(started)
-        self._count_against(evidence, now, trip_after)
+        self._count_against(evidence, now, trip_after, started)
 
     def _add_sample(
         self, seconds: float, now: float, profile: RequestProfile, *, plain: bool, censored: bool
@@ -646,12 +663,12 @@ class TargetState:
     def record_late(self, now: float, trip_after: int, *, started: float) -> None:
         """Record that a request is late: a mark against the target."""
         self._late_starts.append(started)
-        self._count_against(SLOW_EVIDENCE, now, trip_after)
+        self._count_against(SLOW_EVIDENCE, now, trip_after, started)
 
-    def _count_against(self, evidence: float, now: float, trip_after: int) -> None:
+    def _count_against(self, evidence: float, now: float, trip_after: int, started: float) -> None:
         if self.in_process:
             return
-        if self.circuit_breaker.record_slow(now, trip_after, evidence=evidence):
+        if self.circuit_breaker.record_slow(now, trip_after, evidence=evidence, started=started):
             self._held_samples.clear()
         if self.circuit_breaker.tripped and self.silent and not self._waiters_told:
             self._waiters_told = True

@@ -17,12 +17,13 @@ tail comes. Survival analysis calls such samples right-censored and has the esti
 from __future__ import annotations
 
 from collections import deque
+from heapq import heappush, heapreplace
 from itertools import islice
 from math import ceil, exp, log, log1p, log2
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 SMALLEST = 0.001
 """Seconds; anything faster counts as this."""
@@ -43,6 +44,10 @@ forget everything."""
 
 _MAX_COUNT = 1000
 """The most effective samples: at a high rate old ones fade sooner, and changes show sooner."""
+
+_AT_RISK = 0.1
+"""Share of the samples that should still be there at some time, below which the few that are, since
+the others were censored, tell nothing."""
 
 MIN_SURVIVAL = 0.0005
 """The least share of healthy requests that is believed to take longer than any given time."""
@@ -104,18 +109,28 @@ class LatencyHistogram:
         if seconds > self.slowest and not censored:
             self.slowest = seconds
 
-    def quantile(self, q: float) -> float | None:
+    def quantile(self, q: float, waiting: Sequence[float] = ()) -> float | None:
         """The time by which a share `q` of the requests shows text; None if it is unknown.
 
-        It is unknown where all samples that could tell were censored earlier.
+        It is unknown where nearly all samples that could tell were censored earlier.
 
         Args:
             q: From 0 to 1.
+            waiting: How long each request under way has waited so far: censored samples too. Of
+                many that were sent together the fast ones are answered first, and by those alone
+                everybody would be fast.
         """
-        at_risk, survival = self.total, 1.0
-        wanted = 1.0 - q
-        for bucket, (seen, censored) in enumerate(zip(self._seen, self._censored, strict=True)):
+        at_risk, survival = self.total + len(waiting) * self._weight, 1.0
+        wanted, everybody = 1.0 - q, at_risk
+        closed = self._censored
+        if waiting:
+            closed = closed.copy()
+            for seconds in waiting:
+                closed[_bucket(seconds)] += self._weight
+        for bucket, (seen, censored) in enumerate(zip(self._seen, closed, strict=True)):
             if seen and at_risk > 0:
+                if at_risk < _AT_RISK * survival * everybody:
+                    return None
                 survival *= max(0.0, 1.0 - seen / at_risk)
                 if survival <= wanted:
                     # The upper edge: if all requests take the same time, none is later than it.
@@ -247,6 +262,9 @@ _FIRST_FIT = 12
 _FIT_EVERY = 256
 """Samples between two fits, once there are many: one takes some milliseconds."""
 
+_ENOUGH_LONG = 10
+"""Prompts of some length that must have been answered before their time is taken to be known."""
+
 _CHANGED = 0.03
 """A scale that moves by a larger share than this has its residuals computed anew."""
 
@@ -297,7 +315,7 @@ class TimeModel:
         self._samples: deque[_Sample] = deque(maxlen=_FIT_SAMPLES)
         self._next_fit = _FIRST_FIT
         self._since_fit = 0
-        self._longest = 0
+        self._longest: list[int] = []
 
     @property
     def count(self) -> float:
@@ -321,8 +339,10 @@ class TimeModel:
         return scale * exp(self._effort(profile.effort))
 
     def cautious_scale(self, profile: RequestProfile) -> float:
-        """The same, but generous to prompts over twice as long as any that was answered."""
-        if profile.prompt_tokens <= 2 * self._longest or self._prompt <= CAUTIOUS_TOKENS:
+        """The same, but generous to prompts over twice as long as most that were answered."""
+        longest = self._longest
+        enough = len(longest) == _ENOUGH_LONG and profile.prompt_tokens <= 2 * longest[0]
+        if enough or not profile.prompt_tokens or self._prompt <= CAUTIOUS_TOKENS:
             return self.scale(profile)
         excess = profile.prompt_tokens / CAUTIOUS_TOKENS - profile.prompt_tokens / self._prompt
         return self.scale(profile) + excess
@@ -340,7 +360,7 @@ class TimeModel:
             self.residuals.add(seconds, now, censored=censored)
             return
         if not censored:
-            self._longest = max(self._longest, profile.prompt_tokens)
+            self._note_length(profile.prompt_tokens)
         self.residuals.add(seconds / self.scale(profile), now, censored=censored)
         self._samples.append(_Sample(max(seconds, SMALLEST), now, profile, censored))
         self._since_fit += 1
@@ -348,6 +368,15 @@ class TimeModel:
             self._since_fit = 0
             self._next_fit = min(_FIT_EVERY, max(4, len(self._samples) // 3))
             self._fit()
+
+    def _note_length(self, tokens: int) -> None:
+        longest = self._longest
+        if len(longest) < _ENOUGH_LONG:
+            heappush(longest, tokens)
+        elif tokens > longest[0]:
+            before = heapreplace(longest, tokens)
+            if longest[0] > 2 * before:
+                self._next_fit = 0  # much longer prompts than before: what was fitted may not hold
 
     def _effort(self, effort: str | None) -> float:
         known = self._efforts.get(effort)

@@ -112,7 +112,8 @@ class Engine:
 
 def _state(source: ScriptedSource) -> TargetState:
     """Make a target's state; every scripted target has an account of its own."""
-    return TargetState(source.script.name, source.script.provider, accounts=[Account()])
+    script = source.script
+    return TargetState(script.name, script.provider, accounts=[Account()], thinks=script.thinks)
 
 
 def _classify(error: BaseException) -> Fault:
@@ -134,7 +135,7 @@ class _Draft:
         if "text" in chunk:
             self.text += chunk["text"]
             return 2
-        self._finished = True
+        self._finished = "finish" in chunk
         return 1
 
     @property

@@ -41,12 +41,16 @@ class Script:
         latency: Of its time to first text, in seconds.
         phases: What goes wrong, and when.
         tail: Seconds from the first text to the answer's end.
+        thinks: Whether the engine is told that its model reasons.
+        reasoning: Seconds between the pieces of reasoning before its text; None for silence.
     """
 
     name: str
     latency: Latency = field(default_factory=HeavyTail)
     phases: tuple[Phase, ...] = ()
     tail: float = 0.0
+    thinks: bool = False
+    reasoning: float | None = None
     schedule: Schedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -166,6 +170,11 @@ class _Stream:
         return self
 
     async def __anext__(self) -> Chunk:
+        gap = self._source.script.reasoning
+        if gap is not None and self._first > gap and not isinstance(self._effect, Hang):
+            self._first -= gap
+            await self._wait(gap)
+            return {"reasoning": True}
         self._next += 1
         if self._next == 1:
             await self._wait(inf if isinstance(self._effect, Hang) else self._first)

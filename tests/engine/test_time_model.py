@@ -188,13 +188,14 @@ def test_an_effort_that_was_never_seen_is_guessed():
 
 
 def test_a_much_longer_prompt_than_any_before_is_judged_with_caution():
-    """Only until one of its length was answered."""
+    """Only until ten of its length were answered."""
     model = TimeModel()
     for i in range(60):
         model.add(0.5, i / 10, RequestProfile(300))
     long = RequestProfile(60_000)
     assert model.cautious_scale(long) > 2 * model.scale(long)
-    model.add(6.0, 10.0, long)
+    for i in range(10):
+        model.add(6.0, 10.0 + i, long)
     assert model.cautious_scale(long) == model.scale(long)
 
 

@@ -162,6 +162,32 @@ def load_in_tokens(limit: float = 0.055) -> Bound:
     return bound
 
 
+def sends(limit: float, part: str) -> Bound:
+    """Hold the sends per request."""
+    return lambda result: Verdict(
+        f"{part} sends a request", 1 + result.parts[part].extra, limit + result.slack.extra
+    )
+
+
+def asked_first(share: float, part: str) -> Bound:
+    """Hold the first sends that go to the first target."""
+    return lambda result: Verdict(
+        f"{part} first sends to the first", result.parts[part].at_first, share, at_least=True
+    )
+
+
+def answered_by_first(share: float) -> Bound:
+    """Hold the answers that come from the first target."""
+    return lambda result: Verdict(
+        "answered by the first", result.parts["whole"].by_first, share, at_least=True
+    )
+
+
+def nobody_trips() -> Bound:
+    """Hold the probes: they are only sent to targets that tripped."""
+    return lambda result: Verdict("probes", result.parts["whole"].shadows, 0)
+
+
 def no_worse_than_alone() -> Bound:
     """Hold p99 within the fault against that of no hedging."""
 

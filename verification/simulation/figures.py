@@ -50,6 +50,7 @@ class Figures:
         at_first: First sends that went to the first target.
         delay: The median time after which the first target's requests were hedged.
         late: Calls that ended later than their deadline and 50 ms.
+        by_first: Answers by the first target.
         extra_tokens: Prompt tokens sent beyond once a request, as a share of those sent once.
     """
 
@@ -77,6 +78,7 @@ class Figures:
     delay: float
     late: float
     extra_tokens: float
+    by_first: float
 
     @property
     def fair_availability(self) -> float:
@@ -181,6 +183,7 @@ class Sheet:
             at_first=_at_first(calls, self._first),
             delay=_hedge_delay(calls, self._first),
             extra_tokens=_extra_tokens(calls),
+            by_first=_by_first(calls, self._first),
             late=sum(c.seconds > self._deadline + LATE for c in calls),
         )
 
@@ -248,6 +251,13 @@ def _kind(kind: str, calls: Sequence[Call]) -> float:
 def _at_first(calls: Iterable[Call], first: str) -> float:
     went = [c.attempts[0].target for c in calls if c.attempts]
     return sum(target == first for target in went) / max(1, len(went))
+
+
+def _by_first(calls: Sequence[Call], first: str) -> float:
+    return _share(
+        sum(a.target == first and a.outcome is Outcome.WON for c in calls for a in c.attempts),
+        calls,
+    )
 
 
 def _wasted(call: Call) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from random import Random
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from langchain_resilient import FaultKind
 from langchain_resilient.simulation.engine import Rules
 from langchain_resilient.simulation.faults import Effect, Fail, Hang, Phase, Slow
+from langchain_resilient.simulation.latency import HeavyTail
 from langchain_resilient.simulation.run import Scenario
 from langchain_resilient.simulation.sizes import Classes, LogNormalLengths, Sizes
 from langchain_resilient.simulation.targets import Script
@@ -295,6 +297,72 @@ def hidden_factor(size: Size) -> Row:
     return _sized("hidden-factor", size, sizes, tuple(_MIXED.lengths))
 
 
+_CHAT = LogNormalLengths(300, 0.7)
+_DOCUMENTS = LogNormalLengths(40_000, 0.3)
+"""Long ones: some 11 times as long to the first text."""
+
+
+def _documents(name: str, size: Size, rate: float, *, start: float) -> Row:
+    """A chat for a while, then only long documents, at healthy targets."""
+    sizes = Sizes([(0.0, _CHAT), (start, _DOCUMENTS)])
+    scenario = Scenario(chain(), Rules(deadline=300.0), rate, size.requests, sizes=sizes)
+    limits = (
+        bounds.asked_first(0.98, "documents"),
+        bounds.sends(1.07, "documents"),
+        bounds.nobody_trips(),
+        bounds.available(),
+    )
+    return Row(name, scenario, {"documents": ((start, inf),)}, limits)
+
+
+def documents(size: Size) -> Row:
+    """At twenty requests a second."""
+    return _documents("documents", size, RATE, start=size.start)
+
+
+def documents_slowly(size: Size) -> Row:
+    """At one request a second."""
+    return _documents("documents-1/s", size, 1.0, start=size.requests / 4)
+
+
+_EFFORTS = {3.0: "low", 8.0: "low", 20.0: "medium", 40.0: "high", 90.0: "xhigh"}
+"""What a caller asked for whose model thinks for so many seconds."""
+
+
+def _thinking(name: str, size: Size, median: float, reasoning: float | None) -> Row:
+    """A healthy first target that thinks as hard as it was told to, and a fast fallback."""
+    thinker = Script(
+        "p1:m",
+        HeavyTail(median, 0.4, tail=0.02, tail_least=3 * median, tail_index=2.0, hangs=0.001),
+        thinks=True,
+        reasoning=reasoning,
+    )
+    sizes = Sizes([(0.0, Classes({"all": (300, 1.0)}))], effort=_EFFORTS[median])
+    targets = (thinker, *chain(count=2)[1:])
+    rate = 8 / median  # some eight are under way at a time
+    scenario = Scenario(targets, Rules(deadline=600.0), rate, size.requests, sizes=sizes)
+    first = 50 / rate
+    limits = (
+        bounds.answered_by_first(0.93),
+        bounds.sends(1.06, "warm"),
+        bounds.sends(1.3, "first 50"),
+        bounds.available(),
+    )
+    return Row(
+        name, scenario, {"first 50": ((0.0, first),), "warm": ((10 * median + 60, inf),)}, limits
+    )
+
+
+THINKING = {
+    f"thinks-{median:g}s" + ("-aloud" if reasoning else ""): partial(
+        _thinking, f"thinks-{median:g}s" + ("-aloud" if reasoning else ""),
+        median=median, reasoning=reasoning,
+    )
+    for median in (3.0, 8.0, 20.0, 40.0, 90.0)
+    for reasoning in (None, median / 10)
+}  # fmt: skip
+
+
 ROWS: dict[str, Callable[[Size], Row]] = {
     "stationary": stationary,
     "stationary-2": stationary_two,
@@ -315,4 +383,7 @@ ROWS: dict[str, Callable[[Size], Row]] = {
     "mixed-sizes": mixed_sizes,
     "lognormal-sizes": lognormal_sizes,
     "hidden-factor": hidden_factor,
+    "documents": documents,
+    "documents-1/s": documents_slowly,
+    **THINKING,
 }
