@@ -107,6 +107,9 @@ class Configuration(Sampling):
     last_resort: LastResort = None
     """Who answers when no target can: `"local"`, a target, a fixed text, or any Runnable. Never
     silent: the receipt's last attempt is of the kind `last_resort`."""
+    last_resort_after: float = Field(default=5.0, gt=0, allow_inf_nan=False)
+    """Seconds after which the last resort is asked where no target can be reached (refused, no
+    route, no name); else it is asked shortly before the deadline, or when nobody is left."""
     spend_cap: SpendCapField = None
     """The most that may be spent on all targets together: `SpendCap(...)`, or dollars a day. Then
     targets that are free answer, or the last resort; with neither, calls raise `SpendCapError`."""

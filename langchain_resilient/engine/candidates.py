@@ -31,6 +31,16 @@ if TYPE_CHECKING:
     from langchain_resilient.options import TimeLimits
 
 
+LAST_TRY_SECONDS = 1.9
+"""Seconds before the deadline to which a backoff is shortened."""
+
+MIN_TRY_SECONDS = 0.05
+"""Seconds before it in which nothing is tried any more."""
+
+UNREACHABLE_AFTER = 2
+"""Connections to a target that failed in a row, after which it counts as out of reach."""
+
+
 class TargetFailure(Exception):  # noqa: N818  # a failure that no exception stood behind
     """Stands in for the exception of a fault that had none: lateness, or an answer without text."""
 
@@ -147,10 +157,14 @@ class Candidates:
     Attributes:
         candidates: One per target.
         wait_until: How long a saturated target is waited for, where `Plan.spread` is off.
+        deadline: When the call ends at the latest.
         rejected: Whether two providers agree that the request is wrong.
     """
 
-    __slots__ = ("_pinned", "_plan", "_rejected_by", "_rng", "_spent", "candidates", "wait_until")
+    __slots__ = (
+        "_pinned", "_plan", "_rejected_by", "_rng", "_spent", "candidates", "deadline",
+        "wait_until",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -165,6 +179,7 @@ class Candidates:
         self._pinned: Candidate | None = None
         self._spent = 0.0
         self.wait_until = inf
+        self.deadline = inf
         self.candidates = [
             Candidate(
                 i, s, t or plan.time_limits, request if s.paced and _is_paced(s, request) else None
@@ -298,6 +313,17 @@ class Candidates:
         )
         return min((at for at in waits if at > now), default=inf)
 
+    def unreachable(self) -> bool:
+        """Whether no target can be reached at all: refused, no route, no name.
+
+        Each was asked by this request, and has refused twice in a row; the first time may have been
+        a request before.
+        """
+        return all(
+            candidate.tries and candidate.state.unreachable >= UNREACHABLE_AFTER
+            for candidate in self.candidates
+        )
+
     def waiting(self) -> int:
         """How many requests wait for a first text of these targets, this one included."""
         return sum(len(candidate.state.waiting) for candidate in self.candidates)
@@ -391,7 +417,18 @@ class Candidates:
             candidate.retry_at_once = (
                 candidate.state.retry_first and candidate.tries == 1 and wait is not None
             )
+            if wait is not None and fault.retry_after is None and self._plan.retry.wait is None:
+                wait = min(wait, self._last_chance(now))
             candidate.ready_at = now if candidate.retry_at_once or wait is None else now + wait
+
+    def _last_chance(self, now: float) -> float:
+        """The longest backoff of our own that leaves time for a try before the deadline.
+
+        Near the deadline that is half of what is left, so that a target which comes back late is
+        still found. A server's own hint is never shortened.
+        """
+        left = self.deadline - now
+        return max(left - LAST_TRY_SECONDS, left / 2) if left > MIN_TRY_SECONDS else inf
 
     def _remember(self, attempt: Attempt, fault: Fault, now: float) -> None:
         health = self._plan.health

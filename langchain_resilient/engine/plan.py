@@ -44,6 +44,7 @@ class Plan:
         budgets: What pays for hedges, rescues and retries, shared by all requests.
         health: When a target counts as sick; None for never.
         reserve: Seconds before the deadline at which the last resort is asked.
+        last_resort_after: Seconds after which it is asked where no target can be reached.
         grace: Seconds that the last resort has at least, even past the deadline: for one that
             answers at once, so that only a busy event loop can hold it up.
         cost: Gives the dollars that one more send to a target may cost; None if that is unknown.
@@ -58,6 +59,7 @@ class Plan:
     health: Health | None = None
     fallback_on: FallbackOn = ALL_FAULTS
     reserve: float = 0.0
+    last_resort_after: float = 5.0
     cost: Callable[[TargetState], float | None] | None = None
     spread: bool = True
     grace: float = 0.0

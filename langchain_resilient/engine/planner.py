@@ -156,6 +156,7 @@ class Planner:
         )
         self._deadline = inf if plan.deadline is None else now + plan.deadline
         self._last_resort_at = inf if last_resort is None else self._deadline - plan.reserve
+        self.chain.deadline = self._deadline
         if not self._queued_request.batch:
             self.chain.wait_until = self._deadline - _MIN_ANSWER_SECONDS
         self._cold = DEFAULT_COLD if hedge is None else hedge.cold
@@ -253,6 +254,8 @@ class Planner:
         self.chain.record_failure(self._attempts.all, attempt, fault, now)
         if attempt.kind is AttemptKind.LAST_RESORT:
             self._end_overtime()
+        elif fault.kind is FaultKind.CONNECTION and self._last_resort is not None:
+            self._hasten_last_resort(now)
         out: list[Action] = []
         if attempt is self.winner:
             self.winner = None
@@ -635,6 +638,7 @@ class Planner:
         if self._plan.deadline is None:
             return
         self._deadline = now + self._plan.deadline
+        self.chain.deadline = self._deadline
         self._wait_list.useful_until = self._deadline - _MIN_ANSWER_SECONDS
         if self._last_resort is not None:
             self._last_resort_at = self._deadline - self._plan.reserve
@@ -690,6 +694,17 @@ class Planner:
         )
         self._restore_last_resort(stopped)
         return [Commit(attempt), *map(Stop, stopped)]
+
+    def _hasten_last_resort(self, now: float) -> None:
+        """A connection failed: ask the last resort soon, or now if no target can be reached.
+
+        It need not wait for the deadline: whoever is offline will hardly be online before it.
+        """
+        if self.chain.unreachable():
+            self._last_resort_at = now
+        elif not any(a.fault is None for a in self._attempts.all):
+            at = self.started + self._plan.last_resort_after
+            self._last_resort_at = min(self._last_resort_at, max(now, at))
 
     def _restore_last_resort(self, stopped: Iterable[Attempt]) -> None:
         """Let the last resort be asked again if it was stopped for an answer that has only begun.

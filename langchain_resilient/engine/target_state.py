@@ -225,6 +225,7 @@ class TargetState:
         retry_first: Its `Target.retry_first`.
         in_process: It runs in this process: asking it twice at once only slows both down.
         replicated: It is many machines: a second request reaches another one.
+        unreachable: How many connections to it have failed in a row.
         thinks: Its model is known to reason before it answers, unless told not to.
         circuit_breaker: Whether it is healthy.
         first_texts: Seconds to the first text, given the request.
@@ -267,6 +268,7 @@ class TargetState:
         "retry_first",
         "streams",
         "thinks",
+        "unreachable",
         "waiting",
     )  # fmt: skip
 
@@ -285,6 +287,7 @@ class TargetState:
     ) -> None:
         self.replicated = replicated
         self.thinks = thinks
+        self.unreachable = 0
         self.name = name
         self.provider = provider
         self.keys = tuple(map(TargetKey, accounts, rate_limiters or [None] * len(accounts))) or (
@@ -568,7 +571,7 @@ class TargetState:
         was_silent = self.silent
         self.last_text_at = now
         self._last_answered_start = max(self._last_answered_start, started)
-        self._failures = 0
+        self._failures = self.unreachable = 0
         if not late:
             self.circuit_breaker.record_fast(started=started, now=now, waiting=len(self.waiting))
         self._waiters_told = self._waiters_told and self.silent
@@ -592,7 +595,7 @@ class TargetState:
             good: The most seconds that would be in good time.
         """
         if seconds is not None:
-            self._failures = 0
+            self._failures = self.unreachable = 0
             self.last_text_at = now
         if seconds is None or seconds <= good:
             self._slow_probes.clear()
@@ -686,6 +689,7 @@ class TargetState:
             key: Which of its keys was used.
             trip_after: How many slow or failed requests in a row trip it; 0 for never.
         """
+        self._note_reachability(fault)
         if fault.traits.blocks_account:
             self.keys[key].account.block(now)
         elif fault.kind is FaultKind.NOT_FOUND:
@@ -708,6 +712,12 @@ class TargetState:
             tripped = self.circuit_breaker.record_slow(now, trip_after, failed=failed)
             if tripped:
                 self._held_samples.clear()
+
+    def _note_reachability(self, fault: Fault) -> None:
+        if fault.kind is FaultKind.CONNECTION:
+            self.unreachable += 1
+        elif fault.kind is not FaultKind.TIMEOUT:  # which does not show whether anybody was there
+            self.unreachable = 0
 
     def record_success(self, key: int) -> None:
         """Clear the record of the account that gave a good answer."""

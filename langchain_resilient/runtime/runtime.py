@@ -93,6 +93,7 @@ class Runtime:
             health=config.health,
             fallback_on=config.fallback_on,
             reserve=config.reserve(),
+            last_resort_after=config.last_resort_after,
             grace=config.grace(),
             spread=config.spread,
         )
