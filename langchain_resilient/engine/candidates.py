@@ -324,6 +324,22 @@ class Candidates:
             for candidate in self.candidates
         )
 
+    def ignore_pace(self, now: float) -> bool:
+        """Let targets be asked ahead of their turn whose limit is only learned.
+
+        For a request whose turn would come after its deadline: one try may find room, for what was
+        learned may be wrong. What the user stated is kept to.
+
+        Returns:
+            Whether that opened one.
+        """
+        for candidate in self.eligible():
+            if candidate.saturated(now) and not any(
+                key.rate_limiter.stated for key in candidate.state.keys
+            ):
+                candidate.queued_request = None
+        return any(is_open(candidate, now) for candidate in self.eligible())
+
     def waiting(self) -> int:
         """How many requests wait for a first text of these targets, this one included."""
         return sum(len(candidate.state.waiting) for candidate in self.candidates)
@@ -480,4 +496,10 @@ def _why_skipped(candidate: Candidate, now: float) -> str:
         return "its model was not found"
     if state.available_at() > now:
         return "its account refused the key or is out of quota"
-    return "it has no room (max_concurrency)" if state.concurrency.full else "its turn never came"
+    if state.concurrency.full:
+        return "it has no room (max_concurrency)"
+    request = candidate.queued_request
+    if request is not None and (wait := state.turn_at(request) - now) > 0:
+        limits = state.keys[0].rate_limiter.describe()
+        return f"its limit of {limits} has no room for another {wait:.0f} s"
+    return "its turn never came"
