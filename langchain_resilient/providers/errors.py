@@ -90,6 +90,7 @@ def _by_status(  # noqa: PLR0911  # a table reads best as a table
 ) -> FaultKind:
     words = ("code", "type", "error_type", "status", "reason")
     codes = {str(details[k]).lower() for k in words if details.get(k)}
+    codes |= {code.partition(".")[0] for code in codes}  # Alibaba's: "Throttling.RateQuota"
     text = f"{' '.join(codes)} {message}"
     if status == 402 or codes & _QUOTA or _POOR.search(message):  # noqa: PLR2004  # HTTP's own numbers read best as such
         return FaultKind.QUOTA
@@ -204,8 +205,8 @@ _NOT_FOUND = frozenset(
 
 _RATE = frozenset(
     {"rate_limit_exceeded", "slow_down", "dynamic_request_limited", "dynamic_token_limited",
-     "credit_limit", "rate_limit_error", "too_many_requests", "throttled", "throttlingexception",
-     "resource_exhausted"}
+     "credit_limit", "rate_limit_error", "too_many_requests", "throttled", "throttling",
+     "throttlingexception", "resource_exhausted"}
 )  # fmt: skip
 
 _AUTH = frozenset(
@@ -330,6 +331,9 @@ def error_details(error: BaseException) -> Mapping[str, Any]:
         return inner
     if isinstance(inner, str):
         return {"message": inner, **{k: body[k] for k in ("code", "type") if body.get(k)}}
+    if isinstance(body.get("detail"), dict):
+        detail: dict[str, Any] = body["detail"]
+        return detail
     if isinstance(body.get("detail"), str | list):
         return {**body, "message": _located(body["detail"])}
     return body

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from langchain_core.messages import convert_to_messages, message_chunk_to_message
 
-from langchain_resilient.providers.sse import SSEDecoder
+from langchain_resilient.providers.sse_decoder import SSEDecoder
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.messages import to_chat_messages
 from langchain_resilient.wire.output import ChunkConverter, to_chat_result

@@ -241,7 +241,7 @@ BROKEN_STREAMS = (
     fault("HTML eats text, goes on", t.HtmlInside(FIRST, resume=True, replaces=True, reply=PACED),
           K.BROKEN, says=FIRST),
     fault("reasoning, then dead at once", Thinks(5), *BROKEN),
-    sound("malformed chunk first, goes on", t.Malformed(0, resume=True)),
+    fault("malformed chunk first, goes on", t.Malformed(0, resume=True), K.BROKEN),
     fault("HTML line first, goes on", t.HtmlInside(0, resume=True, garbage="<p>wait</p>\n\n"),
           K.BROKEN),
     sound("keep-alives, then the answer", t.KeepAlives(0.01, count=3, reply=t.Reply(close=True))),
