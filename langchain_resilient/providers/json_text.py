@@ -51,7 +51,7 @@ _WORDS = {
     "+inf": "Infinity", "+infinity": "Infinity",
 }  # fmt: skip
 
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U000[0-9a-fA-F]{5}|x[0-9a-fA-F]{2}|.)|\"", re.DOTALL)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U00[01][0-9a-fA-F]{5}|x[0-9a-fA-F]{2}|.)|\"", re.DOTALL)
 
 
 def parse_json(data: bytes) -> Any:
