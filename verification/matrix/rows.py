@@ -247,6 +247,7 @@ BROKEN_STREAMS = (
     sound("keep-alives, then the answer", t.KeepAlives(0.01, count=3, reply=t.Reply(close=True))),
     sound("head trickles a little", t.SlowHeaders(0.02, parts=3, reply=BRISK)),
     sound("no [DONE]", t.NoDone(reply=BRISK)),
+    sound("[DONE] without finish_reason", t.CleanEnd(None, done=True, reply=BRISK)),
     sound("no [DONE], in the middle of it", t.NoDone(FIRST)),
     sound("no [DONE], held open", t.NoDone(hold=True)),
     sound("no [DONE], reset", t.NoDone(reset=True)),
