@@ -460,6 +460,35 @@ def refused_parameters(error: BaseException, optional: Collection[str]) -> set[s
     return names & set(optional)
 
 
+_NAME = re.compile(
+    r"messages\W\S*\bname\b|\b(?:property|field|key|argument|parameter)\s*['\"`]name['\"`]|"
+    r"['\"`]name['\"`][^.]{0,40}(?:unsupported|not (?:supported|permitted|allowed))",
+    re.IGNORECASE,
+)
+
+_WORDLESS = re.compile(
+    r"(?:error code: ?)?(?:422)?[\s:.-]*(?:none|\{\}|\[\]|null|unprocessable (?:entity|content)|"
+    r"validation error|invalid request|bad request)?[\s:.-]*",
+    re.IGNORECASE,
+)
+
+
+def refuses_names(error: BaseException) -> bool:
+    """Whether an error is about the `name` of a message, which few servers know."""
+    details = error_details(error)
+    if error_status(error, details) not in (400, 422):
+        return False
+    return _NAME.search(f"{details.get('param')} {error_text(error, details)}") is not None
+
+
+def says_nothing(error: BaseException) -> bool:
+    """Whether an error is a 422 without a word on what is wrong."""
+    details = error_details(error)
+    if error_status(error, details) != 422:  # noqa: PLR2004  # HTTP's own numbers read best as such
+        return False
+    return _WORDLESS.fullmatch(error_text(error, details)) is not None
+
+
 def _quoted(text: str) -> Iterator[str]:
     return (name for names in _NAMED.findall(text) for name in names)
 
