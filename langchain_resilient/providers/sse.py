@@ -286,6 +286,13 @@ class WholeAnswer:
         except Exception as error:
             redact_error(error, self._secrets)
             raise
+        # Nearly every body is a plain completion, as in `EventStream`.
+        try:
+            body: Any = parse_json(data)
+        except ValueError:
+            body = None
+        if body.__class__ is dict and "choices" in body and b'"error"' not in data:
+            return body
         if _is_stream(data):
             self._events = EventStream(_Received(self._response, data), self._secrets)
             return await anext(self._events)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from langchain_resilient import AllTargetsFailedError, StreamBrokenError, sum_chunks
-from langchain_resilient.testing import CleanEnd, Reply, Status, ToolCall, answer_to
+from langchain_resilient.testing import CleanEnd, Malformed, Reply, Status, ToolCall, answer_to
 from tests.streaming.stories import model
 
 PROMPT = "hello"
@@ -133,3 +133,24 @@ async def test_without_done_it_stays_broken(sim):
     sim.script("openai:one", then=CleanEnd(8, reply=Reply(**SLOW)))
     with pytest.raises((StreamBrokenError, AllTargetsFailedError)):
         await summed(model(sim, "openai:one", timeout=2), on_break="raise")
+
+
+CITY = [ToolCall("weather", {"city": "Saint-Rémy-de-Provence"})]
+HOLES = [
+    'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"ind\n\n',
+    'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0}\n\n',
+    "data: 0}\n\n",
+]
+
+
+@pytest.mark.parametrize("hole", HOLES)
+async def test_a_hole_in_a_tool_call_is_a_break(sim, hole):
+    """The arguments around it may read as a valid call with other values."""
+    broken = Malformed(3, resume=True, garbage=hole, reply=Reply(tool_calls=CITY, **SLOW))
+    sim.script("openai:one", then=broken)
+    sim.script("openai:two", then=calling({"city": "Rome"}))
+    llm = model(sim, "openai:one", "openai:two").bind_tools([weather])
+    message = await llm.ainvoke(PROMPT)
+    assert [call["args"] for call in message.tool_calls] == [{"city": "Rome"}]
+    with pytest.raises(StreamBrokenError):
+        await summed(llm)
