@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.wire import passthrough
+from langchain_resilient.wire.answer_faults import fault_of_calls, fault_of_reason
 from langchain_resilient.wire.chunk_parser import (
     MAX_CHOICES,
     BadChunkError,
@@ -20,7 +21,7 @@ from langchain_resilient.wire.chunk_parser import (
     parse_choice,
 )
 from langchain_resilient.wire.finish_reasons import Ending, ending_of
-from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler, read_arguments
+from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from langchain_resilient.exchange import ChatRequest, Chunk
     from langchain_resilient.wire.chunk_parser import Delta
-    from langchain_resilient.wire.tool_call_assembler import ToolCallBuilder
 
 
 _MAX_TOKENS = 10**15
@@ -463,7 +463,10 @@ class ResponseAccumulator:
         self.native.append(message)
         has_text, visible, thinking = passthrough.content_kinds(message)
         self._blank = 0 if visible else self._blank + len(message.text)
-        self._visible = self._visible or visible
+        if visible and (passthrough.has_tool_calls(message) or passthrough.refusal_of([message])):
+            self._visible = self._visible or bool(message.text.strip())  # the rest shows at the end
+        else:
+            self._visible = self._visible or visible
         return self._classify(has_text, visible, thinking)
 
     def _classify(self, has_text: bool, visible: bool, thinking: bool) -> ChunkContent:
@@ -562,20 +565,16 @@ class ResponseAccumulator:
         if not self.native and not all(map(_has_ended, self.choices.items())):
             return Fault(FaultKind.BROKEN, "the answer ended without a finish_reason")
         for reason in self._reasons():
-            if reason not in _USUAL and (fault := _by_reason(reason)) is not None:
+            if reason not in _USUAL and (fault := fault_of_reason(reason)) is not None:
                 return fault
         return None if self._visible else self._without_text(request)
 
     def _without_text(self, request: ChatRequest | None) -> Fault | None:
         choice = self.choices[0]
-        if choice.tools.calls:
-            needed = _needed_arguments(request)
-            problems = [_call_problem(call, needed) for call in choice.tools.calls]
-            if not all(problems):
-                return None
-            message = f"no tool call that can be run: {problems[0]}"
-            return Fault(FaultKind.INVALID, message, kept=True)
-        if choice.refusal:
+        calls = [(call.name, call.args) for call in choice.tools.calls]
+        if calls := calls or passthrough.calls_of(self.native):
+            return fault_of_calls(calls, request)
+        if choice.refusal or passthrough.refusal_of(self.native):
             return Fault(FaultKind.CONTENT_FILTER, "the model refused to answer", kept=True)
         # The code distinguishes "max_tokens was too low" from "the model said nothing".
         problem = "no text, no tool call" + (", reasoning only" if self._pieces else "")
@@ -593,47 +592,10 @@ _USUAL = frozenset({"stop", "tool_calls", "length", None})
 """The finish reasons of nearly all answers, which are no fault."""
 
 
-def _by_reason(reason: str | None) -> Fault | None:
-    ending = ending_of(reason)
-    if ending is Ending.FILTERED:
-        return Fault(FaultKind.CONTENT_FILTER, "stopped by the provider's content filter")
-    if ending is Ending.BROKEN:
-        shown = str(reason)[:60]
-        return Fault(FaultKind.BROKEN, f"the provider broke off: finish_reason {shown!r}")
-    return None
-
-
 def _has_ended(numbered: tuple[int, ChoiceAccumulator]) -> bool:
     """Whether a choice has ended; some servers send a second one with nothing in it."""
     number, choice = numbered
     return choice.ended or (number > 0 and choice.empty)
-
-
-def _needed_arguments(request: ChatRequest | None) -> dict[str, set[str]]:
-    """Find the required arguments of each tool of a request."""
-    if request is None:
-        return {}
-    needed = {}
-    for tool in request.overrides.get("tools") or request.defaults.get("tools") or ():
-        function = _dict(_dict(tool).get("function"))
-        required = _dict(function.get("parameters")).get("required")
-        if isinstance(required, list | tuple):
-            needed[str(function.get("name"))] = {n for n in required if isinstance(n, str)}
-    return needed
-
-
-def _call_problem(call: ToolCallBuilder, needed: Mapping[str, set[str]]) -> str:
-    """Say why a call cannot be run; empty if it can."""
-    if not call.name:
-        return "it has no name"
-    try:
-        args = read_arguments(call.args)
-    except ValueError:
-        return "its arguments are not JSON"
-    if not isinstance(args, dict):
-        return "its arguments are not a JSON object"
-    missing = needed.get(call.name, set()) - args.keys()
-    return f"it lacks {', '.join(sorted(missing))}" if missing else ""
 
 
 def _text(value: Any) -> str | None:

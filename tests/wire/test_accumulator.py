@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk
 
 from langchain_resilient import FaultKind
 from langchain_resilient.exchange import ChatRequest
@@ -372,3 +372,43 @@ def test_a_server_may_end_an_answer_without_a_finish_reason():
     nothing = fold(chunk(role="assistant"))
     nothing.end()
     assert nothing.fault().kind is FaultKind.EMPTY
+
+
+def native(*messages):
+    return fold(*({"message_chunk": message} for message in messages)).fault()
+
+
+GOOD_CALL = {"name": "f", "args": {"a": 1}, "id": "1", "type": "tool_call"}
+BAD_CALL = {"name": "f", "args": "{", "id": "1", "error": None, "type": "invalid_tool_call"}
+
+
+@pytest.mark.parametrize(("messages", "kind"), [
+    ([AIMessage("", tool_calls=[GOOD_CALL])], None),
+    ([AIMessage("", invalid_tool_calls=[BAD_CALL])], FaultKind.INVALID),
+    ([AIMessage("Hi", invalid_tool_calls=[BAD_CALL])], None),
+    ([AIMessage("", tool_calls=[GOOD_CALL], invalid_tool_calls=[BAD_CALL])], None),
+    ([AIMessage("", additional_kwargs={"refusal": "No"})], FaultKind.CONTENT_FILTER),
+    ([AIMessage("Hi", additional_kwargs={"refusal": "No"})], None),
+    ([AIMessage("")], FaultKind.EMPTY),
+    ([AIMessage("Hi", response_metadata={"finish_reason": "SAFETY"})], FaultKind.CONTENT_FILTER),
+    ([AIMessage("H", response_metadata={"finish_reason": "MALFORMED_FUNCTION_CALL"})],
+     FaultKind.BROKEN),
+])  # fmt: skip
+def test_weak_answers_of_langchain_models(messages, kind):
+    """They are judged as those of any other target."""
+    fault = native(*messages)
+    assert (fault and fault.kind) == kind
+
+
+@pytest.mark.parametrize(("pieces", "kind"), [
+    (['{"a"', ":1}"], None), (['{"a"', ":1"], FaultKind.INVALID), (["", ""], None),
+])  # fmt: skip
+def test_streamed_calls_of_langchain_models(pieces, kind):
+    """LangChain itself completes what is cut."""
+    heads = [{"name": "f", "id": "1"}, {"name": None, "id": None}]
+    chunks = [
+        AIMessageChunk("", tool_call_chunks=[{**head, "args": args, "index": 0}])
+        for head, args in zip(heads, pieces, strict=True)
+    ]
+    fault = native(*chunks)
+    assert (fault and fault.kind) == kind
