@@ -25,7 +25,10 @@ _COMMAS = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _EMPTY = re.compile(r"\s*\{\s*\}\s*(?=\{|\Z)")
-_FENCED = re.compile(r"\s*```[a-zA-Z]*\s*(.*?)\s*```\s*", re.DOTALL)
+_FENCE = "```"
+_LANGUAGE = re.compile(r"[a-zA-Z]*")
+_MAX_HELD = 200
+"""Characters, mostly white space, that a comma is held back with."""
 
 
 def read_arguments(text: str) -> Any:
@@ -54,10 +57,13 @@ class ToolCallBuilder:
     __slots__ = (
         "_args",
         "_comma",
+        "_depth",
         "_escaped",
         "_held",
         "_in_string",
         "_length",
+        "_other",
+        "_spoilt",
         "given_id",
         "made_id",
         "name",
@@ -71,10 +77,13 @@ class ToolCallBuilder:
         self.named: bool = False
         self._args: list[str] = []
         self._length = 0
-        # What is not passed on yet: arguments that do not begin as an object, and a comma of which
-        # it is not known whether anything follows it.
+        # What is not passed on yet: an empty object, what does not begin as an object, and a comma
+        # of which it is not known whether anything follows it.
         self._held = ""
+        self._other: list[str] = []
         self._comma = ""
+        self._depth = 0
+        self._spoilt = False
         self._in_string = self._escaped = False
 
     @property
@@ -94,20 +103,20 @@ class ToolCallBuilder:
     @property
     def held(self) -> str:
         """Arguments that were not passed on while they came, mended if possible."""
-        return _mended(self._held) if self._held else ""
+        return _mended("".join(self._other)) if self._other else self._held
 
     @property
     def begun(self) -> bool:
         """Whether any arguments have come."""
-        return bool(self._args or self._held)
+        return bool(self._args or self._held or self._other)
 
     def length(self) -> int:
         """Characters of its arguments."""
-        return self._length + len(self._held)
+        return self._length + len(self._held) + sum(map(len, self._other))
 
     def is_whole(self) -> bool:
         """Whether its arguments are a complete object."""
-        if not self.begun or self._in_string or self._comma:
+        if self._in_string or self._depth or self._spoilt or not (self._args or self._held):
             return False
         try:
             return isinstance(read_arguments(self.args), dict)
@@ -120,7 +129,7 @@ class ToolCallBuilder:
 
     def has_empty_object(self) -> bool:
         """Whether its arguments are `{}` so far, which some servers send before the real ones."""
-        return not self._args and _EMPTY.fullmatch(self._held) is not None
+        return bool(self._held)
 
     def add(self, fragment: ToolCallFragment) -> tuple[str | None, str | None, str | None]:
         """Take what is new in a fragment.
@@ -142,16 +151,21 @@ class ToolCallBuilder:
 
     def _new_args(self, text: str) -> str:
         """Take arguments in, and return what can be passed on of them."""
+        if self._other:
+            self._other.append(text)
+            return ""
         if not self._args:
             if text == "null" and not self._held:  # how some models say "no arguments"
                 return ""
-            text = self._held + text
+            text, self._held = (self._held + text).lstrip(), ""
             if (match := _EMPTY.match(text)) and match.end() < len(text):
                 text = text[match.end() :]
-            if text.lstrip()[:1] != "{" or _EMPTY.fullmatch(text):
-                self._held = text
+            if _EMPTY.fullmatch(text):
+                self._held = "{}"
                 return ""
-            self._held = ""
+            if text[:1] != "{":
+                self._other = [text] if text else []
+                return ""
         elif self._is_cumulative(text):
             text = text[self._length :]
         text = self._without_dangling_commas(text)
@@ -172,17 +186,30 @@ class ToolCallBuilder:
         if "," in text and _DANGLING.search(text):
             before = '"\\' if self._escaped else '"' if self._in_string else ""
             text = _COMMAS.sub(self._keep_comma, before + text)[len(before) :]
-        bare = _ESCAPED.sub("", text[1:] if self._escaped else text)
-        if text:
-            self._escaped = bare.endswith("\\")
-        if bare.count('"') % 2:
-            self._in_string = not self._in_string
+        self._follow(text)
         return text
+
+    def _follow(self, text: str) -> None:
+        """Keep track of whether a string is open, and of how many brackets are."""
+        if not text:
+            return
+        if self._args and not self._depth and not self._in_string and not text.isspace():
+            self._spoilt = True  # something follows the whole object
+        bare = _ESCAPED.sub("", text[1:] if self._escaped else text)
+        self._escaped = bare.endswith("\\")
+        parts = bare.split('"')
+        for outside in parts[1 if self._in_string else 0 :: 2]:
+            self._depth += outside.count("{") + outside.count("[")
+            self._depth -= outside.count("}") + outside.count("]")
+        self._in_string ^= len(parts) % 2 == 0
 
     def _keep_comma(self, match: re.Match[str]) -> str:
         if match["kept"]:
             return match["kept"]
-        self._comma = match["open"] or ""
+        held = match["open"] or ""
+        if len(held) > _MAX_HELD:
+            return held
+        self._comma = held
         return ""
 
 
@@ -190,8 +217,9 @@ def _mended(text: str) -> str:
     """Take a fence or a second encoding off; what is no object then stays as it was."""
     inner = text
     for _ in range(3):
-        if match := _FENCED.fullmatch(inner):
-            inner = match[1]
+        inner = inner.strip()
+        if len(inner) > 2 * len(_FENCE) and inner.startswith(_FENCE) and inner.endswith(_FENCE):
+            inner = _LANGUAGE.sub("", inner[len(_FENCE) : -len(_FENCE)], count=1).strip()
         inner = _COMMAS.sub(lambda match: match["kept"] or match["open"] or "", inner)
         try:
             value = read_arguments(inner)

@@ -1,5 +1,7 @@
 """Tool calls out of fragments."""
 
+import time
+
 import pytest
 
 from langchain_resilient.wire.chunk_parser import ToolCallFragment, parse_choice
@@ -126,7 +128,10 @@ MENDED = [
     ('{"x":"a,}","y":",]",}', '{"x":"a,}","y":",]"}'),
     ('{"x":"\\",}"}', '{"x":"\\",}"}'),
     ("{}", "{}"),
-    (" {} ", " {} "),
+    (" {}", "{}"),
+    ("  ", ""),
+    (' {"x":1}', '{"x":1}'),
+    ('{"x":"}","y":[{"z":"\\\\"},{}]}', '{"x":"}","y":[{"z":"\\\\"},{}]}'),
     ('{"x":{"x":{"x":1}}}', '{"x":{"x":{"x":1}}}'),
 ]
 LEFT = ['{"x":1', "{'x':1}", '[{"x":1}]', "7", "x", '{"x":1,', '```json\n{"x":', '"{"', '{"x":"a,']
@@ -150,6 +155,18 @@ def test_an_empty_object_before_the_real_arguments_is_none():
         (None, "f", "{}"),
         (None, "g", '{"x":1}'),
     ]
+
+
+@pytest.mark.parametrize("piece", [" ", ",", "{", '{"a":1},', "x", '"', "\\"])
+@pytest.mark.parametrize("first", ["", '{"x":[', '{"x":"', "{}", "["])
+def test_the_work_grows_no_faster_than_the_arguments(first, piece):
+    """Whatever a server repeats."""
+    began = time.process_time()
+    tools = ToolCallAssembler()
+    for args in [first, *[piece] * 50_000]:
+        tools.calls[1:] = []
+        tools.add(ToolCallFragment(0, None, None, args))
+    assert time.process_time() - began < 3
 
 
 @pytest.mark.parametrize("sums", [
