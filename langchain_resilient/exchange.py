@@ -115,7 +115,9 @@ class ChunkStream(Protocol):
     and is called exactly once, by the task that read it.
 
     It may also have a method `rate_limit_status() -> RateLimitStatus | None`, which reads the
-    provider's rate limits from the answer's head: then requests are paced by them.
+    provider's rate limits from the answer's head: then requests are paced by them. And it may have
+    an attribute `complete`: whether the server itself has said that the answer is at its end, which
+    counts where no `finish_reason` came.
     """
 
     def __aiter__(self) -> ChunkStream:

@@ -26,8 +26,12 @@ class Accumulator(Protocol):
         """Add a chunk; returns 2 or more if it shows text or a tool call, 0 without content."""
         ...
 
-    def fault(self) -> Fault | None:
-        """What is wrong with the answer, if anything, after its stream has ended."""
+    def fault(self, request: ChatRequest) -> Fault | None:
+        """What is wrong with the answer to this request, after its stream has ended."""
+        ...
+
+    def end(self) -> None:
+        """Count the answer as ended, although no `finish_reason` said so."""
         ...
 
     @property

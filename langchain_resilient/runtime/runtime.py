@@ -133,6 +133,8 @@ class Runtime:
         answered = race.winner
         if answered is None and validator is not None:
             answered = validator.kept
+        if answered is None and call.structure is None:
+            answered = race.kept
         if answered is None:
             raise self._error(race, plan, receipt)
         if validator is not None:
@@ -174,6 +176,10 @@ class Runtime:
             if race.listener is not None:
                 await race.listener.close(loop_reaper())
         winner = race.winner
+        if winner is None and assembler.partial is None and call.structure is None:
+            winner = race.kept
+            for piece in assembler.kept(winner) if winner is not None else ():
+                yield piece
         if winner is None:
             raise self._error(race, plan, receipt, assembler.partial)
         if (rest := assembler.rest()) is not None:

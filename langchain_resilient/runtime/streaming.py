@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from langchain_core.language_models.chat_models import generate_from_stream
 
+from langchain_resilient.engine.stream_buffer import Segment
 from langchain_resilient.receipt import Break
 from langchain_resilient.wire.continuation import (
     ContinuationJoiner,
@@ -22,7 +23,7 @@ from langchain_resilient.wire.output import ChunkConverter, replace_text
 from langchain_resilient.wire.passthrough import REPLACED_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from langchain_core.messages import AIMessageChunk, BaseMessage, BaseMessageChunk
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.interfaces import BreakStrategy
     from langchain_resilient.engine.race import Race
-    from langchain_resilient.engine.stream_buffer import Segment
     from langchain_resilient.exchange import ChatRequest, Chunk
     from langchain_resilient.options import OnBreak, Target
     from langchain_resilient.wire.accumulator import ResponseAccumulator
@@ -307,6 +307,13 @@ class StreamAssembler:
             return None
         piece = held[0] + held[1:] if len(held) > 1 else held[0]
         return piece if shown == piece.message.text else replace_text(piece, shown)
+
+    def kept(self, attempt: Attempt) -> Iterator[ChatGenerationChunk]:
+        """Convert a weak answer that was held back, since none is better."""
+        self.turn(Segment(attempt))
+        for chunk in attempt.pending_chunks:
+            if (piece := self.add(chunk)) is not None:
+                yield piece
 
     def rest(self) -> ChatGenerationChunk | None:
         """What was held back at the end, because it might have been a repetition."""

@@ -88,7 +88,10 @@ class WordAccumulator:
     def tokens(self) -> int:
         return len(self.words)
 
-    def fault(self) -> Fault | None:
+    def end(self) -> None:
+        self.finished = True
+
+    def fault(self, _request: ChatRequest) -> Fault | None:
         if not self.text.strip():
             return Fault(FaultKind.EMPTY, "empty")
         return None if self.finished else Fault(FaultKind.BROKEN, "no finish_reason")
