@@ -78,6 +78,10 @@ class BreakStrategy(Protocol):
         """The request for what follows these broken answers."""
         ...
 
+    def used_up(self, responses: Sequence[Any]) -> bool:
+        """Whether nothing may follow these: their tokens are all that was asked for."""
+        ...
+
 
 class AttemptListener(Protocol):
     """Is told when attempts of one request begin and end. Must be quick, and must never raise."""
