@@ -103,6 +103,18 @@ class AttemptListener(Protocol):
         ...
 
 
+class Funds(Protocol):
+    """The money of one call, where a cap limits it."""
+
+    def may_send(self, state: TargetState) -> bool:
+        """Whether another request to a target can be paid for."""
+        ...
+
+    def may_wait(self, state: TargetState) -> bool:
+        """Whether it may be payable later, once other calls have ended."""
+        ...
+
+
 class Route:
     """One entry of the chain: a target's state, its provider, and its own limits.
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.plan import Plan
     from langchain_resilient.options import Target
     from langchain_resilient.receipt import Receipt
+    from langchain_resilient.runtime.reservations import CallReservations
     from langchain_resilient.wire.structured_output import OutputSpec
 
 
@@ -70,13 +71,14 @@ class CallOptions:
         receipts: Where its receipt goes as an object; None if nobody waits for it.
         skipped: Targets that are not asked, each with the reason.
         context: The caller's, where an observer wants it.
+        reservations: What it has reserved of the money; None where nothing limits that.
 
     Raises:
         ValueError: If there are no messages, or an argument is out of range; names it.
     """
 
     __slots__ = ("_plan", "_size", "affinity", "batch", "context", "max_tokens", "model",
-                 "on_break", "receipts", "request", "several", "skipped", "stream",
+                 "on_break", "receipts", "request", "reservations", "several", "skipped", "stream",
                  "structure")  # fmt: skip
 
     def __init__(
@@ -99,6 +101,7 @@ class CallOptions:
         self.structure: OutputSpec | None = None
         self.skipped: list[tuple[str, str]] = []
         self.context: Context | None = None
+        self.reservations: CallReservations | None = None
         self._size: int | None = None
         self._plan: dict[str, Any] = {}
         overrides = self._sort(kwargs) if kwargs else {}
