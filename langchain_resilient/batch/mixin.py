@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
     from langchain_core.runnables import RunnableConfig
 
-    from langchain_resilient.batch.journal import Journal
+    from langchain_resilient.batch.journal import Journal, JournalMatch
     from langchain_resilient.batch.progress import Progress
     from langchain_resilient.batch.report import BatchReport, BatchStats
     from langchain_resilient.prices import Price
@@ -61,6 +61,8 @@ class BatchingChatModel(BaseChatModel):
       or a function that gets a `BatchProgress` at most ten times a second, and at the end.
     - `journal`: a path, or a `Journal`: answers are on disk before they are reported, and the same
       call after a crash sends only what is missing.
+    - `journal_match`: `"prompt"` (default) uses an answer to the same prompt and call, whichever
+      targets and parameters the model had; `"exact"` only one of a model that had the same.
     - `report`: a function that gets the `BatchReport` at the end, however the batch ends.
     - `tail_hedge`: whether free workers ask the stragglers at the end a second time, once they have
       run for 3 times the median, and for a second. That is fewer than `max_concurrency` more calls
@@ -104,6 +106,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
+        journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         **kwargs: Any,
@@ -116,6 +119,7 @@ class BatchingChatModel(BaseChatModel):
             return_exceptions: Put an exception where an answer would be, instead of raising it.
             progress: See the class.
             journal: See the class.
+            journal_match: See the class.
             report: See the class.
             tail_hedge: See the class.
             **kwargs: Passed to each call.
@@ -128,7 +132,9 @@ class BatchingChatModel(BaseChatModel):
             answers = await llm.abatch(prompts, {"max_concurrency": 64}, progress=True)
             ```
         """
-        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        options = BatchOptions(
+            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
+        )
         results = self._answers(inputs, config, options, kwargs)
         async with aclosing(results):
             return _in_input_order([result async for result in results])
@@ -141,12 +147,15 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
+        journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Answer many prompts at a time, as `abatch` does, on one background event loop."""
-        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        options = BatchOptions(
+            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
+        )
         results = self._answers(inputs, config, options, kwargs)
         return _in_input_order(list(background_loop().iterate(results, wait=True)))
 
@@ -178,12 +187,15 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
+        journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         **kwargs: Any,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """Yield `(index, answer)` as completed; takes the same as `abatch`, and any iterable."""
-        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        options = BatchOptions(
+            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
+        )
         results = self._answers(inputs, config, options, kwargs)
         async with aclosing(results):
             async for result in results:
@@ -217,6 +229,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
+        journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         **kwargs: Any,
@@ -226,7 +239,9 @@ class BatchingChatModel(BaseChatModel):
         Takes the same as `abatch`, and any iterable, which is read by the background event loop's
         thread as prompts are needed.
         """
-        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        options = BatchOptions(
+            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
+        )
         results = self._answers(inputs, config, options, kwargs)
         yield from background_loop().iterate(results, ahead=_READ_AHEAD, wait=True)
 
@@ -261,6 +276,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
+        journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         **kwargs: Any,
@@ -277,6 +293,7 @@ class BatchingChatModel(BaseChatModel):
             return_exceptions: Yield an exception where an answer would be, instead of raising it.
             progress: See the class.
             journal: See the class.
+            journal_match: See the class.
             report: See the class.
             tail_hedge: See the class.
             **kwargs: Passed to each call.
@@ -292,7 +309,7 @@ class BatchingChatModel(BaseChatModel):
             ```
         """
         options = BatchOptions(
-            return_exceptions, progress, journal, report, tail_hedge, max_concurrency
+            return_exceptions, progress, journal, report, tail_hedge, max_concurrency, journal_match
         )
         results = self._answers(inputs, config, options, kwargs, AMAP_CONCURRENCY)
         async with aclosing(results):

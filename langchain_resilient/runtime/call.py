@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
 from pydantic import TypeAdapter
 
+from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.faults import Fault, FaultKind
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.plan import Plan
+    from langchain_resilient.engine.race import Race
     from langchain_resilient.options import Target
     from langchain_resilient.receipt import Receipt
     from langchain_resilient.runtime.reservations import CallReservations
@@ -40,9 +42,23 @@ Priority = Literal["interactive", "batch"]
 PRIORITY: ContextVar[Priority] = ContextVar("langchain_resilient_priority", default="interactive")
 """Of the calls in this context that do not say `priority=` themselves."""
 
-RECEIPTS: ContextVar[list[Receipt] | None] = ContextVar(
-    "langchain_resilient_receipts", default=None
-)
+
+class Receipts(list["Receipt"]):
+    """Takes the receipt of a call when it is over; until then it knows the call's race.
+
+    Attributes:
+        race: The race, once it has begun.
+    """
+
+    race: Race | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the call has its answer, though its message may still be made."""
+        return self.race is not None and self.race.end is CallEnd.ANSWERED
+
+
+RECEIPTS: ContextVar[Receipts | None] = ContextVar("langchain_resilient_receipts", default=None)
 """Takes the receipt of the next call in this context, as an object; its message holds a dict."""
 
 logger = logging.getLogger("langchain_resilient")

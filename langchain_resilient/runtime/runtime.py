@@ -279,6 +279,8 @@ class Runtime:
             profile=profile,
             listener=listener,
         )
+        if call.receipts is not None:
+            call.receipts.race = race
         return race, plan, validator
 
     def _choose_routes(self, call: CallOptions, profile: RequestProfile) -> Sequence[Route]:
@@ -320,7 +322,9 @@ class Runtime:
                 break
             chosen = self._choose_routes(call, profile)
         try:
-            race, plan, validator = self._race(call, run_manager, buffer, routes=chosen, began=began)
+            race, plan, validator = self._race(
+                call, run_manager, buffer, routes=chosen, began=began
+            )
         except BaseException:
             reservations.settled()
             raise
