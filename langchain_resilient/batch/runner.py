@@ -22,7 +22,7 @@ from langchain_resilient.batch.money import Money, as_wasted
 from langchain_resilient.batch.progress import ProgressMeter, as_display
 from langchain_resilient.observability.stats import DurationHistogram
 from langchain_resilient.runtime.call import PRIORITY, RECEIPTS, Receipts
-from langchain_resilient.runtime.token_estimate import estimate_tokens
+from langchain_resilient.runtime.token_estimate import estimate_text_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Coroutine
@@ -228,7 +228,7 @@ class PromptWorker:
     def _record_cancelled(self, index: int, prompt: LanguageModelInput, receipt: Receipt) -> None:
         """Count what a call cost that nobody gets an answer of: it will be asked again, or lost."""
         text = self._model._convert_input(prompt).to_string()  # noqa: SLF001  # as in `restore`
-        receipt = as_wasted(receipt, estimate_tokens(len(text)))
+        receipt = as_wasted(receipt, estimate_text_tokens(text))
         self._stats.add_cancelled(receipt)
         keys = self._keys.get(index)
         if self._journal is not None and keys is not None:
