@@ -384,9 +384,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     def get_token_ids(self, text: str) -> list[int]:
         """Cut a text into tokens, about as the first target does; nothing is fetched.
 
-        It is exact for OpenAI's models where tiktoken is installed and has its data on this machine.
-        Else it is an estimate, within a quarter for most languages and for code: the ids then
-        mean nothing to any model. Set `custom_get_token_ids` for exact counts.
+        It is exact for OpenAI's models where tiktoken is installed and has its data here. Else it
+        is an estimate, within a quarter for most languages and for code, and the ids mean nothing
+        to any model. Set `custom_get_token_ids` for exact counts.
         """
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sized
 from contextlib import aclosing
 from dataclasses import replace
@@ -10,10 +11,12 @@ from operator import itemgetter, length_hint
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.runnables import RunnableSequence
 from pydantic import ConfigDict, PrivateAttr
 
 from langchain_resilient.batch.progress import BatchOptions
 from langchain_resilient.runtime.background_loop import background_loop
+from langchain_resilient.runtime.keywords import BATCH_KEYWORDS, refuse_misspelt
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
         Sequence,
     )
     from os import PathLike
+    from types import FrameType
 
     from langchain_core.language_models import LanguageModelInput
     from langchain_core.messages import AIMessage
@@ -132,6 +136,7 @@ class BatchingChatModel(BaseChatModel):
             answers = await llm.abatch(prompts, {"max_concurrency": 64}, progress=True)
             ```
         """
+        _refuse_lost_keywords()
         options = BatchOptions(
             return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
         )
@@ -153,6 +158,7 @@ class BatchingChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Answer many prompts at a time, as `abatch` does, on one background event loop."""
+        _refuse_lost_keywords()
         options = BatchOptions(
             return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
         )
@@ -330,6 +336,7 @@ class BatchingChatModel(BaseChatModel):
         from langchain_resilient.batch.report import BatchStats  # noqa: PLC0415
         from langchain_resilient.batch.runner import PromptConfigs, run_batch  # noqa: PLC0415
 
+        refuse_misspelt(kwargs, batch=True)
         length = len(inputs) if isinstance(inputs, Sized) else None
         configs = PromptConfigs(config, length)
         limit = options.max_concurrency
@@ -352,6 +359,38 @@ class BatchingChatModel(BaseChatModel):
         copy = super().__copy__()
         copy._last_batch = None  # noqa: SLF001  # our own
         return copy
+
+
+def _refuse_lost_keywords() -> None:
+    """Refuse keywords that were given to the batch of a chain.
+
+    LangChain passes them to its first step only, and a prompt template ignores them.
+
+    Raises:
+        TypeError: Says how to give them.
+    """
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # of who calls `batch`: nothing else knows the chain
+    for _ in range(_STEPS_UP):
+        if frame is None:
+            return
+        if frame.f_code in _CHAIN_BATCHES:
+            chain, step = frame.f_locals["self"], frame.f_locals.get("step")
+            lost = BATCH_KEYWORDS & frame.f_locals["kwargs"].keys()
+            if lost and step is not chain.first:
+                name = min(lost)
+                msg = (
+                    f"{name}= reaches only the first step of a chain: bind it to the model, as in "
+                    f"prompt | llm.bind({name}=...)"
+                )
+                raise TypeError(msg)
+            return
+        frame = frame.f_back
+
+
+_STEPS_UP = 4
+"""Frames between a chain's `batch` and the model's: those of `llm.bind(...)`, mostly."""
+
+_CHAIN_BATCHES = {RunnableSequence.batch.__code__, RunnableSequence.abatch.__code__}
 
 
 def _in_input_order(results: list[tuple[int, Any]]) -> list[Any]:

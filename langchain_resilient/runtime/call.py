@@ -17,6 +17,7 @@ from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.options import SAMPLING_FIELDS, HedgeOption, OnBreak, Sampling, Seconds
+from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
 from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
 from langchain_resilient.wire.output import to_chat_result
@@ -91,6 +92,7 @@ class CallOptions:
 
     Raises:
         ValueError: If there are no messages, or an argument is out of range; names it.
+        TypeError: If a keyword is misspelt, or one of a batch.
     """
 
     __slots__ = ("_plan", "_size", "affinity", "batch", "context", "max_tokens", "model",
@@ -185,6 +187,8 @@ class CallOptions:
         sampling = {name: kwargs.pop(name) for name in _SAMPLING & kwargs.keys()}
         if sampling:
             kwargs.update(Sampling(**sampling).sampling_params())
+        if kwargs:
+            refuse_misspelt(kwargs)
         return kwargs
 
 
