@@ -192,6 +192,13 @@ _WEIGHT = 0.05
 _TRY_AGAIN = 64
 """Windows grow: so many requests are kept from a target before one is tried all the same."""
 
+_TEST_SOON = 2
+"""The same after a refusal whose own figures do not show that the request was too long: servers say
+so for other reasons too. It doubles with each that follows."""
+
+_FRAME = 200
+"""Tokens that a prompt may have beside its text, at most, as far as its plausibility is judged."""
+
 
 def count_characters(messages: Iterable[Mapping[str, Any]], *schemas: Any) -> int:
     """Measure chat-completions messages and the schemas that go with them.
@@ -269,7 +276,8 @@ class ContextWindow:
         ```
     """
 
-    __slots__ = ("_certain", "_kept", "_packed", "_passed", "_refused", "bounded", "window")
+    __slots__ = ("_certain", "_doubted", "_kept", "_kept_in_doubt", "_packed", "_passed",
+                 "_refused", "_test_after", "bounded", "window")  # fmt: skip
 
     def __init__(self, window: int | None = None, *, guess: int | None = None) -> None:
         self.window = window or guess
@@ -279,6 +287,10 @@ class ContextWindow:
         self._passed = 0.0
         self._refused = inf
         self._kept = 0
+        # The same for refusals that may have had another reason.
+        self._doubted = inf
+        self._test_after = _TEST_SOON
+        self._kept_in_doubt = 0
 
     def fits(self, characters: int, max_tokens: int = 0) -> bool:
         """Whether a request is worth sending.
@@ -287,8 +299,10 @@ class ContextWindow:
             characters: Its size, by `count_characters()`.
             max_tokens: The longest answer it asks for; 0 where it does not say.
         """
-        if not self.bounded or self._has_room(characters, max_tokens):
+        if not self.bounded:
             return True
+        if self._has_room(characters, max_tokens):
+            return self._passes_doubt(_whole(characters, max_tokens))
         self._kept += 1
         # What was learned may have changed; what the user said has not.
         return not self._certain and self._kept % _TRY_AGAIN == 0
@@ -309,12 +323,17 @@ class ContextWindow:
             limit: The most tokens, as the target said (`Fault.limit`).
             given: The tokens of the prompt, as the target counted them (`Fault.given`).
         """
-        if limit is not None and not self._certain:
-            self.window = limit
-        if given is not None:
-            self._calibrate(characters, given)
         size = _whole(characters, max_tokens)
-        self._refused = min(self._refused, size)
+        if _shows(characters, max_tokens, limit, given):
+            if not self._certain:
+                self.window = limit
+            if given is not None:
+                self._calibrate(characters, given)
+            self._refused = min(self._refused, size)
+        else:
+            again = self._doubted < inf
+            self._test_after = min(_TRY_AGAIN, 2 * self._test_after) if again else _TEST_SOON
+            self._doubted, self._kept_in_doubt = min(self._doubted, size), 0
         if size <= self._passed:
             self._passed = 0.0
         self.bounded = True
@@ -334,11 +353,20 @@ class ContextWindow:
             self._passed = max(self._passed, size)
         if size >= self._refused:
             self._refused = inf
+        if size >= self._doubted:
+            self._doubted = inf
         if prompt_tokens is not None:
             self._calibrate(characters, prompt_tokens)
             if self.window is not None and prompt_tokens > self.window and not self._certain:
                 self.window = None
-        self.bounded = self.window is not None or self._refused < inf
+        self.bounded = self.window is not None or min(self._refused, self._doubted) < inf
+
+    def _passes_doubt(self, size: float) -> bool:
+        """Whether it is smaller than what was refused for whatever reason, or a test of that."""
+        if size < self._doubted or size <= self._passed:
+            return True
+        self._kept_in_doubt += 1
+        return self._kept_in_doubt % self._test_after == 0
 
     def _has_room(self, characters: int, max_tokens: int) -> bool:
         size = _whole(characters, max_tokens)
@@ -357,6 +385,16 @@ class ContextWindow:
             return
         packed = characters / tokens
         self._packed = max(packed, self._packed + _WEIGHT * (packed - self._packed))
+
+
+def _shows(characters: int, max_tokens: int, limit: int | None, given: int | None) -> bool:
+    """Whether a refusal's own figures show that a request was longer than a target takes."""
+    if limit is None:
+        return False
+    most = characters + _FRAME  # there is hardly a text of more tokens than characters
+    if given is None:
+        return most + max_tokens > limit
+    return given + max_tokens > limit and given <= most
 
 
 def _whole(characters: int, max_tokens: int) -> float:
