@@ -82,6 +82,10 @@ class BreakStrategy(Protocol):
         """The request for what follows these broken answers."""
         ...
 
+    def used_up(self, responses: Sequence[Any]) -> bool:
+        """Whether nothing may follow these: their tokens are all that was asked for."""
+        ...
+
 
 class AttemptListener(Protocol):
     """Is told when attempts of one request begin and end. Must be quick, and must never raise."""
@@ -100,6 +104,18 @@ class AttemptListener(Protocol):
 
     async def close(self, reaper: Reaper) -> None:
         """End what is still under way; called once, by the owner of the race."""
+        ...
+
+
+class Funds(Protocol):
+    """The money of one call, where a cap limits it."""
+
+    def may_send(self, state: TargetState) -> bool:
+        """Whether another request to a target can be paid for."""
+        ...
+
+    def may_wait(self, state: TargetState) -> bool:
+        """Whether it may be payable later, once other calls have ended."""
         ...
 
 

@@ -587,6 +587,8 @@ class Race:
         now, planner = self._loop.time(), self._planner
         if attempt.outcome is not None:
             return  # it was stopped, but its provider suppressed the cancellation
+        if fault is not None and self._buffer is not None and self._buffer.used_up(attempt):
+            fault = None
         if fault is None:
             actions = planner.done(attempt, now)
             if self._buffer is not None:

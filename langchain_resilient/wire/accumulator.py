@@ -536,6 +536,25 @@ class ResponseAccumulator:
         length = sum([choice.length() for choice in self.choices.values()])
         return max(self._pieces, length // CHARACTERS_PER_TOKEN)
 
+    def given_tokens(self) -> int:
+        """Tokens so far, as reported; else the pieces, unless they are of several tokens each."""
+        reported = token_count(self._usage(), "completion_tokens")
+        if reported and not self.native:
+            return reported
+        length = sum([choice.length() for choice in self.choices.values()])
+        one_each = length <= 2 * CHARACTERS_PER_TOKEN * self._pieces
+        return self._pieces if one_each else length // CHARACTERS_PER_TOKEN
+
+    def cut_by_length(self) -> None:
+        """Note that the answer is as long as was asked for, though its provider did not say so."""
+        if self.native:
+            from langchain_core.messages import AIMessageChunk  # noqa: PLC0415  # only for this
+
+            end = {"finish_reason": "length"}
+            self.native.append(AIMessageChunk(content="", response_metadata=end))
+        else:
+            self.choices[0].finish_reason = "length"
+
     def cache_tokens(self) -> tuple[int | None, int | None]:
         """Tokens of the prompt that were read from the provider's cache, and written to it."""
         usage = self._usage()

@@ -172,6 +172,9 @@ class Continues:
         self.asked.append("".join(response.text for response in responses))
         return ChatRequest([{"role": "user", "content": f"go on after {self.asked[-1]}"}])
 
+    def used_up(self, _: Any) -> bool:
+        return False
+
 
 def classify(error: BaseException) -> Fault:
     """The fault that the script raised."""
