@@ -23,8 +23,7 @@ from urllib.parse import urlsplit
 from pydantic_core import to_json
 
 from langchain_resilient.errors import DroppedParameterWarning, InsecureConnectionWarning
-from langchain_resilient.options import checked_url
-from langchain_resilient.providers import key_for, provider_entry
+from langchain_resilient.providers import address_of, key_for, organization_of
 from langchain_resilient.providers.errors import (
     error_details,
     error_text,
@@ -92,7 +91,9 @@ class SDKProvider(ABC):
 
     Attributes:
         target: The same.
-        base_url: The address from the target or the environment; None for the vendor's public API.
+        base_url: The address from the target or the environment; None for the vendor's usual one.
+        is_public: Whether the address is one of the vendor's own.
+        organization: The organization or project, from the target or the environment.
 
     Raises:
         ValueError: If the environment variable with the address holds no usable address.
@@ -135,8 +136,9 @@ class SDKProvider(ABC):
         self.target = target
         self._params = target.sampling_params()
         self._key = key_for(target)
-        variable = provider_entry(target.provider).base_url_env
-        self.base_url = target.base_url or _url_from_environment(variable)
+        address = address_of(target)
+        self.base_url, self.is_public = address.url, address.public
+        self.organization = organization_of(target)
         self._url = self.completions_url(self.base_url) if self.base_url else self.public_url
         self._dropped: set[str] = set()
         self._needs_short_ids = False
@@ -147,7 +149,7 @@ class SDKProvider(ABC):
         self._headers = {n: v.get_secret_value() for n, v in target.default_headers.items()}
         self._secrets = _secrets(self._key, self._headers)
         self._client_key = (
-            type(self), self.base_url, bool(target.base_url), self._key, target.organization,
+            type(self), self.base_url, bool(target.base_url), self._key, self.organization,
             tuple(sorted(self._headers.items())), self._connect_seconds,
         )  # fmt: skip
         if self.base_url and any(len(secret) >= MIN_SECRET_LENGTH for secret in self._secrets):
@@ -288,7 +290,7 @@ class SDKProvider(ABC):
         sdk, httpx = self.import_sdk()
         timeout = httpx.Timeout(None, connect=self._connect_seconds)
         headers = self._headers
-        http = http_client(sdk, httpx, timeout, public=self.base_url is None)
+        http = http_client(sdk, httpx, timeout, public=self.is_public)
         client = self.create_client(
             sdk,
             # Many compatible servers need no key, but the SDKs insist on one.
@@ -313,22 +315,6 @@ def has_names(body: Mapping[str, Any]) -> bool:
 def without_names(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Copy messages without their `name`."""
     return [{k: v for k, v in message.items() if k != "name"} for message in messages]
-
-
-def _url_from_environment(variable: str | None) -> str | None:
-    """Read a base URL from an environment variable; None if it is not set.
-
-    Raises:
-        ValueError: If the value is not a usable URL; the message names the variable.
-    """
-    url = os.environ.get(variable) if variable else None
-    if not url:
-        return None
-    try:
-        return checked_url(url)
-    except ValueError as error:
-        msg = f"{variable} {error}"
-        raise ValueError(msg) from None
 
 
 @cache
