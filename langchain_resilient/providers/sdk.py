@@ -20,8 +20,6 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic_core import to_json
-
 from langchain_resilient.errors import DroppedParameterWarning, InsecureConnectionWarning
 from langchain_resilient.providers import address_of, key_for, organization_of
 from langchain_resilient.providers.errors import (
@@ -36,6 +34,7 @@ from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFal
 from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.wire.json_modes import requested_json, reshape
+from langchain_resilient.wire.json_values import encode
 from langchain_resilient.wire.tool_calls import SHORT_ID_MODELS, shorten_call_ids
 
 if TYPE_CHECKING:
@@ -385,15 +384,13 @@ class RequestTemplate:
             body: The body, which is sent as JSON.
 
         Raises:
+            ValueError: If the body holds an object that is nothing in JSON.
             Exception: The SDK's error for a status over 299, or for a failed connection.
         """
+        content = encode(body)
         request_args = self._request_args
         if request_args is None:
-            return await self._post_by_sdk(body)
-        try:
-            content = to_json(body, inf_nan_mode="constants")
-        except ValueError:
-            return await self._post_by_sdk(body)  # its error is the one that users know
+            return await self._post_by_sdk(content)
         request = self._httpx.Request("POST", content=content, **request_args)
         try:
             response: Any = await self._http.send(request, stream=True)
@@ -410,10 +407,10 @@ class RequestTemplate:
         """Close the client and its connections."""
         await self._client.close()
 
-    async def _post_by_sdk(self, body: dict[str, Any]) -> HTTPResponse:
+    async def _post_by_sdk(self, content: bytes) -> HTTPResponse:
         response: Any = await self._client.post(
             self._url,
-            body=body,
+            content=content,
             cast_to=self._httpx.Response,
             stream=True,
             stream_cls=self._sdk.AsyncStream[object],
