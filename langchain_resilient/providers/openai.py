@@ -43,4 +43,6 @@ class OpenAIProvider(SDKProvider):
         if stream:
             body["stream"] = True
             body.setdefault("stream_options", _STREAM_OPTIONS)
+        else:
+            body.pop("stream_options", None)  # OpenAI refuses it there
         return body

@@ -197,24 +197,19 @@ class SDKProvider(ABC):
         """Send the request; see `langchain_resilient.exchange.Provider.open`."""
         template = await client_for(self._client_key, self._create_template)
         original = request.body(self._params)
+        headers = original.pop("extra_headers", None)
         requested = requested_json(original)
         mode = self._json_fallback.first(requested) if requested else None
         # Each refusal teaches something about the target, so the loop ends: there are only so many
         # parameters to drop and modes to try, and short ids are switched on once.
         while True:
             shaped = reshape(original, requested, mode) if requested and mode else original
-            body = self.adapt_body(dict(shaped), stream=stream)
-            if self._dropped:
-                self._remove_dropped(body)
-            if self._needs_short_ids:
-                body["messages"] = shorten_call_ids(body["messages"])
-            if self._names_refused:
-                body["messages"] = without_names(body["messages"])
+            body = self._to_send(dict(shaped), stream=stream)
             try:
-                response = await template.post(body)
+                response = await template.post(body, headers)
                 answer = open_answer(response, stream=stream, secrets=self._secrets)
             except Exception as error:
-                redact_error(error, self._secrets)
+                redact_error(error, [*self._secrets, *(headers or {}).values()])
                 if self._learn(error, body):
                     continue
                 mode = self._next_mode(error, requested, mode)
@@ -279,6 +274,19 @@ class SDKProvider(ABC):
         warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
         logger.info(msg)
 
+    def _to_send(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """Adapt a body to the API and to what the target's refusals have taught."""
+        body = self.adapt_body(body, stream=stream)
+        if "extra_body" in body:
+            body.update(body.pop("extra_body") or {})
+        if self._dropped:
+            self._remove_dropped(body)
+        if self._needs_short_ids:
+            body["messages"] = shorten_call_ids(body["messages"])
+        if self._names_refused:
+            body["messages"] = without_names(body["messages"])
+        return body
+
     def _remove_dropped(self, body: dict[str, Any]) -> None:
         for name in self._dropped & body.keys():
             value, alternative = body.pop(name), _ALTERNATIVE.get(name)
@@ -334,7 +342,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")  # RFC 6761, 6.3
 
 
-def _secrets(key: str | None, headers: dict[str, str]) -> list[str]:
+def _secrets(key: str | None, headers: Mapping[str, str]) -> list[str]:
     """List the texts that no error may repeat: secret headers, with and without their scheme."""
     secrets = [
         text
@@ -377,11 +385,14 @@ class RequestTemplate:
         self._url = url
         self._request_args: dict[str, Any] | None = None
 
-    async def post(self, body: dict[str, Any]) -> HTTPResponse:
+    async def post(
+        self, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> HTTPResponse:
         """Send a body and return the open response.
 
         Args:
             body: The body, which is sent as JSON.
+            headers: More headers for this request alone.
 
         Raises:
             ValueError: If the body holds an object that is nothing in JSON.
@@ -389,8 +400,8 @@ class RequestTemplate:
         """
         content = encode(body)
         request_args = self._request_args
-        if request_args is None:
-            return await self._post_by_sdk(content)
+        if request_args is None or headers:
+            return await self._post_by_sdk(content, headers)
         request = self._httpx.Request("POST", content=content, **request_args)
         try:
             response: Any = await self._http.send(request, stream=True)
@@ -407,24 +418,27 @@ class RequestTemplate:
         """Close the client and its connections."""
         await self._client.close()
 
-    async def _post_by_sdk(self, content: bytes) -> HTTPResponse:
+    async def _post_by_sdk(
+        self, content: bytes, headers: Mapping[str, str] | None = None
+    ) -> HTTPResponse:
         response: Any = await self._client.post(
             self._url,
             content=content,
+            options={"headers": dict(headers)} if headers else {},
             cast_to=self._httpx.Response,
             stream=True,
             stream_cls=self._sdk.AsyncStream[object],
         )
         request = response.request
-        if _IDEMPOTENCY_KEY not in request.headers:
-            headers = [
+        if not headers and _IDEMPOTENCY_KEY not in request.headers:
+            kept = [
                 header
                 for header in request.headers.multi_items()
                 if header[0] not in _PER_REQUEST_HEADERS
             ]
             self._request_args = {
                 "url": request.url,
-                "headers": self._httpx.Headers(headers),
+                "headers": self._httpx.Headers(kept),
                 "extensions": {k: v for k, v in request.extensions.items() if k == "timeout"},
             }
         opened: HTTPResponse = response
