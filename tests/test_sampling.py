@@ -145,7 +145,7 @@ async def test_extra_headers_are_secrets():
     assert SECRET not in shown
     async with ProviderSimulator() as sim:
         echo = {"error": {"message": f"bad token {SECRET}"}}
-        sim.script("*", t.Status(400, body=echo))
+        sim.script("*", t.Status(400, body=json.dumps(echo)))
         place = {"base_url": sim.base_url("openai"), "api_key": "k"}
         provider = create_provider(Target("openai:m", **place))
         request = ChatRequest(
@@ -157,12 +157,10 @@ async def test_extra_headers_are_secrets():
 
 
 async def test_a_field_of_the_body_that_is_refused_is_learned(recwarn):
-    """As other parameters are."""
+    """As other parameters are; the simulator refuses what OpenAI does not know."""
     async with ProviderSimulator() as sim:
-        refusal = {"error": {"message": "Unsupported parameter: 'guided_json'", "type": "x"}}
-        sim.script("*", t.Status(400, body=refusal), then=t.Reply("yes"))
         target = Target("openai:m", base_url=sim.base_url("openai"), extra_body={"guided_json": {}})
-        assert (await ask(create_provider(target))).text == "yes"
+        assert (await ask(create_provider(target))).text
     assert ["guided_json" in r.body for r in sim.requests] == [True, False]
     assert "guided_json" in str(recwarn.list[-1].message)
 
