@@ -18,7 +18,6 @@ from langchain_resilient.options import (
     HedgeOption,
     OnBreak,
     Retry,
-    Sampling,
     Seconds,
     SpendCap,
     SpendCapOption,
@@ -28,6 +27,7 @@ from langchain_resilient.options import (
     as_target,
 )
 from langchain_resilient.providers import known_providers, provider_entry
+from langchain_resilient.sampling import Sampling
 
 
 def _as_last_resort(value: Any) -> Target | None:
@@ -128,6 +128,13 @@ class Configuration(Sampling):
         for target in chain:
             provider_entry(target.provider)
         return chain
+
+    @classmethod
+    def hint(cls, name: str) -> str:
+        """What to write instead of a name that is not known."""
+        if name in Target.model_fields:
+            return f"it belongs to a target: targets=[Target(..., {name}=...)]"
+        return super().hint(name)
 
     def chain(self) -> tuple[Target, ...]:
         """The targets, as validation made them."""
