@@ -12,6 +12,7 @@ from langchain_resilient.observability.observer import Observer
 from langchain_resilient.options import (
     ALL_FAULTS,
     DEFAULT_CHAIN,
+    THINKING_DEADLINE,
     FallbackOn,
     Health,
     Hedge,
@@ -69,7 +70,8 @@ class Configuration(Sampling):
     """For targets without their own: the key of their provider, or a dict by provider; else the
     environment's."""
     timeout: Seconds | None = 120.0
-    """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks."""
+    """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks. Where you
+    leave it out and a model of the chain reasons, or the call asks for that, it is 600."""
     time_limits: TimeLimits = TimeLimits()
     """Limits inside the deadline, for targets without their own."""
     hedge: HedgeField = Hedge()
@@ -181,6 +183,15 @@ class Configuration(Sampling):
         ):
             return target
         return target.model_copy(update={"api_key": key})
+
+    def deadline(self) -> float | None:
+        """Seconds for a whole call: longer, if nobody said otherwise, where a target reasons."""
+        patient = self.default_deadline() and any(t.reasons() for t in self.keyed_targets())
+        return THINKING_DEADLINE if patient else self.timeout
+
+    def default_deadline(self) -> bool:
+        """Whether `timeout` was left out."""
+        return "timeout" not in self.model_fields_set
 
     def reserve(self) -> float:
         """Seconds that the last resort is left before the deadline: few for a fixed text."""

@@ -34,6 +34,11 @@ OnBreak = Literal["continue", "replace", "raise"]
 """What is done when a stream dies after some of its text was delivered."""
 
 
+THINKING_DEADLINE = 600.0
+"""Seconds for a whole call where nobody said how many and a model reasons: people report some three
+minutes of silence from today's."""
+
+
 class _Policy(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True

@@ -147,6 +147,11 @@ class CallOptions:
         """About how many tokens its prompt has."""
         return estimate_tokens(self.size)
 
+    @property
+    def has_deadline(self) -> bool:
+        """Whether the call itself says how long it may take."""
+        return "deadline" in self._plan
+
     def profile(self, *, plain: bool) -> RequestProfile:
         """What the time to its first text depends on.
 
