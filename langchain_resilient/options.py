@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -359,6 +359,26 @@ class Sampling(BaseModel):
         params.update(self.model_kwargs)
         return params
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show what was set, not all that could be."""
+        return set_fields(self, super().__repr_args__())
+
+
+def set_fields(
+    model: BaseModel, pairs: Iterable[tuple[str | None, Any]]
+) -> Iterator[tuple[str | None, Any]]:
+    """Leave out what is as it is without a word: defaults, and what is empty.
+
+    Args:
+        model: Whose fields they are.
+        pairs: All its fields with their values, as pydantic's `__repr_args__` gives them.
+    """
+    for name, value in pairs:
+        field = type(model).model_fields.get(name or "")
+        usual = None if field is None else field.get_default(call_default_factory=True)
+        if value != usual and value not in ({}, ()):
+            yield name, value
+
 
 SAMPLING_FIELDS = tuple(name for name in Sampling.model_fields if name != "model_kwargs")
 """The names of the fields, in order."""
@@ -451,6 +471,12 @@ class Target(Sampling):
     """Its share of first requests under `order="balanced"`; 0 for only when others fail."""
     spend_cap: SpendCapOption = None
     """The most that may be spent on it: `SpendCap(...)`, or dollars a day. Then others answer."""
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show what was set; the name only if it is one of its own."""
+        for name, value in super().__repr_args__():
+            if name != "name" or value != f"{self.provider}:{self.model}":
+                yield name, value
 
     def __init__(self, spec: str | Runnable[Any, Any] | None = None, /, **fields: Any) -> None:
         """Take the spec apart; see the class."""
