@@ -381,6 +381,23 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             params["ls_stop"] = stop or self.stop or []
         return params
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show what was set; LangChain's own note of its versions was not."""
+        for name, value in super().__repr_args__():
+            if name != "metadata" or value.keys() - {"lc_versions"}:
+                yield name, value
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two models are set up alike, whatever they have done since."""
+        if not isinstance(other, ResilientChatModel):
+            return NotImplemented
+        # Beside the fields, cached properties lie in `__dict__`.
+        return type(self) is type(other) and all(
+            getattr(self, name) == getattr(other, name) for name in type(self).model_fields
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as of all LangChain models: they can be changed
+
     def get_token_ids(self, text: str) -> list[int]:
         """Cut a text into tokens, about as the first target does; nothing is fetched.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -393,6 +393,12 @@ class Target(Sampling):
     """Its share of first requests under `order="balanced"`; 0 for only when others fail."""
     spend_cap: SpendCapOption = None
     """The most that may be spent on it: `SpendCap(...)`, or dollars a day. Then others answer."""
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show what was set; the name only if it is one of its own."""
+        for name, value in super().__repr_args__():
+            if name != "name" or value != f"{self.provider}:{self.model}":
+                yield name, value
 
     def __init__(self, spec: str | Runnable[Any, Any] | None = None, /, **fields: Any) -> None:
         """Take the spec apart; see the class."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar
 
@@ -174,6 +174,26 @@ class Sampling(BaseModel):
             params["stream_options"] = {"include_usage": False}
         params.update(self.model_kwargs)
         return params
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show what was set, not all that could be."""
+        return set_fields(self, super().__repr_args__())
+
+
+def set_fields(
+    model: BaseModel, pairs: Iterable[tuple[str | None, Any]]
+) -> Iterator[tuple[str | None, Any]]:
+    """Leave out what is as it is without a word: defaults, and what is empty.
+
+    Args:
+        model: Whose fields they are.
+        pairs: All its fields with their values, as pydantic's `__repr_args__` gives them.
+    """
+    for name, value in pairs:
+        field = type(model).model_fields.get(name or "")
+        usual = None if field is None else field.get_default(call_default_factory=True)
+        if value != usual and value not in ({}, ()):
+            yield name, value
 
 
 SAMPLING_FIELDS = tuple(name for name in Sampling.model_fields if name != "model_kwargs")

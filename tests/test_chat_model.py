@@ -534,3 +534,24 @@ def test_a_misspelt_option_is_refused():
     """LangChain's own models ignore it, and the user never learns that it has no effect."""
     with pytest.raises(ValidationError, match="hegde"):
         ResilientChatModel(targets=["text:yes"], hegde=None)
+
+
+def test_a_model_and_a_target_show_what_was_set():
+    """Not what could be; a key is hidden."""
+    target = Target("openai:gpt-4o", api_key="secret", max_tokens=5)
+    assert repr(target) == (
+        "Target(max_tokens=5, provider='openai', model='gpt-4o', api_key=SecretStr('**********'))"
+    )
+    assert "name='fast'" in repr(Target("openai:gpt-4o", name="fast"))
+    text = repr(ResilientChatModel(targets=[target], timeout=9))
+    assert text == f"ResilientChatModel(targets=({target!r},), timeout=9.0)"
+
+
+def test_two_models_that_are_set_up_alike_are_equal():
+    """Whatever they have answered; another field, another model."""
+    one, two = (ResilientChatModel(targets=["text:hi"], timeout=9) for _ in range(2))
+    one.invoke("hello")
+    assert one == two
+    assert one != ResilientChatModel(targets=["text:hi"], timeout=8)
+    assert one != ResilientChatModel(targets=["text:ho"], timeout=9)
+    assert one != "text:hi"
