@@ -51,12 +51,7 @@ logger = logging.getLogger("langchain_resilient")
 CONNECT_SECONDS = 5.0
 """Seconds to wait for a connection, where the target has no limits of its own."""
 
-_REQUIRED = frozenset(
-    {"messages", "model", "tools", "tool_choice", "response_format", "stream", "n"}
-)
-"""Parameters that are never left out: the answer would be another one without them."""
-
-_ADDED_BY_US = frozenset({"stream_options"})
+_ADDED_BY_US = frozenset({"stream_options", "store", "include"})
 """Parameters that the caller did not set: leaving them out needs no warning."""
 
 _ALTERNATIVE = {
@@ -127,6 +122,10 @@ class SDKProvider(ABC):
     """The full URL of chat completions at the vendor's public API."""
     path: ClassVar[str]
     """The path of chat completions below any other base URL."""
+    required: ClassVar[frozenset[str]] = frozenset(
+        {"messages", "model", "tools", "tool_choice", "response_format", "stream", "n"}
+    )
+    """Parameters that are never left out: the answer would be another one without them."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -186,6 +185,10 @@ class SDKProvider(ABC):
         """Return the URL of chat completions below a base URL."""
         return base_url.rstrip("/") + self.path
 
+    def open_answer(self, response: HTTPResponse, *, stream: bool) -> ChunkStream:
+        """Choose how to read a response."""
+        return open_answer(response, stream=stream, secrets=self._secrets)
+
     # -- what it inherits --
 
     async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
@@ -205,10 +208,10 @@ class SDKProvider(ABC):
                 body["messages"] = shorten_call_ids(body["messages"])
             try:
                 response = await template.post(body)
-                answer = open_answer(response, stream=stream, secrets=self._secrets)
+                answer = self.open_answer(response, stream=stream)
             except Exception as error:
                 redact_error(error, self._secrets)
-                if refused := refused_parameters(error, body.keys() - _REQUIRED):
+                if refused := refused_parameters(error, body.keys() - self.required):
                     self.drop_parameters(refused)
                 elif not self._needs_short_ids and SHORT_ID_MODELS.search(
                     error_text(error, error_details(error))

@@ -349,6 +349,10 @@ class EventStream:
         message = f"a chunk is not JSON: {_start(data)!r}{why}"
         raise AnswerError(redact(message, self._secrets), status_code=200)
 
+    def finish(self) -> None:
+        """Take the answer for complete, though no `[DONE]` has come."""
+        self._done = True
+
     def rate_limit_status(self) -> RateLimitStatus | None:
         """Return the rate limits that its headers state, if any."""
         return rate_limit_status(self._response.headers)
@@ -491,10 +495,13 @@ def _belongs_to(stream_id: str, data: bytes) -> bool:
 def _holds_content(data: bytes) -> bool:
     """Whether what can be read of a chunk that was cut short holds a part of the answer."""
     try:
-        (choice,) = from_json(data, allow_partial="trailing-strings")["choices"]
+        read = from_json(data, allow_partial="trailing-strings")
+        if str(read.get("type")).startswith("response."):
+            return True  # an event of the Responses API
+        (choice,) = read["choices"]
         delta = choice["delta"]
         return any(delta[name] for name in delta if name != "role")
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return False
 
 

@@ -10,7 +10,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import BaseModel
 
-from langchain_resilient.wire import passthrough
+from langchain_resilient.wire import passthrough, responses
 from langchain_resilient.wire.accumulator import PLAIN, usage_metadata
 from langchain_resilient.wire.chunk_parser import choices_of, parse_choice
 from langchain_resilient.wire.tool_calls import ToolCallAssembler
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from langchain_resilient.exchange import Chunk
     from langchain_resilient.wire.accumulator import ChoiceAccumulator, ResponseAccumulator
     from langchain_resilient.wire.chunk_parser import Delta
+    from langchain_resilient.wire.responses import FinishedResponse
     from langchain_resilient.wire.tool_calls import ToolCallBuilder
 
 
@@ -52,6 +53,8 @@ def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str
         choice = response.choices[index]
         message = to_message(choice, response_metadata(response, choice, provider, model_name))
         message.usage_metadata = None if generations else usage
+        if response.finished is not None:
+            _finish(message, response, response.finished)
         generations.append(_generation(message, choice))
     output = {
         "token_usage": response.usage,
@@ -94,7 +97,19 @@ def response_metadata(
         "token_usage": response.usage if choice is response.choices[0] else None,
     }
     head = {"model_provider": provider, "model_name": response.model or model_name}
+    if (finished := response.finished) is not None:
+        # LangChain reads the content by its maker's name, and this content is in OpenAI's form.
+        head |= {**finished.metadata, "model": head["model_name"], "model_provider": "openai"}
     return head | {name: value for name, value in known.items() if value}
+
+
+def _finish(message: AIMessage, response: ResponseAccumulator, finished: FinishedResponse) -> None:
+    """Make a message of the Responses API what LangChain's own class for OpenAI makes of it."""
+    message.content = finished.content  # type: ignore[assignment]
+    message.additional_kwargs = {}
+    message.id = response.id
+    if finished.usage:
+        message.usage_metadata = responses.usage_metadata(finished.usage, response.service_tier)
 
 
 def parse_calls(calls: list[ToolCallBuilder]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
@@ -175,7 +190,15 @@ class ChunkConverter:
         ```
     """
 
-    __slots__ = ("_call_offset", "_passthrough", "_provider", "_provider_sent", "_tools")
+    __slots__ = (
+        "_block_offset",
+        "_blocks",
+        "_call_offset",
+        "_passthrough",
+        "_provider",
+        "_provider_sent",
+        "_tools",
+    )
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
@@ -184,6 +207,7 @@ class ChunkConverter:
         self._passthrough: passthrough.MessagePassthrough | None = None
         self._tools = ToolCallAssembler()
         self._call_offset = 0
+        self._block_offset = self._blocks = 0
 
     def add(self, chunk: Chunk) -> ChatGenerationChunk | None:
         """Convert one chunk; None if it holds nothing to pass on yet.
@@ -214,6 +238,8 @@ class ChunkConverter:
         self._passthrough = None
         # LangChain would merge its tool calls with earlier ones of the same index.
         self._call_offset += len(self._tools.calls)
+        self._block_offset += self._blocks
+        self._blocks = 0
         self._tools = ToolCallAssembler()
 
     def replacement_marker(self, replaced: dict[str, Any]) -> ChatGenerationChunk:
@@ -231,6 +257,8 @@ class ChunkConverter:
         choices = choices_of(chunk)
         if "message_chunk" in chunk:
             return self._native_chunk(passthrough.as_message(chunk["message_chunk"]))
+        if chunk.get("event") == "response.created":
+            return self._blocks_chunk([], [], id_=chunk["id"])
         deltas = [delta for delta in map(parse_choice, choices) if delta.index == 0]
         pieces = [piece for piece in map(self._piece, deltas) if piece is not None]
         if len(pieces) > 1:
@@ -238,6 +266,8 @@ class ChunkConverter:
         return pieces[0] if pieces else None
 
     def _piece(self, delta: Delta) -> ChatGenerationChunk | None:
+        if delta.block is not None or delta.blocks is not None:
+            return self._piece_of_blocks(delta)
         calls = [c for c in map(self._call_chunk, delta.calls) if c is not None]
         if not (delta.text or delta.reasoning or delta.refusal or calls or delta.logprobs):
             return None
@@ -257,6 +287,47 @@ class ChunkConverter:
             piece.message.response_metadata["logprobs"] = delta.logprobs
             piece.generation_info = {"logprobs": delta.logprobs}
         return piece
+
+    def _piece_of_blocks(self, delta: Delta) -> ChatGenerationChunk | None:
+        """Convert what the Responses API brought."""
+        if delta.blocks is None:
+            text = {"type": "text", "text": delta.text, "index": delta.block}
+            blocks: list[dict[str, Any]] = [text]
+        else:
+            blocks = [*delta.blocks]
+        if not blocks:
+            return None
+        calls = [
+            tool_call_chunk(name=f.name, args=f.args, id=f.id, index=self._numbered(f.number or 0))
+            for f in delta.calls
+        ]
+        for place, block in enumerate(blocks):
+            if "index" in block:
+                blocks[place] = {**block, "index": self._numbered(block["index"])}
+        piece = self._blocks_chunk(blocks, calls)
+        if delta.logprobs:
+            piece.message.response_metadata["logprobs"] = delta.logprobs
+            piece.generation_info = {"logprobs": delta.logprobs}
+        return piece
+
+    def _numbered(self, number: int) -> int:
+        """Number a block so that LangChain does not join it with one of an earlier answer."""
+        self._blocks = max(self._blocks, number + 1)
+        return self._block_offset + number
+
+    def _blocks_chunk(
+        self, blocks: list[Any], calls: list[ToolCallChunk], id_: str | None = None
+    ) -> ChatGenerationChunk:
+        if not self._provider_sent:
+            # LangChain reads the content by its maker's name, and this content is in OpenAI's form.
+            self._provider, self._provider_sent = "openai", True
+        message = AIMessageChunk(
+            content=blocks,
+            id=id_,
+            tool_call_chunks=calls,
+            response_metadata={"model_provider": self._provider},
+        )
+        return ChatGenerationChunk(message=message)
 
     def _call_chunk(self, fragment: Any) -> ToolCallChunk | None:
         index, id_, name, args = self._tools.add(fragment)
@@ -286,6 +357,8 @@ class ChunkConverter:
             return ChatGenerationChunk(message=native.last_chunk(response.native, model_name))
         choice = response.choices[0]
         metadata = response_metadata(response, choice, self._provider, model_name)
+        if response.finished is not None:
+            return self._last_of_blocks(response, response.finished, metadata)
         id_chunks = [
             tool_call_chunk(id=call.id, index=self._call_offset + index)
             for index, call in enumerate(choice.tools.calls)
@@ -300,6 +373,21 @@ class ChunkConverter:
             chunk_position="last",
         )
         info = {k: metadata[k] for k in ("finish_reason", "model_name") if k in metadata}
+        return ChatGenerationChunk(message=message, generation_info=info)
+
+    def _last_of_blocks(
+        self, response: ResponseAccumulator, finished: FinishedResponse, metadata: dict[str, Any]
+    ) -> ChatGenerationChunk:
+        usage = None
+        if finished.usage:
+            usage = responses.usage_metadata(finished.usage, response.service_tier)
+        message = AIMessageChunk(
+            content=[],
+            response_metadata={**metadata, "model_provider": self._provider},
+            usage_metadata=usage,
+            chunk_position="last",
+        )
+        info = {"finish_reason": metadata["finish_reason"], "model_name": metadata["model_name"]}
         return ChatGenerationChunk(message=message, generation_info=info)
 
 
