@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from langchain_resilient.providers.sdk import SDKProvider
-
-if TYPE_CHECKING:
-    from langchain_resilient.options import Target
-
+from langchain_resilient.providers.responses import TwoAPIs
 
 _UNSUPPORTED = frozenset({"top_k", "min_p", "repetition_penalty"})
 _STREAM_OPTIONS = {"include_usage": True}
 
 
-def import_openai() -> tuple[Any, Any]:
-    """Import `openai` and `httpx2`."""
-    import httpx2  # noqa: PLC0415
-    import openai  # noqa: PLC0415
-
-    return openai, httpx2
-
-
-def create_openai_client(sdk: Any, target: Target, settings: dict[str, Any]) -> Any:
-    """Create an `AsyncOpenAI` that ignores what the environment says of another server."""
-    organization = target.organization
-    client = sdk.AsyncOpenAI(organization=organization, **settings)
-    if target.base_url:
-        # For None the SDK has read the environment, which is no business of another server.
-        client.organization, client.project = organization, None
-    return client
-
-
-class OpenAIProvider(SDKProvider):
+class OpenAIProvider(TwoAPIs):
     """Serves `"openai:model"`; with a `base_url`, any OpenAI-compatible server."""
 
     public_url: ClassVar[str] = "https://api.openai.com/v1/chat/completions"
@@ -41,11 +19,19 @@ class OpenAIProvider(SDKProvider):
     @staticmethod
     def import_sdk() -> tuple[Any, Any]:
         """Import `openai` and `httpx2`."""
-        return import_openai()
+        import httpx2  # noqa: PLC0415
+        import openai  # noqa: PLC0415
+
+        return openai, httpx2
 
     def create_client(self, sdk: Any, **settings: Any) -> Any:
         """Create an `AsyncOpenAI` that ignores what the environment says of another server."""
-        return create_openai_client(sdk, self.target, settings)
+        organization = self.target.organization
+        client = sdk.AsyncOpenAI(organization=organization, **settings)
+        if self.target.base_url:
+            # For None the SDK has read the environment, which is no business of another server.
+            client.organization, client.project = organization, None
+        return client
 
     def adapt_body(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         """Adapt the body to OpenAI, or to a server that is compatible with it."""

@@ -1,11 +1,16 @@
-"""OpenAI's Responses API, and any server that speaks it, through the official `openai` SDK."""
+"""The Responses API of OpenAI, of Together, and of any server that speaks it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from langchain_resilient.providers.errors import AnswerError
-from langchain_resilient.providers.openai import create_openai_client, import_openai
+from langchain_resilient.providers.errors import (
+    AnswerError,
+    error_details,
+    error_status,
+    error_text,
+)
 from langchain_resilient.providers.redaction import redact
 from langchain_resilient.providers.sdk import SDKProvider
 from langchain_resilient.providers.sse import EventStream
@@ -15,10 +20,15 @@ from langchain_resilient.wire.responses import (
     EventConverter,
     whole_chunk,
 )
-from langchain_resilient.wire.responses_request import NOT_HERE, responses_body
+from langchain_resilient.wire.responses_request import (
+    NOT_HERE,
+    needs_responses,
+    prefers_responses,
+    responses_body,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Hashable
     from collections.abc import Set as AbstractSet
 
     from langchain_core.messages import AIMessage
@@ -28,41 +38,173 @@ if TYPE_CHECKING:
     from langchain_resilient.providers.sse import HTTPResponse, WholeAnswer
 
 
+_CHAT = "/chat/completions"
+
 _STREAM_OPTIONS = {"include_obfuscation": False}
 """Padding against eavesdroppers on the wire; it triples the size of each event."""
 
+_SAYS_RESPONSES = re.compile(r"v1/responses|responses api", re.IGNORECASE)
+"""What chat completions say that refuse a request which the other API takes."""
 
-class ResponsesProvider(SDKProvider):
-    """Serves `Target("openai:model", api="responses")`.
+_SAYS_ONLY = re.compile(r"only (?:supported|available)", re.IGNORECASE)
 
-    Nothing is kept at the provider: reasoning comes back encrypted, and is sent again.
+_SAYS_NO_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
+
+_FOREIGN = re.compile(
+    r"encrypted.content|required (?:following|'\w+') item|items are not persisted|"
+    r"(?:rs|msg|fc)_\w+'? not found",
+    re.IGNORECASE,
+)
+"""What is said of items in a conversation that this account or model cannot read."""
+
+_NOT_THINKING = re.compile(r"^(?:gpt-[34]|chatgpt)|-chat\b", re.IGNORECASE)
+"""Models of OpenAI without reasoning, which refuse to encrypt it."""
+
+Need = Literal["all", "tools", "never", "nothing encrypted"]
+
+_learned: set[tuple[Hashable, Need]] = set()
+"""For which requests targets were found to want the Responses API; `"never"`: they have none; and
+which of them encrypt no reasoning."""
+
+
+class TwoAPIs(SDKProvider):
+    """Base class of providers that also have the Responses API.
+
+    `Target(api=)` chooses; `"auto"` asks there what chat completions cannot do or, by their model,
+    would refuse. A 400 that says so is believed, and remembered for the process.
     """
 
-    public_url: ClassVar[str] = "https://api.openai.com/v1/responses"
-    path: ClassVar[str] = "/responses"
-    required: ClassVar[frozenset[str]] = SDKProvider.required | {
-        "input",
-        "text",
-        "previous_response_id",
-        "conversation",
-    }
+    speaks_responses: ClassVar[bool] = True
+    """Whether a target may ask for `api="responses"`."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        self._encrypted = True
+        self._chooses = target.api == "auto"
+        self._responses = ResponsesProvider(self)
+        self._identity: Hashable = (type(self), self._url, target.model)
 
-    @staticmethod
-    def import_sdk() -> tuple[Any, Any]:
-        """Import `openai` and `httpx2`."""
-        return import_openai()
+    async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
+        """Send a body to the API that takes it."""
+        if not self._chooses:
+            if self.target.api == "responses":
+                return await self._responses.send(original, stream=stream)
+            return await super().send(original, stream=stream)
+        if self._prefers_responses(original):
+            try:
+                return await self._responses.send(original, stream=stream)
+            except Exception as error:
+                if not _lacks_responses(error):
+                    raise
+                if needs_responses(original):
+                    message = f"{self.target.name} has no Responses API, which this request needs"
+                    body = {"message": message, "code": "unsupported_api"}
+                    raise AnswerError(message, body, status_code=400) from error
+                self._learn("never")
+        try:
+            return await super().send(original, stream=stream)
+        except Exception as error:
+            need = _need_of(error, original)
+            if need is None or self._knows("never"):
+                raise
+            self._learn(need)
+        return await self._responses.send(original, stream=stream)
+
+    def _prefers_responses(self, body: dict[str, Any]) -> bool:
+        if needs_responses(body):
+            return True
+        if not _learned:
+            return prefers_responses(self.target.model, body)
+        if self._knows("never"):
+            return False
+        return (
+            prefers_responses(self.target.model, body)
+            or self._knows("all")
+            or (bool(body.get("tools")) and self._knows("tools"))
+        )
+
+    def _knows(self, need: Need) -> bool:
+        return (self._identity, need) in _learned
+
+    def _learn(self, need: Need) -> None:
+        _learned.add((self._identity, need))
+
+    async def aclose(self) -> None:
+        """Close the connections to both."""
+        await super().aclose()
+        await self._responses.aclose()
+
+
+def forget_apis() -> None:
+    """Forget which targets want which API."""
+    _learned.clear()
+
+
+def _lacks_responses(error: BaseException) -> bool:
+    """Whether an error says that a server has no such address; not that it has no such model."""
+    details = error_details(error)
+    if error_status(error, details) not in (404, 405, 501):
+        return False
+    text = f"{details.get('code')} {error_text(error, details)}"
+    return not _SAYS_NO_MODEL.search(text.replace("_", " "))
+
+
+def _need_of(error: BaseException, body: dict[str, Any]) -> Need | None:
+    """Read from a refusal of chat completions which requests want the other API."""
+    details = error_details(error)
+    if error_status(error, details) not in (400, 404, 422):
+        return None
+    text = error_text(error, details)
+    if not _SAYS_RESPONSES.search(text):
+        return None
+    return "tools" if body.get("tools") and not _SAYS_ONLY.search(text) else "all"
+
+
+class ResponsesProvider(SDKProvider):
+    """Sends the requests of another provider to its Responses API.
+
+    Nothing is kept at the provider: reasoning comes back encrypted, and is sent again.
+
+    Args:
+        host: The provider, whose SDK, address and key are used.
+    """
+
+    required: ClassVar[frozenset[str]] = SDKProvider.required | {"input", "text", "reasoning"}
+    added: ClassVar[frozenset[str]] = SDKProvider.added | {"store"}
+
+    def __init__(self, host: SDKProvider) -> None:
+        self._host = host
+        super().__init__(host.target)
+        self._identity: Hashable = (type(host), self._url, host.target.model)
+        self._encrypted = not _NOT_THINKING.search(host.target.model)
+
+    def request_url(self) -> str:
+        """Return the address beside that of chat completions."""
+        return self._host.request_url().removesuffix(_CHAT) + "/responses"
+
+    def import_sdk(self) -> tuple[Any, Any]:  # type: ignore[override]
+        """Import the host's SDK."""
+        return self._host.import_sdk()
 
     def create_client(self, sdk: Any, **settings: Any) -> Any:
-        """Create an `AsyncOpenAI`."""
-        return create_openai_client(sdk, self.target, settings)
+        """Create the host's client."""
+        return self._host.create_client(sdk, **settings)
+
+    async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
+        """Send a body; without the reasoning in its conversation if that cannot be read."""
+        try:
+            return await super().send(original, stream=stream)
+        except Exception as error:
+            messages = original["messages"]
+            is_plain = all(message.__class__ is dict for message in messages)
+            if is_plain or not _FOREIGN.search(error_text(error, error_details(error))):
+                raise
+        plain = {**original, "messages": [dict(message) for message in messages]}
+        return await super().send(plain, stream=stream)
 
     def adapt_body(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         """Convert the body to the Responses API."""
-        body = responses_body(body, self._is_own, encrypted=self._encrypted)
+        encrypted = self._encrypted and (self._identity, "nothing encrypted") not in _learned
+        body = responses_body(body, self._is_own, encrypted=encrypted)
         body["model"] = self.target.model
         # The API has no stop words; they hold on our side.
         body.pop("stop", None)
@@ -82,6 +224,7 @@ class ResponsesProvider(SDKProvider):
         """Leave parameters out; of what is included first our own wish, then the caller's."""
         if "include" in names and self._encrypted:
             self._encrypted = False
+            _learned.add((self._identity, "nothing encrypted"))
             names = names - {"include"}
         super().drop_parameters(names)
 
@@ -127,6 +270,8 @@ class ResponsesStream:
             if kind in FAILURES or event.get("status") in ("failed", "cancelled"):
                 raise self._error(event)
             if "output" in event and "choices" not in event:
+                if event.get("status") in ("in_progress", "queued"):
+                    raise AnswerError("the answer is not complete", status_code=200)
                 return whole_chunk(event)
             chunk = self._convert(event)
             if kind in ENDS and isinstance(self._answer, EventStream):

@@ -51,9 +51,6 @@ logger = logging.getLogger("langchain_resilient")
 CONNECT_SECONDS = 5.0
 """Seconds to wait for a connection, where the target has no limits of its own."""
 
-_ADDED_BY_US = frozenset({"stream_options", "store", "include"})
-"""Parameters that the caller did not set: leaving them out needs no warning."""
-
 _ALTERNATIVE = {
     "max_tokens": "max_completion_tokens",
     "max_completion_tokens": "max_tokens",
@@ -123,9 +120,12 @@ class SDKProvider(ABC):
     path: ClassVar[str]
     """The path of chat completions below any other base URL."""
     required: ClassVar[frozenset[str]] = frozenset(
-        {"messages", "model", "tools", "tool_choice", "response_format", "stream", "n"}
-    )
+        {"messages", "model", "tools", "tool_choice", "response_format", "stream", "n",
+         "previous_response_id", "conversation", "prompt"}
+    )  # fmt: skip
     """Parameters that are never left out: the answer would be another one without them."""
+    added: ClassVar[frozenset[str]] = frozenset({"stream_options"})
+    """Parameters that the caller did not set: leaving them out needs no warning."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -133,7 +133,7 @@ class SDKProvider(ABC):
         self._key = key_for(target)
         variable = provider_entry(target.provider).base_url_env
         self.base_url = target.base_url or _url_from_environment(variable)
-        self._url = self.completions_url(self.base_url) if self.base_url else self.public_url
+        self._url = self.request_url()
         self._dropped: set[str] = set()
         self._needs_short_ids = False
         self._json_fallback = JSONFallback((type(self), self._url, target.model))
@@ -181,6 +181,10 @@ class SDKProvider(ABC):
             The body to send. Refused parameters are taken out afterwards.
         """
 
+    def request_url(self) -> str:
+        """Return the URL that requests are posted to."""
+        return self.completions_url(self.base_url) if self.base_url else self.public_url
+
     def completions_url(self, base_url: str) -> str:
         """Return the URL of chat completions below a base URL."""
         return base_url.rstrip("/") + self.path
@@ -193,8 +197,20 @@ class SDKProvider(ABC):
 
     async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
         """Send the request; see `langchain_resilient.exchange.Provider.open`."""
+        return await self.send(request.body(self._params), stream=stream)
+
+    async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
+        """Send a chat-completions body, in this API's dialect.
+
+        Args:
+            original: The body without `model` and `stream`; it may be changed, but what it contains
+                is shared with other attempts and may not.
+            stream: Whether to ask for a stream.
+
+        Raises:
+            Exception: The SDK's own.
+        """
         template = await client_for(self._client_key, self._create_template)
-        original = request.body(self._params)
         requested = requested_json(original)
         mode = self._json_fallback.first(requested) if requested else None
         # Each refusal teaches something about the target, so the loop ends: there are only so many
@@ -244,7 +260,7 @@ class SDKProvider(ABC):
         """Leave parameters out of all later requests to this target, and warn once about each."""
         for name in names - self._dropped:
             self._dropped.add(name)
-            if name not in _ADDED_BY_US and _ALTERNATIVE.get(name, name) in self._dropped:
+            if name not in self.added and _ALTERNATIVE.get(name, name) in self._dropped:
                 msg = f"{self.target.name} does not take {name!r}: left out for this target"
                 warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
                 logger.info(msg)

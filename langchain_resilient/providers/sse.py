@@ -334,6 +334,7 @@ class EventStream:
         if data.lstrip()[:1] == b"{" and not self._cut:
             self._malformed.append(data)
             own = self._id is not None and _belongs_to(self._id, data)
+            own = own or name.startswith("response.")  # of the Responses API
             if own or len(self._malformed) > MAX_MALFORMED_CHUNKS or _holds_content(data):
                 self._refuse(data, why)
         return None
