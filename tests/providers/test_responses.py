@@ -371,3 +371,31 @@ async def test_reasoning_that_cannot_be_read_is_left_out_at_once(sim):
     assert response.fault() is None
     kinds = [[item["type"] for item in r.body["input"]] for r in sim.requests]
     assert kinds == [["message", "reasoning", "message", "message"], ["message"] * 3]
+
+
+# -- stop words ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("word", ["brown fox", "jumps", "own", "nowhere"])
+async def test_stop_words_hold_though_the_api_has_none(sim, stream, word):
+    text = "The quick brown fox jumps over the lazy dog."
+    expected = text.partition(word)[0]
+    sim.script("openai:gpt-5", then=t.Reply(text, chunk_gap=0.0))
+    provider = responses_at(sim, "openai:gpt-5")
+    response = await ask(provider, request(stop=[word]), stream=stream)
+    assert "stop" not in sim.requests[-1].body
+    assert response.text == expected
+    assert response.fault() is None
+    assert response.finish_reason == "stop"
+    texts = [b["text"] for b in response.finished.content if b["type"] == "text"]
+    assert texts == [expected]
+
+
+async def test_a_stream_shows_nothing_behind_a_stop_word(sim):
+    text = "The quick brown fox jumps over the lazy dog."
+    sim.script("openai:gpt-6-luna", then=t.Reply(text, chunk_gap=0.0))
+    llm = model_at(sim, "openai:gpt-6-luna", output_version="responses/v1")
+    chunks = [chunk async for chunk in llm.astream("Say it.", stop=["fox jumps"])]
+    assert "".join(chunk.text for chunk in chunks) == "The quick brown "
+    assert chunks[-1].response_metadata["finish_reason"] == "stop"
