@@ -59,7 +59,7 @@ _FOREIGN = re.compile(
 )
 """What is said of items in a conversation that this account or model cannot read."""
 
-_NOT_THINKING = re.compile(r"^(?:gpt-[34]|chatgpt)|-chat\b", re.IGNORECASE)
+_NOT_THINKING = re.compile(r"^(?:ft:)?(?:gpt-[34]|chatgpt)|-chat\b", re.IGNORECASE)
 """Models of OpenAI without reasoning, which refuse to encrypt it."""
 
 Need = Literal["all", "tools", "never", "nothing encrypted"]

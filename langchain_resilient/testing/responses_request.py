@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.testing.answer_generator import is_reasoning_model
 from langchain_resilient.testing.error_bodies import ErrorBody, invalid_request
 from langchain_resilient.testing.request_validation import find_error
 
@@ -26,6 +26,7 @@ _SAME = (
     "model", "temperature", "top_p", "top_logprobs", "parallel_tool_calls", "metadata", "user",
     "service_tier", "store", "stream",
 )  # fmt: skip
+_NOT_REASONING = re.compile(r"(?:ft:)?(?:gpt-[34]|chatgpt)")
 _PARTS = {"input_text": "text", "output_text": "text", "refusal": "text"}
 _ROLES = ("system", "developer", "user", "assistant")
 
@@ -149,7 +150,7 @@ def _errors(body: Mapping[str, Any]) -> Iterator[ErrorBody]:
             "Invalid type for 'input': expected a string or an array.", "input", "invalid_type"
         )
     model = str(body.get("model"))
-    if ENCRYPTED in (_list(body.get("include"))) and not is_reasoning_model(model):
+    if ENCRYPTED in (_list(body.get("include"))) and _NOT_REASONING.match(model):
         yield invalid_request("Encrypted content is not supported with this model.", "include")
     for at, tool in enumerate(_list(body.get("tools"))):
         if _dict(tool).get("type") == "function" and not tool.get("name"):

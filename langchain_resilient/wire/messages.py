@@ -300,7 +300,8 @@ def to_chat_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
 def _convert(message: BaseMessage, index: int) -> list[dict[str, Any]]:
     if isinstance(message, AIMessage):
         answer = _assistant(message)
-        return [SourcedMessage(answer, message) if _has_own_content(message) else answer]
+        # Blocks may hold more than text and calls: reasoning, calls of the provider's own tools.
+        return [SourcedMessage(answer, message) if isinstance(message.content, list) else answer]
     known = HumanMessage | SystemMessage | ToolMessage | FunctionMessage | ChatMessage
     if not isinstance(message, known):
         raise TypeError(
@@ -317,16 +318,6 @@ def _convert(message: BaseMessage, index: int) -> list[dict[str, Any]]:
     if len(normalized) == 1 and _has_own_blocks(source):
         return [SourcedMessage(normalized[0], source)]
     return normalized
-
-
-def _has_own_content(answer: AIMessage) -> bool:
-    """Whether an answer holds more than its text and calls: reasoning, or calls of its provider."""
-    return isinstance(answer.content, list) or not _THOUGHT_FIELDS.isdisjoint(
-        answer.additional_kwargs
-    )
-
-
-_THOUGHT_FIELDS = frozenset({"reasoning_content", "reasoning_details", "reasoning"})
 
 
 def _has_own_blocks(message: BaseMessage) -> bool:

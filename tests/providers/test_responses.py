@@ -89,6 +89,10 @@ async def test_nothing_is_kept_at_the_provider_unless_that_is_wished(sim):
 async def test_encrypted_reasoning_is_asked_for_where_the_model_has_any(sim):
     await ask(responses_at(sim, "openai:gpt-5"))
     assert sim.requests[-1].body["include"] == ["reasoning.encrypted_content"]
+    await ask(responses_at(sim, "openai:gpt-4o"))
+    assert "include" not in sim.requests[-1].body
+    refusal = "Encrypted content is not supported with this model."
+    sim.script("openai:m", t.Status(400, message=refusal, param="include"))
     plain = responses_at(sim)
     for expected in (2, 1):  # refused once, and remembered
         before = len(sim.requests)
