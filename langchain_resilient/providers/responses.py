@@ -23,6 +23,7 @@ from langchain_resilient.wire.responses import (
 )
 from langchain_resilient.wire.responses_request import (
     NOT_HERE,
+    ONLY_HERE,
     needs_responses,
     prefers_responses,
     responses_body,
@@ -62,6 +63,9 @@ _FOREIGN = re.compile(
 _NOT_THINKING = re.compile(r"^(?:ft:)?(?:gpt-[34]|chatgpt)|-chat\b", re.IGNORECASE)
 """Models of OpenAI without reasoning, which refuse to encrypt it."""
 
+_SPECIAL = ONLY_HERE | {"tools"}
+"""Parameters by which a request may have to go to one API rather than the other."""
+
 Need = Literal["all", "tools", "never", "nothing encrypted"]
 
 _learned: set[tuple[Hashable, Need]] = set()
@@ -81,27 +85,19 @@ class TwoAPIs(SDKProvider):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        self._chooses = target.api == "auto"
+        # The model may be served there alone, whatever is asked of it.
+        self._is_special = target.api != "auto" or prefers_responses(target.model, {})
         self._responses = ResponsesProvider(self)
         self._identity: Hashable = (type(self), self._url, target.model)
 
     async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
         """Send a body to the API that takes it."""
-        if not self._chooses:
-            if self.target.api == "responses":
-                return await self._responses.send(original, stream=stream)
-            return await super().send(original, stream=stream)
-        if self._prefers_responses(original):
-            try:
-                return await self._responses.send(original, stream=stream)
-            except Exception as error:
-                if not _lacks_responses(error):
-                    raise
-                if needs_responses(original):
-                    message = f"{self.target.name} has no Responses API, which this request needs"
-                    body = {"message": message, "code": "unsupported_api"}
-                    raise AnswerError(message, body, status_code=400) from error
-                self._learn("never")
+        # Most requests hold nothing that asks for a choice.
+        if self._is_special or _learned or not _SPECIAL.isdisjoint(original):
+            if self._prefers_responses(original):
+                return await self._send_to_responses(original, stream=stream)
+            if self.target.api != "auto":
+                return await super().send(original, stream=stream)
         try:
             return await super().send(original, stream=stream)
         except Exception as error:
@@ -111,11 +107,24 @@ class TwoAPIs(SDKProvider):
             self._learn(need)
         return await self._responses.send(original, stream=stream)
 
+    async def _send_to_responses(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
+        try:
+            return await self._responses.send(original, stream=stream)
+        except Exception as error:
+            if self.target.api != "auto" or not _lacks_responses(error):
+                raise
+            if needs_responses(original):
+                message = f"{self.target.name} has no Responses API, which this request needs"
+                body = {"message": message, "code": "unsupported_api"}
+                raise AnswerError(message, body, status_code=400) from error
+            self._learn("never")
+        return await super().send(original, stream=stream)
+
     def _prefers_responses(self, body: dict[str, Any]) -> bool:
+        if self.target.api != "auto":
+            return self.target.api == "responses"
         if needs_responses(body):
             return True
-        if not _learned:
-            return prefers_responses(self.target.model, body)
         if self._knows("never"):
             return False
         return (
