@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_resilient import FaultKind
 from langchain_resilient.wire.accumulator import ChunkContent, ResponseAccumulator
-from langchain_resilient.wire.output import ChunkConverter
+from langchain_resilient.wire.output import ChunkConverter, text_chunk
 from langchain_resilient.wire.responses import EventConverter, chat_usage, whole_chunk
 from tests.wire.responses_peer import (
     assert_same,
@@ -352,6 +354,18 @@ def test_blocks_of_a_second_answer_are_not_joined_with_those_of_the_first():
     total = pieces[0] + pieces[1:]
     assert total.text == "Hello.Hello."
     assert [b["type"] for b in total.content] == ["reasoning", "text", "reasoning", "text"]
+
+
+def test_a_piece_of_text_is_what_validation_would_make_of_it():
+    made = text_chunk("Hi", "openai", 3)
+    block = {"type": "text", "text": "Hi", "index": 3}
+    metadata = {"model_provider": "openai"}
+    message = AIMessageChunk(content=[block], response_metadata=metadata)
+    expected = ChatGenerationChunk(message=message)
+    assert made == expected
+    assert made.text == "Hi"
+    assert made.message.model_fields_set == message.model_fields_set
+    assert made.message.content_blocks == expected.message.content_blocks
 
 
 def test_a_whole_answer_to_a_stream_is_shown_whole():
