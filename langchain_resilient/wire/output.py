@@ -194,6 +194,8 @@ class ChunkConverter:
         "_block_offset",
         "_blocks",
         "_call_offset",
+        "_in_blocks",
+        "_in_text",
         "_passthrough",
         "_provider",
         "_provider_sent",
@@ -208,6 +210,9 @@ class ChunkConverter:
         self._tools = ToolCallAssembler()
         self._call_offset = 0
         self._block_offset = self._blocks = 0
+        # The form of the first answer's content, which those that continue it must keep: LangChain
+        # loses strings among blocks.
+        self._in_blocks = self._in_text = False
 
     def add(self, chunk: Chunk) -> ChatGenerationChunk | None:
         """Convert one chunk; None if it holds nothing to pass on yet.
@@ -227,12 +232,14 @@ class ChunkConverter:
                 and choice["index"] == 0
                 and not choice.get("logprobs")
             ):
+                if self._in_blocks:
+                    return self.text(text)
                 self._provider_sent = True
                 return text_chunk(text, self._provider)
             if text.__class__ is str and len(delta) == 2 and not choice.get("logprobs"):  # noqa: PLR2004  # text and its block
                 number = delta["block"]
-                if not self._provider_sent:
-                    self._provider, self._provider_sent = "openai", True
+                if self._in_text or not self._in_blocks:
+                    return self._convert_any(chunk)
                 if number >= self._blocks:
                     self._blocks = number + 1
                 return text_chunk(text, self._provider, self._block_offset + number)
@@ -247,6 +254,7 @@ class ChunkConverter:
         self._call_offset += len(self._tools.calls)
         self._block_offset += self._blocks
         self._blocks = 0
+        self._in_text = self._provider_sent and not self._in_blocks
         self._tools = ToolCallAssembler()
 
     def replacement_marker(self, replaced: dict[str, Any]) -> ChatGenerationChunk:
@@ -258,13 +266,14 @@ class ChunkConverter:
     def text(self, text: str) -> ChatGenerationChunk:
         """Make a chunk of text that no server sent in this form, such as a trimmed continuation."""
         self._provider_sent = True
-        return text_chunk(text, self._provider)
+        block = self._numbered(0) if self._in_blocks and text else None
+        return text_chunk(text, self._provider, block)
 
     def _convert_any(self, chunk: Chunk) -> ChatGenerationChunk | None:
         choices = choices_of(chunk)
         if "message_chunk" in chunk:
             return self._native_chunk(passthrough.as_message(chunk["message_chunk"]))
-        if chunk.get("event") == "response.created":
+        if chunk.get("event") == "response.created" and not self._in_text:
             return self._blocks_chunk([], [], id_=chunk["id"])
         deltas = [delta for delta in map(parse_choice, choices) if delta.index == 0]
         pieces = [piece for piece in map(self._piece, deltas) if piece is not None]
@@ -297,6 +306,8 @@ class ChunkConverter:
 
     def _piece_of_blocks(self, delta: Delta) -> ChatGenerationChunk | None:
         """Convert what the Responses API brought."""
+        if self._in_text:
+            return self._piece_in_text(delta)
         if delta.blocks is None:
             text = {"type": "text", "text": delta.text, "index": delta.block}
             blocks: list[dict[str, Any]] = [text]
@@ -317,6 +328,18 @@ class ChunkConverter:
             piece.generation_info = {"logprobs": delta.logprobs}
         return piece
 
+    def _piece_in_text(self, delta: Delta) -> ChatGenerationChunk | None:
+        """Convert it to what chat completions would say: it continues their answer."""
+        if not (delta.text or delta.calls):
+            return None
+        calls = [c for c in map(self._call_chunk, delta.calls) if c is not None]
+        message = AIMessageChunk(
+            content=delta.text,
+            response_metadata={"model_provider": self._provider},
+            tool_call_chunks=calls,
+        )
+        return ChatGenerationChunk(message=message)
+
     def _numbered(self, number: int) -> int:
         """Number a block so that LangChain does not join it with one of an earlier answer."""
         self._blocks = max(self._blocks, number + 1)
@@ -325,6 +348,7 @@ class ChunkConverter:
     def _blocks_chunk(
         self, blocks: list[Any], calls: list[ToolCallChunk], id_: str | None = None
     ) -> ChatGenerationChunk:
+        self._in_blocks = True
         if not self._provider_sent:
             # LangChain reads the content by its maker's name, and this content is in OpenAI's form.
             self._provider, self._provider_sent = "openai", True
@@ -389,7 +413,7 @@ class ChunkConverter:
         if finished.usage:
             usage = responses.usage_metadata(finished.usage, response.service_tier)
         message = AIMessageChunk(
-            content=[],
+            content="" if self._in_text else [],
             response_metadata={**metadata, "model_provider": self._provider},
             usage_metadata=usage,
             chunk_position="last",
