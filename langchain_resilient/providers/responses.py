@@ -230,6 +230,7 @@ class ResponsesProvider(SDKProvider):
             self.drop_parameters(NOT_HERE & body.keys())
         if stream:
             body["stream"] = True
+            _ask_for_parts_of_images(body)
             if self.base_url is None:
                 body["stream_options"] = _STREAM_OPTIONS
         return body
@@ -248,6 +249,14 @@ class ResponsesProvider(SDKProvider):
 
     def _is_own(self, answer: AIMessage) -> bool:
         return is_made_by(answer, self.target)
+
+
+def _ask_for_parts_of_images(body: dict[str, Any]) -> None:
+    """Ask for one partial image: the API wants to be asked where an image is made in a stream."""
+    tools = body.get("tools") or ()
+    if any(tool.get("type") == "image_generation" for tool in tools):
+        parts = {"partial_images": 1}
+        body["tools"] = [parts | t if t.get("type") == "image_generation" else t for t in tools]
 
 
 def is_made_by(answer: AIMessage, target: Target) -> bool:

@@ -70,6 +70,7 @@ def _messages(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     asked = body.get("input")
     items = [{"role": "user", "content": asked}] if isinstance(asked, str) else _list(asked)
     calls: list[dict[str, Any]] = []
+    known = {item.get("call_id") for item in map(_dict, items) if "name" in item}
     for item in map(_dict, items):
         kind = item.get("type", "message")
         if kind in ("function_call", "custom_tool_call"):
@@ -82,6 +83,9 @@ def _messages(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             calls = []
         if kind in ("function_call_output", "custom_tool_call_output"):
             content = _content(item.get("output"))
+            if item.get("call_id") not in known:  # its call is in what is kept here
+                yield {"role": "user", "content": content}
+                continue
             yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": content}
         elif kind == "message":
             yield {"role": item.get("role"), "content": _content(item.get("content"))}

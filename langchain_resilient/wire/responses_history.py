@@ -57,10 +57,10 @@ def input_items(
 
 def _message(message: dict[str, Any], source: BaseMessage | None) -> list[Item]:
     content, role = message.get("content"), message["role"]
-    if isinstance(content, str):
-        return [_text_item(role, content)]
     own = _own_blocks(source)
     items = [block for block in own if block.get("type") in OWN_ITEMS]
+    if isinstance(content, str):
+        return [*items, _text_item(role, content)] if content or not items else items
     parts = [_part(block) for block in content or ()]
     parts += [b for b in own if b.get("type") == "input_image" and not b.get("image_url")]
     message_item = {"type": "message", "role": role, "content": parts}

@@ -403,3 +403,43 @@ async def test_a_stream_shows_nothing_behind_a_stop_word(sim):
     chunks = [chunk async for chunk in llm.astream("Say it.", stop=["fox jumps"])]
     assert "".join(chunk.text for chunk in chunks) == "The quick brown "
     assert chunks[-1].response_metadata["finish_reason"] == "stop"
+
+
+async def test_only_the_end_of_a_conversation_that_is_kept_there_is_sent(sim):
+    """A result whose call is not in it is the result of a call all the same."""
+    llm = model_at(sim, "openai:gpt-5.5")
+    await llm.ainvoke([ToolMessage("3", tool_call_id="call_9")], previous_response_id="resp_1")
+    assert sim.requests[-1].body["input"] == [
+        {"type": "function_call_output", "call_id": "call_9", "output": "3"}
+    ]
+
+
+async def test_what_a_custom_tool_returned_goes_back_as_that(sim):
+    agent = model_at(sim, "openai:gpt-5.5").bind_tools([CUSTOM])
+    answer = await agent.ainvoke("run('x')")
+    (call,) = answer.tool_calls
+    history = [HumanMessage("run('x')"), answer, ToolMessage("done", tool_call_id=call["id"])]
+    await agent.ainvoke(history)
+    kinds = [item["type"] for item in sim.requests[-1].body["input"]]
+    assert kinds == ["message", "reasoning", "custom_tool_call", "custom_tool_call_output"]
+
+
+async def test_approvals_of_a_user_reach_the_api(sim):
+    asked = {"type": "mcp_approval_request", "id": "mcpr_1", "name": "read", "arguments": "{}"}
+    metadata = {"model_provider": "openai", "model_name": "gpt-5.5"}
+    approval = {"type": "mcp_approval_response", "approve": True, "approval_request_id": "mcpr_1"}
+    history = [
+        HumanMessage("Read it."),
+        AIMessage([asked], response_metadata=metadata),
+        HumanMessage([approval]),
+    ]
+    llm = model_at(sim, "openai:gpt-5.5")
+    await llm.ainvoke(history, truncation="auto")
+    assert sim.requests[-1].body["input"][1:] == [asked, approval]
+
+
+async def test_an_image_that_is_made_in_a_stream_is_asked_for_in_parts(sim):
+    provider = responses_at(sim, "openai:gpt-5.5")
+    for stream, expected in ((True, 1), (False, None)):
+        await ask(provider, request(tools=[{"type": "image_generation"}]), stream=stream)
+        assert sim.requests[-1].body["tools"][0].get("partial_images") == expected
