@@ -263,6 +263,7 @@ class Candidates:
                 and not candidate.tries
                 and candidate.available_at() <= now
                 and not state.concurrency.full
+                and (self._plan.funds is None or self._plan.funds.may_send(state))
                 and state.circuit_breaker.claim_probe(now)
                 and state.concurrency.take()
             ):
@@ -285,9 +286,18 @@ class Candidates:
 
     def eligible(self) -> list[Candidate]:
         """The targets that may still be asked, now or later."""
-        if self._pinned is not None:
-            return [] if self._pinned.excluded else [self._pinned]
-        return [candidate for candidate in self.candidates if not candidate.excluded]
+        chain = self.candidates if self._pinned is None else [self._pinned]
+        eligible = [candidate for candidate in chain if not candidate.excluded]
+        funds = self._plan.funds
+        return eligible if funds is None else [x for x in eligible if funds.may_send(x.state)]
+
+    def waits_for_money(self) -> bool:
+        """Whether a target may still be asked once other calls have settled what they reserved."""
+        funds = self._plan.funds
+        return funds is not None and any(
+            not x.excluded and x is (self._pinned or x) and funds.may_wait(x.state)
+            for x in self.candidates
+        )
 
     def _may_be_doubled(self, candidate: Candidate, now: float) -> bool:
         """Whether a hedge may go to the same target: it is many machines, and no other is healthy.

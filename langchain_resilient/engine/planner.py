@@ -579,6 +579,8 @@ class Planner:
         self._resume_at = self.chain.open_at(now)
         if self._attempts.active_count():
             return
+        if self.chain.waits_for_money():
+            self._resume_at = min(self._resume_at, now + _POLL)
         full = self.chain.full_targets(now)
         if full:
             self._wait_list.wait_for_room(full)

@@ -172,7 +172,7 @@ async def _wait_for_text(attempt: Attempt, route: Route, request: ChatRequest) -
             if attempt.response.add(chunk) > 1:
                 attempt.first_text = asyncio.get_running_loop().time()
                 return
-        fault = attempt.response.fault()
+        fault = attempt.response.fault(request)
         if fault is not None:
             raise _UnusableAnswerError(fault)
         attempt.first_text = asyncio.get_running_loop().time()
@@ -220,6 +220,7 @@ class Race:
 
     Attributes:
         end: How the call ended; None while it goes on.
+        kept: The first attempt whose answer is weak, but better than none; see `Fault.kept`.
         listener: As given.
     """
 
@@ -240,6 +241,7 @@ class Race:
         "_validate",
         "_wake",
         "end",
+        "kept",
         "listener",
     )  # fmt: skip
 
@@ -289,6 +291,7 @@ class Race:
         # An answer that must be validated whole cannot be shown in part.
         self._streaming = buffer is not None and validate is None
         self.end: CallEnd | None = None
+        self.kept: Attempt | None = None
 
     # -- for the caller ---------------------------------------------------------------------------
 
@@ -464,7 +467,10 @@ class Race:
                     await self._read_whole(attempt, stream)
                 else:
                     await self._read_shown(attempt, stream, self._buffer)
-                fault = self._fault(attempt) or await self._check_answer(attempt)
+                fault = self._fault(attempt, request, stream)
+                if fault is None or (fault.kept and fault.kind is FaultKind.INVALID):
+                    # A schema's own objection to a bad call goes before: it may ask for a repair.
+                    fault = await self._check_answer(attempt) or fault
             except asyncio.CancelledError as error:
                 if attempt.task.cancelling():
                     raise
@@ -558,8 +564,14 @@ class Race:
         await self._reader_ready
         self._apply(self._planner.resume_limits(attempt, self._loop.time()))
 
-    def _fault(self, attempt: Attempt) -> Fault | None:
-        fault: Fault | None = attempt.response.fault()
+    def _fault(self, attempt: Attempt, request: ChatRequest, stream: Any) -> Fault | None:
+        response = attempt.response
+        fault: Fault | None = response.fault(request)
+        if fault is None:
+            return None
+        if not response.ended and getattr(stream, "complete", False):
+            response.end()
+            fault = response.fault(request)
         if fault is None or fault.kind is not FaultKind.EMPTY or fault.code != "stop":
             return fault
         complete = self._buffer is not None and self._buffer.is_complete()
@@ -575,11 +587,15 @@ class Race:
         now, planner = self._loop.time(), self._planner
         if attempt.outcome is not None:
             return  # it was stopped, but its provider suppressed the cancellation
+        if fault is not None and self._buffer is not None and self._buffer.used_up(attempt):
+            fault = None
         if fault is None:
             actions = planner.done(attempt, now)
             if self._buffer is not None:
                 self._buffer.announce(attempt)
         else:
+            if fault.kept and self.kept is None:
+                self.kept = attempt
             actions = planner.failed(attempt, fault, now)
             if self._buffer is not None:
                 self._buffer.withdraw(attempt)

@@ -104,7 +104,7 @@ class TwoAPIs(SDKProvider):
             need = _need_of(error, original)
             if need is None or self._knows("never"):
                 raise
-            self._learn(need)
+            self._remember(need)
         return await self._responses.send(original, stream=stream)
 
     async def _send_to_responses(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
@@ -117,7 +117,7 @@ class TwoAPIs(SDKProvider):
                 message = f"{self.target.name} has no Responses API, which this request needs"
                 body = {"message": message, "code": "unsupported_api"}
                 raise AnswerError(message, body, status_code=400) from error
-            self._learn("never")
+            self._remember("never")
         return await super().send(original, stream=stream)
 
     def _prefers_responses(self, body: dict[str, Any]) -> bool:
@@ -136,7 +136,7 @@ class TwoAPIs(SDKProvider):
     def _knows(self, need: Need) -> bool:
         return (self._identity, need) in _learned
 
-    def _learn(self, need: Need) -> None:
+    def _remember(self, need: Need) -> None:
         _learned.add((self._identity, need))
 
     async def aclose(self) -> None:

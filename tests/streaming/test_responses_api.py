@@ -115,7 +115,7 @@ async def test_a_mode_that_a_server_lacks_is_replaced_by_another(sim, lacking):
 async def test_a_refusal_is_no_answer_to_a_schema(sim):
     sim.script(ONE, then=t.Reply(refusal="I cannot help with that."))
     asked = model(sim, ONE).with_structured_output(Joke)
-    with pytest.raises(AllTargetsFailedError, match="refused: I cannot help with that") as caught:
+    with pytest.raises(AllTargetsFailedError, match="the model refused") as caught:
         await asked.ainvoke("A joke about cats.")
     assert caught.value.receipt.attempts[0].fault.kind == "content_filter"
 

@@ -218,7 +218,9 @@ def test_whole_answers_are_too_whether_they_were_streamed_or_not(output):
         ours = whole(chunks)
         assert_same(ours, theirs)
         assert in_blocks(ours) == in_blocks(theirs)
-        assert fold(chunks).fault() is None
+        fault = fold(chunks).fault()
+        # A refusal, and a call that cannot be run, are answers for want of a better one.
+        assert fault is None or fault.kept
 
 
 @pytest.mark.parametrize("tier", ["flex", "priority", "default", None])
