@@ -63,7 +63,9 @@ async def crowd(one: Callable[[], Awaitable[Any]], calls: int, at_once: int) -> 
     await asyncio.gather(*(worker() for _ in range(at_once)))
 
 
-def contestants(url: str) -> dict[str, tuple[Callable[[], Awaitable[Any]], str]]:
+def contestants(  # noqa: C901  # one function each
+    url: str,
+) -> dict[str, tuple[Callable[[], Awaitable[Any]], str]]:
     """Name, one call, and what it is measured per."""
     import openai
 
@@ -87,6 +89,21 @@ def contestants(url: str) -> dict[str, tuple[Callable[[], Awaitable[Any]], str]]
         async for _ in ours.astream(LONG):
             pass
 
+    there = ResilientChatModel(targets=[target.model_copy(update={"api": "responses"})])
+
+    async def bare_response() -> None:
+        await bare.responses.create(model=MODEL, input=PROMPT, store=False)
+
+    async def bare_response_stream() -> None:
+        async for _ in await bare.responses.create(
+            model=MODEL, input=LONG, store=False, stream=True
+        ):
+            pass
+
+    async def our_response_stream() -> None:
+        async for _ in there.astream(LONG):
+            pass
+
     async def bare_long() -> None:
         await bare.chat.completions.create(model=MODEL, messages=long)
 
@@ -98,6 +115,11 @@ def contestants(url: str) -> dict[str, tuple[Callable[[], Awaitable[Any]], str]]
         "ours, astream": (our_stream, "stream"),
         "ours, ainvoke, long": (lambda: ours.ainvoke(LONG), "stream"),
         "openai create(), long": (bare_long, "stream"),
+        "openai responses": (bare_response, "call"),
+        "ours, responses": (lambda: there.ainvoke(PROMPT), "call"),
+        "openai responses stream": (bare_response_stream, "stream"),
+        "ours, responses, astream": (our_response_stream, "stream"),
+        "ours, responses, ainvoke": (lambda: there.ainvoke(LONG), "stream"),
     }
 
 
@@ -136,6 +158,8 @@ def main() -> None:
     for base, names in (
         ("openai create()", ("ours, plain", "ours, streaming upstream")),
         ("openai stream", ("ours, astream", "ours, ainvoke, long", "openai create(), long")),
+        ("openai responses", ("ours, responses",)),
+        ("openai responses stream", ("ours, responses, astream", "ours, responses, ainvoke")),
     ):
         for name in (base, *names):
             ratios = [a / b for a, b in zip(outcome[name], outcome[base], strict=True)]

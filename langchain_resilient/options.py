@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+API = Literal["auto", "chat", "responses"]
+
 OnBreak = Literal["continue", "replace", "raise"]
 """What is done when a stream dies after some of its text was delivered."""
 
@@ -362,6 +364,9 @@ class Target(Sampling):
     base_url: str | None = None
     """Another server that speaks the provider's API. The key from the environment is not sent
     there: give `api_key` with it."""
+    api: API = "auto"
+    """Which of OpenAI's two APIs is spoken: `"chat"` completions or `"responses"`. `"auto"` takes
+    chat completions, and the other for what they lack or refuse (see docs/responses.md)."""
     organization: str | None = None
     """The provider's organization or project id, where it has such a thing."""
     metadata: dict[str, str] | None = None
@@ -418,6 +423,8 @@ class Target(Sampling):
         known = self.model_dump(
             include={"provider", "model", "base_url", "organization"}, exclude_none=True
         )
+        if self.api != "auto":
+            known["api"] = self.api
         if self.runnable is not None:
             # LangChain models say of themselves what changes their answers.
             known["runnable"] = str(getattr(self.runnable, "_identifying_params", self.name))

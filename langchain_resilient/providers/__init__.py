@@ -267,12 +267,15 @@ def create_provider(target: Target) -> Provider:
     """Make the provider that serves a target. Imports its module, opens nothing.
 
     Raises:
-        ValueError: If the provider is unknown.
+        ValueError: If the provider is unknown, or lacks the API that the target asks for.
         ImportError: If its package is not installed; says which extra to install.
     """
     factory: Any = provider_entry(target.provider).factory
     if isinstance(factory, str):
         module, _, name = factory.partition(":")
         factory = getattr(import_module(module), name)
+    if target.api == "responses" and not getattr(factory, "speaks_responses", False):
+        msg = f"{target.name}: its provider has no Responses API; leave out api={target.api!r}"
+        raise ValueError(msg)
     made: Provider = factory(target)
     return made

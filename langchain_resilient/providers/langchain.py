@@ -188,7 +188,7 @@ class LangChainProvider:
         """Return the conversation without blocks that only other providers can read."""
         own_provider = provider_of(self._runnable)
         return (
-            without_foreign_blocks(request.source, own_provider)
+            without_foreign_blocks(request.source, own_provider, self._name)
             if own_provider
             else list(request.source)
         )

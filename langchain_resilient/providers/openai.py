@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from langchain_resilient.providers.sdk import SDKProvider
+from langchain_resilient.providers.responses import TwoAPIs
 
 _UNSUPPORTED = frozenset({"top_k", "min_p", "repetition_penalty"})
 _STREAM_OPTIONS = {"include_usage": True}
 
 
-class OpenAIProvider(SDKProvider):
+class OpenAIProvider(TwoAPIs):
     """Serves `"openai:model"`; with a `base_url`, any OpenAI-compatible server."""
 
     public_url: ClassVar[str] = "https://api.openai.com/v1/chat/completions"

@@ -52,14 +52,6 @@ logger = logging.getLogger("langchain_resilient")
 CONNECT_SECONDS = 5.0
 """Seconds to wait for a connection, where the target has no limits of its own."""
 
-_REQUIRED = frozenset(
-    {"messages", "model", "tools", "tool_choice", "response_format", "stream", "n"}
-)
-"""Parameters that are never left out: the answer would be another one without them."""
-
-_ADDED_BY_US = frozenset({"stream_options"})
-"""Parameters that the caller did not set: leaving them out needs no warning."""
-
 _ALTERNATIVE = {
     "max_tokens": "max_completion_tokens",
     "max_completion_tokens": "max_tokens",
@@ -130,6 +122,13 @@ class SDKProvider(ABC):
     """The full URL of chat completions at the vendor's public API."""
     path: ClassVar[str]
     """The path of chat completions below any other base URL."""
+    required: ClassVar[frozenset[str]] = frozenset(
+        {"messages", "model", "tools", "tool_choice", "response_format", "stream", "n",
+         "previous_response_id", "conversation", "prompt"}
+    )  # fmt: skip
+    """Parameters that are never left out: the answer would be another one without them."""
+    added: ClassVar[frozenset[str]] = frozenset({"stream_options"})
+    """Parameters that the caller did not set: leaving them out needs no warning."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -138,7 +137,7 @@ class SDKProvider(ABC):
         address = address_of(target)
         self.base_url, self.is_public = address.url, address.public
         self.organization = organization_of(target)
-        self._url = self.completions_url(self.base_url) if self.base_url else self.public_url
+        self._url = self.request_url()
         self._dropped: set[str] = set()
         self._needs_short_ids = False
         self._names_refused = False
@@ -187,17 +186,39 @@ class SDKProvider(ABC):
             The body to send. Refused parameters are taken out afterwards.
         """
 
+    def request_url(self) -> str:
+        """Return the URL that requests are posted to."""
+        return self.completions_url(self.base_url) if self.base_url else self.public_url
+
     def completions_url(self, base_url: str) -> str:
         """Return the URL of chat completions below a base URL."""
         return base_url.rstrip("/") + self.path
+
+    def open_answer(self, response: HTTPResponse, *, stream: bool) -> ChunkStream:
+        """Choose how to read a response."""
+        return open_answer(response, stream=stream, secrets=self._secrets)
 
     # -- what it inherits --
 
     async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
         """Send the request; see `langchain_resilient.exchange.Provider.open`."""
+        return await self.send(request.body(self._params), stream=stream)
+
+    async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
+        """Send a chat-completions body, in this API's dialect.
+
+        Args:
+            original: The body without `model` and `stream`; it may be changed, but what it contains
+                is shared with other attempts and may not.
+            stream: Whether to ask for a stream.
+
+        Raises:
+            Exception: The SDK's own.
+        """
         template = await client_for(self._client_key, self._create_template)
-        original = request.body(self._params)
-        headers = original.pop("extra_headers", None)
+        headers = original.get("extra_headers")
+        if headers is not None:
+            original = {k: v for k, v in original.items() if k != "extra_headers"}
         requested = requested_json(original)
         mode = self._json_fallback.first(requested) if requested else None
         # Each refusal teaches something about the target, so the loop ends: there are only so many
@@ -207,7 +228,7 @@ class SDKProvider(ABC):
             body = self._to_send(dict(shaped), stream=stream)
             try:
                 response = await template.post(body, headers)
-                answer = open_answer(response, stream=stream, secrets=self._secrets)
+                answer = self.open_answer(response, stream=stream)
             except Exception as error:
                 redact_error(error, [*self._secrets, *(headers or {}).values()])
                 if self._learn(error, body):
@@ -230,7 +251,7 @@ class SDKProvider(ABC):
 
     def _learn(self, error: Exception, body: Mapping[str, Any]) -> bool:
         """Learn from a refusal what to leave out or to write otherwise; whether there was any."""
-        if refused := refused_parameters(error, body.keys() - _REQUIRED):
+        if refused := refused_parameters(error, body.keys() - self.required):
             self.drop_parameters(refused)
         elif not self._needs_short_ids and SHORT_ID_MODELS.search(
             error_text(error, error_details(error))
@@ -263,7 +284,7 @@ class SDKProvider(ABC):
         """Leave parameters out of all later requests to this target, and warn once about each."""
         for name in names - self._dropped:
             self._dropped.add(name)
-            if name not in _ADDED_BY_US and _ALTERNATIVE.get(name, name) in self._dropped:
+            if name not in self.added and _ALTERNATIVE.get(name, name) in self._dropped:
                 msg = f"{self.target.name} does not take {name!r}: left out for this target"
                 warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
                 logger.info(msg)

@@ -154,6 +154,13 @@ class EventStream:
         if isinstance(event, dict):
             return self._checked(event)
         name, data = event if isinstance(event, NamedEvent) else ("", event)
+        if name[:9] == "response." and not self._halves:
+            # Of the Responses API: what fails there is said by the event's own type.
+            with contextlib.suppress(ValueError):
+                chunk: Any = from_json(data)
+                if chunk.__class__ is dict:
+                    self._begun = True
+                    return chunk
         if name == PAGE:
             # It may stand in place of a chunk: that would leave a hole.
             what = (
@@ -233,6 +240,10 @@ class EventStream:
     def _refuse(self, data: bytes, why: str = "") -> NoReturn:
         message = f"{'a chunk' if self._begun else 'the answer'} is not JSON: {_start(data)!r}{why}"
         raise AnswerError(redact(message, self._secrets), status_code=200)
+
+    def finish(self) -> None:
+        """Take the answer for complete, though no `[DONE]` has come."""
+        self._done = True
 
     @property
     def complete(self) -> bool:
@@ -406,6 +417,8 @@ def _error_in(chunk: Chunk) -> dict[str, Any] | None:
     if chunk.get("error"):
         return chunk
     choices = chunk.get("choices")
+    if str(chunk.get("type"))[:9] == "response.":
+        return None  # of the Responses API, where a program's text is called `code`
     if isinstance(choices, list) and choices:
         errors = [choice.get("error") for choice in choices if isinstance(choice, dict)]
         return next(({"error": error} for error in errors if error), None)

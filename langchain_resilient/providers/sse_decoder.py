@@ -233,6 +233,10 @@ def is_object(line: bytes) -> bool:
 
 def _parse_event(event: bytes) -> bytes | NamedEvent | None:
     """Read one event line by line; None where it has no data."""
+    head, _, body = event.partition(b"\ndata: ")
+    # As the Responses API writes each of its events: a name and one line of data.
+    if head[:15] == b"event: response" and body and b"\n" not in head and b"\n" not in body:
+        return NamedEvent(head[7:].decode(errors="replace"), body)
     if event.count(b"\n") > MAX_LINES:
         raise EventTooLongError(f"an event has more than {MAX_LINES} lines")
     name = b""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from langchain_resilient.providers.sdk import SDKProvider
+from langchain_resilient.providers.responses import TwoAPIs
 
 _UNSUPPORTED = frozenset(
     {"stream_options", "parallel_tool_calls", "service_tier", "store", "metadata", "prediction",
@@ -12,7 +12,7 @@ _UNSUPPORTED = frozenset(
 )  # fmt: skip
 
 
-class TogetherProvider(SDKProvider):
+class TogetherProvider(TwoAPIs):
     """Serves `"together:maker/model"`."""
 
     # Since SDK 3.0 chat completions have a host of their own, unless a base URL is given.

@@ -22,6 +22,7 @@ from langchain_resilient.runtime.token_estimate import count_characters, estimat
 from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS, Sampling
 from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
 from langchain_resilient.wire.output import to_chat_result
+from langchain_resilient.wire.responses_request import STATEFUL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +127,9 @@ class CallOptions:
         overrides = self._sort(kwargs) if kwargs else {}
         if stop:
             overrides["stop"] = stop
-        wire, source = _conversation(messages)
+        # With a conversation that the provider keeps, what is sent is only its end.
+        mend = STATEFUL.isdisjoint(overrides) and STATEFUL.isdisjoint(defaults)
+        wire, source = _conversation(messages, mend=mend)
         self.request = ChatRequest(wire, defaults, overrides, source=source)
         self.max_tokens: int = int(overrides.get("max_tokens") or defaults.get("max_tokens") or 0)
         self.several = (overrides.get("n") or defaults.get("n") or 1) > 1
@@ -199,11 +202,11 @@ class CallOptions:
 
 
 def _conversation(
-    messages: Sequence[BaseMessage],
+    messages: Sequence[BaseMessage], *, mend: bool
 ) -> tuple[list[dict[str, Any]], Sequence[BaseMessage]]:
     """Convert the messages, for the wire and for targets that are LangChain models."""
     wire = to_chat_messages(messages)
-    mended = repair_conversation(wire)
+    mended = repair_conversation(wire) if mend else wire
     if mended is wire:
         return wire, messages
     _log_repairs()

@@ -103,6 +103,8 @@ class Runtime:
         self._on_break: OnBreak = config.on_break
         self._observers = config.observing()
         self._defaults = config.sampling_params()
+        # LangChain's class for OpenAI takes this wish for its form for one for this API.
+        self._wants_responses = getattr(config, "output_version", None) == "responses/v1"
         self._by_name = {t.name: t for t in self.targets}
         # By the name of the target, for closing; and by what a call gave as `model=`.
         self._routes: dict[str, Route] = {}
@@ -383,9 +385,14 @@ class Runtime:
     def route(self, target: Target) -> Route:
         """Make the place of a target in a chain."""
         limits = target.time_limits or self.plan.time_limits
+        api = target.api
+        if self._wants_responses and api == "auto" and target.provider == "openai":
+            api = "responses"
         keys = target.api_key if isinstance(target.api_key, tuple) else (target.api_key,)
         first, *others = (
-            create_provider(target.model_copy(update={"time_limits": limits, "api_key": key}))
+            create_provider(
+                target.model_copy(update={"time_limits": limits, "api_key": key, "api": api})
+            )
             for key in keys
         )
         route = Route(self._shared.state_of(target), first, limits, other_keys=others)

@@ -53,7 +53,7 @@ _TOKENS_PER_MESSAGE = 4
 _TOKENS_PER_PICTURE = 85
 _REASONING_TOKENS = {"none": 0, "minimal": 0, "low": 32, "high": 256}
 _REASONING_BY_DEFAULT = 64
-_REASONING_MODEL = re.compile(r"(?:o\d|gpt-5)(?!.*chat)")
+_REASONING_MODEL = re.compile(r"(?:o\d|gpt-[5-9])(?!.*chat)")
 
 
 class TextMessage(NamedTuple):
@@ -64,7 +64,7 @@ class TextMessage(NamedTuple):
 
 
 def is_reasoning_model(model: str) -> bool:
-    """Tell whether OpenAI would serve this model as a reasoning model (o-series, gpt-5)."""
+    """Tell whether OpenAI would serve this model as a reasoning model (o-series, gpt-5 and on)."""
     return bool(_REASONING_MODEL.match(model))
 
 

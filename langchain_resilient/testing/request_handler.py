@@ -16,12 +16,11 @@ from langchain_resilient.testing.answer_generator import (
     is_reasoning_model,
     max_answer_tokens,
 )
-from langchain_resilient.testing.dialects import DIALECTS
+from langchain_resilient.testing.dialects import APIS, DIALECTS
 from langchain_resilient.testing.dialects.base import IncomingRequest, with_serial
 from langchain_resilient.testing.exchange import Exchange, render_response
 from langchain_resilient.testing.http import head
 from langchain_resilient.testing.request_log import RecordedRequest, RequestLog
-from langchain_resilient.testing.request_validation import find_error
 from langchain_resilient.testing.steps.base import Reply
 from langchain_resilient.testing.target_patterns import matches
 
@@ -55,11 +54,15 @@ class CachedRequest:
     __slots__ = ("rendered", "reply", "request")
 
     def __init__(self, dialect: Dialect, data: bytes) -> None:
-        body = _json_object(data)
-        model = body.get("model")
+        sent = _json_object(data)
+        model = sent.get("model")
         model = model if isinstance(model, str) else ""
-        error = find_error(dialect.name, body) if model else None
-        self.request = IncomingRequest(dialect, model, body, body.get("stream") is True, error)
+        body = dialect.chat_body(sent) if model else sent
+        error = dialect.find_error(sent, body) if model else None
+        streams = sent.get("stream") is True
+        self.request = IncomingRequest(
+            dialect, model, body, streams, error, None if body is sent else sent
+        )
         self.reply: Reply | None = None
         self.rendered: tuple[bytes, list[str]] = (b"", [])
 
@@ -73,7 +76,7 @@ class RequestCache:
 
     def read(self, dialect: Dialect, data: bytes) -> CachedRequest:
         """Read a request body."""
-        key = (dialect.name, data)
+        key = (dialect.chat_path, data)
         cached = self._requests.get(key)
         if cached is None:
             cached = CachedRequest(dialect, data)
@@ -128,7 +131,7 @@ class RequestHandler:
         self._randoms: dict[str, Random] = {}
         self._clock: Callable[[], float] = lambda: 0.0
         self._started = 0.0
-        self._chats = {dialect.chat_path: dialect for dialect in DIALECTS.values()}
+        self._chats = APIS
         self._ok_headers = {d.name: d.ok_headers(None, None) for d in DIALECTS.values()}
 
     def start(self) -> None:
@@ -154,7 +157,7 @@ class RequestHandler:
             dialect.name,
             request.model,
             request.stream,
-            request.body,
+            request.body if request.sent is None else request.sent,
             asked.headers,
             blake2s(asked.token.encode(), digest_size=4).hexdigest() if asked.token else "",
             self._clock(),
@@ -266,7 +269,7 @@ class RequestHandler:
         if asked.path == dialect.models_path and asked.method == "GET":
             status, (kind, body) = 200, ("application/json", dialect.dumps(self._models(dialect)))
         else:
-            wrong_method = asked.path in (dialect.chat_path, dialect.models_path)
+            wrong_method = asked.path in APIS or asked.path == dialect.models_path
             error = dialect.error("405" if wrong_method else "404_url", None, details)
             status, (kind, body) = error.status, dialect.error_content(error)
         headers = (("content-type", kind), ("content-length", str(len(body))))

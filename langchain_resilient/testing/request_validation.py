@@ -11,13 +11,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.testing.answer_generator import is_reasoning_model
-from langchain_resilient.testing.error_bodies import invalid_request
+from langchain_resilient.testing.error_bodies import ErrorBody, invalid_request
 from langchain_resilient.testing.json_schemas import schema_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from langchain_resilient.testing.error_bodies import ErrorBody
 
 _PARAMETERS = (
     "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens"
@@ -40,12 +38,13 @@ _FIXED_WHEN_REASONING = {
 }
 
 
-def find_error(dialect: str, body: Mapping[str, Any]) -> ErrorBody | None:
+def find_error(dialect: str, body: Mapping[str, Any], *, api: str = "chat") -> ErrorBody | None:
     """Return what a provider would refuse a request for, or None.
 
     Args:
         dialect: `"openai"` or `"together"`.
         body: The request as JSON, with a `model`.
+        api: `"responses"` if it came by OpenAI's other API and was translated.
 
     Example:
         ```python
@@ -53,7 +52,30 @@ def find_error(dialect: str, body: Mapping[str, Any]) -> ErrorBody | None:
         # "Unrecognized request argument supplied: top_k"
         ```
     """
+    if dialect == "openai" and api == "chat" and (refusal := _wants_responses(body)):
+        return refusal
     return next(_errors(dialect, body), None)
+
+
+def _wants_responses(body: Mapping[str, Any]) -> ErrorBody | None:
+    """Refuse what OpenAI takes only by its other API."""
+    model = body["model"]
+    if _ONLY_RESPONSES.search(model):
+        message = "This model is only supported in v1/responses and not in v1/chat/completions."
+        return ErrorBody(404, message, param="model")
+    tools = any(isinstance(tool, dict) and tool.get("function") for tool in body.get("tools") or ())
+    if tools and body.get("reasoning_effort") != "none" and _REASONING_TOOLS.match(model):
+        return invalid_request(
+            f"Function tools with reasoning_effort are not supported for {model} in "
+            "/v1/chat/completions. To use function tools, use /v1/responses or set "
+            "reasoning_effort to 'none'.",
+            "reasoning_effort",
+        )
+    return None
+
+
+_ONLY_RESPONSES = re.compile(r"codex|^(?:gpt-[\d.]+|o\d)-pro")
+_REASONING_TOOLS = re.compile(r"gpt-(?:5\.[4-9]|[6-9])(?!.*chat)")
 
 
 def _errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:

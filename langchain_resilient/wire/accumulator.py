@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.exchange import ChatRequest, Chunk
     from langchain_resilient.wire.chunk_parser import Delta
+    from langchain_resilient.wire.responses import FinishedResponse
 
 
 _MAX_TOKENS = 10**15
@@ -304,6 +305,9 @@ def _continues(last: dict[str, Any], piece: dict[str, Any]) -> bool:
 PLAIN = frozenset({"content", "role", "token_id"})
 """The keys of a delta that is nothing but text; Together sends the last two with every delta."""
 
+_TEXT = PLAIN | {"block"}
+"""The same, with the number that a piece of text of the Responses API has."""
+
 CHARACTERS_PER_TOKEN = 4
 
 MAX_IDLE_CHUNKS = 10_000
@@ -340,6 +344,7 @@ class ResponseAccumulator:
         ended: Whether every choice has a finish_reason; always False for native answers.
             A server may also end an answer without one, see `end`.
         choices: The choices by index; the first always exists.
+        finished: What only an answer of the Responses API has, once it is complete.
         native: The messages of a target that is a LangChain model; there is nothing else then.
 
     Example:
@@ -364,6 +369,7 @@ class ResponseAccumulator:
         "choices",
         "ended",
         "error",
+        "finished",
         "id",
         "model",
         "moderation",
@@ -385,6 +391,7 @@ class ResponseAccumulator:
         self.warnings: list[Any] = []
         self.moderation: dict[str, Any] | None = None
         self.error: Any = None
+        self.finished: FinishedResponse | None = None
         self.native: list[AIMessage] = []
         self._append = first.parts.append
         self._known = False
@@ -410,7 +417,7 @@ class ResponseAccumulator:
                 text.__class__ is not str
                 or not text
                 or not self._known
-                or (len(delta) != 1 and not delta.keys() <= PLAIN)
+                or (len(delta) != 1 and not delta.keys() <= _TEXT)
                 or choice["index"] != 0
                 or choice["finish_reason"]
                 or choice.get("logprobs")
@@ -435,7 +442,7 @@ class ResponseAccumulator:
             return self._add_native(passthrough.as_message(chunk["message_chunk"]))
         deltas = [parse_choice(choice) for choice in choices]
         self._add_head(chunk)
-        seen = _NOTHING
+        seen, alive = _NOTHING, "event" in chunk
         for delta in deltas:
             choice = self.choices.get(delta.index)
             if choice is None:
@@ -449,6 +456,11 @@ class ResponseAccumulator:
             # LangChain's message is the first choice: others do not make up for an empty one.
             self._visible = self._visible or (says and not delta.index)
             seen = max(seen, self._classify(has_text, visible, thinking))
+            alive = alive or delta.blocks is not None
+        if alive and not seen:
+            # An event of the Responses API: the model works, if only on a search or a program.
+            seen = _THINKING
+            self._pieces += chunk.get("event", "").endswith(".delta")
         self._idle += 1
         if self._pieces != self._heard:
             self._idle, self._heard = 0, self._pieces
@@ -491,6 +503,7 @@ class ResponseAccumulator:
             self.warnings.extend(warnings)
         if isinstance(moderation := chunk.get("moderation"), dict):
             self.moderation = moderation
+        self.finished = chunk.get("response") or self.finished
 
     @property
     def text(self) -> str:

@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.wire.finish_reasons import read_finish_reason
+from langchain_resilient.wire.responses import ASKING, reasoning_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +56,8 @@ class Delta:
         logprobs: Log probabilities, a list under each name.
         finish_reason: Why the model stopped; None while it goes on.
         seed: Together's: what would make the model say the same again.
+        blocks: Content blocks of the Responses API; None where the answer came in another way.
+        block: The number of the block that the text belongs to; None where it belongs to none.
     """
 
     index: int = 0
@@ -70,6 +73,8 @@ class Delta:
     logprobs: dict[str, Any] | None = None
     finish_reason: str | None = None
     seed: int | None = None
+    blocks: Sequence[dict[str, Any]] | None = None
+    block: int | None = None
 
     @property
     def says(self) -> bool:
@@ -78,6 +83,7 @@ class Delta:
             self.function_call
             or (self.text and not self.text.isspace())
             or (self.audio and (self.audio.get("data") or self.audio.get("transcript")))
+            or (self.blocks and any(block.get("type") in ASKING for block in self.blocks))
         )
 
 
@@ -156,6 +162,16 @@ def _read_body(body: dict[str, Any], delta: Delta) -> None:
         delta.audio = _audio(audio)
     if annotations := body.get("annotations"):
         delta.annotations = _list(annotations)
+    _read_blocks(body, delta)
+
+
+def _read_blocks(body: dict[str, Any], delta: Delta) -> None:
+    """Read what `langchain_resilient.wire.responses` has put there."""
+    if "block" in body:
+        delta.block = body["block"]
+    elif (blocks := body.get("blocks")) is not None:
+        delta.blocks = blocks
+        delta.reasoning = "".join(map(reasoning_text, blocks))
 
 
 def _content(content: Any) -> tuple[str, str]:

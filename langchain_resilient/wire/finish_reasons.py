@@ -51,6 +51,8 @@ ENDINGS: dict[Ending, frozenset[str]] = {
             "length",
             "max_tokens",
             "max_output_tokens",
+            "max_tool_calls",
+            "incomplete",
             "max_length",
             "model_length",
             "token_limit",

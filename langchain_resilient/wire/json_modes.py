@@ -234,6 +234,8 @@ class JSONModeConverter:
 
     def convert(self, chunk: Chunk) -> Chunk:
         """Convert one chunk, or one whole completion, in place."""
+        chunk.pop("response", None)
+        chunk.pop("event", None)
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
@@ -268,6 +270,9 @@ class _ChoiceConverter:
         for key in ("delta", "message"):
             part = choice.get(key)
             if isinstance(part, dict):
+                # Blocks of the Responses API are in the other mode: the text says it all.
+                part.pop("block", None)
+                part.pop("blocks", None)
                 self._convert(part, ends=key == "message" or bool(reason))
         if reason in ("stop", "tool_calls", "eos"):
             choice["finish_reason"] = "tool_calls" if self._name and self._has_begun else "stop"

@@ -33,16 +33,28 @@ if TYPE_CHECKING:
 
 _THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
 
-_DROPPED = _THOUGHTS | {
-    "tool_call",
-    "tool_call_chunk",
-    "invalid_tool_call",
-    "server_tool_call",
-    "server_tool_call_chunk",
-    "server_tool_result",
-    "server_tool_use",
-    "non_standard",
-}
+OWN_ITEMS = frozenset(
+    {"mcp_approval_response", "tool_search_output", "apply_patch_call_output", "additional_tools",
+     "configuration_update", "computer_call_output"}
+)  # fmt: skip
+"""Blocks of a user's or a tool's message that stand for items of OpenAI's Responses API."""
+
+_OWN_BLOCKS = OWN_ITEMS | {"non_standard", "input_image", "custom_tool_call_output"}
+
+_DROPPED = (
+    _THOUGHTS
+    | OWN_ITEMS
+    | {
+        "tool_call",
+        "tool_call_chunk",
+        "invalid_tool_call",
+        "server_tool_call",
+        "server_tool_call_chunk",
+        "server_tool_result",
+        "server_tool_use",
+        "non_standard",
+    }
+)
 """Blocks that only their own provider could read. OpenAI and Together refuse them with a 400."""
 
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
@@ -172,6 +184,23 @@ def _plain_text(block: dict[Any, Any]) -> dict[Any, Any]:
         raise ValueError("a `text-plain` block holds no UTF-8 text") from None
 
 
+def _input_part(block: dict[Any, Any]) -> dict[Any, Any] | None:
+    """A part of a message in the form of OpenAI's Responses API."""
+    if block["type"] == "input_text":
+        return _text(block.get("text"))
+    if block["type"] == "input_image":
+        if not block.get("image_url"):
+            return None  # a file of OpenAI's, by its id
+        image = {k: v for k, v in block.items() if k == "detail" and v}
+        return {"type": "image_url", "image_url": {"url": block.get("image_url"), **image}}
+    known = ("file_id", "file_data", "filename")
+    return _file({"type": "file", "file": {k: block[k] for k in known if block.get(k)}})
+
+
+def _custom_output(block: dict[Any, Any]) -> dict[Any, Any]:
+    return _text(block.get("output"))
+
+
 def _tool_result(block: dict[Any, Any]) -> dict[Any, Any]:
     content = block.get("content") or ""
     return {**block, "content": normalize_blocks(content) if isinstance(content, list) else content}
@@ -197,7 +226,28 @@ _NORMALIZERS = {
     "document": _document,
     "text-plain": _plain_text,
     "tool_result": _tool_result,
+    "input_text": _input_part,
+    "input_image": _input_part,
+    "input_file": _input_part,
+    "custom_tool_call_output": _custom_output,
 }
+
+
+class SourcedMessage(dict[str, Any]):
+    """A chat-completions message that knows the LangChain message it was made of.
+
+    What that holds besides, such as reasoning, goes back to the target that made it.
+
+    Attributes:
+        source: The LangChain message.
+    """
+
+    __slots__ = ("source",)
+
+    def __init__(self, wire: dict[str, Any], source: BaseMessage) -> None:
+        super().__init__(wire)
+        self.source = source
+
 
 _ROLES: dict[type, str] = {
     SystemMessage: "system",
@@ -249,19 +299,33 @@ def to_chat_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
 
 def _convert(message: BaseMessage, index: int) -> list[dict[str, Any]]:
     if isinstance(message, AIMessage):
-        return [_assistant(message)]
+        answer = _assistant(message)
+        # Blocks may hold more than text and calls: reasoning, calls of the provider's own tools.
+        return [SourcedMessage(answer, message) if isinstance(message.content, list) else answer]
     known = HumanMessage | SystemMessage | ToolMessage | FunctionMessage | ChatMessage
     if not isinstance(message, known):
         raise TypeError(
             f"messages[{index}] is a {type(message).__name__}, which no chat model can read; "
             "give HumanMessage, SystemMessage, AIMessage, ToolMessage or ChatMessage objects"
         )
+    source = message
     if isinstance(message.content, list):
         message = message.model_copy(update={"content": normalize_blocks(message.content)})
     converted = convert_to_openai_messages([message])
     # Results of tools must follow the call at once, before whatever the user adds to them.
     converted.sort(key=lambda m: m["role"] != "tool")
-    return [_normalize_message(m) for m in converted]
+    normalized = [_normalize_message(m) for m in converted]
+    if len(normalized) == 1 and _has_own_blocks(source):
+        return [SourcedMessage(normalized[0], source)]
+    return normalized
+
+
+def _has_own_blocks(message: BaseMessage) -> bool:
+    """Whether a message that is no answer holds blocks of the Responses API."""
+    if message.additional_kwargs.get("type") == "computer_call_output":
+        return True
+    content = message.content if isinstance(message.content, list) else ()
+    return any(isinstance(b, dict) and b.get("type") in _OWN_BLOCKS for b in content)
 
 
 def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
@@ -473,7 +537,9 @@ def _made_id(wire: Message, index: int, number: int) -> str:
 
 def _calling(message: Message, calls: list[_PendingCall]) -> Message:
     """Write the calls that can be read as calls, the others as text."""
-    new = {name: value for name, value in message.items() if name != "tool_calls"}
+    new: Message = {name: value for name, value in message.items() if name != "tool_calls"}
+    if isinstance(message, SourcedMessage):
+        new = SourcedMessage(new, message.source)
     if calls:
         new["tool_calls"] = [{**call.wire, "id": call.id} for call in calls]
     unreadable = [

@@ -10,7 +10,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.utils.json import parse_partial_json
 from pydantic import BaseModel
 
-from langchain_resilient.wire import passthrough
+from langchain_resilient.wire import passthrough, responses
 from langchain_resilient.wire.accumulator import PLAIN, usage_metadata
 from langchain_resilient.wire.chunk_parser import choices_of, parse_choice
 from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler, read_arguments
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from langchain_resilient.exchange import Chunk
     from langchain_resilient.wire.accumulator import ChoiceAccumulator, ResponseAccumulator
     from langchain_resilient.wire.chunk_parser import Delta
+    from langchain_resilient.wire.responses import FinishedResponse
     from langchain_resilient.wire.tool_call_assembler import ToolCallBuilder
 
 
@@ -54,6 +55,8 @@ def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str
             continue  # an empty place that a server put there
         message = to_message(choice, response_metadata(response, choice, provider, model_name))
         message.usage_metadata = None if generations else usage
+        if response.finished is not None:
+            _finish(message, response, response.finished)
         generations.append(_generation(message, choice))
     output = {
         "token_usage": response.usage,
@@ -96,7 +99,19 @@ def response_metadata(
         "token_usage": response.usage if choice is response.choices[0] else None,
     }
     head = {"model_provider": provider, "model_name": response.model or model_name}
+    if (finished := response.finished) is not None:
+        # LangChain reads the content by its maker's name, and this content is in OpenAI's form.
+        head |= {**finished.metadata, "model": head["model_name"], "model_provider": "openai"}
     return head | {name: value for name, value in known.items() if value}
+
+
+def _finish(message: AIMessage, response: ResponseAccumulator, finished: FinishedResponse) -> None:
+    """Make a message of the Responses API what LangChain's own class for OpenAI makes of it."""
+    message.content = finished.content  # type: ignore[assignment]
+    message.additional_kwargs = {}
+    message.id = response.id
+    if finished.usage:
+        message.usage_metadata = responses.usage_metadata(finished.usage, response.service_tier)
 
 
 def parse_calls(calls: list[ToolCallBuilder]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
@@ -177,7 +192,17 @@ class ChunkConverter:
         ```
     """
 
-    __slots__ = ("_call_offset", "_passthrough", "_provider", "_provider_sent", "_tools")
+    __slots__ = (
+        "_block_offset",
+        "_blocks",
+        "_call_offset",
+        "_in_blocks",
+        "_in_text",
+        "_passthrough",
+        "_provider",
+        "_provider_sent",
+        "_tools",
+    )
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
@@ -186,6 +211,10 @@ class ChunkConverter:
         self._passthrough: passthrough.MessagePassthrough | None = None
         self._tools = ToolCallAssembler()
         self._call_offset = 0
+        self._block_offset = self._blocks = 0
+        # The form of the first answer's content, which those that continue it must keep: LangChain
+        # loses strings among blocks.
+        self._in_blocks = self._in_text = False
 
     def add(self, chunk: Chunk) -> ChatGenerationChunk | None:
         """Convert one chunk; None if it holds nothing to pass on yet.
@@ -205,8 +234,17 @@ class ChunkConverter:
                 and choice["index"] == 0
                 and not choice.get("logprobs")
             ):
+                if self._in_blocks:
+                    return self.text(text)
                 self._provider_sent = True
                 return text_chunk(text, self._provider)
+            if text.__class__ is str and len(delta) == 2 and not choice.get("logprobs"):  # noqa: PLR2004  # text and its block
+                number = delta["block"]
+                if self._in_text or not self._in_blocks:
+                    return self._convert_any(chunk)
+                if number >= self._blocks:
+                    self._blocks = number + 1
+                return text_chunk(text, self._provider, self._block_offset + number)
         except (KeyError, TypeError, ValueError, AttributeError):
             pass
         return self._convert_any(chunk)
@@ -216,6 +254,9 @@ class ChunkConverter:
         self._passthrough = None
         # LangChain would merge its tool calls with earlier ones of the same index.
         self._call_offset += len(self._tools.calls)
+        self._block_offset += self._blocks
+        self._blocks = 0
+        self._in_text = self._provider_sent and not self._in_blocks
         self._tools = ToolCallAssembler()
 
     def replacement_marker(self, replaced: dict[str, Any]) -> ChatGenerationChunk:
@@ -227,12 +268,15 @@ class ChunkConverter:
     def text(self, text: str) -> ChatGenerationChunk:
         """Make a chunk of text that no server sent in this form, such as a trimmed continuation."""
         self._provider_sent = True
-        return text_chunk(text, self._provider)
+        block = self._numbered(0) if self._in_blocks and text else None
+        return text_chunk(text, self._provider, block)
 
     def _convert_any(self, chunk: Chunk) -> ChatGenerationChunk | None:
         choices = choices_of(chunk)
         if "message_chunk" in chunk:
             return self._native_chunk(passthrough.as_message(chunk["message_chunk"]))
+        if chunk.get("event") == "response.created" and not self._in_text:
+            return self._blocks_chunk([], [], id_=chunk["id"])
         deltas = [delta for delta in map(parse_choice, choices) if delta.index == 0]
         pieces = [piece for piece in map(self._piece, deltas) if piece is not None]
         if len(pieces) > 1:
@@ -240,6 +284,8 @@ class ChunkConverter:
         return pieces[0] if pieces else None
 
     def _piece(self, delta: Delta) -> ChatGenerationChunk | None:
+        if delta.block is not None or delta.blocks is not None:
+            return self._piece_of_blocks(delta)
         calls = [c for c in map(self._call_chunk, delta.calls) if c is not None]
         if not (delta.text or delta.reasoning or delta.refusal or calls or delta.logprobs):
             return None
@@ -259,6 +305,62 @@ class ChunkConverter:
             piece.message.response_metadata["logprobs"] = delta.logprobs
             piece.generation_info = {"logprobs": delta.logprobs}
         return piece
+
+    def _piece_of_blocks(self, delta: Delta) -> ChatGenerationChunk | None:
+        """Convert what the Responses API brought."""
+        if self._in_text:
+            return self._piece_in_text(delta)
+        if delta.blocks is None:
+            text = {"type": "text", "text": delta.text, "index": delta.block}
+            blocks: list[dict[str, Any]] = [text]
+        else:
+            blocks = [*delta.blocks]
+        if not blocks:
+            return None
+        calls = [
+            tool_call_chunk(name=f.name, args=f.args, id=f.id, index=self._numbered(f.number or 0))
+            for f in delta.calls
+        ]
+        for place, block in enumerate(blocks):
+            if "index" in block:
+                blocks[place] = {**block, "index": self._numbered(block["index"])}
+        piece = self._blocks_chunk(blocks, calls)
+        if delta.logprobs:
+            piece.message.response_metadata["logprobs"] = delta.logprobs
+            piece.generation_info = {"logprobs": delta.logprobs}
+        return piece
+
+    def _piece_in_text(self, delta: Delta) -> ChatGenerationChunk | None:
+        """Convert it to what chat completions would say: it continues their answer."""
+        if not (delta.text or delta.calls):
+            return None
+        calls = [c for c in map(self._call_chunk, delta.calls) if c is not None]
+        message = AIMessageChunk(
+            content=delta.text,
+            response_metadata={"model_provider": self._provider},
+            tool_call_chunks=calls,
+        )
+        return ChatGenerationChunk(message=message)
+
+    def _numbered(self, number: int) -> int:
+        """Number a block so that LangChain does not join it with one of an earlier answer."""
+        self._blocks = max(self._blocks, number + 1)
+        return self._block_offset + number
+
+    def _blocks_chunk(
+        self, blocks: list[Any], calls: list[ToolCallChunk], id_: str | None = None
+    ) -> ChatGenerationChunk:
+        self._in_blocks = True
+        if not self._provider_sent:
+            # LangChain reads the content by its maker's name, and this content is in OpenAI's form.
+            self._provider, self._provider_sent = "openai", True
+        message = AIMessageChunk(
+            content=blocks,
+            id=id_,
+            tool_call_chunks=calls,
+            response_metadata={"model_provider": self._provider},
+        )
+        return ChatGenerationChunk(message=message)
 
     def _call_chunk(self, fragment: Any) -> ToolCallChunk | None:
         index, id_, name, args = self._tools.add(fragment)
@@ -288,6 +390,8 @@ class ChunkConverter:
             return ChatGenerationChunk(message=native.last_chunk(response.native, model_name))
         choice = response.choices[0]
         metadata = response_metadata(response, choice, self._provider, model_name)
+        if response.finished is not None:
+            return self._last_of_blocks(response, response.finished, metadata)
         call_chunks = []
         for index, call in enumerate(choice.tools.calls, self._call_offset):
             id_, args = None if call.given_id else call.id, _last_args(call)
@@ -302,6 +406,21 @@ class ChunkConverter:
             chunk_position="last",
         )
         info = {k: metadata[k] for k in ("finish_reason", "model_name") if k in metadata}
+        return ChatGenerationChunk(message=message, generation_info=info)
+
+    def _last_of_blocks(
+        self, response: ResponseAccumulator, finished: FinishedResponse, metadata: dict[str, Any]
+    ) -> ChatGenerationChunk:
+        usage = None
+        if finished.usage:
+            usage = responses.usage_metadata(finished.usage, response.service_tier)
+        message = AIMessageChunk(
+            content="" if self._in_text else [],
+            response_metadata={**metadata, "model_provider": self._provider},
+            usage_metadata=usage,
+            chunk_position="last",
+        )
+        info = {"finish_reason": metadata["finish_reason"], "model_name": metadata["model_name"]}
         return ChatGenerationChunk(message=message, generation_info=info)
 
 
@@ -346,8 +465,8 @@ def replace_text(piece: ChatGenerationChunk, text: str) -> ChatGenerationChunk |
     return ChatGenerationChunk(message=kept)
 
 
-def text_chunk(text: str, provider: str) -> ChatGenerationChunk:
-    """Make a chunk of plain text.
+def text_chunk(text: str, provider: str, block: int | None = None) -> ChatGenerationChunk:
+    """Make a chunk of plain text, as a string or as a block with a number.
 
     It is built as pydantic's own `model_construct` would, from the state of validated objects: that
     takes a fifth of the time, and a string needs no validation. `tests/wire/test_output_chunks.py`
@@ -356,7 +475,10 @@ def text_chunk(text: str, provider: str) -> ChatGenerationChunk:
     state = _MESSAGE.copy()
     for name, empty in _MUTABLE:
         state[name] = empty()
-    state["content"] = text
+    if block is None:
+        state["content"] = text
+    else:
+        state["content"] = [{"type": "text", "text": text, "index": block}]
     state["response_metadata"] = {"model_provider": provider}
     message = _construct(AIMessageChunk, state, {"content", "response_metadata"}, {})
     state = {**_GENERATION, "text": text, "message": message}

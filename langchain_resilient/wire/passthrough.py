@@ -197,7 +197,9 @@ def _metadata_of(messages: list[AIMessage], *names: str) -> str | None:
     return None
 
 
-def without_foreign_blocks(messages: Iterable[BaseMessage], provider: str) -> list[BaseMessage]:
+def without_foreign_blocks(
+    messages: Iterable[BaseMessage], provider: str, target: str = ""
+) -> list[BaseMessage]:
     """Reduce answers of other providers to their text and tool calls.
 
     Their reasoning is signed for them alone and their blocks have other names. A LangChain model
@@ -206,17 +208,20 @@ def without_foreign_blocks(messages: Iterable[BaseMessage], provider: str) -> li
     Args:
         messages: A conversation; it is not changed.
         provider: The `model_provider` whose own answers are kept as they are.
+        target: The name of the target that they go to. What another target of that provider
+            answered, by its receipt, is reduced too: models cannot read each other's reasoning.
     """
-    return [_plain(message, provider) for message in messages]
+    return [_plain(message, provider, target) for message in messages]
 
 
-def _plain(message: BaseMessage, provider: str) -> BaseMessage:
+def _plain(message: BaseMessage, provider: str, target: str) -> BaseMessage:
     from langchain_core.messages import AIMessage  # noqa: PLC0415
 
-    by = message.response_metadata.get("model_provider")
-    if not isinstance(message, AIMessage) or by in (None, provider):
+    if not isinstance(message, AIMessage) or isinstance(message.content, str):
         return message
-    if isinstance(message.content, str):
+    by, receipt = map(message.response_metadata.get, ("model_provider", RECEIPT_KEY))
+    winner = receipt.get("winner") if isinstance(receipt, dict) else None
+    if by in (None, provider) and (not target or winner in (None, target)):
         return message
     text, refusal, _ = assistant_blocks(message.content)
     metadata = {k: v for k, v in message.response_metadata.items() if k != "output_version"}

@@ -19,6 +19,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.wire.json_schema import schema_mismatch
+from langchain_resilient.wire.messages import assistant_blocks
 from langchain_resilient.wire.tool_calls import to_tool_choice, to_tools
 
 if TYPE_CHECKING:
@@ -225,7 +226,8 @@ class OutputSpec:
 
     def fault(self, message: AIMessage) -> Fault | None:
         """Say what is wrong with a whole answer; None if it fits."""
-        if refusal := message.additional_kwargs.get("refusal"):
+        _, refusal, _ = assistant_blocks(message.content)
+        if refusal := message.additional_kwargs.get("refusal") or refusal:
             return Fault(FaultKind.CONTENT_FILTER, f"the model refused: {refusal}"[:300])
         try:
             problem = self._problem(self._value(message))

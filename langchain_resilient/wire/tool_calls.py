@@ -82,6 +82,8 @@ def to_tools(tools: Sequence[Tool], strict: bool | None = None) -> list[dict[str
 
 
 def _to_tool(tool: Tool, index: int, strict: bool | None) -> dict[str, Any]:
+    if isinstance(tool, Mapping) and tool.get("type") == "custom":
+        return dict(tool)  # LangChain would make a function of it
     try:
         return convert_to_openai_tool(tool, strict=strict)
     except (ValueError, TypeError, KeyError) as error:

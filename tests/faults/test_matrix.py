@@ -65,6 +65,8 @@ AFTER_TEXT: list[Any] = [
 ]
 SOUND: list[Any] = [t.NoDone(), t.SlowHeaders(seconds=0.1)]
 DIALECTS = ["openai", "together"]
+APIS = [*DIALECTS, "responses"]
+"""The last is OpenAI's other one."""
 
 
 @pytest.fixture
@@ -76,13 +78,24 @@ def sim() -> Iterator[t.ProviderSimulator]:
         yield simulator
 
 
-def model(sim: t.ProviderSimulator, dialect: str, **fields: Any) -> ResilientChatModel:
-    other = DIALECTS[1 - DIALECTS.index(dialect)]
+def first(api: str) -> str:
+    """The target that something is wrong with."""
+    return "together:bad" if api == "together" else "openai:bad"
+
+
+def back(api: str) -> str:
+    """The other provider's, which is well."""
+    return "openai:back" if api == "together" else "together:back"
+
+
+def target(sim: t.ProviderSimulator, spec: str, **fields: Any) -> Target:
+    return Target(spec, base_url=sim.base_url(spec.partition(":")[0]), api_key="k", **fields)
+
+
+def model(sim: t.ProviderSimulator, api: str, **fields: Any) -> ResilientChatModel:
+    bad = {"api": "responses"} if api == "responses" else {}
     return ResilientChatModel(
-        targets=[
-            Target(f"{dialect}:bad", base_url=sim.base_url(dialect), api_key="k"),
-            Target(f"{other}:back", base_url=sim.base_url(other), api_key="k"),
-        ],
+        targets=[target(sim, first(api), **bad), target(sim, back(api))],
         **{
             "hedge": 0.1,
             "time_limits": TimeLimits(first_text=1.0, chunk_gap=0.3),
@@ -109,51 +122,51 @@ def ids(value: Any) -> str:
     return repr(value) if not isinstance(value, FaultKind) else value.value
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize(("step", "kind"), BEFORE_TEXT, ids=ids)
-def test_ainvoke_is_answered_whatever_the_first_target_does(sim, dialect, step, kind):
+def test_ainvoke_is_answered_whatever_the_first_target_does(sim, api, step, kind):
     """The healthy target's text comes, and the receipt names what was wrong with the first."""
-    sim.script(f"{dialect}:bad", then=step)
-    answer = run(model(sim, dialect).ainvoke("hello"))
+    sim.script(first(api), then=step)
+    answer = run(model(sim, api).ainvoke("hello"))
     receipt = answer.response_metadata["resilience"]
-    assert answer.content == "the whole answer"
+    assert answer.text == "the whole answer"
     assert receipt["winner"].endswith(":back")
     if kind is not None:
         assert receipt["attempts"][0]["fault"] == kind.value
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize(("step", "kind"), BEFORE_TEXT, ids=ids)
-def test_astream_is_answered_whatever_happens_before_the_first_text(sim, dialect, step, kind):
+def test_astream_is_answered_whatever_happens_before_the_first_text(sim, api, step, kind):
     """Nothing of the failed target reaches the caller."""
-    sim.script(f"{dialect}:bad", then=step)
+    sim.script(first(api), then=step)
 
     async def collect() -> str:
-        return "".join([str(c.content) async for c in model(sim, dialect).astream("hello")])
+        return "".join([c.text async for c in model(sim, api).astream("hello")])
 
     assert run(collect()) == "the whole answer"
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("step", AFTER_TEXT, ids=ids)
-def test_ainvoke_survives_a_stream_that_dies_in_the_middle(sim, dialect, step):
+def test_ainvoke_survives_a_stream_that_dies_in_the_middle(sim, api, step):
     """Nothing was delivered yet, so the next target answers whole."""
-    sim.script(f"{dialect}:bad", then=step)
-    answer = run(model(sim, dialect).ainvoke("hello"))
-    assert answer.content == "the whole answer"
+    sim.script(first(api), then=step)
+    answer = run(model(sim, api).ainvoke("hello"))
+    assert answer.text == "the whole answer"
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("step", AFTER_TEXT, ids=ids)
-def test_astream_tells_of_a_stream_that_dies_in_the_middle(sim, dialect, step):
+def test_astream_tells_of_a_stream_that_dies_in_the_middle(sim, api, step):
     """The error carries what was delivered."""
-    sim.script(f"{dialect}:bad", then=replace(step, reply=t.Reply(chunk_gap=0.02)))
+    sim.script(first(api), then=replace(step, reply=t.Reply(chunk_gap=0.02)))
     seen: list[str] = []
 
     async def collect() -> None:
         # No hedge: on a busy machine it could win before the first text of the target that dies.
-        async for chunk in model(sim, dialect, hedge=None, on_break="raise").astream("hello"):
-            seen.append(str(chunk.content))  # noqa: PERF401  # what came before the error counts
+        async for chunk in model(sim, api, hedge=None, on_break="raise").astream("hello"):
+            seen.append(chunk.text)  # noqa: PERF401  # what came before the error counts
 
     with pytest.raises(StreamBrokenError) as caught:
         run(collect())
@@ -161,54 +174,53 @@ def test_astream_tells_of_a_stream_that_dies_in_the_middle(sim, dialect, step):
     assert caught.value.partial == "".join(seen)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("step", SOUND, ids=ids)
-def test_small_blemishes_are_no_failure(sim, dialect, step):
+def test_small_blemishes_are_no_failure(sim, api, step):
     """What a stream survives is not asked for twice."""
-    sim.script(f"{dialect}:bad", then=step)
-    answer = run(model(sim, dialect, hedge=None).ainvoke("hello"))
-    assert answer.response_metadata["resilience"]["winner"] == f"{dialect}:bad"
-    assert answer.content == t.answer_to("hello")
+    sim.script(first(api), then=step)
+    answer = run(model(sim, api, hedge=None).ainvoke("hello"))
+    assert answer.response_metadata["resilience"]["winner"] == first(api)
+    assert answer.text == t.answer_to("hello")
     assert len(sim.requests) == 1
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("step", AFTER_TEXT, ids=ids)
-def test_astream_goes_on_where_a_stream_dies_in_the_middle(sim, dialect, step):
+def test_astream_goes_on_where_a_stream_dies_in_the_middle(sim, api, step):
     """Another target says the rest, and not a word is missing or doubled."""
-    back = DIALECTS[1 - DIALECTS.index(dialect)] + ":back"
     # Piece by piece: what comes in one with its end is taken back before anybody sees it.
-    sim.script(f"{dialect}:bad", then=replace(step, reply=t.Reply(chunk_gap=0.02)))
-    sim.script(back, then=t.Reply())
+    sim.script(first(api), then=replace(step, reply=t.Reply(chunk_gap=0.02)))
+    sim.script(back(api), then=t.Reply())
 
     async def collect() -> tuple[str, Any]:
-        results: list[Any] = [c async for c in model(sim, dialect, hedge=None).astream("hello")]
-        return "".join(str(c.content) for c in results), results[-1].response_metadata["resilience"]
+        results: list[Any] = [c async for c in model(sim, api, hedge=None).astream("hello")]
+        return "".join(c.text for c in results), results[-1].response_metadata["resilience"]
 
     text, receipt = run(collect())
     assert text == t.answer_to("hello")
     (broke,) = receipt["breaks"]
-    assert (broke["target"], broke["action"]) == (f"{dialect}:bad", "continued")
+    assert (broke["target"], broke["action"]) == (first(api), "continued")
     assert 0 < broke["characters"] < len(text)
-    assert receipt["winner"] == back
+    assert receipt["winner"] == back(api)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_target_that_refuses_to_stream_is_asked_plainly(sim, dialect):
+@pytest.mark.parametrize("api", APIS)
+def test_a_target_that_refuses_to_stream_is_asked_plainly(sim, api):
     """It answers by itself, and the next call does not try to stream again."""
-    sim.script(f"{dialect}:bad", then=t.NoStreaming())
-    llm = model(sim, dialect, hedge=None)
+    sim.script(first(api), then=t.NoStreaming())
+    llm = model(sim, api, hedge=None)
     for _ in range(2):
         answer = run(llm.ainvoke("hello"))
-        assert answer.response_metadata["resilience"]["winner"] == f"{dialect}:bad"
+        assert answer.response_metadata["resilience"]["winner"] == first(api)
     assert [r.stream for r in sim.requests] == [True, False, False]
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_after_any_fault_the_simulator_sees_no_open_request(sim, dialect):
+@pytest.mark.parametrize("api", APIS)
+def test_after_any_fault_the_simulator_sees_no_open_request(sim, api):
     """Losers are closed: the server sees them go."""
-    sim.script(f"{dialect}:bad", then=t.NoAnswer())
-    run(model(sim, dialect).ainvoke("hello"))
+    sim.script(first(api), then=t.NoAnswer())
+    run(model(sim, api).ainvoke("hello"))
     sim.wait_idle(2.0)
     assert sim.open_sockets == 0
     assert sim.aborted == 1

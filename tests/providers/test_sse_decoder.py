@@ -88,6 +88,19 @@ def test_named_events():
     assert decode(b"event: message\ndata: a\n\n") == [b"a"]
 
 
+def test_events_of_the_responses_api():
+    """A name and one line of data, or several lines."""
+    decoder = SSEDecoder()
+    assert decoder.feed(b'event: response.created\ndata: {"a": 1}\n\n') == [
+        NamedEvent("response.created", b'{"a": 1}')
+    ]
+    several = b"event: response.created\ndata: 1\ndata: 2\nid: 3\n\nevent: response.x\ndata: \n\n"
+    assert decoder.feed(several) == [
+        NamedEvent("response.created", b"1\n2"),
+        NamedEvent("response.x", b""),
+    ]
+
+
 def test_done():
     """`[DONE]` is no payload; whatever follows it is ignored."""
     decoder = SSEDecoder()

@@ -1,7 +1,7 @@
 """LangChain's integration suite, over real sockets, against the simulator in both dialects.
 
 Each dialect four times: as it is, with `output_version="v1"`, and both again with every sync method
-going through the async ones.
+going through the async ones. OpenAI's both APIs.
 """
 
 from __future__ import annotations
@@ -55,6 +55,39 @@ class TestOpenAIAsync(TestOpenAI):
 
 
 class TestOpenAIv1Async(TestOpenAIAsync):
+    """With content blocks, through the async methods."""
+
+    version = "v1"
+
+
+class TestResponses(TestOpenAI):
+    """By OpenAI's Responses API."""
+
+    def target(self) -> Target:
+        return super().target().model_copy(update={"api": "responses"})
+
+    @property
+    def supports_audio_inputs(self) -> bool:
+        return False  # the API takes none
+
+    @property
+    def enable_vcr_tests(self) -> bool:
+        return False  # there are cassettes of chat completions alone
+
+
+class TestResponsesv1(TestResponses):
+    """With LangChain's content blocks."""
+
+    version = "v1"
+
+
+class TestResponsesAsync(TestResponses):
+    """Through the async methods."""
+
+    face = OnlyAsync
+
+
+class TestResponsesv1Async(TestResponsesAsync):
     """With content blocks, through the async methods."""
 
     version = "v1"

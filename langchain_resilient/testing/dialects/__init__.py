@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from langchain_resilient.testing.dialects.openai import OpenAIDialect
+from langchain_resilient.testing.dialects.responses import ResponsesDialect
 from langchain_resilient.testing.dialects.together import TogetherDialect
 
 if TYPE_CHECKING:
@@ -15,4 +16,9 @@ DIALECTS: dict[str, Dialect] = {
 }
 """The dialects by name: `"openai"` and `"together"`."""
 
-__all__ = ["DIALECTS"]
+APIS: dict[str, Dialect] = {
+    dialect.chat_path: dialect for dialect in (*DIALECTS.values(), ResponsesDialect())
+}
+"""All of them by path: OpenAI has two."""
+
+__all__ = ["APIS", "DIALECTS"]

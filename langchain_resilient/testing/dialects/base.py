@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.testing.answers import tokens
 from langchain_resilient.testing.http import reason
+from langchain_resilient.testing.request_validation import find_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,8 +37,10 @@ class IncomingRequest:
         dialect: The API that the client speaks.
         model: The model asked; empty if the request named none.
         body: The request as JSON, empty if it is not a JSON object; shared, so never change it.
+            In chat completions, whatever the dialect.
         stream: Whether the answer is to be streamed.
         error: What the provider refuses the request for, whatever the script says.
+        sent: The request as it was sent, where that was not in chat completions.
     """
 
     dialect: Dialect
@@ -45,6 +48,7 @@ class IncomingRequest:
     body: dict[str, Any]
     stream: bool
     error: ErrorBody | None = None
+    sent: dict[str, Any] | None = None
 
     @property
     def target(self) -> str:
@@ -124,7 +128,32 @@ class Dialect(ABC):
     models_path: str
     content_type = "application/json"
     stream_type = "text/event-stream; charset=utf-8"
+    text_key = b'"content":'
+    """What stands before the text in a plain body."""
     errors: Mapping[str, ErrorBody]
+
+    def chat_body(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Translate a request to chat completions, which the model behind all dialects reads."""
+        return body
+
+    def find_error(self, body: Mapping[str, Any], chat: Mapping[str, Any]) -> ErrorBody | None:  # noqa: ARG002 - the dialects that differ need both
+        """Return what a request would be refused for, or None.
+
+        Args:
+            body: The request as it was sent, with a `model`.
+            chat: The same in chat completions.
+        """
+        return find_error(self.name, chat)
+
+    def failure(self, error: Mapping[str, Any], *, named: bool) -> str:
+        """Return the event that tells of a failure inside a stream.
+
+        Args:
+            error: The error object.
+            named: Whether the event is called `error`.
+        """
+        name = "event: error\n" if named else ""
+        return f"{name}data: {self.dumps({'error': error}).decode()}\n\n"
 
     @abstractmethod
     def document(
@@ -186,7 +215,7 @@ class Dialect(ABC):
         """Return a plain answer cut up where its text begins and ends, and at every token."""
         body = self.dumps(self.document(request, answer, reply))
         choice = answer.choices[0]
-        text, key = choice.text or "", b'"content":'
+        text, key = choice.text or "", self.text_key
         if choice.refusal and self.name == "openai":
             text, key = choice.refusal, b'"refusal":'
         if not text and choice.tool_calls:

@@ -216,8 +216,7 @@ class SseError(Broken):
             exchange.respond(200, body.encode())
             return
         writer = await self.begin(exchange)
-        name = "event: error\n" if self.named else ""
-        writer.inject(f"{name}data: {body}\n\n")
+        writer.inject(exchange.request.dialect.failure(error, named=self.named))
         if self.done:
             writer.inject(_no_usage(exchange.request))
         writer.end_body()

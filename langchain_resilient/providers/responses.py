@@ -1,0 +1,429 @@
+"""The Responses API of OpenAI, of Together, and of any server that speaks it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from langchain_resilient.providers.errors import (
+    AnswerError,
+    error_details,
+    error_status,
+    error_text,
+)
+from langchain_resilient.providers.redaction import redact
+from langchain_resilient.providers.sdk import SDKProvider
+from langchain_resilient.providers.sse import EventStream
+from langchain_resilient.wire.responses import (
+    ENDS,
+    FAILURES,
+    EventConverter,
+    FinishedResponse,
+    whole_chunk,
+)
+from langchain_resilient.wire.responses_request import (
+    NOT_HERE,
+    ONLY_HERE,
+    needs_responses,
+    prefers_responses,
+    responses_body,
+)
+from langchain_resilient.wire.stop_words import StopFilter, cut_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Hashable, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from langchain_core.messages import AIMessage
+
+    from langchain_resilient.exchange import Chunk, ChunkStream
+    from langchain_resilient.options import Target
+    from langchain_resilient.providers.sse import HTTPResponse, WholeAnswer
+
+
+_CHAT = "/chat/completions"
+
+_STREAM_OPTIONS = {"include_obfuscation": False}
+"""Padding against eavesdroppers on the wire; it triples the size of each event."""
+
+_SAYS_RESPONSES = re.compile(r"v1/responses|responses api", re.IGNORECASE)
+"""What chat completions say that refuse a request which the other API takes."""
+
+_SAYS_ONLY = re.compile(r"only (?:supported|available)", re.IGNORECASE)
+
+_SAYS_NO_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
+
+_FOREIGN = re.compile(
+    r"encrypted.content|required (?:following|'\w+') item|items are not persisted|"
+    r"(?:rs|msg|fc)_\w+'? not found",
+    re.IGNORECASE,
+)
+"""What is said of items in a conversation that this account or model cannot read."""
+
+_NOT_THINKING = re.compile(r"^(?:ft:)?(?:gpt-[34]|chatgpt)|-chat\b", re.IGNORECASE)
+"""Models of OpenAI without reasoning, which refuse to encrypt it."""
+
+_SPECIAL = ONLY_HERE | {"tools"}
+"""Parameters by which a request may have to go to one API rather than the other."""
+
+Need = Literal["all", "tools", "never", "nothing encrypted"]
+
+_learned: set[tuple[Hashable, Need]] = set()
+"""For which requests targets were found to want the Responses API; `"never"`: they have none; and
+which of them encrypt no reasoning."""
+
+
+class TwoAPIs(SDKProvider):
+    """Base class of providers that also have the Responses API.
+
+    `Target(api=)` chooses; `"auto"` asks there what chat completions cannot do or, by their model,
+    would refuse. A 400 that says so is believed, and remembered for the process.
+    """
+
+    speaks_responses: ClassVar[bool] = True
+    """Whether a target may ask for `api="responses"`."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        # The model may be served there alone, whatever is asked of it.
+        self._is_special = target.api != "auto" or prefers_responses(target.model, {})
+        self._responses = ResponsesProvider(self)
+        self._identity: Hashable = (type(self), self._url, target.model)
+
+    async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
+        """Send a body to the API that takes it."""
+        # Most requests hold nothing that asks for a choice.
+        if self._is_special or _learned or not _SPECIAL.isdisjoint(original):
+            if self._prefers_responses(original):
+                return await self._send_to_responses(original, stream=stream)
+            if self.target.api != "auto":
+                return await super().send(original, stream=stream)
+        try:
+            return await super().send(original, stream=stream)
+        except Exception as error:
+            need = _need_of(error, original)
+            if need is None or self._knows("never"):
+                raise
+            self._remember(need)
+        return await self._responses.send(original, stream=stream)
+
+    async def _send_to_responses(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
+        try:
+            return await self._responses.send(original, stream=stream)
+        except Exception as error:
+            if self.target.api != "auto" or not _lacks_responses(error):
+                raise
+            if needs_responses(original):
+                message = f"{self.target.name} has no Responses API, which this request needs"
+                body = {"message": message, "code": "unsupported_api"}
+                raise AnswerError(message, body, status_code=400) from error
+            self._remember("never")
+        return await super().send(original, stream=stream)
+
+    def _prefers_responses(self, body: dict[str, Any]) -> bool:
+        if self.target.api != "auto":
+            return self.target.api == "responses"
+        if needs_responses(body):
+            return True
+        if self._knows("never"):
+            return False
+        return (
+            prefers_responses(self.target.model, body)
+            or self._knows("all")
+            or (bool(body.get("tools")) and self._knows("tools"))
+        )
+
+    def _knows(self, need: Need) -> bool:
+        return (self._identity, need) in _learned
+
+    def _remember(self, need: Need) -> None:
+        _learned.add((self._identity, need))
+
+    async def aclose(self) -> None:
+        """Close the connections to both."""
+        await super().aclose()
+        await self._responses.aclose()
+
+
+def forget_apis() -> None:
+    """Forget which targets want which API."""
+    _learned.clear()
+
+
+def _lacks_responses(error: BaseException) -> bool:
+    """Whether an error says that a server has no such address; not that it has no such model."""
+    details = error_details(error)
+    if error_status(error, details) not in (404, 405, 501):
+        return False
+    text = f"{details.get('code')} {error_text(error, details)}"
+    return not _SAYS_NO_MODEL.search(text.replace("_", " "))
+
+
+def _need_of(error: BaseException, body: dict[str, Any]) -> Need | None:
+    """Read from a refusal of chat completions which requests want the other API."""
+    details = error_details(error)
+    if error_status(error, details) not in (400, 404, 422):
+        return None
+    text = error_text(error, details)
+    if not _SAYS_RESPONSES.search(text):
+        return None
+    return "tools" if body.get("tools") and not _SAYS_ONLY.search(text) else "all"
+
+
+class ResponsesProvider(SDKProvider):
+    """Sends the requests of another provider to its Responses API.
+
+    Nothing is kept at the provider: reasoning comes back encrypted, and is sent again.
+
+    Args:
+        host: The provider, whose SDK, address and key are used.
+    """
+
+    required: ClassVar[frozenset[str]] = SDKProvider.required | {"input", "text", "reasoning"}
+    added: ClassVar[frozenset[str]] = SDKProvider.added | {"store"}
+
+    def __init__(self, host: SDKProvider) -> None:
+        self._host = host
+        super().__init__(host.target)
+        self._identity: Hashable = (type(host), self._url, host.target.model)
+        self._encrypted = not _NOT_THINKING.search(host.target.model)
+
+    def request_url(self) -> str:
+        """Return the address beside that of chat completions."""
+        return self._host.request_url().removesuffix(_CHAT) + "/responses"
+
+    def import_sdk(self) -> tuple[Any, Any]:  # type: ignore[override]
+        """Import the host's SDK."""
+        return self._host.import_sdk()
+
+    def create_client(self, sdk: Any, **settings: Any) -> Any:
+        """Create the host's client."""
+        return self._host.create_client(sdk, **settings)
+
+    async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
+        """Send a body; the stop words in it, which the API does not know, hold on our side."""
+        answer = await self._send_readable(original, stream=stream)
+        words = original.get("stop")
+        if not words:
+            return answer
+        return StoppedStream(answer, [words] if isinstance(words, str) else words)
+
+    async def _send_readable(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
+        """Send a body; without the reasoning in its conversation if that cannot be read."""
+        try:
+            return await super().send(original, stream=stream)
+        except Exception as error:
+            messages = original["messages"]
+            is_plain = all(message.__class__ is dict for message in messages)
+            if is_plain or not _FOREIGN.search(error_text(error, error_details(error))):
+                raise
+        plain = {**original, "messages": [dict(message) for message in messages]}
+        return await super().send(plain, stream=stream)
+
+    def adapt_body(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """Convert the body to the Responses API."""
+        encrypted = self._encrypted and (self._identity, "nothing encrypted") not in _learned
+        body = responses_body(body, self._is_own, encrypted=encrypted)
+        body["model"] = self.target.model
+        body.pop("stop", None)
+        if self.base_url is None:
+            self.drop_parameters(NOT_HERE & body.keys())
+        if stream:
+            body["stream"] = True
+            _ask_for_parts_of_images(body)
+            if self.base_url is None:
+                body["stream_options"] = _STREAM_OPTIONS
+        return body
+
+    def open_answer(self, response: HTTPResponse, *, stream: bool) -> ChunkStream:
+        """Read the answer's events, or the whole answer."""
+        return ResponsesStream(super().open_answer(response, stream=stream), self._secrets)
+
+    def drop_parameters(self, names: AbstractSet[str]) -> None:
+        """Leave parameters out; of what is included first our own wish, then the caller's."""
+        if "include" in names and self._encrypted:
+            self._encrypted = False
+            _learned.add((self._identity, "nothing encrypted"))
+            names = names - {"include"}
+        super().drop_parameters(names)
+
+    def _is_own(self, answer: AIMessage) -> bool:
+        return is_made_by(answer, self.target)
+
+
+def _ask_for_parts_of_images(body: dict[str, Any]) -> None:
+    """Ask for one partial image: the API wants to be asked where an image is made in a stream."""
+    tools = body.get("tools") or ()
+    if any(tool.get("type") == "image_generation" for tool in tools):
+        parts = {"partial_images": 1}
+        body["tools"] = [parts | t if t.get("type") == "image_generation" else t for t in tools]
+
+
+def is_made_by(answer: AIMessage, target: Target) -> bool:
+    """Whether an answer in a conversation was made by a target, whose reasoning it then holds."""
+    metadata = answer.response_metadata
+    receipt = metadata.get("resilience")
+    if isinstance(receipt, dict) and receipt.get("winner"):
+        return bool(receipt["winner"] == target.name)
+    model = str(metadata.get("model_name") or metadata.get("model") or "")
+    # A dated snapshot answers for the name that was asked.
+    same = model == target.model or model.startswith(f"{target.model}-2")
+    return same and metadata.get("model_provider") in (None, target.provider, "openai")
+
+
+class ResponsesStream:
+    """An answer of the Responses API, as the chunks that everything else here reads.
+
+    Args:
+        answer: What reads the response; this owns it now.
+        secrets: Kept out of the errors that are raised.
+    """
+
+    __slots__ = ("_answer", "_convert", "_secrets", "rate_limit_status")
+
+    def __init__(self, answer: Any, secrets: Collection[str] = ()) -> None:
+        self._answer: EventStream | WholeAnswer = answer
+        self._convert = EventConverter().convert
+        self._secrets = secrets
+        self.rate_limit_status = answer.rate_limit_status
+
+    def __aiter__(self) -> ResponsesStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while True:
+            event = await self._answer.__anext__()
+            kind = event.get("type")
+            if kind in FAILURES or event.get("status") in ("failed", "cancelled"):
+                raise self._error(event)
+            if "output" in event and "choices" not in event:
+                if event.get("status") in ("in_progress", "queued"):
+                    raise AnswerError("the answer is not complete", status_code=200)
+                return whole_chunk(event)
+            chunk = self._convert(event)
+            if kind in ENDS and isinstance(self._answer, EventStream):
+                # Nothing follows: the connection may serve again.
+                self._answer.finish()
+            if chunk is not None:
+                return chunk
+
+    def _error(self, event: Chunk) -> AnswerError:
+        details = event.get("error") or (event.get("response") or {}).get("error")
+        if not isinstance(details, dict):
+            known = ("code", "message", "param")
+            details = {name: event[name] for name in known if event.get(name)}
+        body = {"message": "the provider gave the answer up", **details}
+        message = "the provider reported an error inside its answer"
+        return AnswerError(message, redact(body, self._secrets))
+
+    async def aclose(self) -> None:
+        """Free the connection."""
+        await self._answer.aclose()
+
+
+class StoppedStream:
+    """An answer that ends before a stop word, for an API that has none.
+
+    What would follow is not waited for, so its usage remains unknown.
+
+    Args:
+        answer: The answer; this owns it now.
+        words: The stop words.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_block",
+        "_ended",
+        "_pending",
+        "_reasoning",
+        "_shown",
+        "_stop",
+        "_words",
+        "rate_limit_status",
+    )
+
+    def __init__(self, answer: ChunkStream, words: Sequence[str]) -> None:
+        self._answer = answer
+        self._words = words
+        self._stop = StopFilter(words)
+        self._pending: list[Chunk] = []
+        self._reasoning: list[dict[str, Any]] = []
+        self._shown: list[str] = []
+        self._block: int | None = None
+        self._ended = False
+        self.rate_limit_status = getattr(answer, "rate_limit_status", lambda: None)
+
+    def __aiter__(self) -> StoppedStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._pending:
+            return self._pending.pop(0)
+        if self._ended:
+            raise StopAsyncIteration
+        chunk = await self._answer.__anext__()
+        choice = (chunk.get("choices") or [{}])[0]
+        if "message" in choice:
+            return self._cut(chunk, choice)
+        delta = choice.get("delta") or {}
+        ends = "blocks" in delta or bool(choice.get("finish_reason"))
+        if delta.get("content") and not ends:
+            return self._text(chunk, delta)
+        self._reasoning.extend(b for b in delta.get("blocks") or () if b.get("encrypted_content"))
+        if ends and (rest := self._stop.rest()):
+            self._pending.append(chunk)
+            return self._piece(rest)
+        return chunk
+
+    def _text(self, chunk: Chunk, delta: dict[str, Any]) -> Chunk:
+        text, self._block = delta["content"], delta.get("block")
+        shown = self._stop.feed(text)
+        if self._stop.stopped:
+            self._ended = True
+            self._pending.append(self._end(shown))
+        if shown == text:
+            self._shown.append(shown)
+            return chunk
+        if shown:
+            return self._piece(shown)
+        return self._pending.pop() if self._pending else {"event": "", "choices": []}
+
+    def _piece(self, text: str) -> Chunk:
+        self._shown.append(text)
+        delta: dict[str, Any] = {"content": text}
+        if self._block is not None:
+            delta["block"] = self._block
+        return {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+
+    def _end(self, shown: str) -> Chunk:
+        """Make the end of an answer that a stop word ended, after a last piece of text."""
+        chunk: Chunk = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        if self._block is not None:
+            said = "".join([*self._shown, shown])
+            blocks = [{k: v for k, v in b.items() if k != "index"} for b in self._reasoning]
+            blocks.append({"type": "text", "text": said, "annotations": []})
+            chunk["response"] = FinishedResponse(blocks, {"status": "completed"}, None)
+        return chunk
+
+    def _cut(self, chunk: Chunk, choice: dict[str, Any]) -> Chunk:
+        """End a whole answer."""
+        finished = chunk.get("response")
+        if finished is None:
+            message = choice["message"]
+            stop = StopFilter(self._words)
+            text = stop.feed(message.get("content") or "") + stop.rest()
+            if stop.stopped:
+                message["content"], choice["finish_reason"] = text, "stop"
+            return chunk
+        blocks = cut_blocks(finished.content, self._words)
+        if blocks is None:
+            return chunk
+        text = "".join(block["text"] for block in blocks if block.get("type") == "text")
+        message = {"role": "assistant", "content": text, "blocks": blocks}
+        cut = {**choice, "message": message, "finish_reason": "stop", "logprobs": None}
+        return {**chunk, "choices": [cut], "response": finished._replace(content=blocks)}
+
+    async def aclose(self) -> object:
+        """Free the connection."""
+        return await self._answer.aclose()
