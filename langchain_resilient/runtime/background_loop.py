@@ -31,9 +31,18 @@ class BackgroundLoop:
         self._loop = asyncio.new_event_loop()
         self._inner: BackgroundLoop | None = None
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name="langchain-resilient", daemon=True
+            target=self._run_forever, name="langchain-resilient", daemon=True
         )
         self._thread.start()
+
+    def _run_forever(self) -> None:
+        """Run the loop until it is stopped: not until one task of many raises `SystemExit`."""
+        while True:
+            try:
+                self._loop.run_forever()
+            except (KeyboardInterrupt, SystemExit):
+                continue  # whoever waits for that task raises it
+            return
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for its result. Ctrl-C cancels it."""

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.exchange import ChatRequest
-from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.faults import Fault, FaultKind, is_callers_business
 from langchain_resilient.options import SAMPLING_FIELDS, HedgeOption, OnBreak, Sampling, Seconds
 from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
 from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
@@ -266,7 +266,10 @@ class AnswerValidator:
         try:
             verdict: Any = check(message)
             verdict = await verdict if inspect.isawaitable(verdict) else verdict
-        except Exception as error:  # noqa: BLE001  # an exception is a way to say no
+        except Exception as error:
+            if is_callers_business(error):
+                raise
+            # Any other exception is a way to say no.
             return Fault(FaultKind.INVALID, f"check raised {error!r}", cause=error)
         return Fault(FaultKind.INVALID, "check said False") if verdict is False else None
 

@@ -127,9 +127,11 @@ class Runtime:
         try:
             await race.answer()
         finally:
-            receipt = self._settle(call, race)
-            if race.listener is not None:
-                await race.listener.close(loop_reaper())
+            try:
+                receipt = self._settle(call, race)
+            finally:
+                if race.listener is not None:
+                    await race.listener.close(loop_reaper())
         answered = race.winner
         if answered is None and validator is not None:
             answered = validator.kept
@@ -170,9 +172,11 @@ class Runtime:
                     yield piece
         finally:
             await chunks.aclose()
-            receipt = self._settle(call, race, assembler)
-            if race.listener is not None:
-                await race.listener.close(loop_reaper())
+            try:
+                receipt = self._settle(call, race, assembler)
+            finally:
+                if race.listener is not None:
+                    await race.listener.close(loop_reaper())
         winner = race.winner
         if winner is None:
             raise self._error(race, plan, receipt, assembler.partial)
