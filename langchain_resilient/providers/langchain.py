@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase
 from pydantic import SecretStr
 
 from langchain_resilient.errors import DroppedParameterWarning
+from langchain_resilient.faults import is_callers_business
 from langchain_resilient.providers.errors import refused_parameters
 from langchain_resilient.providers.json_fallback import JSONFallback
 from langchain_resilient.providers.redaction import redact_error
@@ -26,7 +29,14 @@ from langchain_resilient.wire.json_modes import (
 from langchain_resilient.wire.passthrough import without_foreign_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Collection,
+        Mapping,
+        Sequence,
+    )
 
     from langchain_core.runnables import RunnableConfig
 
@@ -35,9 +45,28 @@ if TYPE_CHECKING:
     from langchain_resilient.wire.json_modes import JSONMode, RequestedJSON
 
 
+def chat_model_of(runnable: Any) -> BaseChatModel | None:
+    """Find the chat model in its wrappings: bound arguments, retries, fallbacks (their first)."""
+    while not isinstance(runnable, BaseChatModel):
+        if isinstance(runnable, RunnableBindingBase):
+            runnable = runnable.bound
+        elif isinstance(runnable, RunnableWithFallbacks):
+            runnable = runnable.runnable
+        else:
+            return None
+    return runnable
+
+
+def bind_tools(model: Any, tools: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """Bind tools to a model in its wrappings, which all stay."""
+    if isinstance(model, RunnableBindingBase):
+        return model.model_copy(update={"bound": bind_tools(model.bound, tools, options)})
+    return model.bind_tools(tools, **options)
+
+
 def supports_tools(model: Any) -> bool:
     """Whether a model binds tools: every chat model has the method, not all implement it."""
-    bind = getattr(model, "bind_tools", None)
+    bind = getattr(chat_model_of(model) or model, "bind_tools", None)
     return bind is not None and getattr(bind, "__func__", bind) is not BaseChatModel.bind_tools
 
 
@@ -110,9 +139,8 @@ def _as_wire_choice(delta: dict[str, Any], finish_reason: str | None = None) -> 
     return {"index": 0, "delta": delta, "finish_reason": finish_reason}
 
 
-# Most LangChain chat models take these per call; others are set on the model itself.
-_OPTIONAL = frozenset({"stop", "temperature", "max_tokens", "top_p", "parallel_tool_calls", "seed"})
-_PORTABLE = _OPTIONAL | {"tools", "tool_choice", "response_format"}
+_INDISPENSABLE = frozenset({"tools", "tool_choice", "response_format"})
+"""What the answer depends on: a model that refuses it cannot be asked at all."""
 
 
 # Callbacks only hear of the run that the user started: a second would show its tokens twice.
@@ -125,14 +153,15 @@ RUN_CONFIG: ContextVar[RunnableConfig] = ContextVar("langchain_resilient_outer",
 class LangChainProvider:
     """Serves `Target(ChatAnthropic(...))`. Its own retries should be off: ours would multiply them.
 
-    The model keeps its own parameters. Those of the call (`stop`, tools) are passed on to it; one
-    that it refuses is left out from then on. Its messages pass through unchanged, so that nothing
-    of another vendor's format is lost.
+    The model keeps its own parameters. Those of the call are passed on to it, whatever they are
+    called; one that it refuses is left out from then on, with a warning. Its messages pass through
+    unchanged, so that nothing of another vendor's format is lost.
     """
 
     def __init__(self, target: Target) -> None:
         self._name = target.name
         self._runnable = target.runnable
+        self._takes_params = hasattr(chat_model_of(self._runnable) or self._runnable, "bind_tools")
         self._params = target.sampling_params()
         self._dropped: set[str] = set()
         self._json_fallback = JSONFallback(id(self))
@@ -148,7 +177,7 @@ class LangChainProvider:
         config = RUN_CONFIG.get()
         RUN_CONFIG.set(_SILENT)  # models that this one runs are not the call's own
         while True:
-            kwargs = {k: params[k] for k in (_PORTABLE - self._dropped) & params.keys()}
+            kwargs = {k: v for k, v in params.items() if k not in self._dropped}
             try:
                 fallback = (
                     (requested, mode)
@@ -161,10 +190,12 @@ class LangChainProvider:
                         has_begun = True
                         yield chunk
             except Exception as error:
+                if is_callers_business(error):
+                    raise
                 redact_error(error, _secrets(self._runnable))
                 if has_begun:
                     raise
-                if refused := refused_parameters(error, kwargs.keys() & _OPTIONAL):
+                if refused := refused_parameters(error, kwargs.keys() - _INDISPENSABLE):
                     self._drop(refused)
                 elif (
                     not requested
@@ -217,18 +248,19 @@ class LangChainProvider:
         stream: bool,
     ) -> AsyncGenerator[Any, None]:
         model = self._runnable
-        if not hasattr(model, "bind_tools"):
+        if not self._takes_params:
+            self._drop(kwargs.keys())
             return _once(model.ainvoke(messages, config))
         if tools := kwargs.pop("tools", None):
             choice = _choice(kwargs.pop("tool_choice", None))
-            model = model.bind_tools(tools, **({} if choice is None else {"tool_choice": choice}))
+            model = bind_tools(model, tools, {} if choice is None else {"tool_choice": choice})
         if not stream:
             return _once(model.ainvoke(messages, config, **kwargs))
         answers: AsyncGenerator[Any, None] = model.astream(messages, config, **kwargs)
         return answers
 
-    def _drop(self, names: set[str]) -> None:
-        for name in names - self._dropped:
+    def _drop(self, names: Collection[str]) -> None:
+        for name in sorted(set(names) - self._dropped):
             self._dropped.add(name)
             msg = f"{self._name} does not take {name!r}: left out for this target"
             warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
@@ -247,8 +279,8 @@ def _choice(choice: Any) -> Any:
 
 def provider_of(runnable: Any) -> str | None:
     """Return the provider whose message format a LangChain model reads; None if unknown."""
-    model = getattr(runnable, "bound", runnable)
-    if not isinstance(model, BaseChatModel):
+    model = chat_model_of(runnable)
+    if model is None:
         return None
     return model._get_ls_params().get("ls_provider")  # noqa: SLF001  # LangChain's own name for it
 

@@ -19,7 +19,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from langchain_resilient import DroppedParameterWarning, Target
 from langchain_resilient import FaultKind as K
@@ -164,13 +164,47 @@ async def test_the_messages_are_langchains_own():
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_targets_and_the_calls_parameters_are_handed_over(stream):
-    """The call's go first; what only some APIs know stays out, and so do the model's defaults."""
+    """Whatever they are called. The call's go first; the defaults of the model around stay out."""
     model = Recorder()
+    own = {"reasoning": {"effort": "low"}, "previous_response_id": "resp_1", "user": "me", "n": 2}
     asked = ChatRequest(
-        [], {"temperature": 0.1, "max_tokens": 9}, {"stop": ["x"], "top_k": 4, "top_p": 0.5}, []
+        [],
+        {"temperature": 0.1, "max_tokens": 9},
+        {"stop": ["x"], "top_k": 4, "top_p": 0.5, **own},
+        [],
     )
     await ask(provider(model, seed=1, top_p=0.9, min_p=0.5), asked, stream=stream)
-    assert model.asked[0][1] == {"stop": ["x"], "top_p": 0.5, "seed": 1}
+    expected = {"stop": ["x"], "top_k": 4, "top_p": 0.5, "seed": 1, "min_p": 0.5, **own}
+    assert model.asked[0][1] == expected
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wrap", [
+    lambda model: model,
+    lambda model: model.bind(min_p=0.5),
+    lambda model: model.with_retry(),
+    lambda model: model.with_config(tags=["a"]).with_retry().bind(min_p=0.5),
+    lambda model: model.with_fallbacks([Recorder()]),
+], ids=["plain", "bound", "retrying", "nested", "with_fallbacks"])  # fmt: skip
+async def test_parameters_and_tools_reach_a_model_in_its_wrappings(wrap, stream):
+    """And what was bound to it before stays bound."""
+    model = Recorder()
+    wrapped = wrap(model)
+    await ask(provider(wrapped), request(tools=[TOOL], top_k=4), stream=stream)
+    assert model.bound == [([TOOL], {})]
+    assert model.asked[0][1] == {"top_k": 4} | (
+        {"min_p": 0.5} if "min_p" in str(wrapped) else {}
+    )
+
+
+async def test_what_takes_no_parameters_is_asked_without():
+    """A chain has no place for them; one warning for each says so."""
+    made = provider(RunnableLambda(lambda _: "Hi"))
+    with pytest.warns(DroppedParameterWarning) as caught:
+        texts = [(await ask(made, request(tools=[TOOL], top_k=4))).text for _ in range(2)]
+    assert texts == ["Hi", "Hi"]
+    assert ["'tools'" in str(caught[0].message), "'top_k'" in str(caught[1].message)] == [True] * 2
+    assert len(caught) == 2
 
 
 @pytest.mark.parametrize(("choice", "expected"), [
@@ -219,6 +253,44 @@ async def test_a_parameter_that_a_model_does_not_take_is_left_out(refusal, strea
     assert [response.text for response in responses] == ["yes"] * 3
     assert len(caught) == 1
     assert [sorted(kwargs) for _, kwargs in model.asked] == [["seed", "top_p"], *[["top_p"]] * 3]
+
+
+class Body(BaseModel):
+    """A client's own model of a request, as some SDKs have one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: float = 1.0
+    seed: int = 0
+
+
+def refusal_of(**fields: Any) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        Body(**fields)
+    return caught.value
+
+
+async def test_a_parameter_that_the_client_itself_refuses_is_left_out():
+    """In pydantic's words, and the value that was refused is not in them."""
+    model = Recorder(refuses={"top_k": refusal_of(top_k="my secret")})
+    made, asked = provider(model), request(top_k=1, top_p=0.5)
+    with pytest.warns(DroppedParameterWarning, match="'top_k'"):
+        assert (await ask(made, asked)).text == "yes"
+    assert [sorted(kwargs) for _, kwargs in model.asked] == [["top_k", "top_p"], ["top_p"]]
+
+
+async def test_a_request_that_the_client_refuses_is_asked_once():
+    """Whatever JSON mode it is in; and the input that it repeats is not in the message."""
+    refusal = refusal_of(temperature="my secret", response_format=1)
+    model = Recorder(refuses={"temperature": refusal})
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    with pytest.raises(ValidationError) as caught:
+        await ask(provider(model), request(temperature=1, response_format=schema))
+    assert len(model.asked) == 1
+    fault = classify(caught.value)
+    assert fault.kind is K.BAD_REQUEST
+    assert fault.message.startswith("temperature: Input should be a valid number")
+    assert "secret" not in fault.message
 
 
 async def test_an_answer_that_has_begun_is_not_begun_again():
