@@ -286,9 +286,13 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         Raises:
             ValueError: If a tool or the choice cannot be understood; says which.
         """
+        from langchain_resilient.wire.passthrough import GivenTool  # noqa: PLC0415
         from langchain_resilient.wire.tool_calls import to_tool_choice, to_tools  # noqa: PLC0415
 
-        bound: dict[str, Any] = {"tools": to_tools(tools, strict)}
+        params = to_tools(tools, strict)
+        bound: dict[str, Any] = {
+            "tools": [GivenTool(*pair, strict) for pair in zip(params, tools, strict=True)]
+        }
         if (choice := to_tool_choice(tool_choice, bound["tools"])) is not None:
             bound["tool_choice"] = choice
         if parallel_tool_calls is not None:

@@ -26,7 +26,6 @@ from langchain_resilient.wire.json_modes import (
     requested_json,
     reshape,
 )
-from langchain_resilient.wire.passthrough import without_foreign_blocks
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -164,6 +163,7 @@ class LangChainProvider:
         self._takes_params = hasattr(chat_model_of(self._runnable) or self._runnable, "bind_tools")
         self._params = target.sampling_params()
         self._dropped: set[str] = set()
+        self._formats: set[Any] = set()
         self._json_fallback = JSONFallback(id(self))
 
     async def open(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
@@ -209,11 +209,10 @@ class LangChainProvider:
     def _messages(self, request: ChatRequest) -> list[BaseMessage]:
         """Return the conversation without blocks that only other providers can read."""
         own_provider = provider_of(self._runnable)
-        return (
-            without_foreign_blocks(request.source, own_provider)
-            if own_provider
-            else list(request.source)
-        )
+        if own_provider is None:
+            return list(request.source)
+        formats = passthrough.formats_of(own_provider) | self._formats
+        return passthrough.without_foreign_blocks(request.source, formats, self._name)
 
     def _first_mode(self, requested: RequestedJSON) -> JSONMode:
         return self._json_fallback.first(requested) if supports_tools(self._runnable) else "prompt"
@@ -237,6 +236,8 @@ class LangChainProvider:
                     yield chunk
                 return
             async for value in values:
+                if isinstance(value, AIMessage):
+                    self._formats.add(value.response_metadata.get("model_provider"))
                 yield as_chunk(value)
 
     def _run(
@@ -253,11 +254,22 @@ class LangChainProvider:
             return _once(model.ainvoke(messages, config))
         if tools := kwargs.pop("tools", None):
             choice = _choice(kwargs.pop("tool_choice", None))
-            model = bind_tools(model, tools, {} if choice is None else {"tool_choice": choice})
+            options = {} if choice is None else {"tool_choice": choice}
+            model = self._bind_tools(tools, options)
         if not stream:
             return _once(model.ainvoke(messages, config, **kwargs))
         answers: AsyncGenerator[Any, None] = model.astream(messages, config, **kwargs)
         return answers
+
+    def _bind_tools(self, tools: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Bind the tools as they were given; as parameters where the model takes no `strict`."""
+        given, strict = passthrough.given_tools(tools)
+        if strict is None:
+            return bind_tools(self._runnable, given, options)
+        try:
+            return bind_tools(self._runnable, given, {**options, "strict": strict})
+        except TypeError:  # the parameters say it too
+            return bind_tools(self._runnable, [dict(tool) for tool in tools], options)
 
     def _drop(self, names: Collection[str]) -> None:
         for name in sorted(set(names) - self._dropped):

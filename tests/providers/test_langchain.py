@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import pickle
 from typing import Any
 
 import openai
@@ -18,10 +20,16 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from langchain_resilient import DroppedParameterWarning, Target
+from langchain_resilient import (
+    DroppedParameterWarning,
+    ResilientChatModel,
+    Target,
+    sum_chunks,
+)
 from langchain_resilient import FaultKind as K
 from langchain_resilient import testing as t
 from langchain_resilient.exchange import ChatRequest
@@ -220,6 +228,123 @@ async def test_tools_are_bound_in_langchains_words(choice, expected):
     overrides = {"tools": [TOOL]} | ({} if choice is None else {"tool_choice": choice})
     await ask(provider(model), request(**overrides))
     assert model.bound == [([TOOL], expected)]
+
+
+@tool(extras={"defer_loading": True})
+def search(query: str) -> str:
+    """Search."""
+    return query
+
+
+GIVEN = [
+    search,
+    {"type": "custom", "name": "shell"},
+    {"type": "mcp", "server_label": "x", "server_url": "https://example.org"},
+    {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
+]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_tools_arrive_as_they_were_given(stream):
+    """Extras, custom tools and built-in ones included; pickled, they are the parameters."""
+    model = Recorder()
+    llm = ResilientChatModel(targets=[model]).bind_tools(GIVEN)
+    _ = list(llm.stream("hi")) if stream else llm.invoke("hi")
+    ((tools, options),) = model.bound
+    assert all(given is tool for given, tool in zip(tools, GIVEN, strict=True))
+    assert options == {}
+    (copy, *_) = pickle.loads(pickle.dumps(llm.kwargs["tools"]))  # noqa: S301
+    assert type(copy) is dict
+    assert json.loads(json.dumps(llm.kwargs["tools"]))[0] == copy
+
+
+class NotStrict(Recorder):
+    """Knows no `strict`."""
+
+    def bind_tools(self, tools, *, tool_choice=None):
+        return super().bind_tools(tools)
+
+
+@pytest.mark.parametrize("kind", [Recorder, NotStrict])
+def test_strict_is_said_with_the_tools(kind):
+    """As an argument, or in the tools where the model takes no such argument."""
+    model = kind()
+    ResilientChatModel(targets=[model]).bind_tools([search], strict=True).invoke("hi")
+    ((tools, options),) = model.bound
+    if kind is Recorder:
+        assert (tools, options) == ([search], {"strict": True})
+    else:
+        assert tools[0]["function"]["strict"] is True
+
+
+class Speaking(Recorder):
+    """A model of an integration: its messages say who made them."""
+
+    ls_provider: str
+    model_provider: str
+    content: Any = None
+
+    def _get_ls_params(self, stop=None, **kwargs):
+        return {"ls_provider": self.ls_provider, "ls_model_type": "chat"}
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self._take(messages, kwargs)
+        thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
+        message = AIMessage(
+            self.content or [thought, {"type": "text", "text": "Hi"}],
+            response_metadata={"model_provider": self.model_provider, "finish_reason": "stop"},
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
+        message = self._generate(messages, **kwargs).generations[0].message
+        yield ChatGenerationChunk(message=AIMessageChunk(**message.model_dump(exclude={"type"})))
+
+
+class Other(Speaking):
+    """Another integration."""
+
+
+@pytest.mark.parametrize("names", [
+    ("azure", "openai"), ("amazon_bedrock", "bedrock_converse"), ("amazon_bedrock", "anthropic"),
+    ("mistral", "mistralai"), ("openai-codex", "openai"), ("its own", "another"),
+], ids="-".join)  # fmt: skip
+@pytest.mark.parametrize("stream", [True, False])
+def test_its_own_answers_come_back_whole(names, stream):
+    """Reasoning blocks and all, whatever name the integration gives itself in them."""
+    ls_provider, model_provider = names
+    model = Speaking(ls_provider=ls_provider, model_provider=model_provider)
+    other = Other(ls_provider="other", model_provider="vendor")
+    for llm in (ResilientChatModel(targets=[model]), ResilientChatModel(targets=[model])):
+        answer = sum_chunks(llm.stream("hi")) if stream else llm.invoke("hi")
+        assert isinstance(answer.content, list)
+        llm.invoke([HumanMessage("hi"), answer, HumanMessage("go on")])
+        assert model.asked[-1][0][1].content == answer.content
+    ResilientChatModel(targets=[other]).invoke([HumanMessage("hi"), answer, HumanMessage("and?")])
+    assert other.asked[-1][0][1].content == "Hi"
+
+
+@pytest.mark.parametrize("names", [("azure", "openai"), ("mistral", "mistralai")], ids="-".join)
+def test_a_history_that_was_made_without_us_comes_back_whole_too(names):
+    """There is no receipt in it."""
+    model = Speaking(ls_provider=names[0], model_provider=names[1])
+    answer = model.invoke("hi")
+    ResilientChatModel(targets=[model]).invoke([HumanMessage("hi"), answer, HumanMessage("more")])
+    assert model.asked[-1][0][1].content == answer.content
+
+
+@pytest.mark.parametrize("message", [
+    AIMessage("", additional_kwargs={"tool_outputs": [{"type": "web_search_call"}]}),
+    AIMessage([{"type": "mcp_approval_request", "id": "a", "name": "x"}]),
+    AIMessage([{"type": "image_generation_call", "result": "aGk="}]),
+    AIMessage("", additional_kwargs={"images": [{"image_url": {"url": "data:image/png;base64,"}}]}),
+], ids=["outputs", "approval", "image", "images"])  # fmt: skip
+def test_an_answer_without_text_is_not_empty(message):
+    """A built-in tool's output, a request for approval, an image are what was asked for."""
+    llm = ResilientChatModel(targets=[RunnableLambda(lambda _: message), "text:no"])
+    answer = llm.invoke("hi")
+    assert answer.content == message.content
+    assert answer.additional_kwargs == message.additional_kwargs
 
 
 async def test_a_model_that_knows_no_tools_refuses_the_request_only():
