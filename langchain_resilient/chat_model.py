@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self
 
-from langchain_core.language_models import LangSmithParams
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from langchain_resilient._version import __version__
@@ -13,31 +25,17 @@ from langchain_resilient.batch.mixin import BatchingChatModel
 from langchain_resilient.configuration import Configuration
 from langchain_resilient.observability import run_context
 from langchain_resilient.observability.observer import picklable_observers
+from langchain_resilient.observability.stats import Stats
+from langchain_resilient.prices import Price
 from langchain_resilient.runtime.background_loop import background_loop, started_loops
 from langchain_resilient.runtime.token_estimate import pseudo_token_ids
+from langchain_resilient.wire.structured_output import Method
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Callable,
-        Iterator,
-        Mapping,
-        Sequence,
-    )
-
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-    from langchain_core.language_models import LanguageModelInput
-    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-    from langchain_core.outputs import ChatGenerationChunk, ChatResult
-    from langchain_core.runnables import Runnable, RunnableConfig
-    from langchain_core.tools import BaseTool
 
-    from langchain_resilient.observability.stats import Stats
-    from langchain_resilient.prices import Price
     from langchain_resilient.runtime.runtime import Runtime
     from langchain_resilient.runtime.streaming import Audience, ChunkCollector
-    from langchain_resilient.wire.structured_output import Method
 
 
 class ResilientChatModel(Configuration, BatchingChatModel):
@@ -64,7 +62,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     # Of its bases the last would win: LangChain ignores a field that is misspelt.
     model_config = ConfigDict(extra="forbid", defer_build=False)
 
-    _runtime: Runtime | None = PrivateAttr(default=None)
+    _runtime: Any = PrivateAttr(default=None)  # a `Runtime`, whose module loads on first use
 
     @model_validator(mode="after")
     def _set_resilient_version(self) -> ResilientChatModel:
@@ -77,7 +75,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             from langchain_resilient.runtime import runtime  # noqa: PLC0415  # keeps import light
 
             self._runtime = runtime.Runtime(self)
-        return self._runtime
+        ready: Runtime = self._runtime
+        return ready
 
     def stats(self) -> Stats:
         """What this model did since it was made, and what is known of its targets now.

@@ -34,7 +34,7 @@ and an outer retry would multiply it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 from langchain_core.exceptions import (
     ContextOverflowError,
@@ -47,13 +47,8 @@ from langchain_core.exceptions import (
     OutputParserException,
 )
 
-from langchain_resilient.faults import TRAITS
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from langchain_resilient.faults import FaultKind
-    from langchain_resilient.receipt import Receipt
+from langchain_resilient.faults import TRAITS, FaultKind
+from langchain_resilient.receipt import Receipt
 
 
 class MissingExtraError(ImportError):

@@ -26,12 +26,9 @@ llm = ResilientChatModel(targets=["echo:parrot"])
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+from typing import Any, NamedTuple, Protocol
 
 Chunk = dict[str, Any]
 """A decoded `chat.completion.chunk`, or a whole `chat.completion` where the answer came plainly."""

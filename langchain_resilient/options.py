@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
+from langchain_core.runnables import Runnable
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -21,10 +22,9 @@ from pydantic import (
 from langchain_resilient.faults import TRANSIENT, Fault, FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    import tenacity
-    from langchain_core.runnables import Runnable
+    from tenacity import RetryCallState
+else:
+    RetryCallState = Any  # a user's annotations are read where tenacity is not loaded
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -188,7 +188,7 @@ class Retry(_Policy):
         limit = stop_after_attempt(retries + 1)
         return self.model_copy(update={"stop": limit if self.stop is None else self.stop | limit})
 
-    def again_after(self, state: tenacity.RetryCallState, fault: Fault) -> float | None:
+    def again_after(self, state: RetryCallState, fault: Fault) -> float | None:
         """Seconds until the target may be asked again; None for never.
 
         Args:
@@ -251,7 +251,7 @@ def money(dollars: float) -> str:
     return f"${dollars:.2f}" if dollars >= 0.01 or not dollars else f"${dollars:.2g}"  # noqa: PLR2004
 
 
-def full_jitter(state: tenacity.RetryCallState) -> float:
+def full_jitter(state: RetryCallState) -> float:
     """Wait a random time up to `min(8, 0.5 * 2**n)` seconds, from the engine's own generator."""
     ceiling = min(8.0, 0.5 * 2.0 ** min(state.attempt_number, 10))
     rng = getattr(state, "rng", None)

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Iterable, Mapping
+from contextvars import Context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from langchain_resilient.faults import is_callers_business
-from langchain_resilient.receipt import AttemptKind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from contextvars import Context
-
-    from langchain_resilient.options import Target
-    from langchain_resilient.receipt import Receipt
-
+from langchain_resilient.options import Target
+from langchain_resilient.receipt import AttemptKind, Receipt
 
 logger = logging.getLogger("langchain_resilient.calls")
 

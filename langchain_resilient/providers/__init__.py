@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from langchain_resilient.exchange import Provider
-    from langchain_resilient.options import Target
-
+from langchain_resilient.exchange import Provider
+from langchain_resilient.options import Target
 
 __all__ = [
     "ProviderEntry",

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from langchain_resilient.testing.answers import answer_to
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from langchain_resilient.testing.prompt_entities import PromptEntities
+from langchain_resilient.testing.prompt_entities import PromptEntities
 
 Schema = dict[str, Any]
 

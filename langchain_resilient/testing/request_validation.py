@@ -8,16 +8,12 @@ about names: an unknown top-level parameter is an error. Together ignores what i
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from langchain_resilient.testing.answer_generator import is_reasoning_model
-from langchain_resilient.testing.error_bodies import invalid_request
+from langchain_resilient.testing.error_bodies import ErrorBody, invalid_request
 from langchain_resilient.testing.json_schemas import schema_fault
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from langchain_resilient.testing.error_bodies import ErrorBody
 
 _PARAMETERS = (
     "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens"
