@@ -8,7 +8,6 @@ from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from langchain_core.runnables import Runnable
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -22,9 +21,13 @@ from pydantic import (
 from langchain_resilient.faults import TRANSIENT, Fault, FaultKind
 
 if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
     from tenacity import RetryCallState
+
+    TargetSpec = str | Runnable[Any, Any] | None
 else:
-    RetryCallState = Any  # a user's annotations are read where tenacity is not loaded
+    # Annotations are evaluated at run time too, where neither need be loaded.
+    TargetSpec = RetryCallState = Any
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -452,7 +455,7 @@ class Target(Sampling):
     spend_cap: SpendCapOption = None
     """The most that may be spent on it: `SpendCap(...)`, or dollars a day. Then others answer."""
 
-    def __init__(self, spec: str | Runnable[Any, Any] | None = None, /, **fields: Any) -> None:
+    def __init__(self, spec: TargetSpec = None, /, **fields: Any) -> None:
         """Take the spec apart; see the class."""
         super().__init__(**({} if spec is None else _parse(spec)) | fields)
 
