@@ -10,7 +10,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
@@ -23,6 +23,7 @@ from pydantic import ConfigDict, PrivateAttr, model_validator
 from langchain_resilient._version import __version__
 from langchain_resilient.batch.mixin import BatchingChatModel
 from langchain_resilient.configuration import Configuration
+from langchain_resilient.errors import NoTargetsError
 from langchain_resilient.observability import run_context
 from langchain_resilient.observability.observer import picklable_observers
 from langchain_resilient.observability.stats import Stats
@@ -42,7 +43,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     """A chat model that always answers, as fast as possible, over several providers.
 
     A failure starts the next target at once; a late answer is raced against another target; the
-    first valid text wins. It is a real `BaseChatModel`: use it wherever LangChain takes one.
+    first valid text wins. It is a real `BaseChatModel`: use it wherever LangChain takes one. Its
+    fields may be set later: they are validated, and hold for the calls that begin then.
 
     Example:
         ```python
@@ -55,7 +57,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         ```
 
     Raises:
-        NoTargetsError: If no target has a key.
+        NoTargetsError: If no target has a key, and there is no last resort.
         pydantic.ValidationError: If a field is unknown or out of range; it names the field.
     """
 
@@ -67,8 +69,30 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     @model_validator(mode="after")
     def _set_resilient_version(self) -> ResilientChatModel:
         self._add_version("langchain-resilient", __version__)
-        self._ready()
+        with suppress(NoTargetsError):  # `__init__` raises it as what it is
+            self._ready()
         return self
+
+    if not TYPE_CHECKING:  # whose `__init__` is made of the fields
+
+        def __init__(self, **fields: Any) -> None:
+            super().__init__(**fields)
+            self._ready()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field as if it had been given at first: validated, and in force from now on.
+
+        Calls under way go on with what they began with; statistics go on.
+        """
+        if name not in Configuration.model_fields or name not in self.__dict__:
+            super().__setattr__(name, value)
+            return
+        fields = {field: getattr(self, field) for field in self.model_fields_set}
+        made = type(self)(**{**fields, name: value})
+        super().__setattr__(name, getattr(made, name))
+        before, self._runtime = self._runtime, made._ready()  # noqa: SLF001  # our own
+        if before is not None:
+            self._ready().continue_from(before)
 
     def _ready(self) -> Runtime:
         if self._runtime is None:

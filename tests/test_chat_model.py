@@ -33,11 +33,13 @@ from pydantic import BaseModel, ValidationError
 
 from langchain_resilient import (
     AllTargetsFailedError,
+    DeadlineExceededError,
     FaultKind,
     NoTargetsError,
     ResilientChatModel,
     SkippedTargetWarning,
     Target,
+    sum_chunks,
 )
 from langchain_resilient.testing import (
     BadRequest,
@@ -81,9 +83,93 @@ def test_without_a_key_the_error_says_which_variables_to_set(monkeypatch):
     """And how to do without one."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
-    with pytest.raises(ValueError, match=r"OPENAI_API_KEY or TOGETHER_API_KEY.*local"):
+    with pytest.raises(NoTargetsError, match=r"OPENAI_API_KEY or TOGETHER_API_KEY") as caught:
         ResilientChatModel()
-    assert issubclass(NoTargetsError, ValueError)
+    assert isinstance(caught.value, ValueError)
+    with pytest.raises(NoTargetsError):
+        ResilientChatModel(targets=["openai:m"], last_resort="together:m")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_without_a_key_the_error_says_how_the_embedded_model_answers(monkeypatch, installed):
+    """And how to install it, unless it is."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    spec = object() if installed else None
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: spec)
+    with pytest.raises(NoTargetsError, match='last_resort="local"') as caught:
+        ResilientChatModel(targets=["openai:m"])
+    assert ("pip install" in str(caught.value)) != installed
+
+
+@pytest.mark.filterwarnings("ignore::langchain_resilient.SkippedTargetWarning")
+def test_without_a_key_the_last_resort_answers(monkeypatch):
+    """In each way to ask; and the receipt says who it was."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
+    llm = ResilientChatModel(last_resort="Sorry.")
+    answer = llm.invoke("hi")
+    assert answer.text == asyncio.run(llm.ainvoke("hi")).text == "Sorry."
+    assert sum_chunks(llm.stream("hi")).text == "Sorry."
+    assert [r.text for r in llm.batch(["a", "b"])] == ["Sorry."] * 2
+    assert answer.response_metadata["resilience"]["attempts"][0]["kind"] == "last_resort"
+    assert llm.stats().as_dict()
+    assert ResilientChatModel(last_resort="local").targets
+
+
+# -- fields that are set later --------------------------------------------------------------------
+
+
+def test_a_field_that_is_set_later_holds(sim):
+    """In the next request, as in the cache's key and the trace."""
+    llm = chain(sim, "openai:a")
+    llm.invoke("hi")
+    llm.temperature, llm.seed, llm.stop = 0.9, 7, "END"
+    llm.invoke("hi")
+    body = sim.requests[-1].body
+    assert (body["temperature"], body["seed"], body["stop"]) == (0.9, 7, ["END"])
+    assert llm._identifying_params["temperature"] == 0.9
+    llm.temperature = None
+    llm.invoke("hi")
+    assert "temperature" not in sim.requests[-1].body
+    llm.n = 3
+    assert len(llm.generate([[HumanMessage("hi")]]).generations[0]) == 3
+    assert llm.stats().targets[0].requests == 4
+
+
+def test_targets_checks_and_timeouts_can_be_set_later(sim):
+    """What is bound to the model sees them too; what was bound to it before stays."""
+    llm = chain(sim, "openai:a")
+    bound = llm.bind(seed=1)
+    llm.targets = ["text:no", "text:yes"]
+    assert [t.name for t in llm.targets] == ["text:no", "text:yes"]
+    assert bound.invoke("hi").text == "no"
+    llm.check = lambda message: message.text == "yes"
+    assert bound.invoke("hi").text == "yes"
+    sim.script("openai:a", then=NoAnswer())
+    llm.targets, llm.timeout = chain(sim, "openai:a").targets, 0.2
+    with pytest.raises(DeadlineExceededError, match=r"deadline of 0\.2 s"):
+        bound.invoke("hi")
+
+
+def test_what_cannot_be_is_refused_when_it_is_set_later(monkeypatch):
+    """In the words of the constructor; nothing has changed then."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    llm = ResilientChatModel(targets=["text:yes"], temperature=0.1)
+    with pytest.raises(ValidationError, match="temperature"):
+        llm.temperature = 9
+    with pytest.raises(NoTargetsError):
+        llm.targets = ["openai:m"]
+    with pytest.raises(ValueError, match="no field"):
+        llm.temprature = 0.1
+    assert (llm.temperature, llm.targets[0].name, llm.invoke("hi").text) == (0.1, "text:yes", "yes")
+
+
+def test_copies_do_not_share_what_is_set_later():
+    """Nor does a model share it with the one that it was copied from."""
+    llm = ResilientChatModel(targets=["text:yes"])
+    other = llm.model_copy()
+    other.targets = ["text:no"]
+    assert (llm.invoke("hi").text, other.invoke("hi").text) == ("yes", "no")
 
 
 def test_a_target_without_its_key_is_skipped_with_one_warning(monkeypatch):

@@ -77,12 +77,12 @@ class Runtime:
         config: The model's fields.
 
     Raises:
-        NoTargetsError: If no target is left.
+        NoTargetsError: If no target is left, and there is no last resort.
     """
 
     def __init__(self, config: Configuration) -> None:
         hedge, last_resort = config.hedging(), config.fallback_target()
-        self.targets = usable_targets(config.keyed_targets())
+        self.targets = usable_targets(config.keyed_targets(), last_resort)
         self._shared = SHARED_STATE if config.share_learning else SharedState()
         self.plan: Plan = Plan(
             deadline=config.timeout,
@@ -195,6 +195,10 @@ class Runtime:
                 if close is not None:
                     await close()
 
+    def continue_from(self, other: Runtime) -> None:
+        """Take over the statistics of the runtime that this one replaces."""
+        self._recorder = other._recorder  # another of ours
+
     def stats(self) -> Stats:
         """What `llm.stats()` returns."""
         routes = [*self.chain, *([self.last_resort] if self.last_resort else [])]
@@ -224,7 +228,8 @@ class Runtime:
         Half a second of import inside the race would block the loop and pass for a slow provider;
         and the first fallback of a process comes when it matters.
         """
-        first, *others = [getattr(r.sources[0], "prepare", None) for r in self.chain]
+        alone = [self.last_resort] if self.last_resort is not None else []  # without any key
+        first, *others = [getattr(r.sources[0], "prepare", None) for r in self.chain or alone]
         if first is not None:
             await asyncio.to_thread(first)
         self._prepared = True
