@@ -115,7 +115,8 @@ class Configuration(Sampling):
     targets that are free answer, or the last resort; with neither, calls raise `SpendCapError`."""
     check: Callable[[AIMessage], Any] | None = None
     """Called with each whole answer; False or an exception means the next target is asked. Streams
-    are held back until it has approved. May be a coroutine function."""
+    are held back until it has approved. A function runs in a thread, so that it holds up nothing
+    else; a coroutine function runs on the call's event loop. The deadline holds for both."""
     observers: Observers = Field(default=(), exclude=True, repr=False)
     """Objects whose `on_receipt(receipt, *, call)` hears of every finished call, such as `OTel()`:
     see `Observer`. They change no answer."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import logging
 import multiprocessing
 import os
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -548,6 +550,56 @@ def test_many_threads_share_the_background_loop(sim):
         looped = list(pool.map(lambda _: asyncio.run(llm.ainvoke("hi")).text, range(16)))
     assert len(set(plain + looped)) == 1
     assert sum(t.name == "langchain-resilient" for t in threading.enumerate()) == 1
+
+
+def test_a_check_that_blocks_holds_up_no_other_call(sim):
+    """Synchronous calls of all threads share one loop."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def slow(_: AIMessage) -> bool:
+        entered.set()
+        return gate.wait(30)
+
+    blocked = chain(sim, "openai:a", check=slow)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(blocked.invoke, "hi")
+        assert entered.wait(10)
+        assert chain(sim, "openai:m", timeout=10).invoke("hi").text
+        assert not waiting.done()
+        gate.set()
+        assert waiting.result(10).text
+
+
+def test_a_check_that_blocks_is_given_up_at_the_deadline(sim):
+    """The call does not wait for it."""
+    gate = threading.Event()
+    llm = chain(sim, "openai:a", check=lambda _: gate.wait(30), timeout=0.3)
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        llm.invoke("hi")
+    assert time.monotonic() - began < 2
+    gate.set()
+
+
+def test_a_check_may_ask_a_model_in_either_way(sim):
+    """Synchronously, where it is a function; it has its own receipt, and the caller's context."""
+    llm, name = chain(sim, "openai:judge"), contextvars.ContextVar("name", default="")
+    seen = []
+
+    def check(message: AIMessage) -> bool:
+        seen.append(name.get())
+        return bool(llm.invoke(message.text).text)
+
+    async def acheck(message: AIMessage) -> bool:
+        seen.append(name.get())
+        return bool((await llm.ainvoke(message.text)).text)
+
+    name.set("mine")
+    for judge in (check, acheck):
+        picky = chain(sim, "openai:m", check=judge, timeout=10)
+        for answer in (picky.invoke("hi"), asyncio.run(picky.ainvoke("hi"))):
+            assert answer.response_metadata["resilience"]["winner"] == "openai:m"
+    assert seen == ["mine"] * 4
 
 
 def test_a_sync_call_from_a_callback_on_our_own_loop_does_not_hang(sim):

@@ -108,13 +108,14 @@ LAYERS = {
     "faults": set(),
     "receipt": {"faults"},
     "exchange": set(),
+    "threads": set(),
     "options": {"faults"},
     "errors": {"faults", "receipt"},
     "prices": {"errors", "options", "providers", "receipt"},
     "configuration": {"observability", "options", "providers"},
     "engine": {"engine", "exchange", "faults", "options", "receipt"},
     "wire": {"exchange", "faults", "wire"},
-    "providers": {"errors", "exchange", "faults", "options", "providers", "wire"},
+    "providers": {"errors", "exchange", "faults", "options", "providers", "threads", "wire"},
     "observability": {
         "_version",
         "engine",
@@ -138,6 +139,7 @@ LAYERS = {
         "providers",
         "receipt",
         "runtime",
+        "threads",
         "wire",
     },
     "batch": {

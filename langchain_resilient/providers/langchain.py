@@ -6,11 +6,17 @@ import json
 import warnings
 from contextlib import aclosing
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import LLM, BaseChatModel, BaseLLM, SimpleChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
-from langchain_core.runnables import RunnableWithFallbacks
+from langchain_core.runnables import (
+    RunnableLambda,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
 from langchain_core.runnables.base import RunnableBindingBase
 from pydantic import SecretStr
 
@@ -19,6 +25,7 @@ from langchain_resilient.faults import is_callers_business
 from langchain_resilient.providers.errors import refused_parameters
 from langchain_resilient.providers.json_fallback import JSONFallback
 from langchain_resilient.providers.redaction import redact_error
+from langchain_resilient.threads import Threads
 from langchain_resilient.wire import passthrough
 from langchain_resilient.wire.json_modes import (
     JSONModeConverter,
@@ -61,6 +68,53 @@ def bind_tools(model: Any, tools: Sequence[Any], options: Mapping[str, Any]) -> 
     if isinstance(model, RunnableBindingBase):
         return model.model_copy(update={"bound": bind_tools(model.bound, tools, options)})
     return model.bind_tools(tools, **options)
+
+
+def blocks(runnable: Any, *, stream: bool) -> bool:
+    """Whether LangChain would run it in the event loop's own executor, for want of async methods.
+
+    Args:
+        runnable: A model or a Runnable; its wrappings and the steps of a chain are looked into.
+        stream: Whether its stream is meant, or its whole answer.
+    """
+    parts = _parts(runnable)
+    if parts:
+        own = any(blocks(part, stream=stream) for part in parts)
+        return own and all(map(_has_sync, _leaves(runnable)))
+    if isinstance(runnable, RunnableLambda):
+        return hasattr(runnable, "func") and not hasattr(runnable, "afunc")
+    if not isinstance(runnable, BaseChatModel | BaseLLM):
+        return False
+    if stream and (_defines(runnable, "_astream") or _defines(runnable, "_stream")):
+        return not _defines(runnable, "_astream")
+    return not (_defines(runnable, "_agenerate") or _defines(runnable, "_acall"))
+
+
+def _defines(model: Any, name: str) -> bool:
+    """Whether a model has a method of its own: LangChain's run the synchronous ones in threads."""
+    method = getattr(type(model), name, None)
+    bases = (BaseChatModel, SimpleChatModel, BaseLLM, LLM)
+    return method is not None and all(method is not getattr(base, name, None) for base in bases)
+
+
+def _parts(runnable: Any) -> list[Any]:
+    """The Runnables that another is made of; none for what is no composition."""
+    if isinstance(runnable, RunnableBindingBase):
+        return [runnable.bound]
+    if isinstance(runnable, RunnableWithFallbacks):
+        return list(runnable.runnables)
+    if isinstance(runnable, RunnableSequence):
+        return list(runnable.steps)
+    return list(runnable.steps__.values()) if isinstance(runnable, RunnableParallel) else []
+
+
+def _leaves(runnable: Any) -> list[Any]:
+    parts = _parts(runnable)
+    return [leaf for part in parts for leaf in _leaves(part)] if parts else [runnable]
+
+
+def _has_sync(runnable: Any) -> bool:
+    return not isinstance(runnable, RunnableLambda) or hasattr(runnable, "func")
 
 
 def supports_tools(model: Any) -> bool:
@@ -161,6 +215,8 @@ class LangChainProvider:
         self._name = target.name
         self._runnable = target.runnable
         self._takes_params = hasattr(chat_model_of(self._runnable) or self._runnable, "bind_tools")
+        self._blocks = (blocks(self._runnable, stream=False), blocks(self._runnable, stream=True))
+        self._threads = Threads(f"langchain-resilient-{self._name}")
         self._params = target.sampling_params()
         self._dropped: set[str] = set()
         self._formats: set[Any] = set()
@@ -251,11 +307,16 @@ class LangChainProvider:
         model = self._runnable
         if not self._takes_params:
             self._drop(kwargs.keys())
-            return _once(model.ainvoke(messages, config))
+            kwargs = {}
+            stream = False
         if tools := kwargs.pop("tools", None):
             choice = _choice(kwargs.pop("tool_choice", None))
             options = {} if choice is None else {"tool_choice": choice}
             model = self._bind_tools(tools, options)
+        if self._blocks[stream]:
+            if not stream:
+                return _once(self._threads.run(partial(model.invoke, messages, config, **kwargs)))
+            return self._threads.iterate(partial(model.stream, messages, config, **kwargs))
         if not stream:
             return _once(model.ainvoke(messages, config, **kwargs))
         answers: AsyncGenerator[Any, None] = model.astream(messages, config, **kwargs)

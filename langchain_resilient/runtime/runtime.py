@@ -45,6 +45,7 @@ from langchain_resilient.runtime.shared_state import (
     warn_once,
 )
 from langchain_resilient.runtime.streaming import StreamAssembler, break_strategy_for
+from langchain_resilient.threads import Threads
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.output import attach_receipt, to_chat_result
 
@@ -98,6 +99,7 @@ class Runtime:
             spread=config.spread,
         )
         self._check = config.check
+        self._threads = Threads("langchain-resilient-check")
         self._on_break: OnBreak = config.on_break
         self._observers = config.observing()
         self._defaults = config.sampling_params()
@@ -249,7 +251,7 @@ class Runtime:
         if hedge is not None and hedge.max_extra_cost is not None:
             plan = replace(plan, cost=lambda state: self._router.cost(call, state.name))
         plain = call.several or (hedge is not None and hedge.on == "response")
-        validator = validator_for(call, self._check, self._target_of)
+        validator = validator_for(call, self._check, self._threads, self._target_of)
         profile = call.profile(plain=plain)
         race = Race(
             self._choose_routes(call, profile),

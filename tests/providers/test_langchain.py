@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import threading
 from typing import Any
 
 import openai
@@ -13,6 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import (
     BaseChatModel,
     FakeListChatModel,
+    FakeListLLM,
     GenericFakeChatModel,
 )
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
@@ -25,6 +27,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from langchain_resilient import (
+    DeadlineExceededError,
     DroppedParameterWarning,
     ResilientChatModel,
     Target,
@@ -35,7 +38,9 @@ from langchain_resilient import testing as t
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.errors import classify
+from langchain_resilient.providers.langchain import blocks
 from langchain_resilient.testing import answer_to
+from langchain_resilient.threads import MAX_THREADS
 from tests.providers.asking import ask, fault_of, ids, request, until
 
 TOOL = {
@@ -424,6 +429,87 @@ async def test_an_answer_that_has_begun_is_not_begun_again():
     with pytest.raises(TypeError, match="seed"):
         await ask(provider(model), request(seed=1))
     assert len(model.asked) == 1
+
+
+# -- models without asynchronous methods ------------------------------------------------------
+
+
+class Blocking(BaseChatModel):
+    """Knows synchronous methods only, and waits in them."""
+
+    gate: Any
+    streams: bool = False
+    threads: list[str] = Field(default_factory=list)
+
+    @property
+    def _llm_type(self):
+        return "blocking"
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self.threads.append(threading.current_thread().name)
+        self.gate.wait(30)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("late"))])
+
+
+class BlockingStream(Blocking):
+    """Streams too."""
+
+    def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+        self.threads.append(threading.current_thread().name)
+        yield ChatGenerationChunk(message=AIMessageChunk("a "))
+        yield ChatGenerationChunk(message=AIMessageChunk("b"))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wrap", [
+    lambda model: model,
+    lambda model: model.bind(stop=["x"]),
+    lambda model: ChatPromptTemplate([MessagesPlaceholder("all")]) | model,
+    lambda model: model.with_fallbacks([FakeListChatModel(responses=["no"])]),
+    lambda model: RunnableLambda(model.invoke),
+], ids=["plain", "bound", "chain", "with_fallbacks", "function"])  # fmt: skip
+async def test_a_model_that_blocks_has_threads_of_its_own(wrap, stream):
+    """The event loop's executor stays free: names are looked up there."""
+    gate = threading.Event()
+    gate.set()
+    for kind, text in ((Blocking, "late"), (BlockingStream, "a b" if stream else "late")):
+        model = kind(gate=gate)
+        answer = await ask(provider(wrap(model)), stream=stream)
+        assert answer.text in {text, "late"}  # a chain and a function answer whole
+        assert [name.partition("-")[0] for name in model.threads] == ["langchain"]
+
+
+async def test_a_model_that_hangs_holds_nobody_up():
+    """Not even when all its threads are used up: neither look-ups of names nor other models."""
+    gate = threading.Event()
+    hanging = Blocking(gate=gate)
+    loop = asyncio.get_running_loop()
+    calls = ResilientChatModel(targets=[hanging], timeout=0.05, hedge=None)
+    lost = await asyncio.gather(
+        *(calls.ainvoke("hi") for _ in range(MAX_THREADS + 20)), return_exceptions=True
+    )
+    assert all(isinstance(error, DeadlineExceededError) for error in lost)
+    assert len(hanging.threads) <= MAX_THREADS
+    assert await asyncio.wait_for(loop.getaddrinfo("localhost", 80), 5)
+    other = Blocking(gate=threading.Event())
+    other.gate.set()
+    assert (await ResilientChatModel(targets=[other], timeout=5).ainvoke("hi")).text == "late"
+    gate.set()
+
+
+@pytest.mark.parametrize(("runnable", "expected"), [
+    (FakeListChatModel(responses=["a"]), (True, False)),
+    (GenericFakeChatModel(messages=iter([])), (True, True)),
+    (Recorder(), (True, False)),
+    (RunnableLambda(len), (True, True)),
+    (RunnableLambda(len, afunc=until), (False, False)),
+    (RunnableLambda(until) | GenericFakeChatModel(messages=iter([])), (False, False)),
+    (ChatOpenAI(model="m", api_key="k"), (False, False)),
+    (FakeListLLM(responses=["a"]), (False, False)),
+], ids=lambda value: type(value).__name__)  # fmt: skip
+def test_what_blocks(runnable, expected):
+    """What has asynchronous methods of its own does not, nor what has no others."""
+    assert (blocks(runnable, stream=False), blocks(runnable, stream=True)) == expected
 
 
 # -- stopping, and what others hear -----------------------------------------------------------
