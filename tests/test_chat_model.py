@@ -19,10 +19,14 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.exceptions import (
     ContextOverflowError,
+    ModelAPIError,
     ModelAuthenticationError,
+    ModelConnectionError,
     ModelError,
     ModelInvalidRequestError,
+    ModelPermissionDeniedError,
     ModelRateLimitError,
+    ModelRefusalError,
     ModelTimeoutError,
 )
 from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
@@ -45,6 +49,7 @@ from langchain_resilient import (
 )
 from langchain_resilient.testing import (
     BadRequest,
+    ContentFilter,
     ContextTooLong,
     InvalidKey,
     ModelNotFound,
@@ -52,6 +57,7 @@ from langchain_resilient.testing import (
     ProviderSimulator,
     RateLimited,
     Reply,
+    Reset,
     Status,
 )
 from verification.kit.scripted_targets import CANARY, chain, target
@@ -431,13 +437,18 @@ def test_on_retry_reaches_langchains_callbacks(sim):
         (RateLimited(retry_after=500), ModelRateLimitError),
         (ContextTooLong(1), ContextOverflowError),
         (BadRequest(), ModelInvalidRequestError),
+        (Status(503), ModelAPIError),
+        (Status(403), ModelPermissionDeniedError),
+        (Reset(), ModelConnectionError),
+        (ContentFilter(), ModelRefusalError),
     ],
 )
-def test_errors_are_of_langchains_family(sim, step, family):
+@pytest.mark.parametrize("targets", [("openai:a",), ("openai:a", "together:b")], ids=len)
+def test_errors_are_of_langchains_family(sim, step, family, targets):
     """So that `except` clauses and middleware written for any model work; never retryable."""
     sim.script("*", then=step)
     with pytest.raises(family) as caught:
-        chain(sim, "openai:a", "together:b", timeout=10).invoke("hi " * 50)
+        chain(sim, *targets, timeout=10, max_retries=0).invoke("hi " * 50)
     assert isinstance(caught.value, ModelError)
     assert caught.value.is_retryable is False
 
