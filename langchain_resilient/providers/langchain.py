@@ -192,6 +192,9 @@ def _as_wire_choice(delta: dict[str, Any], finish_reason: str | None = None) -> 
     return {"index": 0, "delta": delta, "finish_reason": finish_reason}
 
 
+_USAGE = frozenset({"stream_usage", "stream_options", "include_usage"})
+"""How the wish for token counts in a stream is called on its way to the server."""
+
 _INDISPENSABLE = frozenset({"tools", "tool_choice", "response_format"})
 """What the answer depends on: a model that refuses it cannot be asked at all."""
 
@@ -215,6 +218,8 @@ class LangChainProvider:
         self._name = target.name
         self._runnable = target.runnable
         self._takes_params = hasattr(chat_model_of(self._runnable) or self._runnable, "bind_tools")
+        # At an address of its own LangChain's OpenAI model does not ask, since some servers refuse.
+        self._asks_for_usage = getattr(chat_model_of(self._runnable), "stream_usage", False) is None
         self._blocks = (blocks(self._runnable, stream=False), blocks(self._runnable, stream=True))
         self._threads = Threads(f"langchain-resilient-{self._name}")
         self._params = target.sampling_params()
@@ -234,6 +239,8 @@ class LangChainProvider:
         RUN_CONFIG.set(_SILENT)  # models that this one runs are not the call's own
         while True:
             kwargs = {k: v for k, v in params.items() if k not in self._dropped}
+            if stream and self._asks_for_usage:
+                kwargs.setdefault("stream_usage", True)
             try:
                 fallback = (
                     (requested, mode)
@@ -251,7 +258,9 @@ class LangChainProvider:
                 redact_error(error, _secrets(self._runnable))
                 if has_begun:
                     raise
-                if refused := refused_parameters(error, kwargs.keys() - _INDISPENSABLE):
+                if self._asks_for_usage and refused_parameters(error, _USAGE):
+                    self._asks_for_usage = False
+                elif refused := refused_parameters(error, kwargs.keys() - _INDISPENSABLE):
                     self._drop(refused)
                 elif (
                     not requested

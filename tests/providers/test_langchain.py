@@ -635,6 +635,26 @@ async def test_chat_openais_key_survives_nowhere(sim, gpt):
         assert "who gave you [key]?" in text
 
 
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_chat_openai_is_asked_for_the_usage_of_a_stream(sim, gpt, refuses):
+    """At an address of its own it does not ask; a server that refuses that is asked without."""
+    assert gpt.stream_usage is None
+    if refuses:
+        sim.script("openai:gpt", then=t.UnsupportedParameter("stream_options"))
+    made = provider(gpt)
+    answers = [await ask(made) for _ in range(2)]
+    asked = ["stream_options" in recorded.body for recorded in sim.requests]
+    assert asked == ([True, False, False] if refuses else [True, True])
+    assert all(answer.text for answer in answers)
+    assert [answer.input_tokens() is not None for answer in answers] == [not refuses] * 2
+
+
+async def test_a_model_that_was_told_not_to_ask_for_usage_does_not(sim, gpt):
+    """It was said with intent."""
+    await ask(provider(gpt.model_copy(update={"stream_usage": False})))
+    assert "stream_options" not in sim.requests[-1].body
+
+
 async def test_to_close_chat_openais_stream_stops_the_provider(sim, gpt):
     """Within half a second."""
     sim.script("*", then=t.Reply(words=1000, chunk_gap=0.01))
