@@ -258,11 +258,7 @@ class LangChainProvider:
                 redact_error(error, _secrets(self._runnable))
                 if has_begun:
                     raise
-                if self._asks_for_usage and refused_parameters(error, _USAGE):
-                    self._asks_for_usage = False
-                elif refused := refused_parameters(error, kwargs.keys() - _INDISPENSABLE):
-                    self._drop(refused)
-                elif (
+                if not self._learn(error, kwargs) and (
                     not requested
                     or not mode
                     or not (mode := self._json_fallback.next_after(error, requested, mode))
@@ -278,6 +274,15 @@ class LangChainProvider:
             return list(request.source)
         formats = passthrough.formats_of(own_provider) | self._formats
         return passthrough.without_foreign_blocks(request.source, formats, self._name)
+
+    def _learn(self, error: Exception, kwargs: Mapping[str, Any]) -> bool:
+        """Leave out what an error says is not taken; False if it says nothing of the kind."""
+        if self._asks_for_usage and refused_parameters(error, _USAGE):
+            self._asks_for_usage = False
+            return True
+        refused = refused_parameters(error, kwargs.keys() - _INDISPENSABLE)
+        self._drop(refused)
+        return bool(refused)
 
     def _first_mode(self, requested: RequestedJSON) -> JSONMode:
         return self._json_fallback.first(requested) if supports_tools(self._runnable) else "prompt"
