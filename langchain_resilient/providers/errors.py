@@ -467,6 +467,34 @@ def refused_parameters(error: BaseException, optional: Collection[str]) -> set[s
     return names & set(optional)
 
 
+def refused_fields(error: BaseException, fields: Collection[str]) -> set[str]:
+    """Find which fields of messages an error says are not taken.
+
+    Args:
+        error: The exception.
+        fields: Fields that the messages can do without.
+    """
+    details = error_details(error)
+    if error_status(error, details) not in (400, 422):
+        return set()
+    text = f"{details.get('code')} {details.get('param')} {error_text(error, details)}"
+    return set(re.findall(r"\w+", text)) & set(fields) if _REFUSED.search(text) else set()
+
+
+_WANTS_REASONING = re.compile(
+    r"reasoning_content\b.{0,80}\b(?:must be passed|missing|required|pass(?:ed)? back)|"
+    r"missing\b.{0,30}\breasoning_content",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def wants_reasoning(error: BaseException) -> bool:
+    """Whether an error says that a history lacks the reasoning of the model's own answers."""
+    details = error_details(error)
+    status = error_status(error, details)
+    return status in (400, 422) and bool(_WANTS_REASONING.search(error_text(error, details)))
+
+
 def _quoted(text: str) -> Iterator[str]:
     return (name for names in _NAMED.findall(text) for name in names)
 

@@ -28,13 +28,16 @@ from langchain_resilient.providers import key_for, provider_entry
 from langchain_resilient.providers.errors import (
     error_details,
     error_text,
+    refused_fields,
     refused_parameters,
+    wants_reasoning,
 )
 from langchain_resilient.providers.http import http_client, tls_context
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
 from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.wire.json_modes import requested_json, reshape
+from langchain_resilient.wire.provider_state import FIELDS, give_back
 from langchain_resilient.wire.tool_calls import SHORT_ID_MODELS, shorten_call_ids
 
 if TYPE_CHECKING:
@@ -137,6 +140,8 @@ class SDKProvider(ABC):
         self._url = self.completions_url(self.base_url) if self.base_url else self.public_url
         self._dropped: set[str] = set()
         self._needs_short_ids = False
+        self._refused_state: set[str] = set()
+        self._wants_all_thoughts = False
         self._json_fallback = JSONFallback((type(self), self._url, target.model))
         time_limits = target.time_limits
         self._connect_seconds = time_limits.connect if time_limits else CONNECT_SECONDS
@@ -198,7 +203,8 @@ class SDKProvider(ABC):
         # parameters to drop and modes to try, and short ids are switched on once.
         while True:
             shaped = reshape(original, requested, mode) if requested and mode else original
-            body = self.adapt_body(dict(shaped), stream=stream)
+            messages = self._give_back(shaped["messages"])
+            body = self.adapt_body({**shaped, "messages": messages}, stream=stream)
             if self._dropped:
                 self._remove_dropped(body)
             if self._needs_short_ids:
@@ -210,11 +216,7 @@ class SDKProvider(ABC):
                 redact_error(error, self._secrets)
                 if refused := refused_parameters(error, body.keys() - _REQUIRED):
                     self.drop_parameters(refused)
-                elif not self._needs_short_ids and SHORT_ID_MODELS.search(
-                    error_text(error, error_details(error))
-                ):
-                    self._needs_short_ids = True
-                elif (
+                elif not self._learn_history(error, messages, shaped["messages"]) and (
                     not requested
                     or not mode
                     or not (mode := self._json_fallback.next_after(error, requested, mode))
@@ -245,6 +247,32 @@ class SDKProvider(ABC):
                 msg = f"{self.target.name} does not take {name!r}: left out for this target"
                 warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
                 logger.info(msg)
+
+    def _give_back(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Put in what this target wants back of its own answers, as far as it takes it."""
+        if len(messages) < 3:  # noqa: PLR2004  # there is no answer among them
+            return messages
+        return give_back(
+            messages, self.target.name, self._refused_state, all_thoughts=self._wants_all_thoughts
+        )
+
+    def _learn_history(
+        self, error: Exception, sent: list[dict[str, Any]], plain: list[dict[str, Any]]
+    ) -> bool:
+        """Learn from an error how a target wants its own answers; False if there is no news."""
+        if not self._needs_short_ids and SHORT_ID_MODELS.search(
+            error_text(error, error_details(error))
+        ):
+            self._needs_short_ids = True
+            return True
+        wants = wants_reasoning(error)
+        if wants and not self._wants_all_thoughts:
+            self._wants_all_thoughts = True
+            return self._give_back(plain) != sent
+        refused = set() if wants or sent is plain else refused_fields(error, FIELDS)
+        news = refused - self._refused_state
+        self._refused_state |= news
+        return bool(news)
 
     def _remove_dropped(self, body: dict[str, Any]) -> None:
         for name in self._dropped & body.keys():

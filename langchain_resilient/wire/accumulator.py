@@ -19,6 +19,7 @@ from langchain_resilient.wire.chunk_parser import (
     choices_of,
     parse_choice,
 )
+from langchain_resilient.wire.provider_state import CALLS_KEY
 from langchain_resilient.wire.tool_calls import ToolCallAssembler
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ class ChoiceAccumulator:
     Attributes:
         parts: The pieces of its text.
         tools: Its tool calls.
+        extra: What its provider wants back with it.
+        reasoning_field: The name under which its thoughts came; empty if none came.
         finish_reason: Why it ended, `"eos"` read as `"stop"`; None while it has not.
         seed: Together's seed, which reproduces the answer.
         whole: Whether it came as one complete message.
@@ -139,9 +142,11 @@ class ChoiceAccumulator:
         "_refusal",
         "annotations",
         "details",
+        "extra",
         "finish_reason",
         "logprobs",
         "parts",
+        "reasoning_field",
         "seed",
         "tools",
         "whole",
@@ -155,6 +160,8 @@ class ChoiceAccumulator:
         self.logprobs: dict[str, Any] | None = None
         self.finish_reason: str | None = None
         self.seed: int | None = None
+        self.extra: dict[str, Any] | None = None
+        self.reasoning_field: str = ""
         self.whole: bool = False
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -183,6 +190,7 @@ class ChoiceAccumulator:
             self.parts.append(delta.text)
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
+            self.reasoning_field = delta.reasoning_field
         if delta.refusal:
             self._refusal.append(delta.refusal)
         for fragment in delta.calls:
@@ -196,7 +204,7 @@ class ChoiceAccumulator:
             self.whole = True
         if delta.seed is not None:
             self.seed = delta.seed
-        if delta.annotations or delta.details or delta.function_call or delta.audio:
+        if delta.annotations or delta.details or delta.function_call or delta.audio or delta.extra:
             self._add_rare_content(delta)
 
     def _add_rare_content(self, delta: Delta) -> None:
@@ -208,6 +216,8 @@ class ChoiceAccumulator:
             self._function_call = {k: old[k] + v for k, v in delta.function_call.items()}
         if delta.audio:
             self._add_audio(delta.audio)
+        if delta.extra:
+            self.extra = {**(self.extra or {}), **delta.extra}
 
     def _finish(self, reason: str) -> None:
         # Together may send `tool_calls`, `tool_calls`, then `stop` for one choice.
@@ -238,6 +248,8 @@ class ChoiceAccumulator:
             "audio": self._joined_audio(),
             "annotations": self.annotations,
             "reasoning_details": self.details,
+            "extra_content": self.extra,
+            CALLS_KEY: {call.id: call.extra for call in self.tools.calls if call.extra},
         }
         return {k: v for k, v in extras.items() if v}
 

@@ -27,6 +27,8 @@ from langchain_core.messages import (
 )
 from pydantic_core import from_json
 
+from langchain_resilient.wire.provider_state import OwnedMessage, owned
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -287,7 +289,7 @@ def _assistant(message: AIMessage) -> dict[str, Any]:
         _set_refusal_and_audio(wire, extras.get("refusal") or refusal, extras.get("audio"))
     if not text and wire.keys() & {"tool_calls", "function_call", "audio"}:
         wire["content"] = None
-    return wire
+    return owned(wire, message, safe_id) if extras else wire
 
 
 def _set_refusal_and_audio(wire: dict[str, Any], refusal: str, audio: Any) -> None:
@@ -473,6 +475,9 @@ def _made_id(wire: Message, index: int, number: int) -> str:
 
 def _calling(message: Message, calls: list[_PendingCall]) -> Message:
     """Write the calls that can be read as calls, the others as text."""
+    if isinstance(message, OwnedMessage) and len(calls) == len(message["tool_calls"]):
+        mended = {**message, "tool_calls": [{**call.wire, "id": call.id} for call in calls]}
+        return OwnedMessage(mended, message.maker, message.state, message.call_state)
     new = {name: value for name, value in message.items() if name != "tool_calls"}
     if calls:
         new["tool_calls"] = [{**call.wire, "id": call.id} for call in calls]

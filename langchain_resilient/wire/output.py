@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from langchain_resilient.wire import passthrough
 from langchain_resilient.wire.accumulator import PLAIN, usage_metadata
 from langchain_resilient.wire.chunk_parser import choices_of, parse_choice
+from langchain_resilient.wire.provider_state import REASONING_FIELD_KEY, RECEIPT_KEY
 from langchain_resilient.wire.tool_calls import ToolCallAssembler
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ def response_metadata(
         "warnings": response.warnings,
         "moderation": response.moderation,
         "seed": choice.seed,
+        REASONING_FIELD_KEY: choice.reasoning_field
+        if choice.reasoning_field == "reasoning"
+        else None,
         # LangChain puts it there under `invoke`; it has costs and counts that usage_metadata lacks.
         "token_usage": response.usage if choice is response.choices[0] else None,
     }
@@ -126,7 +130,7 @@ def attach_receipt(answer: Stampable, receipt: dict[str, Any]) -> Stampable:
     """
     first: Any = answer.generations[0] if isinstance(answer, ChatResult) else answer
     message = first if isinstance(first, AIMessage) else first.message
-    message.response_metadata[passthrough.RECEIPT_KEY] = receipt
+    message.response_metadata[RECEIPT_KEY] = receipt
     return answer
 
 
@@ -286,17 +290,21 @@ class ChunkConverter:
             return ChatGenerationChunk(message=native.last_chunk(response.native, model_name))
         choice = response.choices[0]
         metadata = response_metadata(response, choice, self._provider, model_name)
-        id_chunks = [
-            tool_call_chunk(id=call.id, index=self._call_offset + index)
+        call_chunks = [
+            tool_call_chunk(
+                id=None if call.given_id else call.id,
+                args=call.withheld or None,
+                index=self._call_offset + index,
+            )
             for index, call in enumerate(choice.tools.calls)
-            if not call.given_id
+            if call.withheld or not call.given_id
         ]
         message = AIMessageChunk(
             content="",
             additional_kwargs=choice.final_extras(),
             response_metadata=metadata,
             usage_metadata=usage_metadata(response.usage),
-            tool_call_chunks=id_chunks,
+            tool_call_chunks=call_chunks,
             chunk_position="last",
         )
         info = {k: metadata[k] for k in ("finish_reason", "model_name") if k in metadata}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.wire.chunk_parser import BadChunkError
 from langchain_resilient.wire.messages import assistant_blocks
+from langchain_resilient.wire.provider_state import RECEIPT_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
     from langchain_core.messages.ai import UsageMetadata
 
-
-RECEIPT_KEY = "resilience"
-"""The key of the receipt in `response_metadata`."""
 
 REPLACED_KEY = "resilience_replaced"
 """In the `response_metadata` of a chunk: it replaces everything before it, and the whole answer

@@ -57,9 +57,11 @@ def _short_id(id_: str) -> str:
 class ToolCallBuilder:
     """One tool call as far as it has come."""
 
-    __slots__ = ("_args", "given_id", "made_id", "name")
+    __slots__ = ("_args", "_empty", "extra", "given_id", "made_id", "name")
 
     def __init__(self) -> None:
+        self.extra: dict[str, Any] | None = None
+        self._empty: str = ""
         self.given_id: str | None = None
         self.made_id: str | None = None
         self.name: str = ""
@@ -77,7 +79,12 @@ class ToolCallBuilder:
     @property
     def args(self) -> str:
         """The arguments, JSON if the model did well."""
-        return "".join(self._args)
+        return "".join(self._args) or self._empty
+
+    @property
+    def withheld(self) -> str:
+        """Arguments that `add` did not give out, since the real ones might follow; at the end."""
+        return "" if self._args else self._empty
 
     def length(self) -> int:
         """Characters of its arguments."""
@@ -96,9 +103,13 @@ class ToolCallBuilder:
         if fragment.name and not self._args and fragment.name != self.name:
             self.name += fragment.name
             name = fragment.name
+        if fragment.extra:
+            self.extra = {**(self.extra or {}), **fragment.extra}
         args = fragment.args or None
         if args == "null" and not self._args:  # how some models say "no arguments"
             args = None
+        if args == "{}" and not self._args:  # how some servers begin, before the real ones
+            self._empty, args = args, None
         if args:
             self._args.append(args)
         return id_, name, args
