@@ -203,8 +203,10 @@ class SDKProvider(ABC):
         # parameters to drop and modes to try, and short ids are switched on once.
         while True:
             shaped = reshape(original, requested, mode) if requested and mode else original
-            messages = self._give_back(shaped["messages"])
-            body = self.adapt_body({**shaped, "messages": messages}, stream=stream)
+            outgoing, messages = dict(shaped), shaped["messages"]
+            if len(messages) > 2:  # noqa: PLR2004  # else there is no answer among them
+                outgoing["messages"] = messages = self._give_back(messages)
+            body = self.adapt_body(outgoing, stream=stream)
             if self._dropped:
                 self._remove_dropped(body)
             if self._needs_short_ids:
@@ -250,8 +252,6 @@ class SDKProvider(ABC):
 
     def _give_back(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Put in what this target wants back of its own answers, as far as it takes it."""
-        if len(messages) < 3:  # noqa: PLR2004  # there is no answer among them
-            return messages
         return give_back(
             messages, self.target.name, self._refused_state, all_thoughts=self._wants_all_thoughts
         )

@@ -243,14 +243,15 @@ class ChoiceAccumulator:
 
     def final_extras(self) -> dict[str, Any]:
         """Return the part of `extras` that is complete only at the end of a stream."""
-        extras = {
+        extras: dict[str, Any] = {
             "function_call": self._function_call,
             "audio": self._joined_audio(),
             "annotations": self.annotations,
             "reasoning_details": self.details,
-            "extra_content": self.extra,
-            CALLS_KEY: {call.id: call.extra for call in self.tools.calls if call.extra},
         }
+        if self.extra or self.tools.calls:
+            extras["extra_content"] = self.extra
+            extras[CALLS_KEY] = {call.id: call.extra for call in self.tools.calls if call.extra}
         return {k: v for k, v in extras.items() if v}
 
     def _joined_audio(self) -> dict[str, Any] | None:

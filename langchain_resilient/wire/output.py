@@ -91,12 +91,11 @@ def response_metadata(
         "warnings": response.warnings,
         "moderation": response.moderation,
         "seed": choice.seed,
-        REASONING_FIELD_KEY: choice.reasoning_field
-        if choice.reasoning_field == "reasoning"
-        else None,
         # LangChain puts it there under `invoke`; it has costs and counts that usage_metadata lacks.
         "token_usage": response.usage if choice is response.choices[0] else None,
     }
+    if choice.reasoning_field == "reasoning":
+        known[REASONING_FIELD_KEY] = choice.reasoning_field
     head = {"model_provider": provider, "model_name": response.model or model_name}
     return head | {name: value for name, value in known.items() if value}
 
