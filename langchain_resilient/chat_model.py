@@ -22,7 +22,7 @@ from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from langchain_resilient._version import __version__
 from langchain_resilient.batch.mixin import BatchingChatModel
-from langchain_resilient.configuration import Configuration
+from langchain_resilient.configuration import Configuration, as_plain_data, function_identity
 from langchain_resilient.errors import NoTargetsError
 from langchain_resilient.observability import run_context
 from langchain_resilient.observability.observer import picklable_observers
@@ -385,9 +385,18 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         return {
             "targets": [target.identity() for target in self.chain()],
             "last_resort": last.identity() if last else None,
-            "check": repr(self.check) if self.check else None,
+            "check": function_identity(self.check) if self.check else None,
             **self.sampling_params(),
         }
+
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Describe a call to callbacks, in plain data: tracers write it down as JSON."""
+        params = super()._get_invocation_params(stop, **kwargs)
+        if kwargs:
+            params.update({name: as_plain_data(value) for name, value in kwargs.items()})
+        return params
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """Name the first target: who really answered stands in the answer's metadata."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import copy
+import json
 import logging
 import multiprocessing
 import os
@@ -41,6 +43,7 @@ from langchain_resilient import (
     AllTargetsFailedError,
     DeadlineExceededError,
     FaultKind,
+    Hedge,
     NoTargetsError,
     ResilientChatModel,
     SkippedTargetWarning,
@@ -425,6 +428,29 @@ def test_on_retry_reaches_langchains_callbacks(sim):
     target_ = target(sim, "openai:m", retry_first=True)
     ResilientChatModel(targets=[target_]).invoke("hi", config={"callbacks": [Handler()]})
     assert seen == [1]
+
+
+def test_callbacks_get_plain_data(sim):
+    """Tracers write the parameters of a call down as JSON."""
+    seen: list[Any] = []
+
+    class Handler(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized, messages, **kwargs: Any) -> None:
+            seen.append(kwargs["invocation_params"])
+
+    llm = chain(sim, "openai:a", check=lambda _: True)
+    config = {"callbacks": [Handler()]}
+    with contextlib.suppress(Exception):
+        llm.with_structured_output(Joke, repair=True).invoke("hi", config)
+    llm.bind_tools([add]).invoke("hi", config)
+    llm.invoke("hi", config, model=target(sim, "openai:b"), hedge=Hedge(delay=9))
+    structured, tools, model = [json.loads(json.dumps(params)) for params in seen]
+    assert structured["structure"]["schema"] == "Joke"
+    assert structured["structure"]["repair"] is True
+    assert tools["tools"][0]["function"]["name"] == "add"
+    assert model["model"]["model"] == "b"
+    assert model["hedge"]["delay"] == 9
+    assert CANARY not in str(seen)
 
 
 # -- failing --------------------------------------------------------------------------------------
