@@ -103,7 +103,7 @@ class Form(BaseModel):
     (Form, "Form"),
     (Form(), {"days": "P1D"}),
     (one, "one"),
-    (Hedge(delay=1), {**Hedge(delay=1).model_dump(), "delay": 1}),
+    (Hedge(delay=1), {**Hedge(delay=1).model_dump(warnings=False), "delay": 1}),
     (Target("text:a", api_key="sk-secret"), {"provider": "text", "model": "a"}),
 ], ids=str)  # fmt: skip
 def test_arguments_become_plain_data(value, expected):
