@@ -9,16 +9,51 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
+from _queue import SimpleQueue  # that of `queue` is gevent's, where gevent has put its own
 from contextvars import copy_context
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
 
 T = TypeVar("T")
+
+
+def gevent_patches() -> Any:
+    """Return gevent's module of patches where it has put greenlets in the place of threads."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey if monkey is not None and monkey.is_module_patched("threading") else None
+
+
+def start_thread(work: Callable[[], None], name: str) -> threading.Thread | None:
+    """Start a daemon thread of the operating system, even under gevent: None is returned there."""
+    monkey = gevent_patches()
+    if monkey is None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        return thread
+    monkey.get_original("_thread", "start_new_thread")(work, ())
+    return None
+
+
+def new_lock() -> Any:
+    """Make a lock between threads of the operating system, even under gevent."""
+    monkey = gevent_patches()
+    return threading.Lock() if monkey is None else monkey.get_original("threading", "Lock")()
+
+
+def thread_number() -> int:
+    """Return the number of the running thread of the operating system, even under gevent."""
+    monkey = gevent_patches()
+    if monkey is None:
+        return threading.get_ident()
+    number: int = monkey.get_original("_thread", "get_ident")()
+    return number
+
 
 MAX_THREADS = 64
 """Threads of one purpose; what comes while all are busy waits until one is free."""
@@ -58,9 +93,8 @@ class Threads:
     def _begin(self) -> None:
         self._process = os.getpid()
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._lock = threading.Lock()
-        self._count = 0
+        self._lock = new_lock()
+        self._count = self._idle = 0
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function in a thread, in the caller's context, and wait for what it returns."""
@@ -80,43 +114,48 @@ class Threads:
         """
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[Any] = asyncio.Queue()
-        room, closed = threading.Semaphore(AHEAD), threading.Event()
-        reading = loop.create_task(self.run(_read, make, loop, items, room, closed))
+        room: SimpleQueue[bool] = SimpleQueue()
+        for _ in range(AHEAD):
+            room.put(True)
+        reading = loop.create_task(self.run(_read, make, loop, items, room))
         reading.add_done_callback(partial(_end, items))
         try:
             while (item := await items.get()) is not _END:
-                room.release()
+                room.put(True)
                 yield item
             await reading
         finally:
-            closed.set()
-            room.release()
+            for _ in range(AHEAD + 1):
+                room.put(False)
             reading.cancel()
 
     def _submit(self, job: Callable[[], None]) -> None:
         if self._process != os.getpid():
             self._begin()  # a child has none of its parent's threads
         self._jobs.put(job)
-        if self._idle.acquire(blocking=False):
-            return
         with self._lock:
+            if self._idle:
+                self._idle -= 1
+                return
             if self._count == self._limit:
                 return
             self._count += 1
-        threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        start_thread(self._work, self._name)
 
     def _work(self) -> None:
         while True:
             try:
                 job = self._jobs.get_nowait()
             except Empty:
-                self._idle.release()
+                with self._lock:
+                    self._idle += 1
                 try:
                     job = self._jobs.get(timeout=IDLE)
                 except Empty:
-                    if not self._idle.acquire(blocking=False):
-                        continue  # a job was just counted on this thread
                     with self._lock:
+                        if not self._idle:
+                            continue  # a job was just counted on this thread
+                        self._idle -= 1
                         self._count -= 1
                     return
             job()
@@ -153,15 +192,13 @@ def _read(
     make: Callable[[], Iterable[Any]],
     loop: asyncio.AbstractEventLoop,
     items: asyncio.Queue[Any],
-    room: threading.Semaphore,
-    closed: threading.Event,
+    room: SimpleQueue[bool],
 ) -> None:
     source = make()
     try:
         for item in source:
             loop.call_soon_threadsafe(items.put_nowait, item)
-            room.acquire()
-            if closed.is_set():
+            if not room.get():
                 return
     finally:
         close = getattr(source, "close", None)
