@@ -334,6 +334,7 @@ _BLOCKS = {
     "together": ("text", "image_url", "video_url", "audio_url", "input_audio"),
 }
 _TEXT_OR_PICTURE = ("text", "image_url")
+_NO_PICTURES = ("system", "assistant", "developer")
 
 
 def message_errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
@@ -399,7 +400,7 @@ def _block(dialect: str, role: str, where: str, number: int, block: Any) -> Iter
             f"{where}.content[{number}].type",
             "invalid_value",
         )
-    elif role != "user" and dialect == "openai" and kind == "image_url":
+    elif role in _NO_PICTURES and dialect == "openai" and kind == "image_url":
         yield invalid_request(
             f"Invalid '{where}'. Image URLs are only allowed for messages with role 'user', but "
             f"this message with role '{role}' contains an image URL.",

@@ -282,8 +282,8 @@ LOOSE = {"type": "object", "properties": {"tags": {"type": "array"}}}
     ("request_", "param", "code", "words"),
     [
         (
-            {"model": "m", "messages": [USER, ASSISTANT, {**TOOL, "content": PICTURE}]},
-            "messages[2]",
+            {"model": "m", "messages": [{"role": "assistant", "content": PICTURE}, USER]},
+            "messages[0]",
             "invalid_value",
             "Image URLs are only allowed for messages with role 'user', but this message with",
         ),
