@@ -11,7 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
 .PHONY: help run test pythons lint typecheck unit simulate fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo docs soak audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges format clean
+  record recordings typed notebooks demo docs soak audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
+  peers format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -146,9 +147,13 @@ instructions-baseline: $(VENV)/.developer ## count bytecode instructions anew: w
 judges: $(VENV)/.developer ## llmock, aimock, llama.cpp and HAProxy judge us (installs the first two into .judges)
 	$(BIN)/python -m verification.judges $(JUDGES)
 
+peers: $(VENV)/.developer ## compare with ChatOpenAI and ChatTogether, field by field (installs the second into .peers)
+	test -d .peers || $(BIN)/pip install --quiet --no-deps --target .peers langchain-together
+	PYTHONPATH=.peers $(BIN)/python -m verification.peers
+
 format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the environment and all caches
-	rm -rf .venv .venv-* .audit .pytest_cache .mypy_cache .ruff_cache dist docs/_build docs/_generated
+	rm -rf .venv .venv-* .audit .peers .pytest_cache .mypy_cache .ruff_cache dist docs/_build docs/_generated

@@ -44,9 +44,27 @@ def _step(step: Any) -> tuple[str, str, str]:
     meanings: dict[str, str] = {}
     for base in reversed(step.__mro__):
         meanings |= section(base, "Attributes") if base is not object else {}
-    names = [f.name for f in dataclasses.fields(step) if f.name in meanings and f.name != "reply"]
-    fields = "; ".join(f"`{name}`: {meanings[name]}" for name in names)
-    return code(step.__name__), _short(step), fields
+    inherited = _inherited(step)
+    names = [name for name in _field_names(step) if name in meanings and name not in inherited]
+    fields = [f"`{name}`: {meanings[name]}" for name in names]
+    shared = [f"those of {code(base.__name__)}" for base in _BASES if _inherits(step, base)]
+    return code(step.__name__), _short(step), "; ".join(fields + shared)
+
+
+_BASES: tuple[Any, ...] = (testing.Refusal,)
+"""Whose fields many steps have: they are described in its own row only."""
+
+
+def _inherits(step: Any, base: Any) -> bool:
+    return issubclass(step, base) and step is not base
+
+
+def _inherited(step: Any) -> set[str]:
+    return {name for base in _BASES if _inherits(step, base) for name in _field_names(base)}
+
+
+def _field_names(step: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(step) if field.name != "reply"]
 
 
 def _short(thing: Any) -> str:

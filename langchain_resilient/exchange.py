@@ -30,6 +30,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+TOKEN_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+"""The parameters that limit the length of an answer."""
+
 Chunk = dict[str, Any]
 """A decoded `chat.completion.chunk`, or a whole `chat.completion` where the answer came plainly."""
 
@@ -45,6 +48,7 @@ class ChatRequest:
         source: The messages as LangChain gave them, for targets that are LangChain models.
         native: The call's LangChain keyword arguments (tools, ...), for the same.
         continues: Whether it asks for the rest of an answer whose beginning was delivered.
+        delivered: The tokens of that beginning, which every limit of an answer's length loses.
     """
 
     messages: list[dict[str, Any]]
@@ -53,6 +57,7 @@ class ChatRequest:
     source: Sequence[Any] = ()
     native: Mapping[str, Any] = field(default_factory=dict)
     continues: bool = False
+    delivered: int = 0
 
     def body(self, target_params: Mapping[str, Any]) -> dict[str, Any]:
         """Merge into one new request body: call before target before model.
@@ -65,11 +70,21 @@ class ChatRequest:
         Returns:
             The body without `model` and `stream`, which the provider adds.
         """
-        return {
+        body = {
             **self.defaults,
             **target_params,
             **self.overrides,
             "messages": self.messages,
+        }
+        return self.shortened(body) if self.delivered else body
+
+    def shortened(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Take what was delivered off the limits of the answer's length; 1 token is the least."""
+        return {
+            name: max(1, value - self.delivered)
+            if name in TOKEN_LIMITS and isinstance(value, int)
+            else value
+            for name, value in params.items()
         }
 
 
@@ -112,7 +127,9 @@ class ChunkStream(Protocol):
     and is called exactly once, by the task that read it.
 
     It may also have a method `rate_limit_status() -> RateLimitStatus | None`, which reads the
-    provider's rate limits from the answer's head: then requests are paced by them.
+    provider's rate limits from the answer's head: then requests are paced by them. And it may have
+    an attribute `complete`: whether the server itself has said that the answer is at its end, which
+    counts where no `finish_reason` came.
     """
 
     def __aiter__(self) -> ChunkStream:

@@ -185,6 +185,8 @@ class Fault:
         request_id: The provider's id for the request, for its support.
         limit: The most tokens that the target takes, where a request was too long and it said so.
         given: The tokens it counted in the prompt of such a request, where it said so.
+        kept: Whether the answer is weak rather than wrong (a refusal, a tool call that cannot be
+            read): another target is asked, but if none does better, the caller gets this one.
         cause: The exception behind it, where there was one.
     """
 
@@ -197,6 +199,7 @@ class Fault:
     request_id: str | None = None
     limit: int | None = None
     given: int | None = None
+    kept: bool = False
     cause: BaseException | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -54,13 +54,13 @@ class TimeLimits(_Policy):
     connect: Seconds | None = 5.0
     """To open a connection."""
     first_text: float | Literal["learned"] | None = "learned"
-    """From sending a request to its first visible text. An attempt over it is no longer waited for:
-    another target is asked, and whichever speaks first wins. `"learned"`: twice the time by which
-    999 of 1,000 such requests have spoken, between 5 and 15 s for most targets; longer for long
-    prompts, and for models that think."""
+    """From sending a request to its first visible text, in seconds. An attempt over it is no longer
+    waited for: another target is asked, and whichever speaks first wins. `"learned"`: twice the
+    time by which 999 of 1,000 such requests have spoken, between 5 and 15 s for most targets;
+    longer for long prompts, and for models that think."""
     thinking: float | Literal["learned"] | None = "learned"
-    """The same while reasoning arrives that is not part of the answer: it shows that the target
-    lives. `"learned"`: from 5 minutes, longer for high effort or where that is usual."""
+    """The same in seconds while reasoning arrives that is not part of the answer: it shows that the
+    target lives. `"learned"`: 5 minutes, longer for high effort or where that is usual."""
     chunk_gap: Seconds | None = 10.0
     """Between two chunks with content. Keep-alive comments do not count as content."""
     answer: Seconds | None = 600.0

@@ -137,11 +137,12 @@ async def test_an_interrupted_agent_goes_on(sim):
 
 
 async def test_an_agent_recovers_from_a_call_that_cannot_be_read(sim):
-    """Broken arguments end the turn; the next one is not refused for them."""
+    """If nobody does better, broken arguments end the turn; the next is not refused for them."""
     bad = Reply(tool_calls=[ToolCall("weather", '{"city": ')])
-    sim.script("together:a", bad, then=Reply("Once more: sunny."))
+    sim.script("together:a", bad, bad, then=Reply("Once more: sunny."))
     agent = create_agent(chain(sim, "together:a"), tools=[weather])
     answer = await agent.ainvoke({"messages": [("human", "Weather?")]})
+    assert sim.count() == 2
     answer = await agent.ainvoke({"messages": [*answer["messages"], ("human", "Again?")]})
     assert answer["messages"][-1].text == "Once more: sunny."
     assert "unreadable arguments" in sim.requests[-1].body["messages"][1]["content"]

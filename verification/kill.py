@@ -28,7 +28,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from langchain_resilient import cli
-from langchain_resilient.batch.journal import JournalFile
+from langchain_resilient.batch.journal_file import JournalFile
 from langchain_resilient.testing import ProviderSimulator, Reply, Uniform
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class Schedule:
             )
             rows = list(file.select("SELECT * FROM items WHERE answer IS NOT NULL"))
             file.close()
-        return {r["key"]: (json.loads(r["answer"])["content"], r["recorded"]) for r in rows}
+        return {r["exact"]: (json.loads(r["answer"])["content"], r["recorded"]) for r in rows}
 
     def _check_answers(self) -> None:
         if not self._answers.exists():

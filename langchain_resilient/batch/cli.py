@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from langchain_resilient.batch.files import FORMATS, PromptFile, PromptRow
+from langchain_resilient.options import money
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from langchain_core.messages import AIMessage
 
-    from langchain_resilient.batch.journal import Journal, JournalFile
+    from langchain_resilient.batch.journal import Journal
+    from langchain_resilient.batch.journal_file import JournalFile
     from langchain_resilient.batch.mixin import BatchingChatModel
 
 
@@ -67,6 +69,9 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         help="prompts at a time (default %(default)d)")  # fmt: skip
     add("--journal", metavar="FILE", help="where answers are kept (default OUT.journal)")
     add("--no-journal", action="store_true", help="keep none")
+    add("--journal-match", choices=("prompt", "exact"), default="prompt",
+        help="use an answer to the same prompt, whoever gave it (default), or only one of the same "
+        "targets and parameters")  # fmt: skip
     add("-q", "--quiet", action="store_true", help="report failures only")
 
 
@@ -176,7 +181,7 @@ class _BatchRun:
         if task is not None and sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         if (name := _journal_name(self.args)) is not None:
-            self.journal = Journal(name)
+            self.journal = Journal(name, match=self.args.journal_match)
         with AnswerFile(self.args.output) as answers:
             async with aclosing(self._results()) as results:
                 async for index, result in results:
@@ -255,25 +260,27 @@ def _journal_name(args: argparse.Namespace) -> str | None:
 _LOCK_TIMEOUT = 10.0
 
 _SUMMARY = """
-SELECT count(DISTINCT position) AS items, count(answer) AS answers, count(error) AS failed,
-  count(DISTINCT CASE WHEN answer IS NOT NULL THEN position END) AS done,
+SELECT count(*) AS items, count(answer) AS done, count(error) AS failed,
+  (SELECT count(answer) FROM items) - count(answer) AS older,
   sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-  min(recorded) AS first, max(recorded) AS last FROM items
+  sum(spent) AS spent, sum(wasted) AS wasted,
+  min(recorded) AS first, max(recorded) AS last FROM current
 """
 
 _TARGETS = """
 SELECT target, count(*) AS answers, sum(input_tokens) AS input_tokens,
   sum(output_tokens) AS output_tokens
-FROM items WHERE answer IS NOT NULL GROUP BY target ORDER BY answers DESC, target
+FROM current WHERE answer IS NOT NULL GROUP BY target ORDER BY answers DESC, target
 """
 
-_FAILED = """
-SELECT position, error, recorded FROM items WHERE error IS NOT NULL ORDER BY position, recorded
-"""
+_FAILED = "SELECT position, error, recorded FROM current WHERE error IS NOT NULL ORDER BY position"
 
-_ALL = "SELECT * FROM items ORDER BY position, recorded"
-_NUMBER_COLUMNS = ("input_tokens", "output_tokens", "recorded")
-_COLUMNS: tuple[str, ...] = ("position", "answer", "error", "target", *_NUMBER_COLUMNS, "key")
+_CURRENT = "SELECT * FROM current ORDER BY position"
+_ALL = "SELECT * FROM items ORDER BY run, position, recorded"
+_NUMBER_COLUMNS = ("input_tokens", "output_tokens", "spent", "wasted", "recorded")
+_COLUMNS: tuple[str, ...] = (
+    "position", "answer", "error", "target", *_NUMBER_COLUMNS, "prompt", "exact", "run"
+)  # fmt: skip
 
 
 def add_journal_arguments(parser: argparse.ArgumentParser) -> None:
@@ -285,11 +292,15 @@ def add_journal_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--json", action="store_true", help="as JSON")
     show.set_defaults(action=_show)
     export = actions.add_parser(
-        "export", help="all its answers and failures, by position (from 0), as JSON lines or CSV"
+        "export",
+        help="the answers and failures of the last run, one a prompt, by position (from 0), as "
+        "JSON lines or CSV",
     )
     export.add_argument("file", metavar="FILE", type=Path, help="the journal")
     export.add_argument("-o", "--output", default="-", metavar="OUT",
                         help="a .jsonl or .csv file; standard output unless given")  # fmt: skip
+    export.add_argument("--all", action="store_true",
+                        help="also what was answered before prompts or models changed")  # fmt: skip
     export.set_defaults(action=_export)
 
 
@@ -300,7 +311,7 @@ def run_journal_command(args: argparse.Namespace) -> None:
         JournalError: If the file is not a journal or cannot be read.
         OSError: If the output cannot be written.
     """
-    from langchain_resilient.batch.journal import JournalFile  # noqa: PLC0415  # import is slow
+    from langchain_resilient.batch.journal_file import JournalFile  # noqa: PLC0415  # import is slow
 
     file = JournalFile(args.file, lock_timeout=_LOCK_TIMEOUT, create=False)
     try:
@@ -313,26 +324,27 @@ def run_journal_command(args: argparse.Namespace) -> None:
 
 
 def _show(args: argparse.Namespace, file: JournalFile) -> None:
-    summary: dict[str, Any] = dict(next(file.select(_SUMMARY)))
+    summary: dict[str, Any] = dict(next(file.current(_SUMMARY)))
     for name in ("first", "last"):
         summary[name] = _iso_time(summary[name])
-    summary["targets"] = [dict(row) for row in file.select(_TARGETS)]
+    summary["targets"] = [dict(row) for row in file.current(_TARGETS)]
     if args.json:
         if args.failed:
-            summary["failures"] = [_with_iso_time(row) for row in file.select(_FAILED)]
+            summary["failures"] = [_with_iso_time(row) for row in file.current(_FAILED)]
         sys.stdout.write(json.dumps(summary) + "\n")
         return
     sys.stdout.write(_summary_text(summary))
     if args.failed:
-        for row in file.select(_FAILED):
+        for row in file.current(_FAILED):
             sys.stdout.write(f"{row['position']}: {' '.join(row['error'].split())}\n")
 
 
 def _summary_text(summary: dict[str, Any]) -> str:
     lines = [f"{summary['items']} items, {summary['done']} answered, {summary['failed']} failed"]
-    if summary["answers"] > summary["done"]:
-        more = summary["answers"] - summary["done"]
-        lines[0] += f"; {more} more answers to prompts or parameters that were changed"
+    if summary["older"]:
+        lines[0] += f"; {summary['older']} more answers to what was changed or removed since"
+    if summary["spent"]:
+        lines[0] += f"; {money(summary['spent'])} spent, {money(summary['wasted'])} of it wasted"
     lines += [
         f"  {row['target'] or 'unknown'}: {row['answers']} answers{_tokens(row)}"
         for row in summary["targets"]
@@ -362,7 +374,8 @@ def _with_iso_time(row: Any) -> dict[str, Any]:
 
 
 def _export(args: argparse.Namespace, file: JournalFile) -> None:
-    with closing(file.select(_ALL)) as rows, _output(args.output) as out:
+    rows_of = file.select(_ALL) if args.all else file.current(_CURRENT)
+    with closing(rows_of) as rows, _output(args.output) as out:
         records = map(_exported, rows)
         if Path(args.output).suffix.lower() == ".csv":
             table = csv.DictWriter(out, _COLUMNS, extrasaction="ignore")

@@ -1,4 +1,4 @@
-"""The keys by which a journal recognises a request: a hash of all that shapes its answer."""
+"""The keys by which a journal recognises a request: hashes of what shapes its answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from langchain_core.language_models import BaseLanguageModel
@@ -50,7 +50,7 @@ def request_key(
     stop: Sequence[str] | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> str:
-    """Compute the key of one request.
+    """Compute the exact key of one request.
 
     Args:
         model: The model; only its `_identifying_params` count, which hold no secrets.
@@ -77,12 +77,19 @@ def model_key(
     stop: Sequence[str] | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> str:
-    """Compute the part of the key that all items of a batch share; see `request_key`."""
-    parameters = {name: value for name, value in (kwargs or {}).items() if name not in UNIMPORTANT}
+    """Compute the part of the exact key that all items of a batch share; see `request_key`."""
     identity = _text(model._identifying_params, "model")  # noqa: SLF001  # LangChain's name
     # Reprs of functions and foreign models hold addresses, which differ in every process.
-    texts = [_ADDRESS.sub("", identity), _text(stop or None, "stop")]
-    texts += [f"{name}={_text(parameters[name], name)}" for name in sorted(parameters)]
+    return _digest([_ADDRESS.sub("", identity), *_call_texts(stop, kwargs or {})])
+
+
+def _call_texts(stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> list[str]:
+    """Write down what a call says beside its prompt."""
+    names = sorted(name for name in kwargs if name not in UNIMPORTANT)
+    return [_text(stop or None, "stop"), *(f"{n}={_text(kwargs[n], n)}" for n in names)]
+
+
+def _digest(texts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
@@ -96,8 +103,11 @@ def item_key(prefix: str, messages: Sequence[BaseMessage]) -> str:
         prefix: The result of `model_key`.
         messages: The item's conversation.
     """
-    parts = [_message_parts(message) for message in messages]
-    return hashlib.sha256(f"{prefix}\n{_text(parts, 'messages')}".encode()).hexdigest()
+    return _digest([prefix, _messages_text(messages)])
+
+
+def _messages_text(messages: Sequence[BaseMessage]) -> str:
+    return _text([_message_parts(message) for message in messages], "messages")
 
 
 def _message_parts(message: BaseMessage) -> dict[str, Any]:
@@ -171,17 +181,35 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"an object of {type(value).__qualname__} is not plain data")
 
 
-RequestKey = Callable[[Sequence["BaseMessage"]], str]
-"""Makes the key of a conversation; see `key_function`."""
+class RequestKeys(NamedTuple):
+    """What a journal knows a request by.
+
+    Attributes:
+        prompt: Of the prompt and what the call says beside it: whoever is asked.
+        exact: Of the model too: its targets, their order, its parameters.
+    """
+
+    prompt: str
+    exact: str
 
 
-def key_function(model: BaseChatModel, kwargs: Mapping[str, Any]) -> RequestKey:
-    """Make the function that gives each prompt of a batch its key.
+KeyFunction = Callable[[Sequence["BaseMessage"]], RequestKeys]
+"""Makes the keys of a conversation; see `key_function`."""
+
+
+def key_function(model: BaseChatModel, kwargs: Mapping[str, Any]) -> KeyFunction:
+    """Make the function that gives each prompt of a batch its keys.
 
     Args:
         model: The model that is asked.
         kwargs: The arguments that all calls of the batch share.
     """
     others = {name: value for name, value in kwargs.items() if name != "stop"}
-    prefix = model_key(model, kwargs.get("stop"), others)
-    return lambda messages: item_key(prefix, messages)
+    exact = model_key(model, kwargs.get("stop"), others)
+    prompt = _digest(_call_texts(kwargs.get("stop"), others))
+
+    def keys(messages: Sequence[BaseMessage]) -> RequestKeys:
+        text = _messages_text(messages)
+        return RequestKeys(_digest([prompt, text]), _digest([exact, text]))
+
+    return keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -16,19 +17,21 @@ from contextlib import aclosing
 from dataclasses import replace
 from operator import itemgetter, length_hint
 from os import PathLike
+from types import FrameType
 from typing import Any, Literal, Self, overload
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, RunnableSequence
 from pydantic import ConfigDict, PrivateAttr
 
-from langchain_resilient.batch.journal import Journal
+from langchain_resilient.batch.journal import Journal, JournalMatch
 from langchain_resilient.batch.progress import BatchOptions, Progress
 from langchain_resilient.batch.report import BatchReport, BatchStats
 from langchain_resilient.prices import Price
 from langchain_resilient.runtime.background_loop import background_loop
+from langchain_resilient.runtime.keywords import BATCH_KEYWORDS, refuse_misspelt
 
 Config = RunnableConfig | Sequence[RunnableConfig] | None
 JournalOption = Journal | str | PathLike[str] | None
@@ -56,6 +59,8 @@ class BatchingChatModel(BaseChatModel):
       or a function that gets a `BatchProgress` at most ten times a second, and at the end.
     - `journal`: a path, or a `Journal`: answers are on disk before they are reported, and the same
       call after a crash sends only what is missing.
+    - `journal_match`: `"prompt"` (default) uses an answer to the same prompt and call, whichever
+      targets and parameters the model had; `"exact"` only one of a model that had the same.
     - `report`: a function that gets the `BatchReport` at the end, however the batch ends.
     - `tail_hedge`: whether free workers ask the stragglers at the end a second time, once they have
       run for 3 times the median, and for a second. That is fewer than `max_concurrency` more calls
@@ -99,6 +104,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
+        journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         **kwargs: Any,
@@ -111,6 +117,7 @@ class BatchingChatModel(BaseChatModel):
             return_exceptions: Put an exception where an answer would be, instead of raising it.
             progress: See the class.
             journal: See the class.
+            journal_match: See the class.
             report: See the class.
             tail_hedge: See the class.
             **kwargs: Passed to each call.
@@ -123,7 +130,10 @@ class BatchingChatModel(BaseChatModel):
             answers = await llm.abatch(prompts, {"max_concurrency": 64}, progress=True)
             ```
         """
-        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        _refuse_lost_keywords()
+        options = BatchOptions(
+            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
+        )
         results = self._answers(inputs, config, options, kwargs)
         async with aclosing(results):
             return _in_input_order([result async for result in results])
@@ -136,12 +146,16 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
+        journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Answer many prompts at a time, as `abatch` does, on one background event loop."""
-        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        _refuse_lost_keywords()
+        options = BatchOptions(
+            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
+        )
         results = self._answers(inputs, config, options, kwargs)
         return _in_input_order(list(background_loop().iterate(results, wait=True)))
 
@@ -173,12 +187,15 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
+        journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         **kwargs: Any,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """Yield `(index, answer)` as completed; takes the same as `abatch`, and any iterable."""
-        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        options = BatchOptions(
+            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
+        )
         results = self._answers(inputs, config, options, kwargs)
         async with aclosing(results):
             async for result in results:
@@ -212,6 +229,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
+        journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         **kwargs: Any,
@@ -221,7 +239,9 @@ class BatchingChatModel(BaseChatModel):
         Takes the same as `abatch`, and any iterable, which is read by the background event loop's
         thread as prompts are needed.
         """
-        options = BatchOptions(return_exceptions, progress, journal, report, tail_hedge)
+        options = BatchOptions(
+            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
+        )
         results = self._answers(inputs, config, options, kwargs)
         yield from background_loop().iterate(results, ahead=_READ_AHEAD, wait=True)
 
@@ -256,6 +276,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
+        journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         **kwargs: Any,
@@ -272,6 +293,7 @@ class BatchingChatModel(BaseChatModel):
             return_exceptions: Yield an exception where an answer would be, instead of raising it.
             progress: See the class.
             journal: See the class.
+            journal_match: See the class.
             report: See the class.
             tail_hedge: See the class.
             **kwargs: Passed to each call.
@@ -287,7 +309,7 @@ class BatchingChatModel(BaseChatModel):
             ```
         """
         options = BatchOptions(
-            return_exceptions, progress, journal, report, tail_hedge, max_concurrency
+            return_exceptions, progress, journal, report, tail_hedge, max_concurrency, journal_match
         )
         results = self._answers(inputs, config, options, kwargs, AMAP_CONCURRENCY)
         async with aclosing(results):
@@ -308,6 +330,7 @@ class BatchingChatModel(BaseChatModel):
         from langchain_resilient.batch.report import BatchStats  # noqa: PLC0415
         from langchain_resilient.batch.runner import PromptConfigs, run_batch  # noqa: PLC0415
 
+        refuse_misspelt(kwargs, batch=True)
         length = len(inputs) if isinstance(inputs, Sized) else None
         configs = PromptConfigs(config, length)
         limit = options.max_concurrency
@@ -330,6 +353,38 @@ class BatchingChatModel(BaseChatModel):
         copy = super().__copy__()
         copy._last_batch = None  # noqa: SLF001  # our own
         return copy
+
+
+def _refuse_lost_keywords() -> None:
+    """Refuse keywords that were given to the batch of a chain.
+
+    LangChain passes them to its first step only, and a prompt template ignores them.
+
+    Raises:
+        TypeError: Says how to give them.
+    """
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # of who calls `batch`: nothing else knows the chain
+    for _ in range(_STEPS_UP):
+        if frame is None:
+            return
+        if frame.f_code in _CHAIN_BATCHES:
+            chain, step = frame.f_locals["self"], frame.f_locals.get("step")
+            lost = BATCH_KEYWORDS & frame.f_locals["kwargs"].keys()
+            if lost and step is not chain.first:
+                name = min(lost)
+                msg = (
+                    f"{name}= reaches only the first step of a chain: bind it to the model, as in "
+                    f"prompt | llm.bind({name}=...)"
+                )
+                raise TypeError(msg)
+            return
+        frame = frame.f_back
+
+
+_STEPS_UP = 4
+"""Frames between a chain's `batch` and the model's: those of `llm.bind(...)`, mostly."""
+
+_CHAIN_BATCHES = {RunnableSequence.batch.__code__, RunnableSequence.abatch.__code__}
 
 
 def _in_input_order(results: list[tuple[int, Any]]) -> list[Any]:

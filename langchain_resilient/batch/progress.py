@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Protocol, TextIO, cast
 
-from langchain_resilient.batch.journal import Journal
+from langchain_resilient.batch.journal import Journal, JournalMatch
 from langchain_resilient.batch.report import BatchProgress, BatchReport
 from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.options import money
@@ -26,6 +26,7 @@ class BatchOptions:
         return_exceptions: Whether a prompt's exception is returned as its result.
         progress: How progress is shown.
         journal: Where answers are recorded.
+        journal_match: How they are recognised; None for as the journal says, else by the prompt.
         report: Called with the report at the end.
         tail_hedge: Whether stragglers are asked a second time.
         max_concurrency: The number of prompts under way at a time; None for the default.
@@ -40,6 +41,7 @@ class BatchOptions:
     report: Callable[[BatchReport], object] | None = None
     tail_hedge: bool = True
     max_concurrency: int | None = None
+    journal_match: JournalMatch | None = None
 
     def __post_init__(self) -> None:
         if self.max_concurrency is not None and self.max_concurrency < 1:

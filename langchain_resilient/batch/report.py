@@ -6,10 +6,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from math import fsum
 from typing import Any
 
 from langchain_core.messages import AIMessage
 
+from langchain_resilient.batch.money import Money
 from langchain_resilient.observability.recorder import Recorder
 from langchain_resilient.observability.stats import (
     UNKNOWN_QUANTILES,
@@ -22,7 +24,7 @@ from langchain_resilient.observability.stats import (
     text_table,
 )
 from langchain_resilient.options import money
-from langchain_resilient.prices import Price
+from langchain_resilient.prices import Price, attempt_cost
 from langchain_resilient.receipt import AttemptKind, Outcome, Receipt
 
 
@@ -85,7 +87,7 @@ class BatchProgress:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class BatchReport:
-    """What a batch did. Calls that were cancelled with it stand in `llm.stats()` alone.
+    """What a batch did. Of calls that were cancelled with it only the money is counted.
 
     Attributes:
         total: Items there were; None where the source did not say and was not read to its end.
@@ -103,7 +105,10 @@ class BatchReport:
         input_tokens: Of prompts, losers included.
         output_tokens: Of answers, losers included.
         spent: Dollars, losers included, on all targets whose price is known.
-        wasted: Dollars of that for answers that did not count.
+        wasted: Dollars of that for answers that did not count, those of cancelled calls too.
+        job_spent: Dollars of this run and of all earlier ones for the same prompts, as far as the
+            journal knows; None without a journal.
+        job_wasted: Dollars of that for answers that did not count.
         errors: Items that failed, by the exception's class, the most frequent first.
         targets: Each target that was asked.
 
@@ -130,6 +135,8 @@ class BatchReport:
     output_tokens: int = 0
     spent: float = 0.0
     wasted: float = 0.0
+    job_spent: float | None = None
+    job_wasted: float | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     targets: tuple[TargetStats, ...] = ()
 
@@ -173,12 +180,19 @@ def _summary(report: BatchReport) -> str:
         duration_line("", report.seconds),
         duration_line("first text ", report.first_text),
         f"{report.input_tokens:,} tokens in, {report.output_tokens:,} out",
-        f"{money(report.spent)} spent, {money(report.wasted)} of it wasted" if report.spent else "",
+        _spent("", report.spent, report.wasted),
+        _spent(" by the whole job", report.job_spent, report.job_wasted)
+        if report.job_spent != report.spent
+        else "",
         "" if report.complete else "not complete",
     ]
     failures = ", ".join(f"{name} {count:,}" for name, count in report.errors.items())
     line = ", ".join(filter(None, parts))
     return f"{line}\nfailures: {failures}" if failures else line
+
+
+def _spent(by: str, spent: float | None, wasted: float | None) -> str:
+    return f"{money(spent)} spent{by}, {money(wasted or 0.0)} of it wasted" if spent else ""
 
 
 def _as_plain_data(value: Any) -> Any:
@@ -205,6 +219,10 @@ class BatchStats:
         clock: Seconds that go forward, e.g. the loop's `time`.
         price: Finds a target's price by its name.
 
+    Attributes:
+        clock: As given.
+        earlier: What earlier runs paid for the same prompts; None without a journal.
+
     Example:
         ```python
         stats = BatchStats(100, loop.time, prices.get)
@@ -227,6 +245,7 @@ class BatchStats:
         self._began = clock()
         self._ended: float | None = None
         self._complete = False
+        self.earlier: Money | None = None
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()
@@ -236,6 +255,18 @@ class BatchStats:
         with self._lock:
             self._done += 1
             self._restored += 1
+
+    def add_cancelled(self, receipt: Receipt) -> None:
+        """Count what a call cost that was cancelled."""
+        self._recorder.add(receipt, cancelled=True)
+
+    def money_of(self, receipt: Receipt | None) -> Money:
+        """Dollars for a call, as far as prices are known."""
+        attempts = () if receipt is None else receipt.attempts
+        prompt = next((a.input_tokens for a in attempts if a.input_tokens), 0)
+        spent = [attempt_cost(a, self._price(a.target), prompt) for a in attempts]
+        lost = [x for a, x in zip(attempts, spent, strict=True) if a.outcome is not Outcome.WON]
+        return Money(fsum(spent), fsum(lost))
 
     def count_tail_hedge(self) -> None:
         """Count an item of the tail that is asked a second time."""
@@ -247,9 +278,9 @@ class BatchStats:
 
         Args:
             result: Its answer, or the exception of its call, which holds its receipt itself.
-            receipt: The answer's; None where nothing was sent for it.
+            receipt: The call's; None where nothing was sent for it.
         """
-        if isinstance(result, Exception):
+        if isinstance(result, Exception) and receipt is None:
             receipt = getattr(result, "receipt", None)
         if receipt is not None:
             self._recorder.add(receipt)
@@ -314,6 +345,8 @@ class BatchStats:
                 output_tokens=sum(target.output_tokens for target in stats.targets),
                 spent=stats.spent,
                 wasted=stats.wasted,
+                job_spent=None if self.earlier is None else stats.spent + self.earlier.spent,
+                job_wasted=None if self.earlier is None else stats.wasted + self.earlier.wasted,
                 errors=dict(self._errors.most_common()),
                 targets=stats.targets,
             )

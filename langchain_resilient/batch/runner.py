@@ -18,19 +18,21 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.batch.journal_keys import key_function
+from langchain_resilient.batch.money import Money, as_wasted
 from langchain_resilient.batch.progress import ProgressMeter, as_display
 from langchain_resilient.observability.stats import DurationHistogram
-from langchain_resilient.runtime.call import PRIORITY, RECEIPTS
+from langchain_resilient.runtime.call import PRIORITY, RECEIPTS, Receipts
+from langchain_resilient.runtime.token_estimate import estimate_text_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection
+    from collections.abc import AsyncGenerator, Collection, Coroutine
 
     from langchain_core.language_models import BaseChatModel, LanguageModelInput
     from langchain_core.messages import AIMessage
     from langchain_core.runnables import RunnableConfig
 
-    from langchain_resilient.batch.journal import Journal
-    from langchain_resilient.batch.journal_keys import RequestKey
+    from langchain_resilient.batch.journal import Journal, JournalMatch
+    from langchain_resilient.batch.journal_keys import KeyFunction, RequestKeys
     from langchain_resilient.batch.progress import BatchOptions
     from langchain_resilient.batch.report import BatchStats
     from langchain_resilient.receipt import Receipt
@@ -68,9 +70,9 @@ async def run_batch(
         stats: Counts what happens.
     """
     async with _show_progress(stats, options) as meter, _open_journal(options) as journal:
-        key = None if journal is None else key_function(model, kwargs)
+        keys = None if journal is None else key_function(model, kwargs)
         worker = PromptWorker(
-            model, configs, kwargs, stats=stats, meter=meter, journal=journal, key=key
+            model, configs, kwargs, stats=stats, meter=meter, journal=journal, keys=keys
         )
         runner = BatchRunner(
             ItemSource(inputs),
@@ -103,23 +105,37 @@ async def _show_progress(
 
 @asynccontextmanager
 async def _open_journal(options: BatchOptions) -> AsyncGenerator[Journal | None, None]:
-    journal = as_journal(options.journal)
+    journal = as_journal(options.journal, options.journal_match)
     if journal is None:
         yield None
         return
     await journal.open()
     try:
         yield journal
+        journal.complete = True
     finally:
         await journal.aclose()
 
 
-def as_journal(journal: Journal | str | PathLike[str] | None) -> Journal | None:
-    """Turn a path into a journal; a journal and None stay what they are."""
-    if isinstance(journal, str | PathLike):
-        from langchain_resilient.batch.journal import Journal  # noqa: PLC0415  # loads sqlite3
+def as_journal(
+    journal: Journal | str | PathLike[str] | None, match: JournalMatch | None = None
+) -> Journal | None:
+    """Turn a path into a journal; a journal and None stay what they are.
 
-        return Journal(journal)
+    Args:
+        journal: What the caller passed.
+        match: How answers are recognised; goes before what a journal says itself.
+    """
+    from langchain_resilient.batch.journal import Journal, check_match  # noqa: PLC0415  # loads sqlite3
+
+    if isinstance(journal, str | PathLike):
+        return Journal(journal, match=match or "prompt")
+    if match is not None:
+        match = check_match(match)
+        if journal is None:
+            msg = "journal_match says how a journal is read: give the journal too"
+            raise ValueError(msg)
+        journal.match = match
     return journal
 
 
@@ -136,7 +152,7 @@ class PromptWorker:
         stats: Counts what happens.
         meter: Shows the count.
         journal: Keeps the answers; already open. None to keep none.
-        key: Makes the journal's key of a prompt; None without a journal.
+        keys: Makes the journal's keys of a prompt; None without a journal.
     """
 
     def __init__(
@@ -148,7 +164,7 @@ class PromptWorker:
         stats: BatchStats,
         meter: ProgressMeter,
         journal: Journal | None = None,
-        key: RequestKey | None = None,
+        keys: KeyFunction | None = None,
     ) -> None:
         self._model = model
         self._configs = configs
@@ -156,24 +172,25 @@ class PromptWorker:
         self._stats = stats
         self._meter = meter
         self._journal = journal
-        self._key = key
+        self._make_keys = keys
         # Of the prompts that are being asked.
-        self._keys: dict[int, str] = {}
+        self._keys: dict[int, RequestKeys] = {}
         self._receipts: dict[int, Receipt] = {}
 
     def restore(self, index: int, prompt: LanguageModelInput) -> AIMessage | None:
         """Return the answer that the journal holds, if any; then nothing else is called."""
-        if self._journal is None or self._key is None:
+        if self._journal is None or self._make_keys is None:
             return None
         try:
             # As LangChain's `ainvoke` does.
             messages = self._model._convert_input(prompt).to_messages()  # noqa: SLF001
         except ValueError:
             return None  # not a prompt at all: the call will say so
-        key = self._key(messages)
-        answer = self._journal.look_up(index, key)
+        keys = self._make_keys(messages)
+        answer = self._journal.look_up(index, keys)
+        self._stats.earlier = self._journal.earlier
         if answer is None:
-            self._keys[index] = key
+            self._keys[index] = keys
             return None
         self._stats.count_restored()
         self._meter.tick()
@@ -195,12 +212,28 @@ class PromptWorker:
         if hedge:
             self._stats.count_tail_hedge()
         config = self._configs.of_hedge(index) if hedge else self._configs.at(index)
-        receipts: list[Receipt] = []
+        receipts = Receipts()
         RECEIPTS.set(receipts)
-        answer = await self._model.ainvoke(prompt, config, **self._kwargs)
+        calling = self._model.ainvoke(prompt, config, **self._kwargs)
+        try:
+            answer = await (calling if self._journal is None else _keep_if_whole(calling, receipts))
+        except asyncio.CancelledError:
+            if receipts:
+                self._record_cancelled(index, prompt, receipts[0])
+            raise
         if receipts:  # an answer out of LangChain's cache has none
             self._receipts[index] = receipts[0]
         return answer
+
+    def _record_cancelled(self, index: int, prompt: LanguageModelInput, receipt: Receipt) -> None:
+        """Count what a call cost that nobody gets an answer of: it will be asked again, or lost."""
+        text = self._model._convert_input(prompt).to_string()  # noqa: SLF001  # as in `restore`
+        receipt = as_wasted(receipt, estimate_text_tokens(text))
+        self._stats.add_cancelled(receipt)
+        keys = self._keys.get(index)
+        if self._journal is not None and keys is not None:
+            spent, _ = self._stats.money_of(receipt)
+            self._journal.record_cancelled(index, keys, Money(spent, spent))
 
     async def record(self, index: int, result: AIMessage | Exception) -> None:
         """Record a result, then count it: what is reported as done is on disk.
@@ -208,14 +241,42 @@ class PromptWorker:
         Called once for each prompt that was asked, before its result is reported. An exception of
         this ends the whole batch.
         """
-        key = self._keys.pop(index, None)
-        if self._journal is not None and key is not None:
+        keys = self._keys.pop(index, None)
+        receipt = self._receipts.pop(index, None)
+        if isinstance(result, Exception):
+            receipt = getattr(result, "receipt", None)
+        if self._journal is not None and keys is not None:
+            money = self._stats.money_of(receipt)
             if isinstance(result, Exception):
-                await self._journal.record_failure(index, key, result)
+                await self._journal.record_failure(index, keys, result, money)
             else:
-                await self._journal.record(index, key, result)
-        self._stats.add(result, self._receipts.pop(index, None))
+                await self._journal.record(index, keys, result, money)
+        self._stats.add(result, receipt)
         self._meter.tick()
+
+
+async def _keep_if_whole(calling: Coroutine[Any, Any, AIMessage], receipts: Receipts) -> AIMessage:
+    """Await a call. If it is cancelled while its answer is whole already, return that: it is paid.
+
+    Args:
+        calling: The call.
+        receipts: What it tells of itself.
+
+    Raises:
+        CancelledError: If there is no answer yet; the call is over then.
+    """
+    call = asyncio.ensure_future(calling)
+    try:
+        await asyncio.wait({call})
+    except asyncio.CancelledError:
+        if not (call.done() or receipts.answered):
+            call.cancel()
+            await asyncio.wait({call})
+            raise
+        await asyncio.wait({call})  # only LangChain's callbacks are left to do
+    finally:
+        call.cancel()  # for a second cancel; of one that is done it does nothing
+    return call.result()
 
 
 class PromptConfigs:
@@ -426,6 +487,8 @@ class BatchRunner:
         job.workers.remove(_current_task())
         if isinstance(result, Exception) and job.asking:
             return  # the other worker may still get an answer
+        if job.index not in self._jobs:
+            return  # the other worker's was first: this one came while it was being cancelled
         await self._finish(job, result)
 
     async def _finish(self, job: _Job, result: AIMessage | Exception) -> None:

@@ -263,6 +263,7 @@ class Candidates:
                 and not candidate.tries
                 and candidate.available_at() <= now
                 and not state.concurrency.full
+                and (self._plan.funds is None or self._plan.funds.may_send(state))
                 and state.circuit_breaker.claim_probe(now)
                 and state.concurrency.take()
             ):
@@ -285,9 +286,18 @@ class Candidates:
 
     def eligible(self) -> list[Candidate]:
         """The targets that may still be asked, now or later."""
-        if self._pinned is not None:
-            return [] if self._pinned.excluded else [self._pinned]
-        return [candidate for candidate in self.candidates if not candidate.excluded]
+        chain = self.candidates if self._pinned is None else [self._pinned]
+        eligible = [candidate for candidate in chain if not candidate.excluded]
+        funds = self._plan.funds
+        return eligible if funds is None else [x for x in eligible if funds.may_send(x.state)]
+
+    def waits_for_money(self) -> bool:
+        """Whether a target may still be asked once other calls have settled what they reserved."""
+        funds = self._plan.funds
+        return funds is not None and any(
+            not x.excluded and x is (self._pinned or x) and funds.may_wait(x.state)
+            for x in self.candidates
+        )
 
     def _may_be_doubled(self, candidate: Candidate, now: float) -> bool:
         """Whether a hedge may go to the same target: it is many machines, and no other is healthy.
@@ -323,6 +333,22 @@ class Candidates:
             candidate.tries and candidate.state.unreachable >= UNREACHABLE_AFTER
             for candidate in self.candidates
         )
+
+    def ignore_pace(self, now: float) -> bool:
+        """Let targets be asked ahead of their turn whose limit is only learned.
+
+        For a request whose turn would come after its deadline: one try may find room, for what was
+        learned may be wrong. What the user stated is kept to.
+
+        Returns:
+            Whether that opened one.
+        """
+        for candidate in self.eligible():
+            if candidate.saturated(now) and not any(
+                key.rate_limiter.stated for key in candidate.state.keys
+            ):
+                candidate.queued_request = None
+        return any(is_open(candidate, now) for candidate in self.eligible())
 
     def waiting(self) -> int:
         """How many requests wait for a first text of these targets, this one included."""
@@ -480,4 +506,10 @@ def _why_skipped(candidate: Candidate, now: float) -> str:
         return "its model was not found"
     if state.available_at() > now:
         return "its account refused the key or is out of quota"
-    return "it has no room (max_concurrency)" if state.concurrency.full else "its turn never came"
+    if state.concurrency.full:
+        return "it has no room (max_concurrency)"
+    request = candidate.queued_request
+    if request is not None and (wait := state.turn_at(request) - now) > 0:
+        limits = state.keys[0].rate_limiter.describe()
+        return f"its limit of {limits} has no room for another {wait:.0f} s"
+    return "its turn never came"

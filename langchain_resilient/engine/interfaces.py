@@ -26,8 +26,12 @@ class Accumulator(Protocol):
         """Add a chunk; returns 2 or more if it shows text or a tool call, 0 without content."""
         ...
 
-    def fault(self) -> Fault | None:
-        """What is wrong with the answer, if anything, after its stream has ended."""
+    def fault(self, request: ChatRequest) -> Fault | None:
+        """What is wrong with the answer to this request, after its stream has ended."""
+        ...
+
+    def end(self) -> None:
+        """Count the answer as ended, although no `finish_reason` said so."""
         ...
 
     @property
@@ -78,6 +82,10 @@ class BreakStrategy(Protocol):
         """The request for what follows these broken answers."""
         ...
 
+    def used_up(self, responses: Sequence[Any]) -> bool:
+        """Whether nothing may follow these: their tokens are all that was asked for."""
+        ...
+
 
 class AttemptListener(Protocol):
     """Is told when attempts of one request begin and end. Must be quick, and must never raise."""
@@ -96,6 +104,18 @@ class AttemptListener(Protocol):
 
     async def close(self, reaper: Reaper) -> None:
         """End what is still under way; called once, by the owner of the race."""
+        ...
+
+
+class Funds(Protocol):
+    """The money of one call, where a cap limits it."""
+
+    def may_send(self, state: TargetState) -> bool:
+        """Whether another request to a target can be paid for."""
+        ...
+
+    def may_wait(self, state: TargetState) -> bool:
+        """Whether it may be payable later, once other calls have ended."""
         ...
 
 

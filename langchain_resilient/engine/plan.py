@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.budgets import Budgets
+    from langchain_resilient.engine.interfaces import Funds
     from langchain_resilient.engine.target_state import TargetState
     from langchain_resilient.faults import Fault
     from langchain_resilient.options import FallbackOn, Health, Hedge, Retry, TimeLimits
@@ -47,6 +48,7 @@ class Plan:
         last_resort_after: Seconds after which it is asked where no target can be reached.
         grace: Seconds that the last resort has at least, even past the deadline: for one that
             answers at once, so that only a busy event loop can hold it up.
+        funds: What the call may still spend; None where nothing limits that.
         cost: Gives the dollars that one more send to a target may cost; None if that is unknown.
         spread: Whether another target is asked while one is saturated, rather than waiting for it.
     """
@@ -63,6 +65,7 @@ class Plan:
     cost: Callable[[TargetState], float | None] | None = None
     spread: bool = True
     grace: float = 0.0
+    funds: Funds | None = None
 
     def moves_on(self, fault: Fault) -> bool:
         """Whether another target is asked after this fault."""

@@ -39,7 +39,13 @@ from langchain_resilient.engine.attempt import (
     start_throughput_window,
     text_due_at,
 )
-from langchain_resilient.engine.candidates import Candidates, WaitList, is_open, retry_state
+from langchain_resilient.engine.candidates import (
+    LAST_TRY_SECONDS,
+    Candidates,
+    WaitList,
+    is_open,
+    retry_state,
+)
 from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start, Stop
 from langchain_resilient.engine.rate_limiter import QueuedRequest
 from langchain_resilient.engine.time_model import UNKNOWN
@@ -103,6 +109,7 @@ class Planner:
         "_deadline",
         "_last_resort",
         "_last_resort_at",
+        "_last_try_at",
         "_max_active",
         "_overtime",
         "_plain",
@@ -161,6 +168,7 @@ class Planner:
             self.chain.wait_until = self._deadline - _MIN_ANSWER_SECONDS
         self._cold = DEFAULT_COLD if hedge is None else hedge.cold
         trip_after = 0 if plan.health is None else plan.health.trip_after
+        self._last_try_at = inf
         self._attempts = AttemptList(trip_after, self._cold)
         self._wait_list = WaitList(now, self._deadline - _MIN_ANSWER_SECONDS, wake)
         self._resume_at = inf
@@ -296,6 +304,10 @@ class Planner:
             self._ask_last_resort(now, out)
         if now >= self._deadline:
             return self._finish(CallEnd.DEADLINE, now, out)
+        if now >= self._last_try_at:
+            self._last_try_at = inf
+            if not self._attempts.all and self.chain.ignore_pace(now):
+                self._ask_next(now, out)
         for attempt in tuple(self._attempts.live):
             if attempt.outcome is None:
                 self._check(attempt, now, out)
@@ -567,6 +579,8 @@ class Planner:
         self._resume_at = self.chain.open_at(now)
         if self._attempts.active_count():
             return
+        if self.chain.waits_for_money():
+            self._resume_at = min(self._resume_at, now + _POLL)
         full = self.chain.full_targets(now)
         if full:
             self._wait_list.wait_for_room(full)
@@ -574,6 +588,8 @@ class Planner:
         self._wait_list.join_queues(queues, now)
         if self._queued_request.batch and not self._attempts.all:
             self._start_deadline(inf if full or queues else now)
+        if not self._attempts.all:
+            self._last_try_at = self._deadline - LAST_TRY_SECONDS
         if self._resume_at < self._deadline or full or queues:
             return
         if self._last_resort is None and self.chain.ignore_blocks(now):
@@ -750,7 +766,7 @@ class Planner:
         """Set `wake_at` to when something is due next; returns its argument."""
         if self.end is not None:
             return out
-        at = self._deadline
+        at = min(self._deadline, self._last_try_at)
         if self.winner is None:
             at = min(at, self._resume_at)
         if self._may_ask_last_resort():

@@ -174,7 +174,7 @@ async def _wait_for_text(attempt: Attempt, route: Route, request: ChatRequest) -
             if attempt.response.add(chunk) > 1:
                 attempt.first_text = asyncio.get_running_loop().time()
                 return
-        fault = attempt.response.fault()
+        fault = attempt.response.fault(request)
         if fault is not None:
             raise _UnusableAnswerError(fault)
         attempt.first_text = asyncio.get_running_loop().time()
@@ -222,6 +222,7 @@ class Race:
 
     Attributes:
         end: How the call ended; None while it goes on.
+        kept: The first attempt whose answer is weak, but better than none; see `Fault.kept`.
         listener: As given.
     """
 
@@ -243,6 +244,7 @@ class Race:
         "_validate",
         "_wake",
         "end",
+        "kept",
         "listener",
     )  # fmt: skip
 
@@ -293,6 +295,7 @@ class Race:
         # An answer that must be validated whole cannot be shown in part.
         self._streaming = buffer is not None and validate is None
         self.end: CallEnd | None = None
+        self.kept: Attempt | None = None
 
     # -- for the caller ---------------------------------------------------------------------------
 
@@ -493,7 +496,7 @@ class Race:
                     await self._read_whole(attempt, stream)
                 else:
                     await self._read_shown(attempt, stream, self._buffer)
-                fault = self._fault(attempt) or await self._check_answer(attempt)
+                fault = await self._check_answer(attempt, self._fault(attempt, request, stream))
             except (Exception, asyncio.CancelledError) as error:
                 if _passes(attempt, error):
                     raise
@@ -587,28 +590,42 @@ class Race:
         await self._reader_ready
         self._apply(self._planner.resume_limits(attempt, self._loop.time()))
 
-    def _fault(self, attempt: Attempt) -> Fault | None:
-        fault: Fault | None = attempt.response.fault()
+    def _fault(self, attempt: Attempt, request: ChatRequest, stream: Any) -> Fault | None:
+        response = attempt.response
+        fault: Fault | None = response.fault(request)
+        if fault is None:
+            return None
+        if not response.ended and getattr(stream, "complete", False):
+            response.end()
+            fault = response.fault(request)
         if fault is None or fault.kind is not FaultKind.EMPTY or fault.code != "stop":
             return fault
         complete = self._buffer is not None and self._buffer.is_complete()
         return None if complete else fault
 
-    async def _check_answer(self, attempt: Attempt) -> Fault | None:
+    async def _check_answer(self, attempt: Attempt, own: Fault | None) -> Fault | None:
+        """Have a whole answer validated, unless it has a fault of its own."""
         if self._validate is None or attempt.kind is AttemptKind.LAST_RESORT:
-            return None
+            return own
+        # A schema's objection to a bad call goes before that call's own: it may ask for a repair.
+        if own is not None and not (own.kept and own.kind is FaultKind.INVALID):
+            return own
         fault: Fault | None = await _await_if_needed(self._validate(attempt, self.change_request))
-        return fault
+        return fault or own
 
     def _attempt_ended(self, attempt: Attempt, fault: Fault | None) -> None:
         now, planner = self._loop.time(), self._planner
         if attempt.outcome is not None:
             return  # it was stopped, but its provider suppressed the cancellation
+        if fault is not None and self._buffer is not None and self._buffer.used_up(attempt):
+            fault = None
         if fault is None:
             actions = planner.done(attempt, now)
             if self._buffer is not None:
                 self._buffer.announce(attempt)
         else:
+            if fault.kept and self.kept is None:
+                self.kept = attempt
             actions = planner.failed(attempt, fault, now)
             if self._buffer is not None:
                 self._buffer.withdraw(attempt)

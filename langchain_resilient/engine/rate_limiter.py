@@ -212,6 +212,17 @@ class RateLimiter:
                 self.tokens.configure(tokens_per_minute)
             self.active = bool(self.requests.rate or self.tokens.rate)
 
+    @property
+    def stated(self) -> bool:
+        """Whether a limit is the user's own: it is never passed."""
+        return self.requests.stated or self.tokens.stated
+
+    def describe(self) -> str:
+        """Its limits in words, such as `3 requests a minute`; empty while none is known."""
+        buckets = ((self.requests, "requests"), (self.tokens, "tokens"))
+        limits = [f"{round(60 * b.rate):,} {what}" for b, what in buckets if b.rate]
+        return " and ".join(limits) + (" a minute" if limits else "")
+
     # -- turns ------------------------------------------------------------------------------------
 
     def turn_at(self, request: QueuedRequest) -> float:

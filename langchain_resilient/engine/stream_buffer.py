@@ -95,5 +95,13 @@ class StreamBuffer:
         self._empty_continuations += 1
         return self._empty_continuations > 1
 
+    def used_up(self, attempt: Attempt) -> bool:
+        """Whether an answer that broke is as long as was asked for: then it is whole."""
+        return (
+            self._break_strategy is not None
+            and self._is_last(attempt)
+            and self._break_strategy.used_up([s.attempt.response for s in self.segments])
+        )
+
     def _is_last(self, attempt: Attempt) -> bool:
         return bool(self.segments) and self.segments[-1].attempt is attempt

@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import suppress
 from math import inf, log
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.engine.circuit_breaker import (
     HEALTHY_SLOW_SHARE,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
-    from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.rate_limiter import QueuedRequest, Reservation
 
 
@@ -304,7 +303,7 @@ class TargetState:
         self.first_texts = TimeModel()
         self.answers = TimeModel()
         self.pauses = LatencyHistogram()
-        self.waiting: dict[Attempt, Callable[[], None]] = {}
+        self.waiting: dict[Any, Callable[[], None]] = {}  # by attempt
         self._slow_probes: list[float] = []
         self._key_turn = 0
         self._failures = 0

@@ -30,14 +30,8 @@ HEADROOM_SECONDS = 2.0
 
 They absorb errors of the estimate, and let an interactive call go at once beside a batch."""
 
-ASSUMED_CAPACITY_SECONDS = 10.0
-"""Seconds of the rate that a provider's bucket is assumed to hold where it does not say."""
-
 _SURPLUS_SECONDS = 5.0
 """Time constant, in seconds, with which savings are spent: two thirds of them in this time."""
-
-_DEBT_SECONDS = 2.0
-"""The same for refilling the headroom: faster, for a debt leads to refusals, savings to none."""
 
 _MIN_RATE = 0.05
 """Share of the rate below which sending is never slowed: else nothing would be learned again."""
@@ -108,10 +102,15 @@ class TokenBucket:
     # -- limits -----------------------------------------------------------------------------------
 
     def configure(self, limit: float) -> None:
-        """Apply a user's limit per minute; the lowest of several counts."""
+        """Apply a user's limit per minute; the lowest of several counts.
+
+        It is kept in every minute, the first one too: no savings are assumed, and what may be sent
+        at once is taken off the rate.
+        """
         self._configured = min(self._configured, limit)
         self._limit_is_configured = True
-        self._set(self._configured, self._configured / _MINUTE * ASSUMED_CAPACITY_SECONDS)
+        at_once = max(1.0, self._configured / _MINUTE * BURST_SECONDS)
+        self._set(self._configured - (at_once - 1.0), at_once)
 
     def _set(self, limit: float, capacity: float) -> None:
         first = not self.rate
@@ -121,6 +120,11 @@ class TokenBucket:
             self._level = self.burst
         self.provider_level = min(self.provider_level, self.capacity + self._margin)
         self._pace = self._target_pace(1.0)
+
+    @property
+    def stated(self) -> bool:
+        """Whether the user has stated a limit, rather than the provider alone."""
+        return self._configured < inf
 
     @property
     def burst(self) -> float:
@@ -170,12 +174,12 @@ class TokenBucket:
         """The rate at which to send: our share, corrected towards the headroom.
 
         A proportional controller: what the provider's bucket holds above its headroom is spent
-        over some seconds rather than at once, what is missing is saved.
+        over some seconds rather than at once. What is missing there is not saved by going slower:
+        where a bucket holds no more than one request, it is empty after each.
         """
         steady = factor * self._share * self.rate
         if self._answered:
-            surplus = self.provider_level - self.headroom
-            steady += surplus / (_SURPLUS_SECONDS if surplus > 0 else _DEBT_SECONDS)
+            steady += max(0.0, self.provider_level - self.headroom) / _SURPLUS_SECONDS
         return max(steady, _MIN_RATE * self.rate)
 
     def ready_at(self, cost: float, *, urgent: bool) -> float:
@@ -241,6 +245,8 @@ class TokenBucket:
             if self._limit_is_configured or abs(report.limit / _MINUTE - self.rate) > _ROUNDING:
                 self._set(report.limit, report.capacity)
             self._limit_is_configured = False
+        elif report.remaining >= self.provider_level:
+            return  # the user's own limit is the lower one, and there is room for it
         # Beside other clients the bucket never fills up, so the reported capacity (from the time to
         # a full bucket) is too large: the smallest one reported is nearest to the truth.
         self.capacity = max(

@@ -56,10 +56,11 @@ class Recorder:
             self._calls += 1
             if attempts:
                 self._asked += 1
-            if receipt.winner is not None:
-                self._seconds.add(receipt.seconds)
-            elif cancelled:
+            # A stream that its reader left has a winner, but no answer.
+            if cancelled:
                 self._cancelled += 1
+            elif receipt.winner is not None:
+                self._seconds.add(receipt.seconds)
             for attempt in attempts:
                 totals = self._by_target.get(attempt.target)
                 if totals is None:

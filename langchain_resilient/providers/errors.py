@@ -90,6 +90,7 @@ def _by_status(  # noqa: PLR0911  # a table reads best as a table
 ) -> FaultKind:
     words = ("code", "type", "error_type", "status", "reason")
     codes = {str(details[k]).lower() for k in words if details.get(k)}
+    codes |= {code.partition(".")[0] for code in codes}  # Alibaba's: "Throttling.RateQuota"
     text = f"{' '.join(codes)} {message}"
     if status == 402 or codes & _QUOTA or _POOR.search(message):  # noqa: PLR2004  # HTTP's own numbers read best as such
         return FaultKind.QUOTA
@@ -204,8 +205,8 @@ _NOT_FOUND = frozenset(
 
 _RATE = frozenset(
     {"rate_limit_exceeded", "slow_down", "dynamic_request_limited", "dynamic_token_limited",
-     "credit_limit", "rate_limit_error", "too_many_requests", "throttled", "throttlingexception",
-     "resource_exhausted"}
+     "credit_limit", "rate_limit_error", "too_many_requests", "throttled", "throttling",
+     "throttlingexception", "resource_exhausted"}
 )  # fmt: skip
 
 _AUTH = frozenset(
@@ -333,6 +334,9 @@ def error_details(error: BaseException) -> Mapping[str, Any]:
         return inner
     if isinstance(inner, str):
         return {"message": inner, **{k: body[k] for k in ("code", "type") if body.get(k)}}
+    if isinstance(body.get("detail"), dict):
+        detail: dict[str, Any] = body["detail"]
+        return detail
     if isinstance(body.get("detail"), str | list):
         return {**body, "message": _located(body["detail"])}
     return body
@@ -493,6 +497,35 @@ def wants_reasoning(error: BaseException) -> bool:
     details = error_details(error)
     status = error_status(error, details)
     return status in (400, 422) and bool(_WANTS_REASONING.search(error_text(error, details)))
+
+
+_NAME = re.compile(
+    r"messages\W\S*\bname\b|\b(?:property|field|key|argument|parameter)\s*['\"`]name['\"`]|"
+    r"['\"`]name['\"`][^.]{0,40}(?:unsupported|not (?:supported|permitted|allowed))",
+    re.IGNORECASE,
+)
+
+_WORDLESS = re.compile(
+    r"(?:error code: ?)?(?:422)?[\s:.-]*(?:none|\{\}|\[\]|null|unprocessable (?:entity|content)|"
+    r"validation error|invalid request|bad request)?[\s:.-]*",
+    re.IGNORECASE,
+)
+
+
+def refuses_names(error: BaseException) -> bool:
+    """Whether an error is about the `name` of a message, which few servers know."""
+    details = error_details(error)
+    if error_status(error, details) not in (400, 422):
+        return False
+    return _NAME.search(f"{details.get('param')} {error_text(error, details)}") is not None
+
+
+def says_nothing(error: BaseException) -> bool:
+    """Whether an error is a 422 without a word on what is wrong."""
+    details = error_details(error)
+    if error_status(error, details) != 422:  # noqa: PLR2004  # HTTP's own numbers read best as such
+        return False
+    return _WORDLESS.fullmatch(error_text(error, details)) is not None
 
 
 def _quoted(text: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from langchain_resilient.wire.json_modes import JSONModeConverter
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from langchain_resilient.exchange import Chunk, ChunkStream
+    from langchain_resilient.exchange import Chunk, ChunkStream, RateLimitStatus
     from langchain_resilient.wire.json_modes import JSONMode, RequestedJSON
 
 
@@ -120,17 +120,35 @@ def _refusal(error: BaseException, mode: JSONMode) -> str | None:
 class ConvertedStream:
     """A stream whose chunks are converted to the mode that the caller asked for."""
 
-    __slots__ = ("_convert", "_stream")
+    __slots__ = ("_convert", "_over", "_stream")
 
     def __init__(self, stream: ChunkStream, requested: RequestedJSON, mode: JSONMode) -> None:
         self._stream = stream
         self._convert = JSONModeConverter(requested, mode).convert
+        self._over = False
 
     def __aiter__(self) -> ConvertedStream:
         return self
 
     async def __anext__(self) -> Chunk:
-        return self._convert(await self._stream.__anext__())
+        try:
+            return self._convert(await self._stream.__anext__())
+        except StopAsyncIteration:
+            if self._over or not self.complete:
+                raise
+            # Without a finish_reason it is the end of the stream that lets go what is held back.
+            self._over = True
+            return self._convert({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+
+    @property
+    def complete(self) -> bool:
+        """Whether the server has said that the stream is at its end."""
+        return bool(getattr(self._stream, "complete", False))
+
+    def rate_limit_status(self) -> RateLimitStatus | None:
+        """Return the rate limits that its headers state, if any."""
+        read = getattr(self._stream, "rate_limit_status", None)
+        return read() if read is not None else None
 
     async def aclose(self) -> Any:
         """Close the stream."""

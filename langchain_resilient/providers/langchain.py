@@ -233,6 +233,11 @@ class LangChainProvider:
 
     async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
         params = {**self._params, **request.overrides}
+        if request.delivered:
+            # Its own limit is the model's to keep; of the rest of an answer only we know how long
+            # the beginning was.
+            own = {"max_tokens": getattr(self._runnable, "max_tokens", None)}
+            params = request.shortened({**own, **params} if own["max_tokens"] else params)
         has_begun, requested = False, requested_json(params)
         mode = self._first_mode(requested) if requested else None
         config = RUN_CONFIG.get()

@@ -30,6 +30,8 @@ from langchain_resilient.providers.errors import (
     error_text,
     refused_fields,
     refused_parameters,
+    refuses_names,
+    says_nothing,
     wants_reasoning,
 )
 from langchain_resilient.providers.http import http_client, tls_context
@@ -41,12 +43,13 @@ from langchain_resilient.wire.provider_state import FIELDS, give_back
 from langchain_resilient.wire.tool_calls import SHORT_ID_MODELS, shorten_call_ids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Hashable
+    from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from langchain_resilient.exchange import ChatRequest, ChunkStream
     from langchain_resilient.options import Target
     from langchain_resilient.providers.sse import HTTPResponse
+    from langchain_resilient.wire.json_modes import JSONMode, RequestedJSON
 
 
 logger = logging.getLogger("langchain_resilient")
@@ -142,6 +145,7 @@ class SDKProvider(ABC):
         self._needs_short_ids = False
         self._refused_state: set[str] = set()
         self._wants_all_thoughts = False
+        self._names_refused = False
         self._json_fallback = JSONFallback((type(self), self._url, target.model))
         time_limits = target.time_limits
         self._connect_seconds = time_limits.connect if time_limits else CONNECT_SECONDS
@@ -203,31 +207,55 @@ class SDKProvider(ABC):
         # parameters to drop and modes to try, and short ids are switched on once.
         while True:
             shaped = reshape(original, requested, mode) if requested and mode else original
-            outgoing, messages = dict(shaped), shaped["messages"]
-            if len(messages) > 2:  # noqa: PLR2004  # else there is no answer among them
-                outgoing["messages"] = messages = self._give_back(messages)
-            body = self.adapt_body(outgoing, stream=stream)
+            messages = self._give_back(shaped["messages"])
+            body = self.adapt_body({**shaped, "messages": messages}, stream=stream)
             if self._dropped:
                 self._remove_dropped(body)
             if self._needs_short_ids:
                 body["messages"] = shorten_call_ids(body["messages"])
+            if self._names_refused:
+                body["messages"] = without_names(body["messages"])
             try:
                 response = await template.post(body)
                 answer = open_answer(response, stream=stream, secrets=self._secrets)
             except Exception as error:
                 redact_error(error, self._secrets)
-                if refused := refused_parameters(error, body.keys() - _REQUIRED):
-                    self.drop_parameters(refused)
-                elif not self._learn_history(error, messages, shaped["messages"]) and (
-                    not requested
-                    or not mode
-                    or not (mode := self._json_fallback.next_after(error, requested, mode))
-                ):
+                if self._learn(error, body) or self._learn_history(error, messages, shaped):
+                    continue
+                mode = self._next_mode(error, requested, mode)
+                if mode is None:
                     raise
             else:
                 if requested and mode and mode != requested.original_mode:
                     return ConvertedStream(answer, requested, mode)
                 return answer
+
+    def _next_mode(
+        self, error: Exception, requested: RequestedJSON | None, mode: JSONMode | None
+    ) -> JSONMode | None:
+        """Choose how to ask for JSON after this one was refused; None if it was not."""
+        if requested is None or mode is None:
+            return None
+        return self._json_fallback.next_after(error, requested, mode)
+
+    def _learn(self, error: Exception, body: Mapping[str, Any]) -> bool:
+        """Learn from a refusal what to leave out or to write otherwise; whether there was any."""
+        if refused := refused_parameters(error, body.keys() - _REQUIRED):
+            self.drop_parameters(refused)
+        elif not self._needs_short_ids and SHORT_ID_MODELS.search(
+            error_text(error, error_details(error))
+        ):
+            self._needs_short_ids = True
+        elif not self._names_refused and refuses_names(error) and has_names(body):
+            self._refuse_names()
+        elif not says_nothing(error):
+            return False
+        elif "stream_options" in body:
+            self._dropped.add("stream_options")  # a guess
+        else:
+            self._dropped.discard("stream_options")  # and a wrong one
+            return False
+        return True
 
     async def aclose(self) -> None:
         """Close the account's connections of the running loop; the next request opens new ones."""
@@ -252,20 +280,17 @@ class SDKProvider(ABC):
 
     def _give_back(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Put in what this target wants back of its own answers, as far as it takes it."""
+        if len(messages) < 3:  # noqa: PLR2004  # there is no answer among them
+            return messages
         return give_back(
             messages, self.target.name, self._refused_state, all_thoughts=self._wants_all_thoughts
         )
 
     def _learn_history(
-        self, error: Exception, sent: list[dict[str, Any]], plain: list[dict[str, Any]]
+        self, error: Exception, sent: list[dict[str, Any]], shaped: Mapping[str, Any]
     ) -> bool:
         """Learn from an error how a target wants its own answers; False if there is no news."""
-        if not self._needs_short_ids and SHORT_ID_MODELS.search(
-            error_text(error, error_details(error))
-        ):
-            self._needs_short_ids = True
-            return True
-        wants = wants_reasoning(error)
+        wants, plain = wants_reasoning(error), shaped["messages"]
         if wants and not self._wants_all_thoughts:
             self._wants_all_thoughts = True
             return self._give_back(plain) != sent
@@ -273,6 +298,12 @@ class SDKProvider(ABC):
         news = refused - self._refused_state
         self._refused_state |= news
         return bool(news)
+
+    def _refuse_names(self) -> None:
+        self._names_refused = True
+        msg = f"{self.target.name} does not take the `name` of a message: left out for this target"
+        warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
+        logger.info(msg)
 
     def _remove_dropped(self, body: dict[str, Any]) -> None:
         for name in self._dropped & body.keys():
@@ -299,6 +330,16 @@ class SDKProvider(ABC):
             # The SDKs add the environment's headers (OPENAI_CUSTOM_HEADERS), which may hold a key.
             client._custom_headers = dict(headers)  # noqa: SLF001  # there is no public way
         return RequestTemplate(client, http, sdk, httpx, self._url)
+
+
+def has_names(body: Mapping[str, Any]) -> bool:
+    """Whether any message of a request has a `name`."""
+    return any("name" in message for message in body["messages"])
+
+
+def without_names(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Copy messages without their `name`."""
+    return [{k: v for k, v in message.items() if k != "name"} for message in messages]
 
 
 def _url_from_environment(variable: str | None) -> str | None:

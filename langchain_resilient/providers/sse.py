@@ -2,201 +2,41 @@
 
 The SDKs' own decoders build a pydantic model per chunk and fail at the first event that is not
 JSON, such as a bare `data: ping`. This one reads the same bytes in a tenth of the CPU time, skips
-events without content, and raises for error events.
+events without content, and raises for error events. What is in a response its first bytes say: the
+label that it carries (`content-type`) is wrong too often.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+import re
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from pydantic_core import from_json
 
 from langchain_resilient.providers.errors import AnswerError
+from langchain_resilient.providers.json_text import (
+    MAX_LENIENT_BYTES,
+    SurrogateJoiner,
+    parse_json,
+    parse_leniently,
+)
 from langchain_resilient.providers.rate_limit_headers import rate_limit_status
 from langchain_resilient.providers.redaction import redact, redact_error
+from langchain_resilient.providers.sse_decoder import (
+    DONE,
+    FIELD,
+    PAGE,
+    NamedEvent,
+    SSEDecoder,
+    is_object,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from langchain_resilient.exchange import Chunk, RateLimitStatus
-
-
-DEFAULT_MAX_EVENT_BYTES = 32 * 1024 * 1024
-"""The longest event that is accepted, in bytes."""
-
-_BOM = b"\xef\xbb\xbf"
-_DONE = b"[DONE]"
-
-PAGE = "<page>"
-"""The event name given to an HTML page that a proxy put into the stream."""
-
-MAX_LINES = 100_000
-"""The most lines of one event: a line of seven bytes takes a hundred bytes of memory."""
-
-
-class NamedEvent(NamedTuple):
-    """An event that has a name other than "message", such as "error"; or a `PAGE`."""
-
-    event: str
-    data: bytes
-
-
-class EventTooLongError(ValueError):
-    """An event has grown over the limit without coming to its end."""
-
-
-class SSEDecoder:
-    r"""Turns pieces of a response into the payloads of its events.
-
-    The payload of an event is bytes; of an event that names itself, a `NamedEvent`. What follows
-    `[DONE]` is ignored, and so are comments, ids and retry times. Lines may end in LF, CR or CR LF,
-    and pieces may be cut anywhere.
-
-    Attributes:
-        done: Whether `[DONE]` has come.
-
-    Args:
-        max_event_bytes: The longest event that is waited for, in bytes.
-
-    Example:
-        ```python
-        decoder = SSEDecoder()
-        decoder.feed(b'data: {"a": 1}\n\nda')  # [b'{"a": 1}']
-        decoder.feed(b"ta: 2\n")  # []
-        decoder.flush()  # [b'2']
-        ```
-    """
-
-    __slots__ = (
-        "_after_cr",
-        "_clean",
-        "_limit",
-        "_newline",
-        "_pieces",
-        "_size",
-        "_started",
-        "done",
-    )
-
-    def __init__(self, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
-        self.done = False
-        self._limit = max_event_bytes
-        self._started = False
-        self._clean = False
-        self._after_cr = False
-        # An unfinished event stays in pieces: joining it with each new one would be quadratic.
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._newline = False
-
-    def feed(self, data: bytes) -> list[bytes | NamedEvent]:
-        """Take the next piece of the response and return the events that it completes.
-
-        Raises:
-            EventTooLongError: If an event is longer than `max_event_bytes`.
-        """
-        # Most pieces are whole events and nothing is left over from before.
-        if self._clean and data[-2:] == b"\n\n" and b"\r" not in data:
-            if data[:6] == b"data: " and data.find(b"\n") == len(data) - 2 and _DONE not in data:
-                return [data[6:-2]]
-            return self._payloads(data[:-2].split(b"\n\n"))
-        events = self._feed_any(data)
-        self._clean = self._started and not (self._pieces or self._after_cr or self.done)
-        return events
-
-    def _feed_any(self, data: bytes) -> list[bytes | NamedEvent]:
-        if not self._started:
-            data = self._start(data)
-        if self._after_cr or b"\r" in data:
-            data = self._to_line_feeds(data)
-        if not data or self.done:
-            return []
-        if b"\n\n" not in data and not (self._newline and data[0] == _LF):
-            return self._keep(data)
-        if self._pieces:
-            data = b"".join([*self._pieces, data])
-            self._pieces = []
-        *events, rest = data.split(b"\n\n")
-        self._size = 0
-        if rest:
-            self._keep(rest)
-        else:
-            self._newline = False
-        return self._payloads(events)
-
-    def flush(self) -> list[bytes | NamedEvent]:
-        """Return the last event, where the response ended without the empty line after it."""
-        rest = b"".join(self._pieces)
-        self._pieces, self._size, self._newline = [], 0, False
-        return [] if self.done else self._payloads([rest])
-
-    def _payloads(self, events: list[bytes]) -> list[bytes | NamedEvent]:
-        payloads: list[bytes | NamedEvent] = []
-        for event in events:
-            if event[:6] == b"data: " and b"\n" not in event:
-                payload: bytes | NamedEvent | None = event[6:]
-            else:
-                payload = _parse_event(event)
-            if payload is None:
-                continue
-            if payload == _DONE:
-                self.done, self._clean = True, False
-                break
-            payloads.append(payload)
-        return payloads
-
-    def _keep(self, data: bytes) -> list[bytes | NamedEvent]:
-        self._pieces.append(data)
-        self._newline = data[-1] == _LF
-        self._size += len(data)
-        if self._size > self._limit:
-            self._pieces = []
-            raise EventTooLongError(f"an event is longer than {self._limit} bytes")
-        return []
-
-    def _start(self, data: bytes) -> bytes:
-        """Take off a byte-order mark, which may itself come in pieces."""
-        data = b"".join([*self._pieces, data])
-        self._pieces = []
-        if len(data) < len(_BOM) and _BOM.startswith(data):
-            self._pieces = [data] if data else []
-            return b""
-        self._started = True
-        return data.removeprefix(_BOM)
-
-    def _to_line_feeds(self, data: bytes) -> bytes:
-        if self._after_cr and data:
-            # The second half of a CR LF; the first was taken for the end of the line.
-            data = data.removeprefix(b"\n")
-            self._after_cr = False
-        self._after_cr = self._after_cr or data[-1:] == b"\r"
-        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-
-
-_LF = 0x0A
-
-
-def _parse_event(event: bytes) -> bytes | NamedEvent | None:
-    """Read one event line by line; None where it has no data."""
-    if event.count(b"\n") > MAX_LINES:
-        raise EventTooLongError(f"an event has more than {MAX_LINES} lines")
-    name = b""
-    data: list[bytes] = []
-    for line in event.split(b"\n"):
-        field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if field == b"data":
-            data.append(value)
-        elif field == b"event":
-            name = value
-    if not data:
-        return NamedEvent(PAGE, event) if event.lstrip()[:1] == b"<" else None
-    payload = b"\n".join(data)
-    return (
-        payload if name in {b"", b"message"} else NamedEvent(name.decode(errors="replace"), payload)
-    )
 
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -207,15 +47,6 @@ MAX_STREAM_BYTES = 128 * 1024 * 1024
 
 MAX_STREAM_EVENTS = 500_000
 """A stream of more is refused: the longest answers of today have 128,000 tokens."""
-
-MAX_JSON_VALUES = 1_000_000
-"""Objects and lists in one body or event: each of two bytes can take 200 bytes of memory."""
-
-_LARGE = 4 * MAX_JSON_VALUES
-"""Bytes from which on they are counted."""
-
-MAX_MALFORMED_CHUNKS = 3
-"""The number of chunks of one stream that may be skipped because they are not JSON."""
 
 _DRAIN_SECONDS = 0.1
 
@@ -244,13 +75,14 @@ class EventStream:
     """
 
     __slots__ = (
+        "_begun",
         "_bytes",
         "_cut",
         "_decoder",
         "_done",
         "_events",
-        "_id",
-        "_malformed",
+        "_halves",
+        "_joiner",
         "_response",
         "_secrets",
         "_size",
@@ -260,13 +92,14 @@ class EventStream:
     def __init__(self, response: HTTPResponse, secrets: Collection[str] = ()) -> None:
         self._response = response
         self._secrets = secrets
-        self._malformed: list[bytes] = []
-        self._id: str | None = None
+        self._joiner: SurrogateJoiner | None = None
+        self._halves: Collection[Any] = ()
         self._size = self._total = 0
         self._bytes = response.aiter_bytes()
         self._decoder = SSEDecoder()
-        self._events: list[bytes | NamedEvent] = []  # newest first, so that taking one is a pop
-        self._done = self._cut = False
+        # Newest first, so that taking one is a pop.
+        self._events: list[bytes | NamedEvent | Chunk] = []
+        self._begun = self._done = self._cut = False
 
     def __aiter__(self) -> EventStream:
         return self
@@ -278,7 +111,7 @@ class EventStream:
                 if chunk is not None:
                     return chunk
             if self._done:
-                raise StopAsyncIteration
+                return self._end()
             decoder = self._decoder
             try:
                 data = await anext(self._bytes, None)
@@ -288,7 +121,7 @@ class EventStream:
             if data is None:
                 # What is cut off here says nothing: a missing `finish_reason` tells of it.
                 self._cut = True
-                events = decoder.flush()
+                events: Any = decoder.flush()
             else:
                 events = decoder.feed(data)
                 self._size += len(data)
@@ -299,55 +132,112 @@ class EventStream:
             events.reverse()
             self._events = events
 
-    def _decode(self, event: bytes | NamedEvent) -> Chunk | None:
+    def _decode(self, event: bytes | NamedEvent | Chunk) -> Chunk | None:
         """Decode one event; None for one that carries nothing, such as a `ping`.
 
-        A chunk that cannot be read is skipped if the stream continues properly: an answer that ends
-        without a `finish_reason` is broken in any case.
-
         Raises:
-            AnswerError: If it is an error, the fourth chunk that cannot be read, or one that shows
-                part of a text or is one of this stream's own, broken off: to leave that out would
-                make an answer with a hole look whole.
+            AnswerError: If it is an error, or something that cannot be read and may be part of the
+                answer: to leave that out would make an answer with a hole look whole.
         """
-        if isinstance(event, NamedEvent):
-            name, data = event
-            if name == PAGE:
-                # It may stand in place of a chunk: that would leave a hole.
-                message = f"a page inside the stream: {_start(data)!r}"
-                raise AnswerError(redact(message, self._secrets), status_code=200)
-        else:
-            name, data = "", event
-        failed, why = name == "error", ""
+        # Nearly every event is a plain chunk; anything else takes the slow path.
+        if event.__class__ is bytes and not self._halves and len(event) < MAX_LENIENT_BYTES:
+            try:
+                chunk: Any = from_json(event)
+            except ValueError:
+                return self._decode_any(event)
+            if chunk.__class__ is dict and "choices" in chunk and b'"error"' not in event:
+                self._begun = True
+                return chunk
+        return self._decode_any(event)
+
+    def _decode_any(self, event: Any) -> Chunk | None:
+        if isinstance(event, dict):
+            return self._checked(event)
+        name, data = event if isinstance(event, NamedEvent) else ("", event)
+        if name == PAGE:
+            # It may stand in place of a chunk: that would leave a hole.
+            what = (
+                "a page inside the stream" if self._begun else "the answer is not JSON, but a page"
+            )
+            raise AnswerError(redact(f"{what}: {_start(data)!r}", self._secrets), status_code=200)
+        failed = "error" in name
         try:
-            chunk = from_json(data) if len(data) < _LARGE else _counted(data)
+            value = parse_json(data)
         except ValueError as error:
-            chunk, why = None, f" ({error})"
-        if isinstance(chunk, dict) and not failed and not chunk.get("error"):
-            if self._id is None:
-                self._learn_id(chunk)
-            return chunk
-        if failed or isinstance(chunk, dict):
-            body = chunk if isinstance(chunk, dict) else {"message": _start(data)}
+            lines = [line for line in data.split(b"\n") if line.strip()]
+            if len(lines) > 1:
+                self._put_back(lines)
+                return None
+            value = self._read_leniently(data, error, failed=failed, named=bool(name))
+        if isinstance(value, list) and not failed:
+            self._put_back([item for item in value if isinstance(item, dict)])
+            return None
+        if failed:
+            body = value if isinstance(value, dict) else {"message": _start(data)}
             message = "the provider reported an error inside its stream"
             raise AnswerError(message, redact(body, self._secrets))
-        if data.lstrip()[:1] == b"{" and not self._cut:
-            self._malformed.append(data)
-            own = self._id is not None and _belongs_to(self._id, data)
-            if own or len(self._malformed) > MAX_MALFORMED_CHUNKS or _holds_content(data):
-                self._refuse(data, why)
+        if isinstance(value, str) and not name and not _is_heartbeat(value):
+            self._refuse(data)
+        return self._checked(value) if isinstance(value, dict) else None
+
+    def _put_back(self, values: Sequence[Any]) -> None:
+        """Take several values that came as one event for events of their own."""
+        if DONE in values:
+            values = values[: values.index(DONE)]
+            self._decoder.done = self._done = True
+        self._events.extend(reversed(values))
+
+    def _read_leniently(self, data: bytes, why: ValueError, *, failed: bool, named: bool) -> Any:
+        """Read what is not quite JSON; None for what cannot be read and says nothing."""
+        if len(data) < MAX_LENIENT_BYTES:
+            with contextlib.suppress(ValueError):
+                value = parse_leniently(data)
+                self._joiner = self._joiner or SurrogateJoiner()
+                return value
+        text = data.decode("utf-8", "replace")
+        nothing = not any(mark in text for mark in _MARKS) and (named or _is_heartbeat(text))
+        if not (failed or nothing or (self._cut and self._begun)):
+            self._refuse(data, f" ({why})")
         return None
 
-    def _learn_id(self, chunk: Chunk) -> None:
-        """Take the stream's id from its first good chunk; earlier broken ones may be its own."""
-        self._id = str(chunk.get("id") or "")
-        for data in self._malformed:
-            if _belongs_to(self._id, data):
-                self._refuse(data)
+    def _checked(self, chunk: Chunk) -> Chunk:
+        """Return a chunk with whole characters.
+
+        Raises:
+            AnswerError: If it is an error, in whatever form.
+        """
+        if (body := _error_in(chunk)) is not None:
+            message = "the provider reported an error inside its stream"
+            raise AnswerError(message, redact(body, self._secrets))
+        self._begun = True
+        if self._joiner is None:
+            return chunk
+        chunk = self._joiner.join(chunk)
+        self._halves = self._joiner.halves
+        return chunk
+
+    def _end(self) -> Chunk:
+        """Give what is left at the end of the stream.
+
+        Raises:
+            StopAsyncIteration: If nothing is.
+            AnswerError: If all that came is something else than an answer.
+        """
+        if self._joiner is not None and (rest := self._joiner.rest()) is not None:
+            return rest
+        if not self._begun and self._decoder.unknown:
+            message = f"the answer is not JSON: {_start(self._decoder.unknown)!r}"
+            raise AnswerError(redact(message, self._secrets), status_code=200)
+        raise StopAsyncIteration
 
     def _refuse(self, data: bytes, why: str = "") -> NoReturn:
-        message = f"a chunk is not JSON: {_start(data)!r}{why}"
+        message = f"{'a chunk' if self._begun else 'the answer'} is not JSON: {_start(data)!r}{why}"
         raise AnswerError(redact(message, self._secrets), status_code=200)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the server itself has said that the stream is at its end, with `[DONE]`."""
+        return self._decoder.done
 
     def rate_limit_status(self) -> RateLimitStatus | None:
         """Return the rate limits that its headers state, if any."""
@@ -374,17 +264,20 @@ class WholeAnswer:
         secrets: Kept out of the errors that are raised.
     """
 
-    __slots__ = ("_given", "_response", "_secrets")
+    __slots__ = ("_events", "_given", "_response", "_secrets")
 
     def __init__(self, response: HTTPResponse, secrets: Collection[str] = ()) -> None:
         self._response = response
         self._secrets = secrets
         self._given = False
+        self._events: EventStream | None = None
 
     def __aiter__(self) -> WholeAnswer:
         return self
 
     async def __anext__(self) -> Chunk:
+        if self._events is not None:
+            return await anext(self._events)
         if self._given:
             raise StopAsyncIteration
         self._given = True
@@ -393,7 +286,22 @@ class WholeAnswer:
         except Exception as error:
             redact_error(error, self._secrets)
             raise
+        # Nearly every body is a plain completion, as in `EventStream`.
+        try:
+            body: Any = parse_json(data)
+        except ValueError:
+            body = None
+        if body.__class__ is dict and "choices" in body and b'"error"' not in data:
+            return body
+        if _is_stream(data):
+            self._events = EventStream(_Received(self._response, data), self._secrets)
+            return await anext(self._events)
         return decode_body(data, self._secrets)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was a stream, and at its end said `[DONE]`."""
+        return self._events is not None and self._events.complete
 
     def rate_limit_status(self) -> RateLimitStatus | None:
         """Return the rate limits that its headers state, if any."""
@@ -404,10 +312,33 @@ class WholeAnswer:
         await self._response.aclose()
 
 
+class _Received:
+    """A response whose body has been read."""
+
+    def __init__(self, response: HTTPResponse, data: bytes) -> None:
+        self.status_code = response.status_code
+        self.headers = response.headers
+        self._data = data
+
+    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+        yield self._data
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def _is_stream(data: bytes) -> bool:
+    """Whether a body is server-sent events, or JSON objects on a line each."""
+    if data[:1] != b"{":
+        return FIELD.match(data) is not None
+    first, _, rest = data.partition(b"\n")
+    return rest.lstrip()[:1] == b"{" and is_object(first)
+
+
 def open_answer(
     response: HTTPResponse, *, stream: bool, secrets: Collection[str] = ()
 ) -> EventStream | WholeAnswer:
-    """Choose how to read a response.
+    """Choose how to read a response; both ways look at its first bytes and read the other form too.
 
     A server that answers a stream request with plain JSON is believed: its answer is whole. So is
     one that streams without being asked.
@@ -417,8 +348,7 @@ def open_answer(
         stream: Whether a stream was asked for.
         secrets: Kept out of the errors that are raised.
     """
-    kind = response.headers.get("content-type", "")
-    if "event-stream" in kind or (stream and "json" not in kind and "html" not in kind):
+    if stream or "event-stream" in response.headers.get("content-type", ""):
         return EventStream(response, secrets)
     return WholeAnswer(response, secrets)
 
@@ -445,28 +375,20 @@ def decode_body(data: bytes, secrets: Collection[str] = ()) -> Chunk:
     """
     why = ""
     try:
-        body = _counted(data)
+        body = parse_json(data)
     except ValueError as error:
         body, why = None, f" ({error})"
+        if len(data) < MAX_LENIENT_BYTES:
+            with contextlib.suppress(ValueError):
+                body = SurrogateJoiner().join(parse_leniently(data))
+    if isinstance(body, list) and len(body) == 1:
+        (body,) = body
     if not isinstance(body, dict):
         message = f"the answer is not JSON: {_start(data)!r}{why}"
         raise AnswerError(redact(message, secrets), status_code=200)
-    if body.get("error"):
-        raise AnswerError("the answer is an error", redact(body, secrets))
+    if (reported := _error_in(body)) is not None:
+        raise AnswerError("the answer is an error", redact(reported, secrets))
     return body
-
-
-def _counted(data: bytes) -> Any:
-    """Decode JSON.
-
-    Raises:
-        AnswerError: If it would take too much memory.
-        ValueError: If it is none, or nested more than 200 deep (jiter's own limit).
-    """
-    if len(data) >= _LARGE and data.count(b"{") + data.count(b"[") > MAX_JSON_VALUES:
-        message = f"the answer holds more than {MAX_JSON_VALUES} objects and lists"
-        raise AnswerError(message, status_code=200)
-    return from_json(data)
 
 
 def _too_long(size: int, events: int) -> AnswerError:
@@ -475,27 +397,49 @@ def _too_long(size: int, events: int) -> AnswerError:
     return AnswerError(message, status_code=200)
 
 
-def _belongs_to(stream_id: str, data: bytes) -> bool:
-    """Whether what can be read of a broken chunk says that it is of the stream with this id.
-
-    Then it may have held a piece of the text, wherever it broke off (llmock's `malformed` breaks it
-    off before its choices). One of another id was put in and stands in nobody's place.
-    """
-    try:
-        match = from_json(data, allow_partial="trailing-strings").get("id")
-    except (ValueError, AttributeError):
-        return False
-    return isinstance(match, str) and match != "" and stream_id.startswith(match)
+_WORDS = ("message", "detail", "error_message", "errorMessage", "error_msg", "msg", "errors")
+"""Names under which servers say what went wrong, where there is no `error`."""
 
 
-def _holds_content(data: bytes) -> bool:
-    """Whether what can be read of a chunk that was cut short holds a part of the answer."""
-    try:
-        (choice,) = from_json(data, allow_partial="trailing-strings")["choices"]
-        delta = choice["delta"]
-        return any(delta[name] for name in delta if name != "role")
-    except (ValueError, LookupError, TypeError):
-        return False
+def _error_in(chunk: Chunk) -> dict[str, Any] | None:
+    """Return the error that a chunk or a body is or holds, as a body of its own; None for none."""
+    if chunk.get("error"):
+        return chunk
+    choices = chunk.get("choices")
+    if isinstance(choices, list) and choices:
+        errors = [choice.get("error") for choice in choices if isinstance(choice, dict)]
+        return next(({"error": error} for error in errors if error), None)
+    kinds = {str(chunk.get(name)).lower() for name in ("object", "type", "status")}
+    if not kinds & {"error", "failed"} and "choices" in chunk:
+        return None
+    words = next(
+        (w for n in _WORDS if (w := chunk.get(n)) and isinstance(w, str | list | dict)), None
+    )
+    code = chunk.get("code")
+    if isinstance(words, dict):  # Ollama's own answers have a `message` with a role
+        words = None if "role" in words else words.get("message")
+    if not (words or kinds & {"error", "failed"} or (code and isinstance(code, str))):
+        return None
+    return chunk if words is None or "detail" in chunk else {**chunk, "message": words}
+
+
+_MARKS = '{}"'
+"""What has one of these is, or is part of, something like a chunk."""
+
+_HEARTBEAT = re.compile(
+    r"[\W\d_TZ]*(?:(?:openrouter\W*)?(?:ping|pong|keep\W?alive|heart\W?beat|processing|waiting|"
+    r"connect(?:ed|ing)?|open(?:ed)?|start(?:ed|ing)?|queued|alive|ok|noop|null|none|undefined|"
+    r"done|end(?:ed)?|eof|close[d]?|stop(?:ped)?)[\W\d_TZ]*)*",
+    re.IGNORECASE,
+)
+
+
+def _is_heartbeat(text: str) -> bool:
+    """Whether a bare text is only there to keep the connection open, and no piece of an answer."""
+    return len(text) < _MAX_HEARTBEAT and _HEARTBEAT.fullmatch(text.strip()) is not None
+
+
+_MAX_HEARTBEAT = 80
 
 
 def _start(data: bytes) -> str:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
 from pydantic import TypeAdapter
 
+from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.faults import Fault, FaultKind, is_callers_business
 from langchain_resilient.options import SAMPLING_FIELDS, HedgeOption, OnBreak, Sampling, Seconds
+from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
 from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
 from langchain_resilient.wire.output import to_chat_result
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.plan import Plan
+    from langchain_resilient.engine.race import Race
     from langchain_resilient.options import Target
     from langchain_resilient.receipt import Receipt
+    from langchain_resilient.runtime.reservations import CallReservations
     from langchain_resilient.threads import Threads
     from langchain_resilient.wire.structured_output import OutputSpec
 
@@ -40,9 +44,23 @@ Priority = Literal["interactive", "batch"]
 PRIORITY: ContextVar[Priority] = ContextVar("langchain_resilient_priority", default="interactive")
 """Of the calls in this context that do not say `priority=` themselves."""
 
-RECEIPTS: ContextVar[list[Receipt] | None] = ContextVar(
-    "langchain_resilient_receipts", default=None
-)
+
+class Receipts(list["Receipt"]):
+    """Takes the receipt of a call when it is over; until then it knows the call's race.
+
+    Attributes:
+        race: The race, once it has begun.
+    """
+
+    race: Race | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the call has its answer, though its message may still be made."""
+        return self.race is not None and self.race.end is CallEnd.ANSWERED
+
+
+RECEIPTS: ContextVar[Receipts | None] = ContextVar("langchain_resilient_receipts", default=None)
 """Takes the receipt of the next call in this context, as an object; its message holds a dict."""
 
 logger = logging.getLogger("langchain_resilient")
@@ -71,13 +89,15 @@ class CallOptions:
         receipts: Where its receipt goes as an object; None if nobody waits for it.
         skipped: Targets that are not asked, each with the reason.
         context: The caller's, where an observer wants it.
+        reservations: What it has reserved of the money; None where nothing limits that.
 
     Raises:
         ValueError: If there are no messages, or an argument is out of range; names it.
+        TypeError: If a keyword is misspelt, or one of a batch.
     """
 
     __slots__ = ("_plan", "_size", "affinity", "batch", "context", "max_tokens", "model",
-                 "on_break", "receipts", "request", "several", "skipped", "stream",
+                 "on_break", "receipts", "request", "reservations", "several", "skipped", "stream",
                  "structure")  # fmt: skip
 
     def __init__(
@@ -100,6 +120,7 @@ class CallOptions:
         self.structure: OutputSpec | None = None
         self.skipped: list[tuple[str, str]] = []
         self.context: Context | None = None
+        self.reservations: CallReservations | None = None
         self._size: int | None = None
         self._plan: dict[str, Any] = {}
         overrides = self._sort(kwargs) if kwargs else {}
@@ -167,6 +188,8 @@ class CallOptions:
         sampling = {name: kwargs.pop(name) for name in _SAMPLING & kwargs.keys()}
         if sampling:
             kwargs.update(Sampling(**sampling).sampling_params())
+        if kwargs:
+            refuse_misspelt(kwargs)
         return kwargs
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_resilient.engine.time_model import UNKNOWN
 from langchain_resilient.prices import Usage, cost, price_for, prices_for, typical_cost
 from langchain_resilient.receipt import Outcome
+from langchain_resilient.runtime.reservations import CallReservations
 from langchain_resilient.runtime.spending import SpendLimiter
 from langchain_resilient.runtime.token_estimate import estimate_tokens
 
@@ -158,6 +159,11 @@ class Router:
         capped = config.spending() is not None or any(t.spend_cap for t in targets.values())
         self._spend_limiter = SpendLimiter(targets, config.spending()) if capped else None
 
+    @property
+    def capped(self) -> bool:
+        """Whether a spend cap limits what may be spent."""
+        return self._spend_limiter is not None
+
     def arrange(self, chain: Sequence[Route]) -> list[Route]:
         """Put the chain into the order that holds for all calls: the cheapest first, if wanted."""
         if self._order != "cheapest":
@@ -186,6 +192,7 @@ class Router:
         Raises:
             SpendCapError: If the money is spent and no free target is left.
         """
+        call.skipped.clear()  # it may be chosen for again, after a wait
         if self._order == "fastest":
             chain = fastest(chain, now, self._rng, plain=call.several, profile=profile)
         elif self._order == "balanced":
@@ -199,6 +206,12 @@ class Router:
             if self._spend_limiter is None
             else self._payable(chain, call, now, self._spend_limiter)
         )
+
+    def reservations(self, call: CallOptions) -> CallReservations:
+        """Make what a call reserves of the money; where it is `capped`."""
+        assert self._spend_limiter is not None  # noqa: S101  # it is capped
+        tokens = call.prompt_tokens()
+        return CallReservations(self._spend_limiter, call.request, tokens, batch=call.batch)
 
     def settle(self, call: CallOptions, receipt: Receipt, now: float) -> tuple[float, ...] | None:
         """Learn from a finished call.
@@ -219,11 +232,12 @@ class Router:
                 window.passed(call.size, call.max_tokens, prompt_tokens=attempt.input_tokens)
         if receipt.winner and (self._affinity is not None or call.affinity is not None):
             self._home().keep(self._conversation(call), receipt.winner)
-        return (
-            None
-            if self._spend_limiter is None
-            else self._spend_limiter.settle(receipt, call.size, now)
-        )
+        if self._spend_limiter is None:
+            return None
+        costs = self._spend_limiter.settle(receipt, call.size, now)
+        if call.reservations is not None:
+            call.reservations.settled()
+        return costs
 
     def cost(self, call: CallOptions, name: str) -> float | None:
         """Dollars that one more send of a call to a target may cost; None if nobody knows."""

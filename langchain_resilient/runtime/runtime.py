@@ -125,7 +125,11 @@ class Runtime:
         if not self._prepared:
             await self._prepare()
         call = CallOptions(self._defaults, messages, stop, kwargs, stream=False)
-        race, plan, validator = self._race(call, run_manager)
+        race, plan, validator = (
+            await self._capped_race(call, run_manager)
+            if self._router.capped
+            else self._race(call, run_manager)
+        )
         try:
             await race.answer()
         finally:
@@ -137,6 +141,8 @@ class Runtime:
         answered = race.winner
         if answered is None and validator is not None:
             answered = validator.kept
+        if answered is None and call.structure is None:
+            answered = race.kept
         if answered is None:
             raise self._error(race, plan, receipt)
         if validator is not None:
@@ -159,7 +165,12 @@ class Runtime:
             await self._prepare()
         call = CallOptions(self._defaults, messages, stop, kwargs, stream=True)
         break_strategy = break_strategy_for(call.on_break or self._on_break, call.request, audience)
-        race, plan, _ = self._race(call, run_manager, StreamBuffer(break_strategy))
+        buffer = StreamBuffer(break_strategy)
+        race, plan, _ = (
+            await self._capped_race(call, run_manager, buffer)
+            if self._router.capped
+            else self._race(call, run_manager, buffer)
+        )
         assembler = StreamAssembler(break_strategy, self._target_of)
         add = assembler.add
         chunks = race.chunks()
@@ -180,6 +191,10 @@ class Runtime:
                 if race.listener is not None:
                     await race.listener.close(loop_reaper())
         winner = race.winner
+        if winner is None and assembler.partial is None and call.structure is None:
+            winner = race.kept
+            for piece in assembler.kept(winner) if winner is not None else ():
+                yield piece
         if winner is None:
             raise self._error(race, plan, receipt, assembler.partial)
         if (rest := assembler.rest()) is not None:
@@ -242,9 +257,22 @@ class Runtime:
             threading.Thread(target=_prepare_all, args=(prepares,), daemon=True).start()
 
     def _race(
-        self, call: CallOptions, run_manager: Any, buffer: StreamBuffer | None = None
+        self,
+        call: CallOptions,
+        run_manager: Any,
+        buffer: StreamBuffer | None = None,
+        *,
+        routes: Sequence[Route] | None = None,
+        began: float | None = None,
     ) -> tuple[Race, Plan, AnswerValidator | None]:
         plan = call.plan(self.plan)
+        listener = _trace(run_manager, self._by_name)
+        if call.reservations is not None:
+            call.reservations.listener, listener = listener, call.reservations
+            plan = replace(plan, funds=call.reservations)
+        if began is not None and plan.deadline is not None and not call.batch:
+            waited = asyncio.get_running_loop().time() - began
+            plan = replace(plan, deadline=max(0.0, plan.deadline - waited))
         if self._observers:
             call.context = copy_context()
         hedge = plan.hedge
@@ -254,7 +282,7 @@ class Runtime:
         validator = validator_for(call, self._check, self._threads, self._target_of)
         profile = call.profile(plain=plain)
         race = Race(
-            self._choose_routes(call, profile),
+            self._choose_routes(call, profile) if routes is None else routes,
             call.request,
             plan,
             self._dependencies,
@@ -266,8 +294,10 @@ class Runtime:
             buffer=buffer,
             size=call,
             profile=profile,
-            listener=_trace(run_manager, self._by_name),
+            listener=listener,
         )
+        if call.receipts is not None:
+            call.receipts.race = race
         return race, plan, validator
 
     def _choose_routes(self, call: CallOptions, profile: RequestProfile) -> Sequence[Route]:
@@ -282,6 +312,40 @@ class Runtime:
         if not chosen and self.last_resort is None:
             raise self._router.error(chain, call, now)
         return chosen
+
+    async def _capped_race(
+        self, call: CallOptions, run_manager: Any, buffer: StreamBuffer | None = None
+    ) -> tuple[Race, Plan, AnswerValidator | None]:
+        """Make the race of a call under a spend cap, once its money is reserved.
+
+        Where other calls have reserved what is left of the first target's, it is waited for: most
+        of them cost less.
+        """
+        time = asyncio.get_running_loop().time
+        began, plan = time(), call.plan(self.plan)
+        plain = call.several or (plan.hedge is not None and plan.hedge.on == "response")
+        profile = call.profile(plain=plain)
+        reservations = call.reservations = self._router.reservations(call)
+        chosen = self._choose_routes(call, profile)
+        others = len(chosen) > 1 or self.last_resort is not None
+        until = reservations.patience(plan.deadline, began, others=others)
+        while chosen and not reservations.admit(chosen[0].state.name, time()):
+            if not await reservations.wait(chosen[0].state.name, until):
+                names = [route.state.name for route in chosen]
+                payable = reservations.payable(names, time())
+                if not payable and self.last_resort is None:
+                    raise self._router.error(chosen, call, time())
+                chosen = [route for route in chosen if route.state.name in payable]
+                break
+            chosen = self._choose_routes(call, profile)
+        try:
+            race, plan, validator = self._race(
+                call, run_manager, buffer, routes=chosen, began=began
+            )
+        except BaseException:
+            reservations.settled()
+            raise
+        return race, plan, validator
 
     def _settle(
         self, call: CallOptions, race: Race, assembler: StreamAssembler | None = None

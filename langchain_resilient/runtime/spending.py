@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
+from enum import IntEnum
 from math import fsum, inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,10 +12,11 @@ from langchain_resilient.errors import SpendCapError
 from langchain_resilient.options import money
 from langchain_resilient.prices import Usage, attempt_cost, cost, price_for, prices_for
 from langchain_resilient.providers import keys_for
+from langchain_resilient.receipt import Outcome
 from langchain_resilient.runtime.token_estimate import estimate_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from langchain_resilient.options import SpendCap, Target
     from langchain_resilient.receipt import AttemptRecord, Receipt
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
 
 BUCKETS = 60
 """Of which a window is made: money counts for up to one of them longer than the window."""
+
+
+class Standing(IntEnum):
+    """Whether a request is affordable."""
+
+    OPEN = 0
+    RESERVED = 1
+    """Not while answers under way may need what is left."""
+    SPENT = 2
 
 
 class Ledger:
@@ -41,7 +52,8 @@ class Ledger:
         ```
     """
 
-    __slots__ = ("_buckets", "_expiry", "_lock", "_step", "_sum", "cap")
+    __slots__ = ("_buckets", "_expiry", "_holders", "_lock", "_pending", "_reserved", "_step",
+                 "_sum", "_waiting", "cap")  # fmt: skip
 
     def __init__(self, cap: SpendCap) -> None:
         self.cap: SpendCap = cap
@@ -49,6 +61,9 @@ class Ledger:
         self._buckets: deque[tuple[int, float]] = deque()
         self._sum = 0.0
         self._expiry = inf
+        self._reserved = self._pending = 0.0
+        self._holders: Counter[str] = Counter()
+        self._waiting: dict[Callable[[], None], None] = {}
         self._lock = threading.Lock()
 
     def add(self, dollars: float, now: float) -> None:
@@ -80,6 +95,57 @@ class Ledger:
     def covers(self, need: float, now: float) -> bool:
         """Whether something is left, and no less than `need` dollars."""
         return _covers(self.left(now), need)
+
+    # -- reservations: what answers under way may cost -------------------------------------------
+
+    def reserve(self, target: str | None, dollars: float) -> None:
+        """Set money aside: for a request to a target; None for one that has ended."""
+        with self._lock:
+            if target is None:
+                self._pending += dollars
+            else:
+                self._reserved += dollars
+                self._holders[target] += 1
+
+    def release(self, target: str | None, dollars: float, *, quietly: bool = False) -> None:
+        """Undo a reservation, and wake who waits for it; quietly, if it is taken again at once."""
+        with self._lock:
+            if target is None:
+                self._pending = max(0.0, self._pending - dollars)
+            else:
+                self._holders[target] -= 1
+                self._holders += Counter()  # without those that are zero
+                # Sums of fractions leave crumbs.
+                self._reserved = max(0.0, self._reserved - dollars) if self._holders else 0.0
+            waiting = () if quietly else tuple(self._waiting)
+        for wake in waiting:
+            wake()
+
+    def standing(self, target: str, least: float, most: float, now: float) -> Standing:
+        """Whether another request to a target is affordable beside those under way.
+
+        Args:
+            target: Its name. Of each target one answer may cost more than is left.
+            least: Dollars that it costs at least.
+            most: Dollars that it costs at most.
+            now: The time.
+        """
+        left = self.left(now) - self._pending
+        if not _covers(left, least):
+            return Standing.SPENT
+        if most <= left - self._reserved or not self._holders[target]:
+            return Standing.OPEN
+        return Standing.RESERVED
+
+    def wait(self, wake: Callable[[], None]) -> None:
+        """Have a function called whenever a reservation is released, from any thread."""
+        with self._lock:
+            self._waiting[wake] = None
+
+    def forget(self, wake: Callable[[], None]) -> None:
+        """Call it no more."""
+        with self._lock:
+            self._waiting.pop(wake, None)
 
     def open_at(self, now: float, need: float = 0.0) -> float:
         """When the cap lets through again.
@@ -120,6 +186,7 @@ def _covers(left: float, need: float) -> bool:
 
 
 _ledgers: dict[Hashable, Ledger] = {}
+_answers: dict[Hashable, AnswerLength] = {}
 _lock = threading.Lock()
 
 
@@ -142,13 +209,41 @@ def reset_ledgers() -> None:
     """Forget what was spent: for tests."""
     with _lock:
         _ledgers.clear()
+        _answers.clear()
 
 
-class _TargetLedgers(NamedTuple):
-    """A target, and the ledgers that its cost goes into."""
+UNKNOWN_LENGTH = 4096
+"""Tokens of an answer, at most, of a target that has not answered yet and has no `max_tokens`."""
+
+_FORGET = 0.01
+"""Of the difference to a shorter answer, by which the longest is forgotten."""
+
+
+class AnswerLength:
+    """How long the answers of a target are at most. No lock: a lost sample changes little.
+
+    Attributes:
+        longest: Tokens of the longest one lately.
+    """
+
+    __slots__ = ("_known", "longest")
+
+    def __init__(self) -> None:
+        self.longest: int = UNKNOWN_LENGTH
+        self._known = 0.0
+
+    def saw(self, tokens: int) -> None:
+        """Learn from a whole answer: at once upwards, slowly downwards."""
+        self._known = max(tokens, self._known - _FORGET * (self._known - tokens))
+        self.longest = round(self._known)
+
+
+class Account(NamedTuple):
+    """A target, the ledgers that its cost goes into, and how long its answers are."""
 
     target: Target
     ledgers: tuple[Ledger, ...]
+    answers: AnswerLength
 
 
 class SpendLimiter:
@@ -179,9 +274,9 @@ class SpendLimiter:
         everyone = frozenset(map(_owner, targets.values()))
         self._own = None if cap is None else ledger_of(cap, everyone)
         self._targets = targets
-        self._accounts: dict[str, _TargetLedgers] = {}
+        self._accounts: dict[str, Account] = {}
         for name in targets:
-            self._account(name)
+            self.account(name)
 
     def allowed(self, names: Sequence[str], now: float, characters: int = 0) -> Sequence[str]:
         """Leave out the targets whose money is spent, in the same order; free ones stay.
@@ -219,8 +314,11 @@ class SpendLimiter:
         """Make the error for a call that nobody may answer: `allowed` left nobody."""
         stops = [stop for n in names if (stop := self._stop(n, now, characters)) is not None]
         reasons = dict.fromkeys(_cap_message(*stop, now) for stop in stops)
+        if not stops:
+            caps = dict.fromkeys(x.cap for n in names for x in self.account(n).ledgers)
+            reasons |= dict.fromkeys(_all_reserved(cap) for cap in caps)
         opens, spent = min(
-            ((at.open_at(now, need), at.spent(now)) for at, need in stops), default=(inf, 0.0)
+            ((at.open_at(now, need), at.spent(now)) for at, need in stops), default=(now, 0.0)
         )
         return SpendCapError(
             f"nothing was asked: {', '.join(reasons)}\nWhat to do: wait, raise the cap, or add a "
@@ -232,7 +330,9 @@ class SpendLimiter:
     def _count(self, attempt: AttemptRecord, prompt: int, now: float) -> float:
         if attempt.target not in self._targets:
             return 0.0
-        account = self._account(attempt.target)
+        account = self.account(attempt.target)
+        if attempt.outcome is Outcome.WON and attempt.output_tokens:
+            account.answers.saw(attempt.output_tokens)
         dollars = attempt_cost(attempt, price_for(account.target), prompt)
         for ledger in account.ledgers if dollars else ():
             ledger.add(dollars, now)
@@ -240,7 +340,7 @@ class SpendLimiter:
 
     def _stop(self, name: str, now: float, characters: int) -> tuple[Ledger, float] | None:
         """Which ledger stops it, and what it would have to cover."""
-        account = self._account(name)
+        account = self.account(name)
         if not account.ledgers or (
             not characters and all(ledger.left(now) for ledger in account.ledgers)
         ):
@@ -254,7 +354,7 @@ class SpendLimiter:
                 return ledger, need
         return None
 
-    def _account(self, name: str) -> _TargetLedgers:
+    def account(self, name: str) -> Account:
         """Open the account of a target when it is first seen: its price must be known by then."""
         account = self._accounts.get(name)
         if account is None:
@@ -264,7 +364,8 @@ class SpendLimiter:
                 ledgers.append(ledger_of(target.spend_cap, _owner(target)))
             if ledgers:
                 prices_for([target], "spend_cap")
-            account = self._accounts[name] = _TargetLedgers(target, tuple(ledgers))
+            answers = _answers.setdefault(_owner(target), AnswerLength())
+            account = self._accounts[name] = Account(target, tuple(ledgers), answers)
         return account
 
 
@@ -282,6 +383,10 @@ def _cap_message(ledger: Ledger, need: float, now: float) -> str:
             f"{money(need)} needed); {when}"
         )
     return f"the spend cap of {ledger.cap} is reached ({spent} spent); {when}"
+
+
+def _all_reserved(cap: SpendCap) -> str:
+    return f"what is left of the spend cap of {cap} is reserved for answers under way"
 
 
 def _span(seconds: float) -> str:

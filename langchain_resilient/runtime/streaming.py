@@ -13,26 +13,28 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessageChunk  # noqa: TC002  # in the hints of `sum_chunks`
 
+from langchain_resilient.engine.stream_buffer import Segment
 from langchain_resilient.receipt import Break
 from langchain_resilient.wire.continuation import (
     ContinuationJoiner,
     continuation_request,
     join_texts,
     may_continue,
+    token_limit,
 )
 from langchain_resilient.wire.output import ChunkConverter, replace_text
 from langchain_resilient.wire.passthrough import REPLACED_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from langchain_core.messages import BaseMessage, BaseMessageChunk
+    from langchain_core.messages.ai import UsageMetadata
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.interfaces import BreakStrategy
     from langchain_resilient.engine.race import Race
-    from langchain_resilient.engine.stream_buffer import Segment
     from langchain_resilient.exchange import ChatRequest, Chunk
     from langchain_resilient.options import OnBreak, Target
     from langchain_resilient.wire.accumulator import ResponseAccumulator
@@ -150,10 +152,20 @@ class Continuation:
 
     def request(self, responses: Sequence[ResponseAccumulator]) -> ChatRequest:
         """Ask for the rest."""
-        tokens = sum([response.tokens() for response in responses])
+        tokens = sum([response.given_tokens() for response in responses])
         return replace(
             continuation_request(self._request, delivered_text(responses), tokens), continues=True
         )
+
+    def used_up(self, responses: Sequence[ResponseAccumulator]) -> bool:
+        """Whether the limit of the answer's length is reached; the last one then says so."""
+        limit = token_limit(self._request)
+        if limit is None or sum([response.given_tokens() for response in responses]) < limit:
+            return False
+        if not may_continue(self._request, responses[-1]):
+            return False
+        responses[-1].cut_by_length()
+        return True
 
 
 class Replacement:
@@ -171,6 +183,10 @@ class Replacement:
     def request(self, responses: Sequence[ResponseAccumulator]) -> ChatRequest:  # noqa: ARG002
         """Ask the same."""
         return self._request
+
+    def used_up(self, responses: Sequence[ResponseAccumulator]) -> bool:  # noqa: ARG002
+        """Never: the next answer begins anew."""
+        return False
 
 
 class Completion:
@@ -197,6 +213,11 @@ class Completion:
             return self._continuation.request(current)
         self._start = len(responses)
         return self._request
+
+    def used_up(self, responses: Sequence[ResponseAccumulator]) -> bool:
+        """As of a continuation, since the last answer that was begun anew."""
+        current = responses[self._start :]
+        return bool(current) and self._continuation.used_up(current)
 
 
 Audience = Literal["reader", "handlers", "events"]
@@ -310,6 +331,13 @@ class StreamAssembler:
         piece = held[0] + held[1:] if len(held) > 1 else held[0]
         return piece if shown == piece.message.text else replace_text(piece, shown)
 
+    def kept(self, attempt: Attempt) -> Iterator[ChatGenerationChunk]:
+        """Convert a weak answer that was held back, since none is better."""
+        self.turn(Segment(attempt))
+        for chunk in attempt.pending_chunks:
+            if (piece := self.add(chunk)) is not None:
+                yield piece
+
     def rest(self) -> ChatGenerationChunk | None:
         """What was held back at the end, because it might have been a repetition."""
         if self._join is None:
@@ -322,7 +350,31 @@ class StreamAssembler:
     def last(self, winner: Attempt) -> ChatGenerationChunk:
         """Make the chunk that ends the stream."""
         piece = self._deltas.last_chunk(winner.response, self._target_of(winner).model)
-        return piece if len(self._segments) == 1 else self._with_first_id(piece)
+        if len(self._segments) == 1:
+            return piece
+        self._add_delivered(piece)
+        return self._with_first_id(piece)
+
+    def _add_delivered(self, piece: ChatGenerationChunk) -> None:
+        """Make the usage that of the whole answer: of each part what the reader was given."""
+        message: Any = piece.message  # always an AIMessageChunk
+        number = len(self._segments) - 1
+        first = self._starts[number]
+        usage: UsageMetadata | None = message.usage_metadata
+        if usage is None or first == number:
+            return
+        responses = [segment.attempt.response for segment in self._segments[first:]]
+        *before, last = responses
+        shown = len(delivered_text(responses)) - len(delivered_text(before))
+        reasoning = usage.get("output_token_details", {}).get("reasoning", 0)
+        # What the last part only repeated was given once.
+        new = round((usage["output_tokens"] - reasoning) * shown / max(1, len(last.visible_text)))
+        given = sum([response.given_tokens() for response in before]) + reasoning + max(0, new)
+        message.usage_metadata = {
+            **usage,
+            "output_tokens": given,
+            "total_tokens": usage["input_tokens"] + given,
+        }
 
     def _with_first_id(self, piece: ChatGenerationChunk) -> ChatGenerationChunk:
         """Give a chunk of a later part the id of the first ones; None is LangChain's to fill."""

@@ -149,7 +149,10 @@ class _Draft:
     def tokens(self) -> int:
         return len(self.text)
 
-    def fault(self) -> Fault | None:
+    def end(self) -> None:
+        self._finished = True
+
+    def fault(self, request: ChatRequest) -> Fault | None:  # noqa: ARG002
         if not self.text:
             return Fault(FaultKind.EMPTY, "no text")
         return None if self._finished else Fault(FaultKind.BROKEN, "no end")

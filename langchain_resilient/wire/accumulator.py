@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.wire import passthrough
+from langchain_resilient.wire.answer_faults import fault_of_calls, fault_of_reason
 from langchain_resilient.wire.chunk_parser import (
     MAX_CHOICES,
     BadChunkError,
     choices_of,
     parse_choice,
 )
+from langchain_resilient.wire.finish_reasons import Ending, ending_of
 from langchain_resilient.wire.provider_state import CALLS_KEY
-from langchain_resilient.wire.tool_calls import ToolCallAssembler
+from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
     from langchain_core.messages.ai import UsageMetadata
 
-    from langchain_resilient.exchange import Chunk
+    from langchain_resilient.exchange import ChatRequest, Chunk
     from langchain_resilient.wire.chunk_parser import Delta
 
 
@@ -178,6 +180,16 @@ class ChoiceAccumulator:
     def ended(self) -> bool:
         """Whether the provider has said that the choice is complete; a whole message always is."""
         return self.whole or self.finish_reason is not None
+
+    @property
+    def refusal(self) -> str:
+        """Why the model will not answer."""
+        return "".join(self._refusal)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of an answer has come."""
+        return not (self.parts or self.tools.calls or self._refusal or self._function_call)
 
     def length(self) -> int:
         """Characters of its text and thoughts, and of the arguments of its tool calls."""
@@ -339,6 +351,7 @@ class ResponseAccumulator:
         moderation: OpenAI's moderation results for prompt and answer, where they were requested.
         error: An error object inside a 200 stream; the answer is then faulty, whatever else came.
         ended: Whether every choice has a finish_reason; always False for native answers.
+            A server may also end an answer without one, see `end`.
         choices: The choices by index; the first always exists.
         native: The messages of a target that is a LangChain model; there is nothing else then.
 
@@ -443,11 +456,12 @@ class ResponseAccumulator:
                     raise BadChunkError(f"an answer has more than {MAX_CHOICES} choices")
                 choice = self.choices[delta.index] = ChoiceAccumulator()
             choice.add(delta)
-            has_text = bool(delta.text or delta.calls or delta.refusal)
-            self._blank = 0 if delta.visible else self._blank + len(delta.text)
-            seen = max(
-                seen, self._classify(has_text, delta.visible, bool(delta.reasoning), delta.index)
-            )
+            has_text, says = bool(delta.text or delta.calls), delta.says
+            visible, thinking = says or bool(delta.calls), bool(delta.reasoning or delta.refusal)
+            self._blank = 0 if visible else self._blank + len(delta.text)
+            # LangChain's message is the first choice: others do not make up for an empty one.
+            self._visible = self._visible or (says and not delta.index)
+            seen = max(seen, self._classify(has_text, visible, thinking))
         self._idle += 1
         if self._pieces != self._heard:
             self._idle, self._heard = 0, self._pieces
@@ -462,14 +476,14 @@ class ResponseAccumulator:
         self.native.append(message)
         has_text, visible, thinking = passthrough.content_kinds(message)
         self._blank = 0 if visible else self._blank + len(message.text)
+        if visible and (passthrough.has_tool_calls(message) or passthrough.refusal_of([message])):
+            self._visible = self._visible or bool(message.text.strip())  # the rest shows at the end
+        else:
+            self._visible = self._visible or visible
         return self._classify(has_text, visible, thinking)
 
-    def _classify(
-        self, has_text: bool, visible: bool, thinking: bool, index: int = 0
-    ) -> ChunkContent:
+    def _classify(self, has_text: bool, visible: bool, thinking: bool) -> ChunkContent:
         self._pieces += has_text or visible or thinking
-        # LangChain's message is the first choice: other choices do not make up for an empty one.
-        self._visible = self._visible or (visible and not index)
         if visible:
             return _VISIBLE
         return _THINKING if thinking else _NOTHING
@@ -535,6 +549,25 @@ class ResponseAccumulator:
         length = sum([choice.length() for choice in self.choices.values()])
         return max(self._pieces, length // CHARACTERS_PER_TOKEN)
 
+    def given_tokens(self) -> int:
+        """Tokens so far, as reported; else the pieces, unless they are of several tokens each."""
+        reported = token_count(self._usage(), "completion_tokens")
+        if reported and not self.native:
+            return reported
+        length = sum([choice.length() for choice in self.choices.values()])
+        one_each = length <= 2 * CHARACTERS_PER_TOKEN * self._pieces
+        return self._pieces if one_each else length // CHARACTERS_PER_TOKEN
+
+    def cut_by_length(self) -> None:
+        """Note that the answer is as long as was asked for, though its provider did not say so."""
+        if self.native:
+            from langchain_core.messages import AIMessageChunk  # noqa: PLC0415  # only for this
+
+            end = {"finish_reason": "length"}
+            self.native.append(AIMessageChunk(content="", response_metadata=end))
+        else:
+            self.choices[0].finish_reason = "length"
+
     def cache_tokens(self) -> tuple[int | None, int | None]:
         """Tokens of the prompt that were read from the provider's cache, and written to it."""
         usage = self._usage()
@@ -543,33 +576,58 @@ class ResponseAccumulator:
     def _usage(self) -> dict[str, Any] | None:
         return passthrough.usage_of(self.native) if self.native else self.usage
 
-    def fault(self) -> Fault | None:
+    def end(self) -> None:
+        """Count the answer as ended: the server has said so, without a finish_reason."""
+        for choice in self.choices.values():
+            choice.whole = True
+        self.ended = True
+
+    def fault(self, request: ChatRequest | None = None) -> Fault | None:
         """Return what is wrong with the answer once its chunks have ended; None if nothing is.
 
-        Arguments of a tool call that are not JSON are no fault: LangChain has `invalid_tool_calls`.
+        A tool call that cannot be run is no fault beside text or one that can: LangChain has
+        `invalid_tool_calls`.
+
+        Args:
+            request: What was asked: the schemas of its tools say which arguments a call needs.
         """
         if self.error:
             return Fault(FaultKind.SERVER, f"error inside the answer: {_error_text(self.error)}")
         # A LangChain model raises when it is cut off; not all of them give a finish_reason.
-        if not self.native and not all(choice.ended for choice in self.choices.values()):
+        if not self.native and not all(map(_has_ended, self.choices.items())):
             return Fault(FaultKind.BROKEN, "the answer ended without a finish_reason")
-        if any(reason == "content_filter" for reason in self._reasons()):
-            return Fault(FaultKind.CONTENT_FILTER, "stopped by the provider's content filter")
-        if not self._visible:
-            return self._empty()
-        return None
+        for reason in self._reasons():
+            if reason not in _USUAL and (fault := fault_of_reason(reason)) is not None:
+                return fault
+        return None if self._visible else self._without_text(request)
 
-    def _empty(self) -> Fault:
+    def _without_text(self, request: ChatRequest | None) -> Fault | None:
+        choice = self.choices[0]
+        calls = [(call.name, call.args) for call in choice.tools.calls]
+        if calls := calls or passthrough.calls_of(self.native):
+            return fault_of_calls(calls, request)
+        if choice.refusal or passthrough.refusal_of(self.native):
+            return Fault(FaultKind.CONTENT_FILTER, "the model refused to answer", kept=True)
         # The code distinguishes "max_tokens was too low" from "the model said nothing".
         problem = "no text, no tool call" + (", reasoning only" if self._pieces else "")
-        if self.finish_reason == "length":
+        if cut := ending_of(self.finish_reason) is Ending.CUT_SHORT:
             problem += ": max_tokens was used up before the answer began"
-        return Fault(FaultKind.EMPTY, problem, code=self.finish_reason)
+        return Fault(FaultKind.EMPTY, problem, code="length" if cut else self.finish_reason)
 
     def _reasons(self) -> list[str | None]:
         if self.native:
             return [self.finish_reason]
         return [choice.finish_reason for choice in self.choices.values()]
+
+
+_USUAL = frozenset({"stop", "tool_calls", "length", None})
+"""The finish reasons of nearly all answers, which are no fault."""
+
+
+def _has_ended(numbered: tuple[int, ChoiceAccumulator]) -> bool:
+    """Whether a choice has ended; some servers send a second one with nothing in it."""
+    number, choice = numbered
+    return choice.ended or (number > 0 and choice.empty)
 
 
 def _text(value: Any) -> str | None:

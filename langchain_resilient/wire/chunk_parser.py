@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langchain_resilient.wire.finish_reasons import read_finish_reason
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -78,12 +80,10 @@ class Delta:
     seed: int | None = None
 
     @property
-    def visible(self) -> bool:
-        """Whether it holds anything that a user can see, other than white space."""
+    def says(self) -> bool:
+        """Whether it holds anything of an answer but tool calls, other than white space."""
         return bool(
-            self.calls
-            or self.refusal
-            or self.function_call
+            self.function_call
             or (self.text and not self.text.isspace())
             or (self.audio and (self.audio.get("data") or self.audio.get("transcript")))
         )
@@ -127,7 +127,7 @@ def parse_choice(choice: Any) -> Delta:
     if choice.get("index"):
         delta.index = _index(choice["index"]) or 0
     if choice.get("finish_reason"):
-        delta.finish_reason = _finish_reason(choice["finish_reason"])
+        delta.finish_reason = read_finish_reason(choice["finish_reason"])
     if isinstance(seed := choice.get("seed"), int):
         delta.seed = seed
     if choice.get("logprobs") is not None:
@@ -172,6 +172,8 @@ def _content(content: Any) -> tuple[str, str]:
     """Split content into text and thoughts; Mistral's reasoning models send a list of both."""
     if isinstance(content, str):
         return content, ""
+    if isinstance(content, dict) and (content.keys() & {"text", "thinking"}):
+        content = [content]  # one part, without the list around it
     if not isinstance(content, list):
         raise BadChunkError(f"`content` is {_kind(content)}, not a string")
     text, thoughts = [], []
@@ -218,11 +220,15 @@ def _fragment(call: Any, number: int | None) -> ToolCallFragment:
         id_ = str(id_)
     return ToolCallFragment(
         number=_index(call.get("index")) if number is None else number,
-        id=id_ or None,
+        id=None if not id_ or id_.strip().lower() in _NO_IDS else id_,
         name=_string(function.get("name"), "name") or None,
         args=_arguments(function.get("arguments")),
         extra=extra if isinstance(extra := call.get("extra_content"), dict) else None,
     )
+
+
+_NO_IDS = frozenset({"", "null", "none", "nil", "undefined", "n/a", "string"})
+"""What servers write as the id of a call where they mean that there is none."""
 
 
 def _arguments(args: Any) -> str | None:
@@ -256,12 +262,6 @@ def _logprobs(logprobs: Any) -> dict[str, Any] | None:
         str(name): value if value is None or isinstance(value, list) else [value]
         for name, value in logprobs.items()
     }
-
-
-def _finish_reason(reason: Any) -> str | None:
-    if not isinstance(reason, str):
-        return None
-    return "stop" if reason == "eos" else reason  # Together's word for it
 
 
 def _index(index: Any) -> int | None:

@@ -14,6 +14,7 @@ import unicodedata
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.exchange import TOKEN_LIMITS
 from langchain_resilient.wire.passthrough import content_kinds
 
 if TYPE_CHECKING:
@@ -133,12 +134,10 @@ def _holds(before: str, after: str) -> bool:
 
 
 ECHO_TOKENS = 24
-"""Tokens that a continuation gets for the words that it repeats."""
+"""Tokens of the words that a continuation is asked to repeat, at most."""
 
-MIN_TOKENS = 16 + ECHO_TOKENS
-"""The fewest tokens that a continuation gets."""
-
-_TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
+_FEW_TOKENS = 3 * ECHO_TOKENS
+"""A continuation that may not be longer is asked to repeat nothing: it has none to spare."""
 
 _FORM_PARAMS = frozenset(
     {"grammar", "json_schema", "format", "structured_outputs", "guided_json", "guided_regex",
@@ -156,6 +155,14 @@ Your answer was cut off. These are its last words:
 Continue it from there. Begin by repeating these last words verbatim, without the quotation marks, \
 and go straight on with what comes next, in the same language, voice and formatting: no preamble, \
 no remark, nothing said twice. If the answer was already complete, repeat these words and stop."""
+
+_SHORT_PROMPT = """\
+Your answer was cut off. These are its last words:
+
+"{last_words}"
+
+Go straight on with what comes next, in the same language, voice and formatting: no preamble, no \
+remark, and none of these words again."""
 
 _NO_SPACE = re.compile(r"\S|\Z")
 _ELLIPSIS = re.compile(r"\.{3,}|…+")
@@ -194,8 +201,8 @@ def continuation_request(request: ChatRequest, text: str, tokens: int | None) ->
     Args:
         request: The one that was being answered; it stays as it is, and its messages are shared.
         text: All that was delivered.
-        tokens: Its length in tokens, which is taken off the request's token limit, down to
-            `MIN_TOKENS`; None if unknown: the limit then stays as it is.
+        tokens: Its length in tokens, which is taken off the limits of whoever is asked; None if
+            unknown: they then stay as they are.
 
     Returns:
         A new request; the same one if the text is blank, since there is nothing to continue.
@@ -211,16 +218,24 @@ def continuation_request(request: ChatRequest, text: str, tokens: int | None) ->
         return request
     from langchain_core.messages import AIMessage, HumanMessage  # noqa: PLC0415  # only for this
 
-    prompt = _PROMPT.format(last_words=last_words(text))
+    limit = token_limit(request)
+    short = limit is not None and limit - (tokens or 0) < _FEW_TOKENS
+    prompt = (_SHORT_PROMPT if short else _PROMPT).format(last_words=last_words(text))
     partial = {"role": "assistant", "content": text}
     instruction = {"role": "user", "content": prompt}
     return replace(
         request,
         messages=[*request.messages, partial, instruction],
         source=(*request.source, AIMessage(text), HumanMessage(prompt)),
-        defaults=_subtract_tokens(request.defaults, tokens),
-        overrides=_subtract_tokens(request.overrides, tokens),
+        delivered=tokens or 0,
     )
+
+
+def token_limit(request: ChatRequest) -> int | None:
+    """How long the answer may be, by the call or the model; None where neither says."""
+    params = {**request.defaults, **request.overrides}
+    limits = [limit for name in TOKEN_LIMITS if isinstance(limit := params.get(name), int)]
+    return min(limits, default=None)
 
 
 class ContinuationJoiner:
@@ -396,15 +411,3 @@ def _has_more_than_text(response: ResponseAccumulator) -> bool:
 def _message_has_more(message: AIMessage) -> bool:
     text, visible, _ = content_kinds(message)
     return (visible and not text) or any(map(message.additional_kwargs.get, _OTHER_CONTENT))
-
-
-def _subtract_tokens(limits: Mapping[str, Any], tokens: int | None) -> Mapping[str, Any]:
-    """Subtract the delivered tokens from the token limits that are set."""
-    if not tokens:
-        return limits
-    left = {
-        name: max(MIN_TOKENS, limit - tokens + ECHO_TOKENS)
-        for name in _TOKEN_LIMITS
-        if isinstance(limit := limits.get(name), int)
-    }
-    return {**limits, **left} if left else limits

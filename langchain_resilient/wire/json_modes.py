@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_resilient.wire.chunk_parser import parse_choice
-from langchain_resilient.wire.tool_calls import ToolCallAssembler
+from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -278,6 +278,8 @@ class _ChoiceConverter:
         text = self._arguments(part, content) if self._calls else self._json.feed(content)
         rest = ""
         if ends:
+            if self._calls and self._tools.calls and (held := self._tools.calls[0].held):
+                text, self._has_begun = text + held, True
             if self._calls and not self._has_begun:  # the JSON came as text, not as a call
                 text, self._remarks = self._json.feed(self._remarks), ""
             rest = self._json.rest()

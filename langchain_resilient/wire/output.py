@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.utils.json import parse_partial_json
 from pydantic import BaseModel
 
 from langchain_resilient.wire import passthrough
 from langchain_resilient.wire.accumulator import PLAIN, usage_metadata
 from langchain_resilient.wire.chunk_parser import choices_of, parse_choice
 from langchain_resilient.wire.provider_state import REASONING_FIELD_KEY, RECEIPT_KEY
-from langchain_resilient.wire.tool_calls import ToolCallAssembler
+from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler, read_arguments
 
 if TYPE_CHECKING:
     from langchain_core.messages import InvalidToolCall, ToolCall, ToolCallChunk
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from langchain_resilient.exchange import Chunk
     from langchain_resilient.wire.accumulator import ChoiceAccumulator, ResponseAccumulator
     from langchain_resilient.wire.chunk_parser import Delta
-    from langchain_resilient.wire.tool_calls import ToolCallBuilder
+    from langchain_resilient.wire.tool_call_assembler import ToolCallBuilder
 
 
 Stampable = TypeVar("Stampable", ChatResult, ChatGeneration, AIMessage)
@@ -51,6 +51,8 @@ def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str
     generations: list[ChatGeneration] = []
     for index in sorted(response.choices):
         choice = response.choices[index]
+        if index and choice.empty and not choice.ended:
+            continue  # an empty place that a server put there
         message = to_message(choice, response_metadata(response, choice, provider, model_name))
         message.usage_metadata = None if generations else usage
         generations.append(_generation(message, choice))
@@ -101,18 +103,18 @@ def response_metadata(
 
 
 def parse_calls(calls: list[ToolCallBuilder]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
-    """Separate calls whose arguments are a JSON object, or empty, from invalid ones."""
+    """Separate calls with a name, whose arguments are a JSON object or empty, from invalid ones."""
     good, bad = [], []
     for call in calls:
         error = "the arguments are not a JSON object"
         try:
-            # Not strict: models put raw line breaks into strings, and LangChain lets them.
-            args = json.loads(call.args, strict=False) if call.args else {}
-        except (ValueError, RecursionError) as failure:
+            args = read_arguments(call.args)
+        except ValueError as failure:
             args, error = None, f"the arguments are not JSON: {failure}"
-        if isinstance(args, dict):
+        if isinstance(args, dict) and call.name:
             good.append(tool_call(name=call.name, args=args, id=call.id))
         else:
+            error = error if call.name else "the call has no name"
             bad.append(invalid_tool_call(name=call.name, args=call.args, id=call.id, error=error))
     return good, bad
 
@@ -161,8 +163,8 @@ class ChunkConverter:
     LangChain would concatenate or add up when it sums chunks (model, finish_reason, usage, ...)
     waits for `last_chunk`, and so does what makes sense only as a whole (audio, citations). Of
     several choices only the first is streamed, since LangChain has no place for more. The sum of
-    the chunks equals the message that `to_chat_result` makes of the same answer, except for tool
-    calls whose arguments are not valid JSON: LangChain repairs those when it sums chunks.
+    the chunks equals the message that `to_chat_result` makes of the same answer, except for what an
+    invalid tool call shows as its arguments.
 
     Args:
         provider: The `model_provider` on every chunk.
@@ -289,15 +291,11 @@ class ChunkConverter:
             return ChatGenerationChunk(message=native.last_chunk(response.native, model_name))
         choice = response.choices[0]
         metadata = response_metadata(response, choice, self._provider, model_name)
-        call_chunks = [
-            tool_call_chunk(
-                id=None if call.given_id else call.id,
-                args=call.withheld or None,
-                index=self._call_offset + index,
-            )
-            for index, call in enumerate(choice.tools.calls)
-            if call.withheld or not call.given_id
-        ]
+        call_chunks = []
+        for index, call in enumerate(choice.tools.calls, self._call_offset):
+            id_, args = None if call.given_id else call.id, _last_args(call)
+            if id_ or args:
+                call_chunks.append(tool_call_chunk(id=id_, args=args, index=index))
         message = AIMessageChunk(
             content="",
             additional_kwargs=choice.final_extras(),
@@ -308,6 +306,30 @@ class ChunkConverter:
         )
         info = {k: metadata[k] for k in ("finish_reason", "model_name") if k in metadata}
         return ChatGenerationChunk(message=message, generation_info=info)
+
+
+def _last_args(call: ToolCallBuilder) -> str | None:
+    """Return what is still to come of a call's arguments when its answer has ended.
+
+    LangChain completes cut arguments when it adds chunks up, which makes a valid call of half a
+    one: an invalid one is therefore ended so that nothing can complete it.
+    """
+    if parse_calls([call])[0]:
+        return call.held or None
+    shown = "" if call.held else call.args
+    for ending in ("", *_SPOILING):
+        try:
+            text = shown + call.held + ending
+            value = parse_partial_json(text) if text else {}
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            return call.held + ending or None
+    return call.held + _SPOILING[0]
+
+
+_SPOILING = ("]", "}", '"]', '"}', '\\"]', '\\"}')
+"""Brackets that close what was not opened, where no string is open, where one is, or an escape."""
 
 
 def replace_text(piece: ChatGenerationChunk, text: str) -> ChatGenerationChunk | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.wire.chunk_parser import BadChunkError
@@ -58,6 +59,21 @@ def has_tool_calls(message: AIMessage) -> bool:
     """Whether a message holds a tool call or a piece of one."""
     pieces = getattr(message, "tool_call_chunks", None)
     return bool(message.tool_calls or message.invalid_tool_calls or pieces)
+
+
+def calls_of(messages: list[AIMessage]) -> list[tuple[str, str]]:
+    """Return the name and the arguments, as they came, of each tool call of an answer."""
+    pieces = [m for m in map(_as_chunk, messages) if has_tool_calls(m)]
+    if not pieces:
+        return []
+    total = pieces[0] + pieces[1:] if len(pieces) > 1 else pieces[0]
+    chunks = [(c["name"] or "", c["args"] or "") for c in total.tool_call_chunks]
+    return chunks or [(c["name"], json.dumps(c["args"])) for c in total.tool_calls]
+
+
+def refusal_of(messages: list[AIMessage]) -> str:
+    """Return why a model would not answer; empty if it did."""
+    return "".join(str(m.additional_kwargs.get("refusal") or "") for m in messages)
 
 
 def finish_reason(messages: list[AIMessage]) -> str | None:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from langchain_resilient.wire.chunk_parser import MAX_CALLS, BadChunkError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from langchain_resilient.wire.chunk_parser import ToolCallFragment
 
 
 _SHORT = re.compile(r"[a-zA-Z0-9]{9}")
@@ -52,130 +47,6 @@ def _short_id(id_: str) -> str:
     if _SHORT.fullmatch(id_):
         return id_
     return hashlib.sha256(id_.encode(errors="surrogatepass")).hexdigest()[:9]
-
-
-class ToolCallBuilder:
-    """One tool call as far as it has come."""
-
-    __slots__ = ("_args", "_empty", "extra", "given_id", "made_id", "name")
-
-    def __init__(self) -> None:
-        self.extra: dict[str, Any] | None = None
-        self._empty: str = ""
-        self.given_id: str | None = None
-        self.made_id: str | None = None
-        self.name: str = ""
-        self._args: list[str] = []
-
-    @property
-    def id(self) -> str:
-        """The server's id, or one made here: an agent cannot answer a call without one."""
-        if self.given_id:
-            return self.given_id
-        if self.made_id is None:
-            self.made_id = f"call_{uuid.uuid4().hex[:24]}"
-        return self.made_id
-
-    @property
-    def args(self) -> str:
-        """The arguments, JSON if the model did well."""
-        return "".join(self._args) or self._empty
-
-    @property
-    def withheld(self) -> str:
-        """Arguments that `add` did not give out, since the real ones might follow; at the end."""
-        return "" if self._args else self._empty
-
-    def length(self) -> int:
-        """Characters of its arguments."""
-        return sum(map(len, self._args))
-
-    def add(self, fragment: ToolCallFragment) -> tuple[str | None, str | None, str | None]:
-        """Take what is new in a fragment.
-
-        Returns:
-            The id, name and arguments that it added, each None where it added nothing.
-        """
-        id_ = name = None
-        if fragment.id and not self.given_id:
-            self.given_id = id_ = fragment.id
-        # A name may come in pieces, or be repeated whole with every piece of the arguments.
-        if fragment.name and not self._args and fragment.name != self.name:
-            self.name += fragment.name
-            name = fragment.name
-        if fragment.extra:
-            self.extra = {**(self.extra or {}), **fragment.extra}
-        args = fragment.args or None
-        if args == "null" and not self._args:  # how some models say "no arguments"
-            args = None
-        if args == "{}" and not self._args:  # how some servers begin, before the real ones
-            self._empty, args = args, None
-        if args:
-            self._args.append(args)
-        return id_, name, args
-
-
-class ToolCallAssembler:
-    """Tells which fragment belongs to which call.
-
-    The index decides where it means anything. It does not with servers that number every call 0
-    (Grok and Gemini behind gateways) or give no index: there a new id beside a name, or a second
-    name, begins a new call.
-    """
-
-    __slots__ = ("_by_id", "_by_index", "calls")
-
-    def __init__(self) -> None:
-        self.calls: list[ToolCallBuilder] = []
-        self._by_index: dict[int, int] = {}
-        self._by_id: dict[str, int] = {}
-
-    def length(self) -> int:
-        """Characters of all their arguments."""
-        return sum([call.length() for call in self.calls])
-
-    def add(self, fragment: ToolCallFragment) -> tuple[int, str | None, str | None, str | None]:
-        """Fold in one fragment.
-
-        Returns:
-            The place of its call, and the id, name and arguments that are new.
-
-        Raises:
-            BadChunkError: If there are more calls than any answer has.
-        """
-        index = self._place(fragment)
-        if index is None:
-            index = len(self.calls)
-            if index == MAX_CALLS:
-                raise BadChunkError(f"an answer has more than {MAX_CALLS} tool calls")
-            self.calls.append(ToolCallBuilder())
-        if fragment.number is not None:
-            self._by_index[fragment.number] = index
-        if fragment.id:
-            self._by_id.setdefault(fragment.id, index)
-        return (index, *self.calls[index].add(fragment))
-
-    def _place(self, f: ToolCallFragment) -> int | None:
-        known = self._by_id.get(f.id) if f.id else None
-        if f.number is None:
-            return self._place_by_id(f, known)
-        index = self._by_index.get(f.number)
-        if index is None or not f.id or self.calls[index].given_id in (None, f.id):
-            return index
-        if known is not None:
-            return known
-        # Without a name it is no new call: vLLM has sent a fresh id with every fragment.
-        return None if f.name else index
-
-    def _place_by_id(self, f: ToolCallFragment, known: int | None) -> int | None:
-        if known is not None:
-            return known
-        last = self._last()
-        begins = f.name and (f.id or last is None or self.calls[last].name)
-        return None if begins else last
-
-    def _last(self) -> int | None:
-        return len(self.calls) - 1 if self.calls else None
 
 
 if TYPE_CHECKING:

@@ -10,9 +10,12 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
 from langchain_resilient import ResilientChatModel, Target
+from langchain_resilient.batch.money import Money
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from langchain_resilient.batch.journal_keys import RequestKeys
 
 
 @dataclass
@@ -62,23 +65,33 @@ class MemoryJournal:
 
     answers: dict[tuple[int, str], AIMessage] = field(default_factory=dict)
     failures: dict[tuple[int, str], BaseException] = field(default_factory=dict)
+    cancelled: dict[tuple[int, str], Money] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     full: bool = False
+    complete: bool = False
+    earlier: Money = field(default_factory=Money)
 
     async def open(self) -> None:
         self.events.append("open")
 
-    def look_up(self, index: int, key: str) -> AIMessage | None:
-        return self.answers.get((index, key))
+    def look_up(self, index: int, keys: RequestKeys) -> AIMessage | None:
+        return self.answers.get((index, keys.exact))
 
-    async def record(self, index: int, key: str, message: AIMessage) -> None:
+    async def record(
+        self, index: int, keys: RequestKeys, message: AIMessage, _: Money | None = None
+    ) -> None:
         await asyncio.sleep(0)
         if self.full:
             raise OSError(28, "disk full")
-        self.answers[index, key] = message
+        self.answers[index, keys.exact] = message
 
-    async def record_failure(self, index: int, key: str, error: BaseException) -> None:
-        self.failures[index, key] = error
+    async def record_failure(
+        self, index: int, keys: RequestKeys, error: BaseException, _: Money | None = None
+    ) -> None:
+        self.failures[index, keys.exact] = error
+
+    def record_cancelled(self, index: int, keys: RequestKeys, money: Money) -> None:
+        self.cancelled[index, keys.exact] = money
 
     async def aclose(self) -> None:
         self.events.append("close")

@@ -190,12 +190,30 @@ def test_the_same_command_sends_only_what_is_missing(sim, tmp_path, capsys):
     assert [row["answer"] for row in read(tmp_path / "out.jsonl")] == ["a", "b", "c"]
 
 
-def test_a_changed_parameter_sends_everything_again(sim, tmp_path):
-    """And changed back, nothing."""
+def test_a_changed_parameter_sends_everything_again_if_that_is_wanted(sim, tmp_path, caplog):
+    """And changed back, nothing; else what was answered stays answered, with a notice."""
     write(tmp_path / "in.jsonl", *say("a", "b"))
-    for args, count in (([], 2), (["--temperature", "0"], 4), ([], 4)):
+    cold, exact = ("--temperature", "0"), ("--journal-match", "exact")
+    for args, count in (((), 2), (cold, 2), ((*cold, *exact), 4), (exact, 4)):
         assert batch("in.jsonl", "-o", "out.jsonl", *args) == 0
         assert sim.count() == count
+    notices = [one.getMessage() for one in caplog.records if "journal_match=" in one.getMessage()]
+    assert len(notices) == 2
+
+
+def test_a_prompt_at_the_top_sends_one_and_the_export_has_one_row_for_each(sim, tmp_path, capsys):
+    """In the order of the file as it is now."""
+    write(tmp_path / "in.jsonl", *say(*"abcdef"))
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    write(tmp_path / "in.jsonl", *say(*"nabXdef"))
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    assert sim.count() == 8
+    assert [row["answer"] for row in read(tmp_path / "out.jsonl")] == list("nabXdef")
+    for args, rows in (((), "nabXdef"), (("--all",), "cnabXdef")):
+        capsys.readouterr()
+        assert cli.main(["journal", "export", "out.jsonl.journal", *args]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [json.loads(line)["answer"] for line in lines] == list(rows)
 
 
 def test_failed_prompts_are_listed_and_sent_again(sim, tmp_path, capsys):
@@ -335,12 +353,13 @@ def test_show_as_json(journal, capsys):
 
 def test_show_counts_answers_to_changed_questions(journal, capsys):
     """They are still there."""
-    assert batch("in.jsonl", "-o", "out.jsonl", "--temperature", "0") == 0
+    again = ("--temperature", "0", "--journal-match", "exact")
+    assert batch("in.jsonl", "-o", "out.jsonl", *again) == 0
     capsys.readouterr()
     assert cli.main(["journal", "show", journal]) == 0
     line = capsys.readouterr().out.splitlines()[0]
     assert line == (
-        "2 items, 2 answered, 0 failed; 2 more answers to prompts or parameters that were changed"
+        "2 items, 2 answered, 0 failed; 2 more answers to what was changed or removed since"
     )
 
 

@@ -26,12 +26,15 @@ from langchain_resilient import (
     JournalReadOnlyError,
     NotAJournalError,
 )
-from langchain_resilient.batch import journal as journal_module
+from langchain_resilient.batch import journal_file
 from langchain_resilient.batch.journal import Journal, decode_message, encode_message
+from langchain_resilient.batch.journal_keys import RequestKeys
+from langchain_resilient.batch.money import Money
 from tests.helpers import process
 
-KEY = "0" * 64
-OTHER = "1" * 64
+KEY = RequestKeys("0" * 64, "a" * 64)
+OTHER = RequestKeys("1" * 64, "b" * 64)
+ANOTHER_MODEL = KEY._replace(exact="c" * 64)
 
 
 @pytest.fixture
@@ -40,13 +43,13 @@ def path(tmp_path):
     return tmp_path / "run.db"
 
 
-async def record(path, *answers: str, key: str = KEY) -> None:
+async def record(path, *answers: str, key: RequestKeys = KEY) -> None:
     async with Journal(path) as journal:
         for index, text in enumerate(answers):
             await journal.record(index, key, AIMessage(text))
 
 
-async def texts(path, count: int, key: str = KEY) -> list[str | None]:
+async def texts(path, count: int, key: RequestKeys = KEY) -> list[str | None]:
     async with Journal(path) as journal:
         results = [journal.look_up(index, key) for index in range(count)]
         return [message.text if message else None for message in results]
@@ -118,24 +121,200 @@ def test_what_json_cannot_say_becomes_a_string():
 
 
 async def test_an_answer_is_there_after_a_new_start(path):
-    """For the same question at the same position only."""
+    """For the same question only."""
     await record(path, "a", "b")
     assert await texts(path, 3) == ["a", "b", None]
     assert await texts(path, 2, OTHER) == [None, None]
 
 
-async def test_a_changed_question_is_noticed(path, caplog):
-    """Counted for each position, and warned of once."""
-    await record(path, "a", "b", "c")
+def prompts(text: str) -> list[RequestKeys]:
+    """The keys of prompts that have one letter each."""
+    return [RequestKeys(letter * 64, letter.upper() * 64) for letter in text]
+
+
+async def run(path, text: str, upto: int | None = None, **options) -> str:
+    """Do what a batch does; returns the prompts that were sent."""
+    sent = ""
+    async with Journal(path, **options) as journal:
+        for index, keys in enumerate(prompts(text)[:upto]):
+            if journal.look_up(index, keys) is None:
+                sent += keys.prompt[0]
+                await journal.record(index, keys, AIMessage(keys.prompt[0]), Money(1.0, 0.25))
+        journal.complete = upto is None
+    return sent
+
+
+def current(path, columns: str = "answer") -> list:
+    statement = f"SELECT {columns} FROM current ORDER BY position"  # noqa: S608  # our own names
+    with closing(journal_file.JournalFile(path, lock_timeout=1.0)) as file:
+        rows = [tuple(row) for row in file.current(statement)]
+    return [decode_message(row[0]).text for row in rows] if columns == "answer" else rows
+
+
+@pytest.mark.parametrize(
+    ("edited", "sent"),
+    [
+        ("nabcd", "n"),
+        ("abncd", "n"),
+        ("abcdn", "n"),
+        ("dcba", ""),
+        ("bd", ""),
+        ("aabcd", "a"),
+        ("abcda", "a"),
+        ("anacd", "na"),
+    ],
+)
+async def test_only_what_is_new_is_sent(path, edited, sent):
+    """Wherever it stands; a second one of a kind is new too."""
+    assert await run(path, "abcd") == "abcd"
+    assert await run(path, edited) == sent
+    assert await run(path, edited) == ""
+    assert await run(path, "abcd") == ""
+
+
+async def test_equal_prompts_have_an_answer_each(path):
+    """The first, the second and the third; in another run too."""
+    keys = prompts("aba" + "a")
+    async with Journal(path) as journal:
+        for index, one in enumerate(keys):
+            await journal.record(index, one, AIMessage(f"{one.prompt[0]}{index}"))
+    async with Journal(path) as journal:
+        found = [journal.look_up(index, one) for index, one in enumerate(prompts("aaabb"))]
+    assert [one and one.text for one in found] == ["a0", "a2", "a3", "b1", None]
+
+
+async def test_an_answer_of_another_model_is_used_unless_exactly_the_same_is_wanted(path):
+    """Adding a target asks for nothing again."""
+    await record(path, "a")
+    async with Journal(path) as journal:
+        assert journal.look_up(0, ANOTHER_MODEL) == AIMessage("a")
+    async with Journal(path, match="exact") as journal:
+        assert journal.look_up(0, ANOTHER_MODEL) is None
+        await journal.record(0, ANOTHER_MODEL, AIMessage("c"))
+    async with Journal(path) as journal:
+        assert journal.look_up(0, KEY) == AIMessage("a")
+    async with Journal(path) as journal:
+        assert journal.look_up(0, ANOTHER_MODEL) == AIMessage("c")
+
+
+@pytest.mark.parametrize(
+    ("match", "restored", "words"),
+    [("prompt", 2, "2 answers were found by their prompts and used; 1 of them"),
+     ("exact", 1, "1 answers were found and used; 1 more")],
+)  # fmt: skip
+async def test_an_answer_of_another_model_is_noticed(path, caplog, match, restored, words):
+    """Counted, and told once with the way to have it otherwise."""
+    await record(path, "a", "b")
     with caplog.at_level(logging.WARNING, logger="langchain_resilient"):
-        async with Journal(path) as journal:
+        async with Journal(path, match=match) as journal:
             journal.look_up(0, KEY)
-            journal.look_up(1, OTHER)
+            journal.look_up(1, ANOTHER_MODEL)
             journal.look_up(2, OTHER)
-            journal.look_up(3, OTHER)
-        assert (journal.restored, journal.changed) == (1, 2)
-    (line,) = [line.getMessage() for line in caplog.records]
-    assert "1 answers were found and used, but 2 prompts" in line
+        assert (journal.restored, journal.differing) == (restored, 1)
+    (line,) = [one.getMessage() for one in caplog.records]
+    assert words in line
+    assert "journal_match=" in line
+
+
+async def test_nothing_is_said_of_what_was_resumed_as_it_was(path, caplog):
+    """Not even where new prompts were added."""
+    await run(path, "ab")
+    with caplog.at_level(logging.WARNING, logger="langchain_resilient"):
+        await run(path, "xaby")
+    assert not caplog.records
+
+
+def test_another_way_to_match_is_refused(path):
+    """With the two that there are."""
+    with pytest.raises(ValueError, match=r"'prompt' or 'exact', not 'fuzzy'"):
+        Journal(path, match="fuzzy")
+
+
+# -- what is current ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("later", ["nabcd", "axcd", "dcba", "ab", "aabcdd"])
+async def test_current_are_the_rows_of_the_last_run_in_its_order(path, later):
+    """One for each prompt; what was edited or removed is not among them."""
+    await run(path, "abcd")
+    await run(path, later)
+    assert current(path) == list(later)
+    assert [row[0] for row in current(path, "position")] == list(range(len(later)))
+
+
+async def test_of_a_run_that_was_stopped_the_rest_is_that_of_the_one_before(path):
+    """Its answers are as good as they were."""
+    await run(path, "abcd")
+    await run(path, "abcd", upto=2)
+    assert current(path) == list("abcd")
+    await run(path, "axcd", upto=2)
+    assert current(path) == list("axcd")
+    await run(path, "axcd")
+    assert current(path) == list("axcd")
+
+
+async def test_answers_of_two_models_are_one_row(path):
+    """The one of the last run."""
+    await record(path, "a")
+    async with Journal(path, match="exact") as journal:
+        await journal.record(0, ANOTHER_MODEL, AIMessage("c"))
+        journal.complete = True
+    assert current(path) == ["c"]
+
+
+# -- money ----------------------------------------------------------------------------------------
+
+
+async def test_what_earlier_runs_paid_is_known(path):
+    """For the prompts that are asked now, whether they were answered or not."""
+    await run(path, "abc")
+    async with Journal(path) as journal:
+        await journal.record_failure(3, prompts("d")[0], ValueError(), Money(0.5, 0.5))
+        journal.record_cancelled(4, prompts("e")[0], Money(0.125, 0.125))
+    async with Journal(path) as journal:
+        for index, keys in enumerate(prompts("abdef")):
+            journal.look_up(index, keys)
+        assert journal.earlier == Money(2.625, 1.125)
+
+
+async def test_what_a_prompt_cost_is_added_up(path):
+    """A failure and the answer after it; an answer that came too late is wasted whole."""
+    async with Journal(path) as journal:
+        await journal.record_failure(0, KEY, ValueError(), Money(0.5, 0.5))
+        await journal.record(0, KEY, AIMessage("a"), Money(1.0, 0.25))
+        await journal.record(0, KEY, AIMessage("b"), Money(2.0, 0.0))
+        await journal.record(1, OTHER, AIMessage("unpriced"))
+    assert current(path, "spent, wasted") == [(3.5, 2.75), (None, None)]
+
+
+# -- journals of version 1 ------------------------------------------------------------------------
+
+_VERSION_1 = """
+CREATE TABLE items (position INTEGER NOT NULL, key TEXT NOT NULL, answer TEXT, error TEXT,
+  target TEXT, input_tokens INTEGER, output_tokens INTEGER, recorded REAL NOT NULL,
+  PRIMARY KEY (position, key), CHECK ((answer IS NULL) <> (error IS NULL)));
+PRAGMA application_id = 1279480394;
+PRAGMA user_version = 1;
+"""
+
+
+async def test_a_journal_of_version_1_goes_on(path):
+    """Its answers are found by their exact keys, its newest row at a position is current."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(_VERSION_1)
+        for position, key, text, recorded in [(0, "A", "a", 1), (1, "A", "b", 2), (1, "X", "x", 1)]:
+            connection.execute(
+                "INSERT INTO items VALUES (?, ?, ?, NULL, 'one', 1, 2, ?)",
+                (position, key * 64, encode_message(AIMessage(text)), recorded),
+            )
+    keys = RequestKeys("new" * 20, "A" * 64)
+    assert current(path) == ["a", "b"]
+    assert await texts(path, 3, keys) == ["a", "b", None]
+    await record(path, "a", "b", "c", key=keys)
+    assert await texts(path, 3, keys) == ["a", "b", "c"]
+
+
+# -- what it keeps, whatever happens --------------------------------------------------------------
 
 
 async def test_the_answer_to_the_old_question_is_kept(path):
@@ -157,7 +336,6 @@ async def test_a_failure_is_no_answer_and_an_answer_replaces_it(path):
     async with Journal(path) as journal:
         await journal.record_failure(0, KEY, ValueError("oh \ud800"))
         assert journal.look_up(0, KEY) is None
-        assert journal.changed == 0
         await journal.record(0, KEY, AIMessage("a"))
         await journal.record_failure(0, KEY, ValueError("late"))
     assert await texts(path, 1) == ["a"]
@@ -166,14 +344,14 @@ async def test_a_failure_is_no_answer_and_an_answer_replaces_it(path):
 async def test_many_records_share_a_transaction(path, monkeypatch):
     """One fsync each would be hundreds a second, not thousands."""
     sizes = []
-    write = journal_module.JournalFile.write
+    write = journal_file.JournalFile.write
 
     def counted(file, items):
         items = list(items)
         sizes.append(len(items))
         write(file, items)
 
-    monkeypatch.setattr(journal_module.JournalFile, "write", counted)
+    monkeypatch.setattr(journal_file.JournalFile, "write", counted)
     async with Journal(path) as journal:
         await asyncio.gather(*(journal.record(i, KEY, AIMessage("a")) for i in range(2000)))
     assert sum(sizes) == 2000
@@ -270,7 +448,7 @@ async def test_opening_can_be_cancelled(path):
 
 def newer(path):
     asyncio.run(record(path, "a"))
-    statement(path, f"PRAGMA user_version = {journal_module.VERSION + 1}")
+    statement(path, f"PRAGMA user_version = {journal_file.VERSION + 1}")
 
 
 @pytest.mark.parametrize(
@@ -477,12 +655,14 @@ _WRITER = """
 import asyncio, json, sys
 from langchain_core.messages import AIMessage
 from langchain_resilient.batch.journal import Journal
+from langchain_resilient.batch.journal_keys import RequestKeys
 
 async def main(path, name):
     async with Journal(path) as journal:
         async def one(i):
-            if journal.look_up(i, "0" * 64) is None:
-                await journal.record(i, "0" * 64, AIMessage(f"{name} {i}"))
+            keys = RequestKeys(f"{i:064}", "x" * 64)
+            if journal.look_up(i, keys) is None:
+                await journal.record(i, keys, AIMessage(f"{name} {i}"))
         # Each begins at another place, so that they meet.
         for i in range(400):
             mine = 400 + 400 * int(name) + i
@@ -505,7 +685,13 @@ def test_four_processes_share_a_journal(path):
             for name in range(4)
         ]  # fmt: skip
         assert [writer.communicate(timeout=60)[1] for writer in writers] == [""] * 4
-    outcome = asyncio.run(texts(path, 2000))
+
+    async def read() -> list[str]:
+        async with Journal(path) as journal:
+            keys = [RequestKeys(f"{i:064}", "x" * 64) for i in range(2000)]
+            return [journal.look_up(i, one).text for i, one in enumerate(keys)]
+
+    outcome = asyncio.run(read())
     shared, own = outcome[:400], outcome[400:]
     assert own == [f"{i // 400 - 1} {i}" for i in range(400, 2000)]
     assert [text.partition(" ")[2] for text in shared] == [str(i) for i in range(400)]

@@ -109,3 +109,12 @@ def test_every_public_step_and_delay_is_shown():
     others = {"Delay", "Exchange", "HttpDate", "ProviderSimulator", "RecordedRequest", "Refusal",
               "Step", "ToolCall", "answer_to", "load_script", "Distribution"}  # fmt: skip
     assert {one.__name__ for one in known} | others >= set(testing.__all__)
+
+
+def test_fields_that_many_steps_inherit_are_described_once():
+    """With a word where they belong."""
+    page = simulator.page()
+    assert page.count("`should_retry`") == 1
+    (row,) = [line for line in page.splitlines() if line.startswith("| `RateLimited` |")]
+    assert "`of`:" in row
+    assert "those of `Refusal`" in row

@@ -119,7 +119,7 @@ def with_empty_answers(w: World) -> World:
     def response():
         result = made()
         judge = result.fault
-        result.fault = lambda: empty if not result.text.strip() else judge()
+        result.fault = lambda request: empty if not result.text.strip() else judge(request)
         return result
 
     w.dependencies.response = response

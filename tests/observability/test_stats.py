@@ -96,6 +96,14 @@ def test_a_call_without_an_answer_has_failed():
     assert (figures.calls, figures.answered, figures.failed, figures.cancelled) == (1, 0, 0, 1)
 
 
+def test_what_its_caller_left_is_cancelled_though_a_target_had_begun_to_answer():
+    """A stream that was abandoned, a call that was cancelled: neither has an answer or a time."""
+    left = Receipt((attempt(outcome=Outcome.CANCELLED),), A, 1.0)
+    figures = stats(left, cancelled=True)
+    assert (figures.calls, figures.answered, figures.failed, figures.cancelled) == (1, 0, 0, 1)
+    assert figures.seconds.p50 is None
+
+
 def test_a_call_that_asked_nobody_is_counted():
     """It is no negative extra send."""
     figures = stats(receipt())

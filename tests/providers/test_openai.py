@@ -265,6 +265,54 @@ async def test_what_is_no_refusal_of_an_optional_parameter_is_raised(sim, recwar
     assert dropped(recwarn.list) == []
 
 
+NAMED = [{"role": "user", "content": "hello", "name": "ann"}]
+EXTRA_NAME = {"detail": [{"type": "extra_forbidden", "loc": ["body", "messages", 0, "user", "name"],
+                          "msg": "Extra inputs are not permitted"}]}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [
+    refusal(code="unknown_parameter", param="messages[0].name", message="No."),
+    refusal(message="'messages.0' : for 'role:user' the following must be satisfied[("
+            "'messages.0' : property 'name' is unsupported)]"),
+    refusal(message="Invalid 'messages[0].name': string does not match pattern."),
+    refusal(422, body=EXTRA_NAME),
+], ids=ids)  # fmt: skip
+async def test_a_refused_name_of_a_message_is_left_out(sim, step):
+    """And known from then on; the caller's messages keep theirs."""
+    sim.script("*", step)
+    provider = provider_at(sim)
+    with pytest.warns(DroppedParameterWarning, match="`name` of a message") as caught:
+        responses = [await ask(provider, ChatRequest(NAMED)) for _ in range(2)]
+    assert [response.fault() for response in responses] == [None, None]
+    assert [message.body["messages"][0].get("name") for message in sim.requests] == [
+        "ann",
+        None,
+        None,
+    ]
+    assert (len(caught), NAMED[0]["name"]) == (1, "ann")
+
+
+@pytest.mark.parametrize("body", ["", "{}", '{"detail": "Unprocessable Entity"}'])
+async def test_a_422_without_words_is_tried_once_without_stream_options(sim, recwarn, body):
+    """It is what such servers know least; the target is remembered if that was it."""
+    sim.script("*", t.Status(422, body=body))
+    provider = provider_at(sim)
+    for _ in range(2):
+        assert (await ask(provider, request())).fault() is None
+    assert ["stream_options" in r.body for r in sim.requests] == [True, False, False]
+    assert dropped(recwarn.list) == []
+
+
+async def test_a_422_without_words_may_be_about_something_else(sim):
+    """Then nothing is learned from it."""
+    sim.script("*", t.Status(422, body=""), t.Status(422, body=""))
+    provider = provider_at(sim)
+    with pytest.raises(openai.APIStatusError):
+        await ask(provider, request())
+    assert (await ask(provider, request())).fault() is None
+    assert ["stream_options" in r.body for r in sim.requests] == [True, False, True]
+
+
 async def test_usage_that_a_server_will_not_count_is_no_loss(sim, recwarn):
     """The user never asked for `stream_options`: there is nothing to warn of."""
     sim.script("*", then=t.UnsupportedParameter("stream_options"))

@@ -9,9 +9,11 @@ import time
 
 import pytest
 
+from langchain_resilient.faults import FaultKind
 from langchain_resilient.providers import create_provider, sse
-from langchain_resilient.providers.errors import AnswerError
+from langchain_resilient.providers.errors import AnswerError, classify
 from langchain_resilient.providers.sse import decode_body, open_answer
+from langchain_resilient.wire.accumulator import ResponseAccumulator
 from tests.providers.asking import ask, http, replying, request
 from tests.providers.asking import sse as streamed
 
@@ -57,13 +59,6 @@ async def read(response, *, stream=True, secrets=()):
         await answer.aclose()
 
 
-@pytest.mark.parametrize("delta", ["[1]", '["role"]', "1", "null", '"text"'])
-async def test_nonsense_in_a_broken_chunk_says_nothing(delta):
-    """Found by fuzzing: a list where the text should stand was a defect of ours."""
-    broken = 'data: {"choices":[{"delta":' + delta + "}]}}"
-    assert await read(Response(events(DATA, broken, END, DONE))) == [CHUNK, json.loads(END[6:])]
-
-
 async def test_events_become_chunks_in_order():
     """However the network cut them."""
     whole = events(DATA, END, DONE)
@@ -74,8 +69,9 @@ async def test_events_become_chunks_in_order():
 
 
 @pytest.mark.parametrize("noise", [": PROCESSING", "data: ping", "data:", "data: []", "data: null",
-                                   "data: 7", 'data: "x"', "id: 7", "retry: 100",
-                                   "event: ping\ndata: ping"])  # fmt: skip
+                                   "data: 7", 'data: "ping"', "id: 7", "retry: 100",
+                                   "data: 2026-01-02T03:04:05Z", "data: : keep-alive", "data: --",
+                                   "event: ping\ndata: still here", "ping"])  # fmt: skip
 async def test_what_carries_nothing_is_skipped(noise):
     """Keep-alives and whatever proxies put in."""
     assert await read(Response(events(noise, DATA, noise, DONE))) == [CHUNK]
@@ -94,50 +90,124 @@ async def test_a_page_inside_a_stream_is_an_error():
         await read(response)
 
 
-SPOILT = ['data: {"choices":[{"ind', 'data: {"a": "\x00"}', "data: {]",
-          'data: {"choices":[{"index":0,"delta":{"role":"assi',
-          'data: {"choices":[{"index":0,"delta":{"content":"']  # fmt: skip
-
-
-@pytest.mark.parametrize("spoilt", SPOILT)
-async def test_a_chunk_that_cannot_be_read_is_skipped_if_the_stream_goes_on(spoilt):
-    """It shows nothing of the answer."""
-    assert await read(Response(events(DATA, spoilt, END, DONE))) == [CHUNK, json.loads(END[6:])]
-
-
-async def test_a_stream_of_chunks_that_cannot_be_read_is_an_error():
-    """Three may be chance; a fourth is a server that is broken."""
-    response = Response(events(DATA, *SPOILT[:4], END, DONE))
-    with pytest.raises(AnswerError, match="a chunk is not JSON"):
-        await read(response)
-    assert response.closed == 1
-
-
-HOLES = ['{"content":"hel', '{"content":"hello"', '{"tool_calls":[{"index":0', '{"reasoning":"so']
-
-
-@pytest.mark.parametrize("hole", HOLES)
-async def test_a_chunk_that_shows_what_would_be_missing_is_an_error(hole):
-    """Without it the answer would have a hole that nobody sees."""
-    response = Response(events(DATA, 'data: {"choices":[{"index":0,"delta":' + hole, END, DONE))
-    with pytest.raises(AnswerError, match="a chunk is not JSON"):
-        await read(response)
-    assert response.closed == 1
+UNREADABLE = [
+    'data: {"choices":[{"ind',
+    'data: {"choices":[{"index":0,"delta":{"role":"assi',
+    'data: {"choices":[{"index":0,"delta":{"content":"hel',
+    'data: {"choices":[{"index":0,"delta":{"content":"hello"',
+    'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0',
+    'data: {"id": "c", "model": "m", "',
+    'data: {"id": "other", "model": "m", "',
+    'data: {"choices":[{"delta":{"content":"Hi"}}]}}',
+    'data: tent":"hello"}}]}',
+    "data: {]",
+    "data: Hello world",
+    'data: "Hello"',
+    "data: \x01\x02{",
+]
 
 
 @pytest.mark.parametrize("before", [(DATA,), ()], ids=["in the middle", "first of all"])
-async def test_a_chunk_of_the_same_id_that_breaks_off_early_is_an_error(before):
-    """It is one of the stream's own: what it would have said is not known, but missing."""
-    response = Response(events(*before, 'data: {"id": "c", "model": "m", "', DATA, END, DONE))
-    with pytest.raises(AnswerError, match="a chunk is not JSON"):
+@pytest.mark.parametrize("hole", UNREADABLE)
+async def test_what_may_be_text_and_cannot_be_read_is_an_error(hole, before):
+    """Whatever it was, without it the answer would have a hole that nobody sees."""
+    response = Response(events(*before, hole, END, DONE))
+    with pytest.raises(AnswerError, match="is not JSON") as caught:
         await read(response)
+    assert classify(caught.value).kind is FaultKind.BROKEN
     assert response.closed == 1
 
 
-async def test_a_broken_chunk_of_another_id_is_skipped():
-    """Nobody's text is missing for it."""
-    foreign = 'data: {"id": "other", "model": "m", "'
-    assert await read(Response(events(foreign, DATA, foreign, DONE))) == [CHUNK]
+def chunk_of(content):
+    return '{"id":"c","choices":[{"index":0,"delta":{"content":' + content + "}}]}"
+
+
+ODD = [
+    (chunk_of('"a\tb"'), "a\tb"),
+    (chunk_of('"a\x00b"'), "a\x00b"),
+    (chunk_of(r'"C:\d"'), "C:\\d"),
+    (chunk_of(r'"it\'s"'), "it's"),
+    (chunk_of('"5 mg"')[:-1] + ",}", "5 mg"),
+    (chunk_of('"5 mg"') + ",", "5 mg"),
+    ("{'choices': [{'index': 0, 'delta': {'content': \"it's\", 'x': None}}]}", "it's"),
+    ("{'choices': [{'delta': {'content': 'say \"no\"', 'ok': True}}]}", 'say "no"'),
+    (chunk_of('"5 mg"')[:-1] + ',"logprobs":{"a":-inf,"b":nan}}', "5 mg"),
+    ("data: " + chunk_of('"5 mg"'), "5 mg"),
+    ("data: data: " + chunk_of('"5 mg"'), "5 mg"),
+    ("[" + chunk_of('"5 mg"') + "]", "5 mg"),
+    ("[" + chunk_of('"5 "') + "," + chunk_of('"mg"') + "]", "5 mg"),
+    ("\ufeff" + chunk_of('"5 mg"'), "5 mg"),
+    ("\x00" + chunk_of('"5 mg"'), "5 mg"),
+    (chunk_of('"5 "') + "\ndata: " + chunk_of('"mg"'), "5 mg"),
+    (chunk_of(r'"lone \ud83d half"'), "lone \ufffd half"),
+    (chunk_of(r'"low \ude00"'), "low \ufffd"),
+]
+
+
+@pytest.mark.parametrize(("event", "text"), ODD)
+async def test_a_chunk_that_is_nearly_json_is_read(event, text):
+    """Strict parsers refuse it; its words must not be missing."""
+    assert await text_of(f"data: {event}") == f"Dose: {text} per day."
+
+
+async def text_of(*odd):
+    ends = (f"data: {chunk_of(json.dumps(text))}" for text in ("Dose: ", " per day."))
+    first, last = ends
+    chunks = await read(Response(events(first, *odd, last, END, DONE)))
+    return "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks)
+
+
+async def test_a_byte_that_is_no_character_is_replaced():
+    """It hides neither the chunk nor the rest of its text."""
+    data = events(DATA, "data: " + chunk_of('"5 mX"'), END, DONE).replace(b"X", b"\xff")
+    chunks = await read(Response(data))
+    assert chunks[1]["choices"][0]["delta"]["content"] == "5 m\ufffd"
+
+
+async def test_a_bare_json_line_is_a_chunk():
+    """Some servers forget `data:` now and then."""
+    assert await text_of(chunk_of('"5 mg"')) == "Dose: 5 mg per day."
+
+
+HALVES = [
+    (["\\ud83d", "\\ude00 you"], "😀 you"),
+    (["a \\ud83d", "\\ude00"], "a 😀"),
+    (["\\ud83d", "no"], "\ufffdno"),
+    (["\\ud83d", "", "\\ude00"], "😀"),
+    (["\\ud83d", "\\ud83d\\ude00"], "\ufffd😀"),
+    (["\\ud83d\\ude00\\ud83d", "\\ude01!"], "😀😁!"),
+]
+
+
+@pytest.mark.parametrize(("pieces", "text"), HALVES)
+async def test_a_character_may_be_split_over_two_chunks(pieces, text):
+    """As halves of a surrogate pair; a half without its other half is one unknown character."""
+    odd = ["data: " + chunk_of(f'"{piece}"') for piece in pieces]
+    assert await text_of(*odd) == f"Dose: {text} per day."
+
+
+@pytest.mark.parametrize("end", [(END, DONE), (DONE,), ()], ids=["whole", "done", "cut"])
+async def test_half_a_character_at_the_end_is_not_lost(end):
+    """Nor does it hold the end up."""
+    chunks = await read(Response(events(DATA, "data: " + chunk_of(r'"!\ud83d"'), *end)))
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(delta.get("content", "") for delta in deltas) == "Hi!\ufffd"
+
+
+async def test_the_halves_of_different_texts_do_not_meet():
+    """Arguments of two calls, and the text, each wait for their own other half."""
+    deltas = [
+        r'{"content":"t\ud83d","tool_calls":[{"index":0,"function":{"arguments":"a\ud83d"}}]}',
+        r'{"tool_calls":[{"index":1,"function":{"arguments":"b\ude00"}}]}',
+        r'{"tool_calls":[{"index":0,"function":{"arguments":"\ude01"}}]}',
+        r'{"content":"\ude02"}',
+    ]
+    lines = [f'data: {{"choices":[{{"index":0,"delta":{delta}}}]}}' for delta in deltas]
+    response = ResponseAccumulator()
+    for chunk in await read(Response(events(*lines, END, DONE))):
+        response.add(chunk)
+    calls = response.choices[0].tools.calls
+    assert (response.text, [call.args for call in calls]) == ("t😂", ["a😁", "b\ufffd"])
 
 
 async def test_what_is_cut_off_at_the_end_is_no_error():
@@ -158,6 +228,15 @@ ERRORS = [
     'event: error\ndata: {"error":{"message":"sorry"}}',
     "event: error\ndata: sorry",
     'event: error\ndata: "sorry"',
+    'error: {"code":500,"message":"sorry"}',
+    "error: sorry",
+    'data: {"detail":"sorry"}',
+    'data: {"message":"sorry"}',
+    'data: {"code":"Throttling","message":"sorry","request_id":"1"}',
+    'data: {"object":"error","message":"sorry","type":"server_error","code":null}',
+    'data: {"choices":[],"object":"error","message":"sorry"}',
+    'data: {"choices":[{"index":0,"delta":{"content":""},"error":{"message":"sorry"}}]}',
+    "data: {'error': {'message': 'sorry'}}",
 ]
 
 
@@ -187,26 +266,98 @@ async def test_a_broken_connection_is_raised_as_it_is():
         await anext(answer)
 
 
-@pytest.mark.parametrize(("stream", "kind", "body"), [
-    (True, "text/event-stream", events(DATA, DONE)),
-    (True, "text/event-stream;charset=utf-8", events(DATA, DONE)),
-    (True, "", events(DATA, DONE)),
-    (True, "text/plain", events(DATA, DONE)),
-    (True, "application/json", json.dumps(CHUNK).encode()),
-    (True, "application/json; charset=utf-8", json.dumps(CHUNK, indent=2).encode()),
-    (False, "application/json", json.dumps(CHUNK).encode()),
-    (False, "", json.dumps(CHUNK).encode()),
-    (False, "text/event-stream", events(DATA, DONE)),
-])  # fmt: skip
-async def test_the_content_type_says_how_to_read(stream, kind, body):
-    """A server may answer plainly where a stream was wanted, and the other way round."""
-    assert await read(Response(body, kind=kind), stream=stream) == [CHUNK]
+KINDS = ["text/event-stream", "text/event-stream;charset=utf-8", "application/json", "text/html",
+         "text/plain", "application/x-ndjson", ""]  # fmt: skip
+BODIES = [
+    events(DATA, DONE),
+    b"\xef\xbb\xbf" + events(DATA, DONE),
+    b"\n\n" + events(DATA, DONE),
+    b": hello\n\n" + events(DATA, DONE),
+    b"event: message\n" + events(DATA, DONE),
+    json.dumps(CHUNK).encode(),
+    json.dumps(CHUNK, indent=2).encode(),
+    b"\xef\xbb\xbf" + json.dumps(CHUNK).encode(),
+    b"   \n" + json.dumps(CHUNK).encode() + b"\n",
+    json.dumps([CHUNK]).encode(),
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("size", [1, 10_000])
+async def test_the_first_bytes_say_how_to_read(stream, kind, body, size):
+    """A server may answer plainly where a stream was wanted, and label it as something else."""
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    assert await read(Response(*pieces, kind=kind), stream=stream) == [CHUNK]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("end", ["", "\n", "\n[DONE]\n", "\ndata: [DONE]"])
+async def test_json_objects_on_lines_are_a_stream(stream, kind, end):
+    """Some gateways send them without `data:`."""
+    body = "\n".join([DATA[6:], "", END[6:]]) + end
+    chunks = await read(Response(body.encode(), kind=kind), stream=stream)
+    assert chunks == [CHUNK, json.loads(END[6:])]
+
+
+async def test_lines_of_json_come_as_they_come():
+    """Not when all are there."""
+    response = Response(DATA[6:].encode() + b"\n", hang=True)
+    answer = open_answer(response, stream=True)
+    assert await anext(answer) == CHUNK
+    await answer.aclose()
 
 
 async def test_a_page_instead_of_a_stream_is_an_error():
     """Some proxies answer 200 with one."""
-    with pytest.raises(AnswerError, match="not JSON: '<html>"):
+    with pytest.raises(AnswerError, match="not JSON, but a page: '<html>"):
         await read(Response(b"<html>Welcome</html>", kind="text/html"))
+
+
+@pytest.mark.parametrize("body", [b"upstream connect error", b"OK", b"{", b'{"a":'])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_body_that_is_no_answer_is_shown_in_the_error(body, stream):
+    """Whatever was asked for."""
+    with pytest.raises(AnswerError, match="the answer is not JSON") as caught:
+        await read(Response(body), stream=stream)
+    assert body.decode() in str(caught.value)
+
+
+BODY_ERRORS = [
+    ({"detail": "Model is overloaded"}, FaultKind.SERVER),
+    ({"detail": {"message": "Model is overloaded"}}, FaultKind.SERVER),
+    ({"message": "Model is overloaded"}, FaultKind.SERVER),
+    ({"error_msg": "Model is overloaded", "error_code": 17}, FaultKind.SERVER),
+    ({"code": "Throttling", "message": "Model is overloaded"}, FaultKind.RATE_LIMIT),
+    ({"code": "Throttling.RateQuota", "message": "Model is overloaded"}, FaultKind.RATE_LIMIT),
+    ({"object": "error", "message": "Model is overloaded", "code": 429}, FaultKind.RATE_LIMIT),
+    ({"object": "error", "message": "Model is overloaded", "code": 401}, FaultKind.AUTH),
+    ({"choices": [{"error": {"message": "Model is overloaded", "code": 503}}]}, FaultKind.SERVER),
+    ([{"error": {"message": "Model is overloaded", "code": 503}}], FaultKind.SERVER),
+]
+
+
+@pytest.mark.parametrize(("body", "kind"), BODY_ERRORS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("label", ["application/json", "text/event-stream"])
+async def test_an_error_inside_a_200_keeps_its_words_and_its_kind(body, kind, stream, label):
+    """Under whatever names it came."""
+    with pytest.raises(AnswerError) as caught:
+        await read(Response(json.dumps(body).encode(), kind=label), stream=stream)
+    fault = classify(caught.value)
+    assert (fault.kind, fault.message) == (kind, "Model is overloaded")
+
+
+@pytest.mark.parametrize("chunk", [
+    {"usage": {"prompt_tokens": 1}}, {"id": "x", "model": "m"}, {"type": "ping"},
+    {"choices": [], "message": "hello"}, {"status": "ok", "code": 0},
+    {"message": {"role": "assistant", "content": "x"}},
+])  # fmt: skip
+async def test_a_chunk_without_choices_is_no_error(chunk):
+    """Unless it says so."""
+    assert await read(Response(events(DATA, f"data: {json.dumps(chunk)}", DONE))) == [CHUNK, chunk]
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"7", b'"x"', b"{", b"\xff\xfe", b"OK"])
@@ -233,7 +384,7 @@ async def test_a_body_without_end_is_given_up(monkeypatch):
     """It must not fill the memory."""
     monkeypatch.setattr(sse, "MAX_BODY_BYTES", 1000)
     with pytest.raises(AnswerError, match="longer than 1000 bytes"):
-        await read(Response(*[b" " * 300] * 10, kind="application/json"))
+        await read(Response(*[b" " * 300] * 10, kind="application/json"), stream=False)
 
 
 @pytest.mark.parametrize("reply", [

@@ -216,6 +216,56 @@ def test_what_was_learned_is_tried_again_now_and_then():
     assert sum(memory.fits(60_000) for _ in range(640)) == 10
 
 
+@pytest.mark.parametrize(
+    "says",
+    [
+        {},
+        {"limit": 128_000},
+        {"limit": 128_000, "given": 900},
+        {"limit": 10, "given": 900_000},
+        {"given": 900},
+    ],
+)
+def test_a_refusal_that_shows_nothing_is_doubted(says):
+    """It bounds the size, and is put to the test soon; smaller requests go on at once."""
+    memory = ContextWindow()
+    memory.refused(4000, **says)
+    assert memory.fits(3999)
+    assert memory.window is None
+    assert [memory.fits(5000) for _ in range(4)] == [False, True, False, True]
+    memory.passed(5000)
+    assert all(memory.fits(10**6) for _ in range(10))
+
+
+def test_a_refusal_that_comes_again_and_again_is_believed_more_and_more():
+    """Two, four, eight, ... requests are spared, up to 64."""
+    memory = ContextWindow()
+    spared = []
+    for _ in range(8):
+        memory.refused(50_000)
+        spared.append(next(n for n in range(1, 100) if memory.fits(60_000)))
+    assert spared == [2, 4, 8, 16, 32, 64, 64, 64]
+
+
+def test_a_doubtful_refusal_does_not_hide_behind_a_known_window():
+    """Nor does it change that."""
+    memory = ContextWindow(guess=100_000)
+    memory.refused(600_000, limit=100_000, given=150_000)
+    memory.refused(500)
+    assert [memory.fits(1000) for _ in range(2)] == [False, True]
+    memory.passed(1000)
+    assert memory.fits(1000)
+    assert not memory.fits(700_000)
+
+
+def test_a_refusal_whose_figures_show_it_is_believed_at_once():
+    """As OpenAI's, which names the limit and what was given."""
+    memory = ContextWindow()
+    memory.refused(50_000, 1000, limit=8192, given=8000)
+    assert memory.window == 8192
+    assert sum(memory.fits(60_000) for _ in range(640)) == 10
+
+
 @given(
     st.lists(
         st.tuples(

@@ -20,7 +20,7 @@ from verification.matrix.rows import ROWS, WAYS
 
 LEFT_OUT: dict[tuple[type, str], str] = {
     (ReplyOptions, "tool_calls"): "tools that the caller has are called by the model itself",
-    (ReplyOptions, "refusal"): "a refusal is an answer, and no fault: see tests/wire",
+    (ReplyOptions, "refusal"): "a refusal is a weak answer: see tests/streaming",
     (ReplyOptions, "overlap"): "how a continuation is glued: see verification/streams",
     (ReplyOptions, "words"): "how long an answer is, is no fault",
 }

@@ -3,9 +3,10 @@
 import math
 
 import pytest
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk
 
 from langchain_resilient import FaultKind
+from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.wire.accumulator import ChunkContent, ResponseAccumulator
 from langchain_resilient.wire.chunk_parser import BadChunkError
 from tests.wire.streams import HEAD, USAGE, call, chunk
@@ -45,7 +46,7 @@ def fold(*chunks):
         (chunk("Hi", role="assistant", token_id=7), VISIBLE),
         (chunk("Hi", reasoning="hm"), VISIBLE),
         (chunk("Hi", index=1), VISIBLE),
-        (chunk(refusal="No"), VISIBLE),
+        (chunk(refusal="No"), THINKING),
         (chunk(tool_calls=[call("", id="1", name="add")]), VISIBLE),
         (chunk(function_call={"name": "add", "arguments": ""}), VISIBLE),
         (chunk(audio={"transcript": "Hi"}), VISIBLE),
@@ -193,8 +194,19 @@ def test_warnings_and_errors():
     [
         ([chunk("Hi", finish="stop")], None),
         ([chunk("Hi", finish="length")], None),
-        ([chunk(refusal="No", finish="stop")], None),
-        ([chunk(tool_calls=[call("{", id="1", name="add")], finish="tool_calls")], None),
+        ([chunk(refusal="No", finish="stop")], FaultKind.CONTENT_FILTER),
+        (
+            [chunk(tool_calls=[call("{", id="1", name="add")], finish="tool_calls")],
+            FaultKind.INVALID,
+        ),
+        ([chunk(tool_calls=[call("{}", id="1")], finish="tool_calls")], FaultKind.INVALID),
+        ([chunk(tool_calls=[call("[1]", id="1", name="add")], finish="stop")], FaultKind.INVALID),
+        ([chunk("Hi", tool_calls=[call("{", id="1", name="add")], finish="tool_calls")], None),
+        ([chunk("Hi", refusal="No", finish="stop")], None),
+        ([chunk("Hi", finish="stop"), chunk(index=1, role="assistant")], None),
+        ([chunk("Hi", finish=1)], None),
+        ([chunk({"type": "text", "text": "Hi"}, finish="stop")], None),
+        ([chunk("Hi", finish="")], FaultKind.BROKEN),
         ([chunk(tool_calls=[call("{}", id="1", name="add")], finish="stop")], None),
         ([{"choices": [{"message": {"content": "Hi"}, "finish_reason": None}]}], None),
         ([chunk("Hi")], FaultKind.BROKEN),
@@ -287,3 +299,116 @@ def test_private_text_stays_out_of_errors():
     with pytest.raises(BadChunkError) as caught:
         ResponseAccumulator().add({"choices": [{"delta": {"content": {"secret": "sk-1"}}}]})
     assert "sk-1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("reason", [
+    "insufficient_system_resource", "error", "abort", "aborted", "network_error", "timeout",
+    "cancelled", "canceled", "MALFORMED_FUNCTION_CALL", "unknown", "OTHER", "FinishReason.OTHER",
+    "UNEXPECTED_TOOL_CALL", "server-error",
+])  # fmt: skip
+def test_finish_reasons_that_mean_failure(reason):
+    """What came is a part of an answer, however whole it looks."""
+    fault = fold(chunk("Hi", finish=reason)).fault()
+    assert (fault.kind, reason in fault.message) == (FaultKind.BROKEN, True)
+
+
+@pytest.mark.parametrize("reason", ["SAFETY", "RECITATION", "sensitive", "blocklist", "refusal",
+                                    "PROHIBITED_CONTENT", "content-filter"])  # fmt: skip
+def test_finish_reasons_that_mean_a_filter(reason):
+    """Google's, Zhipu's and Anthropic's words for it."""
+    assert fold(chunk("Hi", finish=reason)).fault().kind is FaultKind.CONTENT_FILTER
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "MAX_TOKENS", "model_length", "length"])
+def test_finish_reasons_that_mean_a_limit(reason):
+    """The answer counts; without text the limit was too low."""
+    assert fold(chunk("Hi", finish=reason)).fault() is None
+    assert fold(chunk("", finish=reason)).fault().code == "length"
+
+
+def test_an_unknown_finish_reason_counts_and_is_logged_once(caplog):
+    """Somebody may want to add it to the table."""
+    for _ in range(2):
+        assert fold(chunk("Hi", finish="bored")).fault() is None
+    assert [record.args for record in caplog.records] == [("bored",)]
+    for reason in ("stop", "STOP", "end_turn", "tool_use", "COMPLETE", "eos"):
+        assert fold(chunk("Hi", finish=reason)).fault() is None
+    assert len(caplog.records) == 1
+
+
+NEEDY = {
+    "type": "function",
+    "function": {"name": "add", "parameters": {"type": "object", "required": ["a", "b"]}},
+}
+
+
+@pytest.mark.parametrize(("args", "kind"), [
+    ('{"a":1,"b":2}', None), ('{"a":1}', FaultKind.INVALID), ("{}", FaultKind.INVALID),
+    ("", FaultKind.INVALID),
+])  # fmt: skip
+@pytest.mark.parametrize("where", ["defaults", "overrides"])
+def test_a_call_needs_its_required_arguments(args, kind, where):
+    """Where the tool's schema is known."""
+    request = ChatRequest([], **{where: {"tools": [NEEDY]}})
+    response = fold(chunk(tool_calls=[call(args, id="1", name="add")], finish="tool_calls"))
+    fault = response.fault(request)
+    assert (fault and fault.kind) == kind
+    assert fault is None or (fault.kept and "lacks" in fault.message and "b" in fault.message)
+    assert fold(chunk(tool_calls=[call(args, id="1", name="f")], finish="stop")).fault() is None
+
+
+def test_one_call_that_can_be_run_is_an_answer():
+    """The other is told as invalid."""
+    calls = [call("{", id="1", name="f", index=0), call("{}", id="2", name="f", index=1)]
+    assert fold(chunk(tool_calls=calls, finish="tool_calls")).fault() is None
+
+
+def test_a_server_may_end_an_answer_without_a_finish_reason():
+    """It said so in another way; what is missing then is missing all the same."""
+    response = fold(chunk("Hi"))
+    assert response.fault().kind is FaultKind.BROKEN
+    response.end()
+    assert (response.ended, response.fault(), response.finish_reason) == (True, None, None)
+    nothing = fold(chunk(role="assistant"))
+    nothing.end()
+    assert nothing.fault().kind is FaultKind.EMPTY
+
+
+def native(*messages):
+    return fold(*({"message_chunk": message} for message in messages)).fault()
+
+
+GOOD_CALL = {"name": "f", "args": {"a": 1}, "id": "1", "type": "tool_call"}
+BAD_CALL = {"name": "f", "args": "{", "id": "1", "error": None, "type": "invalid_tool_call"}
+
+
+@pytest.mark.parametrize(("messages", "kind"), [
+    ([AIMessage("", tool_calls=[GOOD_CALL])], None),
+    ([AIMessage("", invalid_tool_calls=[BAD_CALL])], FaultKind.INVALID),
+    ([AIMessage("Hi", invalid_tool_calls=[BAD_CALL])], None),
+    ([AIMessage("", tool_calls=[GOOD_CALL], invalid_tool_calls=[BAD_CALL])], None),
+    ([AIMessage("", additional_kwargs={"refusal": "No"})], FaultKind.CONTENT_FILTER),
+    ([AIMessage("Hi", additional_kwargs={"refusal": "No"})], None),
+    ([AIMessage("")], FaultKind.EMPTY),
+    ([AIMessage("Hi", response_metadata={"finish_reason": "SAFETY"})], FaultKind.CONTENT_FILTER),
+    ([AIMessage("H", response_metadata={"finish_reason": "MALFORMED_FUNCTION_CALL"})],
+     FaultKind.BROKEN),
+])  # fmt: skip
+def test_weak_answers_of_langchain_models(messages, kind):
+    """They are judged as those of any other target."""
+    fault = native(*messages)
+    assert (fault and fault.kind) == kind
+
+
+@pytest.mark.parametrize(("pieces", "kind"), [
+    (['{"a"', ":1}"], None), (['{"a"', ":1"], FaultKind.INVALID), (["", ""], None),
+])  # fmt: skip
+def test_streamed_calls_of_langchain_models(pieces, kind):
+    """LangChain itself completes what is cut."""
+    heads = [{"name": "f", "id": "1"}, {"name": None, "id": None}]
+    chunks = [
+        AIMessageChunk("", tool_call_chunks=[{**head, "args": args, "index": 0}])
+        for head, args in zip(heads, pieces, strict=True)
+    ]
+    fault = native(*chunks)
+    assert (fault and fault.kind) == kind

@@ -11,8 +11,6 @@ from langchain_resilient.testing.answer_generator import generate_answer
 from langchain_resilient.testing.answers import ReplyOptions, tokens
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.continuation import (
-    ECHO_TOKENS,
-    MIN_TOKENS,
     ContinuationJoiner,
     continuation_request,
     join_texts,
@@ -156,19 +154,23 @@ def test_nothing_of_the_request_is_changed_or_copied():
 
 
 @pytest.mark.parametrize(
-    ("limit", "tokens", "left"),
-    [
-        (100, 30, 70 + ECHO_TOKENS),
-        (100, 95, MIN_TOKENS),
-        (100, 200, MIN_TOKENS),
-        (100, None, 100),
-    ],
+    ("limit", "tokens", "left"), [(100, 30, 70), (100, 95, 5), (100, 200, 1), (100, None, 100)]
 )
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_what_is_left_of_the_limit(name, limit, tokens, left):
-    """Under either name, of the model or of the call."""
-    assert continuation_request(ask({name: limit}), "Hi", tokens).defaults == {name: left}
-    assert continuation_request(ask(**{name: limit}), "Hi", tokens).overrides == {name: left}
+    """Under either name, of the model, the target or the call."""
+    assert continuation_request(ask({name: limit}), "Hi", tokens).body({})[name] == left
+    assert continuation_request(ask(), "Hi", tokens).body({name: limit})[name] == left
+    assert continuation_request(ask(**{name: limit}), "Hi", tokens).body({})[name] == left
+
+
+@pytest.mark.parametrize(("limit", "repeats"), [(None, True), (400, True), (60, False), (8, False)])
+def test_a_short_rest_repeats_nothing(limit, repeats):
+    """A repetition would use up the tokens that are left."""
+    request = ask({"max_tokens": limit} if limit else {})
+    prompt = continuation_request(request, "Once upon a time", 4).messages[-1]["content"]
+    assert '"Once upon a time"' in prompt
+    assert ("repeating these last words" in prompt) is repeats
 
 
 def test_without_a_limit_none_is_set():

@@ -7,7 +7,8 @@ import pytest
 from langchain_resilient.providers import sse
 from langchain_resilient.providers.errors import MAX_TEXT_READ, AnswerError, classify, error_text
 from langchain_resilient.providers.rate_limit_headers import retry_after
-from langchain_resilient.providers.sse import MAX_LINES, EventTooLongError, SSEDecoder, decode_body
+from langchain_resilient.providers.sse import decode_body
+from langchain_resilient.providers.sse_decoder import MAX_LINES, EventTooLongError, SSEDecoder
 from langchain_resilient.wire.accumulator import MAX_IDLE_CHUNKS, ResponseAccumulator, token_count
 from langchain_resilient.wire.chunk_parser import MAX_CALLS, MAX_CHOICES, BadChunkError
 from tests.providers.test_sse import Response, read

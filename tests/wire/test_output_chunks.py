@@ -4,13 +4,15 @@ import copy
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.output import ChunkConverter, text_chunk, to_chat_result
-from tests.wire.streams import HEAD, USAGE, call, chunk
+from tests.wire.streams import HEAD, USAGE, call, chunk, tool_chunks
 
 
 def stream(*chunks):
@@ -127,15 +129,14 @@ def test_pieces_of_tool_calls():
     """Fragments have whole numbers, their id and name once, and come as they came."""
     pieces, _ = stream(
         chunk(tool_calls=[call("", index=0.0, id="1", name="f")]),
-        chunk(tool_calls=[call("{}", index=0.0, id="1", name="f")]),
-        chunk(tool_calls=[call("{}", index=0, id="2", name="g")]),
+        chunk(tool_calls=[call('{"a":1}', index=0.0, id="1", name="f")]),
+        chunk(tool_calls=[call('{"a":2}', index=0, id="2", name="g")]),
     )
     results = [c for p in pieces if p for c in p.message.tool_call_chunks]
     assert [(c["index"], c["id"], c["name"], c["args"]) for c in results] == [
         (0, "1", "f", None),
-        (1, "2", "g", None),
-        (0, None, None, "{}"),
-        (1, None, None, "{}"),
+        (0, None, None, '{"a":1}'),
+        (1, "2", "g", '{"a":2}'),
     ]
     assert all(type(c["index"]) is int for c in results)
     assert [c["id"] for c in added([p for p in pieces if p]).tool_calls] == ["1", "2"]
@@ -153,6 +154,59 @@ def test_empty_arguments_before_the_real_ones_are_none(rest):
     summed = added([p for p in pieces if p])
     assert summed.tool_calls == whole.tool_calls
     assert whole.tool_calls[0]["args"] == {"city": "Rome"}
+
+
+INVALID = ['{"a":1', '{"a":"b', '{"a":"b\\', '{"a":[1', '{"a":[1,', "{'a':1}", "[1]", "7",
+           '{"a" 1}', '{"a":1}]', '{"a":[{"b":"c']  # fmt: skip
+
+
+@pytest.mark.parametrize("args", INVALID)
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_cut_arguments_do_not_add_up_to_a_call(args, size):
+    """LangChain completes what is cut, and an agent would run half a call."""
+    parts = [args[at : at + size] for at in range(0, len(args), size)]
+    fragments = [chunk(tool_calls=[call(part)]) for part in parts]
+    pieces, _ = stream(chunk(tool_calls=[call("", id="1", name="f")]), *fragments)
+    message = added(pieces)
+    assert message.tool_calls == []
+    (bad,) = message.invalid_tool_calls
+    assert (bad["id"], bad["name"]) == ("1", "f")
+    assert bad["args"].startswith(args.rstrip(","))
+
+
+@given(tool_chunks(), st.integers(0, 20))
+def test_whatever_is_cut_streams_and_adds_up_alike(chunks, kept):
+    """The valid calls of the sum are those of the whole message."""
+    pieces, response = stream(*chunks[:kept])
+    summed = added(pieces)
+    whole = to_chat_result(response, "openai", "asked").generations[0].message
+    assert summed.tool_calls == whole.tool_calls
+    assert [c["id"] for c in summed.invalid_tool_calls] == [
+        c["id"] for c in whole.invalid_tool_calls
+    ]
+
+
+@pytest.mark.parametrize("args", ["", "{}", '{"a":1}', '{"a":'])
+def test_a_call_without_a_name_is_invalid(args):
+    """No agent could run it."""
+    pieces, response = stream(chunk(tool_calls=[call(args, id="1")]), chunk(finish="stop"))
+    whole = to_chat_result(response, "openai", "asked").generations[0].message
+    summed = added(pieces)
+    for message in (whole, summed):
+        assert (message.tool_calls, message.invalid_tool_calls[0]["id"]) == ([], "1")
+
+
+@pytest.mark.parametrize("args", ["{}", '```json\n{"a":1}\n```', '"{\\"a\\":1}"', '{"a":[1,],}'])
+@pytest.mark.parametrize("size", [1, 100])
+def test_mended_arguments_stream_and_add_up_alike(args, size):
+    """What is held back comes at the end."""
+    parts = [call(args[at : at + size]) for at in range(0, len(args), size)]
+    chunks = [chunk(tool_calls=[part]) for part in parts]
+    pieces, response = stream(chunk(tool_calls=[call(id="1", name="f")]), *chunks)
+    whole = to_chat_result(response, "openai", "asked").generations[0].message
+    summed = added(pieces)
+    assert summed.tool_calls == whole.tool_calls
+    assert whole.tool_calls[0]["args"] in ({}, {"a": 1}, {"a": [1]})
 
 
 def test_calls_without_an_id_get_theirs_at_the_end():

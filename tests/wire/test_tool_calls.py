@@ -1,9 +1,11 @@
 """Tool calls out of fragments."""
 
+import time
+
 import pytest
 
-from langchain_resilient.wire.chunk_parser import ToolCallFragment
-from langchain_resilient.wire.tool_calls import ToolCallAssembler
+from langchain_resilient.wire.chunk_parser import ToolCallFragment, parse_choice
+from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler
 
 
 def put_together(*fragments):
@@ -51,9 +53,130 @@ def test_calls_without_ids_and_indexes():
 
 
 def test_calls_with_the_same_id():
-    """Where the index tells calls apart, equal ids do not join them."""
+    """Where the index tells calls apart, equal ids do not join them; the second is not its own."""
     answer = put_together((0, "a", "f", "{"), (1, "a", "g", "["), (0, None, None, "}"))
-    assert answer == [("a", "f", "{}"), ("a", "g", "[")]
+    assert answer == [("a", "f", "{}"), (None, "g", "[")]
+
+
+def test_calls_of_one_id_get_two():
+    """A result could not be told from the other's."""
+    tools = ToolCallAssembler()
+    for fragment in [(0, "a", "f", '{"x":1}'), (1, "a", "f", '{"x":'), (1, "a", None, "2}")]:
+        tools.add(ToolCallFragment(*fragment))
+    first, second = tools.calls
+    assert (first.id, second.args) == ("a", '{"x":2}')
+    assert second.id not in ("", "a")
+
+
+@pytest.mark.parametrize("placeholder", ["", "null", "None", "x", "a"])
+def test_ids_that_mean_nothing_glue_no_calls_together(placeholder):
+    """An id in a continuation belongs to a call only if it is that call's own."""
+    function = [{"name": "f", "arguments": ""}, {"arguments": '{"x"'}, {"arguments": ":1}"}]
+    tools = ToolCallAssembler()
+    for piece in function:
+        for index in (0, 1):
+            id_ = "ab"[index] if "name" in piece else placeholder
+            (fragment,) = parse_choice(
+                {"delta": {"tool_calls": [{"index": index, "id": id_, "function": piece}]}}
+            ).calls
+            tools.add(fragment)
+    assert [(c.id, c.name, c.args) for c in tools.calls] == [
+        ("a", "f", '{"x":1}'),
+        ("b", "f", '{"x":1}'),
+    ]
+
+
+ANEW = [
+    # Gemini's way: each call whole, at index 0, without an id.
+    [(0, None, "f", '{"x":1}'), (0, None, "f", '{"x":2}'), (0, None, "g", "{}")],
+    [(0, None, "f", '{"x":1}'), (0, None, "f", '{"x":'), (0, None, None, "2}"), (0, None, "g", "")],
+    [(None, None, "f", '{"x":1}'), (None, None, "f", '{"x":2}'), (None, None, "g", "{}")],
+    # One id for all.
+    [(0, "x", "f", '{"x":1}'), (0, "x", "f", '{"x":2}'), (0, "x", "g", "{}")],
+    [(None, "x", "f", '{"x":1}'), (None, "x", "f", '{"x":2}'), (None, "x", "g", "{}")],
+]
+
+
+@pytest.mark.parametrize("fragments", ANEW)
+def test_a_new_object_after_whole_arguments_is_a_new_call(fragments):
+    """Where neither index nor id tells calls apart."""
+    calls = [(name, args or "{}") for _, name, args in put_together(*fragments)]
+    assert calls == [("f", '{"x":1}'), ("f", '{"x":2}'), ("g", "{}")]
+
+
+def test_a_repetition_is_no_new_call():
+    """Some servers send the whole call once more at its end."""
+    once = (0, "a", "f", '{"x":1}')
+    assert put_together(once, once) == [("a", "f", '{"x":1}')]
+    assert put_together(once, (0, None, None, '{"x":1}')) == [("a", "f", '{"x":1}')]
+
+
+@pytest.mark.parametrize("name", [("get_weather",), ("get_", "weather")])
+def test_a_name_may_come_after_the_arguments(name):
+    """Whole or in pieces."""
+    pieces = [(0, None, piece, None) for piece in name]
+    answer = put_together((0, "a", None, '{"x"'), (0, None, None, ":1}"), *pieces)
+    assert answer == [("a", "get_weather", '{"x":1}')]
+
+
+MENDED = [
+    ('```json\n{"x":1}\n```', '{"x":1}'),
+    ('```\n{"x":1}```', '{"x":1}'),
+    ('"{\\"x\\":1}"', '{"x":1}'),
+    ('{"x":1,}', '{"x":1}'),
+    ('{"x":[1,2, ],\n}', '{"x":[1,2 ]\n}'),
+    ('{"x":"a,}","y":",]",}', '{"x":"a,}","y":",]"}'),
+    ('{"x":"\\",}"}', '{"x":"\\",}"}'),
+    ("{}", "{}"),
+    (" {}", "{}"),
+    ("  ", ""),
+    (' {"x":1}', '{"x":1}'),
+    ('{"x":"}","y":[{"z":"\\\\"},{}]}', '{"x":"}","y":[{"z":"\\\\"},{}]}'),
+    ('{"x":{"x":{"x":1}}}', '{"x":{"x":{"x":1}}}'),
+]
+LEFT = ['{"x":1', "{'x':1}", '[{"x":1}]', "7", "x", '{"x":1,', '```json\n{"x":', '"{"', '{"x":"a,']
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize(("sent", "args"), [*MENDED, *((left, left) for left in LEFT)])
+def test_arguments_are_mended_where_nothing_is_guessed(sent, args, size):
+    """However they are cut; what could mean several things stays as it is."""
+    pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+    fragments = [(0, None, None, piece) for piece in pieces]
+    assert put_together((0, "a", "f", ""), *fragments) == [("a", "f", args)]
+
+
+def test_an_empty_object_before_the_real_arguments_is_none():
+    """Gateways to Anthropic send it with the name; with another name it is a call of its own."""
+    assert put_together((0, "a", "f", "{}"), (0, None, None, '{"x":'), (0, None, None, "1}")) == [
+        ("a", "f", '{"x":1}')
+    ]
+    assert put_together((0, None, "f", "{}"), (0, None, "g", '{"x":1}')) == [
+        (None, "f", "{}"),
+        (None, "g", '{"x":1}'),
+    ]
+
+
+@pytest.mark.parametrize("piece", [" ", ",", "{", '{"a":1},', "x", '"', "\\"])
+@pytest.mark.parametrize("first", ["", '{"x":[', '{"x":"', "{}", "["])
+def test_the_work_grows_no_faster_than_the_arguments(first, piece):
+    """Whatever a server repeats."""
+    began = time.process_time()
+    tools = ToolCallAssembler()
+    for args in [first, *[piece] * 50_000]:
+        tools.calls[1:] = []
+        tools.add(ToolCallFragment(0, None, None, args))
+    assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize("sums", [
+    ['{"ci', '{"city": "P', '{"city": "Paris"}'],
+    ['{"city": "Paris"', '{"city": "Paris"}', '{"city": "Paris"}'],
+])  # fmt: skip
+def test_arguments_that_each_fragment_repeats_are_taken_once(sums):
+    """Some servers send all that they have each time."""
+    fragments = [(0, "a", "f", args) for args in sums]
+    assert put_together(*fragments) == [("a", "f", '{"city": "Paris"}')]
 
 
 def test_names_in_pieces():

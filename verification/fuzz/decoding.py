@@ -18,12 +18,8 @@ from langchain_resilient.providers.rate_limit_headers import (
     retry_after,
     should_retry,
 )
-from langchain_resilient.providers.sse import (
-    EventTooLongError,
-    SSEDecoder,
-    decode_body,
-    open_answer,
-)
+from langchain_resilient.providers.sse import decode_body, open_answer
+from langchain_resilient.providers.sse_decoder import EventTooLongError, SSEDecoder
 from langchain_resilient.wire.accumulator import ResponseAccumulator, usage_metadata
 from langchain_resilient.wire.continuation import ContinuationJoiner
 from langchain_resilient.wire.json_modes import JSONExtractor, JSONModeConverter, RequestedJSON

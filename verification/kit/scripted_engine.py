@@ -88,7 +88,10 @@ class WordAccumulator:
     def tokens(self) -> int:
         return len(self.words)
 
-    def fault(self) -> Fault | None:
+    def end(self) -> None:
+        self.finished = True
+
+    def fault(self, _request: ChatRequest) -> Fault | None:
         if not self.text.strip():
             return Fault(FaultKind.EMPTY, "empty")
         return None if self.finished else Fault(FaultKind.BROKEN, "no finish_reason")
@@ -168,6 +171,9 @@ class Continues:
     def request(self, responses: Any) -> ChatRequest:
         self.asked.append("".join(response.text for response in responses))
         return ChatRequest([{"role": "user", "content": f"go on after {self.asked[-1]}"}])
+
+    def used_up(self, _: Any) -> bool:
+        return False
 
 
 def classify(error: BaseException) -> Fault:

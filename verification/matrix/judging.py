@@ -149,8 +149,10 @@ def _cause(cell: Cell, got: Got) -> Iterator[str]:
     wrong = {kind for kind in faults if kind not in kinds} if cell.row.breaks(cell.way) else ()
     if wrong:
         yield f"taken for {', '.join(sorted(wrong))}"
-    # A drip goes on until the deadline, for slow is better than none.
-    if cell.fails and got.receipts and not faults and cell.row.waits != "pace":
+    # A drip goes on until the deadline, for slow is better than none; so does reasoning, which is
+    # still coming then.
+    goes_on = cell.row.waits == "pace" or cell.row.name == "reasoning, then dead"
+    if cell.fails and got.receipts and not faults and not goes_on:
         yield "the receipt tells no fault"
 
 

@@ -77,7 +77,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("S07 slow first token", (t.Reply(first_text=20.0, rate=100),), "hedge"),
     Scenario("S08 stream cut", (t.Cut(40),)),
     Scenario("S09 stream stalls", (t.Stall(20, 30.0),), "hedge"),
-    Scenario("S10 malformed chunk", (t.Malformed(10, resume=True, reply=PACE),), survives=True),
+    Scenario("S10 malformed chunk", (t.Malformed(10, resume=True, reply=PACE),)),
     Scenario("S11 no [DONE]", (t.NoDone(reply=PACE),), survives=True),
     Scenario("S12 context length exceeded", (t.ContextTooLong(),)),
     Scenario("S13 content filter", (t.ContentFilter(),)),

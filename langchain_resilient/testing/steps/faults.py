@@ -91,12 +91,20 @@ class CleanEnd(Broken):
     """The body ends properly for HTTP, but without `finish_reason` and `[DONE]`.
 
     A plain answer is cut to the same pieces, and its `finish_reason` is null.
+
+    Attributes:
+        done: Whether `[DONE]` comes all the same, as from servers that know no `finish_reason`.
     """
+
+    done: bool = False
 
     async def play(self, exchange: Exchange) -> None:
         """Begin, and end as if that were all."""
         if exchange.request.stream:
-            (await self.begin(exchange)).end_body()
+            writer = await self.begin(exchange)
+            if self.done:
+                writer.inject("data: [DONE]\n\n")
+            writer.end_body()
         else:
             choice = exchange.shortened(self.reply, self.after, None)
             await exchange.prepare(self.reply, choice).write_all()

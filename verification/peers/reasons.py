@@ -1,0 +1,165 @@
+"""What differs from ChatOpenAI and ChatTogether, and why; and the page of the docs that says so."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from verification.peers.comparing import Difference
+
+
+class Reason(NamedTuple):
+    """Why some fields differ.
+
+    Attributes:
+        peer: `openai`, `together`, or `*` for both.
+        case: The name of the call, or a pattern.
+        field: As in `Difference.field`, or a pattern.
+        differs: What is other here, in the words of the docs.
+        why: The reason.
+    """
+
+    peer: str
+    case: str
+    field: str
+    differs: str
+    why: str
+
+    def explains(self, difference: Difference) -> bool:
+        """Whether a difference is of this kind."""
+        pairs = (
+            (difference.peer, self.peer),
+            (difference.case, self.case),
+            (difference.field, self.field),
+        )
+        return all(fnmatchcase(text, pattern) for text, pattern in pairs)
+
+
+_SCHEMA = ("*", "a schema by the default method")
+
+REASONS = (
+    Reason(
+        "*", "*", "body.stream*",
+        "`invoke` sends `stream: true`, with `include_usage` where the provider knows it.",
+        "Only a stream shows whether a target is alive: hedges, rescues and the limits for silence "
+        "rest on it. The caller gets one whole message.",
+    ),
+    Reason(
+        "openai", "*", "body.max_*tokens",
+        "`max_tokens` is sent under that name to another address than OpenAI's own.",
+        "Compatible servers often know only that name. To OpenAI it goes as "
+        "`max_completion_tokens`, as there.",
+    ),
+    Reason(
+        *_SCHEMA, "body.response_format.json_schema.*",
+        "Of a pydantic schema `description` stands beside the schema; titles and defaults are left "
+        "out.",
+        "Strict mode refuses defaults at OpenAI's own servers; titles only cost tokens.",
+    ),
+    Reason(
+        "together", _SCHEMA[1], "body.*",
+        "`with_structured_output` asks Together by `response_format` and a JSON schema, not by a "
+        "forced tool.",
+        "Together enforces the schema; a tool is what is tried next where a model refuses that.",
+    ),
+    Reason(
+        "together", "an extra field", "body.user",
+        "`user` is not sent to Together.",
+        "Its API has no such parameter: the package drops what a target does not know, with one "
+        "warning, so that a chain over several providers works.",
+    ),
+    Reason(
+        "together", "*", "body.parallel_tool_calls",
+        "`parallel_tool_calls` is not sent to Together.",
+        "Its SDK does not know it.",
+    ),
+    Reason(
+        "*", "*", "message.response_metadata.resilience.*",
+        "`response_metadata` holds the receipt of the call (`resilience`).",
+        "It says who answered, who was asked beside, and why.",
+    ),
+    Reason(
+        "*", "*", "message.response_metadata.id",
+        "The sum of a stream has the provider's id in `response_metadata`, as an invoked message.",
+        "The two ways to ask give the same message.",
+    ),
+    Reason(
+        "*", "*", "message.response_metadata.token_usage.*",
+        "The sum of a stream has `token_usage` in `response_metadata`, as an invoked message.",
+        "As above.",
+    ),
+    Reason(
+        "together", "*", "message.response_metadata.model_provider",
+        "`model_provider` is `together`, not `openai`.",
+        "It names who answered.",
+    ),
+    Reason(
+        "together", "*", "message.response_metadata.seed",
+        "`response_metadata` holds the seed that Together has used.",
+        "With it an answer can be repeated.",
+    ),
+    Reason(
+        "together", "*", "message.usage_metadata.input_token_details.cache_read",
+        "`usage_metadata` counts the tokens that Together read from its cache.",
+        "They cost less.",
+    ),
+    Reason(
+        "*", "filtered", "*",
+        "An answer that the provider's filter cut off is no answer: another target is asked, and "
+        "where none is left an error is raised.",
+        "Part of a text that was cut off in the middle looks like a whole one.",
+    ),
+    Reason(
+        "*", "a schema as JSON mode", "error.*",
+        "An answer that does not fit the schema is asked for again, then raises "
+        "`InvalidAnswersError`, a `ModelError`, rather than `OutputParserException`.",
+        "The schema is part of what counts as an answer, so that another target may fit it.",
+    ),
+    Reason(
+        "*", "403", "error.ModelAuthenticationError",
+        "A refused permission is caught by `except ModelAuthenticationError` too.",
+        "To the caller both mean that the key cannot be used for this.",
+    ),
+    Reason(
+        "together", "quota", "error.*",
+        "402 is a `ModelRateLimitError`; there it is the SDK's own `APIStatusError`.",
+        "An account without credit is like one that has used up its quota at OpenAI.",
+    ),
+    Reason(
+        "*", "too long", "error.*",
+        "A context that is too long raises `ContextOverflowError` by whatever words the provider "
+        "says it; there only OpenAI's own words are known.",
+        "LangChain's middleware shortens the history on that error.",
+    ),
+)  # fmt: skip
+"""Everything that is allowed to differ."""
+
+
+def unexplained(differences: Iterable[Difference]) -> list[Difference]:
+    """Those that no reason is given for."""
+    return [one for one in differences if not any(reason.explains(one) for reason in REASONS)]
+
+
+_NAMES = {"*": "both", "openai": "ChatOpenAI", "together": "ChatTogether"}
+
+_HEAD = """\
+# Differences from ChatOpenAI and ChatTogether
+
+`make peers` asks a `ResilientChatModel` of one target and the other model the same, over the same
+simulated servers, whole and as a stream: messages of every kind, parameters, tools, schemas,
+refusals and failures. Request bodies, all fields of the messages and the LangChain errors that an
+`except` would catch are compared. What follows is everything that differs, and why; it is written by
+`python -m verification.peers --write`, and anything else that differed would fail the run.
+
+| from | what is other here | why |
+| --- | --- | --- |
+"""
+
+
+def page() -> str:
+    """Write `docs/differences.md`."""
+    rows = (f"| {_NAMES[r.peer]} | {r.differs} | {r.why} |\n" for r in REASONS)
+    return _HEAD + "".join(rows)
