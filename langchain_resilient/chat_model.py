@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from langchain_core.language_models import LangSmithParams
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from langchain_resilient._version import __version__
 from langchain_resilient.batch.mixin import BatchingChatModel
-from langchain_resilient.configuration import Configuration
+from langchain_resilient.configuration import Configuration, as_plain_data, function_identity
+from langchain_resilient.errors import NoTargetsError
 from langchain_resilient.observability import run_context
 from langchain_resilient.observability.observer import picklable_observers
+from langchain_resilient.observability.stats import Stats
+from langchain_resilient.prices import Price
 from langchain_resilient.runtime.background_loop import background_loop, started_loops
 from langchain_resilient.runtime.token_estimate import token_ids
+from langchain_resilient.wire.structured_output import Method
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Callable,
-        Iterator,
-        Mapping,
-        Sequence,
-    )
-
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-    from langchain_core.language_models import LanguageModelInput
-    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-    from langchain_core.outputs import ChatGenerationChunk, ChatResult
-    from langchain_core.runnables import Runnable, RunnableConfig
-    from langchain_core.tools import BaseTool
 
-    from langchain_resilient.observability.stats import Stats
-    from langchain_resilient.prices import Price
     from langchain_resilient.runtime.runtime import Runtime
     from langchain_resilient.runtime.streaming import Audience, ChunkCollector
-    from langchain_resilient.wire.structured_output import Method
 
 
 class ResilientChatModel(Configuration, BatchingChatModel):
     """A chat model that always answers, as fast as possible, over several providers.
 
     A failure starts the next target at once; a late answer is raced against another target; the
-    first valid text wins. It is a real `BaseChatModel`: use it wherever LangChain takes one.
+    first valid text wins. It is a real `BaseChatModel`: use it wherever LangChain takes one. Its
+    fields may be set later: they are validated, and hold for the calls that begin then.
 
     Example:
         ```python
@@ -57,27 +57,50 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         ```
 
     Raises:
-        NoTargetsError: If no target has a key.
+        NoTargetsError: If no target has a key, and there is no last resort.
         pydantic.ValidationError: If a field is unknown or out of range; it names the field.
     """
 
     # Of its bases the last would win: LangChain ignores a field that is misspelt.
     model_config = ConfigDict(extra="forbid", defer_build=False)
 
-    _runtime: Runtime | None = PrivateAttr(default=None)
+    _runtime: Any = PrivateAttr(default=None)  # a `Runtime`, whose module loads on first use
 
     @model_validator(mode="after")
     def _set_resilient_version(self) -> ResilientChatModel:
         self._add_version("langchain-resilient", __version__)
-        self._ready()
+        with suppress(NoTargetsError):  # `__init__` raises it as what it is
+            self._ready()
         return self
+
+    if not TYPE_CHECKING:  # whose `__init__` is made of the fields
+
+        def __init__(self, **fields: Any) -> None:
+            super().__init__(**fields)
+            self._ready()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field as if it had been given at first: validated, and in force from now on.
+
+        Calls under way go on with what they began with; statistics go on.
+        """
+        if name not in Configuration.model_fields or name not in self.__dict__:
+            super().__setattr__(name, value)
+            return
+        fields = {field: getattr(self, field) for field in self.model_fields_set}
+        made = type(self)(**{**fields, name: value})
+        super().__setattr__(name, getattr(made, name))
+        before, self._runtime = self._runtime, made._ready()  # noqa: SLF001  # our own
+        if before is not None:
+            self._ready().continue_from(before)
 
     def _ready(self) -> Runtime:
         if self._runtime is None:
             from langchain_resilient.runtime import runtime  # noqa: PLC0415  # keeps import light
 
             self._runtime = runtime.Runtime(self)
-        return self._runtime
+        ready: Runtime = self._runtime
+        return ready
 
     def stats(self) -> Stats:
         """What this model did since it was made, and what is known of its targets now.
@@ -286,9 +309,13 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         Raises:
             ValueError: If a tool or the choice cannot be understood; says which.
         """
+        from langchain_resilient.wire.passthrough import GivenTool  # noqa: PLC0415
         from langchain_resilient.wire.tool_calls import to_tool_choice, to_tools  # noqa: PLC0415
 
-        bound: dict[str, Any] = {"tools": to_tools(tools, strict)}
+        params = to_tools(tools, strict)
+        bound: dict[str, Any] = {
+            "tools": [GivenTool(*pair, strict) for pair in zip(params, tools, strict=True)]
+        }
         if (choice := to_tool_choice(tool_choice, bound["tools"])) is not None:
             bound["tool_choice"] = choice
         if parallel_tool_calls is not None:
@@ -358,9 +385,18 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         return {
             "targets": [target.identity() for target in self.chain()],
             "last_resort": last.identity() if last else None,
-            "check": repr(self.check) if self.check else None,
+            "check": function_identity(self.check) if self.check else None,
             **self.public_params(),
         }
+
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Describe a call to callbacks, in plain data: tracers write it down as JSON."""
+        params = super()._get_invocation_params(stop, **kwargs)
+        if kwargs:
+            params.update({name: as_plain_data(value) for name, value in kwargs.items()})
+        return params
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """Name the first target: who really answered stands in the answer's metadata."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from langchain_core.messages import AIMessage
-from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
 from langchain_resilient.observability.observer import Observer
 from langchain_resilient.options import (
@@ -57,6 +61,70 @@ else:
     HedgeField = HedgeOption
     Observers = tuple[Observer, ...]
     SpendCapField = SpendCapOption
+
+
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+
+
+def function_identity(function: Callable[..., Any]) -> str:
+    """Describe a function, so that the text is the same in every process, and another's is another.
+
+    Its name alone would not do: all lambdas of a module have one. Of what a function calls only the
+    names count.
+
+    Example:
+        ```python
+        function_identity(print)  # "builtins.print"
+        ```
+    """
+    if isinstance(function, partial):
+        bound = _ADDRESS.sub("", f"{function.args!r} {sorted(function.keywords.items())!r}")
+        return f"partial {function_identity(function.func)} {bound}"
+    plain = getattr(function, "__func__", function)
+    kind = plain if hasattr(plain, "__qualname__") else type(plain)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    code = getattr(plain, "__code__", None)
+    if code is None:
+        # An object that can be called says by its repr what it is, if it has one of its own.
+        return name if plain is kind else f"{name} {_ADDRESS.sub('', repr(plain))}"
+    cells = [_cell(cell) for cell in plain.__closure__ or ()]
+    parts = [*_code_parts(code), plain.__defaults__, plain.__kwdefaults__, cells]
+    text = _ADDRESS.sub("", repr(parts))
+    return f"{name} {hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
+def _cell(cell: Any) -> Any:
+    try:
+        value = cell.cell_contents
+    except ValueError:  # it is empty as yet
+        return None
+    return function_identity(value) if hasattr(value, "__code__") else value
+
+
+def _code_parts(code: Any) -> list[Any]:
+    consts = [_code_parts(c) if hasattr(c, "co_code") else c for c in code.co_consts]
+    return [code.co_code, code.co_names, consts]
+
+
+def as_plain_data(value: Any) -> Any:
+    """Turn an argument of a call into what JSON can hold; what it holds already stays as it is."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): as_plain_data(member) for name, member in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [as_plain_data(member) for member in value]
+    if isinstance(value, BaseModel):
+        own = (
+            value.identity()
+            if isinstance(value, Target)
+            else value.model_dump(mode="json", fallback=str, warnings=False)
+        )
+        return as_plain_data(own)
+    if is_dataclass(value) and not isinstance(value, type):
+        named = {field.name: getattr(value, field.name) for field in fields(value)}
+        return {name: as_plain_data(member) for name, member in named.items()}
+    return str(getattr(value, "__qualname__", None) or _ADDRESS.sub("", str(value)))
 
 
 class Configuration(Sampling):
@@ -117,7 +185,8 @@ class Configuration(Sampling):
     targets that are free answer, or the last resort; with neither, calls raise `SpendCapError`."""
     check: Callable[[AIMessage], Any] | None = None
     """Called with each whole answer; False or an exception means the next target is asked. Streams
-    are held back until it has approved. May be a coroutine function."""
+    are held back until it has approved. A function runs in a thread, so that it holds up nothing
+    else; a coroutine function runs on the call's event loop. The deadline holds for both."""
     observers: Observers = Field(default=(), exclude=True, repr=False)
     """Objects whose `on_receipt(receipt, *, call)` hears of every finished call, such as `OTel()`:
     see `Observer`. They change no answer."""

@@ -28,32 +28,41 @@ UserWarning
 └── InsecureConnectionWarning          a key is sent without encryption
 ```
 
+Each is also an instance of those of LangChain's classes that its causes have in common, whatever
+else it is: `ModelAPIError` after a 503 from every target, `ModelConnectionError` after refused
+connections, `ModelPermissionDeniedError` after 403s, `ModelInvalidRequestError` after a 400,
+`ModelRefusalError` after refusals. A deadline that passes over limited targets is both a
+`ModelTimeoutError` and a `ModelRateLimitError`.
+
 `is_retryable` is False on every `ResilientError`: the chain has already tried what could be tried,
 and an outer retry would multiply it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from functools import cache
+from typing import Any, TypeVar, cast
 
+from langchain_core import exceptions
 from langchain_core.exceptions import (
     ContextOverflowError,
+    ModelAPIError,
     ModelAuthenticationError,
+    ModelConnectionError,
     ModelError,
     ModelInvalidRequestError,
     ModelNotFoundError,
+    ModelPermissionDeniedError,
     ModelRateLimitError,
     ModelTimeoutError,
     OutputParserException,
 )
 
-from langchain_resilient.faults import TRAITS
+from langchain_resilient.faults import TRAITS, Fault, FaultKind
+from langchain_resilient.receipt import AttemptKind, Receipt
 
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from langchain_resilient.faults import FaultKind
-    from langchain_resilient.receipt import Receipt
+E = TypeVar("E", bound="ResilientError")
 
 
 class MissingExtraError(ImportError):
@@ -82,7 +91,8 @@ class ResilientError(ModelError):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle without the SDK exceptions, which hold connections and headers."""
-        return (type(self), (str(self),))
+        written, families = getattr(type(self), "_joined", (type(self), ()))
+        return (_restored, (written, families, str(self)))
 
 
 class AllTargetsFailedError(ResilientError):
@@ -208,6 +218,68 @@ _BY_NAME = {error.__name__: error for error in AllTargetsFailedError.__subclasse
 """The errors that the table of faults may name."""
 
 
+_FAMILIES: dict[FaultKind, type[ModelError]] = {
+    FaultKind.SERVER: ModelAPIError,
+    FaultKind.BROKEN: ModelAPIError,
+    FaultKind.CONNECTION: ModelConnectionError,
+    FaultKind.TIMEOUT: ModelTimeoutError,
+    FaultKind.STALL: ModelTimeoutError,
+    FaultKind.RATE_LIMIT: ModelRateLimitError,
+    FaultKind.QUOTA: ModelRateLimitError,
+    FaultKind.AUTH: ModelAuthenticationError,
+    FaultKind.NOT_FOUND: ModelNotFoundError,
+    FaultKind.CONTEXT_LENGTH: ContextOverflowError,
+    FaultKind.TOO_LARGE: ModelInvalidRequestError,
+    FaultKind.BAD_REQUEST: ModelInvalidRequestError,
+    FaultKind.NO_STREAMING: ModelInvalidRequestError,
+    # langchain-core 1.7.5
+    FaultKind.CONTENT_FILTER: getattr(exceptions, "ModelRefusalError", ModelError),
+}
+"""What LangChain calls a kind of fault. The other kinds are nothing that it has a name for."""
+
+_FORBIDDEN = 403
+
+
+def _families_of(fault: Fault) -> frozenset[type[ModelError]]:
+    """Return the classes of LangChain's family that one fault is an instance of."""
+    found = {_FAMILIES.get(fault.kind, ModelError)}
+    if fault.status == _FORBIDDEN:
+        found.add(ModelPermissionDeniedError)
+    found |= {kind for kind in _FAMILIES.values() if isinstance(fault.cause, kind)}
+    return frozenset(found - {ModelError})
+
+
+def _fitting(error_class: type[E], receipt: Receipt) -> type[E]:
+    """Join an error's class with what all its causes have in common."""
+    sent = [a for a in receipt.attempts if a.kind is not AttemptKind.SHADOW]
+    faults = [attempt.fault for attempt in sent if attempt.fault is not None]
+    if not faults or len(faults) < len(sent):
+        return error_class  # someone was still silent: there is more to it
+    common = frozenset.intersection(*map(_families_of, faults))
+    missing = [family for family in common if not issubclass(error_class, family)]
+    families = tuple(sorted(missing, key=lambda family: family.__name__))
+    joined: type[E] = _joined(cast("Any", error_class), families)
+    return joined
+
+
+@cache
+def _joined(error_class: Any, families: tuple[type[ModelError], ...]) -> Any:
+    """Make the class that is also these; it has the name of the one that is written here."""
+    if not families:
+        return error_class
+    body = {
+        "__module__": __name__,
+        "__doc__": error_class.__doc__,
+        "_joined": (error_class, families),
+    }
+    return type(error_class.__name__, (error_class, *families), body)
+
+
+def _restored(error_class: Any, families: tuple[type[ModelError], ...], message: str) -> Any:
+    """Make a pickled error again."""
+    return _joined(error_class, families)(message)
+
+
 def all_targets_failed(
     receipt: Receipt, *, deadline: bool, timeout: float | None
 ) -> AllTargetsFailedError:
@@ -226,14 +298,17 @@ def all_targets_failed(
         names = {TRAITS[kind].error for kind in kinds}
         error_class = _BY_NAME.get(names.pop() if len(names) == 1 else "", AllTargetsFailedError)
         head = f"all targets failed after {receipt.seconds:.2f} s"
-    error = error_class(f"{head}{_attempt_lines(receipt)}{_advice(kinds)}", receipt)
+    error = _fitting(error_class, receipt)(
+        f"{head}{_attempt_lines(receipt)}{_advice(kinds)}", receipt
+    )
     error.__cause__ = next(iter(error.causes), None)
     return error
 
 
 def request_rejected(receipt: Receipt) -> ResilientError:
     """Build the error for a request that is wrong everywhere."""
-    error = RequestRejectedError(f"the request was refused{_attempt_lines(receipt)}", receipt)
+    message = f"the request was refused{_attempt_lines(receipt)}"
+    error = _fitting(RequestRejectedError, receipt)(message, receipt)
     error.__cause__ = next(iter(error.causes), None)
     return error
 
@@ -247,7 +322,7 @@ def stream_broken(receipt: Receipt, partial: str, timeout: float | None) -> Stre
         else f"the deadline of {timeout or 0:g} s passed"
     )
     message = f"the stream broke after {len(partial)} characters were delivered: {why}"
-    error = StreamBrokenError(message, receipt, partial)
+    error = _fitting(StreamBrokenError, receipt)(message, receipt, partial)
     error.__cause__ = next(reversed(error.causes), None)
     return error
 

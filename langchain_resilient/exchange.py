@@ -26,12 +26,9 @@ llm = ResilientChatModel(targets=["echo:parrot"])
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+from typing import Any, NamedTuple, Protocol
 
 TOKEN_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 """The parameters that limit the length of an answer."""

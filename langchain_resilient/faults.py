@@ -6,6 +6,7 @@ A provider turns every exception and every bad answer into a `Fault`; the planne
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -148,6 +149,26 @@ TRAITS: dict[FaultKind, FaultTraits] = {
 
 TRANSIENT = frozenset(kind for kind, traits in TRAITS.items() if traits.transient)
 """The kinds after which the same target may answer if it is asked again later."""
+
+
+def is_callers_business(error: BaseException) -> bool:
+    """Whether an exception speaks to the caller's program, and so is no failure of a target.
+
+    It passes through everything at once: nobody else is asked. `KeyboardInterrupt`, `SystemExit`
+    and whatever else is no `Exception`; and LangGraph's `GraphBubbleUp` family (an interrupt, a
+    command to a parent graph), which is told by its name, so that LangGraph need not be there.
+
+    Args:
+        error: From a target, a `check`, an observer, a hook or a callback.
+
+    Example:
+        ```python
+        is_callers_business(SystemExit())  # True
+        ```
+    """
+    if not isinstance(error, Exception):
+        return not isinstance(error, asyncio.CancelledError | GeneratorExit)
+    return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
 
 
 @dataclass(frozen=True, slots=True)

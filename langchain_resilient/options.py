@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -22,10 +22,13 @@ from langchain_resilient.faults import TRANSIENT, Fault, FaultKind
 from langchain_resilient.sampling import Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    import tenacity
     from langchain_core.runnables import Runnable
+    from tenacity import RetryCallState
+
+    TargetSpec = str | Runnable[Any, Any] | None
+else:
+    # Annotations are evaluated at run time too, where neither need be loaded.
+    TargetSpec = RetryCallState = Any
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -196,7 +199,7 @@ class Retry(_Policy):
         limit = stop_after_attempt(retries + 1)
         return self.model_copy(update={"stop": limit if self.stop is None else self.stop | limit})
 
-    def again_after(self, state: tenacity.RetryCallState, fault: Fault) -> float | None:
+    def again_after(self, state: RetryCallState, fault: Fault) -> float | None:
         """Seconds until the target may be asked again; None for never.
 
         Args:
@@ -259,7 +262,7 @@ def money(dollars: float) -> str:
     return f"${dollars:.2f}" if dollars >= 0.01 or not dollars else f"${dollars:.2g}"  # noqa: PLR2004
 
 
-def full_jitter(state: tenacity.RetryCallState) -> float:
+def full_jitter(state: RetryCallState) -> float:
     """Wait a random time up to `min(8, 0.5 * 2**n)` seconds, from the engine's own generator."""
     ceiling = min(8.0, 0.5 * 2.0 ** min(state.attempt_number, 10))
     rng = getattr(state, "rng", None)
@@ -405,7 +408,7 @@ class Target(Sampling):
             if name != "name" or value != f"{self.provider}:{self.model}":
                 yield name, value
 
-    def __init__(self, spec: str | Runnable[Any, Any] | None = None, /, **fields: Any) -> None:
+    def __init__(self, spec: TargetSpec = None, /, **fields: Any) -> None:
         """Take the spec apart; see the class."""
         super().__init__(**({} if spec is None else _parse(spec)) | fields)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from langchain_resilient.faults import Fault
+from langchain_resilient.faults import Fault
 
 
 class AttemptKind(StrEnum):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import copy
+import json
 import logging
 import multiprocessing
 import os
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +21,14 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.exceptions import (
     ContextOverflowError,
+    ModelAPIError,
     ModelAuthenticationError,
+    ModelConnectionError,
     ModelError,
     ModelInvalidRequestError,
+    ModelPermissionDeniedError,
     ModelRateLimitError,
+    ModelRefusalError,
     ModelTimeoutError,
 )
 from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
@@ -33,14 +41,18 @@ from pydantic import BaseModel, ValidationError
 
 from langchain_resilient import (
     AllTargetsFailedError,
+    DeadlineExceededError,
     FaultKind,
+    Hedge,
     NoTargetsError,
     ResilientChatModel,
     SkippedTargetWarning,
     Target,
+    sum_chunks,
 )
 from langchain_resilient.testing import (
     BadRequest,
+    ContentFilter,
     ContextTooLong,
     InvalidKey,
     ModelNotFound,
@@ -48,6 +60,7 @@ from langchain_resilient.testing import (
     ProviderSimulator,
     RateLimited,
     Reply,
+    Reset,
     Status,
 )
 from verification.kit.scripted_targets import CANARY, chain, target
@@ -81,9 +94,93 @@ def test_without_a_key_the_error_says_which_variables_to_set(monkeypatch):
     """And how to do without one."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
-    with pytest.raises(ValueError, match=r"OPENAI_API_KEY or TOGETHER_API_KEY.*local"):
+    with pytest.raises(NoTargetsError, match=r"OPENAI_API_KEY or TOGETHER_API_KEY") as caught:
         ResilientChatModel()
-    assert issubclass(NoTargetsError, ValueError)
+    assert isinstance(caught.value, ValueError)
+    with pytest.raises(NoTargetsError):
+        ResilientChatModel(targets=["openai:m"], last_resort="together:m")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_without_a_key_the_error_says_how_the_embedded_model_answers(monkeypatch, installed):
+    """And how to install it, unless it is."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    spec = object() if installed else None
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: spec)
+    with pytest.raises(NoTargetsError, match='last_resort="local"') as caught:
+        ResilientChatModel(targets=["openai:m"])
+    assert ("pip install" in str(caught.value)) != installed
+
+
+@pytest.mark.filterwarnings("ignore::langchain_resilient.SkippedTargetWarning")
+def test_without_a_key_the_last_resort_answers(monkeypatch):
+    """In each way to ask; and the receipt says who it was."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
+    llm = ResilientChatModel(last_resort="Sorry.")
+    answer = llm.invoke("hi")
+    assert answer.text == asyncio.run(llm.ainvoke("hi")).text == "Sorry."
+    assert sum_chunks(llm.stream("hi")).text == "Sorry."
+    assert [r.text for r in llm.batch(["a", "b"])] == ["Sorry."] * 2
+    assert answer.response_metadata["resilience"]["attempts"][0]["kind"] == "last_resort"
+    assert llm.stats().as_dict()
+    assert ResilientChatModel(last_resort="local").targets
+
+
+# -- fields that are set later --------------------------------------------------------------------
+
+
+def test_a_field_that_is_set_later_holds(sim):
+    """In the next request, as in the cache's key and the trace."""
+    llm = chain(sim, "openai:a")
+    llm.invoke("hi")
+    llm.temperature, llm.seed, llm.stop = 0.9, 7, "END"
+    llm.invoke("hi")
+    body = sim.requests[-1].body
+    assert (body["temperature"], body["seed"], body["stop"]) == (0.9, 7, ["END"])
+    assert llm._identifying_params["temperature"] == 0.9
+    llm.temperature = None
+    llm.invoke("hi")
+    assert "temperature" not in sim.requests[-1].body
+    llm.n = 3
+    assert len(llm.generate([[HumanMessage("hi")]]).generations[0]) == 3
+    assert llm.stats().targets[0].requests == 4
+
+
+def test_targets_checks_and_timeouts_can_be_set_later(sim):
+    """What is bound to the model sees them too; what was bound to it before stays."""
+    llm = chain(sim, "openai:a")
+    bound = llm.bind(seed=1)
+    llm.targets = ["text:no", "text:yes"]
+    assert [t.name for t in llm.targets] == ["text:no", "text:yes"]
+    assert bound.invoke("hi").text == "no"
+    llm.check = lambda message: message.text == "yes"
+    assert bound.invoke("hi").text == "yes"
+    sim.script("openai:a", then=NoAnswer())
+    llm.targets, llm.timeout = chain(sim, "openai:a").targets, 0.2
+    with pytest.raises(DeadlineExceededError, match=r"deadline of 0\.2 s"):
+        bound.invoke("hi")
+
+
+def test_what_cannot_be_is_refused_when_it_is_set_later(monkeypatch):
+    """In the words of the constructor; nothing has changed then."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    llm = ResilientChatModel(targets=["text:yes"], temperature=0.1)
+    with pytest.raises(ValidationError, match="temperature"):
+        llm.temperature = 9
+    with pytest.raises(NoTargetsError):
+        llm.targets = ["openai:m"]
+    with pytest.raises(ValueError, match="no field"):
+        llm.temprature = 0.1
+    assert (llm.temperature, llm.targets[0].name, llm.invoke("hi").text) == (0.1, "text:yes", "yes")
+
+
+def test_copies_do_not_share_what_is_set_later():
+    """Nor does a model share it with the one that it was copied from."""
+    llm = ResilientChatModel(targets=["text:yes"])
+    other = llm.model_copy()
+    other.targets = ["text:no"]
+    assert (llm.invoke("hi").text, other.invoke("hi").text) == ("yes", "no")
 
 
 def test_a_target_without_its_key_is_skipped_with_one_warning(monkeypatch):
@@ -333,6 +430,29 @@ def test_on_retry_reaches_langchains_callbacks(sim):
     assert seen == [1]
 
 
+def test_callbacks_get_plain_data(sim):
+    """Tracers write the parameters of a call down as JSON."""
+    seen: list[Any] = []
+
+    class Handler(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized, messages, **kwargs: Any) -> None:
+            seen.append(kwargs["invocation_params"])
+
+    llm = chain(sim, "openai:a", check=lambda _: True)
+    config = {"callbacks": [Handler()]}
+    with contextlib.suppress(Exception):
+        llm.with_structured_output(Joke, repair=True).invoke("hi", config)
+    llm.bind_tools([add]).invoke("hi", config)
+    llm.invoke("hi", config, model=target(sim, "openai:b"), hedge=Hedge(delay=9))
+    structured, tools, model = [json.loads(json.dumps(params)) for params in seen]
+    assert structured["structure"]["schema"] == "Joke"
+    assert structured["structure"]["repair"] is True
+    assert tools["tools"][0]["function"]["name"] == "add"
+    assert model["model"]["model"] == "b"
+    assert model["hedge"]["delay"] == 9
+    assert CANARY not in str(seen)
+
+
 # -- failing --------------------------------------------------------------------------------------
 
 
@@ -343,13 +463,18 @@ def test_on_retry_reaches_langchains_callbacks(sim):
         (RateLimited(retry_after=500), ModelRateLimitError),
         (ContextTooLong(1), ContextOverflowError),
         (BadRequest(), ModelInvalidRequestError),
+        (Status(503), ModelAPIError),
+        (Status(403), ModelPermissionDeniedError),
+        (Reset(), ModelConnectionError),
+        (ContentFilter(), ModelRefusalError),
     ],
 )
-def test_errors_are_of_langchains_family(sim, step, family):
+@pytest.mark.parametrize("targets", [("openai:a",), ("openai:a", "together:b")], ids=len)
+def test_errors_are_of_langchains_family(sim, step, family, targets):
     """So that `except` clauses and middleware written for any model work; never retryable."""
     sim.script("*", then=step)
     with pytest.raises(family) as caught:
-        chain(sim, "openai:a", "together:b", timeout=10).invoke("hi " * 50)
+        chain(sim, *targets, timeout=10, max_retries=0).invoke("hi " * 50)
     assert isinstance(caught.value, ModelError)
     assert caught.value.is_retryable is False
 
@@ -462,6 +587,56 @@ def test_many_threads_share_the_background_loop(sim):
         looped = list(pool.map(lambda _: asyncio.run(llm.ainvoke("hi")).text, range(16)))
     assert len(set(plain + looped)) == 1
     assert sum(t.name == "langchain-resilient" for t in threading.enumerate()) == 1
+
+
+def test_a_check_that_blocks_holds_up_no_other_call(sim):
+    """Synchronous calls of all threads share one loop."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def slow(_: AIMessage) -> bool:
+        entered.set()
+        return gate.wait(30)
+
+    blocked = chain(sim, "openai:a", check=slow)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(blocked.invoke, "hi")
+        assert entered.wait(10)
+        assert chain(sim, "openai:m", timeout=10).invoke("hi").text
+        assert not waiting.done()
+        gate.set()
+        assert waiting.result(10).text
+
+
+def test_a_check_that_blocks_is_given_up_at_the_deadline(sim):
+    """The call does not wait for it."""
+    gate = threading.Event()
+    llm = chain(sim, "openai:a", check=lambda _: gate.wait(30), timeout=0.3)
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        llm.invoke("hi")
+    assert time.monotonic() - began < 2
+    gate.set()
+
+
+def test_a_check_may_ask_a_model_in_either_way(sim):
+    """Synchronously, where it is a function; it has its own receipt, and the caller's context."""
+    llm, name = chain(sim, "openai:judge"), contextvars.ContextVar("name", default="")
+    seen = []
+
+    def check(message: AIMessage) -> bool:
+        seen.append(name.get())
+        return bool(llm.invoke(message.text).text)
+
+    async def acheck(message: AIMessage) -> bool:
+        seen.append(name.get())
+        return bool((await llm.ainvoke(message.text)).text)
+
+    name.set("mine")
+    for judge in (check, acheck):
+        picky = chain(sim, "openai:m", check=judge, timeout=10)
+        for answer in (picky.invoke("hi"), asyncio.run(picky.ainvoke("hi"))):
+            assert answer.response_metadata["resilience"]["winner"] == "openai:m"
+    assert seen == ["mine"] * 4
 
 
 def test_a_sync_call_from_a_callback_on_our_own_loop_does_not_hang(sim):

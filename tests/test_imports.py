@@ -108,6 +108,7 @@ LAYERS = {
     "faults": set(),
     "receipt": {"faults"},
     "exchange": set(),
+    "threads": set(),
     "sampling": set(),
     "options": {"faults", "sampling"},
     "errors": {"faults", "receipt"},
@@ -115,7 +116,7 @@ LAYERS = {
     "configuration": {"observability", "options", "providers", "sampling"},
     "engine": {"engine", "exchange", "faults", "options", "receipt"},
     "wire": {"exchange", "faults", "wire"},
-    "providers": {"errors", "exchange", "faults", "options", "providers", "wire"},
+    "providers": {"errors", "exchange", "faults", "options", "providers", "threads", "wire"},
     "observability": {
         "_version",
         "engine",
@@ -140,6 +141,7 @@ LAYERS = {
         "receipt",
         "runtime",
         "sampling",
+        "threads",
         "wire",
     },
     "batch": {

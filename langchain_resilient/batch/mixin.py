@@ -4,44 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sized
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Sequence,
+    Sized,
+)
 from contextlib import aclosing
 from dataclasses import replace
 from operator import itemgetter, length_hint
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from os import PathLike
+from types import FrameType
+from typing import Any, Literal, Self, overload
 
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.runnables import RunnableSequence
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig, RunnableSequence
 from pydantic import ConfigDict, PrivateAttr
 
-from langchain_resilient.batch.progress import BatchOptions
+from langchain_resilient.batch.journal import Journal, JournalMatch
+from langchain_resilient.batch.progress import BatchOptions, Progress
+from langchain_resilient.batch.report import BatchReport, BatchStats
+from langchain_resilient.prices import Price
 from langchain_resilient.runtime.background_loop import background_loop
 from langchain_resilient.runtime.keywords import BATCH_KEYWORDS, refuse_misspelt
 
-if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterable,
-        Callable,
-        Generator,
-        Iterable,
-        Sequence,
-    )
-    from os import PathLike
-    from types import FrameType
-
-    from langchain_core.language_models import LanguageModelInput
-    from langchain_core.messages import AIMessage
-    from langchain_core.runnables import RunnableConfig
-
-    from langchain_resilient.batch.journal import Journal, JournalMatch
-    from langchain_resilient.batch.progress import Progress
-    from langchain_resilient.batch.report import BatchReport, BatchStats
-    from langchain_resilient.prices import Price
-
-    Config = RunnableConfig | Sequence[RunnableConfig] | None
-    JournalOption = Journal | str | PathLike[str] | None
-    ReportOption = Callable[[BatchReport], object] | None
+Config = RunnableConfig | Sequence[RunnableConfig] | None
+JournalOption = Journal | str | PathLike[str] | None
+ReportOption = Callable[[BatchReport], object] | None
 
 
 AMAP_CONCURRENCY = 64

@@ -9,16 +9,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
+from os import PathLike
+from typing import Any, Protocol, TextIO, cast
 
+from langchain_resilient.batch.journal import Journal, JournalMatch
+from langchain_resilient.batch.report import BatchProgress, BatchReport
 from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.options import money
-
-if TYPE_CHECKING:
-    from os import PathLike
-
-    from langchain_resilient.batch.journal import Journal, JournalMatch
-    from langchain_resilient.batch.report import BatchProgress, BatchReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class BatchOptions:
             raise ValueError(msg)
 
 
-Progress = bool | Callable[["BatchProgress"], object]
+Progress = bool | Callable[[BatchProgress], object]
 """True for a bar or lines, False for silence, or a function that is given a `BatchProgress`."""
 
 REDRAW_SECONDS = 0.1

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from math import fsum
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from langchain_core.messages import AIMessage
 
 from langchain_resilient.batch.money import Money
 from langchain_resilient.observability.recorder import Recorder
@@ -14,21 +17,14 @@ from langchain_resilient.observability.stats import (
     UNKNOWN_QUANTILES,
     DurationHistogram,
     Quantiles,
+    Stats,
+    TargetStats,
     duration_line,
     text_table,
 )
 from langchain_resilient.options import money
-from langchain_resilient.prices import attempt_cost
-from langchain_resilient.receipt import AttemptKind, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from langchain_core.messages import AIMessage
-
-    from langchain_resilient.observability.stats import Stats, TargetStats
-    from langchain_resilient.prices import Price
-    from langchain_resilient.receipt import Receipt
+from langchain_resilient.prices import Price, attempt_cost
+from langchain_resilient.receipt import AttemptKind, Outcome, Receipt
 
 
 def is_cached(message: AIMessage) -> bool:

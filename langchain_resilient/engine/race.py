@@ -18,7 +18,7 @@ from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Pla
 from langchain_resilient.engine.planner import Planner
 from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD, Segment, StreamBuffer
 from langchain_resilient.engine.time_model import UNKNOWN
-from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.faults import Fault, FaultKind, is_callers_business
 from langchain_resilient.receipt import AttemptKind, Outcome, Receipt
 
 if TYPE_CHECKING:
@@ -157,7 +157,9 @@ async def _run_probe(
     except TimeoutError as error:
         if attempt.first_text is None:  # otherwise it only closes slowly
             attempt.fault = Fault(FaultKind.TIMEOUT, "the probe got no answer", cause=error)
-    except Exception as error:  # noqa: BLE001  # every failure becomes a fault
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001  # what is a caller's business too: it is gone
         attempt.fault = (
             error.fault if isinstance(error, _UnusableAnswerError) else dependencies.classify(error)
         )
@@ -229,6 +231,7 @@ class Race:
         "_chain",
         "_closed",
         "_dependencies",
+        "_interruption",
         "_loop",
         "_on_retry",
         "_plain",
@@ -286,6 +289,7 @@ class Race:
         self._wake: asyncio.Future[None] | None = None
         self._reader_ready: asyncio.Future[None] | None = None
         self._closed = False
+        self._interruption: BaseException | None = None
         self._buffer = buffer
         self.listener = listener
         # An answer that must be validated whole cannot be shown in part.
@@ -371,6 +375,8 @@ class Race:
     # -- running ----------------------------------------------------------------------------------
 
     async def _sleep(self) -> None:
+        if self._interruption is not None:
+            raise self._interruption
         self._wake = self._loop.create_future()
         try:
             await self._wake
@@ -386,6 +392,21 @@ class Race:
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+    def _interrupt(self, error: BaseException) -> bool:
+        """End the call with an exception that is the caller's business, or a defect of a policy.
+
+        Returns:
+            Whether nothing more is to be done with it: it must go on if the caller has gone.
+        """
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            return False
+        if self._closed or self.end is not None:
+            return isinstance(error, Exception) and is_callers_business(error)
+        self._interruption = error
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_exception(error)
+        return True
 
     def _apply(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -424,7 +445,11 @@ class Race:
             self._notify()
 
     def _on_time(self, now: float) -> None:
-        self._apply(self._planner.timer(now))
+        try:
+            self._apply(self._planner.timer(now))
+        except BaseException as error:  # the user's policies run in the planner
+            if not self._interrupt(error):
+                raise
 
     def _wake_up(self) -> None:
         """Have the planner look at what it shares with other requests; called from any thread."""
@@ -433,7 +458,11 @@ class Race:
 
     def _on_wake(self) -> None:
         if self.end is None and not self._closed:
-            self._apply(self._planner.woken(self._loop.time()))
+            try:
+                self._apply(self._planner.woken(self._loop.time()))
+            except BaseException as error:  # the user's policies run in the planner
+                if not self._interrupt(error):
+                    raise
 
     def _close(self) -> None:
         """Leave nothing running, whether the call ended or its caller was cancelled."""
@@ -467,18 +496,15 @@ class Race:
                     await self._read_whole(attempt, stream)
                 else:
                     await self._read_shown(attempt, stream, self._buffer)
-                fault = self._fault(attempt, request, stream)
-                if fault is None or (fault.kept and fault.kind is FaultKind.INVALID):
-                    # A schema's own objection to a bad call goes before: it may ask for a repair.
-                    fault = await self._check_answer(attempt) or fault
-            except asyncio.CancelledError as error:
-                if attempt.task.cancelling():
+                fault = await self._check_answer(attempt, self._fault(attempt, request, stream))
+            except (Exception, asyncio.CancelledError) as error:
+                if _passes(attempt, error):
                     raise
-                # Nobody cancelled this task: something inside the provider cancelled itself.
-                fault = self._dependencies.classify(error)
-            except Exception as error:  # noqa: BLE001  # every failure becomes a fault
-                fault = self._dependencies.classify(error)
+                fault = self._dependencies.classify(error)  # every failure becomes a fault
             self._attempt_ended(attempt, fault)
+        except BaseException as error:
+            if not self._interrupt(error):
+                raise
         finally:
             if stream is not None:
                 await _close_quietly(stream)
@@ -577,11 +603,15 @@ class Race:
         complete = self._buffer is not None and self._buffer.is_complete()
         return None if complete else fault
 
-    async def _check_answer(self, attempt: Attempt) -> Fault | None:
+    async def _check_answer(self, attempt: Attempt, own: Fault | None) -> Fault | None:
+        """Have a whole answer validated, unless it has a fault of its own."""
         if self._validate is None or attempt.kind is AttemptKind.LAST_RESORT:
-            return None
+            return own
+        # A schema's objection to a bad call goes before that call's own: it may ask for a repair.
+        if own is not None and not (own.kept and own.kind is FaultKind.INVALID):
+            return own
         fault: Fault | None = await _await_if_needed(self._validate(attempt, self.change_request))
-        return fault
+        return fault or own
 
     def _attempt_ended(self, attempt: Attempt, fault: Fault | None) -> None:
         now, planner = self._loop.time(), self._planner
@@ -609,6 +639,16 @@ class Race:
     def _report(self, attempt: Attempt) -> None:
         if attempt.fault is not None and self._dependencies.on_fault is not None:
             self._dependencies.on_fault(attempt.candidate.state.name, attempt.fault)
+
+
+def _passes(attempt: Attempt, error: BaseException) -> bool:
+    """Whether an exception is no failure of the target: a cancellation, or the caller's business.
+
+    If nobody cancelled the attempt's task, something inside the provider cancelled itself.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return bool(attempt.task.cancelling())
+    return is_callers_business(error)
 
 
 async def _await_if_needed(value: Any) -> Any:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Iterable, Mapping
+from contextvars import Context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from langchain_resilient.receipt import AttemptKind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from contextvars import Context
-
-    from langchain_resilient.options import Target
-    from langchain_resilient.receipt import Receipt
-
+from langchain_resilient.faults import is_callers_business
+from langchain_resilient.options import Target
+from langchain_resilient.receipt import AttemptKind, Receipt
 
 logger = logging.getLogger("langchain_resilient.calls")
 
@@ -119,7 +115,8 @@ class Observer(Protocol):
 
     It is called on the event loop that runs the call (the caller's, or the background loop of
     synchronous calls), in the caller's context: it must be quick and thread-safe. An exception it
-    raises is logged and changes no answer. Copies of a model share its observers; a pickle leaves
+    raises is logged and changes no answer, unless it is the caller's business (`SystemExit`,
+    LangGraph's interrupts): that is raised. Copies of a model share its observers; a pickle leaves
     out those that cannot be pickled.
 
     Example:
@@ -147,7 +144,7 @@ class Observer(Protocol):
 def notify_observers(
     observers: Iterable[Observer], receipt: Receipt, call: CallDetails, context: Context
 ) -> None:
-    """Tell each observer of a finished call; what they raise is logged.
+    """Tell each observer of a finished call; what they raise is logged, unless it is the caller's.
 
     Args:
         observers: Called in this order.
@@ -158,5 +155,7 @@ def notify_observers(
     for observer in observers:
         try:
             context.run(observer.on_receipt, receipt, call=call)
-        except Exception:
+        except Exception as error:
+            if is_callers_business(error):
+                raise
             logger.exception("%s.on_receipt failed", type(observer).__name__)

@@ -5,6 +5,7 @@ First the records, then the histogram behind their quantiles, then how they are 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import exp, log
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_resilient.options import money
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from matplotlib.figure import Figure
+else:
+    Figure = Any  # matplotlib is optional, and loads when a plot is made
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from langchain_resilient.options import checked_url
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from langchain_resilient.exchange import Provider
-    from langchain_resilient.options import Target
-
+from langchain_resilient.exchange import Provider
+from langchain_resilient.options import Target, checked_url
 
 __all__ = [
     "Address",

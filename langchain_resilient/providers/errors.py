@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
+from pydantic_core import ValidationError, from_json
 
 from langchain_resilient.faults import TRAITS, Fault, FaultKind
 from langchain_resilient.providers.rate_limit_headers import retry_after, should_retry
@@ -280,6 +280,9 @@ _BY_OWN_NAME = {
     "ContentFilterFinishReasonError": FaultKind.CONTENT_FILTER,
     "OpenAIRefusalError": FaultKind.CONTENT_FILTER,
     "LengthFinishReasonError": FaultKind.EMPTY,
+    # A request that the client itself refuses, in pydantic's and Amazon's words.
+    "ValidationError": FaultKind.BAD_REQUEST,
+    "ParamValidationError": FaultKind.BAD_REQUEST,
     # A request that cannot be written down, and `bind_tools` of a model that knows no tools.
     "UnicodeEncodeError": FaultKind.BAD_REQUEST,
     "PydanticSerializationError": FaultKind.BAD_REQUEST,
@@ -399,7 +402,7 @@ def error_text(error: BaseException, details: Mapping[str, Any]) -> str:
     """
     body = getattr(error, "body", None)
     words = details.get("message") or (body if isinstance(body, str) else None)
-    text = str(words or error) or type(error).__name__
+    text = str(words or _client_text(error)) or type(error).__name__
     metadata, cause = details.get("metadata"), error.__cause__
     if isinstance(metadata, dict) and metadata.get("raw"):
         # OpenRouter's own message is always "Provider returned error".
@@ -412,6 +415,13 @@ def error_text(error: BaseException, details: Mapping[str, Any]) -> str:
     # The SDKs read half of a surrogate pair out of JSON, which nothing can write down again.
     text = text.encode("utf-8", "replace").decode()
     return " ".join(_SECRET.sub("[key]", text).split())
+
+
+def _client_text(error: BaseException) -> str:
+    """Describe pydantic's validation errors without the input that they repeat, a prompt or key."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return _located(error.errors(include_url=False, include_input=False, include_context=False))
 
 
 def truncate(text: str) -> str:
@@ -451,7 +461,8 @@ def refused_parameters(error: BaseException, optional: Collection[str]) -> set[s
         optional: The parameters that the request can do without.
     """
     details = error_details(error)
-    if not isinstance(error, TypeError) and error_status(error, details) not in (400, 422):
+    refuses = isinstance(error, TypeError | ValidationError)
+    if not refuses and error_status(error, details) not in (400, 422):
         return set()
     text = error_text(error, details)
     if not _REFUSED.search(f"{details.get('code')} {text}"):
@@ -459,6 +470,34 @@ def refused_parameters(error: BaseException, optional: Collection[str]) -> set[s
     named = re.split(r"[.\[]", str(details.get("param") or ""))[0]
     names = {named} if named else set(re.findall(r"\w+", " ".join(_quoted(text))))
     return names & set(optional)
+
+
+def refused_fields(error: BaseException, fields: Collection[str]) -> set[str]:
+    """Find which fields of messages an error says are not taken.
+
+    Args:
+        error: The exception.
+        fields: Fields that the messages can do without.
+    """
+    details = error_details(error)
+    if error_status(error, details) not in (400, 422):
+        return set()
+    text = f"{details.get('code')} {details.get('param')} {error_text(error, details)}"
+    return set(re.findall(r"\w+", text)) & set(fields) if _REFUSED.search(text) else set()
+
+
+_WANTS_REASONING = re.compile(
+    r"reasoning_content\b.{0,80}\b(?:must be passed|missing|required|pass(?:ed)? back)|"
+    r"missing\b.{0,30}\breasoning_content",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def wants_reasoning(error: BaseException) -> bool:
+    """Whether an error says that a history lacks the reasoning of the model's own answers."""
+    details = error_details(error)
+    status = error_status(error, details)
+    return status in (400, 422) and bool(_WANTS_REASONING.search(error_text(error, details)))
 
 
 _NAME = re.compile(

@@ -11,6 +11,8 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import ValidationError
+
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.providers.errors import classify, error_details, error_text
 from langchain_resilient.wire.json_modes import JSONModeConverter
@@ -109,6 +111,9 @@ def _refusal(error: BaseException, mode: JSONMode) -> str | None:
         return None
     details = error_details(error)
     text = f"{details.get('param')} {error_text(error, details)}"
+    if isinstance(error, ValidationError):
+        # A client's own model of the request: whatever else it refuses, no other mode mends.
+        return text if all(map(pattern.search, error_text(error, {}).split("; "))) else None
     return text if pattern.search(text) else None
 
 

@@ -7,16 +7,26 @@ import warnings
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import LLM, BaseChatModel, BaseLLM, SimpleChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.runnables import (
+    RunnableLambda,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.base import RunnableBindingBase
 from pydantic import SecretStr
 
 from langchain_resilient.errors import DroppedParameterWarning
+from langchain_resilient.faults import is_callers_business
 from langchain_resilient.providers.errors import refused_parameters
 from langchain_resilient.providers.json_fallback import JSONFallback
 from langchain_resilient.providers.redaction import redact_error
+from langchain_resilient.threads import Threads
 from langchain_resilient.wire import passthrough
 from langchain_resilient.wire.json_modes import (
     JSONModeConverter,
@@ -25,10 +35,16 @@ from langchain_resilient.wire.json_modes import (
     reshape,
 )
 from langchain_resilient.wire.json_values import writable
-from langchain_resilient.wire.passthrough import without_foreign_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Collection,
+        Mapping,
+        Sequence,
+    )
 
     from langchain_core.runnables import RunnableConfig
 
@@ -37,9 +53,75 @@ if TYPE_CHECKING:
     from langchain_resilient.wire.json_modes import JSONMode, RequestedJSON
 
 
+def chat_model_of(runnable: Any) -> BaseChatModel | None:
+    """Find the chat model in its wrappings: bound arguments, retries, fallbacks (their first)."""
+    while not isinstance(runnable, BaseChatModel):
+        if isinstance(runnable, RunnableBindingBase):
+            runnable = runnable.bound
+        elif isinstance(runnable, RunnableWithFallbacks):
+            runnable = runnable.runnable
+        else:
+            return None
+    return runnable
+
+
+def bind_tools(model: Any, tools: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """Bind tools to a model in its wrappings, which all stay."""
+    if isinstance(model, RunnableBindingBase):
+        return model.model_copy(update={"bound": bind_tools(model.bound, tools, options)})
+    return model.bind_tools(tools, **options)
+
+
+def blocks(runnable: Any, *, stream: bool) -> bool:
+    """Whether LangChain would run it in the event loop's own executor, for want of async methods.
+
+    Args:
+        runnable: A model or a Runnable; its wrappings and the steps of a chain are looked into.
+        stream: Whether its stream is meant, or its whole answer.
+    """
+    parts = _parts(runnable)
+    if parts:
+        own = any(blocks(part, stream=stream) for part in parts)
+        return own and all(map(_has_sync, _leaves(runnable)))
+    if isinstance(runnable, RunnableLambda):
+        return hasattr(runnable, "func") and not hasattr(runnable, "afunc")
+    if not isinstance(runnable, BaseChatModel | BaseLLM):
+        return False
+    if stream and (_defines(runnable, "_astream") or _defines(runnable, "_stream")):
+        return not _defines(runnable, "_astream")
+    return not (_defines(runnable, "_agenerate") or _defines(runnable, "_acall"))
+
+
+def _defines(model: Any, name: str) -> bool:
+    """Whether a model has a method of its own: LangChain's run the synchronous ones in threads."""
+    method = getattr(type(model), name, None)
+    bases = (BaseChatModel, SimpleChatModel, BaseLLM, LLM)
+    return method is not None and all(method is not getattr(base, name, None) for base in bases)
+
+
+def _parts(runnable: Any) -> list[Any]:
+    """The Runnables that another is made of; none for what is no composition."""
+    if isinstance(runnable, RunnableBindingBase):
+        return [runnable.bound]
+    if isinstance(runnable, RunnableWithFallbacks):
+        return list(runnable.runnables)
+    if isinstance(runnable, RunnableSequence):
+        return list(runnable.steps)
+    return list(runnable.steps__.values()) if isinstance(runnable, RunnableParallel) else []
+
+
+def _leaves(runnable: Any) -> list[Any]:
+    parts = _parts(runnable)
+    return [leaf for part in parts for leaf in _leaves(part)] if parts else [runnable]
+
+
+def _has_sync(runnable: Any) -> bool:
+    return not isinstance(runnable, RunnableLambda) or hasattr(runnable, "func")
+
+
 def supports_tools(model: Any) -> bool:
     """Whether a model binds tools: every chat model has the method, not all implement it."""
-    bind = getattr(model, "bind_tools", None)
+    bind = getattr(chat_model_of(model) or model, "bind_tools", None)
     return bind is not None and getattr(bind, "__func__", bind) is not BaseChatModel.bind_tools
 
 
@@ -112,9 +194,11 @@ def _as_wire_choice(delta: dict[str, Any], finish_reason: str | None = None) -> 
     return {"index": 0, "delta": delta, "finish_reason": finish_reason}
 
 
-# Most LangChain chat models take these per call; others are set on the model itself.
-_OPTIONAL = frozenset({"stop", "temperature", "max_tokens", "top_p", "parallel_tool_calls", "seed"})
-_PORTABLE = _OPTIONAL | {"tools", "tool_choice", "response_format"}
+_USAGE = frozenset({"stream_usage", "stream_options", "include_usage"})
+"""How the wish for token counts in a stream is called on its way to the server."""
+
+_INDISPENSABLE = frozenset({"tools", "tool_choice", "response_format"})
+"""What the answer depends on: a model that refuses it cannot be asked at all."""
 
 
 # Callbacks only hear of the run that the user started: a second would show its tokens twice.
@@ -127,16 +211,22 @@ RUN_CONFIG: ContextVar[RunnableConfig] = ContextVar("langchain_resilient_outer",
 class LangChainProvider:
     """Serves `Target(ChatAnthropic(...))`. Its own retries should be off: ours would multiply them.
 
-    The model keeps its own parameters. Those of the call (`stop`, tools) are passed on to it; one
-    that it refuses is left out from then on. Its messages pass through unchanged, so that nothing
-    of another vendor's format is lost.
+    The model keeps its own parameters. Those of the call are passed on to it, whatever they are
+    called; one that it refuses is left out from then on, with a warning. Its messages pass through
+    unchanged, so that nothing of another vendor's format is lost.
     """
 
     def __init__(self, target: Target) -> None:
         self._name = target.name
         self._runnable = target.runnable
+        self._takes_params = hasattr(chat_model_of(self._runnable) or self._runnable, "bind_tools")
+        # At an address of its own LangChain's OpenAI model does not ask, since some servers refuse.
+        self._asks_for_usage = getattr(chat_model_of(self._runnable), "stream_usage", False) is None
+        self._blocks = (blocks(self._runnable, stream=False), blocks(self._runnable, stream=True))
+        self._threads = Threads(f"langchain-resilient-{self._name}")
         self._params = target.sampling_params()
         self._dropped: set[str] = set()
+        self._formats: set[Any] = set()
         self._json_fallback = JSONFallback(id(self))
 
     async def open(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
@@ -144,18 +234,15 @@ class LangChainProvider:
         return self._answer(request, stream=stream)
 
     async def _answer(self, request: ChatRequest, *, stream: bool) -> AsyncGenerator[Chunk, None]:
-        params = {**self._params, **request.overrides}
-        if request.delivered:
-            # Its own limit is the model's to keep; of the rest of an answer only we know how long
-            # the beginning was.
-            own = {"max_tokens": getattr(self._runnable, "max_tokens", None)}
-            params = request.shortened({**own, **params} if own["max_tokens"] else params)
+        params = self._params_for(request)
         has_begun, mended, requested = False, False, requested_json(params)
         mode = self._first_mode(requested) if requested else None
         config = RUN_CONFIG.get()
         RUN_CONFIG.set(_SILENT)  # models that this one runs are not the call's own
         while True:
-            kwargs = {k: params[k] for k in (_PORTABLE - self._dropped) & params.keys()}
+            kwargs = {k: v for k, v in params.items() if k not in self._dropped}
+            if stream and self._asks_for_usage:
+                kwargs.setdefault("stream_usage", True)
             try:
                 fallback = (
                     (requested, mode)
@@ -168,14 +255,14 @@ class LangChainProvider:
                         has_begun = True
                         yield chunk
             except Exception as error:
+                if is_callers_business(error):
+                    raise
                 redact_error(error, _secrets(self._runnable))
                 if has_begun:
                     raise
                 if isinstance(error, UnicodeEncodeError) and not mended:
                     request, mended = _writable(request), True
-                elif refused := refused_parameters(error, kwargs.keys() & _OPTIONAL):
-                    self._drop(refused)
-                elif (
+                elif not self._learn(error, kwargs) and (
                     not requested
                     or not mode
                     or not (mode := self._json_fallback.next_after(error, requested, mode))
@@ -184,14 +271,31 @@ class LangChainProvider:
             else:
                 return
 
+    def _params_for(self, request: ChatRequest) -> dict[str, Any]:
+        params = {**self._params, **request.overrides}
+        if not request.delivered:
+            return params
+        # Its own limit is the model's to keep; of the rest of an answer only we know how long the
+        # beginning was.
+        own = {"max_tokens": getattr(self._runnable, "max_tokens", None)}
+        return request.shortened({**own, **params} if own["max_tokens"] else params)
+
     def _messages(self, request: ChatRequest) -> list[BaseMessage]:
         """Return the conversation without blocks that only other providers can read."""
         own_provider = provider_of(self._runnable)
-        return (
-            without_foreign_blocks(request.source, own_provider, self._name)
-            if own_provider
-            else list(request.source)
-        )
+        if own_provider is None:
+            return list(request.source)
+        formats = passthrough.formats_of(own_provider) | self._formats
+        return passthrough.without_foreign_blocks(request.source, formats, self._name)
+
+    def _learn(self, error: Exception, kwargs: Mapping[str, Any]) -> bool:
+        """Leave out what an error says is not taken; False if it says nothing of the kind."""
+        if self._asks_for_usage and refused_parameters(error, _USAGE):
+            self._asks_for_usage = False
+            return True
+        refused = refused_parameters(error, kwargs.keys() - _INDISPENSABLE)
+        self._drop(refused)
+        return bool(refused)
 
     def _first_mode(self, requested: RequestedJSON) -> JSONMode:
         return self._json_fallback.first(requested) if supports_tools(self._runnable) else "prompt"
@@ -215,6 +319,8 @@ class LangChainProvider:
                     yield chunk
                 return
             async for value in values:
+                if isinstance(value, AIMessage):
+                    self._formats.add(value.response_metadata.get("model_provider"))
                 yield as_chunk(value)
 
     def _run(
@@ -226,18 +332,35 @@ class LangChainProvider:
         stream: bool,
     ) -> AsyncGenerator[Any, None]:
         model = self._runnable
-        if not hasattr(model, "bind_tools"):
-            return _once(model.ainvoke(messages, config))
+        if not self._takes_params:
+            self._drop(kwargs.keys())
+            kwargs = {}
+            stream = False
         if tools := kwargs.pop("tools", None):
             choice = _choice(kwargs.pop("tool_choice", None))
-            model = model.bind_tools(tools, **({} if choice is None else {"tool_choice": choice}))
+            options = {} if choice is None else {"tool_choice": choice}
+            model = self._bind_tools(tools, options)
+        if self._blocks[stream]:
+            if not stream:
+                return _once(self._threads.run(partial(model.invoke, messages, config, **kwargs)))
+            return self._threads.iterate(partial(model.stream, messages, config, **kwargs))
         if not stream:
             return _once(model.ainvoke(messages, config, **kwargs))
         answers: AsyncGenerator[Any, None] = model.astream(messages, config, **kwargs)
         return answers
 
-    def _drop(self, names: set[str]) -> None:
-        for name in names - self._dropped:
+    def _bind_tools(self, tools: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Bind the tools as they were given; as parameters where the model takes no `strict`."""
+        given, strict = passthrough.given_tools(tools)
+        if strict is None:
+            return bind_tools(self._runnable, given, options)
+        try:
+            return bind_tools(self._runnable, given, {**options, "strict": strict})
+        except TypeError:  # the parameters say it too
+            return bind_tools(self._runnable, [dict(tool) for tool in tools], options)
+
+    def _drop(self, names: Collection[str]) -> None:
+        for name in sorted(set(names) - self._dropped):
             self._dropped.add(name)
             msg = f"{self._name} does not take {name!r}: left out for this target"
             warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
@@ -262,8 +385,8 @@ def _choice(choice: Any) -> Any:
 
 def provider_of(runnable: Any) -> str | None:
     """Return the provider whose message format a LangChain model reads; None if unknown."""
-    model = getattr(runnable, "bound", runnable)
-    if not isinstance(model, BaseChatModel):
+    model = chat_model_of(runnable)
+    if model is None:
         return None
     return model._get_ls_params().get("ls_provider")  # noqa: SLF001  # LangChain's own name for it
 

@@ -235,6 +235,10 @@ class ResponsesProvider(SDKProvider):
                 body["stream_options"] = _STREAM_OPTIONS
         return body
 
+    def _give_back(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Leave them: what this API wants back is written from the LangChain message itself."""
+        return messages
+
     def open_answer(self, response: HTTPResponse, *, stream: bool) -> ChunkStream:
         """Read the answer's events, or the whole answer."""
         return ResponsesStream(super().open_answer(response, stream=stream), self._secrets)

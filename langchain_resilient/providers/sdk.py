@@ -25,9 +25,11 @@ from langchain_resilient.providers import address_of, key_for, organization_of
 from langchain_resilient.providers.errors import (
     error_details,
     error_text,
+    refused_fields,
     refused_parameters,
     refuses_names,
     says_nothing,
+    wants_reasoning,
 )
 from langchain_resilient.providers.http import http_client, tls_context
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
@@ -35,6 +37,7 @@ from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_er
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.wire.json_modes import requested_json, reshape
 from langchain_resilient.wire.json_values import encode
+from langchain_resilient.wire.provider_state import FIELDS, give_back
 from langchain_resilient.wire.tool_calls import SHORT_ID_MODELS, shorten_call_ids
 
 if TYPE_CHECKING:
@@ -140,6 +143,8 @@ class SDKProvider(ABC):
         self._url = self.request_url()
         self._dropped: set[str] = set()
         self._needs_short_ids = False
+        self._refused_state: set[str] = set()
+        self._wants_all_thoughts = False
         self._names_refused = False
         self._json_fallback = JSONFallback((type(self), self._url, target.model))
         time_limits = target.time_limits
@@ -225,13 +230,14 @@ class SDKProvider(ABC):
         # parameters to drop and modes to try, and short ids are switched on once.
         while True:
             shaped = reshape(original, requested, mode) if requested and mode else original
-            body = self._to_send(dict(shaped), stream=stream)
+            messages = self._give_back(shaped["messages"])
+            body = self._to_send({**shaped, "messages": messages}, stream=stream)
             try:
                 response = await template.post(body, headers)
                 answer = self.open_answer(response, stream=stream)
             except Exception as error:
                 redact_error(error, [*self._secrets, *(headers or {}).values()])
-                if self._learn(error, body):
+                if self._learn(error, body) or self._learn_history(error, messages, shaped):
                     continue
                 mode = self._next_mode(error, requested, mode)
                 if mode is None:
@@ -288,6 +294,27 @@ class SDKProvider(ABC):
                 msg = f"{self.target.name} does not take {name!r}: left out for this target"
                 warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
                 logger.info(msg)
+
+    def _give_back(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Put in what this target wants back of its own answers, as far as it takes it."""
+        if len(messages) < 3:  # noqa: PLR2004  # there is no answer among them
+            return messages
+        return give_back(
+            messages, self.target.name, self._refused_state, all_thoughts=self._wants_all_thoughts
+        )
+
+    def _learn_history(
+        self, error: Exception, sent: list[dict[str, Any]], shaped: Mapping[str, Any]
+    ) -> bool:
+        """Learn from an error how a target wants its own answers; False if there is no news."""
+        wants, plain = wants_reasoning(error), shaped["messages"]
+        if wants and not self._wants_all_thoughts:
+            self._wants_all_thoughts = True
+            return self._give_back(plain) != sent
+        refused = set() if wants or sent is plain else refused_fields(error, FIELDS)
+        news = refused - self._refused_state
+        self._refused_state |= news
+        return bool(news)
 
     def _refuse_names(self) -> None:
         self._names_refused = True

@@ -10,9 +10,15 @@ import asyncio
 import atexit
 import os
 import threading
-from concurrent.futures import CancelledError
-from queue import Empty, SimpleQueue
+import time
+from _queue import SimpleQueue  # that of `queue` is gevent's, where gevent has put its own
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from importlib import import_module
+from queue import Empty
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from langchain_resilient.threads import gevent_patches, start_thread, thread_number
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Iterator
@@ -28,29 +34,70 @@ class BackgroundLoop:
     """An event loop in a thread of its own. Use `run` and `iterate` from any thread."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
         self._inner: BackgroundLoop | None = None
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="langchain-resilient", daemon=True
-        )
-        self._thread.start()
+        self._ended = False
+        # Made in its thread: gevent's selectors belong to the thread that makes them.
+        started: SimpleQueue[tuple[asyncio.AbstractEventLoop, int]] = SimpleQueue()
+        work = partial(self._run_forever, started)
+        self._thread = start_thread(work, "langchain-resilient")
+        self._loop, self._number = started.get()
+
+    def _run_forever(self, started: SimpleQueue[tuple[asyncio.AbstractEventLoop, int]]) -> None:
+        """Run the loop until it is stopped: not until one task of many raises `SystemExit`."""
+        loop = asyncio.new_event_loop()
+        started.put((loop, thread_number()))
+        try:
+            while True:
+                try:
+                    loop.run_forever()
+                except (KeyboardInterrupt, SystemExit):
+                    continue  # whoever waits for that task raises it
+                return
+        finally:
+            self._ended = True
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop itself."""
+        return self._loop
+
+    @property
+    def ended(self) -> bool:
+        """Whether its thread is gone: closed, or by a defect."""
+        return self._ended
+
+    def _is_here(self) -> bool:
+        return thread_number() == self._number
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for its result. Ctrl-C cancels it."""
-        if threading.current_thread() is self._thread:
+        if self._is_here():
             # A synchronous call inside our own loop (a callback that asks the model): waiting for
             # this loop would wait for ever, so it gets a loop of its own.
             return self._next().run(work)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result()
+            return self._wait(future)
         except BaseException:
             future.cancel()
             raise
 
+    def _wait(self, future: Future[T]) -> T:
+        if gevent_patches() is not None:
+            _wait_in_greenlet(future)
+        while True:
+            try:
+                return future.result(timeout=_LOOK_UP)
+            except TimeoutError:
+                if future.done():
+                    raise  # it is the work's own
+                if self._ended:
+                    msg = "the event loop of synchronous calls has ended"
+                    raise RuntimeError(msg) from None
+
     async def run_from_loop(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for its result on the running loop, which is not blocked."""
-        if threading.current_thread() is self._thread:
+        if self._is_here():
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
@@ -64,10 +111,10 @@ class BackgroundLoop:
             ahead: How many items are read before they are wanted.
             wait: Whether closing early, or Ctrl-C, waits until the generator is closed.
         """
-        if threading.current_thread() is self._thread:
+        if self._is_here():
             yield from self._next().iterate(source, ahead=ahead, wait=wait)
             return
-        pipe: _Pipe[T] = _Pipe(self._loop, source, ahead)
+        pipe: _Pipe[T] = _Pipe(self, source, ahead)
         try:
             # Ctrl-C may come while this hands the work over: what it started is stopped below.
             pipe.start()
@@ -75,19 +122,24 @@ class BackgroundLoop:
         finally:
             pipe.stop()
             # An iterator may be collected in the loop's own thread, which must not wait for itself.
-            if wait and threading.current_thread() is not self._thread:
+            if wait and not self._is_here():
                 pipe.wait()
 
     def close(self) -> None:
         """Cancel what runs, close the clients and the loop."""
         if self._inner is not None:
             self._inner.close()
-        if self._loop.is_closed() or not self._thread.is_alive():
+        if self._loop.is_closed():
+            return
+        if self._ended:  # by a defect: what it left lying is ended here
+            self._loop.run_until_complete(_shut_down())
+            self._loop.close()
             return
         asyncio.run_coroutine_threadsafe(_shut_down(), self._loop).result(timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
-        self._loop.close()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+            self._loop.close()
 
     def _next(self) -> BackgroundLoop:
         self._inner = self._inner or BackgroundLoop()
@@ -98,9 +150,11 @@ class _Pipe(Generic[T]):
     """Carries items from the loop to a thread without a wake-up for each token."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, source: AsyncGenerator[T, None], ahead: int
+        self, background: BackgroundLoop, source: AsyncGenerator[T, None], ahead: int
     ) -> None:
-        self._loop = loop
+        self._background = background
+        self._greenlets = gevent_patches() is not None
+        self._loop = background.loop
         self._source = source
         self._ahead = ahead
         self._items: SimpleQueue[Any] = SimpleQueue()
@@ -137,11 +191,16 @@ class _Pipe(Generic[T]):
             pass
 
     def _get(self) -> Any:
+        if self._greenlets:
+            while self._items.empty() and not self._ended.is_set():
+                time.sleep(_POLL)  # gevent's: other greenlets go on
         while True:
             try:
                 return self._items.get(timeout=_LOOK_UP)
             except Empty:
-                continue
+                if self._background.ended:
+                    msg = "the event loop of synchronous calls has ended"
+                    raise RuntimeError(msg) from None
 
     # -- on the loop, in this order -------------------------------------------------------------
 
@@ -182,7 +241,19 @@ _LOOK_UP = 1.0
 """Seconds after which a waiting thread looks up: a Ctrl-C in the moment before it falls asleep does
 not wake it."""
 
+_POLL = 0.002
+"""Seconds between two looks of a greenlet at what its stream has brought."""
+
 _END = object()
+
+
+def _wait_in_greenlet(future: Future[Any]) -> None:
+    """Wait until a future of another thread is done; other greenlets of this thread go on."""
+    # gevent is loaded: its patches are in force.
+    done: Any = import_module("gevent.event").Event()
+    loop: Any = import_module("gevent").get_hub().loop
+    future.add_done_callback(lambda _: loop.run_callback_threadsafe(done.set))
+    done.wait()
 
 
 async def _shut_down() -> None:
@@ -203,9 +274,9 @@ _abandoned: list[BackgroundLoop] = []
 def background_loop() -> BackgroundLoop:
     """The process's background loop, started on first use."""
     global _background_loop  # noqa: PLW0603  # one per process is its whole point
-    if _background_loop is None:
+    if _background_loop is None or _background_loop.ended:
         with _lock:
-            if _background_loop is None:
+            if _background_loop is None or _background_loop.ended:
                 _background_loop = BackgroundLoop()
                 atexit.register(_close_at_exit)
     return _background_loop

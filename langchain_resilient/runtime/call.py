@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.exchange import ChatRequest
-from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.faults import Fault, FaultKind, is_callers_business
 from langchain_resilient.options import HedgeOption, OnBreak, Seconds
 from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from langchain_resilient.options import Target
     from langchain_resilient.receipt import Receipt
     from langchain_resilient.runtime.reservations import CallReservations
+    from langchain_resilient.threads import Threads
     from langchain_resilient.wire.structured_output import OutputSpec
 
 
@@ -237,6 +238,7 @@ class AnswerValidator:
     Args:
         call: The call's options: its request, and the schema that answers must fit.
         check: The model's `check`, if it has one.
+        threads: Where a `check` that is no coroutine function runs, so that it blocks nobody.
         target_of: Finds the target that an attempt went to.
 
     Attributes:
@@ -247,11 +249,13 @@ class AnswerValidator:
         self,
         call: CallOptions,
         check: Callable[[AIMessage], Any] | None,
+        threads: Threads,
         target_of: Callable[[Attempt], Target],
     ) -> None:
         self._structure = call.structure
         self._request = call.request
         self._check = check
+        self._threads = threads
         self._target_of = target_of
         self._results: dict[Attempt, ChatResult] = {}
         self.unfit: Attempt | None = None
@@ -296,9 +300,15 @@ class AnswerValidator:
     async def _run_check(self, message: AIMessage) -> Fault | None:
         check: Any = self._check
         try:
-            verdict: Any = check(message)
-            verdict = await verdict if inspect.isawaitable(verdict) else verdict
-        except Exception as error:  # noqa: BLE001  # an exception is a way to say no
+            if inspect.iscoroutinefunction(check):
+                verdict: Any = await check(message)
+            else:
+                verdict = await self._threads.run(check, message)
+                verdict = await verdict if inspect.isawaitable(verdict) else verdict
+        except Exception as error:
+            if is_callers_business(error):
+                raise
+            # Any other exception is a way to say no.
             return Fault(FaultKind.INVALID, f"check raised {error!r}", cause=error)
         return Fault(FaultKind.INVALID, "check said False") if verdict is False else None
 
@@ -306,6 +316,7 @@ class AnswerValidator:
 def validator_for(
     call: CallOptions,
     check: Callable[[AIMessage], Any] | None,
+    threads: Threads,
     target_of: Callable[[Attempt], Target],
 ) -> AnswerValidator | None:
     """Make the validator of a call, if there is anything to validate.
@@ -314,7 +325,7 @@ def validator_for(
     the parser validates them at the end.
     """
     needed = check is not None or (call.structure is not None and not call.stream)
-    return AnswerValidator(call, check, target_of) if needed else None
+    return AnswerValidator(call, check, threads, target_of) if needed else None
 
 
 def repair_request(request: ChatRequest, answer: AIMessage, problem: str) -> ChatRequest:

@@ -46,6 +46,7 @@ from langchain_resilient.runtime.shared_state import (
     warn_once,
 )
 from langchain_resilient.runtime.streaming import StreamAssembler, break_strategy_for
+from langchain_resilient.threads import Threads
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.output import attach_receipt, to_chat_result
 
@@ -78,12 +79,12 @@ class Runtime:
         config: The model's fields.
 
     Raises:
-        NoTargetsError: If no target is left.
+        NoTargetsError: If no target is left, and there is no last resort.
     """
 
     def __init__(self, config: Configuration) -> None:
         hedge, last_resort = config.hedging(), config.fallback_target()
-        self.targets = usable_targets(config.keyed_targets())
+        self.targets = usable_targets(config.keyed_targets(), last_resort)
         self._shared = SHARED_STATE if config.share_learning else SharedState()
         self.plan: Plan = Plan(
             deadline=config.deadline(),
@@ -100,6 +101,7 @@ class Runtime:
         )
         self._patient = config.default_deadline()
         self._check = config.check
+        self._threads = Threads("langchain-resilient-check")
         self._on_break: OnBreak = config.on_break
         self._observers = config.observing()
         self._defaults = config.sampling_params()
@@ -135,9 +137,11 @@ class Runtime:
         try:
             await race.answer()
         finally:
-            receipt = self._settle(call, race)
-            if race.listener is not None:
-                await race.listener.close(loop_reaper())
+            try:
+                receipt = self._settle(call, race)
+            finally:
+                if race.listener is not None:
+                    await race.listener.close(loop_reaper())
         answered = race.winner
         if answered is None and validator is not None:
             answered = validator.kept
@@ -185,9 +189,11 @@ class Runtime:
                     yield piece
         finally:
             await chunks.aclose()
-            receipt = self._settle(call, race, assembler)
-            if race.listener is not None:
-                await race.listener.close(loop_reaper())
+            try:
+                receipt = self._settle(call, race, assembler)
+            finally:
+                if race.listener is not None:
+                    await race.listener.close(loop_reaper())
         winner = race.winner
         if winner is None and assembler.partial is None and call.structure is None:
             winner = race.kept
@@ -209,6 +215,10 @@ class Runtime:
                 close = getattr(provider, "aclose", None)
                 if close is not None:
                     await close()
+
+    def continue_from(self, other: Runtime) -> None:
+        """Take over the statistics of the runtime that this one replaces."""
+        self._recorder = other._recorder  # another of ours
 
     def stats(self) -> Stats:
         """What `llm.stats()` returns."""
@@ -239,7 +249,8 @@ class Runtime:
         Half a second of import inside the race would block the loop and pass for a slow provider;
         and the first fallback of a process comes when it matters.
         """
-        first, *others = [getattr(r.sources[0], "prepare", None) for r in self.chain]
+        alone = [self.last_resort] if self.last_resort is not None else []  # without any key
+        first, *others = [getattr(r.sources[0], "prepare", None) for r in self.chain or alone]
         if first is not None:
             await asyncio.to_thread(first)
         self._prepared = True
@@ -272,7 +283,7 @@ class Runtime:
         if hedge is not None and hedge.max_extra_cost is not None:
             plan = replace(plan, cost=lambda state: self._router.cost(call, state.name))
         plain = call.several or (hedge is not None and hedge.on == "response")
-        validator = validator_for(call, self._check, self._target_of)
+        validator = validator_for(call, self._check, self._threads, self._target_of)
         profile = call.profile(plain=plain)
         if profile.effort in THINKING_SECONDS and self._patient and not call.has_deadline:
             plan = replace(plan, deadline=THINKING_DEADLINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import threading
@@ -34,8 +35,12 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("langchain_resilient")
 
 
-def usable_targets(targets: Sequence[Target]) -> list[Target]:
+def usable_targets(targets: Sequence[Target], last_resort: Target | None = None) -> list[Target]:
     """Leave out the targets without a key, each with one warning.
+
+    Args:
+        targets: The chain.
+        last_resort: Who answers if none is left: then that is no error.
 
     Raises:
         NoTargetsError: If none is left; says which variables to set and how to do without a key.
@@ -46,12 +51,14 @@ def usable_targets(targets: Sequence[Target]) -> list[Target]:
             missing[target.name] = variable
         else:
             usable.append(target)
-    if not usable:
+    if not usable and (last_resort is None or missing_key(last_resort) is not None):
         variables = " or ".join(sorted(set(missing.values())))
+        installed = importlib.util.find_spec("xllamacpp") is not None
+        how = "" if installed else ' (pip install "langchain-resilient[local]")'
         msg = (
             f"no target can be asked: set {variables} (or pass api_key=...), or use the embedded "
-            'model, which needs no key: pip install "langchain-resilient[local]" and '
-            'ResilientChatModel(targets=["local"])'
+            f'model, which needs no key{how}: ResilientChatModel(targets=["local"]), or '
+            '`last_resort="local"` beside these targets'
         )
         raise NoTargetsError(msg)
     for name, env in missing.items():

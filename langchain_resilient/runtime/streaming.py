@@ -6,10 +6,12 @@ it stopped, or replaced by a new answer behind a marker. `StreamAssembler` joins
 
 from __future__ import annotations
 
+from collections.abc import Iterable  # noqa: TC003  # in the hints of `sum_chunks`
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from langchain_core.language_models.chat_models import generate_from_stream
+from langchain_core.messages import AIMessageChunk  # noqa: TC002  # in the hints of `sum_chunks`
 
 from langchain_resilient.engine.stream_buffer import Segment
 from langchain_resilient.receipt import Break
@@ -24,9 +26,9 @@ from langchain_resilient.wire.output import ChunkConverter, replace_text
 from langchain_resilient.wire.passthrough import REPLACED_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from langchain_core.messages import AIMessageChunk, BaseMessage, BaseMessageChunk
+    from langchain_core.messages import BaseMessage, BaseMessageChunk
     from langchain_core.messages.ai import UsageMetadata
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
 

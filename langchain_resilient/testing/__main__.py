@@ -7,17 +7,13 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from langchain_resilient.testing.dialects import DIALECTS
 from langchain_resilient.testing.json_script import load_script
+from langchain_resilient.testing.request_log import RecordedRequest
 from langchain_resilient.testing.simulator import ProviderSimulator
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from langchain_resilient.testing.request_log import RecordedRequest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,18 +8,14 @@ request (400), one over the context window (400), one over a rate limit (429).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from langchain_resilient.testing.answer_generator import max_answer_tokens, prompt_tokens
-from langchain_resilient.testing.dialects.base import RateLimitState, go_duration
+from langchain_resilient.testing.dialects.base import IncomingRequest, RateLimitState, go_duration
 from langchain_resilient.testing.error_bodies import ErrorBody
 from langchain_resilient.testing.target_patterns import matches, most_specific
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from langchain_resilient.testing.dialects.base import IncomingRequest
 
 _MINUTE = 60.0
 

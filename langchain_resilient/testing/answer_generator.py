@@ -23,26 +23,22 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from langchain_resilient.testing.answers import (
     Answer,
     AnswerChoice,
     AnswerUsage,
+    ReplyOptions,
     ToolCall,
     answer_to,
     compact_json,
     count_prompt_tokens,
     tokens,
 )
-from langchain_resilient.testing.json_schemas import make_instance, resolved
+from langchain_resilient.testing.json_schemas import Schema, make_instance, resolved
 from langchain_resilient.testing.prompt_entities import PromptEntities
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from langchain_resilient.testing.answers import ReplyOptions
-    from langchain_resilient.testing.json_schemas import Schema
 
 _ASKS_TO_CONTINUE = re.compile(
     r"\b(?:continu\w+|go on|carry on|left off|resume|pick up|interrupted|cut off)\b",

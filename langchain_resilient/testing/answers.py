@@ -14,15 +14,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2s
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from langchain_resilient.testing.delays import Delay
-
+from langchain_resilient.testing.delays import Delay
 
 DEFAULT_WORDS = 40
 """How many numbered words an answer has unless a `Reply` says otherwise."""

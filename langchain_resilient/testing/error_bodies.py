@@ -6,11 +6,9 @@ or a name (`"quota"`). Messages hold fields such as `{model}` or `{limit}`, fill
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 BAD_GATEWAY_PAGE = """<!DOCTYPE html>
 <html lang="en-US">

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from random import Random
+from typing import Any
 
-from langchain_resilient.testing.answers import Answer, AnswerChoice, tokens
-from langchain_resilient.testing.delays import draw
-from langchain_resilient.testing.dialects.base import quoted, with_serial
-from langchain_resilient.testing.http import LAST_CHUNK, chunk, head
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
-    from random import Random
-
-    from langchain_resilient.testing.answers import ReplyOptions
-    from langchain_resilient.testing.delays import Delay
-    from langchain_resilient.testing.dialects.base import (
-        AnswerPiece,
-        IncomingRequest,
-        RenderedAnswer,
-    )
-    from langchain_resilient.testing.error_bodies import ErrorBody
-    from langchain_resilient.testing.http import Headers
-    from langchain_resilient.testing.request_log import RecordedRequest
-    from langchain_resilient.testing.server import Connection
+from langchain_resilient.testing.answers import Answer, AnswerChoice, ReplyOptions, tokens
+from langchain_resilient.testing.delays import Delay, draw
+from langchain_resilient.testing.dialects.base import (
+    AnswerPiece,
+    IncomingRequest,
+    RenderedAnswer,
+    quoted,
+    with_serial,
+)
+from langchain_resilient.testing.error_bodies import ErrorBody
+from langchain_resilient.testing.http import LAST_CHUNK, Headers, chunk, head
+from langchain_resilient.testing.request_log import RecordedRequest
+from langchain_resilient.testing.server import Connection
 
 
 class Exchange:

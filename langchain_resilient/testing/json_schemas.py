@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from langchain_resilient.testing.answers import answer_to
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from langchain_resilient.testing.prompt_entities import PromptEntities
+from langchain_resilient.testing.prompt_entities import PromptEntities
 
 Schema = dict[str, Any]
 
@@ -249,9 +246,12 @@ def schema_fault(schema: Any, *, strict: bool) -> str | None:
     if schema is None:
         return None
     fault = _keyword_fault(schema, ())
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    if fault is None and strict and kind != "object":
+        return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{kind}\"'."
     if fault is None and strict:
         return _strict_fault(schema, ())
-    if fault is None and schema.get("type") == "object" and "properties" not in schema:
+    if fault is None and kind == "object" and "properties" not in schema:
         return "In context=(), object schema missing properties."
     return fault
 
@@ -263,6 +263,8 @@ def _keyword_fault(schema: Any, context: tuple[str, ...]) -> str | None:
     bad = next((key for key, value in schema.items() if not _is_valid(key, value)), None)
     if bad is not None:
         return f"In context={context}, '{bad}' has a value that is not allowed."
+    if schema.get("type") == "array" and "items" not in schema and "prefixItems" not in schema:
+        return f"In context={context}, array schema missing items."
     for part, where in _parts(schema):
         fault = _keyword_fault(part, (*context, *where))
         if fault:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from langchain_resilient.testing import delays
 from langchain_resilient.testing.delays import Distribution
+from langchain_resilient.testing.simulator import ProviderSimulator
 from langchain_resilient.testing.steps import STEPS
+from langchain_resilient.testing.steps.base import Step
 from langchain_resilient.testing.steps.refusals import HttpDate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from langchain_resilient.testing.simulator import ProviderSimulator
-    from langchain_resilient.testing.steps.base import Step
 
 _DELAYS: dict[str, type[Distribution]] = {
     name: value

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
+from langchain_resilient.testing.request_handler import RequestHandler
+from langchain_resilient.testing.request_log import RequestLog
 from langchain_resilient.testing.server import Server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from types import TracebackType
-
-    from langchain_resilient.testing.request_handler import RequestHandler
-    from langchain_resilient.testing.request_log import RequestLog
 
 T = TypeVar("T")
 

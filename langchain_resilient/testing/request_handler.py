@@ -5,34 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2s
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from langchain_resilient.testing.admission import check_admission
+from langchain_resilient.testing.admission import AdmissionRules, RateLimitStates, check_admission
 from langchain_resilient.testing.answer_generator import (
     generate_answer,
     is_reasoning_model,
     max_answer_tokens,
 )
+from langchain_resilient.testing.answers import Answer, ReplyOptions
 from langchain_resilient.testing.dialects import APIS, DIALECTS
-from langchain_resilient.testing.dialects.base import IncomingRequest, with_serial
+from langchain_resilient.testing.dialects.base import Dialect, IncomingRequest, with_serial
 from langchain_resilient.testing.exchange import Exchange, render_response
-from langchain_resilient.testing.http import head
+from langchain_resilient.testing.http import HttpRequest, RequestHead, head
 from langchain_resilient.testing.request_log import RecordedRequest, RequestLog
+from langchain_resilient.testing.script import TargetScripts
+from langchain_resilient.testing.server import Connection
 from langchain_resilient.testing.steps.base import Reply
 from langchain_resilient.testing.target_patterns import matches
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from langchain_resilient.testing.admission import AdmissionRules, RateLimitStates
-    from langchain_resilient.testing.answers import Answer, ReplyOptions
-    from langchain_resilient.testing.dialects.base import Dialect
-    from langchain_resilient.testing.http import HttpRequest, RequestHead
-    from langchain_resilient.testing.script import TargetScripts
-    from langchain_resilient.testing.server import Connection
 
 _MAX_CACHED_REQUESTS = 512
 _MAX_CACHED_BYTES = 16_384  # a longer body is not worth keeping

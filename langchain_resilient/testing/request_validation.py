@@ -8,14 +8,12 @@ about names: an unknown top-level parameter is an error. Together ignores what i
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from langchain_resilient.testing.answer_generator import is_reasoning_model
 from langchain_resilient.testing.error_bodies import ErrorBody, invalid_request
 from langchain_resilient.testing.json_schemas import schema_fault
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _PARAMETERS = (
     "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens"
@@ -28,6 +26,19 @@ _PARAMETERS = (
 _OPENAI_PARAMETERS = frozenset(_PARAMETERS.split())
 _FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_STOPS = 4
+_MAX_TOOLS = 128
+# The longest answers of OpenAI's models in tokens; the first that a name begins with counts.
+_MAX_ANSWERS = {
+    "gpt-3.5": 4096,
+    "gpt-4o": 16_384,
+    "gpt-4.1": 32_768,
+    "gpt-4-turbo": 4096,
+    "gpt-4": 8192,
+    "o1": 100_000,
+    "o3": 100_000,
+    "o4": 100_000,
+    "": 128_000,
+}
 # What the o-series and gpt-5 do not take, with the one value that they accept.
 _UNSUPPORTED_WHEN_REASONING = ("max_tokens", "stop", "logit_bias", "logprobs", "top_logprobs")
 _FIXED_WHEN_REASONING = {
@@ -84,6 +95,8 @@ def _errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
         yield from _unknown_parameters(body)
         yield from _reasoning_parameters(body)
     yield from range_errors(dialect, body)
+    if dialect == "openai":
+        yield from _long_answers(body)
     yield from message_errors(dialect, body)
     yield from _tools(dialect, body)
     yield from _response_format(dialect, body)
@@ -130,6 +143,8 @@ def _tools(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
             "tools",
             "empty_array",
         )
+    if len(tools or ()) > _MAX_TOOLS and dialect == "openai":
+        yield _too_long("tools", _MAX_TOOLS, len(tools or ()))
     for at, tool in enumerate(tools or ()):
         function = tool.get("function") or {}
         name = function.get("name") or ""
@@ -193,12 +208,16 @@ def _companions(body: Mapping[str, Any]) -> Iterator[ErrorBody]:
             )
     stops = body.get("stop")
     if isinstance(stops, list) and len(stops) > _MAX_STOPS:
-        yield invalid_request(
-            f"Invalid 'stop': array too long. Expected an array with maximum length {_MAX_STOPS}, "
-            f"but got an array with length {len(stops)} instead.",
-            "stop",
-            "array_above_max_length",
-        )
+        yield _too_long("stop", _MAX_STOPS, len(stops))
+
+
+def _too_long(name: str, limit: int, length: int) -> ErrorBody:
+    return invalid_request(
+        f"Invalid '{name}': array too long. Expected an array with maximum length {limit}, but got "
+        f"an array with length {length} instead.",
+        name,
+        "array_above_max_length",
+    )
 
 
 # Types and ranges.
@@ -299,6 +318,20 @@ def range_errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
             yield _out_of_range(name, f"above maximum value. Expected a value <= {high}", value)
 
 
+def _long_answers(body: Mapping[str, Any]) -> Iterator[ErrorBody]:
+    """Check that an answer is not to be longer than any of the model's."""
+    limit = next(n for name, n in _MAX_ANSWERS.items() if str(body["model"]).startswith(name))
+    for name in ("max_tokens", "max_completion_tokens"):
+        wanted = body.get(name)
+        if isinstance(wanted, int) and wanted > limit:
+            yield invalid_request(
+                f"max_tokens is too large: {wanted}. This model supports at most {limit} "
+                f"completion tokens, whereas you provided {wanted}.",
+                name,
+                "invalid_value",
+            )
+
+
 def _wrong_type(name: str, types: tuple[type, ...], value: Any) -> ErrorBody:
     wanted = " or ".join(_with_article(_WORDS[kind]) for kind in types)
     got = "null" if value is None else _with_article(_WORDS.get(type(value), "value"))
@@ -325,6 +358,7 @@ _BLOCKS = {
     "together": ("text", "image_url", "video_url", "audio_url", "input_audio"),
 }
 _TEXT_OR_PICTURE = ("text", "image_url")
+_NO_PICTURES = ("system", "assistant", "developer")
 
 
 def message_errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
@@ -388,6 +422,13 @@ def _block(dialect: str, role: str, where: str, number: int, block: Any) -> Iter
         yield invalid_request(
             f"Invalid value: '{kind}'. Supported values are: {names}, and '{known[-1]}'.",
             f"{where}.content[{number}].type",
+            "invalid_value",
+        )
+    elif role in _NO_PICTURES and dialect == "openai" and kind == "image_url":
+        yield invalid_request(
+            f"Invalid '{where}'. Image URLs are only allowed for messages with role 'user', but "
+            f"this message with role '{role}' contains an image URL.",
+            where,
             "invalid_value",
         )
     elif role == "tool" and dialect == "openai" and kind not in _TEXT_OR_PICTURE:

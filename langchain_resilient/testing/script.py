@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Mapping
 from random import Random
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from langchain_resilient.testing.steps.base import AT_ONCE, Step
 from langchain_resilient.testing.target_patterns import checked_pattern, most_specific
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
 
 _CERTAIN = 1.0 + 1e-9
 

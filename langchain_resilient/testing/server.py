@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from langchain_resilient.testing.http import CONTINUE, MalformedRequestError, RequestParser, head
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from langchain_resilient.testing.http import HttpRequest
+from langchain_resilient.testing.http import (
+    CONTINUE,
+    HttpRequest,
+    MalformedRequestError,
+    RequestParser,
+    head,
+)
 
 _CLOSE_TIMEOUT = 2.0  # seconds that stopping waits for connections and tasks to end
 _LOOP_PASSES = 10  # in which the loop tells aborted connections that they are lost

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
-from langchain_resilient.testing.admission import AdmissionRules, RateLimit
+from langchain_resilient.testing.admission import AdmissionRules, Per, RateLimit, Window
 from langchain_resilient.testing.dialects import DIALECTS
 from langchain_resilient.testing.lifecycle import Lifecycle
 from langchain_resilient.testing.request_handler import RequestHandler
-from langchain_resilient.testing.request_log import RequestLog
+from langchain_resilient.testing.request_log import RecordedRequest, RequestLog
 from langchain_resilient.testing.script import TargetScripts
-from langchain_resilient.testing.steps.base import AT_ONCE
+from langchain_resilient.testing.steps.base import AT_ONCE, Step
 from langchain_resilient.testing.target_patterns import checked_pattern
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from langchain_resilient.testing.admission import Per, Window
-    from langchain_resilient.testing.request_log import RecordedRequest
-    from langchain_resilient.testing.steps.base import Step
 
 
 class ProviderSimulator(Lifecycle):

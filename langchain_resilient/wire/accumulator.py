@@ -21,6 +21,7 @@ from langchain_resilient.wire.chunk_parser import (
     parse_choice,
 )
 from langchain_resilient.wire.finish_reasons import Ending, ending_of
+from langchain_resilient.wire.provider_state import CALLS_KEY
 from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler
 
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ class ChoiceAccumulator:
     Attributes:
         parts: The pieces of its text.
         tools: Its tool calls.
+        extra: What its provider wants back with it.
+        reasoning_field: The name under which its thoughts came; empty if none came.
         finish_reason: Why it ended, `"eos"` read as `"stop"`; None while it has not.
         seed: Together's seed, which reproduces the answer.
         whole: Whether it came as one complete message.
@@ -142,9 +145,11 @@ class ChoiceAccumulator:
         "_refusal",
         "annotations",
         "details",
+        "extra",
         "finish_reason",
         "logprobs",
         "parts",
+        "reasoning_field",
         "seed",
         "tools",
         "whole",
@@ -158,6 +163,8 @@ class ChoiceAccumulator:
         self.logprobs: dict[str, Any] | None = None
         self.finish_reason: str | None = None
         self.seed: int | None = None
+        self.extra: dict[str, Any] | None = None
+        self.reasoning_field: str = ""
         self.whole: bool = False
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -196,6 +203,7 @@ class ChoiceAccumulator:
             self.parts.append(delta.text)
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
+            self.reasoning_field = delta.reasoning_field
         if delta.refusal:
             self._refusal.append(delta.refusal)
         for fragment in delta.calls:
@@ -209,7 +217,7 @@ class ChoiceAccumulator:
             self.whole = True
         if delta.seed is not None:
             self.seed = delta.seed
-        if delta.annotations or delta.details or delta.function_call or delta.audio:
+        if delta.annotations or delta.details or delta.function_call or delta.audio or delta.extra:
             self._add_rare_content(delta)
 
     def _add_rare_content(self, delta: Delta) -> None:
@@ -221,6 +229,8 @@ class ChoiceAccumulator:
             self._function_call = {k: old[k] + v for k, v in delta.function_call.items()}
         if delta.audio:
             self._add_audio(delta.audio)
+        if delta.extra:
+            self.extra = {**(self.extra or {}), **delta.extra}
 
     def _finish(self, reason: str) -> None:
         # Together may send `tool_calls`, `tool_calls`, then `stop` for one choice.
@@ -246,12 +256,15 @@ class ChoiceAccumulator:
 
     def final_extras(self) -> dict[str, Any]:
         """Return the part of `extras` that is complete only at the end of a stream."""
-        extras = {
+        extras: dict[str, Any] = {
             "function_call": self._function_call,
             "audio": self._joined_audio(),
             "annotations": self.annotations,
             "reasoning_details": self.details,
         }
+        if self.extra or self.tools.calls:
+            extras["extra_content"] = self.extra
+            extras[CALLS_KEY] = {call.id: call.extra for call in self.tools.calls if call.extra}
         return {k: v for k, v in extras.items() if v}
 
     def _joined_audio(self) -> dict[str, Any] | None:

@@ -29,12 +29,16 @@ class BadChunkError(ValueError):
 
 
 class ToolCallFragment(NamedTuple):
-    """A piece of one tool call; `number` is None where the server sent no meaningful index."""
+    """A piece of one tool call; `number` is None where the server sent no meaningful index.
+
+    `extra` is what its provider wants back with the call, such as Gemini's signature of a thought.
+    """
 
     number: int | None
     id: str | None
     name: str | None
     args: str | None
+    extra: dict[str, Any] | None = None
 
 
 class Delta:
@@ -47,6 +51,8 @@ class Delta:
         whole: Whether it is a complete message, not a piece of one.
         text: Visible text.
         reasoning: Reasoning text, which is not part of the answer.
+        reasoning_field: The name under which that came.
+        extra: What the provider wants back with the message.
         refusal: Why the model will not answer.
         calls: Pieces of tool calls.
         function_call: A piece of a call in the dialect before tools.
@@ -64,6 +70,8 @@ class Delta:
     whole: bool = False
     text: str = ""
     reasoning: str = ""
+    reasoning_field: str = ""
+    extra: dict[str, Any] | None = None
     refusal: str = ""
     calls: Sequence[ToolCallFragment] = ()
     function_call: dict[str, str] | None = None
@@ -151,7 +159,9 @@ def _read_body(body: dict[str, Any], delta: Delta) -> None:
     if details := body.get("reasoning_details"):
         delta.details = [d for d in _list(details) if isinstance(d, dict)]
     if not delta.reasoning:
-        delta.reasoning = _reasoning(body, delta.details)
+        delta.reasoning, delta.reasoning_field = _reasoning(body, delta.details)
+    if isinstance(extra := body.get("extra_content"), dict):
+        delta.extra = extra
     if refusal := body.get("refusal"):
         delta.refusal = _string(refusal, "refusal")
     if calls := body.get("tool_calls"):
@@ -195,14 +205,14 @@ def _content(content: Any) -> tuple[str, str]:
     return "".join(text), "".join(thoughts)
 
 
-def _reasoning(body: dict[str, Any], details: Sequence[dict[str, Any]]) -> str:
+def _reasoning(body: dict[str, Any], details: Sequence[dict[str, Any]]) -> tuple[str, str]:
     # Where several of the three are sent, they say the same.
     for name in ("reasoning_content", "reasoning"):
         text = body.get(name)
         if text and isinstance(text, str):
-            return text
+            return text, name
     pieces = [d.get("text") or d.get("summary") for d in details]
-    return "".join(p for p in pieces if isinstance(p, str))
+    return "".join(p for p in pieces if isinstance(p, str)), ""
 
 
 def _fragments(calls: Any, *, whole: bool) -> list[ToolCallFragment]:
@@ -212,7 +222,7 @@ def _fragments(calls: Any, *, whole: bool) -> list[ToolCallFragment]:
     if len(calls) > MAX_CALLS:
         raise BadChunkError(f"an answer has more than {MAX_CALLS} tool calls")
     fragments = [_fragment(call, index if whole else None) for index, call in enumerate(calls)]
-    return [f for f in fragments if f.id or f.name or f.args]
+    return [f for f in fragments if f.id or f.name or f.args or f.extra]
 
 
 def _fragment(call: Any, number: int | None) -> ToolCallFragment:
@@ -229,6 +239,7 @@ def _fragment(call: Any, number: int | None) -> ToolCallFragment:
         id=None if not id_ or id_.strip().lower() in _NO_IDS else id_,
         name=_string(function.get("name"), "name") or None,
         args=_arguments(function.get("arguments")),
+        extra=extra if isinstance(extra := call.get("extra_content"), dict) else None,
     )
 
 

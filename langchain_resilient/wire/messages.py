@@ -27,6 +27,8 @@ from langchain_core.messages import (
 )
 from pydantic_core import from_json
 
+from langchain_resilient.wire.provider_state import OwnedMessage, owned
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -301,7 +303,12 @@ def _convert(message: BaseMessage, index: int) -> list[dict[str, Any]]:
     if isinstance(message, AIMessage):
         answer = _assistant(message)
         # Blocks may hold more than text and calls: reasoning, calls of the provider's own tools.
-        return [SourcedMessage(answer, message) if isinstance(message.content, list) else answer]
+        if not isinstance(message.content, list):
+            return [answer]
+        if isinstance(answer, OwnedMessage):
+            answer.source = message
+            return [answer]
+        return [SourcedMessage(answer, message)]
     known = HumanMessage | SystemMessage | ToolMessage | FunctionMessage | ChatMessage
     if not isinstance(message, known):
         raise TypeError(
@@ -351,7 +358,7 @@ def _assistant(message: AIMessage) -> dict[str, Any]:
         _set_refusal_and_audio(wire, extras.get("refusal") or refusal, extras.get("audio"))
     if not text and wire.keys() & {"tool_calls", "function_call", "audio"}:
         wire["content"] = None
-    return wire
+    return owned(wire, message, safe_id) if extras else wire
 
 
 def _set_refusal_and_audio(wire: dict[str, Any], refusal: str, audio: Any) -> None:
@@ -537,6 +544,11 @@ def _made_id(wire: Message, index: int, number: int) -> str:
 
 def _calling(message: Message, calls: list[_PendingCall]) -> Message:
     """Write the calls that can be read as calls, the others as text."""
+    if isinstance(message, OwnedMessage) and len(calls) == len(message["tool_calls"]):
+        mended = {**message, "tool_calls": [{**call.wire, "id": call.id} for call in calls]}
+        return OwnedMessage(
+            mended, message.maker, message.state, message.call_state, message.source
+        )
     new: Message = {name: value for name, value in message.items() if name != "tool_calls"}
     if isinstance(message, SourcedMessage):
         new = SourcedMessage(new, message.source)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from langchain_resilient.wire import passthrough, responses
 from langchain_resilient.wire.accumulator import PLAIN, usage_metadata
 from langchain_resilient.wire.chunk_parser import choices_of, parse_choice
+from langchain_resilient.wire.provider_state import REASONING_FIELD_KEY, RECEIPT_KEY
 from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler, read_arguments
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def response_metadata(
         # LangChain puts it there under `invoke`; it has costs and counts that usage_metadata lacks.
         "token_usage": response.usage if choice is response.choices[0] else None,
     }
+    if choice.reasoning_field == "reasoning":
+        known[REASONING_FIELD_KEY] = choice.reasoning_field
     head = {"model_provider": provider, "model_name": response.model or model_name}
     if (finished := response.finished) is not None:
         # LangChain reads the content by its maker's name, and this content is in OpenAI's form.
@@ -143,7 +146,7 @@ def attach_receipt(answer: Stampable, receipt: dict[str, Any]) -> Stampable:
     """
     first: Any = answer.generations[0] if isinstance(answer, ChatResult) else answer
     message = first if isinstance(first, AIMessage) else first.message
-    message.response_metadata[passthrough.RECEIPT_KEY] = receipt
+    message.response_metadata[RECEIPT_KEY] = receipt
     return answer
 
 

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.wire.chunk_parser import BadChunkError
 from langchain_resilient.wire.messages import assistant_blocks
+from langchain_resilient.wire.provider_state import RECEIPT_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
     from langchain_core.messages.ai import UsageMetadata
 
-
-RECEIPT_KEY = "resilience"
-"""The key of the receipt in `response_metadata`."""
 
 REPLACED_KEY = "resilience_replaced"
 """In the `response_metadata` of a chunk: it replaces everything before it, and the whole answer
 follows."""
 
 _THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
+_VISIBLE_EXTRAS = ("refusal", "function_call", "audio", "tool_outputs", "images")
+"""Where integrations put what has no place in a text: a built-in tool's outputs, approvals."""
+
 _ENDS = ("finish_reason", "stop_reason", "done_reason")
 
 
@@ -48,7 +49,7 @@ def content_kinds(message: AIMessage) -> tuple[bool, bool, bool]:
     visible = bool(
         (text and not text.isspace())
         or has_tool_calls(message)
-        or any(extras.get(k) for k in ("refusal", "function_call", "audio"))
+        or any(extras.get(k) for k in _VISIBLE_EXTRAS)
         or types - _THOUGHTS - {"text", None}
     )
     return bool(text), visible, bool(extras.get("reasoning_content") or types & _THOUGHTS)
@@ -103,6 +104,34 @@ def _cache_details(usages: list[UsageMetadata]) -> dict[str, int]:
         for ours, theirs in names
         if any(theirs in detail for detail in details)
     }
+
+
+class GivenTool(dict[str, Any]):
+    """A tool as a request parameter, which remembers how the caller gave it.
+
+    Built-in tools, custom ones and what `@tool(extras=...)` says have no place in the parameter;
+    a LangChain model gets the tool as it was given. Elsewhere it is the plain dict that it looks
+    like, and copies are nothing else.
+
+    Attributes:
+        given: A LangChain tool, a function, a class or a dict.
+        strict: What was said of all tools; None if nothing was.
+    """
+
+    def __init__(self, param: Mapping[str, Any], given: Any, strict: bool | None = None) -> None:
+        super().__init__(param)
+        self.given = given
+        self.strict = strict
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as a plain dict: functions cannot be pickled."""
+        return dict, (dict(self),)
+
+
+def given_tools(tools: Sequence[Any]) -> tuple[list[Any], bool | None]:
+    """Return the tools of a request as the caller gave them, and what was said of `strict`."""
+    strict = next((tool.strict for tool in tools if isinstance(tool, GivenTool)), None)
+    return [tool.given if isinstance(tool, GivenTool) else tool for tool in tools], strict
 
 
 _AT_ONCE = frozenset({"model_provider", "output_version", REPLACED_KEY})
@@ -197,8 +226,34 @@ def _metadata_of(messages: list[AIMessage], *names: str) -> str | None:
     return None
 
 
+_FORMATS = {
+    "amazon_bedrock": frozenset({"bedrock", "bedrock_converse", "anthropic"}),
+    "anthropic-bedrock": frozenset({"anthropic", "bedrock"}),
+    "azure": frozenset({"openai"}),
+    "google_anthropic_vertex": frozenset({"anthropic", "google_vertexai"}),
+    "google_vertexai": frozenset({"google_genai"}),
+    "mistral": frozenset({"mistralai"}),
+    "openai-codex": frozenset({"openai"}),
+}
+"""By an integration's `ls_provider`: each other `model_provider` of its messages."""
+
+
+def formats_of(provider: str) -> frozenset[str]:
+    """Return each `model_provider` that an integration gives to its own messages.
+
+    Args:
+        provider: Its `ls_provider`.
+
+    Example:
+        ```python
+        formats_of("azure")  # frozenset({'azure', 'openai'})
+        ```
+    """
+    return _FORMATS.get(provider, frozenset()) | {provider}
+
+
 def without_foreign_blocks(
-    messages: Iterable[BaseMessage], provider: str, target: str = ""
+    messages: Iterable[BaseMessage], formats: Collection[str], target: str = ""
 ) -> list[BaseMessage]:
     """Reduce answers of other providers to their text and tool calls.
 
@@ -207,21 +262,23 @@ def without_foreign_blocks(
 
     Args:
         messages: A conversation; it is not changed.
-        provider: The `model_provider` whose own answers are kept as they are.
-        target: The name of the target that they go to. What another target of that provider
-            answered, by its receipt, is reduced too: models cannot read each other's reasoning.
+        formats: Each `model_provider` whose answers are kept as they are.
+        target: The name of the target that they go to: what it answered itself, by the receipt, is
+            kept too.
     """
-    return [_plain(message, provider, target) for message in messages]
+    return [_plain(message, formats, target) for message in messages]
 
 
-def _plain(message: BaseMessage, provider: str, target: str) -> BaseMessage:
+def _plain(message: BaseMessage, formats: Collection[str], target: str) -> BaseMessage:
     from langchain_core.messages import AIMessage  # noqa: PLC0415
 
     if not isinstance(message, AIMessage) or isinstance(message.content, str):
         return message
     by, receipt = map(message.response_metadata.get, ("model_provider", RECEIPT_KEY))
     winner = receipt.get("winner") if isinstance(receipt, dict) else None
-    if by in (None, provider) and (not target or winner in (None, target)):
+    if (by is None or by in formats) and (not target or winner in (None, target)):
+        return message
+    if target and winner == target:
         return message
     text, refusal, _ = assistant_blocks(message.content)
     metadata = {k: v for k, v in message.response_metadata.items() if k != "output_version"}

@@ -17,7 +17,7 @@ from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, R
 from langchain_core.utils.function_calling import convert_to_openai_function
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
-from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.faults import Fault, FaultKind, is_callers_business
 from langchain_resilient.wire.json_schema import schema_mismatch
 from langchain_resilient.wire.messages import assistant_blocks
 from langchain_resilient.wire.tool_calls import to_tool_choice, to_tools
@@ -266,7 +266,10 @@ class OutputSpec:
             model: Any = schema
             validate = getattr(model, "model_validate", None) or model.parse_obj
             validate(value)
-        except Exception as error:  # noqa: BLE001  # validators are the user's: any way to say no
+        except Exception as error:
+            if is_callers_business(error):
+                raise
+            # Validators are the user's: any other exception is a way to say no.
             return _describe_error(error)
         return None
 

@@ -48,6 +48,7 @@ class ToolCallBuilder:
     """One tool call as far as it has come.
 
     Attributes:
+        extra: What its provider wants back with it.
         name: The tool's name; empty while it has not come.
         named: Whether the name is complete: arguments have come after it.
         given_id: The server's id.
@@ -64,6 +65,7 @@ class ToolCallBuilder:
         "_length",
         "_other",
         "_spoilt",
+        "extra",
         "given_id",
         "made_id",
         "name",
@@ -71,6 +73,7 @@ class ToolCallBuilder:
     )
 
     def __init__(self) -> None:
+        self.extra: dict[str, Any] | None = None
         self.given_id: str | None = None
         self.made_id: str | None = None
         self.name: str = ""
@@ -137,6 +140,8 @@ class ToolCallBuilder:
         Returns:
             The id, name and arguments that it added, each None where it added nothing.
         """
+        if fragment.extra:
+            self.extra = {**(self.extra or {}), **fragment.extra}
         id_ = name = None
         if fragment.id and not self.given_id:
             self.given_id = id_ = fragment.id

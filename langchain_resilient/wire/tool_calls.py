@@ -55,6 +55,9 @@ if TYPE_CHECKING:
     Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
 
+_FUNCTIONS = frozenset({"function", "object"})
+"""The `type` of a dict that describes a function: OpenAI's form, or a JSON schema."""
+
 _MODES = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
 
 
@@ -82,8 +85,8 @@ def to_tools(tools: Sequence[Tool], strict: bool | None = None) -> list[dict[str
 
 
 def _to_tool(tool: Tool, index: int, strict: bool | None) -> dict[str, Any]:
-    if isinstance(tool, Mapping) and tool.get("type") == "custom":
-        return dict(tool)  # LangChain would make a function of it
+    if isinstance(tool, Mapping) and (own := _provider_tool(tool)) is not None:
+        return own
     try:
         return convert_to_openai_tool(tool, strict=strict)
     except (ValueError, TypeError, KeyError) as error:
@@ -92,9 +95,19 @@ def _to_tool(tool: Tool, index: int, strict: bool | None) -> dict[str, Any]:
         ) from error
 
 
+def _provider_tool(tool: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Keep a custom or built-in tool as what it is; None for a function, in any provider's form."""
+    kind = tool.get("type")
+    if not isinstance(kind, str) or kind in _FUNCTIONS or "input_schema" in tool:
+        return None
+    if kind == "custom" and "custom" not in tool:  # as the Responses API has it
+        return {"type": kind, "custom": {k: v for k, v in tool.items() if k != "type"}}
+    return dict(tool)
+
+
 def tool_name(tool: Mapping[str, Any]) -> str | None:
     """Name of a converted tool; None for a provider's built-in one."""
-    named = tool.get("function") or tool
+    named = tool.get("function") or tool.get("custom") or tool
     return named.get("name")
 
 

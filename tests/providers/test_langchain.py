@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import pickle
+import threading
 from typing import Any
 
 import openai
@@ -11,6 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import (
     BaseChatModel,
     FakeListChatModel,
+    FakeListLLM,
     GenericFakeChatModel,
 )
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
@@ -18,16 +22,25 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from langchain_resilient import DroppedParameterWarning, Target
+from langchain_resilient import (
+    DeadlineExceededError,
+    DroppedParameterWarning,
+    ResilientChatModel,
+    Target,
+    sum_chunks,
+)
 from langchain_resilient import FaultKind as K
 from langchain_resilient import testing as t
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.errors import classify
+from langchain_resilient.providers.langchain import blocks
 from langchain_resilient.testing import answer_to
+from langchain_resilient.threads import MAX_THREADS
 from tests.providers.asking import ask, fault_of, ids, request, until
 
 TOOL = {
@@ -164,13 +177,45 @@ async def test_the_messages_are_langchains_own():
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_targets_and_the_calls_parameters_are_handed_over(stream):
-    """The call's go first; what only some APIs know stays out, and so do the model's defaults."""
+    """Whatever they are called. The call's go first; the defaults of the model around stay out."""
     model = Recorder()
+    own = {"reasoning": {"effort": "low"}, "previous_response_id": "resp_1", "user": "me", "n": 2}
     asked = ChatRequest(
-        [], {"temperature": 0.1, "max_tokens": 9}, {"stop": ["x"], "top_k": 4, "top_p": 0.5}, []
+        [],
+        {"temperature": 0.1, "max_tokens": 9},
+        {"stop": ["x"], "top_k": 4, "top_p": 0.5, **own},
+        [],
     )
     await ask(provider(model, seed=1, top_p=0.9, min_p=0.5), asked, stream=stream)
-    assert model.asked[0][1] == {"stop": ["x"], "top_p": 0.5, "seed": 1}
+    expected = {"stop": ["x"], "top_k": 4, "top_p": 0.5, "seed": 1, "min_p": 0.5, **own}
+    assert model.asked[0][1] == expected
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wrap", [
+    lambda model: model,
+    lambda model: model.bind(min_p=0.5),
+    lambda model: model.with_retry(),
+    lambda model: model.with_config(tags=["a"]).with_retry().bind(min_p=0.5),
+    lambda model: model.with_fallbacks([Recorder()]),
+], ids=["plain", "bound", "retrying", "nested", "with_fallbacks"])  # fmt: skip
+async def test_parameters_and_tools_reach_a_model_in_its_wrappings(wrap, stream):
+    """And what was bound to it before stays bound."""
+    model = Recorder()
+    wrapped = wrap(model)
+    await ask(provider(wrapped), request(tools=[TOOL], top_k=4), stream=stream)
+    assert model.bound == [([TOOL], {})]
+    assert model.asked[0][1] == {"top_k": 4} | ({"min_p": 0.5} if "min_p" in str(wrapped) else {})
+
+
+async def test_what_takes_no_parameters_is_asked_without():
+    """A chain has no place for them; one warning for each says so."""
+    made = provider(RunnableLambda(lambda _: "Hi"))
+    with pytest.warns(DroppedParameterWarning) as caught:
+        texts = [(await ask(made, request(tools=[TOOL], top_k=4))).text for _ in range(2)]
+    assert texts == ["Hi", "Hi"]
+    assert ["'tools'" in str(caught[0].message), "'top_k'" in str(caught[1].message)] == [True] * 2
+    assert len(caught) == 2
 
 
 @pytest.mark.parametrize(("choice", "expected"), [
@@ -186,6 +231,123 @@ async def test_tools_are_bound_in_langchains_words(choice, expected):
     overrides = {"tools": [TOOL]} | ({} if choice is None else {"tool_choice": choice})
     await ask(provider(model), request(**overrides))
     assert model.bound == [([TOOL], expected)]
+
+
+@tool(extras={"defer_loading": True})
+def search(query: str) -> str:
+    """Search."""
+    return query
+
+
+GIVEN = [
+    search,
+    {"type": "custom", "name": "shell"},
+    {"type": "mcp", "server_label": "x", "server_url": "https://example.org"},
+    {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
+]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_tools_arrive_as_they_were_given(stream):
+    """Extras, custom tools and built-in ones included; pickled, they are the parameters."""
+    model = Recorder()
+    llm = ResilientChatModel(targets=[model]).bind_tools(GIVEN)
+    _ = list(llm.stream("hi")) if stream else llm.invoke("hi")
+    ((tools, options),) = model.bound
+    assert all(given is tool for given, tool in zip(tools, GIVEN, strict=True))
+    assert options == {}
+    (copy, *_) = pickle.loads(pickle.dumps(llm.kwargs["tools"]))  # noqa: S301
+    assert type(copy) is dict
+    assert json.loads(json.dumps(llm.kwargs["tools"]))[0] == copy
+
+
+class NotStrict(Recorder):
+    """Knows no `strict`."""
+
+    def bind_tools(self, tools, *, tool_choice=None):
+        return super().bind_tools(tools)
+
+
+@pytest.mark.parametrize("kind", [Recorder, NotStrict])
+def test_strict_is_said_with_the_tools(kind):
+    """As an argument, or in the tools where the model takes no such argument."""
+    model = kind()
+    ResilientChatModel(targets=[model]).bind_tools([search], strict=True).invoke("hi")
+    ((tools, options),) = model.bound
+    if kind is Recorder:
+        assert (tools, options) == ([search], {"strict": True})
+    else:
+        assert tools[0]["function"]["strict"] is True
+
+
+class Speaking(Recorder):
+    """A model of an integration: its messages say who made them."""
+
+    ls_provider: str
+    model_provider: str
+    content: Any = None
+
+    def _get_ls_params(self, stop=None, **kwargs):
+        return {"ls_provider": self.ls_provider, "ls_model_type": "chat"}
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self._take(messages, kwargs)
+        thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
+        message = AIMessage(
+            self.content or [thought, {"type": "text", "text": "Hi"}],
+            response_metadata={"model_provider": self.model_provider, "finish_reason": "stop"},
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
+        message = self._generate(messages, **kwargs).generations[0].message
+        yield ChatGenerationChunk(message=AIMessageChunk(**message.model_dump(exclude={"type"})))
+
+
+class Other(Speaking):
+    """Another integration."""
+
+
+@pytest.mark.parametrize("names", [
+    ("azure", "openai"), ("amazon_bedrock", "bedrock_converse"), ("amazon_bedrock", "anthropic"),
+    ("mistral", "mistralai"), ("openai-codex", "openai"), ("its own", "another"),
+], ids="-".join)  # fmt: skip
+@pytest.mark.parametrize("stream", [True, False])
+def test_its_own_answers_come_back_whole(names, stream):
+    """Reasoning blocks and all, whatever name the integration gives itself in them."""
+    ls_provider, model_provider = names
+    model = Speaking(ls_provider=ls_provider, model_provider=model_provider)
+    other = Other(ls_provider="other", model_provider="vendor")
+    for llm in (ResilientChatModel(targets=[model]), ResilientChatModel(targets=[model])):
+        answer = sum_chunks(llm.stream("hi")) if stream else llm.invoke("hi")
+        assert isinstance(answer.content, list)
+        llm.invoke([HumanMessage("hi"), answer, HumanMessage("go on")])
+        assert model.asked[-1][0][1].content == answer.content
+    ResilientChatModel(targets=[other]).invoke([HumanMessage("hi"), answer, HumanMessage("and?")])
+    assert other.asked[-1][0][1].content == "Hi"
+
+
+@pytest.mark.parametrize("names", [("azure", "openai"), ("mistral", "mistralai")], ids="-".join)
+def test_a_history_that_was_made_without_us_comes_back_whole_too(names):
+    """There is no receipt in it."""
+    model = Speaking(ls_provider=names[0], model_provider=names[1])
+    answer = model.invoke("hi")
+    ResilientChatModel(targets=[model]).invoke([HumanMessage("hi"), answer, HumanMessage("more")])
+    assert model.asked[-1][0][1].content == answer.content
+
+
+@pytest.mark.parametrize("message", [
+    AIMessage("", additional_kwargs={"tool_outputs": [{"type": "web_search_call"}]}),
+    AIMessage([{"type": "mcp_approval_request", "id": "a", "name": "x"}]),
+    AIMessage([{"type": "image_generation_call", "result": "aGk="}]),
+    AIMessage("", additional_kwargs={"images": [{"image_url": {"url": "data:image/png;base64,"}}]}),
+], ids=["outputs", "approval", "image", "images"])  # fmt: skip
+def test_an_answer_without_text_is_not_empty(message):
+    """A built-in tool's output, a request for approval, an image are what was asked for."""
+    llm = ResilientChatModel(targets=[RunnableLambda(lambda _: message), "text:no"])
+    answer = llm.invoke("hi")
+    assert answer.content == message.content
+    assert answer.additional_kwargs == message.additional_kwargs
 
 
 async def test_a_model_that_knows_no_tools_refuses_the_request_only():
@@ -221,12 +383,131 @@ async def test_a_parameter_that_a_model_does_not_take_is_left_out(refusal, strea
     assert [sorted(kwargs) for _, kwargs in model.asked] == [["seed", "top_p"], *[["top_p"]] * 3]
 
 
+class Body(BaseModel):
+    """A client's own model of a request, as some SDKs have one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: float = 1.0
+    seed: int = 0
+
+
+def refusal_of(**fields: Any) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        Body(**fields)
+    return caught.value
+
+
+async def test_a_parameter_that_the_client_itself_refuses_is_left_out():
+    """In pydantic's words, and the value that was refused is not in them."""
+    model = Recorder(refuses={"top_k": refusal_of(top_k="my secret")})
+    made, asked = provider(model), request(top_k=1, top_p=0.5)
+    with pytest.warns(DroppedParameterWarning, match="'top_k'"):
+        assert (await ask(made, asked)).text == "yes"
+    assert [sorted(kwargs) for _, kwargs in model.asked] == [["top_k", "top_p"], ["top_p"]]
+
+
+async def test_a_request_that_the_client_refuses_is_asked_once():
+    """Whatever JSON mode it is in; and the input that it repeats is not in the message."""
+    refusal = refusal_of(temperature="my secret", response_format=1)
+    model = Recorder(refuses={"temperature": refusal})
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    with pytest.raises(ValidationError) as caught:
+        await ask(provider(model), request(temperature=1, response_format=schema))
+    assert len(model.asked) == 1
+    fault = classify(caught.value)
+    assert fault.kind is K.BAD_REQUEST
+    assert fault.message.startswith("temperature: Input should be a valid number")
+    assert "secret" not in fault.message
+
+
 async def test_an_answer_that_has_begun_is_not_begun_again():
     """Its pieces are out."""
     model = Recorder(words=("a", "b", "c"), fails_after=2)
     with pytest.raises(TypeError, match="seed"):
         await ask(provider(model), request(seed=1))
     assert len(model.asked) == 1
+
+
+# -- models without asynchronous methods ------------------------------------------------------
+
+
+class Blocking(BaseChatModel):
+    """Knows synchronous methods only, and waits in them."""
+
+    gate: Any
+    streams: bool = False
+    threads: list[str] = Field(default_factory=list)
+
+    @property
+    def _llm_type(self):
+        return "blocking"
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self.threads.append(threading.current_thread().name)
+        self.gate.wait(30)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("late"))])
+
+
+class BlockingStream(Blocking):
+    """Streams too."""
+
+    def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+        self.threads.append(threading.current_thread().name)
+        yield ChatGenerationChunk(message=AIMessageChunk("a "))
+        yield ChatGenerationChunk(message=AIMessageChunk("b"))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wrap", [
+    lambda model: model,
+    lambda model: model.bind(stop=["x"]),
+    lambda model: ChatPromptTemplate([MessagesPlaceholder("all")]) | model,
+    lambda model: model.with_fallbacks([FakeListChatModel(responses=["no"])]),
+    lambda model: RunnableLambda(model.invoke),
+], ids=["plain", "bound", "chain", "with_fallbacks", "function"])  # fmt: skip
+async def test_a_model_that_blocks_has_threads_of_its_own(wrap, stream):
+    """The event loop's executor stays free: names are looked up there."""
+    gate = threading.Event()
+    gate.set()
+    for kind, text in ((Blocking, "late"), (BlockingStream, "a b" if stream else "late")):
+        model = kind(gate=gate)
+        answer = await ask(provider(wrap(model)), stream=stream)
+        assert answer.text in {text, "late"}  # a chain and a function answer whole
+        assert [name.partition("-")[0] for name in model.threads] == ["langchain"]
+
+
+async def test_a_model_that_hangs_holds_nobody_up():
+    """Not even when all its threads are used up: neither look-ups of names nor other models."""
+    gate = threading.Event()
+    hanging = Blocking(gate=gate)
+    loop = asyncio.get_running_loop()
+    calls = ResilientChatModel(targets=[hanging], timeout=0.05, hedge=None)
+    lost = await asyncio.gather(
+        *(calls.ainvoke("hi") for _ in range(MAX_THREADS + 20)), return_exceptions=True
+    )
+    assert all(isinstance(error, DeadlineExceededError) for error in lost)
+    assert len(hanging.threads) <= MAX_THREADS
+    assert await asyncio.wait_for(loop.getaddrinfo("localhost", 80), 5)
+    other = Blocking(gate=threading.Event())
+    other.gate.set()
+    assert (await ResilientChatModel(targets=[other], timeout=5).ainvoke("hi")).text == "late"
+    gate.set()
+
+
+@pytest.mark.parametrize(("runnable", "expected"), [
+    (FakeListChatModel(responses=["a"]), (True, False)),
+    (GenericFakeChatModel(messages=iter([])), (True, True)),
+    (Recorder(), (True, False)),
+    (RunnableLambda(len), (True, True)),
+    (RunnableLambda(len, afunc=until), (False, False)),
+    (RunnableLambda(until) | GenericFakeChatModel(messages=iter([])), (False, False)),
+    (ChatOpenAI(model="m", api_key="k"), (False, False)),
+    (FakeListLLM(responses=["a"]), (False, False)),
+], ids=lambda value: type(value).__name__)  # fmt: skip
+def test_what_blocks(runnable, expected):
+    """What has asynchronous methods of its own does not, nor what has no others."""
+    assert (blocks(runnable, stream=False), blocks(runnable, stream=True)) == expected
 
 
 # -- stopping, and what others hear -----------------------------------------------------------
@@ -350,6 +631,26 @@ async def test_chat_openais_key_survives_nowhere(sim, gpt):
         text = f"{caught.value} {caught.value!r} {caught.value.body}"
         assert key not in text + classify(caught.value).message
         assert "who gave you [key]?" in text
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_chat_openai_is_asked_for_the_usage_of_a_stream(sim, gpt, refuses):
+    """At an address of its own it does not ask; a server that refuses that is asked without."""
+    assert gpt.stream_usage is None
+    if refuses:
+        sim.script("openai:gpt", then=t.UnsupportedParameter("stream_options"))
+    made = provider(gpt)
+    answers = [await ask(made) for _ in range(2)]
+    asked = ["stream_options" in recorded.body for recorded in sim.requests]
+    assert asked == ([True, False, False] if refuses else [True, True])
+    assert all(answer.text for answer in answers)
+    assert [answer.input_tokens() is not None for answer in answers] == [not refuses] * 2
+
+
+async def test_a_model_that_was_told_not_to_ask_for_usage_does_not(sim, gpt):
+    """It was said with intent."""
+    await ask(provider(gpt.model_copy(update={"stream_usage": False})))
+    assert "stream_options" not in sim.requests[-1].body
 
 
 async def test_to_close_chat_openais_stream_stops_the_provider(sim, gpt):

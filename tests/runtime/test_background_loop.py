@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib.util
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from langchain_resilient.runtime import background_loop as background_loop_module
 from langchain_resilient.runtime.background_loop import MAX_ITEMS_AHEAD, BackgroundLoop, _Pipe
 
 
@@ -168,3 +173,76 @@ def test_an_interrupt_while_work_is_handed_over_leaves_nothing_running(portal, m
     with pytest.raises(KeyboardInterrupt):
         next(portal.iterate(source(), wait=True))
     assert events == ["begun", "closed"]
+
+
+def test_a_loop_that_ended_is_an_error_and_not_a_silence(portal, monkeypatch):
+    """Whoever waits for it is told, streams too; the next call gets a new one."""
+    monkeypatch.setattr(background_loop_module, "_LOOK_UP", 0.01)
+    entered = threading.Event()
+
+    async def hang() -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async def items():
+        yield 1
+        await hang()
+
+    stream = portal.iterate(items())
+    assert next(stream) == 1
+    for wait in (lambda: portal.run(hang()), lambda: next(stream)):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(wait)
+            assert entered.wait(5)
+            if not portal.ended:
+                portal.loop.call_soon_threadsafe(portal.loop.stop)
+            with pytest.raises(RuntimeError, match="has ended"):
+                waiting.result(10)
+    monkeypatch.setattr(background_loop_module, "_background_loop", portal)
+    fresh = background_loop_module.background_loop()
+    assert fresh is not portal
+    fresh.close()
+
+
+GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import asyncio, time, gevent
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.runnables import RunnableLambda
+from langchain_resilient import DeadlineExceededError, ResilientChatModel
+
+async def hang(_):
+    await asyncio.sleep(60)
+
+ticks = []
+def tick():
+    while True:
+        ticks.append(1)
+        gevent.sleep(0.01)
+
+gevent.spawn(tick)
+began = time.monotonic()
+try:
+    ResilientChatModel(targets=[RunnableLambda(hang)], timeout=0.3).invoke("hi")
+except DeadlineExceededError:
+    assert time.monotonic() - began < 3
+    assert len(ticks) > 5  # other greenlets went on
+try:
+    asyncio.get_running_loop()
+except RuntimeError:
+    print("no loop here")
+llm = ResilientChatModel(
+    targets=[FakeListChatModel(responses=["yes"])], timeout=9, check=lambda m: bool(m.text)
+)
+jobs = [gevent.spawn(llm.invoke, "hi") for _ in range(9)]
+gevent.joinall(jobs, timeout=20)
+print({job.value.text for job in jobs}, "".join(chunk.text for chunk in llm.stream("hi")))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gevent") is None, reason="gevent is not installed")
+def test_under_gevent_it_is_a_thread_of_the_operating_system():
+    """A greenlet would block the loop of its callers, and be blocked by them."""
+    command = [sys.executable, "-c", GEVENT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split("\n") == ["no loop here", "{'yes'} yes", ""]

@@ -195,7 +195,8 @@ def test_a_refusal_is_no_answer(sim):
 
 def test_an_answer_that_was_cut_off_is_none(sim):
     """LangChain's parser closes open brackets: half a list would pass for the whole."""
-    schema = {"title": "L", "type": "object", "properties": {"of": {"type": "array"}}}
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    schema = {"title": "L", "type": "object", "properties": {"of": numbers}}
     sim.script("openai:a", then=Reply('{"of": [1, 2', finish_reason="length"))
     sim.script("openai:b", then=Reply('{"of": [1, 2, 3]}'))
     llm = chain(sim, "openai:a", "openai:b").with_structured_output(schema)

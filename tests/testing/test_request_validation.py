@@ -272,3 +272,66 @@ def test_nothing_makes_the_checks_fail(body: dict[str, Any], dialect: str) -> No
     if isinstance(body["model"], str):
         error = find_error(dialect, body)
         assert error is None or error.status == 400
+
+
+PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]
+LOOSE = {"type": "object", "properties": {"tags": {"type": "array"}}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "param", "code", "words"),
+    [
+        (
+            {"model": "m", "messages": [{"role": "assistant", "content": PICTURE}, USER]},
+            "messages[0]",
+            "invalid_value",
+            "Image URLs are only allowed for messages with role 'user', but this message with",
+        ),
+        (
+            chat(tools=[{"type": "function", "function": {"name": "f", "parameters": LOOSE}}]),
+            "tools[0].function.parameters",
+            "invalid_function_parameters",
+            "In context=('properties', 'tags'), array schema missing items.",
+        ),
+        (
+            chat(response_format=shape({"type": "array", "items": {"type": "string"}})),
+            "response_format",
+            None,
+            "schema must be a JSON Schema of 'type: \"object\"', got 'type: \"array\"'.",
+        ),
+        (
+            chat(tools=[F] * 129),
+            "tools",
+            "array_above_max_length",
+            "Expected an array with maximum length 128, but got an array with length 129 instead.",
+        ),
+        (
+            chat(model="gpt-4o-mini", max_tokens=20_000),
+            "max_tokens",
+            "invalid_value",
+            "max_tokens is too large: 20000. This model supports at most 16384 completion tokens",
+        ),
+        (
+            chat(model="gpt-5", max_completion_tokens=10**6),
+            "max_completion_tokens",
+            "invalid_value",
+            "This model supports at most 128000 completion tokens",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_openai_refuses_what_agents_send_by_mistake(
+    request_: dict[str, Any], param: str, code: str | None, words: str
+) -> None:
+    """In its own words, as it does in public reports."""
+    error = find_error("openai", request_)
+    assert error is not None
+    assert words in error.message
+    assert (error.param, error.code) == (param, code)
+
+
+def test_what_is_just_within_the_limits_is_taken() -> None:
+    """128 tools, the longest answer, a picture of the user's."""
+    assert find_error("openai", chat(tools=[F] * 128)) is None
+    assert find_error("openai", chat(model="gpt-4o-mini", max_tokens=16_384)) is None
+    assert find_error("openai", chat(PICTURE)) is None

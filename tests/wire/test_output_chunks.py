@@ -132,14 +132,28 @@ def test_pieces_of_tool_calls():
         chunk(tool_calls=[call('{"a":1}', index=0.0, id="1", name="f")]),
         chunk(tool_calls=[call('{"a":2}', index=0, id="2", name="g")]),
     )
-    results = [c for p in pieces for c in p.message.tool_call_chunks]
+    results = [c for p in pieces if p for c in p.message.tool_call_chunks]
     assert [(c["index"], c["id"], c["name"], c["args"]) for c in results] == [
         (0, "1", "f", None),
         (0, None, None, '{"a":1}'),
         (1, "2", "g", '{"a":2}'),
     ]
     assert all(type(c["index"]) is int for c in results)
-    assert [c["id"] for c in added(pieces).tool_calls] == ["1", "2"]
+    assert [c["id"] for c in added([p for p in pieces if p]).tool_calls] == ["1", "2"]
+
+
+@pytest.mark.parametrize("rest", [('{"city": "Rome"}',), ('{"city"', ': "Rome"}')])
+def test_empty_arguments_before_the_real_ones_are_none(rest):
+    """Some servers begin each call with `{}`; glued to what follows it would stay all there is."""
+    pieces, response = stream(
+        chunk(tool_calls=[call("{}", index=0, id="1", name="weather")]),
+        *(chunk(tool_calls=[call(piece, index=0)]) for piece in rest),
+        chunk(finish="tool_calls"),
+    )
+    whole = to_chat_result(response, "openai", "asked").generations[0].message
+    summed = added([p for p in pieces if p])
+    assert summed.tool_calls == whole.tool_calls
+    assert whole.tool_calls[0]["args"] == {"city": "Rome"}
 
 
 INVALID = ['{"a":1', '{"a":"b', '{"a":"b\\', '{"a":[1', '{"a":[1,', "{'a':1}", "[1]", "7",

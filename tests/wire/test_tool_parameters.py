@@ -92,3 +92,26 @@ def test_impossible_choices(choice):
     """A wrong choice is refused with the names that are possible."""
     with pytest.raises(ValueError, match=r"tool_choice.*bound.*'add', 'Person'"):
         to_tool_choice(choice, TOOLS)
+
+
+@pytest.mark.parametrize("tool", [
+    {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
+    {"type": "mcp", "server_label": "x", "server_url": "https://example.org"},
+    {"type": "custom", "custom": {"name": "shell"}},
+], ids=lambda tool: tool["type"])  # fmt: skip
+def test_a_providers_own_tool_stays_what_it_is(tool):
+    """It is no function without arguments."""
+    assert to_tools([tool]) == [tool]
+
+
+def test_a_custom_tool_of_the_responses_api_is_one_of_chat_completions():
+    """Which puts what it is called one level below."""
+    (tool,) = to_tools([{"type": "custom", "name": "shell", "description": "Run."}])
+    assert tool == {"type": "custom", "custom": {"name": "shell", "description": "Run."}}
+
+
+def test_anthropics_custom_tools_are_functions():
+    """The same word in another sense: they have a schema."""
+    (tool,) = to_tools([{"type": "custom", **ANTHROPIC}])
+    assert tool["type"] == "function"
+    assert tool["function"]["name"] == "pick"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from langchain_resilient.testing.dialects.base import Dialect
 from langchain_resilient.testing.dialects.openai import OpenAIDialect
 from langchain_resilient.testing.dialects.responses import ResponsesDialect
 from langchain_resilient.testing.dialects.together import TogetherDialect
-
-if TYPE_CHECKING:
-    from langchain_resilient.testing.dialects.base import Dialect
 
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect for dialect in (OpenAIDialect(), TogetherDialect())

@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from langchain_resilient.testing.answers import tokens
-from langchain_resilient.testing.http import reason
+from langchain_resilient.testing.answers import Answer, ReplyOptions, tokens
+from langchain_resilient.testing.error_bodies import ErrorBody
+from langchain_resilient.testing.http import Headers, reason
 from langchain_resilient.testing.request_validation import find_error
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from langchain_resilient.testing.answers import Answer, ReplyOptions
-    from langchain_resilient.testing.error_bodies import ErrorBody
-    from langchain_resilient.testing.http import Headers
 
 CREATED = 1_767_225_600
 """The `created` time of every answer, in seconds since 1970: the first day of 2026."""

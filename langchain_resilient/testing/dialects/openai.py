@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from langchain_resilient.testing.answers import tokens
+from langchain_resilient.testing.answers import (
+    Answer,
+    AnswerChoice,
+    AnswerUsage,
+    ReplyOptions,
+    tokens,
+)
 from langchain_resilient.testing.dialects.base import (
     CREATED,
     DONE,
     SERIAL,
     AnswerPiece,
     Dialect,
+    IncomingRequest,
     RateLimitState,
     RenderedAnswer,
     call_id,
@@ -21,15 +29,8 @@ from langchain_resilient.testing.dialects.base import (
     logprob,
     quoted,
 )
-from langchain_resilient.testing.error_bodies import OPENAI
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from langchain_resilient.testing.answers import Answer, AnswerChoice, AnswerUsage, ReplyOptions
-    from langchain_resilient.testing.dialects.base import IncomingRequest
-    from langchain_resilient.testing.error_bodies import ErrorBody
-    from langchain_resilient.testing.http import Headers
+from langchain_resilient.testing.error_bodies import OPENAI, ErrorBody
+from langchain_resilient.testing.http import Headers
 
 _FINGERPRINT = "fp_51d3a17e00"
 _FULL = (RateLimitState(10_000, 9_999, 0.006), RateLimitState(2_000_000, 1_999_950, 0.001))

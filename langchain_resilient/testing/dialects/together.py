@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from langchain_resilient.testing.answers import tokens
+from langchain_resilient.testing.answers import (
+    Answer,
+    AnswerChoice,
+    AnswerUsage,
+    ReplyOptions,
+    tokens,
+)
 from langchain_resilient.testing.dialects.base import (
     CREATED,
     DONE,
     SERIAL,
     AnswerPiece,
     Dialect,
+    IncomingRequest,
     RateLimitState,
     RenderedAnswer,
     call_id,
@@ -20,15 +28,8 @@ from langchain_resilient.testing.dialects.base import (
     logprob,
     quoted,
 )
-from langchain_resilient.testing.error_bodies import TOGETHER
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from langchain_resilient.testing.answers import Answer, AnswerChoice, AnswerUsage, ReplyOptions
-    from langchain_resilient.testing.dialects.base import IncomingRequest
-    from langchain_resilient.testing.error_bodies import ErrorBody
-    from langchain_resilient.testing.http import Headers
+from langchain_resilient.testing.error_bodies import TOGETHER, ErrorBody
+from langchain_resilient.testing.http import Headers
 
 _SEED = 4_808_121_030_298_457_000
 _ODD_SEED = 9_876_543_210_987_654_321  # above 2**63, as seen

@@ -5,14 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_resilient.testing.answers import ReplyOptions
-
-if TYPE_CHECKING:
-    from langchain_resilient.testing.delays import Delay
-    from langchain_resilient.testing.dialects.base import IncomingRequest
-    from langchain_resilient.testing.exchange import Exchange
+from langchain_resilient.testing.delays import Delay
+from langchain_resilient.testing.dialects.base import IncomingRequest
+from langchain_resilient.testing.exchange import Exchange
 
 
 class Step(ABC):

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from langchain_resilient.testing.answers import AnswerChoice
+from langchain_resilient.testing.dialects.base import IncomingRequest
+from langchain_resilient.testing.exchange import Exchange, ResponseWriter
 from langchain_resilient.testing.steps.base import AT_ONCE, Reply, Step
-
-if TYPE_CHECKING:
-    from langchain_resilient.testing.dialects.base import IncomingRequest
-    from langchain_resilient.testing.exchange import Exchange, ResponseWriter
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from langchain_resilient.testing.answer_generator import max_answer_tokens, prompt_tokens
 from langchain_resilient.testing.answers import frozen_pairs
-from langchain_resilient.testing.dialects.base import go_duration
+from langchain_resilient.testing.delays import Delay
+from langchain_resilient.testing.dialects.base import IncomingRequest, go_duration
 from langchain_resilient.testing.error_bodies import BAD_GATEWAY_PAGE, ErrorBody
+from langchain_resilient.testing.exchange import Exchange
 from langchain_resilient.testing.http import reason
 from langchain_resilient.testing.steps.base import AT_ONCE, Reply, Step
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from langchain_resilient.testing.delays import Delay
-    from langchain_resilient.testing.dialects.base import IncomingRequest
-    from langchain_resilient.testing.exchange import Exchange
 
 REQUESTS_PER_MINUTE = 60
 """The limit that scripted rate-limit errors speak of."""
