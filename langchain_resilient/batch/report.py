@@ -15,7 +15,6 @@ from langchain_resilient.observability.stats import (
     DurationHistogram,
     Quantiles,
     duration_line,
-    html_table,
     text_table,
 )
 from langchain_resilient.options import money
@@ -163,6 +162,8 @@ class BatchReport:
 
     def _repr_html_(self) -> str:
         """A table for notebooks."""
+        from langchain_resilient.observability.stats_html import html_table  # noqa: PLC0415  # as there
+
         return html_table(_summary(self), self.targets)
 
 

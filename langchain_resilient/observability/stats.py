@@ -6,7 +6,6 @@ First the records, then the histogram behind their quantiles, then how they are 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from html import escape
 from math import exp, log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -377,29 +376,9 @@ def text_table(head: str, targets: Sequence[TargetStats]) -> str:
 
 def render_html(stats: Stats) -> str:
     """The totals and a table for a notebook."""
+    from langchain_resilient.observability.stats_html import html_table  # noqa: PLC0415  # for notebooks
+
     return html_table(summary_line(stats), stats.targets)
-
-
-def html_table(head: str, targets: Sequence[TargetStats]) -> str:
-    """A head and a table of targets for a notebook; a wide one scrolls, the head does not."""
-    columns = [c for c in _COLUMNS if c.everywhere or _has_values(c, targets)]
-    heads = "".join(f"<th>{escape(c.head)}</th>" for c in columns)
-    rows = "".join(
-        f"<tr>{''.join(_td(c.cell(t), words=c.words) for c in columns)}</tr>" for t in targets
-    )
-    lines = "<br>".join(map(escape, head.splitlines()))
-    return (
-        f'<div>{lines}<br><small>{_NOTE}</small></div><div style="overflow-x: auto">'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _has_values(column: _Column, targets: Sequence[TargetStats]) -> bool:
-    return any(column.cell(target).strip("$0.") for target in targets)
-
-
-def _td(cell: str, *, words: bool) -> str:
-    return f'<td style="text-align: {"left" if words else "right"}">{escape(cell)}</td>'
 
 
 def _row(cells: Sequence[str], columns: Sequence[_Column], widths: Sequence[int]) -> str:

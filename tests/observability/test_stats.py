@@ -378,3 +378,16 @@ def test_nothing_at_all_can_be_shown():
     assert repr(figures) == "0 calls, 0 answered, hedges 0.0%, extra sends 0"
     assert str(figures)
     assert figures._repr_html_()
+
+
+def test_the_table_of_a_notebook_has_one_figure_a_column_bars_and_a_word_for_health():
+    """In no colour that a dark page hides: text has the page's own."""
+    page = stats(*FULL, states=STATES)._repr_html_()
+    for head in ("first text p50", "first text p95", "first text p99", "whole p50"):
+        assert f">{head}</th>" in page
+    assert "0.7em; width: " in page
+    assert "●</span> " in page
+    assert "<script" not in page
+    assert "<style" not in page
+    assert "color: black" not in page
+    assert "background: white" not in page
