@@ -62,6 +62,7 @@ unit: $(VENV)/.developer ## the tests alone, on up to four cores
 
 simulate: $(VENV)/.developer ## the hedging engine in virtual time: the table, and its CPU a request
 	$(BIN)/python -m verification.simulation
+	$(BIN)/python -m verification.simulation users
 	$(BIN)/python -m verification.simulation overhead
 
 fuzz: $(VENV)/.developer ## random fault schedules against the engine's invariants

@@ -22,10 +22,11 @@ from langchain_resilient import (
     TimeLimits,
     configuration,
     options,
+    sampling,
 )
 from langchain_resilient.batch.mixin import AMAP_CONCURRENCY, BATCH_CONCURRENCY, BatchingChatModel
 from langchain_resilient.configuration import Configuration
-from langchain_resilient.options import Sampling
+from langchain_resilient.sampling import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +39,7 @@ CLASSES: tuple[type[BaseModel], ...] = (
 _NAMED_DEFAULTS = ((options.ALL_FAULTS, "every kind"), (options.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
 """Defaults that are too long for a cell."""
 
-_ALIASES = {k: v for m in (configuration, options) for k, v in aliases(m).items()}
+_ALIASES = {k: v for m in (configuration, options, sampling) for k, v in aliases(m).items()}
 
 _UNITS = (
     # The first match wins: what the name or the type says comes before what the meaning says.

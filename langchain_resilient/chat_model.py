@@ -359,7 +359,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             "targets": [target.identity() for target in self.chain()],
             "last_resort": last.identity() if last else None,
             "check": repr(self.check) if self.check else None,
-            **self.sampling_params(),
+            **self.public_params(),
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

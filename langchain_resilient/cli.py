@@ -289,20 +289,24 @@ def _reporting_errors(command: Callable[[], int]) -> int:
 
 def _targets(args: argparse.Namespace) -> int:
     from langchain_resilient.options import DEFAULT_CHAIN, as_chain  # noqa: PLC0415
-    from langchain_resilient.providers import key_for, provider_entry  # noqa: PLC0415
+    from langchain_resilient.providers import (  # noqa: PLC0415
+        address_of,
+        key_variable,
+        missing_key,
+    )
 
     try:
-        chain = as_chain(args.target or DEFAULT_CHAIN)
         rows = [
             {
                 "target": target.name,
                 "provider": target.provider,
                 "model": target.model,
-                "key": provider_entry(target.provider).api_key_env,
-                "ready": provider_entry(target.provider).api_key_env is None
-                or key_for(target) is not None,
+                "key": key_variable(target),
+                "ready": missing_key(target) is None,
+                "base_url": (address := address_of(target)).url,
+                "base_url_from": address.variable,
             }
-            for target in chain
+            for target in as_chain(args.target or DEFAULT_CHAIN)
         ]
     except ValueError as error:
         return _print_error(_error_text(error))
@@ -316,7 +320,9 @@ def _targets(args: argparse.Namespace) -> int:
                 if row["key"] is None
                 else f"{row['key']} is " + ("set" if row["ready"] else "not set")
             )
-            _write(sys.stdout, f"{row['target']:<{width}}  {key}\n")
+            place = f", at {row['base_url']}" if row["base_url"] else ""
+            source = f" (from {row['base_url_from']})" if row["base_url_from"] else ""
+            _write(sys.stdout, f"{row['target']:<{width}}  {key}{place}{source}\n")
     return OK if any(row["ready"] for row in rows) else WRONG
 
 

@@ -12,13 +12,13 @@ from langchain_resilient.observability.observer import Observer
 from langchain_resilient.options import (
     ALL_FAULTS,
     DEFAULT_CHAIN,
+    THINKING_DEADLINE,
     FallbackOn,
     Health,
     Hedge,
     HedgeOption,
     OnBreak,
     Retry,
-    Sampling,
     Seconds,
     SpendCap,
     SpendCapOption,
@@ -28,6 +28,7 @@ from langchain_resilient.options import (
     as_target,
 )
 from langchain_resilient.providers import known_providers, provider_entry
+from langchain_resilient.sampling import Sampling
 
 
 def _as_last_resort(value: Any) -> Target | None:
@@ -69,7 +70,8 @@ class Configuration(Sampling):
     """For targets without their own: the key of their provider, or a dict by provider; else the
     environment's."""
     timeout: Seconds | None = 120.0
-    """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks."""
+    """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks. Where you
+    leave it out and a model of the chain reasons, or the call asks for that, it is 600."""
     time_limits: TimeLimits = TimeLimits()
     """Limits inside the deadline, for targets without their own."""
     hedge: HedgeField = Hedge()
@@ -129,6 +131,13 @@ class Configuration(Sampling):
             provider_entry(target.provider)
         return chain
 
+    @classmethod
+    def hint(cls, name: str) -> str:
+        """What to write instead of a name that is not known."""
+        if name in Target.model_fields:
+            return f"it belongs to a target: targets=[Target(..., {name}=...)]"
+        return super().hint(name)
+
     def chain(self) -> tuple[Target, ...]:
         """The targets, as validation made them."""
         return cast("tuple[Target, ...]", self.targets)
@@ -174,6 +183,15 @@ class Configuration(Sampling):
         ):
             return target
         return target.model_copy(update={"api_key": key})
+
+    def deadline(self) -> float | None:
+        """Seconds for a whole call: longer, if nobody said otherwise, where a target reasons."""
+        patient = self.default_deadline() and any(t.reasons() for t in self.keyed_targets())
+        return THINKING_DEADLINE if patient else self.timeout
+
+    def default_deadline(self) -> bool:
+        """Whether `timeout` was left out."""
+        return "timeout" not in self.model_fields_set
 
     def reserve(self) -> float:
         """Seconds that the last resort is left before the deadline: few for a fixed text."""

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from langchain_resilient.faults import TRANSIENT, Fault, FaultKind
+from langchain_resilient.sampling import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +32,11 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 OnBreak = Literal["continue", "replace", "raise"]
 """What is done when a stream dies after some of its text was delivered."""
+
+
+THINKING_DEADLINE = 600.0
+"""Seconds for a whole call where nobody said how many and a model reasons: people report some three
+minutes of silence from today's."""
 
 
 class _Policy(BaseModel):
@@ -297,92 +303,6 @@ SpendCapOption = Annotated[SpendCap | None, BeforeValidator(_as_spend_cap)]
 """`SpendCap(...)`, a number (dollars a day), or None for no limit."""
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-StopWords = Annotated[list[str], BeforeValidator(_as_list)]
-
-
-class Sampling(BaseModel):
-    """How text is drawn from a model. None leaves a parameter to the provider's default.
-
-    What a provider's API does not take (`top_k` at OpenAI) is left out for that provider, with one
-    warning.
-    """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid",
-        # A key in a misspelt or misplaced argument would stand in the error.
-        hide_input_in_errors=True,
-    )
-
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    """Randomness, 0 to 2."""
-    max_tokens: int | None = Field(default=None, ge=1)
-    """The longest answer, in tokens."""
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    """Draw from the smallest set of tokens with this total probability, 0 to 1."""
-    top_k: int | None = Field(default=None, ge=1)
-    """Draw from this many of the likeliest tokens."""
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    """Drop tokens less likely than this share of the likeliest, 0 to 1."""
-    stop: StopWords | None = None
-    """The answer ends before any of these."""
-    seed: int | None = None
-    """For repeatable answers, as far as a provider can."""
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    """Against words in proportion to how often they came, -2 to 2."""
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    """Against words that came at all, -2 to 2."""
-    repetition_penalty: float | None = Field(default=None, gt=0)
-    """Together's and llama.cpp's own penalty; 1 is none."""
-    logit_bias: dict[str, float] | None = None
-    """Added to the score of a token id, -100 to 100."""
-    logprobs: bool | None = None
-    """Ask for the log probability of each token."""
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    """Ask for those of this many likeliest tokens, 0 to 20."""
-    n: int | None = Field(default=None, ge=1, le=128)
-    """How many answers to one prompt, 1 to 128."""
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Any other parameter of the chat-completions API, sent as it is."""
-
-    def sampling_params(self) -> dict[str, Any]:
-        """Those that are set, as chat-completions parameters."""
-        params = {
-            name: value
-            for name in SAMPLING_FIELDS
-            # An empty `stop` is LangChain's way to say none; OpenAI refuses `[]`.
-            if (value := getattr(self, name)) is not None and value != []
-        }
-        params.update(self.model_kwargs)
-        return params
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Show what was set, not all that could be."""
-        return set_fields(self, super().__repr_args__())
-
-
-def set_fields(
-    model: BaseModel, pairs: Iterable[tuple[str | None, Any]]
-) -> Iterator[tuple[str | None, Any]]:
-    """Leave out what is as it is without a word: defaults, and what is empty.
-
-    Args:
-        model: Whose fields they are.
-        pairs: All its fields with their values, as pydantic's `__repr_args__` gives them.
-    """
-    for name, value in pairs:
-        field = type(model).model_fields.get(name or "")
-        usual = None if field is None else field.get_default(call_default_factory=True)
-        if value != usual and value not in ({}, ()):
-            yield name, value
-
-
-SAMPLING_FIELDS = tuple(name for name in Sampling.model_fields if name != "model_kwargs")
-"""The names of the fields, in order."""
-
 TARGET_SYNTAX = (
     'a target is "provider:model" such as "openai:gpt-4o", "together:meta-llama/..." or "local", '
     "a Target(...), or a LangChain chat model"
@@ -444,6 +364,8 @@ class Target(Sampling):
     there: give `api_key` with it."""
     organization: str | None = None
     """The provider's organization or project id, where it has such a thing."""
+    metadata: dict[str, str] | None = None
+    """Kept by the provider with each answer, where it keeps any (`store`)."""
     default_headers: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
     """Sent with each request; their values are kept as secrets."""
     max_concurrency: int | None = Field(default=None, ge=1)
@@ -499,7 +421,12 @@ class Target(Sampling):
         if self.runnable is not None:
             # LangChain models say of themselves what changes their answers.
             known["runnable"] = str(getattr(self.runnable, "_identifying_params", self.name))
-        return {**known, **self.sampling_params()}
+        return {**known, **self.public_params()}
+
+    def sampling_params(self) -> dict[str, Any]:
+        """Those that are set, as chat-completions parameters."""
+        params = super().sampling_params()
+        return params if self.metadata is None else {"metadata": self.metadata, **params}
 
     @field_validator("api_key")
     @classmethod

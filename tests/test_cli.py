@@ -129,6 +129,8 @@ def test_targets_shows_which_keys_are_there_and_never_a_key(sim, capsys, monkeyp
     assert run("targets", "--json") == cli.OK
     rows = json.loads(shown := capsys.readouterr().out)
     assert [r["ready"] for r in rows] == [True, False, True, False]
+    assert {r["base_url_from"] for r in rows} == {"OPENAI_BASE_URL", "TOGETHER_BASE_URL"}
+    assert f"at {sim.base_url('openai')} (from OPENAI_BASE_URL)" in out
     assert "canary" not in out + shown
 
 

@@ -233,3 +233,33 @@ def test_a_wrong_kind_of_fault_is_told_the_known_ones(bad):
     """A misspelt kind must not silently turn fallback off."""
     with pytest.raises(ValidationError, match="fallback_on"):
         ResilientChatModel(targets=["text:x"], fallback_on=bad)
+
+
+@pytest.mark.parametrize(
+    ("model", "reasons"),
+    [
+        ("o3", True), ("o4-mini", True), ("gpt-5", True), ("gpt-5-mini-2025-08-07", True),
+        ("deepseek-ai/DeepSeek-R1", True), ("deepseek-reasoner", True), ("openai/gpt-oss-120b", True),
+        ("Qwen/Qwen3-235B-A22B-Thinking-2507", True), ("gpt-4o", False), ("gpt-4.1-mini", False),
+        ("grok-4-fast-non-reasoning", False), ("meta-llama/Llama-3.3-70B-Instruct-Turbo", False),
+    ],
+)  # fmt: skip
+def test_a_model_that_reasons_is_known_by_its_name(model, reasons):
+    """As the providers document them; `thinks` overrides it."""
+    assert Target("openai", model=model, api_key="k").reasons() is reasons
+    assert Target("openai", model=model, api_key="k", thinks=not reasons).reasons() is not reasons
+
+
+@pytest.mark.parametrize(("effort", "reasons"), [("high", True), ("none", False)])
+def test_an_effort_says_whether_it_reasons(effort, reasons):
+    """Before the name does."""
+    target = Target("openai:gpt-5", api_key="k", model_kwargs={"reasoning_effort": effort})
+    assert target.reasons() is reasons
+
+
+def test_a_chain_that_reasons_has_a_longer_deadline():
+    """If nobody said how long."""
+    thinker, plain = Target("openai:o3", api_key="k"), Target("openai:gpt-4o", api_key="k")
+    assert ResilientChatModel(targets=[plain]).deadline() == 120
+    assert ResilientChatModel(targets=[plain, thinker]).deadline() == 600
+    assert ResilientChatModel(targets=[thinker], timeout=30).deadline() == 30

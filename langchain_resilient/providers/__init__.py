@@ -6,7 +6,10 @@ import os
 import re
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from langchain_resilient.options import checked_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,11 +19,16 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "Address",
     "ProviderEntry",
+    "address_of",
     "create_provider",
     "key_for",
+    "key_variable",
     "keys_for",
     "known_providers",
+    "missing_key",
+    "organization_of",
     "provider_entry",
     "register",
 ]
@@ -46,15 +54,26 @@ class ProviderEntry:
         name: The word before the colon in `"openai:gpt-4o"`.
         factory: The provider class, or `"module:Class"` to import on first use.
         api_key_env: The environment variable with its key; None if it needs no key.
-        base_url_env: The environment variable with another base URL; None if there is none.
+        base_url_env: The environment variables with another base URL; the first that is set counts.
+        organization_env: The same for the organization.
+        public_hosts: The hosts of its own API; a leading dot stands for any subdomain.
+        gateway_path: Where LangSmith's gateway has its API; None if it has not.
         in_process: Its model runs in this process.
     """
 
     name: str
     factory: str | ProviderFactory
     api_key_env: str | None = None
-    base_url_env: str | None = None
+    base_url_env: tuple[str, ...] = ()
+    organization_env: tuple[str, ...] = ()
+    public_hosts: tuple[str, ...] = ()
+    gateway_path: str | None = None
     in_process: bool = False
+
+
+_GATEWAY = "LANGSMITH_GATEWAY"
+_GATEWAY_URL = "https://gateway.smith.langchain.com"
+_GATEWAY_KEYS = ("LANGSMITH_GATEWAY_API_KEY", "LANGSMITH_API_KEY")
 
 
 _entries: dict[str, ProviderEntry] = {
@@ -64,13 +83,19 @@ _entries: dict[str, ProviderEntry] = {
             "openai",
             "langchain_resilient.providers.openai:OpenAIProvider",
             "OPENAI_API_KEY",
-            "OPENAI_BASE_URL",
+            # As ChatOpenAI reads them: LangChain's own name, its gateway, the SDK's name.
+            ("OPENAI_API_BASE", _GATEWAY, "OPENAI_BASE_URL"),
+            ("OPENAI_ORG_ID", "OPENAI_ORGANIZATION"),
+            public_hosts=("api.openai.com", ".api.openai.com"),
+            gateway_path="openai/v1",
         ),
         ProviderEntry(
             "together",
             "langchain_resilient.providers.together:TogetherProvider",
             "TOGETHER_API_KEY",
-            "TOGETHER_BASE_URL",
+            ("TOGETHER_API_BASE", "TOGETHER_BASE_URL"),
+            ("TOGETHER_PROJECT_ID",),
+            public_hosts=("api.together.ai", "api.together.xyz", "api-inference.together.ai"),
         ),
         ProviderEntry(
             "local", "langchain_resilient.providers.local:LocalProvider", in_process=True
@@ -108,7 +133,8 @@ def register(
 
     def add(factory: F) -> F:
         made: Any = factory
-        _entries[name] = ProviderEntry(name, made, api_key_env, base_url_env)
+        addresses = (base_url_env,) if base_url_env else ()
+        _entries[name] = ProviderEntry(name, made, api_key_env, addresses)
         return factory
 
     return add
@@ -132,15 +158,93 @@ def provider_entry(name: str) -> ProviderEntry:
         raise ValueError(msg) from None
 
 
+class Address(NamedTuple):
+    """Where a target's requests go.
+
+    Attributes:
+        url: The base URL; None for the provider's own public API.
+        variable: The environment variable that says so; None if the target itself does, or nobody.
+        public: Whether it is the provider's own public API.
+    """
+
+    url: str | None
+    variable: str | None
+    public: bool
+
+
+def address_of(target: Target) -> Address:
+    """Find where a target's requests go: what it says itself, else the environment.
+
+    Raises:
+        ValueError: If an environment variable holds no usable URL; names it, and never its value.
+    """
+    entry = provider_entry(target.provider)
+    url, variable = target.base_url, None
+    if not url:
+        variable, value = _first_set(entry.base_url_env)
+        if variable == _GATEWAY:
+            gateway = _gateway_url(value)
+            if gateway is None:
+                after = entry.base_url_env[entry.base_url_env.index(_GATEWAY) + 1 :]
+                variable, value = _first_set(after)
+            else:
+                value = f"{gateway}/{entry.gateway_path}"
+        if variable is None:
+            return Address(None, None, public=True)
+        try:
+            url = checked_url(value)
+        except ValueError as error:
+            msg = f"{variable} {error}"
+            raise ValueError(msg) from None
+    return Address(url, variable, _is_public(url, entry.public_hosts))
+
+
+def _first_set(names: tuple[str, ...]) -> tuple[str | None, str]:
+    """The first of some environment variables that is set, and its value."""
+    return next(((name, value) for name in names if (value := os.environ.get(name))), (None, ""))
+
+
+def _gateway_url(value: str) -> str | None:
+    """Read `LANGSMITH_GATEWAY` as LangChain does: yes, no, or an address."""
+    if value.lower() in ("false", "0", "no"):
+        return None
+    return _GATEWAY_URL if value.lower() in ("true", "1", "yes") else value.rstrip("/")
+
+
+def _is_public(url: str, hosts: tuple[str, ...]) -> bool:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme == "https" and any(
+        host.endswith(known) if known.startswith(".") else host == known for known in hosts
+    )
+
+
+def organization_of(target: Target) -> str | None:
+    """The target's organization or project, or the environment's unless it would go elsewhere."""
+    if target.organization or target.base_url:
+        return target.organization
+    return _first_set(provider_entry(target.provider).organization_env)[1] or None
+
+
+def key_variable(target: Target) -> str | None:
+    """The environment variable that a target's key is read from; None if it needs no key.
+
+    Where none is set, the one that is usual.
+    """
+    env = provider_entry(target.provider).api_key_env
+    if env and address_of(target).variable == _GATEWAY:
+        return _first_set(_GATEWAY_KEYS)[0] or env
+    return env
+
+
 def keys_for(target: Target) -> tuple[str | None, ...]:
     """Return the target's own keys, or the environment's unless it would go to another host."""
-    env = provider_entry(target.provider).api_key_env
     keys: list[str] = [""]
     if isinstance(target.api_key, tuple):
         keys = [key.get_secret_value() for key in target.api_key]
     elif target.api_key is not None:
         keys = [target.api_key.get_secret_value()]
-    elif env and not target.base_url:
+    elif (not target.base_url or address_of(target).public) and (env := key_variable(target)):
         keys = [os.environ.get(env, "")]
     # A key that was read from a file often ends in a newline, which no header may hold.
     return tuple(key.strip() or None for key in keys)
@@ -149,6 +253,14 @@ def keys_for(target: Target) -> tuple[str | None, ...]:
 def key_for(target: Target) -> str | None:
     """Return the first of the target's keys; None if it has none."""
     return keys_for(target)[0]
+
+
+def missing_key(target: Target) -> str | None:
+    """Return the environment variable to set for a target that has no key and needs one."""
+    if target.base_url and not address_of(target).public:
+        return None  # many compatible servers need none
+    variable = key_variable(target)
+    return variable if variable and key_for(target) is None else None
 
 
 def create_provider(target: Target) -> Provider:

@@ -282,6 +282,7 @@ _BY_OWN_NAME = {
     "LengthFinishReasonError": FaultKind.EMPTY,
     # A request that cannot be written down, and `bind_tools` of a model that knows no tools.
     "UnicodeEncodeError": FaultKind.BAD_REQUEST,
+    "PydanticSerializationError": FaultKind.BAD_REQUEST,
     "NotImplementedError": FaultKind.BAD_REQUEST,
 }
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from contextlib import aclosing
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
@@ -23,6 +24,7 @@ from langchain_resilient.wire.json_modes import (
     requested_json,
     reshape,
 )
+from langchain_resilient.wire.json_values import writable
 from langchain_resilient.wire.passthrough import without_foreign_blocks
 
 if TYPE_CHECKING:
@@ -148,7 +150,7 @@ class LangChainProvider:
             # the beginning was.
             own = {"max_tokens": getattr(self._runnable, "max_tokens", None)}
             params = request.shortened({**own, **params} if own["max_tokens"] else params)
-        has_begun, requested = False, requested_json(params)
+        has_begun, mended, requested = False, False, requested_json(params)
         mode = self._first_mode(requested) if requested else None
         config = RUN_CONFIG.get()
         RUN_CONFIG.set(_SILENT)  # models that this one runs are not the call's own
@@ -169,7 +171,9 @@ class LangChainProvider:
                 redact_error(error, _secrets(self._runnable))
                 if has_begun:
                     raise
-                if refused := refused_parameters(error, kwargs.keys() & _OPTIONAL):
+                if isinstance(error, UnicodeEncodeError) and not mended:
+                    request, mended = _writable(request), True
+                elif refused := refused_parameters(error, kwargs.keys() & _OPTIONAL):
                     self._drop(refused)
                 elif (
                     not requested
@@ -237,6 +241,12 @@ class LangChainProvider:
             self._dropped.add(name)
             msg = f"{self._name} does not take {name!r}: left out for this target"
             warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
+
+
+def _writable(request: ChatRequest) -> ChatRequest:
+    """Replace what cannot be sent in the messages: half of a surrogate pair."""
+    mended = [message.model_copy(update=writable(dict(message))) for message in request.source]
+    return replace(request, source=mended)
 
 
 async def _once(answer: Awaitable[Any]) -> AsyncGenerator[Any, None]:

@@ -26,17 +26,16 @@ class OpenAIProvider(SDKProvider):
 
     def create_client(self, sdk: Any, **settings: Any) -> Any:
         """Create an `AsyncOpenAI` that ignores what the environment says of another server."""
-        organization = self.target.organization
-        client = sdk.AsyncOpenAI(organization=organization, **settings)
+        client = sdk.AsyncOpenAI(organization=self.organization, **settings)
         if self.target.base_url:
             # For None the SDK has read the environment, which is no business of another server.
-            client.organization, client.project = organization, None
+            client.organization, client.project = self.organization, None
         return client
 
     def adapt_body(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         """Adapt the body to OpenAI, or to a server that is compatible with it."""
         body["model"] = self.target.model
-        if self.base_url is None:
+        if self.is_public:
             # Compatible servers often take these, and know only `max_tokens`.
             self.drop_parameters(_UNSUPPORTED & body.keys())
             if "max_tokens" in body:
@@ -44,4 +43,6 @@ class OpenAIProvider(SDKProvider):
         if stream:
             body["stream"] = True
             body.setdefault("stream_options", _STREAM_OPTIONS)
+        else:
+            body.pop("stream_options", None)  # OpenAI refuses it there
         return body

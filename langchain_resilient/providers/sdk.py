@@ -20,11 +20,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic_core import to_json
-
 from langchain_resilient.errors import DroppedParameterWarning, InsecureConnectionWarning
-from langchain_resilient.options import checked_url
-from langchain_resilient.providers import key_for, provider_entry
+from langchain_resilient.providers import address_of, key_for, organization_of
 from langchain_resilient.providers.errors import (
     error_details,
     error_text,
@@ -37,6 +34,7 @@ from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFal
 from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.wire.json_modes import requested_json, reshape
+from langchain_resilient.wire.json_values import encode
 from langchain_resilient.wire.tool_calls import SHORT_ID_MODELS, shorten_call_ids
 
 if TYPE_CHECKING:
@@ -92,7 +90,9 @@ class SDKProvider(ABC):
 
     Attributes:
         target: The same.
-        base_url: The address from the target or the environment; None for the vendor's public API.
+        base_url: The address from the target or the environment; None for the vendor's usual one.
+        is_public: Whether the address is one of the vendor's own.
+        organization: The organization or project, from the target or the environment.
 
     Raises:
         ValueError: If the environment variable with the address holds no usable address.
@@ -135,8 +135,9 @@ class SDKProvider(ABC):
         self.target = target
         self._params = target.sampling_params()
         self._key = key_for(target)
-        variable = provider_entry(target.provider).base_url_env
-        self.base_url = target.base_url or _url_from_environment(variable)
+        address = address_of(target)
+        self.base_url, self.is_public = address.url, address.public
+        self.organization = organization_of(target)
         self._url = self.completions_url(self.base_url) if self.base_url else self.public_url
         self._dropped: set[str] = set()
         self._needs_short_ids = False
@@ -147,7 +148,7 @@ class SDKProvider(ABC):
         self._headers = {n: v.get_secret_value() for n, v in target.default_headers.items()}
         self._secrets = _secrets(self._key, self._headers)
         self._client_key = (
-            type(self), self.base_url, bool(target.base_url), self._key, target.organization,
+            type(self), self.base_url, bool(target.base_url), self._key, self.organization,
             tuple(sorted(self._headers.items())), self._connect_seconds,
         )  # fmt: skip
         if self.base_url and any(len(secret) >= MIN_SECRET_LENGTH for secret in self._secrets):
@@ -196,24 +197,19 @@ class SDKProvider(ABC):
         """Send the request; see `langchain_resilient.exchange.Provider.open`."""
         template = await client_for(self._client_key, self._create_template)
         original = request.body(self._params)
+        headers = original.pop("extra_headers", None)
         requested = requested_json(original)
         mode = self._json_fallback.first(requested) if requested else None
         # Each refusal teaches something about the target, so the loop ends: there are only so many
         # parameters to drop and modes to try, and short ids are switched on once.
         while True:
             shaped = reshape(original, requested, mode) if requested and mode else original
-            body = self.adapt_body(dict(shaped), stream=stream)
-            if self._dropped:
-                self._remove_dropped(body)
-            if self._needs_short_ids:
-                body["messages"] = shorten_call_ids(body["messages"])
-            if self._names_refused:
-                body["messages"] = without_names(body["messages"])
+            body = self._to_send(dict(shaped), stream=stream)
             try:
-                response = await template.post(body)
+                response = await template.post(body, headers)
                 answer = open_answer(response, stream=stream, secrets=self._secrets)
             except Exception as error:
-                redact_error(error, self._secrets)
+                redact_error(error, [*self._secrets, *(headers or {}).values()])
                 if self._learn(error, body):
                     continue
                 mode = self._next_mode(error, requested, mode)
@@ -278,6 +274,19 @@ class SDKProvider(ABC):
         warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
         logger.info(msg)
 
+    def _to_send(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """Adapt a body to the API and to what the target's refusals have taught."""
+        body = self.adapt_body(body, stream=stream)
+        if "extra_body" in body:
+            body.update(body.pop("extra_body") or {})
+        if self._dropped:
+            self._remove_dropped(body)
+        if self._needs_short_ids:
+            body["messages"] = shorten_call_ids(body["messages"])
+        if self._names_refused:
+            body["messages"] = without_names(body["messages"])
+        return body
+
     def _remove_dropped(self, body: dict[str, Any]) -> None:
         for name in self._dropped & body.keys():
             value, alternative = body.pop(name), _ALTERNATIVE.get(name)
@@ -288,7 +297,7 @@ class SDKProvider(ABC):
         sdk, httpx = self.import_sdk()
         timeout = httpx.Timeout(None, connect=self._connect_seconds)
         headers = self._headers
-        http = http_client(sdk, httpx, timeout, public=self.base_url is None)
+        http = http_client(sdk, httpx, timeout, public=self.is_public)
         client = self.create_client(
             sdk,
             # Many compatible servers need no key, but the SDKs insist on one.
@@ -315,22 +324,6 @@ def without_names(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in message.items() if k != "name"} for message in messages]
 
 
-def _url_from_environment(variable: str | None) -> str | None:
-    """Read a base URL from an environment variable; None if it is not set.
-
-    Raises:
-        ValueError: If the value is not a usable URL; the message names the variable.
-    """
-    url = os.environ.get(variable) if variable else None
-    if not url:
-        return None
-    try:
-        return checked_url(url)
-    except ValueError as error:
-        msg = f"{variable} {error}"
-        raise ValueError(msg) from None
-
-
 @cache
 def _warn_unencrypted(url: str) -> None:
     """Warn, once per process and URL, that a key is sent where others can read it."""
@@ -349,7 +342,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")  # RFC 6761, 6.3
 
 
-def _secrets(key: str | None, headers: dict[str, str]) -> list[str]:
+def _secrets(key: str | None, headers: Mapping[str, str]) -> list[str]:
     """List the texts that no error may repeat: secret headers, with and without their scheme."""
     secrets = [
         text
@@ -392,22 +385,23 @@ class RequestTemplate:
         self._url = url
         self._request_args: dict[str, Any] | None = None
 
-    async def post(self, body: dict[str, Any]) -> HTTPResponse:
+    async def post(
+        self, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> HTTPResponse:
         """Send a body and return the open response.
 
         Args:
             body: The body, which is sent as JSON.
+            headers: More headers for this request alone.
 
         Raises:
+            ValueError: If the body holds an object that is nothing in JSON.
             Exception: The SDK's error for a status over 299, or for a failed connection.
         """
+        content = encode(body)
         request_args = self._request_args
-        if request_args is None:
-            return await self._post_by_sdk(body)
-        try:
-            content = to_json(body, inf_nan_mode="constants")
-        except ValueError:
-            return await self._post_by_sdk(body)  # its error is the one that users know
+        if request_args is None or headers:
+            return await self._post_by_sdk(content, headers)
         request = self._httpx.Request("POST", content=content, **request_args)
         try:
             response: Any = await self._http.send(request, stream=True)
@@ -424,24 +418,27 @@ class RequestTemplate:
         """Close the client and its connections."""
         await self._client.close()
 
-    async def _post_by_sdk(self, body: dict[str, Any]) -> HTTPResponse:
+    async def _post_by_sdk(
+        self, content: bytes, headers: Mapping[str, str] | None = None
+    ) -> HTTPResponse:
         response: Any = await self._client.post(
             self._url,
-            body=body,
+            content=content,
+            options={"headers": dict(headers)} if headers else {},
             cast_to=self._httpx.Response,
             stream=True,
             stream_cls=self._sdk.AsyncStream[object],
         )
         request = response.request
-        if _IDEMPOTENCY_KEY not in request.headers:
-            headers = [
+        if not headers and _IDEMPOTENCY_KEY not in request.headers:
+            kept = [
                 header
                 for header in request.headers.multi_items()
                 if header[0] not in _PER_REQUEST_HEADERS
             ]
             self._request_args = {
                 "url": request.url,
-                "headers": self._httpx.Headers(headers),
+                "headers": self._httpx.Headers(kept),
                 "extensions": {k: v for k, v in request.extensions.items() if k == "timeout"},
             }
         opened: HTTPResponse = response

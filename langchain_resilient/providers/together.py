@@ -29,7 +29,10 @@ class TogetherProvider(SDKProvider):
 
     def create_client(self, sdk: Any, **settings: Any) -> Any:
         """Create an `AsyncTogether`; the target's organization is Together's project."""
-        return sdk.AsyncTogether(project_id=self.target.organization, **settings)
+        client = sdk.AsyncTogether(project_id=self.organization, **settings)
+        # For None the SDK has read the environment, which is no business of another server.
+        client.project_id = self.organization
+        return client
 
     def completions_url(self, base_url: str) -> str:
         """Return the URL of chat completions, whether or not the base URL ends with `/v1`."""

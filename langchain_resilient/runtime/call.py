@@ -16,9 +16,10 @@ from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import SAMPLING_FIELDS, HedgeOption, OnBreak, Sampling, Seconds
+from langchain_resilient.options import HedgeOption, OnBreak, Seconds
 from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
+from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS, Sampling
 from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
 from langchain_resilient.wire.output import to_chat_result
 
@@ -63,7 +64,7 @@ RECEIPTS: ContextVar[Receipts | None] = ContextVar("langchain_resilient_receipts
 """Takes the receipt of the next call in this context, as an object; its message holds a dict."""
 
 logger = logging.getLogger("langchain_resilient")
-_SAMPLING = frozenset(SAMPLING_FIELDS) | {"model_kwargs"}
+_SAMPLING = frozenset((*SAMPLING_FIELDS, *OTHER_NAMES, "model_kwargs"))
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
 _affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
 _on_break: TypeAdapter[OnBreak | None] = TypeAdapter(OnBreak | None)
@@ -145,6 +146,11 @@ class CallOptions:
     def prompt_tokens(self) -> int:
         """About how many tokens its prompt has."""
         return estimate_tokens(self.size)
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether the call itself says how long it may take."""
+        return "deadline" in self._plan
 
     def profile(self, *, plain: bool) -> RequestProfile:
         """What the time to its first text depends on.

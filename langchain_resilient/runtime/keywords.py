@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING
 
-from langchain_resilient.options import SAMPLING_FIELDS
+from langchain_resilient.sampling import SAMPLING_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

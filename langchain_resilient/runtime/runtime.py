@@ -21,6 +21,7 @@ from langchain_resilient.engine.interfaces import Dependencies, Route
 from langchain_resilient.engine.plan import CallEnd, Plan
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.stream_buffer import Segment, StreamBuffer
+from langchain_resilient.engine.target_state import THINKING_SECONDS
 from langchain_resilient.errors import (
     ResilientError,
     all_targets_failed,
@@ -30,7 +31,7 @@ from langchain_resilient.errors import (
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.observability.observer import CallDetails, log_call, notify_observers
 from langchain_resilient.observability.recorder import Recorder
-from langchain_resilient.options import Target, as_target
+from langchain_resilient.options import THINKING_DEADLINE, Target, as_target
 from langchain_resilient.prices import price_for
 from langchain_resilient.providers import create_provider, known_providers
 from langchain_resilient.providers.errors import classify
@@ -85,7 +86,7 @@ class Runtime:
         self.targets = usable_targets(config.keyed_targets())
         self._shared = SHARED_STATE if config.share_learning else SharedState()
         self.plan: Plan = Plan(
-            deadline=config.timeout,
+            deadline=config.deadline(),
             time_limits=config.time_limits,
             hedge=hedge,
             retry=config.retry.at_most(config.max_retries),
@@ -97,6 +98,7 @@ class Runtime:
             grace=config.grace(),
             spread=config.spread,
         )
+        self._patient = config.default_deadline()
         self._check = config.check
         self._on_break: OnBreak = config.on_break
         self._observers = config.observing()
@@ -270,6 +272,8 @@ class Runtime:
         plain = call.several or (hedge is not None and hedge.on == "response")
         validator = validator_for(call, self._check, self._target_of)
         profile = call.profile(plain=plain)
+        if profile.effort in THINKING_SECONDS and self._patient and not call.has_deadline:
+            plan = replace(plan, deadline=THINKING_DEADLINE)
         race = Race(
             self._choose_routes(call, profile) if routes is None else routes,
             call.request,

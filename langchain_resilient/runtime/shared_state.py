@@ -16,7 +16,13 @@ from langchain_resilient.engine.rate_limiter import RateLimiter
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.engine.target_state import Account, TargetState
 from langchain_resilient.errors import NoTargetsError, SkippedTargetWarning
-from langchain_resilient.providers import json_fallback, key_for, keys_for, provider_entry
+from langchain_resilient.providers import (
+    address_of,
+    json_fallback,
+    keys_for,
+    missing_key,
+    provider_entry,
+)
 from langchain_resilient.runtime.token_estimate import ContextWindow
 
 if TYPE_CHECKING:
@@ -36,9 +42,8 @@ def usable_targets(targets: Sequence[Target]) -> list[Target]:
     """
     usable, missing = [], {}
     for target in targets:
-        env = provider_entry(target.provider).api_key_env
-        if env and not target.base_url and key_for(target) is None:
-            missing[target.name] = env
+        if (variable := missing_key(target)) is not None:
+            missing[target.name] = variable
         else:
             usable.append(target)
     if not usable:
@@ -89,7 +94,7 @@ class SharedState:
         """
         if target.runnable is not None:
             return _new_state(target, [Account()], [_configured(RateLimiter(), target)])
-        server = (target.provider, target.base_url)
+        server = (target.provider, address_of(target).url)
         keys = tuple((*server, hash(key)) for key in keys_for(target))
         paced = (target.requests_per_minute, target.tokens_per_minute)
         name = (

@@ -23,5 +23,10 @@ async def sim() -> AsyncIterator[ProviderSimulator]:
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide what this machine may have set for the providers."""
     for vendor in ("OPENAI", "TOGETHER"):
-        for name in ("API_KEY", "BASE_URL", "ORG_ID", "PROJECT_ID", "CUSTOM_HEADERS"):
+        for name in (
+            "API_KEY", "BASE_URL", "API_BASE", "ORG_ID", "ORGANIZATION", "PROJECT_ID",
+            "CUSTOM_HEADERS",
+        ):  # fmt: skip
             monkeypatch.delenv(f"{vendor}_{name}", raising=False)
+    for name in ("LANGSMITH_GATEWAY", "LANGSMITH_GATEWAY_API_KEY", "LANGSMITH_API_KEY"):
+        monkeypatch.delenv(name, raising=False)

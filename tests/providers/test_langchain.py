@@ -373,3 +373,12 @@ async def test_to_cancel_chat_openai_stops_the_provider(sim, gpt):
         await task
     await sim.await_idle(0.5)
     assert sim.aborted == 1
+
+
+@pytest.mark.filterwarnings("ignore:a prompt holds half:UnicodeWarning")
+async def test_half_of_a_surrogate_pair_is_replaced_for_a_model_that_cannot_send_it(sim):
+    """ChatOpenAI cannot; the second time it can."""
+    model = ChatOpenAI(model="m", base_url=sim.base_url("openai"), api_key="k", max_retries=0)
+    assert (await ask(create_provider(Target(model)), request("cut \ud83d"))).text
+    (sent,) = sim.requests
+    assert sent.body["messages"][-1]["content"] == "cut \ufffd"

@@ -63,7 +63,7 @@ def test_a_registered_provider_may_need_a_key(registry, monkeypatch):
     register("echo", api_key_env="ECHO_KEY", base_url_env="ECHO_URL")(Echo)
     monkeypatch.setenv("ECHO_KEY", "sk-echo")
     assert key_for(Target("echo:parrot")) == "sk-echo"
-    assert provider_entry("echo").base_url_env == "ECHO_URL"
+    assert provider_entry("echo").base_url_env == ("ECHO_URL",)
 
 
 def test_a_name_may_be_taken_over(registry):

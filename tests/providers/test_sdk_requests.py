@@ -12,6 +12,8 @@ import openai
 import pytest
 import together
 
+from langchain_resilient import FaultKind as K
+from langchain_resilient.providers.errors import classify
 from langchain_resilient.providers.sdk import RequestTemplate
 
 URL = "http://x.test/v1/chat/completions"
@@ -131,18 +133,29 @@ async def test_no_response_is_the_error_that_the_sdk_raises(parts, name):
 
 
 @pytest.mark.parametrize("parts", SDKS)
-@pytest.mark.parametrize("value", ["\ud800", object()])
-async def test_what_cannot_be_written_is_the_sdks_error(parts, value):
-    """A text that is no Unicode, or no JSON at all: nothing is sent."""
+async def test_an_object_that_is_nothing_in_json_is_the_callers_mistake(parts):
+    """Whether it meets the first request or a later one: nothing is sent."""
     sender, server = made(parts)
-    body = {"model": "m", "messages": value}
-    by_sdk, none, ours = [await posted(sender, b) for b in (body, BODY, body)]
-    sent = len(server.requests)
-    assert none is None
-    assert type(ours) is type(by_sdk)
-    # The SDKs differ in what they take: whatever they send is still theirs.
-    assert sent in (1, 3)
-    assert (ours is None) is (sent == 3)
+    body = {"model": "m", "messages": object()}
+    errors = [await posted(sender, b) for b in (body, BODY, body)]
+    assert [classify(e).kind if e else None for e in errors] == [K.BAD_REQUEST, None, K.BAD_REQUEST]
+    assert "object" in str(errors[0])
+    assert len(server.requests) == 1
+    await sender.close()
+
+
+@pytest.mark.filterwarnings("ignore:a prompt holds half:UnicodeWarning")
+@pytest.mark.parametrize("parts", SDKS)
+async def test_half_of_a_surrogate_pair_is_sent_as_its_replacement(parts):
+    """By the first request and by later ones."""
+    sender, server = made(parts)
+    body = {"model": "m", "messages": [{"role": "user", "name": "a\udc00", "content": "x\ud83d y"}]}
+    for _ in range(2):
+        assert await posted(sender, body) is None
+    for sent in server.requests:
+        (message,) = json.loads(sent.content)["messages"]
+        assert message == {"role": "user", "name": "a\ufffd", "content": "x\ufffd y"}
+    assert len(server.requests) == 2
     await sender.close()
 
 

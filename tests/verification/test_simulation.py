@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 from verification.simulation.bounds import Slack
 from verification.simulation.examine import Found, examine, judge
-from verification.simulation.rows import ROWS, SMALL, Size
+from verification.simulation.rows import ROWS, SMALL, THINKING, Size
+from verification.simulation.users import CASES, Cost, play
 
 SEED = 0
 
@@ -26,14 +28,21 @@ SLACK = Slack(
 )
 
 
+SIZED = ("mixed-sizes", "lognormal-sizes", "hidden-factor")
+
+LONG = {name for name in THINKING if name not in {"thinks-20s", "thinks-20s-aloud"}}
+"""Rows that only `make simulate` runs."""
+
+
 @cache
 def found(name: str) -> Found:
     """Run a row, once; the best possible only where a bound asks for it, since it takes long."""
-    held = {"permanent-x2": ["relearned"], "stationary": ["whole"], "stationary-2": ["whole"]}
+    held = {"permanent-x2": ["relearned"], "stationary": ["whole"], "stationary-2": ["whole"],
+            **{name: ["whole"] for name in SIZED}}  # fmt: skip
     return examine(name, SEED, SMALL, best=held.get(name, ()))
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in LONG])
 def test_every_bound_of_the_row_holds(name):
     """Its own, and the general ones: hedges within budget, nobody late, nothing leaked."""
     healthy = found("stationary").parts["whole"]
@@ -47,3 +56,17 @@ def test_a_long_brown_out_never_becomes_the_new_normal():
     long = examine("brown-out", 1, Size(24_000, 600.0, 600.0), best=())
     healthy = found("stationary").parts["whole"]
     assert long.parts["fault"].p99 <= 1.25 * SLACK.p99 * healthy.p99
+
+
+@pytest.mark.parametrize("case", CASES[::3], ids=str)
+def test_a_hang_costs_a_lone_user_little(case):
+    """A few seconds until the target is left out, and no call is long."""
+    assert play(case, 0).holds
+
+
+def test_a_cost_that_is_too_high_is_told():
+    """Too much in all, one call that is too long, or one that was not answered."""
+    good = Cost(7.0, 5, 3.0, answered=True)
+    assert good.holds
+    bad = [replace(good, lost=9.0), replace(good, longest=6.0), replace(good, answered=False)]
+    assert not any(cost.holds for cost in bad)

@@ -22,6 +22,7 @@ from verification.simulation import fuzz, overhead
 from verification.simulation.examine import HEADER, LEGEND, examine_all, lines
 from verification.simulation.fuzz import broken
 from verification.simulation.rows import FULL, ROWS, SMALL, Size
+from verification.simulation.users import table
 
 OVERHEAD_SECONDS = 150e-6
 
@@ -35,6 +36,14 @@ def main() -> int:
         # The reader of our output went away (`| head`): there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _users(args: argparse.Namespace) -> int:
+    failed = 0
+    for line, holds in table(args.seeds):
+        print(line, flush=True)
+        failed += not holds
+    return 1 if failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--requests", type=int, help="as the run had that is replayed")
     replay.add_argument("--small", action="store_true", help="as the run was that is replayed")
     replay.set_defaults(command=_replay)
+
+    users = commands.add_parser("users", help="what a hang costs one user, and a few")
+    users.add_argument("--seeds", type=int, default=3)
+    users.set_defaults(command=_users)
 
     fuzzing = commands.add_parser("fuzz", help="random fault schedules against the invariants")
     fuzzing.add_argument("--seeds", type=int, default=1000)

@@ -31,6 +31,7 @@ from langchain_resilient.providers.local.model import (
     to_error,
     unload,
 )
+from langchain_resilient.wire.json_values import writable
 
 if TYPE_CHECKING:
     from langchain_resilient.exchange import ChatRequest, Chunk
@@ -66,7 +67,7 @@ class LocalProvider:
             LocalModelError: If the model cannot be loaded, or refuses the request.
         """
         model = get_model(self.target.model)
-        body = request.body(self._params)
+        body = writable(request.body(self._params))
         if self.target.logit_bias is None and body.pop("logit_bias", None):
             self._warn_dropped("logit_bias")  # its token ids are those of another model
         llama_request = to_llama_request(body, embedded=model.embedded)

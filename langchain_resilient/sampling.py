@@ -1,0 +1,202 @@
+"""What may be set on the model, a target and a call alike: how text is drawn from a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+StopWords = Annotated[list[str], BeforeValidator(_as_list)]
+
+
+def _by_text(value: Any) -> Any:
+    return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+TokenBias = Annotated[dict[str, float], BeforeValidator(_by_text)]
+"""By the id of a token, which may be written as a number."""
+
+OTHER_NAMES = {"max_completion_tokens": "max_tokens", "stop_sequences": "stop"}
+"""Names that other APIs have for a field."""
+
+_OUT_OF_MODEL_KWARGS = ("extra_headers", "extra_body")
+"""Not parameters of the API: they are taken out of `model_kwargs` into fields of their own."""
+
+
+class Sampling(BaseModel):
+    """How text is drawn from a model. None leaves a parameter to the provider's default.
+
+    What a provider's API does not take (`top_k` at OpenAI) is left out for that provider, with one
+    warning. `max_completion_tokens` and `stop_sequences` are taken for `max_tokens` and `stop`.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid",
+        # A key in a misspelt or misplaced argument would stand in the error.
+        hide_input_in_errors=True,
+    )
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Randomness, 0 to 2."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """The longest answer, in tokens."""
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    """Draw from the smallest set of tokens with this total probability, 0 to 1."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Draw from this many of the likeliest tokens."""
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    """Drop tokens less likely than this share of the likeliest, 0 to 1."""
+    stop: StopWords | None = None
+    """The answer ends before any of these."""
+    seed: int | None = None
+    """For repeatable answers, as far as a provider can."""
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    """Against words in proportion to how often they came, -2 to 2."""
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    """Against words that came at all, -2 to 2."""
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    """Together's and llama.cpp's own penalty; 1 is none."""
+    logit_bias: TokenBias | None = None
+    """Added to the score of a token id, -100 to 100."""
+    logprobs: bool | None = None
+    """Ask for the log probability of each token."""
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    """Ask for those of this many likeliest tokens, 0 to 20."""
+    n: int | None = Field(default=None, ge=1, le=128)
+    """How many answers to one prompt, 1 to 128."""
+    verbosity: str | None = None
+    """How much is said: `"low"`, `"medium"` or `"high"`, where a model can be told."""
+    service_tier: str | None = None
+    """What is paid for being served: `"auto"`, `"default"`, `"flex"`, ..."""
+    store: bool | None = None
+    """Whether the provider keeps the answer for its own tools."""
+    user: str | None = None
+    """Who asks, for the provider's watch over misuse; `safety_identifier` replaces it."""
+    safety_identifier: str | None = None
+    """The same, hashed by you."""
+    prompt_cache_key: str | None = None
+    """Requests with the same key share the provider's prompt cache."""
+    prediction: dict[str, Any] | None = None
+    """Text that the answer will mostly repeat: `{"type": "content", "content": ...}`."""
+    stream_usage: bool | None = None
+    """False asks for no token counts at the end of a stream."""
+    extra_body: dict[str, Any] | None = None
+    """More fields of the request's body, for one server's own extensions; they go before all."""
+    extra_headers: dict[str, SecretStr] | None = Field(default=None, repr=False)
+    """More headers of the request; their values are kept as secrets."""
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Any other parameter of the chat-completions API, sent as it is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_known_names(cls, data: Any) -> Any:
+        """Take other names for a field, and say what to write instead of an unknown one."""
+        if not isinstance(data, dict):
+            return data
+        for other, name in OTHER_NAMES.items():
+            if other in data:
+                if data.get(name) is not None:
+                    msg = f"{other} and {name} are the same: give one of them"
+                    raise ValueError(msg)
+                data = {**data, name: data[other]}
+                del data[other]
+        more = data.get("model_kwargs")
+        if isinstance(more, dict) and (own := [n for n in _OUT_OF_MODEL_KWARGS if n in more]):
+            rest = {n: value for n, value in more.items() if n not in own}
+            data = {**{n: more[n] for n in own}, **data, "model_kwargs": rest}
+        if unknown := [name for name in data if name not in cls._names()]:
+            raise ValidationError.from_exception_data(
+                cls.__name__, [cls._unknown(str(name)) for name in unknown], hide_input=True
+            )
+        return data
+
+    @classmethod
+    def _names(cls) -> set[str]:
+        aliases = {field.alias for field in cls.model_fields.values() if field.alias}
+        return {*cls.model_fields, *aliases}
+
+    @classmethod
+    def _unknown(cls, name: str) -> InitErrorDetails:
+        return InitErrorDetails(
+            type=PydanticCustomError(
+                "extra_forbidden",
+                "Extra inputs are not permitted: {hint}",
+                {"hint": cls.hint(name)},
+            ),
+            loc=(name,),
+            input=None,
+        )
+
+    @classmethod
+    def hint(cls, name: str) -> str:
+        """What to write instead of a name that is not known."""
+        near = get_close_matches(name, sorted(cls._names()), n=1)
+        return (
+            f"did you mean {near[0]}?"
+            if near
+            else f"a parameter of the API goes into model_kwargs={{{name!r}: ...}}"
+        )
+
+    def sampling_params(self) -> dict[str, Any]:
+        """Those that are set, as chat-completions parameters; `extra_headers` in clear text."""
+        params = self.public_params()
+        if self.extra_headers:
+            secrets = self.extra_headers.items()
+            params["extra_headers"] = {name: value.get_secret_value() for name, value in secrets}
+        return params
+
+    def public_params(self) -> dict[str, Any]:
+        """The same without what is secret."""
+        params: dict[str, Any] = {}
+        # Few are set, and LangChain asks with each call.
+        for name in sorted(self.model_fields_set & _PARAMETERS):
+            value = getattr(self, name)
+            # An empty `stop` is LangChain's way to say none; OpenAI refuses `[]`.
+            if value is not None and value != []:
+                params[name] = value
+        if self.stream_usage is False:
+            params["stream_options"] = {"include_usage": False}
+        params.update(self.model_kwargs)
+        return params
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show what was set, not all that could be."""
+        return set_fields(self, super().__repr_args__())
+
+
+def set_fields(
+    model: BaseModel, pairs: Iterable[tuple[str | None, Any]]
+) -> Iterator[tuple[str | None, Any]]:
+    """Leave out what is as it is without a word: defaults, and what is empty.
+
+    Args:
+        model: Whose fields they are.
+        pairs: All its fields with their values, as pydantic's `__repr_args__` gives them.
+    """
+    for name, value in pairs:
+        field = type(model).model_fields.get(name or "")
+        usual = None if field is None else field.get_default(call_default_factory=True)
+        if value != usual and value not in ({}, ()):
+            yield name, value
+
+
+SAMPLING_FIELDS = tuple(name for name in Sampling.model_fields if name != "model_kwargs")
+"""The names of the fields, in order."""
+
+_PARAMETERS = frozenset(SAMPLING_FIELDS) - {"stream_usage", "extra_headers"}
