@@ -70,8 +70,8 @@ class Configuration(Sampling):
     """For targets without their own: the key of their provider, or a dict by provider; else the
     environment's."""
     timeout: Seconds | None = 120.0
-    """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks. Where you
-    leave it out and a model of the chain reasons, or the call asks for that, it is 600."""
+    """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks. Where it
+    is left out and a model of the chain reasons, or the call asks for that, it is 600."""
     time_limits: TimeLimits = TimeLimits()
     """Limits inside the deadline, for targets without their own."""
     hedge: HedgeField = Hedge()

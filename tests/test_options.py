@@ -239,15 +239,15 @@ def test_a_wrong_kind_of_fault_is_told_the_known_ones(bad):
     ("model", "reasons"),
     [
         ("o3", True), ("o4-mini", True), ("gpt-5", True), ("gpt-5-mini-2025-08-07", True),
-        ("deepseek-ai/DeepSeek-R1", True), ("deepseek-reasoner", True), ("openai/gpt-oss-120b", True),
+        ("deepseek-ai/DeepSeek-R1", True), ("deepseek-reasoner", True), ("gpt-oss-120b", True),
         ("Qwen/Qwen3-235B-A22B-Thinking-2507", True), ("gpt-4o", False), ("gpt-4.1-mini", False),
         ("grok-4-fast-non-reasoning", False), ("meta-llama/Llama-3.3-70B-Instruct-Turbo", False),
     ],
 )  # fmt: skip
 def test_a_model_that_reasons_is_known_by_its_name(model, reasons):
     """As the providers document them; `thinks` overrides it."""
-    assert Target("openai", model=model, api_key="k").reasons() is reasons
-    assert Target("openai", model=model, api_key="k", thinks=not reasons).reasons() is not reasons
+    assert Target(f"openai:{model}", api_key="k").reasons() is reasons
+    assert Target(f"openai:{model}", api_key="k", thinks=not reasons).reasons() is not reasons
 
 
 @pytest.mark.parametrize(("effort", "reasons"), [("high", True), ("none", False)])

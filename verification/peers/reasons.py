@@ -151,8 +151,8 @@ _HEAD = """\
 `make peers` asks a `ResilientChatModel` of one target and the other model the same, over the same
 simulated servers, whole and as a stream: messages of every kind, parameters, tools, schemas,
 refusals and failures. Request bodies, all fields of the messages and the LangChain errors that an
-`except` would catch are compared. What follows is all that differs, and why; it is written by
-`python -m verification.peers --write`, and anything else that differed would fail the run.
+`except` would catch are compared. What follows is everything that differs, and why; it is written
+by `python -m verification.peers --write`, and anything else that differed would fail the run.
 
 | from | what is other here | why |
 | --- | --- | --- |
