@@ -7,14 +7,18 @@ inline, since some notebooks remove style sheets.
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.options import money
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from langchain_resilient.observability.stats import Quantiles, TargetStats
+TargetStats = Any
+"""`stats.TargetStats`, which is in the module that imports this one."""
+
+Quantiles = Any
+"""`stats.Quantiles`, likewise."""
 
 
 _CELL = "padding: 0.25em 0.8em; white-space: nowrap; font-variant-numeric: tabular-nums"
