@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from langchain_resilient.errors import DroppedParameterWarning, InsecureConnectionWarning
 from langchain_resilient.providers import address_of, key_for, organization_of
+from langchain_resilient.providers.connection import ConnectionSetupError, tls_context
 from langchain_resilient.providers.errors import (
     error_details,
     error_text,
@@ -29,7 +30,7 @@ from langchain_resilient.providers.errors import (
     refuses_names,
     says_nothing,
 )
-from langchain_resilient.providers.http import http_client, tls_context
+from langchain_resilient.providers.http import http_client
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
 from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
 from langchain_resilient.providers.sse import open_answer
@@ -130,6 +131,8 @@ class SDKProvider(ABC):
     """The full URL of chat completions at the vendor's public API."""
     path: ClassVar[str]
     """The path of chat completions below any other base URL."""
+    proxy_variable: ClassVar[str | None] = None
+    """An environment variable with a proxy for this provider alone."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -257,7 +260,8 @@ class SDKProvider(ABC):
         Both are slow and block, so call this in a thread.
         """
         _, httpx = self.import_sdk()
-        tls_context(httpx)
+        with contextlib.suppress(ConnectionSetupError):  # the target's own fault, once it is asked
+            tls_context(httpx)
 
     def drop_parameters(self, names: AbstractSet[str]) -> None:
         """Leave parameters out of all later requests to this target, and warn once about each."""
@@ -297,7 +301,14 @@ class SDKProvider(ABC):
         sdk, httpx = self.import_sdk()
         timeout = httpx.Timeout(None, connect=self._connect_seconds)
         headers = self._headers
-        http = http_client(sdk, httpx, timeout, public=self.is_public)
+        http = http_client(
+            sdk,
+            httpx,
+            timeout,
+            url=self._url,
+            public=self.is_public,
+            proxy_variable=self.proxy_variable,
+        )
         client = self.create_client(
             sdk,
             # Many compatible servers need no key, but the SDKs insist on one.
