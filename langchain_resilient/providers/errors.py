@@ -66,6 +66,9 @@ def _classify(error: BaseException) -> Fault:
     status, text = error_status(error, details), error_text(error, details)
     has_response = status is not None or bool(details)
     kind = _by_status(error, status, details, text) if has_response else _by_name(error, text)
+    again = should_retry(headers)
+    if kind is FaultKind.CONNECTION and _is_lasting(error, status):
+        again = False
     limit, given = token_counts(details, text) if TRAITS[kind].too_long else (None, None)
     return Fault(
         kind=kind,
@@ -73,7 +76,7 @@ def _classify(error: BaseException) -> Fault:
         status=status,
         code=next((_code(details[k]) for k in ("code", "type") if details.get(k)), None),
         retry_after=retry_after(headers, text),
-        should_retry=should_retry(headers),
+        should_retry=again,
         request_id=request_id(error, headers),
         limit=limit,
         given=given,
@@ -151,6 +154,12 @@ def _by_name(error: BaseException, message: str) -> FaultKind:
         return FaultKind.CONNECTION
     # A bare APIError is an error event inside a stream.
     return FaultKind.SERVER if "APIError" in own else FaultKind.INTERNAL
+
+
+def _is_lasting(error: BaseException, status: int | None) -> bool:
+    """Whether a connection fails for a reason that no second try removes."""
+    # A status is a redirect, or the page of a front door.
+    return status is not None or any(_names(e) & _LASTING_NAMES for e in _chain(error))
 
 
 def _names(error: BaseException) -> set[str]:
@@ -264,6 +273,14 @@ _RESET_NAMES = frozenset(
      "ClientPayloadError", "ReadError", "WriteError", "ConnectError", "ConnectTimeout"}
 )  # fmt: skip
 
+_REFUSED_NAMES = frozenset({"ClientConnectorError", "ServerDisconnectedError"})
+"""aiohttp's, for what is no timeout."""
+
+_LASTING_NAMES = frozenset(
+    {"ConnectionSetupError", "SSLCertVerificationError", "ClientConnectorCertificateError",
+     "UnsupportedProtocol", "InvalidURL"}
+)  # fmt: skip
+
 _DECODE_NAMES = frozenset(
     {"JSONDecodeError", "UnicodeError", "DecodingError", "BadChunkError",
      "EventTooLongError", "APIResponseValidationError", "AnswerError"}
@@ -286,6 +303,7 @@ _BY_OWN_NAME = {
     # A request that cannot be written down, and `bind_tools` of a model that knows no tools.
     "UnicodeEncodeError": FaultKind.BAD_REQUEST,
     "PydanticSerializationError": FaultKind.BAD_REQUEST,
+    "ConnectionSetupError": FaultKind.CONNECTION,
     "NotImplementedError": FaultKind.BAD_REQUEST,
 }
 
@@ -408,6 +426,9 @@ def error_text(error: BaseException, details: Mapping[str, Any]) -> str:
         # OpenRouter's own message is always "Provider returned error".
         text = f"{text}: {metadata['raw']}"
     if not details and cause is not None and str(cause):
+        if any(_names(e) & _REFUSED_NAMES for e in _chain(cause)):
+            # httpx-aiohttp takes any failure to connect for a timeout: the causes know better.
+            text, cause = "Connection error.", cause.__cause__ or cause
         text = f"{text} ({type(cause).__name__}: {cause})"
     text = text[:MAX_TEXT_READ]
     if "<html" in text[:1000].lower():

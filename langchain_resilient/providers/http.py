@@ -14,10 +14,10 @@ import zlib
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from langchain_resilient.providers.connection import plain_context, proxy_for, tls_context
 from langchain_resilient.providers.errors import AnswerError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 
@@ -183,20 +183,37 @@ def transport_name() -> Transport:
     return cast("Transport", name)
 
 
-def http_client(sdk: Any, httpx: Any, timeout: Any, *, public: bool) -> Any:
+def http_client(
+    sdk: Any,
+    httpx: Any,
+    timeout: Any,
+    *,
+    url: str,
+    public: bool,
+    proxy_variable: str | None = None,
+) -> Any:
     """Make the HTTP client that an SDK client runs on.
 
     Args:
         sdk: The module `openai` or `together`.
         httpx: The httpx that it is made for: `httpx2` or `httpx`.
         timeout: An `httpx.Timeout`.
-        public: Whether it is for a provider's own public API.
+        url: Where its requests go.
+        public: Whether that is a provider's own public API.
+        proxy_variable: An environment variable with a proxy for this provider alone.
+
+    Raises:
+        ConnectionSetupError: If the environment names a proxy or certificates that cannot be used.
     """
-    aiohttp = transport_name() == "aiohttp"
+    proxy = proxy_for(url, proxy_variable)
+    aiohttp = transport_name() == "aiohttp" and not (proxy and proxy.socks)
     client_class = sdk.DefaultAioHttpClient if aiohttp else sdk.DefaultAsyncHttpxClient
+    encrypted = url.startswith("https:") or (proxy and proxy.url.startswith("https:"))
     return client_class(
         timeout=timeout,
-        verify=tls_context(httpx),
+        verify=tls_context(httpx) if encrypted else plain_context(),
+        proxy=proxy.url if proxy else None,
+        trust_env=False,  # a proxy for other addresses that cannot be used is not our fault
         limits=httpx.Limits(
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=KEEPALIVE_CONNECTIONS,
@@ -209,14 +226,3 @@ def http_client(sdk: Any, httpx: Any, timeout: Any, *, public: bool) -> Any:
         headers={"accept-encoding": ACCEPTED},
         event_hooks={"response": [bounded_bodies(httpx)]},
     )
-
-
-@functools.cache
-def tls_context(httpx: Any) -> ssl.SSLContext:
-    """Make the process's TLS settings: to read all root certificates costs 30 ms and more.
-
-    Args:
-        httpx: The httpx that they are made by: `httpx2` or `httpx`.
-    """
-    context: ssl.SSLContext = httpx.create_ssl_context()
-    return context

@@ -15,6 +15,7 @@ class OpenAIProvider(TwoAPIs):
 
     public_url: ClassVar[str] = "https://api.openai.com/v1/chat/completions"
     path: ClassVar[str] = "/chat/completions"
+    proxy_variable: ClassVar[str | None] = "OPENAI_PROXY"  # as in ChatOpenAI
 
     @staticmethod
     def import_sdk() -> tuple[Any, Any]:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from langchain_resilient.errors import DroppedParameterWarning, InsecureConnectionWarning
 from langchain_resilient.providers import address_of, key_for, organization_of
+from langchain_resilient.providers.connection import ConnectionSetupError, tls_context
 from langchain_resilient.providers.errors import (
     error_details,
     error_text,
@@ -31,7 +32,7 @@ from langchain_resilient.providers.errors import (
     says_nothing,
     wants_reasoning,
 )
-from langchain_resilient.providers.http import http_client, tls_context
+from langchain_resilient.providers.http import http_client
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
 from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
 from langchain_resilient.providers.sse import open_answer
@@ -132,6 +133,8 @@ class SDKProvider(ABC):
     """Parameters that are never left out: the answer would be another one without them."""
     added: ClassVar[frozenset[str]] = frozenset({"stream_options"})
     """Parameters that the caller did not set: leaving them out needs no warning."""
+    proxy_variable: ClassVar[str | None] = None
+    """An environment variable with a proxy for this provider alone."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -284,7 +287,8 @@ class SDKProvider(ABC):
         Both are slow and block, so call this in a thread.
         """
         _, httpx = self.import_sdk()
-        tls_context(httpx)
+        with contextlib.suppress(ConnectionSetupError):  # the target's own fault, once it is asked
+            tls_context(httpx)
 
     def drop_parameters(self, names: AbstractSet[str]) -> None:
         """Leave parameters out of all later requests to this target, and warn once about each."""
@@ -345,7 +349,14 @@ class SDKProvider(ABC):
         sdk, httpx = self.import_sdk()
         timeout = httpx.Timeout(None, connect=self._connect_seconds)
         headers = self._headers
-        http = http_client(sdk, httpx, timeout, public=self.is_public)
+        http = http_client(
+            sdk,
+            httpx,
+            timeout,
+            url=self._url,
+            public=self.is_public,
+            proxy_variable=self.proxy_variable,
+        )
         client = self.create_client(
             sdk,
             # Many compatible servers need no key, but the SDKs insist on one.

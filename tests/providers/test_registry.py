@@ -20,7 +20,8 @@ from langchain_resilient.providers import (
     provider_entry,
     register,
 )
-from langchain_resilient.providers.http import http_client, tls_context, transport_name
+from langchain_resilient.providers.connection import usual_context
+from langchain_resilient.providers.http import http_client, transport_name
 from tests.providers.asking import ask
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +153,9 @@ async def client():
     made = []
 
     def make(*, public=True):
-        made.append(http_client(openai, httpx2, httpx2.Timeout(1), public=public))
+        made.append(
+            http_client(openai, httpx2, httpx2.Timeout(1), url="https://x.test/v1", public=public)
+        )
         return made[-1]
 
     yield make
@@ -170,9 +173,9 @@ def test_what_is_slow_can_be_done_beforehand(spec):
     """In a thread: the import, and the root certificates."""
     made = create_provider(Target(spec, api_key="sk-0123456789"))
     made.prepare()
-    before = tls_context.cache_info().misses
+    before = usual_context.cache_info().misses
     asyncio.run(made._create_template().close())
-    assert tls_context.cache_info().misses == before
+    assert usual_context.cache_info().misses == before
 
 
 async def test_a_connection_to_a_public_api_waits_longer_for_the_next_call(client):
