@@ -105,7 +105,7 @@ class Form(BaseModel):
     (one, "one"),
     (Hedge(delay=1), {**Hedge(delay=1).model_dump(warnings=False), "delay": 1}),
     (Target("text:a", api_key="sk-secret"), {"provider": "text", "model": "a"}),
-], ids=str)  # fmt: skip
+], ids=lambda x: type(x).__name__)  # fmt: skip
 def test_arguments_become_plain_data(value, expected):
     """Without keys and addresses."""
     plain = as_plain_data(value)
