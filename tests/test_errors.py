@@ -98,7 +98,7 @@ def failed(*faults: Any) -> AllTargetsFailedError:
     ((K.EMPTY,), set()),
     ((K.INTERNAL,), set()),
     ((Fault(K.INTERNAL, "no", cause=ModelAPIError()),), {ModelAPIError}),
-], ids=str)  # fmt: skip
+], ids=lambda x: ", ".join(sorted(getattr(y, "__name__", str(y))[:40] for y in x)))  # fmt: skip
 def test_what_the_causes_have_in_common(faults, expected):
     """A clause for one of LangChain's classes catches the error where it fits every cause."""
     error = failed(*faults)
