@@ -11,8 +11,11 @@ import atexit
 import os
 import threading
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from langchain_resilient.runtime.lasting_executor import LastingExecutor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Iterator
@@ -28,12 +31,16 @@ class BackgroundLoop:
     """An event loop in a thread of its own. Use `run` and `iterate` from any thread."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = _new_loop()
         self._inner: BackgroundLoop | None = None
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="langchain-resilient", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._loop.close()
+            raise
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for its result. Ctrl-C cancels it."""
@@ -92,6 +99,54 @@ class BackgroundLoop:
     def _next(self) -> BackgroundLoop:
         self._inner = self._inner or BackgroundLoop()
         return self._inner
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(LastingExecutor(thread_name_prefix="langchain-resilient"))
+    return loop
+
+
+class CallersLoop(BackgroundLoop):
+    """For the interpreter's end, when no thread starts any more: each call runs its own loop."""
+
+    def __init__(self) -> None:
+        """Start nothing."""
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine here."""
+        with _own_loop() as loop:
+            return loop.run_until_complete(work)
+
+    def iterate(
+        self,
+        source: AsyncGenerator[T, None],
+        *,
+        ahead: int = 0,  # noqa: ARG002  # none
+        wait: bool = True,  # noqa: ARG002  # always
+    ) -> Iterator[T]:
+        """Yield what an async generator yields; nothing is read ahead."""
+
+        async def step() -> Any:
+            return await anext(source, _END)
+
+        with _own_loop() as loop:
+            try:
+                while (item := loop.run_until_complete(step())) is not _END:
+                    yield item
+            finally:
+                loop.run_until_complete(source.aclose())
+
+
+@contextmanager
+def _own_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = _new_loop()
+    try:
+        yield loop
+    finally:
+        # Not as asyncio.Runner does it, which starts a thread to end the executor.
+        loop.run_until_complete(_shut_down())
+        loop.close()
 
 
 class _Pipe(Generic[T]):
@@ -206,7 +261,10 @@ def background_loop() -> BackgroundLoop:
     if _background_loop is None:
         with _lock:
             if _background_loop is None:
-                _background_loop = BackgroundLoop()
+                try:
+                    _background_loop = BackgroundLoop()
+                except RuntimeError:  # from Python 3.12 on, at the interpreter's end
+                    return CallersLoop()
                 atexit.register(_close_at_exit)
     return _background_loop
 
