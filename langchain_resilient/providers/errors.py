@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import ValidationError, from_json
 
 from langchain_resilient.faults import TRAITS, Fault, FaultKind
+from langchain_resilient.providers.errors_context import token_counts
 from langchain_resilient.providers.rate_limit_headers import retry_after, should_retry
 from langchain_resilient.providers.redaction import clear_locals
 
@@ -69,6 +70,8 @@ def _classify(error: BaseException) -> Fault:
     again = should_retry(headers)
     if kind is FaultKind.CONNECTION and _is_lasting(error, status):
         again = False
+    if kind is FaultKind.CONNECTION and status in (404, 405, 410):
+        text = f"{text} ({_missing_path(error)})"
     limit, given = token_counts(details, text) if TRAITS[kind].too_long else (None, None)
     return Fault(
         kind=kind,
@@ -104,9 +107,9 @@ def _by_status(  # noqa: PLR0911  # a table reads best as a table
     if status == 429 or codes & _RATE:  # noqa: PLR2004
         return FaultKind.RATE_LIMIT
     if status in (401, 403) or codes & _AUTH:
-        return FaultKind.CONTENT_FILTER if _FILTER.search(text) else FaultKind.AUTH
+        return FaultKind.CONTENT_FILTER if _FILTER.search(text) else _forbidden(error, codes, text)
     if status in (404, 405, 410):
-        return FaultKind.BAD_REQUEST if _NO_FEATURE.search(message) else FaultKind.NOT_FOUND
+        return _missing(error, message)
     if status is None:
         return _in_stream(codes, text)
     if status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
@@ -114,6 +117,32 @@ def _by_status(  # noqa: PLR0911  # a table reads best as a table
     if status < 400:  # noqa: PLR2004
         return FaultKind.BROKEN if status < 300 else FaultKind.CONNECTION  # noqa: PLR2004
     return _bad_request(error, details, text)
+
+
+def _missing(error: BaseException, message: str) -> FaultKind:
+    """Classify a 404, 405 or 410: there is no such model, or no such address."""
+    if _NO_FEATURE.search(message):
+        return FaultKind.BAD_REQUEST
+    no_address = _NO_PATH.search(message) or _is_page(error)
+    return FaultKind.CONNECTION if no_address else FaultKind.NOT_FOUND
+
+
+def _forbidden(error: BaseException, codes: Collection[str], text: str) -> FaultKind:
+    """Classify a 401 or 403: only what speaks of the key or the account is about all its models."""
+    if _is_page(error):
+        return FaultKind.CONNECTION  # a front door, which knows neither
+    if _NOT_THIS_MODEL.search(text):
+        return FaultKind.NOT_FOUND
+    if error_status(error, {}) != 403 or _AUTH.intersection(codes) or _ACCOUNT.search(text):  # noqa: PLR2004
+        return FaultKind.AUTH
+    return FaultKind.CONNECTION
+
+
+def _is_page(error: BaseException) -> bool:
+    """Whether an error came as a page for people."""
+    body = getattr(error, "body", None)
+    text = str(error) if body is None else body
+    return isinstance(text, str) and _PAGE.search(text[:1000]) is not None
 
 
 def _in_stream(codes: Collection[str], text: str) -> FaultKind:
@@ -154,6 +183,13 @@ def _by_name(error: BaseException, message: str) -> FaultKind:
         return FaultKind.CONNECTION
     # A bare APIError is an error event inside a stream.
     return FaultKind.SERVER if "APIError" in own else FaultKind.INTERNAL
+
+
+def _missing_path(error: BaseException) -> str:
+    """Say which address is not there, and what it probably lacks."""
+    url = str(getattr(getattr(error, "response", None), "url", "") or "the address").split("?")[0]
+    forgotten = "" if "/v1/" in url else "; most base URLs end with /v1"
+    return f"{url} does not exist there: check base_url{forgotten}"
 
 
 def _is_lasting(error: BaseException, status: int | None) -> bool:
@@ -220,6 +256,27 @@ _RATE = frozenset(
 
 _AUTH = frozenset(
     {"invalid_api_key", "authentication_error", "permission_error", "account_deactivated"}
+)
+
+_PAGE = re.compile(r"<(?:!doctype|html|head|body|title)\b", re.IGNORECASE)
+
+_NOT_THIS_MODEL = re.compile(
+    r"(?:access|allowed|permi\w+|authori[sz]ed|entitled|enabled|sample)\b[^.]{0,60}\bmodel\b|"
+    r"\bmodel\b[^.]{0,80}\b(?:denied|"
+    r"not (?:be )?(?:accessible|allowed|available|enabled|permitted))",
+    re.IGNORECASE,
+)
+
+_ACCOUNT = re.compile(
+    r"key|token|credential|auth|account|organi[sz]ation|project|permission|access|subscription|"
+    r"billing|country|region|territory|\bip\b|\brole\b|scope|suspended|blocked",
+    re.IGNORECASE,
+)
+
+_NO_PATH = re.compile(
+    r"^\W*(?:not found|method not allowed|404|405)\W*$|invalid url|cannot post|no route|"
+    r"(?:page|path|url|endpoint|resource) (?:was )?not found|404 page",
+    re.IGNORECASE,
 )
 
 _POOR = re.compile(
@@ -552,85 +609,3 @@ def says_nothing(error: BaseException) -> bool:
 
 def _quoted(text: str) -> Iterator[str]:
     return (name for names in _NAMED.findall(text) for name in names)
-
-
-# -- the size of the context window ----------------------------------------------------------------
-
-MIN_WINDOW = 64
-"""Tokens; a smaller number in such an error is about something else."""
-
-_MAX_CONTEXT_TEXT = 2000
-"""Characters that are read: what an error repeats of a prompt tells nothing, and costs time."""
-
-_N = r"(\d[\d,]{0,11})(?!\d)"
-_SIZE = r"(?:length|window|size|limit)"
-
-_LIMIT = (
-    rf"exceed context limit: \d+ \+ \d+ > {_N}",
-    rf"with {_N} maximum context",
-    rf"(?:context|prompt|model)(?:'s)? (?:context |token )?{_SIZE}[^.\d]{{0,30}}{_N}",
-    rf"tokens? > {_N}",
-    rf"maximum number of (?:input )?tokens[^.\d]{{0,20}}{_N}",
-    rf"(?:configured limit of|exceeds the limit of|cannot exceed|must be <=) {_N}",
-    rf"\blimit:? {_N}, (?:used:? [\d,]+, )?requested",
-)
-
-_BELOW = (rf"must have less than {_N} tokens",)
-
-_GIVEN = (
-    rf"resulted in {_N} tokens",
-    rf"\((?:about )?{_N} (?:of text input|in (?:the messages|your prompt|the prompt))",
-    rf"exceed context limit: {_N} \+",
-    rf"prompt is too long: {_N}",
-    rf"prompt too long: {_N}",
-    rf"given: {_N}",
-    rf"(?:prompt|request) (?:contains|has) {_N} (?:input )?tokens",
-    rf"passed {_N} input tokens",
-    rf"(?:token count|prompt \(length|request|requested tokens) \(?{_N}(?: tokens)?\) ",
-    rf"token count of {_N}",
-    rf"requested:? {_N}\)",
-    rf"received {_N}",
-)
-
-
-def _compiled(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
-
-
-_LIMITS, _BELOWS, _GIVENS = map(_compiled, (_LIMIT, _BELOW, _GIVEN))
-
-
-def token_counts(details: Mapping[str, Any], text: str) -> tuple[int | None, int | None]:
-    """Read the numbers of an error that says a request is too long.
-
-    Args:
-        details: The error object; llama.cpp's has the numbers in fields of their own.
-        text: What it says to people.
-
-    Returns:
-        The most tokens the target takes, and the tokens it counted in the prompt; None for what it
-        does not tell.
-
-    Example:
-        ```python
-        token_counts({}, "prompt is too long: 200001 tokens > 200000 maximum")  # (200000, 200001)
-        ```
-    """
-    text = text[:_MAX_CONTEXT_TEXT]
-    limit = _number_field(details, "n_ctx") or _first_number(_LIMITS, text)
-    if limit is None and (below := _first_number(_BELOWS, text)) is not None:
-        limit = below - 1
-    given = _number_field(details, "n_prompt_tokens") or _first_number(_GIVENS, text)
-    return (limit if limit is not None and limit >= MIN_WINDOW else None), given
-
-
-def _first_number(patterns: Iterable[re.Pattern[str]], text: str) -> int | None:
-    for pattern in patterns:
-        if match := pattern.search(text):
-            return int(match[1].replace(",", ""))
-    return None
-
-
-def _number_field(details: Mapping[str, Any], name: str) -> int | None:
-    value = details.get(name)
-    return value if isinstance(value, int) and value > 0 else None

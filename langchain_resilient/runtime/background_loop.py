@@ -13,11 +13,13 @@ import threading
 import time
 from _queue import SimpleQueue  # that of `queue` is gevent's, where gevent has put its own
 from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from langchain_resilient.runtime.lasting_executor import LastingExecutor
 from langchain_resilient.threads import gevent_patches, start_thread, thread_number
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class BackgroundLoop:
 
     def _run_forever(self, started: SimpleQueue[tuple[asyncio.AbstractEventLoop, int]]) -> None:
         """Run the loop until it is stopped: not until one task of many raises `SystemExit`."""
-        loop = asyncio.new_event_loop()
+        loop = _new_loop()
         started.put((loop, thread_number()))
         try:
             while True:
@@ -144,6 +146,54 @@ class BackgroundLoop:
     def _next(self) -> BackgroundLoop:
         self._inner = self._inner or BackgroundLoop()
         return self._inner
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(LastingExecutor(thread_name_prefix="langchain-resilient"))
+    return loop
+
+
+class CallersLoop(BackgroundLoop):
+    """For the interpreter's end, when no thread starts any more: each call runs its own loop."""
+
+    def __init__(self) -> None:
+        """Start nothing."""
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine here."""
+        with _own_loop() as loop:
+            return loop.run_until_complete(work)
+
+    def iterate(
+        self,
+        source: AsyncGenerator[T, None],
+        *,
+        ahead: int = 0,  # noqa: ARG002  # none
+        wait: bool = True,  # noqa: ARG002  # always
+    ) -> Iterator[T]:
+        """Yield what an async generator yields; nothing is read ahead."""
+
+        async def step() -> Any:
+            return await anext(source, _END)
+
+        with _own_loop() as loop:
+            try:
+                while (item := loop.run_until_complete(step())) is not _END:
+                    yield item
+            finally:
+                loop.run_until_complete(source.aclose())
+
+
+@contextmanager
+def _own_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = _new_loop()
+    try:
+        yield loop
+    finally:
+        # Not as asyncio.Runner does it, which starts a thread to end the executor.
+        loop.run_until_complete(_shut_down())
+        loop.close()
 
 
 class _Pipe(Generic[T]):
@@ -277,7 +327,10 @@ def background_loop() -> BackgroundLoop:
     if _background_loop is None or _background_loop.ended:
         with _lock:
             if _background_loop is None or _background_loop.ended:
-                _background_loop = BackgroundLoop()
+                try:
+                    _background_loop = BackgroundLoop()
+                except RuntimeError:  # from Python 3.12 on, at the interpreter's end
+                    return CallersLoop()
                 atexit.register(_close_at_exit)
     return _background_loop
 

@@ -258,7 +258,8 @@ class Runtime:
         _prepared.update(cold)
         if len(set(cold)) > 1:
             prepares = [prepare for prepare in others if prepare is not None]
-            threading.Thread(target=_prepare_all, args=(prepares,), daemon=True).start()
+            with contextlib.suppress(RuntimeError):  # no thread starts at the interpreter's end
+                threading.Thread(target=_prepare_all, args=(prepares,), daemon=True).start()
 
     def _race(
         self,

@@ -113,7 +113,7 @@ SHAPES = [
     (t.Compatible(401, "text"), K.AUTH),
     (t.Compatible(503, "text"), K.SERVER),
     (t.Html(502), K.SERVER),
-    (t.Html(404), K.NOT_FOUND),
+    (t.Html(404), K.CONNECTION),
     (t.Html(200), K.BROKEN),
 ]  # fmt: skip
 BROKEN = [
@@ -494,3 +494,65 @@ def test_the_mask_leaves_innocent_words_alone():
     """An error that nobody can read helps nobody."""
     text = "You didn't provide an API key. Use a task-based key, see the risk-free docs."
     assert classify(Vendor(text)).message == text
+
+
+PAGE = "<!DOCTYPE html><html><title>Attention Required!</title>Access denied to your IP key</html>"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [
+        (t.Status(403, body=PAGE, headers={"content-type": "text/html"}), K.CONNECTION),
+        (t.Status(401, body=PAGE, headers={"content-type": "text/html"}), K.CONNECTION),
+        (t.Status(403, error_code="forbidden", message="Forbidden"), K.CONNECTION),
+        (t.Status(403, message="You are not allowed to sample from this model"), K.NOT_FOUND),
+        (t.Status(403, message="Your project does not have access to model `m`"), K.NOT_FOUND),
+        (t.Status(403, message="The model `m` is not available in your region"), K.NOT_FOUND),
+        (t.Status(403, message="Country, region, or territory not supported"), K.AUTH),
+        (t.Status(403, message="Your account was deactivated"), K.AUTH),
+        (t.Status(403, message="You have insufficient permissions for this operation"), K.AUTH),
+        (t.Status(403, message="API key lacks the scope model.request"), K.AUTH),
+        (t.Status(401, message="No."), K.AUTH),
+    ],
+    ids=ids,
+)
+async def test_only_what_speaks_of_the_key_or_the_account_is_about_all_its_models(
+    sim, dialect, step, kind
+):
+    """A front door's page, or one model that is not allowed, says nothing of the others."""
+    sim.script("*", then=step)
+    fault = await fault_of(provider_at(sim, f"{dialect}:m"))
+    assert fault.kind is kind
+    if kind is K.CONNECTION:
+        assert fault.should_retry is False
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        t.Raw(http('{"detail":"Not Found"}', status="404 Not Found")),
+        t.Raw(http("404 page not found", status="404 Not Found")),
+        t.Raw(http('{"error":{"message":"Invalid URL (POST /x)"}}', status="404 Not Found")),
+        t.Html(404),
+        t.Html(405),
+    ],
+    ids=ids,
+)
+async def test_an_address_that_is_not_there_is_named_and_not_the_model(sim, step):
+    """Most often its /v1 was forgotten."""
+    sim.script("*", then=step)
+    base = sim.base_url("openai").removesuffix("/v1")
+    made = create_provider(Target("openai:m", base_url=base, api_key="k"))
+    fault = await fault_of(made)
+    assert (fault.kind, fault.should_retry) == (K.CONNECTION, False)
+    assert f"{base}/chat/completions does not exist there" in fault.message
+    assert "most base URLs end with /v1" in fault.message
+
+
+async def test_a_model_that_is_not_there_is_the_models_fault(sim):
+    """The address is right then."""
+    sim.script("*", then=t.ModelNotFound())
+    fault = await fault_of(provider_at(sim))
+    assert fault.kind is K.NOT_FOUND
+    assert "base_url" not in fault.message

@@ -14,7 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from langchain_resilient.runtime import background_loop as background_loop_module
-from langchain_resilient.runtime.background_loop import MAX_ITEMS_AHEAD, BackgroundLoop, _Pipe
+from langchain_resilient.runtime.background_loop import (
+    MAX_ITEMS_AHEAD,
+    BackgroundLoop,
+    CallersLoop,
+    _Pipe,
+)
+from langchain_resilient.runtime.lasting_executor import LastingExecutor
 
 
 @pytest.fixture
@@ -246,3 +252,79 @@ def test_under_gevent_it_is_a_thread_of_the_operating_system():
     command = [sys.executable, "-c", GEVENT]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split("\n") == ["no loop here", "{'yes'} yes", ""]
+
+
+# -- after the end of the main thread ------------------------------------------------------------
+
+_LATE = """
+import atexit, sys, threading
+from langchain_resilient import ResilientChatModel, Target
+from langchain_resilient.testing import ProviderSimulator
+
+simulator = ProviderSimulator()
+simulator.start()
+url = simulator.base_url("openai").replace("127.0.0.1", "localhost")
+llm = ResilientChatModel(targets=[Target("openai:m", base_url=url, api_key="k")], timeout=20)
+if sys.argv[2] == "used":
+    llm.invoke("hello")
+
+def ask():
+    if sys.argv[1] == "thread":
+        threading.main_thread().join()
+    print(bool(llm.invoke("hello").content), any(chunk.content for chunk in llm.stream("hello")))
+
+if sys.argv[1] == "thread":
+    threading.Thread(target=ask).start()
+else:
+    atexit.register(ask)
+"""
+
+
+@pytest.mark.parametrize("used", ["used", "new"])
+@pytest.mark.parametrize("where", ["thread", "atexit"])
+def test_a_call_after_the_end_of_the_main_thread_is_answered(where, used):
+    """In a thread of a pool, or at exit: whole and as a stream."""
+    command = [sys.executable, "-W", "ignore", "-c", _LATE, where, used]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.split(), done.stderr) == (["True", "True"], "")
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_an_executor_that_takes_no_more_work_goes_on(monkeypatch, threads):
+    """In a thread for each piece of it, or right here."""
+    executor = LastingExecutor()
+    executor.shutdown()
+    if not threads:
+        monkeypatch.setattr(threading.Thread, "start", _refused)
+    assert executor.submit(divmod, 7, 2).result(timeout=5) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        executor.submit(divmod, 7, 0).result(timeout=5)
+
+
+def _refused(self):
+    msg = "can't create new thread at interpreter shutdown"
+    raise RuntimeError(msg)
+
+
+def test_without_threads_each_call_runs_a_loop_of_its_own(monkeypatch):
+    """Results, errors and streams; a stream that is left is closed."""
+    monkeypatch.setattr(background_loop_module, "_background_loop", None)
+    monkeypatch.setattr(threading.Thread, "start", _refused)
+    loop = background_loop_module.background_loop()
+    assert type(loop) is CallersLoop
+    closed = []
+
+    async def source():
+        try:
+            for number in range(3):
+                await asyncio.sleep(0)
+                yield number
+        finally:
+            closed.append(True)
+
+    assert loop.run(asyncio.sleep(0, 7)) == 7
+    assert list(loop.iterate(source())) == [0, 1, 2]
+    items = loop.iterate(source())
+    assert next(items) == 0
+    items.close()
+    assert closed == [True, True]

@@ -80,7 +80,7 @@ SCENES = (
           frontend=(f"http-request return status 200 {_HTML}",)),
     Scene("unavailable", "a maintenance page with status 503", says="503", kinds=_kinds(K.SERVER),
           frontend=(f"http-request return status 503 {_HTML}",)),
-    Scene("forbidden", "403 page: denied", says="403", kinds=_kinds(K.AUTH),
+    Scene("forbidden", "403 page: denied", says="403", kinds=_kinds(K.CONNECTION),
           frontend=("http-request deny deny_status 403",)),
     Scene("limited", "429 page: over its rate, 3 requests in 10 s", says="429", calls=3,
           kinds=_kinds(K.RATE_LIMIT), frontend=(
