@@ -11,6 +11,7 @@ zero, so that a request larger than the burst is sent when the bucket is full an
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,8 @@ class TokenBucket:
         "_limit_is_configured",
         "_observed",
         "_pace",
+        "_sends",
+        "_sent_in_minute",
         "_share",
         "capacity",
         "provider_level",
@@ -89,6 +92,8 @@ class TokenBucket:
         self.provider_level = inf
         self.sent = 0.0
         self._configured = inf
+        self._sends: deque[tuple[float, float]] = deque()
+        self._sent_in_minute = 0.0
         self._limit_is_configured = False
         self._answered = False
         self._assumed_per_second = False
@@ -189,14 +194,32 @@ class TokenBucket:
             cost: Requests or tokens. More than a burst waits for a whole burst and owes the rest.
             urgent: It may be sent ahead of the pace while the provider's bucket holds enough.
         """
+        at = self._minute_at(cost) if self.stated else -inf
         if not self.rate or (urgent and self.provider_level >= cost + self.headroom):
-            return -inf
+            return at
         wait = 0.0
         if self._answered:
             wait = (min(cost, self.capacity) + self._margin - self.provider_level) / self._refill
         if not (self._answered and self.per_second):
             wait = max(wait, (min(cost, self.burst) - self._level) / self._pace)
-        return self._at + wait if wait > _ROUNDING else self._at
+        return max(at, self._at + wait if wait > _ROUNDING else self._at)
+
+    def _minute_at(self, cost: float) -> float:
+        """When the user's own limit has room for this: not too much was sent within a minute then.
+
+        However much the provider's bucket holds: the user's limit is kept in every minute.
+        """
+        sends = self._sends
+        while sends and sends[0][0] <= self._at - _MINUTE:
+            self._sent_in_minute -= sends.popleft()[1]
+        excess = self._sent_in_minute + min(cost, self._configured) - self._configured
+        at = -inf
+        for sent_at, amount in sends:
+            if excess <= _ROUNDING:
+                break
+            excess -= amount
+            at = sent_at + _MINUTE
+        return at
 
     def seconds_for(self, cost: float) -> float:
         """How many seconds `cost` takes to come in."""
@@ -205,6 +228,9 @@ class TokenBucket:
     def take(self, cost: float, *, urgent: bool) -> None:
         """Spend `cost`; what exceeds the level is owed."""
         self.sent += cost
+        if self.stated:
+            self._sends.append((self._at, cost))
+            self._sent_in_minute += cost
         if self.rate:
             # Interactive calls may go ahead of the pace. Were all of that owed, a burst of them
             # would hold up every batch call after it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from verification.limits.rows import Limits, Row, ideal
-from verification.limits.runs import play, play_whole_stack
+from verification.limits.runs import LowLimit, play, play_low, play_whole_stack
 
 ROWS = [
     Row((Limits(),), requests=1500),
@@ -43,3 +43,28 @@ def test_without_spread_the_preferred_target_does_the_work():
     """The other one has room, and is not asked but for hedges."""
     result = play(Row((Limits(), Limits()), requests=700, spread=False))
     assert result.sends[1] < 0.05 * result.sends[0]
+
+
+LOW = [
+    LowLimit(limit, how, batch, dialect)
+    for limit, dialect in (
+        (1, "openai"),
+        (2, "together"),
+        (3, "openai"),
+        (6, "together"),
+        (10, "openai"),
+    )
+    for how in ("configured", "learned")
+    for batch in (False, True)
+]
+
+
+@pytest.mark.parametrize("low", LOW, ids=str)
+def test_a_low_limit_is_used_and_kept(low):
+    """Alone and in batches, over the real SDKs: nobody waits for ever, or much too long."""
+    result = play_low(low)
+    assert result.answered == low.calls()
+    assert result.seconds <= 1.1 * low.fair() + 1.0 + 0.5 * low.calls()
+    if low.how == "configured":
+        assert result.refused == 0
+        assert result.busiest <= low.limit

@@ -291,6 +291,75 @@ def play_whole_stack(row: Row) -> Result:
     return virtual_time.run_virtual(main, seed=row.seed)
 
 
+@dataclass(frozen=True)
+class LowLimit:
+    """A few calls at a target that lets in very little, over the real SDK, in virtual time.
+
+    Attributes:
+        limit: Requests a minute.
+        how: As of `Row`; a provider's own headers say the limit where it is `"learned"`.
+        batch: Whether the calls are one batch, rather than one after the other.
+        dialect: Whose SDK.
+    """
+
+    limit: int
+    how: str
+    batch: bool
+    dialect: str = "openai"
+
+    def calls(self) -> int:
+        """One more than two minutes' worth."""
+        return 2 * self.limit + 1
+
+    def fair(self) -> float:
+        """Seconds that they take at least: a provider's bucket is full at first."""
+        saved = self.limit if self.how == "learned" else 1
+        return (self.calls() - saved) * 60 / self.limit
+
+
+@dataclass(frozen=True)
+class LowResult:
+    """What became of them.
+
+    Attributes:
+        seconds: How long they took.
+        busiest: The most that came within a minute.
+        refused: How many the server refused.
+        answered: How many were answered.
+    """
+
+    seconds: float
+    busiest: int
+    refused: int
+    answered: int
+
+
+def play_low(low: LowLimit) -> LowResult:
+    """Run it."""
+
+    async def main(loop: VirtualLoop) -> LowResult:
+        async with ProviderSimulator(0, wall_clock=loop.calendar) as sim:
+            name = f"{low.dialect}:m"
+            sim.script(name, then=Reply(words=3, first_text=0.3))
+            sim.limit(name, requests_per_minute=low.limit)
+            stated = {"requests_per_minute": low.limit} if low.how == "configured" else {}
+            url = sim.base_url(low.dialect)
+            target = Target(name, base_url=url, api_key="k", **stated)
+            llm = ResilientChatModel(targets=[target], timeout=600)
+            began, prompts = loop.time(), [f"question {n}" for n in range(low.calls())]
+            if low.batch:
+                answers = await llm.abatch(prompts)
+            else:
+                answers = [await llm.ainvoke(prompt) for prompt in prompts]
+            seconds = loop.time() - began
+            await sdk.close_clients()
+            times = [request.at for request in sim.requests]
+            busiest = max(sum(a <= t < a + 59.9 for t in times) for a in times)
+        return LowResult(seconds, busiest, sim.count(name, status=429), len(answers))
+
+    return virtual_time.run_virtual(main, seed=0)
+
+
 def _targets(sim: ProviderSimulator, row: Row) -> list[Target]:
     results = []
     for number, limits in enumerate(row.limits):
