@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from langchain_resilient.wire.schemas import to_function
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -55,7 +57,9 @@ if TYPE_CHECKING:
     Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
 
-_FUNCTIONS = frozenset({"function", "object"})
+_FUNCTIONS = frozenset(
+    {"function", "object", "array", "string", "number", "integer", "boolean", "null"}
+)
 """The `type` of a dict that describes a function: OpenAI's form, or a JSON schema."""
 
 _MODES = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
@@ -88,7 +92,11 @@ def _to_tool(tool: Tool, index: int, strict: bool | None) -> dict[str, Any]:
     if isinstance(tool, Mapping) and (own := _provider_tool(tool)) is not None:
         return own
     try:
-        return convert_to_openai_tool(tool, strict=strict)
+        if isinstance(tool, dict) and isinstance(tool.get("function"), dict):
+            return {**tool, "function": to_function(tool)}  # says itself whether it is strict
+        if _is_custom(tool):
+            return convert_to_openai_tool(tool)
+        return {"type": "function", "function": to_function(tool, strict)}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"tools[{index}] ({getattr(tool, '__name__', type(tool).__name__)}) is no tool: {error}"
@@ -103,6 +111,11 @@ def _provider_tool(tool: Mapping[str, Any]) -> dict[str, Any] | None:
     if kind == "custom" and "custom" not in tool:  # as the Responses API has it
         return {"type": kind, "custom": {k: v for k, v in tool.items() if k != "type"}}
     return dict(tool)
+
+
+def _is_custom(tool: Any) -> bool:
+    """Whether a LangChain tool stands for one of OpenAI's custom kind."""
+    return (getattr(tool, "metadata", None) or {}).get("type") == "custom_tool"
 
 
 def tool_name(tool: Mapping[str, Any]) -> str | None:
