@@ -31,7 +31,7 @@ from langchain_resilient.wire.responses_request import (
 from langchain_resilient.wire.stop_words import StopFilter, cut_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from langchain_core.messages import AIMessage
@@ -133,6 +133,12 @@ class TwoAPIs(SDKProvider):
             or (bool(body.get("tools")) and self._knows("tools"))
         )
 
+    def _learn(self, error: Exception, body: Mapping[str, Any]) -> bool:
+        """Learn from a refusal, unless it says that the other API takes the request as it is."""
+        if self.target.api == "auto" and not self._knows("never") and _need_of(error, body):
+            return False
+        return super()._learn(error, body)
+
     def _knows(self, need: Need) -> bool:
         return (self._identity, need) in _learned
 
@@ -159,7 +165,7 @@ def _lacks_responses(error: BaseException) -> bool:
     return not _SAYS_NO_MODEL.search(text.replace("_", " "))
 
 
-def _need_of(error: BaseException, body: dict[str, Any]) -> Need | None:
+def _need_of(error: BaseException, body: Mapping[str, Any]) -> Need | None:
     """Read from a refusal of chat completions which requests want the other API."""
     details = error_details(error)
     if error_status(error, details) not in (400, 404, 422):

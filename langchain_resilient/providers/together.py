@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_resilient.providers.responses import TwoAPIs
+
+if TYPE_CHECKING:
+    from langchain_resilient.options import Target
 
 _UNSUPPORTED = frozenset(
     {"stream_options", "parallel_tool_calls", "service_tier", "store", "metadata", "prediction",
@@ -18,6 +21,10 @@ class TogetherProvider(TwoAPIs):
     # Since SDK 3.0 chat completions have a host of their own, unless a base URL is given.
     public_url: ClassVar[str] = "https://api-inference.together.ai/v1/chat/completions"
     path: ClassVar[str] = "/v1/chat/completions"
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._refusals.swap_role("developer")
 
     @staticmethod
     def import_sdk() -> tuple[Any, Any]:

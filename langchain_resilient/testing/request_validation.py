@@ -352,7 +352,10 @@ def _out_of_range(name: str, fault: str, value: float) -> ErrorBody:
 
 # Messages.
 
-_ROLES = ("system", "assistant", "user", "function", "tool", "developer")
+_ROLES = {
+    "openai": ("system", "assistant", "user", "function", "tool", "developer"),
+    "together": ("system", "user", "assistant", "tool", "function"),
+}
 _BLOCKS = {
     "openai": ("text", "image_url", "input_audio", "refusal", "audio", "file"),
     "together": ("text", "image_url", "video_url", "audio_url", "input_audio"),
@@ -391,10 +394,11 @@ def message_errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]
 
 def _message(dialect: str, at: int, message: Any) -> Iterator[ErrorBody]:
     role = message.get("role") if isinstance(message, dict) else None
-    if role not in _ROLES:
-        names = ", ".join(f"'{name}'" for name in _ROLES[:-1])
+    known = _ROLES[dialect]
+    if role not in known:
+        names = ", ".join(f"'{name}'" for name in known[:-1])
         yield invalid_request(
-            f"Invalid value: '{role}'. Supported values are: {names}, and '{_ROLES[-1]}'.",
+            f"Invalid value: '{role}'. Supported values are: {names}, and '{known[-1]}'.",
             f"messages[{at}].role",
             "invalid_value",
         )
