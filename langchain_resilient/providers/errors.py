@@ -143,8 +143,8 @@ def _by_name(error: BaseException, message: str) -> FaultKind:
     for name, kind in _BY_OWN_NAME.items():
         if name in own:
             return kind
-    if own & _DECODE_NAMES:
-        return FaultKind.BROKEN
+    if own & _DECODE_NAMES or _UNWRITABLE.search(message):
+        return FaultKind.BROKEN if own & _DECODE_NAMES else FaultKind.BAD_REQUEST
     # aiohttp's transports report a dropped connection as a timeout: the cause knows better.
     if any(_names(e) & _RESET_NAMES for e in _chain(error)):
         return FaultKind.CONNECTION
@@ -256,6 +256,9 @@ _STREAMING = re.compile(
     r"(?:not|n't) support[^.]{0,20}stream",
     re.IGNORECASE,
 )
+
+_UNWRITABLE = re.compile(r"not JSON serializable|unable to serialize", re.IGNORECASE)
+"""What Python says of a request that holds what JSON has no place for: the caller's mistake."""
 
 _CLOSED = re.compile(r"(?:loop|client|session|connector) (?:is|has been) closed", re.IGNORECASE)
 

@@ -24,7 +24,6 @@ class OpenAIProvider(TwoAPIs):
         super().__init__(target)
         if self.is_public:
             self._refusals.require("metadata", "store")
-            self._refusals.move_tool_images()
 
     @staticmethod
     def import_sdk() -> tuple[Any, Any]:

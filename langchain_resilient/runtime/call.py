@@ -67,6 +67,7 @@ RECEIPTS: ContextVar[Receipts | None] = ContextVar("langchain_resilient_receipts
 
 logger = logging.getLogger("langchain_resilient")
 _SAMPLING = frozenset((*SAMPLING_FIELDS, *OTHER_NAMES, "model_kwargs"))
+_CONVERTED = frozenset({"tools", "functions", "tool_choice", "response_format"})
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
 _affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
 _on_break: TypeAdapter[OnBreak | None] = TypeAdapter(OnBreak | None)
@@ -194,6 +195,10 @@ class CallOptions:
             self._plan["deadline"] = _timeout.validate_python(kwargs.pop("timeout"))
         if "hedge" in kwargs:
             self._plan["hedge"] = _hedge.validate_python(kwargs.pop("hedge"))
+        if not _CONVERTED.isdisjoint(kwargs):
+            from langchain_resilient.wire.request_params import convert_params  # noqa: PLC0415
+
+            convert_params(kwargs)
         sampling = {name: kwargs.pop(name) for name in _SAMPLING & kwargs.keys()}
         if sampling:
             kwargs.update(Sampling(**sampling).sampling_params())

@@ -164,12 +164,44 @@ def _tools(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
                 "invalid_function_parameters",
             )
     choice = body.get("tool_choice")
+    yield from _tool_choice(dialect, choice)
     wanted = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
     if wanted and wanted not in {(tool.get("function") or {}).get("name") for tool in tools or ()}:
         yield invalid_request(
             f"Invalid value for 'tool_choice': no function named '{wanted}' was specified in the "
             "'tools' parameter.",
             "tool_choice",
+        )
+
+
+_CHOICES = {
+    # Together's own models take "any" for "required".
+    "openai": ("none", "auto", "required"),
+    "together": ("none", "auto", "required", "any"),
+}
+_CHOICE_TYPES = {
+    "openai": ("function", "allowed_tools", "custom"),
+    "together": ("function",),
+}
+
+
+def _tool_choice(dialect: str, choice: Any) -> Iterator[ErrorBody]:
+    if choice is None:
+        return
+    known, value, where = _CHOICES[dialect], choice, "tool_choice"
+    if isinstance(choice, dict):
+        known, value, where = _CHOICE_TYPES[dialect], choice.get("type"), "tool_choice.type"
+    if value not in known:
+        *others, last = [f"'{name}'" for name in known]
+        names = f"{', '.join(others)}, and {last}" if others else last
+        yield invalid_request(
+            f"Invalid value: '{value}'. Supported values are: {names}.", where, "invalid_value"
+        )
+    elif value == "function" and not (choice.get("function") or {}).get("name"):
+        yield invalid_request(
+            "Missing required parameter: 'tool_choice.function'.",
+            "tool_choice.function",
+            "missing_required_parameter",
         )
 
 

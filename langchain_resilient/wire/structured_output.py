@@ -92,7 +92,10 @@ def structured_parser(
     """
     _check(schema, method)
     judge = structure or OutputSpec(schema, method)
-    return RunnableGenerator(judge.checked, judge.achecked) | _parser(schema, method)
+    parser = _parser(schema, method)
+    if judge.allows_calls:
+        parser = _AnswerOrCalls(parser).as_runnable()
+    return RunnableGenerator(judge.checked, judge.achecked) | parser
 
 
 def _parser(schema: Any, method: Method) -> Runnable[Any, Any]:
@@ -108,6 +111,52 @@ def _parser(schema: Any, method: Method) -> Runnable[Any, Any]:
     else:
         parser = JsonOutputParser()
     return parser | RunnableGenerator(_unwrapped, _aunwrapped) if is_wrapped else parser
+
+
+@dataclass(frozen=True, slots=True)
+class _AnswerOrCalls:
+    """A parser that gives None for an answer that calls tools instead."""
+
+    parser: Runnable[Any, Any]
+
+    def as_runnable(self) -> Runnable[Any, Any]:
+        return RunnableGenerator(self.parse, self.aparse)
+
+    def parse(self, messages: Iterator[AIMessage]) -> Iterator[Any]:
+        seen: list[AIMessage] = []
+        is_empty = True
+        for value in self.parser.transform(_noting(messages, seen)):
+            is_empty = False
+            yield value
+        if is_empty and any(map(_calls_tools, seen)):
+            yield None
+
+    async def aparse(self, messages: AsyncIterator[AIMessage]) -> AsyncIterator[Any]:
+        seen: list[AIMessage] = []
+        is_empty = True
+        async for value in self.parser.atransform(_anoting(messages, seen)):
+            is_empty = False
+            yield value
+        if is_empty and any(map(_calls_tools, seen)):
+            yield None
+
+
+def _noting(messages: Iterator[AIMessage], seen: list[AIMessage]) -> Iterator[AIMessage]:
+    for message in messages:
+        seen.append(message)
+        yield message
+
+
+async def _anoting(
+    messages: AsyncIterator[AIMessage], seen: list[AIMessage]
+) -> AsyncIterator[AIMessage]:
+    async for message in messages:
+        seen.append(message)
+        yield message
+
+
+def _calls_tools(message: AIMessage) -> bool:
+    return bool(message.tool_calls or getattr(message, "tool_call_chunks", None))
 
 
 def _unwrapped(values: Iterator[Any]) -> Iterator[Any]:
@@ -278,6 +327,7 @@ class OutputSpec:
         method: How it is asked for.
         repair: Whether whoever is asked after a misfit is told what was wrong with it.
         keep: Whether an answer that does not fit is better than an error, if nobody gives a better.
+        allows_calls: Whether tools are offered beside it, so that a call of one is an answer too.
 
     Example:
         ```python
@@ -289,9 +339,12 @@ class OutputSpec:
     method: Method
     repair: bool = False
     keep: bool = False
+    allows_calls: bool = False
 
     def fault(self, message: AIMessage) -> Fault | None:
         """Say what is wrong with a whole answer; None if it fits."""
+        if self.allows_calls and message.tool_calls and not message.invalid_tool_calls:
+            return None
         _, refusal, _ = assistant_blocks(message.content)
         if refusal := message.additional_kwargs.get("refusal") or refusal:
             return Fault(FaultKind.CONTENT_FILTER, f"the model refused: {refusal}"[:300])
