@@ -33,6 +33,7 @@ from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.wire.json_modes import requested_json, reshape
 from langchain_resilient.wire.json_values import encode
 from langchain_resilient.wire.provider_state import FIELDS, give_back
+from langchain_resilient.wire.tool_names import RenamedCalls, rename_tools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
@@ -222,7 +223,9 @@ class SDKProvider(ABC):
                 return await self._send_several(original, stream=stream)
             shaped = reshape(original, requested, mode) if requested and mode else original
             messages = self._give_back(shaped["messages"])
-            body = self._to_send({**shaped, "messages": messages}, stream=stream)
+            outgoing = {**shaped, "messages": messages}
+            renamed = rename_tools(outgoing) if outgoing.get("tools") else None
+            body = self._to_send(outgoing, stream=stream)
             try:
                 response = await template.post(body, headers)
                 answer = self.open_answer(response, stream=stream)
@@ -234,9 +237,7 @@ class SDKProvider(ABC):
                 if mode is None:
                     raise
             else:
-                if requested and mode and mode != requested.original_mode:
-                    return ConvertedStream(answer, requested, mode)
-                return answer
+                return _as_asked(answer, requested, mode, renamed)
 
     def _next_mode(
         self, error: Exception, requested: RequestedJSON | None, mode: JSONMode | None
@@ -328,6 +329,20 @@ class SDKProvider(ABC):
             # The SDKs add the environment's headers (OPENAI_CUSTOM_HEADERS), which may hold a key.
             client._custom_headers = dict(headers)  # noqa: SLF001  # there is no public way
         return RequestTemplate(client, http, sdk, httpx, self._url)
+
+
+def _as_asked(
+    answer: ChunkStream,
+    requested: RequestedJSON | None,
+    mode: JSONMode | None,
+    renamed: dict[str, str] | None,
+) -> ChunkStream:
+    """Convert an answer to what the caller asked for, where something else was asked."""
+    if renamed is not None:
+        answer = RenamedCalls(answer, renamed)
+    if requested is not None and mode is not None and mode != requested.original_mode:
+        answer = ConvertedStream(answer, requested, mode)
+    return answer
 
 
 @cache

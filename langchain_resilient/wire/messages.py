@@ -28,6 +28,7 @@ from langchain_core.messages import (
 from pydantic_core import from_json
 
 from langchain_resilient.wire.provider_state import OwnedMessage, owned
+from langchain_resilient.wire.tool_names import function_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -382,7 +383,7 @@ def _tool_calls(message: AIMessage, from_blocks: list[dict[str, Any]]) -> list[d
 
 
 def _call(id_: str | None, name: str | None, args: str) -> dict[str, Any]:
-    function = {"name": safe_name(name or "unknown"), "arguments": args}
+    function = {"name": function_name(name or "unknown"), "arguments": args}
     return {"type": "function", "id": safe_id(id_ or ""), "function": function}
 
 

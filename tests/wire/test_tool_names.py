@@ -1,0 +1,85 @@
+"""Tools whose names APIs refuse are called by their own names all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.tools import StructuredTool
+
+from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.wire.tool_names import function_name
+from verification.kit.scripted_targets import chain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAMES = ["weather/get", "my weather", "wetter_für", "weather" + "r" * 80, "weather.get"]
+
+
+@pytest.fixture
+def sim() -> Iterator[ProviderSimulator]:
+    with ProviderSimulator() as simulator:
+        yield simulator
+
+
+def weather(city: str) -> str:
+    """Tell the weather of a city."""
+    return f"sunny in {city}"
+
+
+def named(name: str) -> StructuredTool:
+    """The tool under another name."""
+    return StructuredTool.from_function(weather, name=name)
+
+
+def test_names_that_are_taken_stay():
+    """And the others stay different."""
+    assert function_name("get_weather-2") == "get_weather-2"
+    made = [function_name(name) for name in ("a/b", "a b", "a_b", "x" * 65, "x" * 66)]
+    assert len(set(made)) == len(made)
+    assert all(len(name) <= 64 and name.isascii() for name in made)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dialect", ["openai", "together"])
+@pytest.mark.parametrize("choice", [None, "any", "itself"])
+def test_a_call_comes_back_under_the_tools_own_name(sim, name, dialect, choice):
+    """Plainly, in a stream, in both loops; without a refused request."""
+    llm = chain(sim, f"{dialect}:m").bind_tools(
+        [named(name), named("other")], tool_choice=name if choice == "itself" else choice
+    )
+    prompt = f"Use {function_name(name)}: the weather in Paris"
+    streamed = None
+    for piece in llm.stream(prompt):
+        streamed = piece if streamed is None else streamed + piece
+    for answer in (llm.invoke(prompt), asyncio.run(llm.ainvoke(prompt)), streamed):
+        assert [call["name"] for call in answer.tool_calls] == [name]
+    assert sim.count(status=200) == sim.count() == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_agent_uses_such_a_tool(sim, name):
+    """Its history names it as its request does."""
+    agent = create_agent(chain(sim, "openai:m"), [named(name)])
+    prompt = f"Use {function_name(name)}: the weather in Paris"
+    answer = await agent.ainvoke({"messages": [("human", prompt)]})
+    assert "sunny in" in answer["messages"][-1].text
+    assert sim.count(status=200) == sim.count() == 2
+    body = sim.requests[-1].body
+    called = body["messages"][1]["tool_calls"][0]["function"]["name"]
+    assert called == body["tools"][0]["function"]["name"] == function_name(name)
+
+
+def test_names_that_would_become_the_same_are_told_apart(sim):
+    """In the history too."""
+    llm = chain(sim, "openai:m").bind_tools([named("a/b"), named("a b")])
+    call = {"name": "a b", "args": {"city": "Rome"}, "id": "1"}
+    asked = [HumanMessage("hi"), AIMessage("", tool_calls=[call])]
+    llm.invoke([*asked, ToolMessage("x", tool_call_id="1")])
+    body = sim.requests[-1].body
+    first, second = [tool["function"]["name"] for tool in body["tools"]]
+    assert first != second == body["messages"][1]["tool_calls"][0]["function"]["name"]
