@@ -333,7 +333,7 @@ def test_a_callers_mistake_touches_no_target(sim):
     llm = chain(sim, "openai:m", "together:m")
     with pytest.raises(ValueError, match="is no tool"):
         llm.invoke("hi", tools=[3])
-    with pytest.raises(ResilientError, match="(?i)serializ"):
+    with pytest.raises(ResilientError, match=r"(?i)serializ"):
         llm.invoke("hi", extra={"a": object()})
     assert sim.count() == 0
     assert llm.invoke("hi").text

@@ -303,6 +303,7 @@ _BY_OWN_NAME = {
     # A request that the client itself refuses, in pydantic's and Amazon's words.
     "ValidationError": FaultKind.BAD_REQUEST,
     "ParamValidationError": FaultKind.BAD_REQUEST,
+    "UnsupportedContentError": FaultKind.UNSUPPORTED,
     # A request that cannot be written down, and `bind_tools` of a model that knows no tools.
     "UnicodeEncodeError": FaultKind.BAD_REQUEST,
     "PydanticSerializationError": FaultKind.BAD_REQUEST,

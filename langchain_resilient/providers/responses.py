@@ -14,6 +14,10 @@ from langchain_resilient.providers.errors import (
 from langchain_resilient.providers.redaction import redact
 from langchain_resilient.providers.sdk import SDKProvider
 from langchain_resilient.providers.sse import EventStream
+from langchain_resilient.wire.foreign_blocks import (
+    UnsupportedContentError,
+    express_foreign_blocks,
+)
 from langchain_resilient.wire.responses import (
     ENDS,
     FAILURES,
@@ -100,6 +104,10 @@ class TwoAPIs(SDKProvider):
                 return await super().send(original, stream=stream)
         try:
             return await super().send(original, stream=stream)
+        except UnsupportedContentError:
+            # Files by their URLs, which chat completions do not take, are read there.
+            if not self.is_public or self.target.api != "auto" or self._knows("never"):
+                raise
         except Exception as error:
             need = _need_of(error, original)
             if need is None or self._knows("never"):
@@ -244,6 +252,10 @@ class ResponsesProvider(SDKProvider):
     def _give_back(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Leave them: what this API wants back is written from the LangChain message itself."""
         return messages
+
+    def express(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Files by their URLs are taken here."""
+        return express_foreign_blocks(messages, takes_urls=False, takes_files=True)
 
     def open_answer(self, response: HTTPResponse, *, stream: bool) -> ChunkStream:
         """Read the answer's events, or the whole answer."""

@@ -30,6 +30,7 @@ from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_er
 from langchain_resilient.providers.refusals import Refusals
 from langchain_resilient.providers.several_answers import merged_answers
 from langchain_resilient.providers.sse import open_answer
+from langchain_resilient.wire.foreign_blocks import ForeignMessages, express_foreign_blocks
 from langchain_resilient.wire.json_modes import requested_json, reshape
 from langchain_resilient.wire.json_values import encode
 from langchain_resilient.wire.provider_state import FIELDS, give_back
@@ -185,6 +186,14 @@ class SDKProvider(ABC):
         """Return the URL that requests are posted to."""
         return self.completions_url(self.base_url) if self.base_url else self.public_url
 
+    def express(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write blocks that chat completions have no form for as this API takes them.
+
+        Raises:
+            UnsupportedContentError: If it does not take one.
+        """
+        return express_foreign_blocks(messages, takes_urls=not self.is_public)
+
     def completions_url(self, base_url: str) -> str:
         """Return the URL of chat completions below a base URL."""
         return base_url.rstrip("/") + self.path
@@ -197,7 +206,10 @@ class SDKProvider(ABC):
 
     async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
         """Send the request; see `langchain_resilient.exchange.Provider.open`."""
-        return await self.send(request.body(self._params), stream=stream)
+        body = request.body(self._params)
+        if request.foreign:
+            body["messages"] = ForeignMessages(request.messages)
+        return await self.send(body, stream=stream)
 
     async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
         """Send a chat-completions body, in this API's dialect.
@@ -214,6 +226,8 @@ class SDKProvider(ABC):
         headers = original.get("extra_headers")
         if headers is not None:
             original = {k: v for k, v in original.items() if k != "extra_headers"}
+        if original["messages"].__class__ is ForeignMessages:
+            original = {**original, "messages": self.express(original["messages"])}
         requested = requested_json(original)
         mode = self._json_fallback.first(requested) if requested else None
         # Each refusal teaches something about the target, so the loop ends: there is only so much

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_resilient.providers.responses import TwoAPIs
+from langchain_resilient.wire.foreign_blocks import express_foreign_blocks
 
 if TYPE_CHECKING:
     from langchain_resilient.options import Target
@@ -40,6 +41,10 @@ class TogetherProvider(TwoAPIs):
         # For None the SDK has read the environment, which is no business of another server.
         client.project_id = self.organization
         return client
+
+    def express(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Together takes videos and audio by their URLs."""
+        return express_foreign_blocks(messages, takes_urls=True)
 
     def completions_url(self, base_url: str) -> str:
         """Return the URL of chat completions, whether or not the base URL ends with `/v1`."""

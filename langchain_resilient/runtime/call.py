@@ -20,6 +20,7 @@ from langchain_resilient.options import HedgeOption, OnBreak, Seconds
 from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
 from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS, Sampling
+from langchain_resilient.wire.foreign_blocks import ForeignMessages
 from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
 from langchain_resilient.wire.output import to_chat_result
 from langchain_resilient.wire.responses_request import STATEFUL
@@ -132,7 +133,8 @@ class CallOptions:
         # With a conversation that the provider keeps, what is sent is only its end.
         mend = STATEFUL.isdisjoint(overrides) and STATEFUL.isdisjoint(defaults)
         wire, source = _conversation(messages, mend=mend)
-        self.request = ChatRequest(wire, defaults, overrides, source=source)
+        foreign = wire.__class__ is ForeignMessages
+        self.request = ChatRequest(wire, defaults, overrides, source=source, foreign=foreign)
         self.max_tokens: int = int(overrides.get("max_tokens") or defaults.get("max_tokens") or 0)
         self.several = (overrides.get("n") or defaults.get("n") or 1) > 1
         if self.several and stream:
@@ -216,6 +218,8 @@ def _conversation(
     if mended is wire:
         return wire, messages
     _log_repairs()
+    if wire.__class__ is ForeignMessages:
+        mended = ForeignMessages(mended)
     return mended, convert_to_messages(mended)
 
 
