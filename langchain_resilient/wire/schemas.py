@@ -10,7 +10,6 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.tools import BaseTool, create_schema_from_function
 from langchain_core.utils.function_calling import convert_to_openai_function
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import TypeAdapter, create_model
@@ -20,6 +19,8 @@ from typing_extensions import is_typeddict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from langchain_core.tools import BaseTool
 
     Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
@@ -124,7 +125,12 @@ def _recursive_typed_dict(source: Any) -> dict[str, Any]:
 
 
 def _raw_schema(source: Any) -> Schema | None:
-    """Give the schema of a class, function or tool with its references; None for dicts."""
+    """Give the schema of a class, function or tool with its references."""
+    from langchain_core.tools import (  # noqa: PLC0415  # it loads an HTTP client
+        BaseTool,
+        create_schema_from_function,
+    )
+
     if isinstance(source, BaseTool):
         source = source.tool_call_schema
     elif not isinstance(source, type) and callable(source):
