@@ -10,9 +10,10 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import StructuredTool
 
+from langchain_resilient import ResilientChatModel
 from langchain_resilient.testing import ProviderSimulator
 from langchain_resilient.wire.tool_names import function_name
-from verification.kit.scripted_targets import chain
+from verification.kit.scripted_targets import chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +73,20 @@ async def test_an_agent_uses_such_a_tool(sim, name):
     body = sim.requests[-1].body
     called = body["messages"][1]["tool_calls"][0]["function"]["name"]
     assert called == body["tools"][0]["function"]["name"] == function_name(name)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_responses_api_is_asked_alike(sim, stream):
+    """Its blocks name the tool as well."""
+    made = target(sim, "openai:m", api="responses")
+    llm = ResilientChatModel(targets=[made]).bind_tools([named("weather/get")], tool_choice="any")
+    answer = None
+    for piece in llm.stream("weather in Paris") if stream else [llm.invoke("weather in Paris")]:
+        answer = piece if answer is None else answer + piece
+    assert [call["name"] for call in answer.tool_calls] == ["weather/get"]
+    blocks = [block for block in answer.content if block.get("type") == "function_call"]
+    assert [block["name"] for block in blocks] in ([], ["weather/get"])
+    assert sim.requests[0].body["tools"][0]["name"] == function_name("weather/get")
 
 
 def test_names_that_would_become_the_same_are_told_apart(sim):
