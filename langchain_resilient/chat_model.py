@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig
+from langchain_core.runnables.base import RunnableSerializable
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, PrivateAttr, model_validator
 
@@ -309,13 +310,10 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         Raises:
             ValueError: If a tool or the choice cannot be understood; says which.
         """
-        from langchain_resilient.wire.passthrough import GivenTool  # noqa: PLC0415
+        from langchain_resilient.wire.passthrough import as_given  # noqa: PLC0415
         from langchain_resilient.wire.tool_calls import to_tool_choice, to_tools  # noqa: PLC0415
 
-        params = to_tools(tools, strict)
-        bound: dict[str, Any] = {
-            "tools": [GivenTool(*pair, strict) for pair in zip(params, tools, strict=True)]
-        }
+        bound: dict[str, Any] = {"tools": as_given(to_tools(tools, strict), tools, strict)}
         if (choice := to_tool_choice(tool_choice, bound["tools"])) is not None:
             bound["tool_choice"] = choice
         if parallel_tool_calls is not None:
@@ -344,9 +342,11 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             method: `"json_schema"`, `"function_calling"` or `"json_mode"`.
             include_raw: Give `{"raw", "parsed", "parsing_error"}`, and never raise the last: if no
                 target's answer fits, the last of them is given.
-            strict: Whether the answer must fit exactly, where the provider can do that.
+            strict: Whether the answer must fit exactly, and the arguments of `tools=`, where the
+                provider can do that.
             repair: Show whoever is asked next the answer that did not fit, and why it did not.
-            **kwargs: Bound as well.
+            **kwargs: Bound as well. With `tools=`, a call of one is an answer too, which parses to
+                None.
 
         Returns:
             A chain that gives objects of a pydantic class, else dicts. It raises
@@ -361,16 +361,68 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             ```
         """
         from langchain_resilient.wire import structured_output  # noqa: PLC0415
+        from langchain_resilient.wire.passthrough import as_given  # noqa: PLC0415
         from langchain_resilient.wire.structured_output import OutputSpec  # noqa: PLC0415
+        from langchain_resilient.wire.tool_calls import to_tools  # noqa: PLC0415
 
         params = structured_output.structured_params(schema, method, strict)
-        structure = OutputSpec(schema, method, repair=repair, keep=include_raw)
+        if tools := kwargs.get("tools"):
+            if method == "function_calling":
+                msg = "tools= is possible with method='json_schema' or 'json_mode' only"
+                raise ValueError(msg)
+            kwargs["tools"] = as_given(to_tools(tools, strict), tools, strict)
+        structure = OutputSpec(
+            schema, method, repair=repair, keep=include_raw, allows_calls=bool(tools)
+        )
         # Else a callback handler that streams (LangGraph's, `astream_events`) would make streams
         # of what is invoked, and nobody could judge them. `stream` itself goes before it.
         params |= {"structure": structure, "stream": False}
         llm = self.bind(**params, **kwargs)
         parser = structured_output.structured_parser(schema, method, structure)
         return structured_output.with_raw(llm, parser) if include_raw else llm | parser
+
+    def configurable_fields(self, **kwargs: Any) -> RunnableSerializable[Any, Any]:
+        """Let a call's config set fields, also beneath `bind_tools` and `with_structured_output`.
+
+        Raises:
+            ValueError: If a field is unknown.
+
+        Example:
+            ```python
+            warm = llm.configurable_fields(temperature=ConfigurableField(id="t"))
+            warm.bind_tools([add]).invoke("1 + 2?", {"configurable": {"t": 0.9}})
+            ```
+        """
+        from langchain_resilient.configurable import ConfigurableFields  # noqa: PLC0415
+
+        super().configurable_fields(**kwargs)  # which looks at the names
+        return ConfigurableFields(default=self, fields=kwargs)
+
+    def configurable_alternatives(
+        self,
+        which: ConfigurableField,
+        *,
+        default_key: str = "default",
+        prefix_keys: bool = False,
+        **kwargs: Runnable[Any, Any] | Callable[[], Runnable[Any, Any]],
+    ) -> RunnableSerializable[Any, Any]:
+        """Let a call's config choose another model, also beneath `bind_tools`.
+
+        Args:
+            which: The config's field that chooses.
+            default_key: Its value for this model.
+            prefix_keys: Whether the models' own fields are told apart by its name.
+            **kwargs: The other models by their values, or functions that make them.
+        """
+        from langchain_resilient.configurable import ConfigurableAlternatives  # noqa: PLC0415
+
+        return ConfigurableAlternatives(
+            which=which,
+            default=self,
+            alternatives=kwargs,
+            default_key=default_key,
+            prefix_keys=prefix_keys,
+        )
 
     # -- identity -------------------------------------------------------------------------------
 

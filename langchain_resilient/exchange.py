@@ -49,6 +49,7 @@ class ChatRequest:
         native: The call's LangChain keyword arguments (tools, ...), for the same.
         continues: Whether it asks for the rest of an answer whose beginning was delivered.
         delivered: The tokens of that beginning, which every limit of an answer's length loses.
+        foreign: Whether its messages hold blocks that not every target takes (a video, ...).
     """
 
     messages: list[dict[str, Any]]
@@ -58,6 +59,7 @@ class ChatRequest:
     native: Mapping[str, Any] = field(default_factory=dict)
     continues: bool = False
     delivered: int = 0
+    foreign: bool = False
 
     def body(self, target_params: Mapping[str, Any]) -> dict[str, Any]:
         """Merge into one new request body: call before target before model.

@@ -44,6 +44,8 @@ class FaultKind(StrEnum):
     """This target refuses the content."""
     BAD_REQUEST = "bad_request"
     """Any other 400 or 422. Two providers that agree on it mean the request is wrong."""
+    UNSUPPORTED = "unsupported"
+    """The request holds what this target has no form for, such as a video; nothing was sent."""
     NO_STREAMING = "no_streaming"
     """The target cannot stream; asked plainly, it may answer."""
     INTERNAL = "internal"
@@ -141,6 +143,9 @@ TRAITS: dict[FaultKind, FaultTraits] = {
     FaultKind.CONTENT_FILTER: FaultTraits(excludes_target=True, billable=True),
     FaultKind.BAD_REQUEST: FaultTraits(
         excludes_target=True, advice="mend the request as the message says"
+    ),
+    FaultKind.UNSUPPORTED: FaultTraits(
+        excludes_target=True, advice="add a target that takes it, or leave it out"
     ),
     FaultKind.NO_STREAMING: FaultTraits(),
     FaultKind.INTERNAL: FaultTraits(excludes_target=True),

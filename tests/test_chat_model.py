@@ -30,6 +30,7 @@ from langchain_core.exceptions import (
     ModelRateLimitError,
     ModelRefusalError,
     ModelTimeoutError,
+    OutputParserException,
 )
 from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
@@ -37,6 +38,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_core.tools import tool
 from pydantic import BaseModel, ValidationError
 
 from langchain_resilient import (
@@ -46,6 +48,7 @@ from langchain_resilient import (
     Hedge,
     NoTargetsError,
     ResilientChatModel,
+    ResilientError,
     SkippedTargetWarning,
     Target,
     sum_chunks,
@@ -62,6 +65,7 @@ from langchain_resilient.testing import (
     Reply,
     Reset,
     Status,
+    ToolCall,
 )
 from verification.kit.scripted_targets import CANARY, chain, target
 
@@ -282,6 +286,57 @@ def test_structured_output_with_raw_and_strict(sim):
     assert isinstance(answer["raw"], AIMessage)
     assert isinstance(answer["parsed"], Joke)
     assert sim.requests[-1].body["response_format"]["json_schema"]["strict"] is True
+
+
+@pytest.mark.parametrize("method", ["json_schema", "json_mode"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_beside_structured_output_a_call_of_a_tool_is_an_answer(sim, method, stream):
+    """It parses to None, and the tools are converted, strictly where that is asked for."""
+    called = Reply(tool_calls=[ToolCall("add", {"a": 1, "b": 2})])
+    sim.script("openai:m", called, then=Reply('{"setup": "Why?", "punchline": "So."}'))
+    llm = chain(sim, "openai:m").with_structured_output(
+        Joke, method=method, tools=[add], strict=True
+    )
+    answers = [list(llm.stream("json"))[-1] if stream else llm.invoke("json") for _ in range(2)]
+    assert answers[0] is None
+    assert isinstance(answers[1], Joke)
+    assert sim.count() == 2
+    function = sim.requests[0].body["tools"][0]["function"]
+    assert (function["name"], function["strict"]) == ("add", True)
+
+
+def test_a_call_that_nobody_offered_is_no_answer(sim):
+    """Without tools there is nothing to call."""
+    called = Reply(tool_calls=[ToolCall("add", {"a": 1, "b": 2})])
+    sim.script("openai:m", then=called)
+    llm = chain(sim, "openai:m", max_retries=0).with_structured_output(Joke, include_raw=True)
+    answer = llm.invoke("joke")
+    assert (answer["parsed"], type(answer["parsing_error"])) == (None, OutputParserException)
+
+
+@pytest.mark.parametrize("ask", [
+    lambda llm: llm.invoke("add 1 and 2", tools=[add], tool_choice={"type": "any"}),
+    lambda llm: llm.bind(tools=[add], tool_choice={"name": "add"}).invoke("add 1 and 2"),
+    lambda llm: llm.bind_tools([add], tool_choice={"any": {}}).invoke("add 1 and 2"),
+    lambda llm: asyncio.run(llm.ainvoke("add 1 and 2", tools=[tool(add)], tool_choice="any")),
+])  # fmt: skip
+@pytest.mark.parametrize("dialect", ["openai", "together"])
+def test_python_objects_in_a_call_are_converted(sim, ask, dialect):
+    """As `bind_tools` does."""
+    answer = ask(chain(sim, f"{dialect}:m"))
+    assert [(c["name"], c["args"]) for c in answer.tool_calls] == [("add", {"a": 1, "b": 2})]
+    assert (sim.count(), sim.count(status=400)) == (1, 0)
+
+
+def test_a_callers_mistake_touches_no_target(sim):
+    """One ValueError, and no statistics."""
+    llm = chain(sim, "openai:m", "together:m")
+    with pytest.raises(ValueError, match="is no tool"):
+        llm.invoke("hi", tools=[3])
+    with pytest.raises(ResilientError, match=r"(?i)serializ"):
+        llm.invoke("hi", extra={"a": object()})
+    assert sim.count() == 0
+    assert llm.invoke("hi").text
 
 
 def test_tools_are_called_whichever_target_answers(sim):

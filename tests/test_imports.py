@@ -113,6 +113,7 @@ LAYERS = {
     "options": {"faults", "sampling"},
     "errors": {"faults", "receipt"},
     "prices": {"errors", "options", "providers", "receipt"},
+    "configurable": set(),
     "configuration": {"observability", "options", "providers", "sampling"},
     "engine": {"engine", "exchange", "faults", "options", "receipt"},
     "wire": {"exchange", "faults", "wire"},

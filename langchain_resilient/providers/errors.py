@@ -172,8 +172,8 @@ def _by_name(error: BaseException, message: str) -> FaultKind:
     for name, kind in _BY_OWN_NAME.items():
         if name in own:
             return kind
-    if own & _DECODE_NAMES:
-        return FaultKind.BROKEN
+    if own & _DECODE_NAMES or _UNWRITABLE.search(message):
+        return FaultKind.BROKEN if own & _DECODE_NAMES else FaultKind.BAD_REQUEST
     # aiohttp's transports report a dropped connection as a timeout: the cause knows better.
     if any(_names(e) & _RESET_NAMES for e in _chain(error)):
         return FaultKind.CONNECTION
@@ -314,6 +314,9 @@ _STREAMING = re.compile(
     re.IGNORECASE,
 )
 
+_UNWRITABLE = re.compile(r"not JSON serializable|unable to serialize", re.IGNORECASE)
+"""What Python says of a request that holds what JSON has no place for: the caller's mistake."""
+
 _CLOSED = re.compile(r"(?:loop|client|session|connector) (?:is|has been) closed", re.IGNORECASE)
 
 _TIMEOUT_NAMES = frozenset(
@@ -357,6 +360,7 @@ _BY_OWN_NAME = {
     # A request that the client itself refuses, in pydantic's and Amazon's words.
     "ValidationError": FaultKind.BAD_REQUEST,
     "ParamValidationError": FaultKind.BAD_REQUEST,
+    "UnsupportedContentError": FaultKind.UNSUPPORTED,
     # A request that cannot be written down, and `bind_tools` of a model that knows no tools.
     "UnicodeEncodeError": FaultKind.BAD_REQUEST,
     "PydanticSerializationError": FaultKind.BAD_REQUEST,

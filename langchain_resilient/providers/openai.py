@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_resilient.providers.responses import TwoAPIs
+
+if TYPE_CHECKING:
+    from langchain_resilient.options import Target
 
 _UNSUPPORTED = frozenset({"top_k", "min_p", "repetition_penalty"})
 _STREAM_OPTIONS = {"include_usage": True}
@@ -16,6 +19,11 @@ class OpenAIProvider(TwoAPIs):
     public_url: ClassVar[str] = "https://api.openai.com/v1/chat/completions"
     path: ClassVar[str] = "/chat/completions"
     proxy_variable: ClassVar[str | None] = "OPENAI_PROXY"  # as in ChatOpenAI
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        if self.is_public:
+            self._refusals.require("metadata", "store")
 
     @staticmethod
     def import_sdk() -> tuple[Any, Any]:

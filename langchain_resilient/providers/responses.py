@@ -14,6 +14,10 @@ from langchain_resilient.providers.errors import (
 from langchain_resilient.providers.redaction import redact
 from langchain_resilient.providers.sdk import SDKProvider
 from langchain_resilient.providers.sse import EventStream
+from langchain_resilient.wire.foreign_blocks import (
+    UnsupportedContentError,
+    express_foreign_blocks,
+)
 from langchain_resilient.wire.responses import (
     ENDS,
     FAILURES,
@@ -31,7 +35,7 @@ from langchain_resilient.wire.responses_request import (
 from langchain_resilient.wire.stop_words import StopFilter, cut_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from langchain_core.messages import AIMessage
@@ -100,6 +104,10 @@ class TwoAPIs(SDKProvider):
                 return await super().send(original, stream=stream)
         try:
             return await super().send(original, stream=stream)
+        except UnsupportedContentError:
+            # Files by their URLs, which chat completions do not take, are read there.
+            if not self.is_public or self.target.api != "auto" or self._knows("never"):
+                raise
         except Exception as error:
             need = _need_of(error, original)
             if need is None or self._knows("never"):
@@ -133,6 +141,12 @@ class TwoAPIs(SDKProvider):
             or (bool(body.get("tools")) and self._knows("tools"))
         )
 
+    def _learn(self, error: Exception, body: Mapping[str, Any]) -> bool:
+        """Learn from a refusal, unless it says that the other API takes the request as it is."""
+        if self.target.api == "auto" and not self._knows("never") and _need_of(error, body):
+            return False
+        return super()._learn(error, body)
+
     def _knows(self, need: Need) -> bool:
         return (self._identity, need) in _learned
 
@@ -159,7 +173,7 @@ def _lacks_responses(error: BaseException) -> bool:
     return not _SAYS_NO_MODEL.search(text.replace("_", " "))
 
 
-def _need_of(error: BaseException, body: dict[str, Any]) -> Need | None:
+def _need_of(error: BaseException, body: Mapping[str, Any]) -> Need | None:
     """Read from a refusal of chat completions which requests want the other API."""
     details = error_details(error)
     if error_status(error, details) not in (400, 404, 422):
@@ -238,6 +252,10 @@ class ResponsesProvider(SDKProvider):
     def _give_back(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Leave them: what this API wants back is written from the LangChain message itself."""
         return messages
+
+    def express(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Files by their URLs are taken here."""
+        return express_foreign_blocks(messages, takes_urls=False, takes_files=True)
 
     def open_answer(self, response: HTTPResponse, *, stream: bool) -> ChunkStream:
         """Read the answer's events, or the whole answer."""

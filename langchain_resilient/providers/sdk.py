@@ -20,29 +20,24 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from langchain_resilient.errors import DroppedParameterWarning, InsecureConnectionWarning
+from langchain_resilient.errors import InsecureConnectionWarning
 from langchain_resilient.providers import address_of, key_for, organization_of
 from langchain_resilient.providers.connection import ConnectionSetupError, tls_context
-from langchain_resilient.providers.errors import (
-    error_details,
-    error_text,
-    refused_fields,
-    refused_parameters,
-    refuses_names,
-    says_nothing,
-    wants_reasoning,
-)
+from langchain_resilient.providers.errors import refused_fields, wants_reasoning
 from langchain_resilient.providers.http import http_client
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
 from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
+from langchain_resilient.providers.refusals import Refusals
+from langchain_resilient.providers.several_answers import merged_answers
 from langchain_resilient.providers.sse import open_answer
+from langchain_resilient.wire.foreign_blocks import ForeignMessages, express_foreign_blocks
 from langchain_resilient.wire.json_modes import requested_json, reshape
 from langchain_resilient.wire.json_values import encode
 from langchain_resilient.wire.provider_state import FIELDS, give_back
-from langchain_resilient.wire.tool_calls import SHORT_ID_MODELS, shorten_call_ids
+from langchain_resilient.wire.tool_names import RenamedCalls, rename_tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
     from collections.abc import Set as AbstractSet
 
     from langchain_resilient.exchange import ChatRequest, ChunkStream
@@ -55,12 +50,6 @@ logger = logging.getLogger("langchain_resilient")
 
 CONNECT_SECONDS = 5.0
 """Seconds to wait for a connection, where the target has no limits of its own."""
-
-_ALTERNATIVE = {
-    "max_tokens": "max_completion_tokens",
-    "max_completion_tokens": "max_tokens",
-}
-"""The other name under which an API may take the same limit."""
 
 _SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "pass", "credential", "session")
 
@@ -75,11 +64,12 @@ class SDKProvider(ABC):
     `create_client` and `adapt_body`. The SDK must be one that Stainless generates, as those of
     OpenAI and Together are: the client has `post()` and takes an httpx client.
 
-    What all such providers share is done here. A parameter that the API refuses is left out for
-    the target from then on, with one warning; of the two names of the token limit, the other is
-    tried first. JSON that the API does not give in the mode that was asked for is asked for in
-    another (see `langchain_resilient.providers.json_fallback`). Clients are shared by all targets
-    with the same address, key and headers, one per event loop. Secrets are taken out of errors.
+    What all such providers share is done here. What the API refuses is mended for the target from
+    then on, with one warning (see `langchain_resilient.providers.refusals`); of the two names of
+    the token limit, the other is tried first. JSON that the API does not give in the mode that was
+    asked for is asked for in another (see `langchain_resilient.providers.json_fallback`). Clients
+    are shared by all targets with the same address, key and headers, one per event loop. Secrets
+    are taken out of errors.
 
     Args:
         target: The target to serve.
@@ -144,11 +134,9 @@ class SDKProvider(ABC):
         self.base_url, self.is_public = address.url, address.public
         self.organization = organization_of(target)
         self._url = self.request_url()
-        self._dropped: set[str] = set()
-        self._needs_short_ids = False
         self._refused_state: set[str] = set()
         self._wants_all_thoughts = False
-        self._names_refused = False
+        self._refusals = Refusals(target.name, self.added, self.drop_parameters)
         self._json_fallback = JSONFallback((type(self), self._url, target.model))
         time_limits = target.time_limits
         self._connect_seconds = time_limits.connect if time_limits else CONNECT_SECONDS
@@ -198,6 +186,14 @@ class SDKProvider(ABC):
         """Return the URL that requests are posted to."""
         return self.completions_url(self.base_url) if self.base_url else self.public_url
 
+    def express(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write blocks that chat completions have no form for as this API takes them.
+
+        Raises:
+            UnsupportedContentError: If it does not take one.
+        """
+        return express_foreign_blocks(messages, takes_urls=not self.is_public)
+
     def completions_url(self, base_url: str) -> str:
         """Return the URL of chat completions below a base URL."""
         return base_url.rstrip("/") + self.path
@@ -210,7 +206,10 @@ class SDKProvider(ABC):
 
     async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
         """Send the request; see `langchain_resilient.exchange.Provider.open`."""
-        return await self.send(request.body(self._params), stream=stream)
+        body = request.body(self._params)
+        if request.foreign:
+            body["messages"] = ForeignMessages(request.messages)
+        return await self.send(body, stream=stream)
 
     async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
         """Send a chat-completions body, in this API's dialect.
@@ -227,14 +226,20 @@ class SDKProvider(ABC):
         headers = original.get("extra_headers")
         if headers is not None:
             original = {k: v for k, v in original.items() if k != "extra_headers"}
+        if original["messages"].__class__ is ForeignMessages:
+            original = {**original, "messages": self.express(original["messages"])}
         requested = requested_json(original)
         mode = self._json_fallback.first(requested) if requested else None
-        # Each refusal teaches something about the target, so the loop ends: there are only so many
-        # parameters to drop and modes to try, and short ids are switched on once.
+        # Each refusal teaches something about the target, so the loop ends: there is only so much
+        # to leave out of a request, and there are only so many modes to try.
         while True:
+            if self._refusals.one_answer and (original.get("n") or 1) > 1:
+                return await self._send_several(original, stream=stream)
             shaped = reshape(original, requested, mode) if requested and mode else original
             messages = self._give_back(shaped["messages"])
-            body = self._to_send({**shaped, "messages": messages}, stream=stream)
+            outgoing = {**shaped, "messages": messages}
+            renamed = rename_tools(outgoing) if outgoing.get("tools") else None
+            body = self._to_send(outgoing, stream=stream)
             try:
                 response = await template.post(body, headers)
                 answer = self.open_answer(response, stream=stream)
@@ -246,36 +251,19 @@ class SDKProvider(ABC):
                 if mode is None:
                     raise
             else:
-                if requested and mode and mode != requested.original_mode:
-                    return ConvertedStream(answer, requested, mode)
-                return answer
+                return _as_asked(answer, requested, mode, renamed)
 
     def _next_mode(
         self, error: Exception, requested: RequestedJSON | None, mode: JSONMode | None
     ) -> JSONMode | None:
-        """Choose how to ask for JSON after this one was refused; None if it was not."""
+        """Choose how to ask for JSON after a refusal; None if the error is about something else."""
         if requested is None or mode is None:
             return None
         return self._json_fallback.next_after(error, requested, mode)
 
     def _learn(self, error: Exception, body: Mapping[str, Any]) -> bool:
         """Learn from a refusal what to leave out or to write otherwise; whether there was any."""
-        if refused := refused_parameters(error, body.keys() - self.required):
-            self.drop_parameters(refused)
-        elif not self._needs_short_ids and SHORT_ID_MODELS.search(
-            error_text(error, error_details(error))
-        ):
-            self._needs_short_ids = True
-        elif not self._names_refused and refuses_names(error) and has_names(body):
-            self._refuse_names()
-        elif not says_nothing(error):
-            return False
-        elif "stream_options" in body:
-            self._dropped.add("stream_options")  # a guess
-        else:
-            self._dropped.discard("stream_options")  # and a wrong one
-            return False
-        return True
+        return self._refusals.learn(error, body, self.required)
 
     async def aclose(self) -> None:
         """Close the account's connections of the running loop; the next request opens new ones."""
@@ -292,12 +280,7 @@ class SDKProvider(ABC):
 
     def drop_parameters(self, names: AbstractSet[str]) -> None:
         """Leave parameters out of all later requests to this target, and warn once about each."""
-        for name in names - self._dropped:
-            self._dropped.add(name)
-            if name not in self.added and _ALTERNATIVE.get(name, name) in self._dropped:
-                msg = f"{self.target.name} does not take {name!r}: left out for this target"
-                warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
-                logger.info(msg)
+        self._refusals.drop(names)
 
     def _give_back(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Put in what this target wants back of its own answers, as far as it takes it."""
@@ -320,30 +303,19 @@ class SDKProvider(ABC):
         self._refused_state |= news
         return bool(news)
 
-    def _refuse_names(self) -> None:
-        self._names_refused = True
-        msg = f"{self.target.name} does not take the `name` of a message: left out for this target"
-        warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
-        logger.info(msg)
-
     def _to_send(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         """Adapt a body to the API and to what the target's refusals have taught."""
         body = self.adapt_body(body, stream=stream)
         if "extra_body" in body:
             body.update(body.pop("extra_body") or {})
-        if self._dropped:
-            self._remove_dropped(body)
-        if self._needs_short_ids:
-            body["messages"] = shorten_call_ids(body["messages"])
-        if self._names_refused:
-            body["messages"] = without_names(body["messages"])
+        if self._refusals.learned:
+            self._refusals.mend(body)
         return body
 
-    def _remove_dropped(self, body: dict[str, Any]) -> None:
-        for name in self._dropped & body.keys():
-            value, alternative = body.pop(name), _ALTERNATIVE.get(name)
-            if alternative is not None and alternative not in self._dropped:
-                body[alternative] = value
+    async def _send_several(self, body: dict[str, Any], *, stream: bool) -> ChunkStream:
+        """Ask a target that gives one answer a request for each of several."""
+        once = {**body, "n": 1}
+        return await merged_answers(self.send(dict(once), stream=stream) for _ in range(body["n"]))
 
     def _create_template(self) -> RequestTemplate:
         sdk, httpx = self.import_sdk()
@@ -373,14 +345,18 @@ class SDKProvider(ABC):
         return RequestTemplate(client, http, sdk, httpx, self._url)
 
 
-def has_names(body: Mapping[str, Any]) -> bool:
-    """Whether any message of a request has a `name`."""
-    return any("name" in message for message in body["messages"])
-
-
-def without_names(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Copy messages without their `name`."""
-    return [{k: v for k, v in message.items() if k != "name"} for message in messages]
+def _as_asked(
+    answer: ChunkStream,
+    requested: RequestedJSON | None,
+    mode: JSONMode | None,
+    renamed: dict[str, str] | None,
+) -> ChunkStream:
+    """Convert an answer to what the caller asked for, where something else was asked."""
+    if renamed is not None:
+        answer = RenamedCalls(answer, renamed)
+    if requested is not None and mode is not None and mode != requested.original_mode:
+        answer = ConvertedStream(answer, requested, mode)
+    return answer
 
 
 @cache

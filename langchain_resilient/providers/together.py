@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_resilient.providers.responses import TwoAPIs
+from langchain_resilient.wire.foreign_blocks import express_foreign_blocks
+
+if TYPE_CHECKING:
+    from langchain_resilient.options import Target
 
 _UNSUPPORTED = frozenset(
     {"stream_options", "parallel_tool_calls", "service_tier", "store", "metadata", "prediction",
@@ -18,6 +22,10 @@ class TogetherProvider(TwoAPIs):
     # Since SDK 3.0 chat completions have a host of their own, unless a base URL is given.
     public_url: ClassVar[str] = "https://api-inference.together.ai/v1/chat/completions"
     path: ClassVar[str] = "/v1/chat/completions"
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._refusals.swap_role("developer")
 
     @staticmethod
     def import_sdk() -> tuple[Any, Any]:
@@ -33,6 +41,10 @@ class TogetherProvider(TwoAPIs):
         # For None the SDK has read the environment, which is no business of another server.
         client.project_id = self.organization
         return client
+
+    def express(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Together takes videos and audio by their URLs."""
+        return express_foreign_blocks(messages, takes_urls=True)
 
     def completions_url(self, base_url: str) -> str:
         """Return the URL of chat completions, whether or not the base URL ends with `/v1`."""

@@ -20,6 +20,7 @@ from langchain_resilient.options import HedgeOption, OnBreak, Seconds
 from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
 from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS, Sampling
+from langchain_resilient.wire.foreign_blocks import ForeignMessages
 from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
 from langchain_resilient.wire.output import to_chat_result
 from langchain_resilient.wire.responses_request import STATEFUL
@@ -67,6 +68,7 @@ RECEIPTS: ContextVar[Receipts | None] = ContextVar("langchain_resilient_receipts
 
 logger = logging.getLogger("langchain_resilient")
 _SAMPLING = frozenset((*SAMPLING_FIELDS, *OTHER_NAMES, "model_kwargs"))
+_CONVERTED = frozenset({"tools", "functions", "tool_choice", "response_format"})
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
 _affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
 _on_break: TypeAdapter[OnBreak | None] = TypeAdapter(OnBreak | None)
@@ -131,7 +133,8 @@ class CallOptions:
         # With a conversation that the provider keeps, what is sent is only its end.
         mend = STATEFUL.isdisjoint(overrides) and STATEFUL.isdisjoint(defaults)
         wire, source = _conversation(messages, mend=mend)
-        self.request = ChatRequest(wire, defaults, overrides, source=source)
+        foreign = wire.__class__ is ForeignMessages
+        self.request = ChatRequest(wire, defaults, overrides, source=source, foreign=foreign)
         self.max_tokens: int = int(overrides.get("max_tokens") or defaults.get("max_tokens") or 0)
         self.several = (overrides.get("n") or defaults.get("n") or 1) > 1
         if self.several and stream:
@@ -194,6 +197,10 @@ class CallOptions:
             self._plan["deadline"] = _timeout.validate_python(kwargs.pop("timeout"))
         if "hedge" in kwargs:
             self._plan["hedge"] = _hedge.validate_python(kwargs.pop("hedge"))
+        if not _CONVERTED.isdisjoint(kwargs):
+            from langchain_resilient.wire.request_params import convert_params  # noqa: PLC0415
+
+            convert_params(kwargs)
         sampling = {name: kwargs.pop(name) for name in _SAMPLING & kwargs.keys()}
         if sampling:
             kwargs.update(Sampling(**sampling).sampling_params())
@@ -211,6 +218,8 @@ def _conversation(
     if mended is wire:
         return wire, messages
     _log_repairs()
+    if wire.__class__ is ForeignMessages:
+        mended = ForeignMessages(mended)
     return mended, convert_to_messages(mended)
 
 

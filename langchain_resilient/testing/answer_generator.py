@@ -9,7 +9,8 @@ nothing, for the answer is the same every time anyway.
 Which tools it calls, and with what:
 
 - A forced tool is called. With `required` (or `any`) the best fitting tool is called, whatever
-  the prompt says. With `none`, or without tools, nothing is called.
+  the prompt says; after a tool's result the last one that was not called yet, so that agents end.
+  With `none`, or without tools, nothing is called.
 - With `auto` a tool is called for each of these: the prompt names it (`magic_function(3)`, "use
   magic_function"); it shares a significant word with the tool's name or description ("weather"
   and `get_weather`), where the tool with most of them wins; or the tool wants only numbers and the
@@ -302,7 +303,12 @@ def planned_calls(body: Mapping[str, Any], prompt: str) -> list[ToolCall]:
     if isinstance(choice, dict):
         name = (choice.get("function") or choice).get("name")
         return _calls(tools[name], prompt)[:1] if name in tools else []
-    chosen = _chosen(tools, prompt)
+    called = _names_called(body.get("messages") or [])
+    if called and choice in {"required", "any"}:
+        # An agent that must always call one tells its answer by a tool, the last of them.
+        chosen = [name for name in tools if name not in called][-1:] or [list(tools)[-1]]
+    else:
+        chosen = _chosen(tools, prompt)
     if not chosen and choice in {"required", "any"}:
         chosen = [next(iter(tools))]
     calls = [call for name in chosen for call in _calls(tools[name], prompt)]
@@ -324,6 +330,19 @@ def _functions(body: Mapping[str, Any]) -> dict[str, Schema]:
         if isinstance(function, dict) and isinstance(function.get("name"), str):
             functions[function["name"]] = function
     return functions
+
+
+def _names_called(messages: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Name the tools that were called since the last user message, if the last has answered."""
+    names: set[str] = set()
+    if not messages or messages[-1].get("role") != "tool":
+        return names
+    for message in reversed(messages):
+        if message.get("role") == "user":
+            break
+        calls = message.get("tool_calls") or []
+        names.update(str((call.get("function") or {}).get("name")) for call in calls)
+    return names
 
 
 def _calls_made(messages: Sequence[Mapping[str, Any]]) -> int:

@@ -164,12 +164,44 @@ def _tools(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
                 "invalid_function_parameters",
             )
     choice = body.get("tool_choice")
+    yield from _tool_choice(dialect, choice)
     wanted = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
     if wanted and wanted not in {(tool.get("function") or {}).get("name") for tool in tools or ()}:
         yield invalid_request(
             f"Invalid value for 'tool_choice': no function named '{wanted}' was specified in the "
             "'tools' parameter.",
             "tool_choice",
+        )
+
+
+_CHOICES = {
+    # Together's own models take "any" for "required".
+    "openai": ("none", "auto", "required"),
+    "together": ("none", "auto", "required", "any"),
+}
+_CHOICE_TYPES = {
+    "openai": ("function", "allowed_tools", "custom"),
+    "together": ("function",),
+}
+
+
+def _tool_choice(dialect: str, choice: Any) -> Iterator[ErrorBody]:
+    if choice is None:
+        return
+    known, value, where = _CHOICES[dialect], choice, "tool_choice"
+    if isinstance(choice, dict):
+        known, value, where = _CHOICE_TYPES[dialect], choice.get("type"), "tool_choice.type"
+    if value not in known:
+        *others, last = [f"'{name}'" for name in known]
+        names = f"{', '.join(others)}, and {last}" if others else last
+        yield invalid_request(
+            f"Invalid value: '{value}'. Supported values are: {names}.", where, "invalid_value"
+        )
+    elif value == "function" and not (choice.get("function") or {}).get("name"):
+        yield invalid_request(
+            "Missing required parameter: 'tool_choice.function'.",
+            "tool_choice.function",
+            "missing_required_parameter",
         )
 
 
@@ -352,7 +384,10 @@ def _out_of_range(name: str, fault: str, value: float) -> ErrorBody:
 
 # Messages.
 
-_ROLES = ("system", "assistant", "user", "function", "tool", "developer")
+_ROLES = {
+    "openai": ("system", "assistant", "user", "function", "tool", "developer"),
+    "together": ("system", "user", "assistant", "tool", "function"),
+}
 _BLOCKS = {
     "openai": ("text", "image_url", "input_audio", "refusal", "audio", "file"),
     "together": ("text", "image_url", "video_url", "audio_url", "input_audio"),
@@ -391,10 +426,11 @@ def message_errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]
 
 def _message(dialect: str, at: int, message: Any) -> Iterator[ErrorBody]:
     role = message.get("role") if isinstance(message, dict) else None
-    if role not in _ROLES:
-        names = ", ".join(f"'{name}'" for name in _ROLES[:-1])
+    known = _ROLES[dialect]
+    if role not in known:
+        names = ", ".join(f"'{name}'" for name in known[:-1])
         yield invalid_request(
-            f"Invalid value: '{role}'. Supported values are: {names}, and '{_ROLES[-1]}'.",
+            f"Invalid value: '{role}'. Supported values are: {names}, and '{known[-1]}'.",
             f"messages[{at}].role",
             "invalid_value",
         )

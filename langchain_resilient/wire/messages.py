@@ -27,10 +27,16 @@ from langchain_core.messages import (
 )
 from pydantic_core import from_json
 
+from langchain_resilient.wire.foreign_blocks import (
+    ForeignBlock,
+    ForeignMessages,
+    UnsupportedContentError,
+)
 from langchain_resilient.wire.provider_state import OwnedMessage, owned
+from langchain_resilient.wire.tool_names import function_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 _THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
@@ -98,9 +104,9 @@ def normalize_blocks(content: list[str | dict[Any, Any]]) -> list[str | dict[Any
     """Prepare the blocks of a message for `convert_to_openai_messages`, without changing them.
 
     Raises:
-        ValueError: If a block cannot be expressed in chat completions.
+        ValueError: If a block says that it is a text and is none.
     """
-    normalized = []
+    normalized: list[str | dict[Any, Any]] = []
     for block in content:
         mended = block if isinstance(block, str) else _normalize_block(block)
         if mended is not None:
@@ -168,9 +174,7 @@ def _document(block: dict[Any, Any]) -> dict[Any, Any]:
     if kind == "text":
         return _text(data)
     if kind != "base64":
-        raise ValueError(
-            f"a document by {kind!r} cannot be sent to chat completions; give its data"
-        )
+        return ForeignBlock(block)
     media = source.get("media_type")
     name = block.get("title") or _filename(media)
     file = {"filename": name, "file_data": f"data:{media};base64,{data}"}
@@ -220,7 +224,7 @@ def _dict(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-_NORMALIZERS = {
+_NORMALIZERS: dict[str, Callable[[dict[Any, Any]], dict[Any, Any] | None]] = {
     "image_url": _image_url,
     "image": _image,
     "file": _file,
@@ -232,6 +236,8 @@ _NORMALIZERS = {
     "input_image": _input_part,
     "input_file": _input_part,
     "custom_tool_call_output": _custom_output,
+    "video_url": ForeignBlock,
+    "audio_url": ForeignBlock,
 }
 
 
@@ -268,10 +274,12 @@ def to_chat_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
         messages: LangChain messages, whole or chunks.
 
     Returns:
-        Chat-completions messages; more than were given, where one holds several tool results.
+        Chat-completions messages; more than were given, where one holds several tool results. If a
+        block cannot be expressed (a video, a file by URL, ...), it stays as it is in them, as a
+        `ForeignBlock`, and they are `ForeignMessages`.
 
     Raises:
-        ValueError: If there are no messages, or a block cannot be expressed (a file by URL, ...).
+        ValueError: If there are no messages, or a text block holds no text.
         TypeError: If one of them is no message that a model could read.
 
     Example:
@@ -295,7 +303,10 @@ def to_chat_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
             ):
                 converted.append({"role": role, "content": content})
                 continue
-        converted.extend(_convert(message, index))
+        made = _convert(message, index)
+        if made.__class__ is ForeignMessages and converted.__class__ is list:
+            converted = ForeignMessages(converted)
+        converted.extend(made)
     return converted
 
 
@@ -318,13 +329,17 @@ def _convert(message: BaseMessage, index: int) -> list[dict[str, Any]]:
     source = message
     if isinstance(message.content, list):
         message = message.model_copy(update={"content": normalize_blocks(message.content)})
-    converted = convert_to_openai_messages([message])
+    try:
+        _refuse_foreign(message.content)
+        converted = convert_to_openai_messages([message])
+    except ValueError:
+        converted = _with_foreign_blocks(message)
     # Results of tools must follow the call at once, before whatever the user adds to them.
     converted.sort(key=lambda m: m["role"] != "tool")
     normalized = [_normalize_message(m) for m in converted]
     if len(normalized) == 1 and _has_own_blocks(source):
-        return [SourcedMessage(normalized[0], source)]
-    return normalized
+        normalized = [SourcedMessage(normalized[0], source)]
+    return normalized if converted.__class__ is list else ForeignMessages(normalized)
 
 
 def _has_own_blocks(message: BaseMessage) -> bool:
@@ -333,6 +348,39 @@ def _has_own_blocks(message: BaseMessage) -> bool:
         return True
     content = message.content if isinstance(message.content, list) else ()
     return any(isinstance(b, dict) and b.get("type") in _OWN_BLOCKS for b in content)
+
+
+def _refuse_foreign(content: Any) -> None:
+    """LangChain passes some of them through."""
+    if isinstance(content, list) and any(isinstance(block, ForeignBlock) for block in content):
+        raise UnsupportedContentError("a foreign block")
+
+
+def _with_foreign_blocks(message: BaseMessage) -> list[dict[str, Any]]:
+    """Convert a message block by block, and leave as it is what LangChain cannot convert.
+
+    Raises:
+        ValueError: If it is not the blocks that cannot be converted.
+    """
+    if not isinstance(message.content, list):
+        return convert_to_openai_messages([message])
+    (whole,) = convert_to_openai_messages([message.model_copy(update={"content": ""})])
+    content: list[Any] = []
+    others: list[dict[str, Any]] = []
+    for block in message.content:
+        try:
+            _refuse_foreign([block])
+            made = convert_to_openai_messages([message.model_copy(update={"content": [block]})])
+        except ValueError:
+            content.append(ForeignBlock(block) if isinstance(block, dict) else block)
+            continue
+        for one in made:
+            if one["role"] == whole["role"]:
+                part = one["content"]
+                content.extend([_text(part)] if isinstance(part, str) else part)
+            else:
+                others.append(one)  # the result of a tool
+    return ForeignMessages([*others, {**whole, "content": content}])
 
 
 def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
@@ -382,7 +430,7 @@ def _tool_calls(message: AIMessage, from_blocks: list[dict[str, Any]]) -> list[d
 
 
 def _call(id_: str | None, name: str | None, args: str) -> dict[str, Any]:
-    function = {"name": safe_name(name or "unknown"), "arguments": args}
+    function = {"name": function_name(name or "unknown"), "arguments": args}
     return {"type": "function", "id": safe_id(id_ or ""), "function": function}
 
 

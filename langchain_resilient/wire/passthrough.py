@@ -128,6 +128,13 @@ class GivenTool(dict[str, Any]):
         return dict, (dict(self),)
 
 
+def as_given(
+    params: Sequence[Mapping[str, Any]], tools: Sequence[Any], strict: bool | None = None
+) -> list[GivenTool]:
+    """Let converted tools remember how the caller gave them."""
+    return [GivenTool(*pair, strict) for pair in zip(params, tools, strict=True)]
+
+
 def given_tools(tools: Sequence[Any]) -> tuple[list[Any], bool | None]:
     """Return the tools of a request as the caller gave them, and what was said of `strict`."""
     strict = next((tool.strict for tool in tools if isinstance(tool, GivenTool)), None)

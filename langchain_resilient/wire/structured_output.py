@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -14,13 +13,22 @@ from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.outputs import ChatGeneration
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
-from langchain_core.utils.function_calling import convert_to_openai_function
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from langchain_resilient.faults import Fault, FaultKind, is_callers_business
 from langchain_resilient.wire.json_schema import schema_mismatch
-from langchain_resilient.wire.messages import assistant_blocks
-from langchain_resilient.wire.tool_calls import to_tool_choice, to_tools
+from langchain_resilient.wire.messages import assistant_blocks, safe_name
+from langchain_resilient.wire.schemas import (
+    VALUE,
+    closed,
+    is_json_schema,
+    is_open,
+    needs_wrapping,
+    to_function,
+    wrapped_class,
+    wrapped_schema,
+)
+from langchain_resilient.wire.tool_calls import to_tool_choice
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -55,12 +63,14 @@ def structured_params(
         ```
     """
     _check(schema, method)
-    traced = {"kwargs": {"method": method, "strict": strict}, "schema": _named(schema)}
+    traced = {"kwargs": {"method": method, "strict": strict}, "schema": _titled(schema)}
     params: dict[str, Any] = {"ls_structured_output_format": traced}
     if method != "function_calling":
         return {**params, "response_format": to_response_format(schema, method, strict)}
-    tools = to_tools([_named(schema)], strict)
-    choice = to_tool_choice(tools[0]["function"]["name"], tools)
+    asked, _ = _asked(schema, method)
+    function = to_function(asked, strict)
+    tools = [{"type": "function", "function": function}]
+    choice = to_tool_choice(function["name"], tools)
     return {**params, "tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
 
 
@@ -82,22 +92,97 @@ def structured_parser(
     """
     _check(schema, method)
     judge = structure or OutputSpec(schema, method)
-    return RunnableGenerator(judge.checked, judge.achecked) | _parser(schema, method)
+    parser = _parser(schema, method)
+    if judge.allows_calls:
+        parser = _AnswerOrCalls(parser).as_runnable()
+    return RunnableGenerator(judge.checked, judge.achecked) | parser
 
 
 def _parser(schema: Any, method: Method) -> Runnable[Any, Any]:
-    if isinstance(schema, type) and is_basemodel_subclass(schema):
+    asked, is_wrapped = _asked(schema, method)
+    parser: Runnable[Any, Any]
+    if isinstance(asked, type) and is_basemodel_subclass(asked):
         if method == "function_calling":
-            return PydanticToolsParser(tools=[schema], first_tool_only=True)
-        return PydanticOutputParser(pydantic_object=schema)
-    if method == "function_calling":
-        return JsonOutputKeyToolsParser(key_name=tool_of(schema), first_tool_only=True)
-    return JsonOutputParser()
+            parser = PydanticToolsParser(tools=[asked], first_tool_only=True)
+        else:
+            parser = PydanticOutputParser(pydantic_object=asked)
+    elif method == "function_calling":
+        parser = JsonOutputKeyToolsParser(key_name=tool_of(schema), first_tool_only=True)
+    else:
+        parser = JsonOutputParser()
+    return parser | RunnableGenerator(_unwrapped, _aunwrapped) if is_wrapped else parser
+
+
+@dataclass(frozen=True, slots=True)
+class _AnswerOrCalls:
+    """A parser that gives None for an answer that calls tools instead."""
+
+    parser: Runnable[Any, Any]
+
+    def as_runnable(self) -> Runnable[Any, Any]:
+        return RunnableGenerator(self.parse, self.aparse)
+
+    def parse(self, messages: Iterator[AIMessage]) -> Iterator[Any]:
+        seen: list[AIMessage] = []
+        is_empty = True
+        for value in self.parser.transform(_noting(messages, seen)):
+            is_empty = False
+            yield value
+        if is_empty and any(map(_calls_tools, seen)):
+            yield None
+
+    async def aparse(self, messages: AsyncIterator[AIMessage]) -> AsyncIterator[Any]:
+        seen: list[AIMessage] = []
+        is_empty = True
+        async for value in self.parser.atransform(_anoting(messages, seen)):
+            is_empty = False
+            yield value
+        if is_empty and any(map(_calls_tools, seen)):
+            yield None
+
+
+def _noting(messages: Iterator[AIMessage], seen: list[AIMessage]) -> Iterator[AIMessage]:
+    for message in messages:
+        seen.append(message)
+        yield message
+
+
+async def _anoting(
+    messages: AsyncIterator[AIMessage], seen: list[AIMessage]
+) -> AsyncIterator[AIMessage]:
+    async for message in messages:
+        seen.append(message)
+        yield message
+
+
+def _calls_tools(message: AIMessage) -> bool:
+    return bool(message.tool_calls or getattr(message, "tool_call_chunks", None))
+
+
+def _unwrapped(values: Iterator[Any]) -> Iterator[Any]:
+    for value in values:
+        if _is_wrapper(value):
+            yield _inner(value)
+
+
+async def _aunwrapped(values: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for value in values:
+        if _is_wrapper(value):
+            yield _inner(value)
+
+
+def _is_wrapper(value: Any) -> bool:
+    return VALUE in value if isinstance(value, dict) else hasattr(value, VALUE)
+
+
+def _inner(value: Any) -> Any:
+    return value[VALUE] if isinstance(value, dict) else getattr(value, VALUE)
 
 
 def tool_of(schema: Schema | None) -> str:
     """Name the tool that `"function_calling"` makes of a schema."""
-    name: str = to_tools([_named(schema)])[0]["function"]["name"]
+    asked, _ = _asked(schema, "function_calling")
+    name: str = to_function(asked)["name"]
     return name
 
 
@@ -135,56 +220,81 @@ def to_response_format(
     """
     if method == "json_mode":
         return {"type": "json_object"}
-    if isinstance(schema, dict) and schema.get("type") == "json_schema" and "json_schema" in schema:
-        return _agreeing(schema, schema["json_schema"], strict)
-    if isinstance(schema, dict) and "name" in schema and "schema" in schema:
-        return _agreeing({"type": "json_schema", "json_schema": schema}, schema, strict)
-    is_model = isinstance(schema, type) and is_basemodel_subclass(schema)
+    asked, _ = _asked(schema, method)
+    if (body := _ready(asked)) is not None:
+        return {"type": "json_schema", "json_schema": _agreeing(body, strict)}
+    function = to_function(asked)
     if strict is None:
-        given = schema.get("strict") if isinstance(schema, dict) else is_model
-        strict = bool(given)
-    function = convert_to_openai_function(_named(schema), strict=strict)
+        is_model = isinstance(asked, type) and is_basemodel_subclass(asked)
+        strict = bool(function.get("strict", is_model))
+    elif function.get("strict", strict) is not strict:
+        _disagree(strict, not strict)
     body = function.pop("parameters", {"type": "object", "properties": {}})
-    function["schema"] = _without_defaults(body) if strict else body
-    return {"type": "json_schema", "json_schema": function}
+    is_strict = strict and not is_open(body)
+    schema_ = closed(body) if is_strict else body
+    return {
+        "type": "json_schema",
+        "json_schema": {**function, "strict": is_strict, "schema": schema_},
+    }
 
 
-def _agreeing(
-    response_format: dict[str, Any], body: dict[str, Any], strict: bool | None
-) -> dict[str, Any]:
+def _ready(schema: Any) -> dict[str, Any] | None:
+    """Give the inner part of a `response_format` in OpenAI's own form; None if it is none."""
+    if not isinstance(schema, dict):
+        return None
+    if schema.get("type") == "json_schema" and isinstance(schema.get("json_schema"), dict):
+        inner: dict[str, Any] = schema["json_schema"]
+        return inner
+    return schema if "name" in schema and isinstance(schema.get("schema"), dict) else None
+
+
+def _agreeing(body: dict[str, Any], strict: bool | None) -> dict[str, Any]:
     strict_field = body.get("strict")
     if strict is not None and strict_field is not None and strict_field is not strict:
-        raise ValueError(
-            f"strict={strict} was given, but the schema itself says strict={strict_field}"
-        )
-    if strict is None or strict_field is strict:
-        return response_format
-    return {**response_format, "json_schema": {**body, "strict": strict}}
+        _disagree(strict, strict_field)
+    return body if strict is None or strict_field is strict else {**body, "strict": strict}
 
 
-def _without_defaults(schema: Any) -> Any:
-    """Strict schemas may have no `default`: every field is required, and OpenAI refuses it."""
-    if isinstance(schema, list):
-        return [_without_defaults(part) for part in schema]
-    if not isinstance(schema, dict):
+def _disagree(strict: bool, given: object) -> NoReturn:
+    raise ValueError(f"strict={strict} was given, but the schema itself says strict={given}")
+
+
+def _asked(schema: Any, method: Method) -> tuple[Any, bool]:
+    """Give the named schema that a model is asked for, and whether it wraps the caller's.
+
+    Models answer with objects only, so any other value is asked for as the one property of one.
+    """
+    named = _titled(schema)
+    if named is None or method == "json_mode":
+        return named, False
+    if (body := _ready(named)) is not None:
+        named = {**body["schema"], "title": safe_name(str(body.get("name") or "output"))}
+        if body.get("description"):
+            named["description"] = body["description"]
+        if not needs_wrapping(named):
+            return (named if method == "function_calling" else schema), False
+    elif not needs_wrapping(named):
+        return named, False
+    function = to_function(named)
+    name = safe_name(function["name"])
+    if isinstance(named, type):
+        return wrapped_class(named, name), True
+    if body is not None and method == "json_schema":
+        return {**body, "schema": wrapped_schema(body["schema"])}, True
+    described = {"description": function["description"]} if function.get("description") else {}
+    return {"title": name, **described, **wrapped_schema(function["parameters"])}, True
+
+
+def _titled(schema: Any) -> Any:
+    """Give a schema a name that a function may have; not all JSON schemas have one."""
+    if isinstance(schema, dict) and isinstance(schema.get("function"), dict):
+        schema = schema["function"]  # OpenAI's form of a tool
+    if not isinstance(schema, dict) or _ready(schema) is not None:
         return schema
-    fields = {}
-    for name, part in schema.items():
-        if name in {"properties", "$defs", "definitions"} and isinstance(part, dict):
-            # In here the names are the user's own.
-            fields[name] = {field: _without_defaults(value) for field, value in part.items()}
-        elif name in {"enum", "const"}:
-            fields[name] = copy.copy(part)
-        elif name != "default":
-            fields[name] = _without_defaults(part)
-    return fields
-
-
-def _named(schema: Any) -> Any:
-    """A JSON schema needs a name to be a function or a format; not all have one."""
-    if isinstance(schema, dict) and ("properties" in schema or schema.get("type") == "object"):
-        return schema if schema.keys() & {"title", "name"} else {**schema, "title": "output"}
-    return schema
+    for key in ("title", "name"):
+        if isinstance(name := schema.get(key), str):
+            return schema if safe_name(name) == name else {**schema, key: safe_name(name)}
+    return {**schema, "title": "output"} if is_json_schema(schema) else schema
 
 
 def _check(schema: Schema | None, method: str) -> None:
@@ -194,6 +304,11 @@ def _check(schema: Schema | None, method: str) -> None:
         )
     if schema is None and method != "json_mode":
         raise ValueError(f"schema=None is possible only with method='json_mode', not {method!r}")
+    if not isinstance(schema, type | dict | None):
+        raise ValueError(  # noqa: TRY004  # like all that is wrong with a schema
+            f"schema={schema!r} is no schema; it may be a pydantic or TypedDict class, or a JSON "
+            "schema as a dict. For a list of a class, give a RootModel of it"
+        )
 
 
 _MAX_PROBLEMS = 5
@@ -212,6 +327,7 @@ class OutputSpec:
         method: How it is asked for.
         repair: Whether whoever is asked after a misfit is told what was wrong with it.
         keep: Whether an answer that does not fit is better than an error, if nobody gives a better.
+        allows_calls: Whether tools are offered beside it, so that a call of one is an answer too.
 
     Example:
         ```python
@@ -223,9 +339,12 @@ class OutputSpec:
     method: Method
     repair: bool = False
     keep: bool = False
+    allows_calls: bool = False
 
     def fault(self, message: AIMessage) -> Fault | None:
         """Say what is wrong with a whole answer; None if it fits."""
+        if self.allows_calls and message.tool_calls and not message.invalid_tool_calls:
+            return None
         _, refusal, _ = assistant_blocks(message.content)
         if refusal := message.additional_kwargs.get("refusal") or refusal:
             return Fault(FaultKind.CONTENT_FILTER, f"the model refused: {refusal}"[:300])
@@ -259,9 +378,9 @@ class OutputSpec:
             raise _NoValueError("the answer is no JSON") from None
 
     def _problem(self, value: Any) -> str | None:
-        schema: Any = self.schema
+        schema, _ = _asked(self.schema, self.method)
         if not (isinstance(schema, type) and is_basemodel_subclass(schema)):
-            return schema_mismatch(value, schema_of(schema))
+            return schema_mismatch(value, schema_of(self.schema))
         try:
             model: Any = schema
             validate = getattr(model, "model_validate", None) or model.parse_obj

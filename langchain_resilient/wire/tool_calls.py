@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from langchain_resilient.wire.schemas import completed, to_function
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -55,7 +57,9 @@ if TYPE_CHECKING:
     Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
 
-_FUNCTIONS = frozenset({"function", "object"})
+_FUNCTIONS = frozenset(
+    {"function", "object", "array", "string", "number", "integer", "boolean", "null"}
+)
 """The `type` of a dict that describes a function: OpenAI's form, or a JSON schema."""
 
 _MODES = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
@@ -88,7 +92,11 @@ def _to_tool(tool: Tool, index: int, strict: bool | None) -> dict[str, Any]:
     if isinstance(tool, Mapping) and (own := _provider_tool(tool)) is not None:
         return own
     try:
-        return convert_to_openai_tool(tool, strict=strict)
+        if isinstance(tool, dict) and isinstance(tool.get("function"), dict):
+            return _completed(tool)  # says itself whether it is strict
+        if _is_custom(tool):
+            return convert_to_openai_tool(tool)
+        return {"type": "function", "function": to_function(tool, strict)}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"tools[{index}] ({getattr(tool, '__name__', type(tool).__name__)}) is no tool: {error}"
@@ -105,6 +113,19 @@ def _provider_tool(tool: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(tool)
 
 
+def _completed(tool: dict[str, Any]) -> dict[str, Any]:
+    parameters = tool["function"].get("parameters")
+    whole = completed(parameters) if isinstance(parameters, dict) else parameters
+    if whole is parameters:
+        return tool
+    return {**tool, "function": {**tool["function"], "parameters": whole}}
+
+
+def _is_custom(tool: Any) -> bool:
+    """Whether a LangChain tool stands for one of OpenAI's custom kind."""
+    return (getattr(tool, "metadata", None) or {}).get("type") == "custom_tool"
+
+
 def tool_name(tool: Mapping[str, Any]) -> str | None:
     """Name of a converted tool; None for a provider's built-in one."""
     named = tool.get("function") or tool.get("custom") or tool
@@ -118,7 +139,8 @@ def to_tool_choice(
 
     Args:
         choice: `"auto"`, `"none"`, `"any"` or `"required"` or True (some tool must be called), the
-            name of a tool, a dict in OpenAI's form, None or False (nothing is said).
+            name of a tool, a dict in any provider's form (`{"type": "any"}`, `{"type": "tool",
+            "name": ...}`), None or False (nothing is said).
         tools: The tools, as `to_tools` made them.
 
     Returns:
@@ -138,7 +160,7 @@ def to_tool_choice(
     if choice is True:
         return "required"
     if isinstance(choice, Mapping):
-        return _checked(dict(choice), names)
+        return _translated(dict(choice), names)
     if isinstance(choice, str):
         # A tool may be called "auto"; then that is what is meant.
         if choice in names:
@@ -154,12 +176,24 @@ def to_tool_choice(
     )
 
 
-def _checked(choice: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def _translated(choice: dict[str, Any], names: list[str]) -> str | dict[str, Any]:
+    """Translate a dict in any provider's form: OpenAI's two, Anthropic's, Amazon's, Google's."""
+    google = choice.get("function_calling_config")
+    if isinstance(google, Mapping):
+        choice = {"type": str(google.get("mode") or "auto").lower()}
+    kind = choice.get("type")
+    if kind is None and (key := next(iter(choice), "")) in ("any", "auto", "tool"):
+        kind = key  # Amazon's: {"any": {}}, {"tool": {"name": ...}}
+        choice = choice[key] if isinstance(choice[key], Mapping) else {}
+    if kind in _MODES:
+        return _MODES[kind]
+    if kind not in ("tool", "function", None):
+        return choice  # a built-in or custom tool, or `allowed_tools`
     function = choice.get("function")
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if name is not None and name not in names:
+    name = (function if isinstance(function, Mapping) else choice).get("name")
+    if name not in names:
         raise ValueError(
             f"tool_choice names the tool {name!r}, which is not bound; "
             f"bound are: {', '.join(map(repr, names)) or 'none'}"
         )
-    return choice
+    return {"type": "function", "function": {"name": name}}

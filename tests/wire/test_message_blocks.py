@@ -5,6 +5,7 @@ import warnings
 import pytest
 from langchain_core.messages import HumanMessage
 
+from langchain_resilient.wire.foreign_blocks import ForeignBlock, ForeignMessages
 from langchain_resilient.wire.messages import to_chat_messages
 
 PNG = {"type": "image_url", "image_url": {"url": "data:image/png;base64,eA=="}}
@@ -142,10 +143,19 @@ def test_foreign_blocks_are_dropped(kind):
         {"type": "image", "base64": "eA=="},
         {"type": "image", "base64": "eA==", "detail": "low"},
         {"type": "image", "file_id": "f", "detail": "low"},
-        {"type": "text-plain", "base64": "/w==", "mime_type": "text/plain"},
+        {"type": "media", "mime_type": "video/mp4", "file_uri": "gs://x/a.mp4"},
     ],
 )
-def test_what_cannot_be_said(block):
-    """A block without a form in chat completions is a ValueError, not silence."""
-    with pytest.raises(ValueError, match=r"\w"):
-        part(block)
+def test_what_cannot_be_said_is_left_to_the_targets(block):
+    """A block without a form in chat completions stays, and is told from the others."""
+    made = to_chat_messages([HumanMessage("Hi"), HumanMessage([block, "and", PNG])])
+    assert isinstance(made, ForeignMessages)
+    first, text, image = made[1]["content"]
+    assert (first, type(first)) == (block, ForeignBlock)
+    assert (text, image) == ({"type": "text", "text": "and"}, PNG)
+
+
+def test_a_text_that_is_none_is_said():
+    """No target could read it."""
+    with pytest.raises(ValueError, match="holds no UTF-8 text"):
+        part({"type": "text-plain", "base64": "/w==", "mime_type": "text/plain"})

@@ -1,0 +1,142 @@
+"""Messages that an API does not take, in a form that it does: other roles, images elsewhere."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Message = dict[str, Any]
+
+SWAPPED_ROLES = {"developer": "system", "system": "user"}
+"""Roles that not every API knows, each with the one that comes nearest to it."""
+
+_DEVELOPER = re.compile(r"\bdeveloper\b", re.IGNORECASE)
+_SYSTEM = re.compile(
+    r"['\"`]?system['\"`]? (?:role|messages?|prompts?)[^.]{0,40}(?:not|n't|un)[ -]?"
+    r"(?:be )?(?:support|allow|accept|permit)|"
+    r"not (?:support|allow|accept)[^.]{0,40}['\"`]system['\"`]|"
+    r"(?:unknown|unsupported|invalid|unexpected) (?:role|variant|value)[: ]+['\"`]system['\"`]",
+    re.IGNORECASE,
+)
+_ROLE = re.compile(r"\broles?\b", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"invalid|un(?:known|supported|expected|recognized)|not|n't|must be|should be|only|expected",
+    re.IGNORECASE,
+)
+_IMAGE = re.compile(r"image", re.IGNORECASE)
+_TOOL_MESSAGE = re.compile(r"\btool\b|role 'user'", re.IGNORECASE)
+
+
+def refused_role(text: str, messages: Sequence[Mapping[str, Any]]) -> str | None:
+    """Find the role of these messages that an error refuses; None if it is about something else.
+
+    Args:
+        text: The error's words, its parameter among them.
+        messages: What was sent.
+    """
+    roles = {message.get("role") for message in messages}
+    if "developer" in roles and _REFUSED.search(text):
+        if _DEVELOPER.search(text) or _ROLE.search(text):
+            return "developer"
+        return None
+    return "system" if "system" in roles and _SYSTEM.search(text) else None
+
+
+def swap_roles(messages: list[Message], roles: Mapping[str, str]) -> list[Message]:
+    """Send messages under other roles, one after another until it is one that is taken.
+
+    What becomes a user's text joins the user's text that follows: many templates want the roles to
+    alternate.
+    """
+    swapped: list[Message] = []
+    to_join: Message | None = None
+    for message in messages:
+        role = message.get("role")
+        new = role
+        for _ in roles:
+            new = roles.get(str(new), new)
+        if new == role:
+            joined = to_join is not None and role == "user" and _joined(to_join, message)
+            if joined:
+                swapped[-1] = joined
+            else:
+                swapped.append(message)
+            to_join = None
+            continue
+        swapped.append({**message, "role": new})
+        to_join = swapped[-1] if new == "user" else None
+    return messages if swapped == messages else swapped
+
+
+def _joined(first: Message, second: Message) -> Message | None:
+    one, other = first.get("content"), second.get("content")
+    if isinstance(one, str) and isinstance(other, str):
+        return {**second, "content": f"{one}\n\n{other}"}
+    if isinstance(one, str) and isinstance(other, list):
+        return {**second, "content": [{"type": "text", "text": one}, *other]}
+    return None
+
+
+def has_names(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any message has a `name`."""
+    return any("name" in message for message in messages)
+
+
+def without_names(messages: Sequence[Message]) -> list[Message]:
+    """Copy messages without their `name`."""
+    return [{k: v for k, v in message.items() if k != "name"} for message in messages]
+
+
+def refuses_tool_images(text: str, messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an error refuses an image in the result of a tool."""
+    return bool(
+        _IMAGE.search(text) and _TOOL_MESSAGE.search(text) and any(map(_has_image, messages))
+    )
+
+
+def _has_image(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    return (
+        message.get("role") == "tool" and isinstance(content, list) and any(map(_is_image, content))
+    )
+
+
+def _is_image(block: Any) -> bool:
+    return isinstance(block, dict) and block.get("type") not in ("text", None)
+
+
+def move_tool_images(messages: list[Message]) -> list[Message]:
+    """Move the images of tools' results into a user's message after these results.
+
+    Args:
+        messages: In the chat-completions dialect; they stay as they are.
+
+    Returns:
+        The same list if no result holds any.
+    """
+    if not any(map(_has_image, messages)):
+        return messages
+    moved: list[Message] = []
+    waiting: list[dict[str, Any]] = []
+    for message in messages:
+        if message.get("role") != "tool" and waiting:
+            moved.append({"role": "user", "content": waiting})
+            waiting = []
+        if not _has_image(message):
+            moved.append(message)
+            continue
+        text = "\n".join(_text(block) for block in message["content"] if not _is_image(block))
+        images = [block for block in message["content"] if _is_image(block)]
+        note = f"What the tool call {message.get('tool_call_id')} returned:"
+        moved.append({**message, "content": text or "(what it returned is in the next message)"})
+        waiting += [{"type": "text", "text": note}, *images]
+    if waiting:
+        moved.append({"role": "user", "content": waiting})
+    return moved
+
+
+def _text(block: Any) -> str:
+    return block if isinstance(block, str) else str(block.get("text") or "")
