@@ -3,7 +3,7 @@
 ```python
 from langchain_resilient import ResilientChatModel
 
-llm = ResilientChatModel(targets=["openai:gpt-4o", "together:Qwen/Qwen2.5-72B-Instruct-Turbo"])
+llm = ResilientChatModel(targets=["openai:gpt-6.1-sol", "together:openai/gpt-oss-120b"])
 llm.invoke("Why is the sky blue?")
 ```
 """
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         RateLimitedError,
         RequestRejectedError,
         ResilientError,
+        RetirementWarning,
         SkippedTargetWarning,
         SpendCapError,
         StreamBrokenError,
@@ -82,6 +83,7 @@ __all__ = [
     "RequestRejectedError",
     "ResilientChatModel",
     "ResilientError",
+    "RetirementWarning",
     "Retry",
     "SkippedTargetWarning",
     "SpendCap",

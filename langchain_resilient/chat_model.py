@@ -51,9 +51,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         ```python
         from langchain_resilient import ResilientChatModel
 
-        llm = ResilientChatModel(
-            targets=["openai:gpt-4o", "together:Qwen/Qwen2.5-72B-Instruct-Turbo"]
-        )
+        llm = ResilientChatModel(targets=["openai:gpt-6.1-sol", "together:openai/gpt-oss-120b"])
         llm.invoke("Why is the sky blue?")
         ```
 
@@ -130,7 +128,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
         Example:
             ```python
-            async with ResilientChatModel(targets=["openai:gpt-4o"]) as llm:
+            async with ResilientChatModel(targets=["openai:gpt-6.1-sol"]) as llm:
                 await llm.ainvoke("Why is the sky blue?")
             ```
         """
@@ -145,7 +143,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
         Example:
             ```python
-            with ResilientChatModel(targets=["openai:gpt-4o"]) as llm:
+            with ResilientChatModel(targets=["openai:gpt-6.1-sol"]) as llm:
                 llm.invoke("Why is the sky blue?")
             ```
         """

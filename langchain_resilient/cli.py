@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from langchain_resilient.chat_model import ResilientChatModel
+    from langchain_resilient.options import Target
 
 OK, FAILED, WRONG, REFUSED, DEADLINE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
@@ -97,10 +98,14 @@ def parser() -> argparse.ArgumentParser:
     targets = commands.add_parser(
         "targets",
         help="show the chain and which keys are there",
-        description="Show the chain, and which keys are present. Never shows a key.",
+        description="Show the chain, and which keys are present. Never shows a key. With --check "
+        "each provider is asked whether the models live, and for how long.",
     )
     _add_targets(targets)
     targets.add_argument("--json", action="store_true", help="as JSON")
+    targets.add_argument(
+        "--check", action="store_true", help="ask each provider for its list of models"
+    )
     targets.set_defaults(command=_targets)
 
     simulating = commands.add_parser(
@@ -129,7 +134,7 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
         "--target",
         action="append",
         metavar="PROVIDER:MODEL",
-        help='a target of the chain, e.g. "openai:gpt-4o", "together:maker/model", "local"; '
+        help='a target of the chain, e.g. "openai:gpt-6.1-sol", "together:maker/model", "local"; '
         "may be given several times, in order of preference",
     )
 
@@ -296,7 +301,8 @@ def _targets(args: argparse.Namespace) -> int:
     )
 
     try:
-        rows = [
+        chain = as_chain(args.target or DEFAULT_CHAIN)
+        rows: list[dict[str, Any]] = [
             {
                 "target": target.name,
                 "provider": target.provider,
@@ -306,8 +312,11 @@ def _targets(args: argparse.Namespace) -> int:
                 "base_url": (address := address_of(target)).url,
                 "base_url_from": address.variable,
             }
-            for target in as_chain(args.target or DEFAULT_CHAIN)
+            for target in chain
         ]
+        if args.check:
+            for target, row in zip(chain, rows, strict=True):
+                row.update(_check(target) if row["ready"] else {})
     except ValueError as error:
         return _print_error(_error_text(error))
     if args.json:
@@ -315,15 +324,59 @@ def _targets(args: argparse.Namespace) -> int:
     else:
         width = max(len(str(row["target"])) for row in rows)
         for row in rows:
-            key = (
-                "needs no key"
-                if row["key"] is None
-                else f"{row['key']} is " + ("set" if row["ready"] else "not set")
-            )
-            place = f", at {row['base_url']}" if row["base_url"] else ""
-            source = f" (from {row['base_url_from']})" if row["base_url_from"] else ""
-            _write(sys.stdout, f"{row['target']:<{width}}  {key}{place}{source}\n")
-    return OK if any(row["ready"] for row in rows) else WRONG
+            _write(sys.stdout, f"{row['target']:<{width}}  {_target_line(row)}\n")
+    if not any(row["ready"] for row in rows):
+        return WRONG
+    return OK if any(row["ready"] and row.get("alive") is not False for row in rows) else FAILED
+
+
+def _check(target: Target) -> dict[str, Any]:
+    """Ask a target's provider for its list of models, and tell what follows for the target."""
+    from langchain_resilient.errors import RetirementWarning  # noqa: PLC0415
+    from langchain_resilient.providers import create_provider  # noqa: PLC0415
+    from langchain_resilient.providers.families import family_of  # noqa: PLC0415
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RetirementWarning)  # the line says it
+        provider: Any = create_provider(target)
+        family = family_of(provider, target)
+        if family is None:
+            return {}
+        row: dict[str, Any] = {"error": None}
+        try:
+            provider.refresh_models()
+        except Exception as error:  # noqa: BLE001  # whatever it was, it is what the user wants to know
+            row["error"] = f"{type(error).__name__}: {error}"
+        end, alive = family.end(), family.is_living()
+    row |= {
+        "asked": family.model,
+        "alive": False if row["error"] else alive,
+        "shutdown_date": end.date if end else None,
+        "successor": family.follower() or None,
+    }
+    return row
+
+
+def _target_line(row: dict[str, Any]) -> str:
+    """Say of a target whether it can be asked, where, and what is known of its model."""
+    line = "needs no key"
+    if row["key"] is not None:
+        line = f"{row['key']} is " + ("set" if row["ready"] else "not set")
+    if row["base_url"]:
+        line += f", at {row['base_url']}"
+    if row["base_url_from"]:
+        line += f" (from {row['base_url_from']})"
+    if "alive" not in row:
+        return line
+    if row["error"]:
+        return f"{line}; no list of models: {row['error']}"
+    state = {True: "lives", False: "is gone", None: "is not listed"}[row["alive"]]
+    line += f"; {row['asked']} {state}"
+    if row["shutdown_date"]:
+        line += f", until {row['shutdown_date']}"
+    if row["successor"] and (row["shutdown_date"] or not row["alive"]):
+        line += f", then {row['successor']}"
+    return line
 
 
 # -- simulate -------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ ImportError
 UserWarning
 ├── SkippedTargetWarning               a target has no key, or its model is gone
 ├── DroppedParameterWarning            a target's API does not take a parameter
+├── RetirementWarning                  a target's model is shut down, or will be
 └── InsecureConnectionWarning          a key is sent without encryption
 ```
 
@@ -208,6 +209,10 @@ class SkippedTargetWarning(UserWarning):
 
 class DroppedParameterWarning(UserWarning):
     """A target's API does not take a parameter; it was left out for that target."""
+
+
+class RetirementWarning(UserWarning):
+    """A target's model is shut down, or will be on a known day; names the day and a successor."""
 
 
 class InsecureConnectionWarning(UserWarning):

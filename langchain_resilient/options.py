@@ -14,11 +14,13 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from langchain_resilient.faults import TRANSIENT, Fault, FaultKind
+from langchain_resilient.models import DEFAULT_FAMILIES
 from langchain_resilient.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -309,17 +311,9 @@ SpendCapOption = Annotated[SpendCap | None, BeforeValidator(_as_spend_cap)]
 
 
 TARGET_SYNTAX = (
-    'a target is "provider:model" such as "openai:gpt-4o", "together:meta-llama/..." or "local", '
+    'a target is "provider:model" such as "openai:gpt-6.1-sol", "together:zai-org/..." or "local", '
     "a Target(...), or a LangChain chat model"
 )
-
-DEFAULT_CHAIN = (
-    "openai:gpt-4",
-    "together:mistralai/Mixtral-8x7B-Instruct-v0.1",
-    "openai:gpt-3.5-turbo",
-    "together:meta-llama/Llama-3.3-70B-Instruct-Turbo",
-)
-"""Two providers with two models each, interleaved, so that one provider's outage costs one hop."""
 
 _SPEC = re.compile(r"^(?P<provider>[a-z][a-z0-9_-]*)(?::(?P<model>\S.*))?$", re.DOTALL)
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -336,7 +330,7 @@ class Target(Sampling):
     """One model at one provider, with what is special about it.
 
     Args:
-        spec: `"provider:model"`, e.g. `"openai:gpt-4o"`; or a LangChain chat model.
+        spec: `"provider:model"`, e.g. `"openai:gpt-6.1-sol"`; or a LangChain chat model.
         **fields: The attributes below and every sampling field (`temperature`, ...).
 
     Raises:
@@ -344,7 +338,7 @@ class Target(Sampling):
 
     Example:
         ```python
-        Target("openai:gpt-4o", temperature=0.2, max_concurrency=8)
+        Target("openai:gpt-6.1-sol", temperature=0.2, max_concurrency=8)
         Target("openai:my-model", base_url="http://localhost:8000/v1", api_key="none")
         ```
     """
@@ -357,6 +351,10 @@ class Target(Sampling):
     """Who serves it: `"openai"`, `"together"`, `"local"`, `"runnable"`, or a registered name."""
     model: str = ""
     """The model's id at that provider."""
+    successors: tuple[str, ...] = ()
+    """Ids at the same provider that are asked in its place, in this order, when the provider says
+    that the model is gone; `"*"` for the newest chat model that it lists then. Remembered for a
+    day."""
     runnable: Any = Field(default=None, repr=False)
     """The LangChain model, where the target is one."""
     name: str = ""
@@ -431,6 +429,8 @@ class Target(Sampling):
         if self.runnable is not None:
             # LangChain models say of themselves what changes their answers.
             known["runnable"] = str(getattr(self.runnable, "_identifying_params", self.name))
+        if self.successors:
+            known["successors"] = list(self.successors)
         return {**known, **self.public_params()}
 
     def sampling_params(self) -> dict[str, Any]:
@@ -454,6 +454,18 @@ class Target(Sampling):
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         return None if value is None else checked_url(value)
+
+    @field_validator("successors")
+    @classmethod
+    def _are_ids(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("provider") in ("local", "runnable", "text") and value:
+            msg = "only a model at a provider with an API can have successors"
+            raise ValueError(msg)
+        ids = (info.data.get("model"), *value)
+        if not all(ids) or len(set(ids)) < len(ids):
+            msg = "must be ids that differ from each other and from the model's"
+            raise ValueError(msg)
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -488,6 +500,12 @@ def _parse(spec: Any) -> dict[str, Any]:
         }
     msg = f"{spec!r} is not a target: {TARGET_SYNTAX}"
     raise TypeError(msg)
+
+
+DEFAULT_CHAIN: tuple[Target, ...] = tuple(
+    Target(f"{provider}:{ids[0]}", successors=ids[1:]) for provider, ids in DEFAULT_FAMILIES
+)
+"""Two providers with two models each, and of each model who follows it."""
 
 
 def checked_url(url: str) -> str:

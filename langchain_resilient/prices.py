@@ -15,6 +15,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.errors import MissingExtraError
+from langchain_resilient.providers.families import current_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +91,7 @@ def cost(price: Price, usage: Usage) -> float:
 
     Example:
         ```python
-        cost(price_of("openai", "gpt-4"), Usage(input=1000, output=100))  # 0.036
+        cost(price_of("openai", "gpt-6-luna"), Usage(input=1000, output=100))  # 0.00015
         ```
     """
     for start, tier in reversed(price.tiers):
@@ -161,7 +162,7 @@ def price_of(provider: str, model: str, base_url: str | None = None) -> Price | 
 
     Example:
         ```python
-        price_of("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo").input * 1_000_000  # 0.88
+        price_of("together", "openai/gpt-oss-120b").input * 1_000_000  # 0.15
         ```
     """
     if provider in _FREE_PROVIDERS:
@@ -180,7 +181,7 @@ def price_for(target: Target) -> Price | None:
     if target.runnable is not None:
         names = _langsmith_names(target.runnable)
         return price_of(*names) if names else None
-    return price_of(target.provider, target.model, target.base_url)
+    return price_of(target.provider, current_model(target), target.base_url)
 
 
 def prices_for(targets: Iterable[Target], feature: str) -> dict[str, Price]:

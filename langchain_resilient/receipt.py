@@ -48,7 +48,7 @@ class AttemptRecord:
     """One request to one target. Times are seconds since the call began.
 
     Attributes:
-        target: The target's name, e.g. `"openai:gpt-4"`.
+        target: The target's name, e.g. `"openai:gpt-6-luna"`.
         kind: Why it was sent.
         started: When it was sent.
         first_text: When its first visible text or tool call came; None if it never did.
@@ -187,7 +187,7 @@ class Receipt:
         return fields
 
     def __str__(self) -> str:
-        """One line: `openai:gpt-4 answered in 1.21 s (2 attempts: ...)`."""
+        """One line: `openai:gpt-6-luna answered in 1.21 s (2 attempts: ...)`."""
         who = f"{self.winner} answered" if self.winner else "no answer"
         tries = ", ".join(_brief(a) for a in self.attempts)
         plural = "" if len(self.attempts) == 1 else "s"

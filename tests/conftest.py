@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from langchain_resilient.providers import model_lists
 from langchain_resilient.runtime import shared_state, spending
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ def _nothing_remembered() -> None:
     """Ports come back: what one test taught the process about an address is no news of the next."""
     shared_state.reset()
     spending.reset_ledgers()
+
+
+@pytest.fixture(autouse=True)
+def _no_background_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks for lists of models behind a test's back, nor knows what others were told."""
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_MODEL_LISTS", "off")
+    monkeypatch.setattr(model_lists, "_path", lambda *_: None)
 
 
 @pytest.fixture

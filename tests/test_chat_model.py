@@ -195,17 +195,17 @@ def test_a_target_without_its_key_is_skipped_with_one_warning(monkeypatch):
     with pytest.warns(SkippedTargetWarning) as caught:
         first, _ = ResilientChatModel(), ResilientChatModel()
     assert len(caught) == 2  # two Together targets, one warning each, though two models were made
-    assert [t.name for t in first._ready().targets] == ["openai:gpt-4", "openai:gpt-3.5-turbo"]
+    assert [t.name for t in first._ready().targets] == ["openai:gpt-6.1-sol", "openai:gpt-6-luna"]
 
 
 def test_the_default_chain_is_two_providers_interleaved():
     """So that one provider's outage costs one hop."""
     llm = ResilientChatModel(api_key={"openai": "k", "together": "k"})
     assert [t.name for t in llm.targets] == [
-        "openai:gpt-4",
-        "together:mistralai/Mixtral-8x7B-Instruct-v0.1",
-        "openai:gpt-3.5-turbo",
-        "together:meta-llama/Llama-3.3-70B-Instruct-Turbo",
+        "openai:gpt-6.1-sol",
+        "together:deepseek-ai/DeepSeek-V4.1-Flash",
+        "openai:gpt-6-luna",
+        "together:openai/gpt-oss-120b",
     ]
 
 

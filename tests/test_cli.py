@@ -134,6 +134,29 @@ def test_targets_shows_which_keys_are_there_and_never_a_key(sim, capsys, monkeyp
     assert "canary" not in out + shown
 
 
+def test_targets_check_tells_what_lives_and_what_follows(sim, capsys, monkeypatch):
+    """By each provider's own list; a provider that does not answer is said to."""
+    monkeypatch.delenv("TOGETHER_API_KEY")
+    sim.list_models("openai:a", shutdown_date="2099-01-14")
+    sim.list_models("openai:b", shutdown_date="2020-01-14")
+    targets = ["-t", "openai:a", "-t", "openai:b", "-t", "openai:c", "-t", "together:d"]
+    assert run("targets", "--check", *targets) == cli.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("; ")[2] for line in lines] == [
+        "a lives, until 2099-01-14",
+        "b is gone, until 2020-01-14",
+        "c is not listed",
+        "",
+    ]
+    assert "TOGETHER_API_KEY is not set" in lines[3]
+    assert run("targets", "--check", "--json", "-t", "openai:b") == cli.FAILED
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["asked"], row["alive"], row["shutdown_date"]) == ("b", False, "2020-01-14")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1")
+    assert run("targets", "--check", *targets[:2]) == cli.FAILED
+    assert "no list of models: ConnectError" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_cleanly_with_130(sim):
     """No traceback, and the upstream sees the request go."""

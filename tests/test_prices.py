@@ -79,10 +79,10 @@ def test_a_cost_is_the_librarys_own(usage, monkeypatch):
     assert compared > 200
 
 
-@pytest.mark.parametrize("spec", DEFAULT_CHAIN)
-def test_the_default_chain_has_prices(spec):
+@pytest.mark.parametrize("target", DEFAULT_CHAIN)
+def test_the_default_chain_has_prices(target):
     """Together's long ids among them."""
-    price = price_for(Target(spec, api_key="k"))
+    price = price_for(target)
     assert price is not None
     assert price.input > 0
 

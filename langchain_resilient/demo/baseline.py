@@ -68,7 +68,7 @@ class PlainChatModel(BaseChatModel):
 
     Example:
         ```python
-        PlainChatModel(client=AsyncOpenAI(), model="gpt-4o")
+        PlainChatModel(client=AsyncOpenAI(), model="gpt-6.1-sol")
         ```
     """
 

@@ -52,8 +52,8 @@ def _well(median: float) -> Reply:
 
 
 PROVIDERS = (
-    SimulatedProvider("openai:gpt-4o", "openai", "gpt-4o", _well(0.30)),
-    SimulatedProvider("together:llama-3.3", "together", "llama-3.3", _well(0.35)),
+    SimulatedProvider("openai:gpt-6.1-sol", "openai", "gpt-6.1-sol", _well(0.30)),
+    SimulatedProvider("together:gpt-oss-120b", "together", "gpt-oss-120b", _well(0.35)),
     SimulatedProvider("vllm:qwen-32b", "openai", "qwen-32b", _well(0.45)),
 )
 

@@ -241,6 +241,9 @@ class TokenBucket:
 
     def give_back(self, amount: float) -> None:
         """Return what was reserved in excess; a negative amount spends more."""
+        if self.stated:
+            self._sends.append((self._at, -amount))
+            self._sent_in_minute -= amount
         if self.rate:
             self._level = min(self.burst, self._level + amount)
             self.provider_level = min(self.capacity, self.provider_level + amount)

@@ -93,7 +93,7 @@ class TargetStats:
         return {name: _as_plain_data(getattr(self, name)) for name in names}
 
     def __repr__(self) -> str:
-        """One line: `openai:gpt-4 (ok): 12 requests, 11 wins, first text p50 0.41 s p99 1.20 s`."""
+        """One line: `openai:gpt-6 (ok): 12 requests, 11 wins, first text p50 0.41 s p99 1.20 s`."""
         return target_line(self)
 
 
@@ -120,7 +120,7 @@ class Stats:
         ```python
         stats = llm.stats()
         print(stats)  # a table; in a notebook, `stats` alone shows one
-        stats["openai:gpt-4"].first_text.p99
+        stats["openai:gpt-6-luna"].first_text.p99
         ```
     """
 

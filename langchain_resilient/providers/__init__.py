@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from langchain_resilient.exchange import Provider
 from langchain_resilient.options import Target, checked_url
+from langchain_resilient.providers.families import FamilyProvider, ModelFamily
 
 __all__ = [
     "Address",
@@ -46,7 +47,7 @@ class ProviderEntry:
     """What the registry knows about a provider before its module is loaded.
 
     Attributes:
-        name: The word before the colon in `"openai:gpt-4o"`.
+        name: The word before the colon in `"openai:gpt-6.1-sol"`.
         factory: The provider class, or `"module:Class"` to import on first use.
         api_key_env: The environment variable with its key; None if it needs no key.
         base_url_env: The environment variables with another base URL; the first that is set counts.
@@ -272,5 +273,10 @@ def create_provider(target: Target) -> Provider:
     if target.api == "responses" and not getattr(factory, "speaks_responses", False):
         msg = f"{target.name}: its provider has no Responses API; leave out api={target.api!r}"
         raise ValueError(msg)
-    made: Provider = factory(target)
-    return made
+    if target.successors:
+        return FamilyProvider(target, factory)
+    made: Any = factory(target)
+    if (directory := getattr(made, "directory", None)) is not None:
+        made.family = ModelFamily(target, directory)
+    provider: Provider = made
+    return provider

@@ -163,7 +163,9 @@ def _bad_request(error: BaseException, details: Mapping[str, Any], text: str) ->
         return FaultKind.NO_STREAMING
     if _KEY.search(text):
         return FaultKind.AUTH
-    return FaultKind.NOT_FOUND if _NO_MODEL.search(text) else FaultKind.BAD_REQUEST
+    about_model = details.get("param") in (None, "", "model")
+    gone = about_model and _NO_MODEL.search(text)
+    return FaultKind.NOT_FOUND if gone else FaultKind.BAD_REQUEST
 
 
 def _by_name(error: BaseException, message: str) -> FaultKind:
@@ -302,7 +304,11 @@ _FILTER = re.compile(
 )
 
 _NO_MODEL = re.compile(
-    r"\bmodel\b[^.]{0,80}\b(?:not exist|not found|decommissioned)|supported (?:api )?model names",
+    # A dot inside an id (`gpt-3.5-turbo`) ends no sentence.
+    r"\bmodel\b(?:[^.]|\.\S){0,120}?\b(?:not exist|not found|decommissioned|"
+    r"(?:is|was|been|be) (?:retired|deprecated|discontinued|sunset|shut ?down|removed)|"
+    r"no longer (?:available|supported|served|exists?)|end[- ]of[- ]life)|"
+    r"supported (?:api )?model names",
     re.IGNORECASE,
 )
 

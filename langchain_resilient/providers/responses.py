@@ -206,6 +206,10 @@ class ResponsesProvider(SDKProvider):
         """Return the address beside that of chat completions."""
         return self._host.request_url().removesuffix(_CHAT) + "/responses"
 
+    def models_url(self) -> str:
+        """Return the URL of the host's list of models."""
+        return self._host.models_url()
+
     def import_sdk(self) -> tuple[Any, Any]:  # type: ignore[override]
         """Import the host's SDK."""
         return self._host.import_sdk()

@@ -22,10 +22,17 @@ from urllib.parse import urlsplit
 
 from langchain_resilient.errors import InsecureConnectionWarning
 from langchain_resilient.providers import address_of, key_for, organization_of
-from langchain_resilient.providers.connection import ConnectionSetupError, tls_context
+from langchain_resilient.providers.connection import ConnectionSetupError, proxy_for, tls_context
 from langchain_resilient.providers.errors import refused_fields, wants_reasoning
 from langchain_resilient.providers.http import http_client
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
+from langchain_resilient.providers.model_lists import (
+    ListedModel,
+    directory_for,
+    fetch_list,
+    fetch_list_async,
+    refresh_in_background,
+)
 from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
 from langchain_resilient.providers.refusals import Refusals
 from langchain_resilient.providers.several_answers import merged_answers
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.exchange import ChatRequest, ChunkStream
     from langchain_resilient.options import Target
+    from langchain_resilient.providers.families import ModelFamily
     from langchain_resilient.providers.sse import HTTPResponse
     from langchain_resilient.wire.json_modes import JSONMode, RequestedJSON
 
@@ -79,6 +87,7 @@ class SDKProvider(ABC):
         base_url: The address from the target or the environment; None for the vendor's usual one.
         is_public: Whether the address is one of the vendor's own.
         organization: The organization or project, from the target or the environment.
+        directory: What is known of the models that the account has there.
 
     Raises:
         ValueError: If the environment variable with the address holds no usable address.
@@ -126,6 +135,9 @@ class SDKProvider(ABC):
     proxy_variable: ClassVar[str | None] = None
     """An environment variable with a proxy for this provider alone."""
 
+    family: ModelFamily | None = None
+    """Watches the end of the model; None in the provider of one id of a family."""
+
     def __init__(self, target: Target) -> None:
         self.target = target
         self._params = target.sampling_params()
@@ -146,6 +158,8 @@ class SDKProvider(ABC):
             type(self), self.base_url, bool(target.base_url), self._key, self.organization,
             tuple(sorted(self._headers.items())), self._connect_seconds,
         )  # fmt: skip
+        keep = target.base_url is None or self.is_public
+        self.directory = directory_for(self.models_url(), self._key, keep=keep)
         if self.base_url and any(len(secret) >= MIN_SECRET_LENGTH for secret in self._secrets):
             _warn_unencrypted(self.base_url)
 
@@ -197,6 +211,10 @@ class SDKProvider(ABC):
     def completions_url(self, base_url: str) -> str:
         """Return the URL of chat completions below a base URL."""
         return base_url.rstrip("/") + self.path
+
+    def models_url(self) -> str:
+        """Return the URL of the list of models."""
+        return self._url.removesuffix("/chat/completions") + "/models"
 
     def open_answer(self, response: HTTPResponse, *, stream: bool) -> ChunkStream:
         """Choose how to read a response."""
@@ -278,6 +296,39 @@ class SDKProvider(ABC):
         with contextlib.suppress(ConnectionSetupError):  # the target's own fault, once it is asked
             tls_context(httpx)
 
+    def fetch_models(self) -> list[ListedModel]:
+        """Ask for the provider's list of models. Blocks: call it in a thread.
+
+        Raises:
+            Exception: The transport's, or a ValueError for what is no list.
+        """
+        _, httpx = self.import_sdk()
+        url = self.models_url()
+        try:
+            proxy = proxy_for(url, self.proxy_variable)
+            return fetch_list(httpx, url, self._list_headers(), proxy.url if proxy else None)
+        except Exception as error:
+            redact_error(error, self._secrets)
+            raise
+
+    async def fetch_models_async(self) -> list[ListedModel]:
+        """Do the same over the connections of the running loop."""
+        template = await client_for(self._client_key, self._create_template)
+        return await fetch_list_async(template.http, self.models_url(), self._list_headers())
+
+    def refresh_models(self) -> None:
+        """Ask for the list now, and remember it. Blocks, and raises what `fetch_models` does."""
+        self.directory.record_list(self.fetch_models())
+
+    def _list_headers(self) -> dict[str, str]:
+        key = {"authorization": f"Bearer {self._key}"} if self._key else {}
+        return {**key, **self._headers}
+
+    def _watch_models(self) -> None:
+        """Have the list of models asked for, beside the first answer of the vendor's own server."""
+        if self.target.base_url is None or self.is_public:
+            refresh_in_background(self.directory, self.fetch_models)
+
     def drop_parameters(self, names: AbstractSet[str]) -> None:
         """Leave parameters out of all later requests to this target, and warn once about each."""
         self._refusals.drop(names)
@@ -342,7 +393,7 @@ class SDKProvider(ABC):
         if self.target.base_url:
             # The SDKs add the environment's headers (OPENAI_CUSTOM_HEADERS), which may hold a key.
             client._custom_headers = dict(headers)  # noqa: SLF001  # there is no public way
-        return RequestTemplate(client, http, sdk, httpx, self._url)
+        return RequestTemplate(client, http, sdk, httpx, self._url, on_first=self._watch_models)
 
 
 def _as_asked(
@@ -408,16 +459,30 @@ class RequestTemplate:
         sdk: The SDK's module.
         httpx: The httpx that the SDK is built on: `httpx2` or `httpx`.
         url: The URL to post to.
+        on_first: Called when the first answer has begun.
+
+    Attributes:
+        http: The HTTP client.
     """
 
-    __slots__ = ("_client", "_http", "_httpx", "_request_args", "_sdk", "_url")
+    __slots__ = ("_client", "_httpx", "_on_first", "_request_args", "_sdk", "_url", "http")
 
-    def __init__(self, client: Any, http: Any, sdk: Any, httpx: Any, url: str) -> None:
+    def __init__(
+        self,
+        client: Any,
+        http: Any,
+        sdk: Any,
+        httpx: Any,
+        url: str,
+        *,
+        on_first: Callable[[], None] | None = None,
+    ) -> None:
         self._client = client
-        self._http = http
+        self.http = http
         self._sdk = sdk
         self._httpx = httpx
         self._url = url
+        self._on_first = on_first
         self._request_args: dict[str, Any] | None = None
 
     async def post(
@@ -439,7 +504,7 @@ class RequestTemplate:
             return await self._post_by_sdk(content, headers)
         request = self._httpx.Request("POST", content=content, **request_args)
         try:
-            response: Any = await self._http.send(request, stream=True)
+            response: Any = await self.http.send(request, stream=True)
         except self._httpx.TimeoutException as error:
             raise self._sdk.APITimeoutError(request=request) from error
         except Exception as error:
@@ -464,6 +529,8 @@ class RequestTemplate:
             stream=True,
             stream_cls=self._sdk.AsyncStream[object],
         )
+        if self._on_first is not None:
+            self._on_first()
         request = response.request
         if not headers and _IDEMPOTENCY_KEY not in request.headers:
             kept = [

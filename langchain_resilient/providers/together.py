@@ -51,6 +51,10 @@ class TogetherProvider(TwoAPIs):
         # Unlike OpenAI's, Together's base URLs end before the `/v1`, which is easily forgotten.
         return super().completions_url(base_url.rstrip("/").removesuffix("/v1"))
 
+    def models_url(self) -> str:
+        """Return the URL of the list of models, which the host of chat completions lacks."""
+        return super().models_url() if self.base_url else "https://api.together.ai/v1/models"
+
     def adapt_body(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         """Adapt the body to Together."""
         body["model"] = self.target.model

@@ -38,7 +38,7 @@ class Affinity:
         ```python
         affinity = Affinity()
         key = conversation(request.messages)
-        affinity.keep(key, "openai:gpt-4o")
+        affinity.keep(key, "openai:gpt-6.1-sol")
         affinity.target(key)
         ```
     """

@@ -19,9 +19,11 @@ from langchain_resilient.engine.target_state import Account, TargetState
 from langchain_resilient.errors import NoTargetsError, SkippedTargetWarning
 from langchain_resilient.providers import (
     address_of,
+    families,
     json_fallback,
     keys_for,
     missing_key,
+    model_lists,
     provider_entry,
 )
 from langchain_resilient.runtime.token_estimate import ContextWindow
@@ -189,6 +191,8 @@ def reset(seed: int | None = None) -> None:
     """
     SHARED_STATE.forget()
     json_fallback.forget_refusals()
+    families.forget()
+    model_lists.forget()
     with _warning:
         _warned.clear()
     _rng.seed(seed)

@@ -260,9 +260,9 @@ class SpendLimiter:
     Example:
         ```python
         limiter = SpendLimiter({t.name: t for t in targets}, SpendCap(5))
-        names = limiter.allowed(["openai:gpt-4", "local"], now)
+        names = limiter.allowed(["openai:gpt-6-luna", "local"], now)
         if not names:
-            raise limiter.error(["openai:gpt-4", "local"], now)
+            raise limiter.error(["openai:gpt-6-luna", "local"], now)
         ...
         limiter.settle(race.receipt(), count_characters(request.messages), now)
         ```

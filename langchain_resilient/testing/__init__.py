@@ -32,11 +32,11 @@ Example:
     from langchain_resilient.testing import Cut, ProviderSimulator, Reply, Status, answer_to
 
     with ProviderSimulator(seed=0) as sim:
-        sim.script("openai:gpt-4", Status(500), Cut(after=3), then=Reply())
+        sim.script("openai:gpt-6-luna", Status(500), Cut(after=3), then=Reply())
         client = OpenAI(base_url=sim.base_url("openai"), api_key="any", max_retries=1)
         messages = [{"role": "user", "content": "Hello"}]
         ...
-        assert sim.count("openai:gpt-4", status=500) == 1
+        assert sim.count("openai:gpt-6-luna", status=500) == 1
     ```
 """
 

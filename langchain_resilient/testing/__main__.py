@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         "--script",
         type=Path,
         metavar="FILE",
-        help='JSON such as {"openai:gpt-4": [{"step": "Status", "code": 500}]}',
+        help='JSON such as {"openai:gpt-6-luna": [{"step": "Status", "code": 500}]}',
     )
     options.add_argument("--verbose", action="store_true", help="print a line for each request")
     return options

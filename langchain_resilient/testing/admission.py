@@ -40,12 +40,15 @@ class AdmissionRules:
         retired: Patterns of models that are gone.
         windows: Context windows in tokens, by pattern.
         limits: Rate limits, by pattern.
+        listed: Targets whose models are listed although nobody asked for them, and the days on
+            which they are shut down.
     """
 
     keys: set[str] | None = None
     retired: tuple[str, ...] = ()
     windows: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, RateLimit] = field(default_factory=dict)
+    listed: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def check_admission(

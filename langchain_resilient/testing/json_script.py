@@ -31,7 +31,7 @@ def load_script(simulator: ProviderSimulator, script: Mapping[str, Any]) -> None
 
     Example:
         ```python
-        load_script(sim, {"openai:gpt-4": [{"step": "Status", "code": 500}]})
+        load_script(sim, {"openai:gpt-6-luna": [{"step": "Status", "code": 500}]})
         ```
     """
     for pattern, entries in script.items():

@@ -272,7 +272,8 @@ class RequestHandler:
 
     def _models(self, dialect: Dialect) -> object:
         """List the models that were scripted or asked, but for the retired ones."""
-        known = {*self._scripts.patterns(), *self._rules.limits, *self._rules.windows}
+        listed = self._rules.listed
+        known = {*self._scripts.patterns(), *self._rules.limits, *self._rules.windows, *listed}
         targets = {target for target in known | self._log.targets() if "*" not in target}
         names = [
             target.partition(":")[2]
@@ -280,4 +281,5 @@ class RequestHandler:
             if target.startswith(f"{dialect.name}:")
             and not any(matches(pattern, target) for pattern in self._rules.retired)
         ]
-        return dialect.models([name for name in names if name])
+        dates = {target.partition(":")[2]: listed[target] for target in listed if target in targets}
+        return dialect.models([name for name in names if name], dates)

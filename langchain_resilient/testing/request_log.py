@@ -47,7 +47,7 @@ class RecordedRequest:
 
     @property
     def target(self) -> str:
-        """The model as targets are written: `"openai:gpt-4"`."""
+        """The model as targets are written: `"openai:gpt-6-luna"`."""
         return f"{self.dialect}:{self.model}"
 
     @property

@@ -59,7 +59,7 @@ def find_error(dialect: str, body: Mapping[str, Any], *, api: str = "chat") -> E
 
     Example:
         ```python
-        find_error("openai", {"model": "gpt-4", "messages": [], "top_k": 5}).message
+        find_error("openai", {"model": "gpt-6-luna", "messages": [], "top_k": 5}).message
         # "Unrecognized request argument supplied: top_k"
         ```
     """

@@ -36,7 +36,7 @@ class ProviderSimulator(Lifecycle):
     Example:
         ```python
         with ProviderSimulator() as sim:
-            sim.script("openai:gpt-4", Status(500), Reply("hi"))
+            sim.script("openai:gpt-6-luna", Status(500), Reply("hi"))
             client = OpenAI(base_url=sim.base_url("openai"), api_key="any")
         ```
     """
@@ -88,8 +88,8 @@ class ProviderSimulator(Lifecycle):
         A request that is refused for its key, model, form or length takes no step.
 
         Args:
-            pattern: `"openai:gpt-4"`, `"openai:gpt-*"`, `"together:*"`, `"*"`: the most specific
-                pattern that fits a target wins.
+            pattern: `"openai:gpt-6-luna"`, `"openai:gpt-*"`, `"together:*"`, `"*"`: the most
+                specific pattern that fits a target wins.
             *steps: One for each request, in order.
             then: The step for every request after them.
 
@@ -99,7 +99,7 @@ class ProviderSimulator(Lifecycle):
 
         Example:
             ```python
-            sim.script("openai:gpt-4", Status(429, retry_after=2), then=Reply(first_text=0.3))
+            sim.script("openai:gpt-6-luna", Status(429, retry_after=2), then=Reply(first_text=0.3))
             ```
         """
         self._scripts.set(pattern, steps, {then: 1.0})
@@ -166,6 +166,15 @@ class ProviderSimulator(Lifecycle):
         """Refuse requests for some models with a 404, in the provider's words."""
         self._rules.retired = (*self._rules.retired, *map(checked_pattern, patterns))
 
+    def list_models(self, *targets: str, shutdown_date: str | None = None) -> None:
+        """Name models in `GET /v1/models`, beside those that were scripted or asked for.
+
+        Args:
+            targets: Such as `"openai:gpt-6.1-sol"`.
+            shutdown_date: The day on which they are shut down, as OpenAI gives it, `YYYY-MM-DD`.
+        """
+        self._rules.listed = {**self._rules.listed, **dict.fromkeys(targets, shutdown_date)}
+
     @property
     def keys(self) -> set[str] | None:
         """The API keys that are let in; None lets in any, and requests without one; else a 401."""
@@ -185,6 +194,7 @@ class ProviderSimulator(Lifecycle):
         self._rules.retired = ()
         self._rules.limits = {}
         self._rules.windows = {}
+        self._rules.listed = {}
         self._log.clear()
         self._handler.reset()
 

@@ -1,4 +1,4 @@
-"""Patterns of targets: `"openai:gpt-4"`, `"openai:gpt-*"`, `"together:*"`, `"*"`."""
+"""Patterns of targets: `"openai:gpt-6-luna"`, `"openai:gpt-*"`, `"together:*"`, `"*"`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def matches(pattern: str, target: str) -> bool:
 
     Example:
         ```python
-        matches("openai:*", "openai:gpt-4")  # True
+        matches("openai:*", "openai:gpt-6-luna")  # True
         ```
     """
     return pattern in ("*", target) or _expression(pattern).fullmatch(target) is not None

@@ -43,7 +43,7 @@ def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str
 
     Example:
         ```python
-        to_chat_result(response, "openai", "gpt-4o").generations[0].message.content  # 'Hi'
+        to_chat_result(response, "openai", "gpt-6.1-sol").generations[0].message.content  # 'Hi'
         ```
     """
     if response.native:
@@ -191,7 +191,7 @@ class ChunkConverter:
             response.add(chunk)
             if (piece := converter.add(chunk)) is not None:
                 yield piece
-        yield attach_receipt(converter.last_chunk(response, "gpt-4o"), receipt.as_dict())
+        yield attach_receipt(converter.last_chunk(response, "gpt-6.1-sol"), receipt.as_dict())
         ```
     """
 

@@ -65,7 +65,7 @@ def test_the_picture_fits_the_terminal(width, height):
     lines = console.export_text().splitlines()
     assert len(lines) == height
     assert max(map(len, lines)) <= width
-    assert "openai:gpt-4o" in "\n".join(lines)
+    assert "openai:gpt-6.1-sol" in "\n".join(lines)
 
 
 async def test_without_langchain_openai_the_baseline_uses_the_plain_sdk(monkeypatch):

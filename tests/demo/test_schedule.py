@@ -37,6 +37,6 @@ async def test_the_simulator_plays_the_act_of_the_moment():
         async with client:
             with pytest.raises(InternalServerError):
                 await client.chat.completions.create(
-                    model="gpt-4o", messages=[{"role": "user", "content": "hello"}]
+                    model="gpt-6.1-sol", messages=[{"role": "user", "content": "hello"}]
                 )
     assert doing(0, 45.0, 120.0) == "500"

@@ -28,6 +28,8 @@ ALLOWED = {
     ("batch/journal.py", "time.time"): "when an answer was recorded, for people who read journals",
     ("observability/otel.py", "time_ns"): "spans are dated by the calendar; lengths are monotonic",
     ("prices.py", "time"): "which list price is in force; a purse's windows are monotonic",
+    ("providers/model_lists.py", "time.gmtime"): "whether a model's announced last day is over",
+    ("providers/model_lists.py", "time.time"): "how old a list is that an earlier process kept",
     ("testing/simulator.py", "time.time"): "the simulated server's own Date",
 }
 """Who asks what day it is, and why no deadline hangs on it."""

@@ -47,7 +47,7 @@ class IncomingRequest:
 
     @property
     def target(self) -> str:
-        """The model as targets are written: `"openai:gpt-4"`."""
+        """The model as targets are written: `"openai:gpt-6-luna"`."""
         return f"{self.dialect.name}:{self.model}"
 
 
@@ -188,8 +188,8 @@ class Dialect(ABC):
         return {"retry-after": str(math.ceil(seconds))}
 
     @abstractmethod
-    def models(self, names: Sequence[str]) -> Any:
-        """Return the body of the list of models."""
+    def models(self, names: Sequence[str], shutdown_dates: Mapping[str, str | None]) -> Any:
+        """Return the body of the list of models, with the days on which some are shut down."""
 
     def dumps(self, value: Any) -> bytes:
         """Write JSON as this provider does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_resilient.testing.answers import (
@@ -121,10 +121,16 @@ class OpenAIDialect(Dialect):
         """Return the time to wait in seconds and, exactly, in milliseconds."""
         return {**super().wait_headers(seconds), "retry-after-ms": str(math.ceil(seconds * 1000))}
 
-    def models(self, names: Sequence[str]) -> Any:
+    def models(self, names: Sequence[str], shutdown_dates: Mapping[str, str | None]) -> Any:
         """Return the list of models."""
         data = [
-            {"id": name, "object": "model", "created": CREATED, "owned_by": "simulator"}
+            {
+                "id": name,
+                "object": "model",
+                "created": CREATED,
+                "owned_by": "simulator",
+                "shutdown_date": shutdown_dates.get(name),
+            }
             for name in names
         ]
         return {"object": "list", "data": data}

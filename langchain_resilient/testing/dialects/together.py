@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_resilient.testing.answers import (
@@ -126,7 +126,11 @@ class TogetherDialect(Dialect):
         """Return the time to wait, and as the reset."""
         return {**super().wait_headers(seconds), "x-ratelimit-reset": str(math.ceil(seconds))}
 
-    def models(self, names: Sequence[str]) -> Any:
+    def models(
+        self,
+        names: Sequence[str],
+        shutdown_dates: Mapping[str, str | None],  # noqa: ARG002  # Together says none
+    ) -> Any:
         """Return the list of models: a bare list."""
         return [
             {"id": name, "object": "model", "created": CREATED, "type": "chat"} for name in names

@@ -72,7 +72,7 @@ class Reply(ReplyOptions, Step):
 
     Example:
         ```python
-        sim.script("openai:gpt-4", Reply("hi"), Reply(first_text=0.5, rate=50))
+        sim.script("openai:gpt-6-luna", Reply("hi"), Reply(first_text=0.5, rate=50))
         ```
     """
 
@@ -95,7 +95,7 @@ class Delayed(Step):
 
     Example:
         ```python
-        sim.script("openai:gpt-4", Delayed(Empty(), 0.5))
+        sim.script("openai:gpt-6-luna", Delayed(Empty(), 0.5))
         ```
     """
 
@@ -122,7 +122,7 @@ class Timeline(Step):
 
     Example:
         ```python
-        sim.script("openai:gpt-4", then=Timeline((60, NoAnswer()), (660, Reply())))
+        sim.script("openai:gpt-6-luna", then=Timeline((60, NoAnswer()), (660, Reply())))
         ```
     """
 

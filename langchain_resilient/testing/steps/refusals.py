@@ -347,7 +347,7 @@ class Lacks(Refusal):
 
     Example:
         ```python
-        sim.script("openai:gpt-4", then=Lacks("json_schema"))
+        sim.script("openai:gpt-6-luna", then=Lacks("json_schema"))
         sim.script("together:*", then=Lacks(("json_schema", "tools"), Reply("{}")))
         ```
     """
