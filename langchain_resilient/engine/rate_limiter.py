@@ -207,7 +207,7 @@ class RateLimiter:
         """
         with self._lock:
             if requests_per_minute is not None:
-                self.requests.configure(requests_per_minute)
+                self.requests.configure(requests_per_minute, strict=True)
             if tokens_per_minute is not None:
                 self.tokens.configure(tokens_per_minute)
             self.active = bool(self.requests.rate or self.tokens.rate)

@@ -80,6 +80,7 @@ class TokenBucket:
         "_sends",
         "_sent_in_minute",
         "_share",
+        "_strict",
         "capacity",
         "provider_level",
         "rate",
@@ -94,6 +95,7 @@ class TokenBucket:
         self._configured = inf
         self._sends: deque[tuple[float, float]] = deque()
         self._sent_in_minute = 0.0
+        self._strict = False
         self._limit_is_configured = False
         self._answered = False
         self._assumed_per_second = False
@@ -106,12 +108,18 @@ class TokenBucket:
 
     # -- limits -----------------------------------------------------------------------------------
 
-    def configure(self, limit: float) -> None:
+    def configure(self, limit: float, *, strict: bool = False) -> None:
         """Apply a user's limit per minute; the lowest of several counts.
 
         It is kept in every minute, the first one too: no savings are assumed, and what may be sent
         at once is taken off the rate.
+
+        Args:
+            limit: Per minute.
+            strict: Keep it in every single minute too when the provider shows more room. Of tokens,
+                whose number is only estimated, that would cost an eighth of the limit.
         """
+        self._strict = self._strict or strict
         self._configured = min(self._configured, limit)
         self._limit_is_configured = True
         at_once = max(1.0, self._configured / _MINUTE * BURST_SECONDS)
@@ -194,7 +202,7 @@ class TokenBucket:
             cost: Requests or tokens. More than a burst waits for a whole burst and owes the rest.
             urgent: It may be sent ahead of the pace while the provider's bucket holds enough.
         """
-        at = self._minute_at(cost) if self.stated else -inf
+        at = self._minute_at(cost) if self._strict else -inf
         if not self.rate or (urgent and self.provider_level >= cost + self.headroom):
             return at
         wait = 0.0
@@ -228,7 +236,7 @@ class TokenBucket:
     def take(self, cost: float, *, urgent: bool) -> None:
         """Spend `cost`; what exceeds the level is owed."""
         self.sent += cost
-        if self.stated:
+        if self._strict:
             self._sends.append((self._at, cost))
             self._sent_in_minute += cost
         if self.rate:
@@ -241,9 +249,6 @@ class TokenBucket:
 
     def give_back(self, amount: float) -> None:
         """Return what was reserved in excess; a negative amount spends more."""
-        if self.stated:
-            self._sends.append((self._at, -amount))
-            self._sent_in_minute -= amount
         if self.rate:
             self._level = min(self.burst, self._level + amount)
             self.provider_level = min(self.capacity, self.provider_level + amount)
