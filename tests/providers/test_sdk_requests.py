@@ -200,7 +200,7 @@ async def test_a_cancelled_reading_of_an_error_closes_it(parts):
     async def answer(request):
         return parts[1].Response(500, stream=Slow(), request=request)
 
-    sender._http._transport = parts[1].MockTransport(answer)
+    sender.http._transport = parts[1].MockTransport(answer)
     task = asyncio.create_task(sender.post(BODY))
     await reading.wait()
     task.cancel()
