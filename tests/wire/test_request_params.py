@@ -33,7 +33,7 @@ def converted(**params: Any) -> dict[str, Any]:
     return params
 
 
-@pytest.mark.parametrize("given", [add, tool(add), Person, READY], ids=str)
+@pytest.mark.parametrize("given", [add, tool(add), Person, READY], ids=["function", "tool", "class", "dict"])
 def test_tools_in_every_form(given):
     """A function, a LangChain tool, a class, a dict."""
     (made,) = converted(tools=[given])["tools"]
