@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docs import cli, errors, options, simulator
+from docs import cli, errors, options, providers, simulator
 
 PAGES = {
     "options.md": options.page,
     "cli.md": cli.page,
     "errors.md": errors.page,
+    "providers.md": providers.page,
     "simulator.md": simulator.page,
 }
 

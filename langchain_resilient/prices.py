@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.providers.families import current_model
+from langchain_resilient.providers.servers import BY_NAME as SERVERS_BY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -167,6 +168,11 @@ def price_of(provider: str, model: str, base_url: str | None = None) -> Price | 
     """
     if provider in _FREE_PROVIDERS:
         return FREE
+    server = SERVERS_BY_NAME.get(provider)
+    if server is not None:
+        if server.price_name is None:
+            return FREE
+        provider = server.price_name or provider
     return _look_up(provider, model, base_url, int(time() // _SLOT_SECONDS))
 
 

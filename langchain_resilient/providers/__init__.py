@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 from langchain_resilient.exchange import Provider
 from langchain_resilient.options import Target, checked_url
 from langchain_resilient.providers.families import FamilyProvider, ModelFamily
+from langchain_resilient.providers.servers import SERVERS, CompatibleServer
 
 __all__ = [
     "Address",
@@ -55,6 +57,10 @@ class ProviderEntry:
         public_hosts: The hosts of its own API; a leading dot stands for any subdomain.
         gateway_path: Where LangSmith's gateway has its API; None if it has not.
         in_process: Its model runs in this process.
+        base_url: Its address, where the provider's class does not know it.
+        other_keys: More environment variables for the key, or for one that it can do without.
+        endpoint_env: An environment variable with the address of an account.
+        endpoint_path: Where the API is below that.
     """
 
     name: str
@@ -65,6 +71,10 @@ class ProviderEntry:
     public_hosts: tuple[str, ...] = ()
     gateway_path: str | None = None
     in_process: bool = False
+    base_url: str | None = None
+    other_keys: tuple[str, ...] = ()
+    endpoint_env: str | None = None
+    endpoint_path: str = ""
 
 
 _GATEWAY = "LANGSMITH_GATEWAY"
@@ -102,6 +112,24 @@ _entries: dict[str, ProviderEntry] = {
         ),
     )
 }
+
+
+def _compatible(server: CompatibleServer) -> ProviderEntry:
+    """Make the entry of a server that speaks OpenAI's API."""
+    return ProviderEntry(
+        server.name,
+        "langchain_resilient.providers.compatible:CompatibleProvider",
+        server.keys[0] if server.needs_key else None,
+        server.base_url_env,
+        public_hosts=server.hosts,
+        base_url=server.base_url or None,
+        other_keys=server.keys[1:] if server.needs_key else server.keys,
+        endpoint_env=server.endpoint_env,
+        endpoint_path=server.endpoint_path,
+    )
+
+
+_entries.update((server.name, _compatible(server)) for server in SERVERS)
 
 
 def register(
@@ -150,7 +178,14 @@ def provider_entry(name: str) -> ProviderEntry:
     try:
         return _entries[name]
     except KeyError:
-        msg = f"unknown provider {name!r}; known are {', '.join(known_providers())}"
+        close = get_close_matches(name, _entries, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        msg = (
+            f"unknown provider {name!r}{hint}; known are {', '.join(known_providers())}; a server "
+            "with OpenAI's API needs no name of its own: "
+            'Target("openai:model", base_url=..., api_key=...); others are added with '
+            "langchain_resilient.providers.register"
+        )
         raise ValueError(msg) from None
 
 
@@ -185,8 +220,12 @@ def address_of(target: Target) -> Address:
                 variable, value = _first_set(after)
             else:
                 value = f"{gateway}/{entry.gateway_path}"
+        if variable is None and entry.endpoint_env:
+            variable, value = _first_set((entry.endpoint_env,))
+            if variable is not None and not value.rstrip("/").endswith(entry.endpoint_path):
+                value = value.rstrip("/") + entry.endpoint_path
         if variable is None:
-            return Address(None, None, public=True)
+            return Address(entry.base_url, None, public=True)
         try:
             url = checked_url(value)
         except ValueError as error:
@@ -230,6 +269,8 @@ def key_variable(target: Target) -> str | None:
     env = provider_entry(target.provider).api_key_env
     if env and address_of(target).variable == _GATEWAY:
         return _first_set(_GATEWAY_KEYS)[0] or env
+    if env and (others := provider_entry(target.provider).other_keys):
+        return _first_set((env, *others))[0] or env
     return env
 
 
@@ -240,8 +281,10 @@ def keys_for(target: Target) -> tuple[str | None, ...]:
         keys = [key.get_secret_value() for key in target.api_key]
     elif target.api_key is not None:
         keys = [target.api_key.get_secret_value()]
-    elif (not target.base_url or address_of(target).public) and (env := key_variable(target)):
-        keys = [os.environ.get(env, "")]
+    elif not target.base_url or address_of(target).public:
+        env = key_variable(target)
+        names = (env,) if env else provider_entry(target.provider).other_keys
+        keys = [_first_set(names)[1]]
     # A key that was read from a file often ends in a newline, which no header may hold.
     return tuple(key.strip() or None for key in keys)
 

@@ -1,0 +1,71 @@
+"""The servers of `langchain_resilient.providers.servers`, through the official `openai` SDK."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from langchain_resilient.providers.openai import OpenAIProvider
+from langchain_resilient.providers.servers import BY_NAME
+from langchain_resilient.wire.responses_request import needs_responses
+
+if TYPE_CHECKING:
+    from langchain_resilient.options import Target
+
+
+_STREAM_OPTIONS = {"include_usage": True}
+
+
+class CompatibleProvider(OpenAIProvider):
+    """Serves `"name:model"` for every server that has a row.
+
+    Raises:
+        ValueError: If the target asks for the Responses API, which its server lacks, or its server
+            has no address that is the same for everyone, and none was given.
+    """
+
+    proxy_variable: ClassVar[str | None] = None
+
+    def __init__(self, target: Target) -> None:
+        self._server = BY_NAME[target.provider]
+        if target.api == "responses" and not self._server.responses:
+            msg = f"{target.name}: {self._server.title} has no Responses API; leave out `api`"
+            raise ValueError(msg)
+        super().__init__(target)
+        if self.base_url is None:
+            variables = " or ".join(
+                name
+                for name in (self._server.endpoint_env, *self._server.base_url_env)
+                if name is not None
+            )
+            msg = f"{target.name}: give its base_url, or set {variables}"
+            raise ValueError(msg)
+
+    def create_client(self, sdk: Any, **settings: Any) -> Any:
+        """Create an `AsyncOpenAI` that knows nothing of OpenAI's own settings."""
+        client = super().create_client(sdk, **settings)
+        client.organization, client.project = self.organization, None
+        # The SDK adds the environment's headers for OpenAI, which may hold a key.
+        client._custom_headers = dict(settings["default_headers"] or {})  # noqa: SLF001
+        return client
+
+    def adapt_body(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """Adapt the body to the server, as its row says."""
+        server = self._server
+        body["model"] = self.target.model
+        for ours, theirs in server.renames.items():
+            if ours in body:
+                body[theirs] = body.pop(ours)
+        self.drop_parameters(server.refuses & body.keys())
+        if stream:
+            body["stream"] = True
+        if server.quiet_usage or not stream:
+            body.pop("stream_options", None)
+        else:
+            body.setdefault("stream_options", _STREAM_OPTIONS)
+        return body
+
+    def _prefers_responses(self, body: dict[str, Any]) -> bool:
+        if self._server.openai_models or self.target.api != "auto":
+            return super()._prefers_responses(body)
+        # The rules by which OpenAI's models choose are not others'.
+        return needs_responses(body) or self._knows("all")
