@@ -90,7 +90,7 @@ def test_a_name_that_no_target_could_use_is_refused(registry, name):
 
 def test_an_unknown_provider_is_an_error_that_lists_the_known():
     """A typing error is the likely cause."""
-    with pytest.raises(ValueError, match="'opnai' .*mean 'openai'.*; known are .*openai"):
+    with pytest.raises(ValueError, match=r"'opnai' .*mean 'openai'.*; known are .*openai"):
         create_provider(Target("opnai:m"))
 
 

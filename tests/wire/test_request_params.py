@@ -33,7 +33,10 @@ def converted(**params: Any) -> dict[str, Any]:
     return params
 
 
-@pytest.mark.parametrize("given", [add, tool(add), Person, READY], ids=["function", "tool", "class", "dict"])
+FORMS = {"function": add, "tool": tool(add), "class": Person, "dict": READY}
+
+
+@pytest.mark.parametrize("given", FORMS.values(), ids=FORMS)
 def test_tools_in_every_form(given):
     """A function, a LangChain tool, a class, a dict."""
     (made,) = converted(tools=[given])["tools"]
