@@ -28,9 +28,12 @@ SLACK = Slack(
 )
 
 
-SIZED = ("mixed-sizes", "lognormal-sizes", "hidden-factor")
+SIZED = ("mixed-sizes", "lognormal-sizes")
 
-LONG = {name for name in THINKING if name not in {"thinks-20s", "thinks-20s-aloud"}}
+LONG = {name for name in THINKING if name != "thinks-20s-aloud"} | {
+    "hidden-factor",
+    "documents-1/s",
+}
 """Rows that only `make simulate` runs."""
 
 
