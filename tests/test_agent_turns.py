@@ -76,4 +76,5 @@ def test_an_agent_may_change_its_target_at_every_turn(sim, first, second, versio
     assert "7" in history[-1].text
     assert "11" in history[-1].text
     turn(one, [*history, HumanMessage("Thank you.")])
+    sim.wait_idle()
     assert sim.count() - asked == sim.count(status=200) - good == 5

@@ -177,7 +177,7 @@ async def test_without_a_token_a_lone_request_is_rescued_from_an_unusual_silence
     await learned(w)
     behave(w, "p0:m", *[Hang()] * 6)
     receipts = [await ask(w) for _ in range(6)]
-    assert max(r.seconds for r in receipts) < 1.0
+    assert max(r.seconds for r in receipts) < 2.0  # it hangs: without the rescue, for minutes
     assert first_targets(receipts)[-1] == "p1:m"
     assert kinds(receipts)[AttemptKind.RESCUE] >= 3
     await w.reaper.drain()
