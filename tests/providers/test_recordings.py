@@ -111,7 +111,7 @@ async def test_a_recorded_error_is_of_the_kind_that_its_status_and_code_say(exch
     fault = await fault_of(provider_for(exchange), stream="data:" in body)
     # A 404 that speaks of the address, not of the model: nobody is there.
     no_such_address = status == 404 and "does not exist there" in fault.message
-    assert fault.kind is (FaultKind.CONNECTION if no_such_address else kind)
+    assert fault.kind is (K.CONNECTION if no_such_address else kind)
     assert status in (fault.status, 200)
     for key in ("DEADBEEF", "fake_key", "sk-"):
         assert key not in fault.message

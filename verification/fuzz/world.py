@@ -105,8 +105,8 @@ def in_memory() -> Iterator[Ledger]:
     """Let both SDKs run without sockets, with everything else as it is."""
     ledger, real = Ledger(), http.http_client
 
-    def client(sdk: Any, httpx: Any, timeout: Any, *, public: bool) -> Any:
-        made = real(sdk, httpx, timeout, public=public)
+    def client(sdk: Any, httpx: Any, timeout: Any, **options: Any) -> Any:
+        made = real(sdk, httpx, timeout, **options)
         made._transport, made._mounts = memory_transport(httpx, ledger), {}
         return made
 
