@@ -122,7 +122,7 @@ def _raised(cell: Cell, got: Got) -> Iterator[str]:
     if cell.fails and cell.row.says and cell.way in STREAMS:
         # The deadline may cut one off that is shown; then even a last resort has no say.
         allowed = allowed | {StreamBrokenError}
-    if type(got.error) not in allowed:
+    if not isinstance(got.error, tuple(allowed)):  # errors of some causes are of their families too
         yield f"raised {got.error!r:.300}"
 
 
