@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,7 @@ class Plan:
     retry: Retry
     budgets: Budgets
     health: Health | None = None
+    _: KW_ONLY
     fallback_on: FallbackOn = ALL_FAULTS
     reserve: float = 0.0
     last_resort_after: float = 5.0

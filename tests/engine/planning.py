@@ -197,7 +197,8 @@ class Bench:
         self.budgets = self._budgets(setup.hedge, setup.health or Health(), setup.retry)
         self.plan = Plan(
             setup.deadline, setup.time_limits, setup.hedge, setup.retry, self.budgets, setup.health,
-            setup.fallback_on, setup.reserve, None if setup.costs is None else self._cost,
+            fallback_on=setup.fallback_on, reserve=setup.reserve,
+            cost=None if setup.costs is None else self._cost,
         )  # fmt: skip
 
     def _state(self, index: int, provider: int) -> TargetState:

@@ -38,7 +38,7 @@ WORKER_THREADS = "verification-worker"
 
 _TICK = 0.005
 
-_PERMANENT_THREADS = (WORKER_THREADS, "asyncio_")
+_PERMANENT_THREADS = (WORKER_THREADS, "asyncio_", "langchain-resilient_")
 """Threads that loops keep for their blocking work, a bounded number."""
 
 _DESCRIPTORS = Path("/proc/self/fd")

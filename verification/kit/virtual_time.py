@@ -25,6 +25,7 @@ import pytest
 
 from langchain_resilient import SkippedTargetWarning
 from langchain_resilient.runtime.shared_state import reset
+from langchain_resilient.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -168,10 +169,16 @@ def _transports_on(loop: VirtualLoop, transport: Transport) -> Iterator[None]:
             aiohappyeyeballs, "start_connection", async_solipsism.aiohappyeyeballs_start_connection
         )
         patch.setattr("async_solipsism.socket.ListenSocket.make_connection", _connect)
+        patch.setattr(Threads, "run", _run_here)
         for httpcore in ("httpcore", "httpcore2"):
             patch.setattr(f"{httpcore}._backends.anyio.is_socket_readable", _is_readable)
             patch.setattr(f"{httpcore}._async.http11.time", clock)
         yield
+
+
+async def _run_here(_: Threads, function: Callable[..., T], *args: Any) -> T:
+    """Call it here and now: while a thread is busy, virtual time would jump to the deadline."""
+    return function(*args)
 
 
 async def _connect(listener: Any, peer: Any) -> Any:
