@@ -21,12 +21,18 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from langchain_resilient.engine.attempt import (
+from langchain_resilient.engine.attempt import Attempt, Candidate
+from langchain_resilient.engine.attempt_list import AttemptList
+from langchain_resilient.engine.candidates import (
+    LAST_TRY_SECONDS,
+    Candidates,
+    WaitList,
+    is_open,
+    retry_state,
+)
+from langchain_resilient.engine.limits import (
     DEFAULT_COLD,
     MAX_SPARSE,
-    Attempt,
-    AttemptList,
-    Candidate,
     check_throughput,
     hedge_delay,
     late_after,
@@ -35,16 +41,10 @@ from langchain_resilient.engine.attempt import (
     pause_limit,
     rescue_after,
     restart_limits,
-    set_text_limits,
     start_throughput_window,
     text_due_at,
-)
-from langchain_resilient.engine.candidates import (
-    LAST_TRY_SECONDS,
-    Candidates,
-    WaitList,
-    is_open,
-    retry_state,
+    text_limit,
+    thinking_limit,
 )
 from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start, Stop
 from langchain_resilient.engine.rate_limiter import QueuedRequest
@@ -215,7 +215,9 @@ class Planner:
     def reasoning(self, attempt: Attempt, now: float) -> None:
         """A piece of reasoning: its target lives. That wins nothing, but is no silence either."""
         attempt.last_chunk = now
-        attempt.thinks = True
+        if not attempt.thinks:
+            attempt.thinks = True
+            attempt.thinking_limit = thinking_limit(attempt, now)
 
     def chunk(self, attempt: Attempt, now: float) -> list[Action]:
         """Content of one that is not the winner: one that had timed out or paused may win."""
@@ -248,7 +250,7 @@ class Planner:
         attempt.fault = None
         attempt.candidate.state.record_success(attempt.key)
         if attempt.pause_limit < inf:
-            attempt.candidate.state.record_longest_pause(attempt.longest_pause, now)
+            attempt.candidate.state.speed.record_longest_pause(attempt.longest_pause, now)
         self._plan.budgets.succeeded(now)
         self._attempts.close(attempt, Outcome.WON, now)
         return self._finish(CallEnd.ANSWERED, now, [], winner=attempt)
@@ -626,7 +628,7 @@ class Planner:
         start_throughput_window(attempt, now)
         on_trip = None
         if kind is not AttemptKind.LAST_RESORT:
-            set_text_limits(attempt, now)
+            attempt.text_limit = text_limit(attempt, now)
             if plan.hedge is not None:
                 attempt.hedge_at = now + hedge_delay(
                     plan.hedge, attempt, now, batch=self._queued_request.batch

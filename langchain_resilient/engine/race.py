@@ -13,13 +13,14 @@ import inspect
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.engine.attempt import Attempt, attempt_record, late_after
+from langchain_resilient.engine.attempt import Attempt, attempt_record
 from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start
 from langchain_resilient.engine.planner import Planner
+from langchain_resilient.engine.probe import start_probe
 from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD, Segment, StreamBuffer
 from langchain_resilient.engine.time_model import UNKNOWN
 from langchain_resilient.faults import Fault, FaultKind, is_callers_business
-from langchain_resilient.receipt import AttemptKind, Outcome, Receipt
+from langchain_resilient.receipt import AttemptKind, Receipt
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
@@ -118,77 +119,6 @@ class RaceTimer:
         now = max(self._loop.time(), self._at)
         self._handle, self._at = None, inf
         self._due(now)
-
-
-_PROBE_PATIENCE = 4.0
-"""Factor on the good time for which a probe waits: a target may have become slower for good."""
-
-
-def start_probe(
-    attempt: Attempt, route: Route, request: ChatRequest, dependencies: Dependencies
-) -> asyncio.Task[None]:
-    """Ask, read up to the first text, and record the outcome with the target's state.
-
-    The user waits for none of it, and the answer is thrown away. The place at the target is
-    returned even if the task is cancelled before its first step.
-    """
-    loop = asyncio.get_running_loop()
-    good = late_after(None, attempt, attempt.started)
-    task = loop.create_task(_run_probe(attempt, route, request, dependencies, good))
-
-    def settle(_: asyncio.Task[None]) -> None:
-        attempt.ended = loop.time()
-        attempt.outcome = Outcome.LOST if attempt.fault is None else Outcome.FAILED
-        spoke = None if attempt.first_text is None else attempt.first_text - attempt.started
-        route.state.concurrency.give_back()
-        route.state.record_probe(spoke, loop.time(), plain=attempt.plain, good=good)
-
-    task.add_done_callback(settle)
-    return task
-
-
-async def _run_probe(
-    attempt: Attempt, route: Route, request: ChatRequest, dependencies: Dependencies, good: float
-) -> None:
-    time = asyncio.get_running_loop().time
-    try:
-        async with asyncio.timeout(_PROBE_PATIENCE * good):
-            await _wait_for_text(attempt, route, request)
-    except TimeoutError as error:
-        if attempt.first_text is None:  # otherwise it only closes slowly
-            attempt.fault = Fault(FaultKind.TIMEOUT, "the probe got no answer", cause=error)
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # noqa: BLE001  # what is a caller's business too: it is gone
-        attempt.fault = (
-            error.fault if isinstance(error, _UnusableAnswerError) else dependencies.classify(error)
-        )
-        route.state.record_failure(attempt.fault, time(), dependencies.rng, attempt.key, 0)
-
-
-async def _wait_for_text(attempt: Attempt, route: Route, request: ChatRequest) -> None:
-    """Return at the first visible text, or raise what went wrong. Owns the stream."""
-    stream: Any = await route.sources[attempt.key].open(request, stream=not attempt.plain)
-    try:
-        async for chunk in stream:
-            if attempt.response.add(chunk) > 1:
-                attempt.first_text = asyncio.get_running_loop().time()
-                return
-        fault = attempt.response.fault(request)
-        if fault is not None:
-            raise _UnusableAnswerError(fault)
-        attempt.first_text = asyncio.get_running_loop().time()
-    finally:
-        with contextlib.suppress(Exception):
-            await stream.aclose()
-
-
-class _UnusableAnswerError(Exception):
-    """The probe's answer was complete and of no use."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(str(fault))
-        self.fault = fault
 
 
 _VISIBLE = 2

@@ -8,26 +8,14 @@ no decision.
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
-from math import inf, log
+from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.engine.circuit_breaker import (
-    HEALTHY_SLOW_SHARE,
-    SLOW_EVIDENCE,
-    CircuitBreaker,
-    silence_evidence,
-    silent_share,
-)
+from langchain_resilient.engine.circuit_breaker import SLOW_EVIDENCE, CircuitBreaker
 from langchain_resilient.engine.rate_limiter import RateLimiter
-from langchain_resilient.engine.time_model import (
-    MIN_SURVIVAL,
-    UNKNOWN,
-    LatencyHistogram,
-    RequestProfile,
-    TimeModel,
-)
+from langchain_resilient.engine.target_speed import TargetSpeed
+from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile
 from langchain_resilient.faults import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -109,12 +97,6 @@ NOT_FOUND_SECONDS = 3600.0
 OVERLOADED_SECONDS = 5.0
 """Seconds after a 429 or 503 in which a target gets no hedge and no rescue."""
 
-ENOUGH_SAMPLES = 30
-"""Fewer samples say nothing about a 95th percentile."""
-
-MANY_SAMPLES = 500
-"""Samples beside which requests under way need not be counted."""
-
 DOWN_AFTER = 5
 """Failures in a row, over all requests, after which a target is down."""
 
@@ -127,44 +109,11 @@ LONG_SILENCE_SECONDS = 5.0
 DOWN_SECONDS = 5.0
 """Seconds between requests that try a target that is down; text from it ends that."""
 
-THINKING_SECONDS = {"low": 15.0, "medium": 30.0, "high": 60.0, "xhigh": 120.0}
-"""Seconds that a model is taken to think, by effort, before it was seen: then a hedge is sent."""
-
-THINKING_LIMIT_FACTOR = 6.0
-"""Factor on those seconds after which a silent thinker is left, and on which it is late."""
-
-TEXT_LIMIT = 15.0
-"""Seconds without text after which a target is left whose speed is not known, and most others."""
-
-MIN_TEXT_LIMIT = 5.0
-"""The shortest such limit that is learned: a hedge has been sent long before."""
-
-THINKING_LIMIT = 300.0
-"""Seconds for which reasoning may go on without a text; twice that for high effort."""
-
-LATE_FACTOR = 1.2
-"""Factor on the learned percentile: a few percent slower than usual is not yet late."""
-
-HELD_SECONDS = 5.0
-"""Seconds before a sample of a target's speed counts; a trip meanwhile discards it."""
-
 SLOW_PROBES = 40
 """Probes answered late after which a target counts as slower than before, rather than sick."""
 
-FEW_SAMPLES = 5
-"""Samples that are enough to compare the speed of targets."""
-
-MAX_EXPECTED_SECONDS = 10.0
-"""Seconds; a request that takes longer is answered by another target."""
-
-_COLD_SHARE = 0.6
-"""Share of the cold delay by which 95 % are taken to have spoken, before anything was learned."""
-
 _SILENCE = 0.6
 """Share of the evidence of a late request that makes a loser's silence count as such a request."""
-
-_REFRESH_SECONDS = 1.0
-"""The greatest age of a cached percentile."""
 
 _RECENT_TEXT_SECONDS = 30.0
 """Seconds within which text clears a target when all have tripped."""
@@ -225,11 +174,8 @@ class TargetState:
         in_process: It runs in this process: asking it twice at once only slows both down.
         replicated: It is many machines: a second request reaches another one.
         unreachable: How many connections to it have failed in a row.
-        thinks: Its model is known to reason before it answers, unless told not to.
         circuit_breaker: Whether it is healthy.
-        first_texts: Seconds to the first text, given the request.
-        answers: Seconds to a whole answer, where it does not stream.
-        pauses: Seconds of the longest pause in each complete stream.
+        speed: How fast it is.
         last_text_at: When text last came from it.
         answering_since: When the request was sent that ended its last silence.
         waiting: The attempts that wait for a first text, each with what to call when it falls
@@ -239,21 +185,15 @@ class TargetState:
 
     __slots__ = (
         "_ask_again_at",
-        "_expected",
         "_failures",
-        "_held_samples",
         "_key_turn",
         "_last_answered_start",
         "_late_starts",
-        "_percentiles",
         "_slow_probes",
-        "_typical_pause",
         "_waiters_told",
         "answering_since",
-        "answers",
         "circuit_breaker",
         "concurrency",
-        "first_texts",
         "gone_until",
         "in_process",
         "keys",
@@ -261,12 +201,11 @@ class TargetState:
         "name",
         "overloaded_until",
         "paced",
-        "pauses",
         "provider",
         "replicated",
         "retry_first",
+        "speed",
         "streams",
-        "thinks",
         "unreachable",
         "waiting",
     )  # fmt: skip
@@ -285,7 +224,6 @@ class TargetState:
         replicated: bool = False,
     ) -> None:
         self.replicated = replicated
-        self.thinks = thinks
         self.unreachable = 0
         self.name = name
         self.provider = provider
@@ -300,23 +238,17 @@ class TargetState:
         self.retry_first = retry_first
         self.in_process = in_process
         self.circuit_breaker = CircuitBreaker()
-        self.first_texts = TimeModel()
-        self.answers = TimeModel()
-        self.pauses = LatencyHistogram()
         self.waiting: dict[Any, Callable[[], None]] = {}  # by attempt
-        self._slow_probes: list[float] = []
+        self.speed = TargetSpeed(self.waiting, thinks=thinks)
+        self._slow_probes: list[tuple[float, RequestProfile]] = []
         self._key_turn = 0
         self._failures = 0
         self._ask_again_at = 0.0
         self._waiters_told = False
         self._last_answered_start = -inf
-        self._held_samples: deque[tuple[float, float, RequestProfile, bool, bool]] = deque()
         self._late_starts: deque[float] = deque(maxlen=SILENT_AFTER)
         self.last_text_at: float = -inf
         self.answering_since: float = -inf
-        self._expected: dict[bool, tuple[float, float]] = {}
-        self._percentiles: dict[tuple[float, bool], tuple[float, float | None]] = {}
-        self._typical_pause = (0.0, 0.0)
 
     # -- when it may be asked ---------------------------------------------------------------------
 
@@ -384,166 +316,7 @@ class TargetState:
             rate_limiter.observe(None if status is None else status(), reservation, now)
             self.paced = any(key.rate_limiter.active or key.rate_limiter.fresh for key in self.keys)
 
-    # -- its speed --------------------------------------------------------------------------------
-
-    def times(self, *, plain: bool) -> TimeModel:
-        """How long its whole answers take, or its first texts."""
-        return self.answers if plain else self.first_texts
-
-    def percentile(
-        self, q: float, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN
-    ) -> float | None:
-        """The time by which a share `q` of such requests shows text; None while that is unknown.
-
-        Args:
-            q: From 0 to 1.
-            now: The engine's clock.
-            plain: Of whole answers, rather than first texts.
-            profile: What is known of the request.
-        """
-        residual = self._residual(q, now, plain=plain)
-        return None if residual is None else residual * self.times(plain=plain).scale(profile)
-
-    def _residual(self, q: float, now: float, *, plain: bool) -> float | None:
-        cached = self._percentiles.get((q, plain))
-        if cached is not None and now < cached[0]:
-            return cached[1]
-        samples = self.times(plain=plain).residuals
-        seconds = None
-        if samples.count >= ENOUGH_SAMPLES:
-            # Next to many samples the few that are under way change nothing.
-            few = samples.count < MANY_SAMPLES or len(self.waiting) > samples.count / 10
-            seconds = samples.quantile(q, self._waited(now, plain=plain) if few else ())
-        if seconds is None and cached is not None and samples.count >= ENOUGH_SAMPLES:
-            seconds = cached[1]  # too many were closed early to tell: keep the last known value
-        self._percentiles[q, plain] = (now + _REFRESH_SECONDS, seconds)
-        return seconds
-
-    def _waited(self, now: float, *, plain: bool) -> list[float]:
-        """How long each request under way has waited, as residuals."""
-        times = self.times(plain=plain)
-        return [
-            (now - attempt.started) / times.scale(attempt.profile)
-            for attempt in list(self.waiting)
-            if attempt.plain is plain and not attempt.excused_seconds and now > attempt.started
-        ]
-
-    def late_after(
-        self, now: float, *, plain: bool, cold: float, profile: RequestProfile = UNKNOWN
-    ) -> float:
-        """Seconds without text that count as evidence of sickness.
-
-        A target whose speed is not known yet gets four times the cold delay, or twice its slowest
-        text: a model that thinks for long is not sick.
-        """
-        times = self.times(plain=plain)
-        learned = self._residual(1 - HEALTHY_SLOW_SHARE, now, plain=plain)
-        if learned is not None:
-            return LATE_FACTOR * learned * times.cautious_scale(profile)
-        thinking = self.thinking_seconds(profile)
-        if thinking:
-            return max(3 * thinking, 2 * times.residuals.slowest * times.scale(profile))
-        return max(4 * cold, 2 * times.residuals.slowest) * times.cautious_scale(profile)
-
-    def silence_evidence(
-        self, seconds: float, *, plain: bool, cold: float, profile: RequestProfile = UNKNOWN
-    ) -> float:
-        """How much a silence says against it, in nats: as much as it is unusual for such a request.
-
-        Args:
-            seconds: How long it lasts.
-            plain: Of a whole answer, rather than a first text.
-            cold: The delay of a hedge, where nothing has been learned.
-            profile: What is known of the request.
-        """
-        times = self.times(plain=plain)
-        residual = seconds / times.cautious_scale(profile)
-        share = times.residuals.survival(residual) if times.count >= ENOUGH_SAMPLES else None
-        if share is None:
-            usual = 3 * self.thinking_seconds(profile) or _COLD_SHARE * cold
-            share = max(MIN_SURVIVAL, HEALTHY_SLOW_SHARE ** (residual / usual))
-        return silence_evidence(share)
-
-    def unusual_after(
-        self,
-        evidence: float,
-        now: float,
-        *,
-        plain: bool,
-        cold: float,
-        profile: RequestProfile = UNKNOWN,
-    ) -> float:
-        """Seconds of silence that say so much against it; the inverse of `silence_evidence`."""
-        times = self.times(plain=plain)
-        share = max(MIN_SURVIVAL, silent_share(evidence))
-        residual = self._residual(round(1 - share, 3), now, plain=plain)
-        if residual is None:
-            usual = 3 * self.thinking_seconds(profile) or _COLD_SHARE * cold
-            residual = usual * log(share) / log(HEALTHY_SLOW_SHARE)
-        return residual * times.cautious_scale(profile)
-
-    def thinking_seconds(self, profile: RequestProfile) -> float:
-        """How long it is taken to think before it was seen; 0 for a model that does not."""
-        effort = profile.effort
-        if effort is None:
-            return THINKING_SECONDS["medium"] if self.thinks else 0.0
-        return THINKING_SECONDS.get(effort, 0.0)
-
-    def text_limit(self, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN) -> float:
-        """Seconds without text beyond what a healthy target ever takes for such a request.
-
-        Twice its 99.9th percentile, but, since that is known badly, at most three times its 95th or
-        `TEXT_LIMIT`, whichever is longer.
-        """
-        times = self.times(plain=plain)
-        usual = self._residual(1 - HEALTHY_SLOW_SHARE, now, plain=plain)
-        scale = times.cautious_scale(profile)
-        if usual is None:
-            thinking = THINKING_LIMIT_FACTOR * self.thinking_seconds(profile)
-            return max(thinking or TEXT_LIMIT * scale, 2 * times.residuals.slowest * scale)
-        rarest = self._residual(0.999, now, plain=plain)
-        longest = max(TEXT_LIMIT, 3 * usual)
-        limit = longest if rarest is None else min(max(2 * rarest, MIN_TEXT_LIMIT), longest)
-        return limit * scale
-
-    def thinking_limit(
-        self, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN
-    ) -> float:
-        """Seconds after which reasoning that leads to no text is taken to be endless."""
-        longest = THINKING_LIMIT * (2 if profile.effort in {"high", "xhigh"} else 1)
-        usual = self.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=plain, profile=profile)
-        return longest if usual is None else max(longest, 3 * usual)
-
-    def expected(self, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN) -> float:
-        """The mean wait for such a request, in seconds; infinity while that is unknown.
-
-        Nobody is taken to wait longer than for `MAX_EXPECTED_SECONDS` times its scale.
-        """
-        scale = self.times(plain=plain).scale(profile)
-        return self._mean_residual(now, plain=plain) * scale
-
-    def _mean_residual(self, now: float, *, plain: bool) -> float:
-        cached = self._expected.get(plain)
-        if cached is not None and now < cached[0]:
-            return cached[1]
-        samples = self.times(plain=plain).residuals
-        enough = samples.count >= FEW_SAMPLES
-        mean = samples.mean_within(MAX_EXPECTED_SECONDS) if enough else None
-        self._expected[plain] = (now + _REFRESH_SECONDS, inf if mean is None else mean)
-        return inf if mean is None else mean
-
-    def typical_pause(self, now: float) -> float:
-        """The longest pause of 99 % of its answers, in seconds; 0 while unknown."""
-        valid_until, seconds = self._typical_pause
-        if now >= valid_until:
-            enough = self.pauses.count >= ENOUGH_SAMPLES
-            seconds = (self.pauses.quantile(0.99) if enough else None) or 0.0
-            self._typical_pause = (now + _REFRESH_SECONDS, seconds)
-        return seconds
-
-    def learned_delay(self, now: float) -> float | None:
-        """The time by which 95 % of its requests show text; None while unknown."""
-        return self.percentile(1 - HEALTHY_SLOW_SHARE, now, plain=False)
+    # -- what it does -----------------------------------------------------------------------------
 
     def record_first_text(
         self,
@@ -565,7 +338,8 @@ class TargetState:
             known: False if only a lower bound of the time is known.
             profile: What is known of the request.
         """
-        self._add_sample(seconds, now, profile, plain=plain, censored=not known)
+        tripped = self.circuit_breaker.tripped
+        self.speed.record(seconds, now, profile, plain=plain, censored=not known, tripped=tripped)
         started = now - seconds
         was_silent = self.silent
         self.last_text_at = now
@@ -580,11 +354,15 @@ class TargetState:
             self.answering_since = started
             self._wake_waiters()
 
-    def record_longest_pause(self, longest_pause: float, now: float) -> None:
-        """Record the longest pause of a complete stream, in seconds."""
-        self.pauses.add(longest_pause, now)
-
-    def record_probe(self, seconds: float | None, now: float, *, plain: bool, good: float) -> None:
+    def record_probe(
+        self,
+        seconds: float | None,
+        now: float,
+        *,
+        plain: bool,
+        good: float,
+        profile: RequestProfile = UNKNOWN,
+    ) -> None:
         """Record the outcome of a probe.
 
         Args:
@@ -592,6 +370,7 @@ class TargetState:
             now: The engine's clock.
             plain: To a whole answer.
             good: The most seconds that would be in good time.
+            profile: What is known of its request.
         """
         if seconds is not None:
             self._failures = self.unreachable = 0
@@ -600,23 +379,13 @@ class TargetState:
             self._slow_probes.clear()
             self.circuit_breaker.record_probe(now, well=seconds is not None)
             return
-        self._slow_probes.append(seconds)
+        self._slow_probes.append((seconds, profile))
         self.circuit_breaker.record_probe(now, well=False)
         if len(self._slow_probes) >= SLOW_PROBES:
-            self._relearn(now, plain=plain)
-
-    def _relearn(self, now: float, *, plain: bool) -> None:
-        """Take its present speed for normal: it answers reliably, only slower than it used to."""
-        samples = TimeModel()
-        for seconds in self._slow_probes:
-            samples.add(seconds, now)
-        self._slow_probes.clear()
-        self._percentiles.clear()
-        if plain:
-            self.answers = samples
-        else:
-            self.first_texts = samples
-        self.circuit_breaker.recover_on_trial()
+            # It answers reliably, only slower than it used to: that is normal from now on.
+            self.speed.relearn(self._slow_probes, now, plain=plain)
+            self._slow_probes.clear()
+            self.circuit_breaker.recover_on_trial()
 
     def record_lost(
         self, seconds: float, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN
@@ -627,7 +396,8 @@ class TargetState:
         """
         if self.silent:
             return
-        self._add_sample(seconds, now, profile, plain=plain, censored=True)
+        tripped = self.circuit_breaker.tripped
+        self.speed.record(seconds, now, profile, plain=plain, censored=True, tripped=tripped)
 
     def record_silence(self, evidence: float, now: float, trip_after: int, started: float) -> None:
         """Count the silence of a loser against the target, as much as it was unusual.
@@ -642,26 +412,6 @@ class TargetState:
             self._late_starts.append(started)
         self._count_against(evidence, now, trip_after, started)
 
-    def _add_sample(
-        self, seconds: float, now: float, profile: RequestProfile, *, plain: bool, censored: bool
-    ) -> None:
-        """Hold a sample back for a while: if the target trips, it was a symptom and is discarded.
-
-        Otherwise each bout of slowness would make slow normal, until none is noticed any more.
-        """
-        times = self.times(plain=plain)
-        if times.count < ENOUGH_SAMPLES:
-            times.add(seconds, now, profile, censored=censored)
-            return
-        if self.circuit_breaker.tripped:
-            return
-        held = self._held_samples
-        held.append((seconds, now, profile, plain, censored))
-        with suppress(IndexError):  # another thread's trip emptied it
-            while held[0][1] <= now - HELD_SECONDS:
-                seconds, at, profile, plain, censored = held.popleft()
-                self.times(plain=plain).add(seconds, at, profile, censored=censored)
-
     def record_late(self, now: float, trip_after: int, *, started: float) -> None:
         """Record that a request is late: a mark against the target."""
         self._late_starts.append(started)
@@ -671,7 +421,7 @@ class TargetState:
         if self.in_process:
             return
         if self.circuit_breaker.record_slow(now, trip_after, evidence=evidence, started=started):
-            self._held_samples.clear()
+            self.speed.forget_held()
         if self.circuit_breaker.tripped and self.silent and not self._waiters_told:
             self._waiters_told = True
             self._wake_waiters()
@@ -710,7 +460,7 @@ class TargetState:
             failed = fault.kind is not FaultKind.TIMEOUT
             tripped = self.circuit_breaker.record_slow(now, trip_after, failed=failed)
             if tripped:
-                self._held_samples.clear()
+                self.speed.forget_held()
 
     def _note_reachability(self, fault: Fault) -> None:
         if fault.kind is FaultKind.CONNECTION:

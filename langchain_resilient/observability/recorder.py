@@ -195,7 +195,7 @@ class _TargetTotals:
         return TargetStats(
             name=name,
             health=state.health(now) if state is not None else None,
-            learned_delay=state.learned_delay(now) if state is not None else None,
+            learned_delay=state.speed.learned_delay(now) if state is not None else None,
             requests=sum(self.kinds.values()),
             wins=sum(self.wins.values()),
             hedges=self.kinds.get(AttemptKind.HEDGE, 0),

@@ -101,7 +101,7 @@ def fastest(
         plain: By the time to a whole answer instead.
         profile: What is known of the request: who is fastest may depend on its length.
     """
-    speed = [route.state.expected(now, plain=plain, profile=profile) for route in routes]
+    speed = [route.state.speed.expected(now, plain=plain, profile=profile) for route in routes]
     # The index keeps the chain's order among equals.
     places = sorted(range(len(routes)), key=lambda i: (speed[i], i))
     unknown = [i for i in places if speed[i] == inf and i != places[0]]

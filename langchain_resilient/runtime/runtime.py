@@ -16,12 +16,12 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.engine.attempt import delay_for
 from langchain_resilient.engine.interfaces import Dependencies, Route
+from langchain_resilient.engine.limits import delay_for
 from langchain_resilient.engine.plan import CallEnd, Plan
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.stream_buffer import Segment, StreamBuffer
-from langchain_resilient.engine.target_state import THINKING_SECONDS
+from langchain_resilient.engine.target_speed import THINKING_SECONDS
 from langchain_resilient.errors import (
     ResilientError,
     all_targets_failed,

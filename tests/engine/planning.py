@@ -213,7 +213,7 @@ class Bench:
         )
         state.concurrency = RacedSlots(self.setup.limits[index], state, lambda: self.now)
         for i in range(40 if self.setup.learned else 0):
-            state.first_texts.add(0.1 + i * 0.05, self.now)
+            state.speed.first_texts.add(0.1 + i * 0.05, self.now)
         return state
 
     def _last_resort(self) -> TargetState:

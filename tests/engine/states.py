@@ -5,12 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from langchain_resilient import Fault, FaultKind
-from langchain_resilient.engine.target_state import (
-    ENOUGH_SAMPLES,
-    SILENT_AFTER,
-    Account,
-    TargetState,
-)
+from langchain_resilient.engine.target_speed import ENOUGH_SAMPLES
+from langchain_resilient.engine.target_state import SILENT_AFTER, Account, TargetState
 
 TRIP_AFTER = 5
 

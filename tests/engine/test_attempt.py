@@ -7,17 +7,16 @@ from math import inf
 import pytest
 
 from langchain_resilient import AttemptKind, Hedge, TimeLimits
-from langchain_resilient.engine.attempt import (
+from langchain_resilient.engine.attempt import Attempt, Candidate
+from langchain_resilient.engine.limits import (
     MIN_HEDGE_DELAY,
     MIN_LATE_SECONDS,
-    Attempt,
-    Candidate,
     hedge_delay,
     late_after,
     next_limit_at,
-    set_text_limits,
+    text_limit,
 )
-from langchain_resilient.engine.target_state import ENOUGH_SAMPLES
+from langchain_resilient.engine.target_speed import ENOUGH_SAMPLES
 from tests.engine.states import known, state
 
 NONE = TimeLimits(first_text=None, chunk_gap=None, answer=None)
@@ -25,7 +24,7 @@ NONE = TimeLimits(first_text=None, chunk_gap=None, answer=None)
 
 def attempt(target=None, limits: TimeLimits = NONE) -> Attempt:
     sent = Attempt(1, Candidate(0, target or state(), limits), AttemptKind.PRIMARY, 100.0)
-    set_text_limits(sent, 100.0)
+    sent.text_limit = text_limit(sent, 100.0)
     return sent
 
 
@@ -52,7 +51,7 @@ def test_a_learned_delay_is_the_percentile_that_the_budget_pays_for(budget, shar
     """All but nine tenths of the budget have spoken by then."""
     target = state()
     for i in range(1, 1001):
-        target.first_texts.add(i / 200, 0.0)
+        target.speed.first_texts.add(i / 200, 0.0)
     delay = hedge_delay(Hedge(budget=budget), attempt(target), 100.0)
     assert delay == pytest.approx(5 * share, rel=0.03)
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from langchain_resilient.engine.interfaces import Route
-from langchain_resilient.engine.target_state import FEW_SAMPLES
+from langchain_resilient.engine.target_speed import FEW_SAMPLES
 from langchain_resilient.runtime.routing import EXPLORE, EXPLORE_UNKNOWN, balanced, fastest
 from tests.engine.states import known, state
 from verification.kit.scripted_engine import Hang, Scripted

@@ -83,7 +83,7 @@ async def test_a_loser_counts_as_slower_than_it_was_let_be():
     """Requests that were closed early push the percentile up, not down."""
     w = world(Say(after=5.0), Say(after=0.1), hedge=Hedge(delay=0.5, budget=1.0), health=None)
     await traffic(w, 40)
-    seen = w.states["p0:m"].first_texts.residuals
+    seen = w.states["p0:m"].speed.first_texts.residuals
     assert seen.count >= 30
     assert seen.quantile(0.5) is None
 
@@ -177,7 +177,7 @@ async def test_without_a_token_a_lone_request_is_rescued_from_an_unusual_silence
     await learned(w)
     behave(w, "p0:m", *[Hang()] * 6)
     receipts = [await ask(w) for _ in range(6)]
-    assert max(r.seconds for r in receipts) < 2.0  # it hangs: without the rescue, for minutes
+    assert max(r.seconds for r in receipts) < 1.0
     assert first_targets(receipts)[-1] == "p1:m"
     assert kinds(receipts)[AttemptKind.RESCUE] >= 3
     await w.reaper.drain()

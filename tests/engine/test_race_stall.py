@@ -9,7 +9,7 @@ import pytest
 
 from langchain_resilient import TimeLimits
 from langchain_resilient.engine.plan import CallEnd
-from langchain_resilient.engine.target_state import ENOUGH_SAMPLES
+from langchain_resilient.engine.target_speed import ENOUGH_SAMPLES
 from verification.kit.scripted_engine import Hang, Say, World, shown, world
 from verification.kit.virtual_time import virtual_time
 
@@ -105,7 +105,7 @@ async def test_nobody_is_taken_to_be_slow_for_it():
         state.record_first_text(0.5, 0.0, plain=False, late=False)
     stand_still()
     await asyncio.gather(*(ask(w) for _ in range(50)))
-    learned = state.percentile(0.95, now() + 60.0, plain=False)
+    learned = state.speed.percentile(0.95, now() + 60.0, plain=False)
     assert learned is not None
     assert learned < 1.0
 

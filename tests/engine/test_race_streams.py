@@ -213,7 +213,7 @@ async def test_who_always_pauses_is_given_the_time_for_it():
     """The delay is twice the longest pause of nearly all its answers."""
     w = world(Say("a b", gap=3.0), Say("no"))
     for _ in range(40):
-        w.states["p0:m"].record_longest_pause(3.0, now())
+        w.states["p0:m"].speed.record_longest_pause(3.0, now())
     assert (await w.race().answer()).text.split() == ["a", "b"]
     assert w.sends() == 1
 
@@ -223,7 +223,7 @@ async def test_pauses_are_learned_from_whole_streams():
     """The time to the first text is none of them."""
     w = world(Say("a b", after=1.9, gap=1.5))
     await w.race().answer()
-    assert w.states["p0:m"].pauses.slowest == pytest.approx(1.5)
+    assert w.states["p0:m"].speed.pauses.slowest == pytest.approx(1.5)
 
 
 @virtual_time

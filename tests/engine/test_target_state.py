@@ -8,12 +8,11 @@ import pytest
 
 from langchain_resilient import FaultKind
 from langchain_resilient.engine.circuit_breaker import NO_TRIP_SECONDS
+from langchain_resilient.engine.target_speed import ENOUGH_SAMPLES, HELD_SECONDS
 from langchain_resilient.engine.target_state import (
     ACCOUNT_OUT_SECONDS,
     DOWN_AFTER,
     DOWN_SECONDS,
-    ENOUGH_SAMPLES,
-    HELD_SECONDS,
     LONG_SILENCE_SECONDS,
     MAX_ACCOUNT_OUT_SECONDS,
     NOT_FOUND_SECONDS,
@@ -213,7 +212,7 @@ def test_a_probe_that_hears_nothing_leaves_it_down():
 
 
 def quantile(target: TargetState, now: float, q: float = 0.95) -> float | None:
-    return target.percentile(q, now, plain=False)
+    return target.speed.percentile(q, now, plain=False)
 
 
 def test_too_few_samples_teach_no_percentile():
@@ -232,7 +231,7 @@ def test_a_percentile_is_a_second_old_at_most(after, expected):
     target = known(0.5)
     quantile(target, 0.0)
     for _ in range(10 * ENOUGH_SAMPLES):
-        target.first_texts.add(4.0, 0.0)
+        target.speed.first_texts.add(4.0, 0.0)
     assert quantile(target, after) == pytest.approx(expected, rel=0.03)
 
 
@@ -240,30 +239,30 @@ def test_a_percentile_that_all_samples_miss_stays_what_it_was():
     """Closed early, losers hide the tail, but it was known before."""
     target = known(0.5)
     quantile(target, 0.0)
-    target.first_texts = TimeModel()
+    target.speed.first_texts = TimeModel()
     for _ in range(ENOUGH_SAMPLES):
-        target.first_texts.add(0.1, 2.0, censored=True)
+        target.speed.first_texts.add(0.1, 2.0, censored=True)
     assert quantile(target, 2.0) == pytest.approx(0.5, rel=0.03)
 
 
 def test_whole_answers_are_learned_apart():
     """They take longer than first texts."""
-    assert known(0.5).percentile(0.95, 1.0, plain=True) is None
+    assert known(0.5).speed.percentile(0.95, 1.0, plain=True) is None
 
 
 def test_an_unknown_target_is_late_after_four_times_the_cold_delay():
     """A model that nobody has seen may think."""
-    assert state().late_after(0.0, plain=False, cold=2.0) == 8.0
+    assert state().speed.late_after(0.0, plain=False, cold=2.0) == 8.0
 
 
 def test_an_unknown_target_is_late_after_twice_its_slowest_text():
     """Where that is longer."""
-    assert known(6.0, count=1).late_after(0.0, plain=False, cold=2.0) == 12.0
+    assert known(6.0, count=1).speed.late_after(0.0, plain=False, cold=2.0) == 12.0
 
 
 def test_a_known_target_is_late_after_its_95th_percentile():
     """A fifth over it, whatever the cold delay is."""
-    late = known(0.5).late_after(1.0, plain=False, cold=2.0)
+    late = known(0.5).speed.late_after(1.0, plain=False, cold=2.0)
     assert late == pytest.approx(0.6, rel=0.03)
 
 
@@ -271,7 +270,7 @@ def test_a_sample_is_held_back_for_a_while():
     """It does not count yet when it comes."""
     target = known()
     target.record_first_text(9.0, 10.0, plain=False, late=True)
-    assert target.first_texts.residuals.slowest == 0.5
+    assert target.speed.first_texts.residuals.slowest == 0.5
 
 
 def test_a_held_sample_counts_after_a_while():
@@ -279,7 +278,7 @@ def test_a_held_sample_counts_after_a_while():
     target = known()
     target.record_first_text(9.0, 10.0, plain=False, late=True)
     target.record_first_text(0.5, 10.0 + HELD_SECONDS, plain=False, late=False)
-    assert target.first_texts.residuals.slowest == 9.0
+    assert target.speed.first_texts.residuals.slowest == 9.0
 
 
 @pytest.mark.parametrize("how", ["late", "failed"])
@@ -293,7 +292,7 @@ def test_held_samples_are_dropped_at_a_trip(how):
         for _ in range(TRIP_AFTER):
             fail(target, now=10.0)
     target.record_first_text(0.5, 20.0, plain=False, late=False)
-    assert target.first_texts.residuals.slowest == 0.5
+    assert target.speed.first_texts.residuals.slowest == 0.5
 
 
 def test_what_comes_late_from_a_tripped_target_teaches_nothing():
@@ -302,7 +301,7 @@ def test_what_comes_late_from_a_tripped_target_teaches_nothing():
     silence(target, now=10.0)
     target.record_first_text(9.0, 14.0, plain=False, late=True)
     target.record_first_text(0.5, 14.0 + HELD_SECONDS, plain=False, late=False)
-    assert target.first_texts.residuals.slowest == 0.5
+    assert target.speed.first_texts.residuals.slowest == 0.5
 
 
 def test_a_trip_in_another_thread_does_not_break_the_sample_beside_it():
@@ -314,7 +313,7 @@ def test_a_trip_in_another_thread_does_not_break_the_sample_beside_it():
             self.clear()
 
     target = known()
-    target._held_samples = TrippedMeanwhile()
+    target.speed._held_samples = TrippedMeanwhile()
     target.record_first_text(0.5, 10.0, plain=False, late=False)
 
 
@@ -322,14 +321,17 @@ def test_a_loser_teaches_how_long_it_took_at_least():
     """As one censored sample."""
     target = state()
     target.record_lost(1.0, 1.0, plain=False)
-    assert (target.first_texts.count, target.first_texts.residuals.slowest) == (1.0, 0.0)
+    assert (target.speed.first_texts.count, target.speed.first_texts.residuals.slowest) == (
+        1.0,
+        0.0,
+    )
 
 
 def test_losers_of_a_silent_target_teach_nothing():
     """That it says nothing is no measure of its speed."""
     target = tripped()
     target.record_lost(1.0, 11.0, plain=False)
-    assert target.first_texts.count == 0
+    assert target.speed.first_texts.count == 0
 
 
 @pytest.mark.parametrize(("probes", "out"), [(SLOW_PROBES - 1, True), (SLOW_PROBES, False)])

@@ -243,6 +243,10 @@ class State:
     def health(self, now):
         return f"{self._health} at {now:g}"
 
+    @property
+    def speed(self):
+        return self
+
     def learned_delay(self, now):
         return now / 2
 
