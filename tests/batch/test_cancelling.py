@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from langchain_resilient import ResilientChatModel
+from langchain_resilient import ResilientChatModel, providers
 from langchain_resilient.batch.journal import Journal
 from langchain_resilient.providers import register
 from langchain_resilient.testing import ProviderSimulator, Reply
@@ -24,7 +24,6 @@ ANSWERED: list[str] = []
 """The prompts whose answers were given whole, in order."""
 
 
-@register("steps", api_key_env=None)
 class StepProvider:
     """Answers after as many steps of the event loop as the prompt has letters."""
 
@@ -45,6 +44,13 @@ class StepProvider:
             yield {"choices": [end], "usage": usage}
 
         return chunks()
+
+
+@pytest.fixture(autouse=True)
+def step_provider(monkeypatch):
+    """It is known to these tests only."""
+    monkeypatch.setattr(providers, "_entries", dict(providers._entries))
+    register("steps", api_key_env=None)(StepProvider)
 
 
 @pytest.mark.parametrize("steps", [*range(20, 80, 3), 120, 200])
