@@ -8,7 +8,7 @@ of the one that a piece of plain text belongs to, and `response` with the finish
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -301,7 +301,7 @@ class EventConverter:
             if logprobs := event.get("logprobs"):
                 choice["logprobs"] = {"content": logprobs}
             return {"choices": [choice]}
-        handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
+        handler = self._handlers.get(kind) if isinstance(kind, str) else None
         if handler is not None:
             return handler(self, event)
         if isinstance(kind, str) and kind.startswith("response."):
@@ -460,25 +460,25 @@ class EventConverter:
         choice = {"index": 0, "delta": {}, "finish_reason": finish_reason(response, items)}
         return {**_head(response), **_trailer(response, items), "choices": [choice]}
 
-
-_HANDLERS: dict[str, Callable[[EventConverter, Mapping[str, Any]], Chunk | None]] = {
-    "response.created": EventConverter._created,  # noqa: SLF001  # its own table
-    "response.queued": EventConverter._created,  # noqa: SLF001
-    "response.in_progress": EventConverter._created,  # noqa: SLF001
-    "response.output_item.added": EventConverter._item_added,  # noqa: SLF001
-    "response.output_item.done": EventConverter._item_done,  # noqa: SLF001
-    "response.function_call_arguments.delta": EventConverter._arguments_delta,  # noqa: SLF001
-    "response.function_call_arguments.done": EventConverter._arguments_done,  # noqa: SLF001
-    "response.output_text.done": EventConverter._text_done,  # noqa: SLF001
-    "response.output_text.annotation.added": EventConverter._annotation_added,  # noqa: SLF001
-    "response.refusal.delta": EventConverter._refusal_delta,  # noqa: SLF001
-    "response.refusal.done": EventConverter._refusal_done,  # noqa: SLF001
-    "response.reasoning_summary_part.added": EventConverter._summary_added,  # noqa: SLF001
-    "response.reasoning_summary_text.delta": EventConverter._summary_delta,  # noqa: SLF001
-    "response.reasoning_text.delta": EventConverter._thoughts_delta,  # noqa: SLF001
-    "response.completed": EventConverter._end,  # noqa: SLF001
-    "response.incomplete": EventConverter._end,  # noqa: SLF001
-}
+    _handlers: ClassVar[dict[str, Callable[[EventConverter, Mapping[str, Any]], Chunk | None]]] = {
+        "response.created": _created,
+        "response.queued": _created,
+        "response.in_progress": _created,
+        "response.output_item.added": _item_added,
+        "response.output_item.done": _item_done,
+        "response.function_call_arguments.delta": _arguments_delta,
+        "response.function_call_arguments.done": _arguments_done,
+        "response.output_text.done": _text_done,
+        "response.output_text.annotation.added": _annotation_added,
+        "response.refusal.delta": _refusal_delta,
+        "response.refusal.done": _refusal_done,
+        "response.reasoning_summary_part.added": _summary_added,
+        "response.reasoning_summary_text.delta": _summary_delta,
+        "response.reasoning_text.delta": _thoughts_delta,
+        "response.completed": _end,
+        "response.incomplete": _end,
+    }
+    """By type of event; text, which comes most, is read in `convert` itself."""
 
 
 def _alive(kind: str) -> Chunk:

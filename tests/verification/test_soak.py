@@ -24,7 +24,7 @@ FLAT = Window(
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_two_hundred_and_fifty_prompts_leave_nothing_behind():
     """No task, thread or file is left after any window, and nobody is left without an answer."""
-    windows = await soak(250, 5, 64, traced=False)
+    windows = await soak(250, 2, 64, traced=False)
     assert complaints(windows, SMALL) == []
     assert sum(one.cancelled for one in windows) > 12
 
