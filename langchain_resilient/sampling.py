@@ -63,7 +63,7 @@ class Sampling(BaseModel):
     min_p: float | None = Field(default=None, ge=0, le=1)
     """Drop tokens less likely than this share of the likeliest, 0 to 1."""
     stop: StopWords | None = None
-    """The answer ends before any of these."""
+    """The answer ends before any of these; where a target has no such thing, on our side."""
     seed: int | None = None
     """For repeatable answers, as far as a provider can."""
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)

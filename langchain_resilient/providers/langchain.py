@@ -35,6 +35,7 @@ from langchain_resilient.wire.json_modes import (
     reshape,
 )
 from langchain_resilient.wire.json_values import writable
+from langchain_resilient.wire.stop_words import MessageStop
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -311,6 +312,7 @@ class LangChainProvider:
     ) -> AsyncGenerator[Chunk, None]:
         """Run the model, in another JSON mode than the caller's where `fallback` is given."""
         messages = self._messages(request)
+        request_stop = {**self._params, **request.overrides}.get("stop")
         if fallback is not None:
             messages, kwargs = reshape_messages(messages, kwargs, *fallback)
         async with aclosing(self._run(messages, kwargs, config, stream=stream)) as values:
@@ -318,10 +320,18 @@ class LangChainProvider:
                 async for chunk in convert_chunks(values, *fallback):
                     yield chunk
                 return
+            stop = MessageStop(request_stop) if request_stop else None
             async for value in values:
                 if isinstance(value, AIMessage):
                     self._formats.add(value.response_metadata.get("model_provider"))
-                yield as_chunk(value)
+                if stop is None:
+                    yield as_chunk(value)
+                    continue
+                yield as_chunk(stop.cut(value))
+                if stop.stopped:
+                    return
+            if stop is not None and (rest := stop.rest()):
+                yield as_chunk(AIMessageChunk(content=rest))
 
     def _run(
         self,

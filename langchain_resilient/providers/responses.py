@@ -22,7 +22,6 @@ from langchain_resilient.wire.responses import (
     ENDS,
     FAILURES,
     EventConverter,
-    FinishedResponse,
     whole_chunk,
 )
 from langchain_resilient.wire.responses_request import (
@@ -32,10 +31,9 @@ from langchain_resilient.wire.responses_request import (
     prefers_responses,
     responses_body,
 )
-from langchain_resilient.wire.stop_words import StopFilter, cut_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping
     from collections.abc import Set as AbstractSet
 
     from langchain_core.messages import AIMessage
@@ -219,14 +217,6 @@ class ResponsesProvider(SDKProvider):
         return self._host.create_client(sdk, **settings)
 
     async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
-        """Send a body; the stop words in it, which the API does not know, hold on our side."""
-        answer = await self._send_readable(original, stream=stream)
-        words = original.get("stop")
-        if not words:
-            return answer
-        return StoppedStream(answer, [words] if isinstance(words, str) else words)
-
-    async def _send_readable(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
         """Send a body; without the reasoning in its conversation if that cannot be read."""
         try:
             return await super().send(original, stream=stream)
@@ -345,111 +335,3 @@ class ResponsesStream:
     async def aclose(self) -> None:
         """Free the connection."""
         await self._answer.aclose()
-
-
-class StoppedStream:
-    """An answer that ends before a stop word, for an API that has none.
-
-    What would follow is not waited for, so its usage remains unknown.
-
-    Args:
-        answer: The answer; this owns it now.
-        words: The stop words.
-    """
-
-    __slots__ = (
-        "_answer",
-        "_block",
-        "_ended",
-        "_pending",
-        "_reasoning",
-        "_shown",
-        "_stop",
-        "_words",
-        "rate_limit_status",
-    )
-
-    def __init__(self, answer: ChunkStream, words: Sequence[str]) -> None:
-        self._answer = answer
-        self._words = words
-        self._stop = StopFilter(words)
-        self._pending: list[Chunk] = []
-        self._reasoning: list[dict[str, Any]] = []
-        self._shown: list[str] = []
-        self._block: int | None = None
-        self._ended = False
-        self.rate_limit_status = getattr(answer, "rate_limit_status", lambda: None)
-
-    def __aiter__(self) -> StoppedStream:
-        return self
-
-    async def __anext__(self) -> Chunk:
-        if self._pending:
-            return self._pending.pop(0)
-        if self._ended:
-            raise StopAsyncIteration
-        chunk = await self._answer.__anext__()
-        choice = (chunk.get("choices") or [{}])[0]
-        if "message" in choice:
-            return self._cut(chunk, choice)
-        delta = choice.get("delta") or {}
-        ends = "blocks" in delta or bool(choice.get("finish_reason"))
-        if delta.get("content") and not ends:
-            return self._text(chunk, delta)
-        self._reasoning.extend(b for b in delta.get("blocks") or () if b.get("encrypted_content"))
-        if ends and (rest := self._stop.rest()):
-            self._pending.append(chunk)
-            return self._piece(rest)
-        return chunk
-
-    def _text(self, chunk: Chunk, delta: dict[str, Any]) -> Chunk:
-        text, self._block = delta["content"], delta.get("block")
-        shown = self._stop.feed(text)
-        if self._stop.stopped:
-            self._ended = True
-            self._pending.append(self._end(shown))
-        if shown == text:
-            self._shown.append(shown)
-            return chunk
-        if shown:
-            return self._piece(shown)
-        return self._pending.pop() if self._pending else {"event": "", "choices": []}
-
-    def _piece(self, text: str) -> Chunk:
-        self._shown.append(text)
-        delta: dict[str, Any] = {"content": text}
-        if self._block is not None:
-            delta["block"] = self._block
-        return {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-
-    def _end(self, shown: str) -> Chunk:
-        """Make the end of an answer that a stop word ended, after a last piece of text."""
-        chunk: Chunk = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-        if self._block is not None:
-            said = "".join([*self._shown, shown])
-            blocks = [{k: v for k, v in b.items() if k != "index"} for b in self._reasoning]
-            blocks.append({"type": "text", "text": said, "annotations": []})
-            chunk["response"] = FinishedResponse(blocks, {"status": "completed"}, None)
-        return chunk
-
-    def _cut(self, chunk: Chunk, choice: dict[str, Any]) -> Chunk:
-        """End a whole answer."""
-        finished = chunk.get("response")
-        if finished is None:
-            message = choice["message"]
-            stop = StopFilter(self._words)
-            text = stop.feed(message.get("content") or "") + stop.rest()
-            if stop.stopped:
-                message["content"], choice["finish_reason"] = text, "stop"
-            return chunk
-        blocks = cut_blocks(finished.content, self._words)
-        if blocks is None:
-            return chunk
-        text = "".join(block["text"] for block in blocks if block.get("type") == "text")
-        message = {"role": "assistant", "content": text, "blocks": blocks}
-        cut = {**choice, "message": message, "finish_reason": "stop", "logprobs": None}
-        return {**chunk, "choices": [cut], "response": finished._replace(content=blocks)}
-
-    async def aclose(self) -> object:
-        """Free the connection."""
-        return await self._answer.aclose()

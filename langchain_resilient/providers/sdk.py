@@ -37,6 +37,7 @@ from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_er
 from langchain_resilient.providers.refusals import Refusals
 from langchain_resilient.providers.several_answers import merged_answers
 from langchain_resilient.providers.sse import open_answer
+from langchain_resilient.providers.stopped_stream import MAX_WORDS, stopped
 from langchain_resilient.wire.foreign_blocks import ForeignMessages, express_foreign_blocks
 from langchain_resilient.wire.json_modes import requested_json, reshape
 from langchain_resilient.wire.json_values import encode
@@ -130,8 +131,9 @@ class SDKProvider(ABC):
          "previous_response_id", "conversation", "prompt"}
     )  # fmt: skip
     """Parameters that are never left out: the answer would be another one without them."""
-    added: ClassVar[frozenset[str]] = frozenset({"stream_options"})
-    """Parameters that the caller did not set: leaving them out needs no warning."""
+    added: ClassVar[frozenset[str]] = frozenset({"stream_options", "stop"})
+    """Parameters that the caller did not set, or that hold on our side: leaving them out needs no
+    warning."""
     proxy_variable: ClassVar[str | None] = None
     """An environment variable with a proxy for this provider alone."""
 
@@ -269,6 +271,8 @@ class SDKProvider(ABC):
                 if mode is None:
                     raise
             else:
+                if "stop" in original:
+                    answer = stopped(answer, original["stop"])
                 return _as_asked(answer, requested, mode, renamed)
 
     def _next_mode(
@@ -357,6 +361,8 @@ class SDKProvider(ABC):
     def _to_send(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         """Adapt a body to the API and to what the target's refusals have taught."""
         body = self.adapt_body(body, stream=stream)
+        if "stop" in body and not isinstance(body["stop"], str):
+            body["stop"] = body["stop"][:MAX_WORDS]
         if "extra_body" in body:
             body.update(body.pop("extra_body") or {})
         if self._refusals.learned:
