@@ -327,7 +327,8 @@ class LangChainProvider:
                 if stop is None:
                     yield as_chunk(value)
                     continue
-                yield as_chunk(stop.cut(value))
+                chunk = as_chunk(stop.cut(value))
+                yield {**chunk, "stopped": True} if stop.stopped else chunk
                 if stop.stopped:
                     return
             if stop is not None and (rest := stop.rest()):

@@ -113,7 +113,10 @@ class StoppedStream:
 
     def _end(self, shown: str) -> Chunk:
         """Make the end of an answer that a stop word ended, after a last piece of text."""
-        chunk: Chunk = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        chunk: Chunk = {
+            "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+            "stopped": True,
+        }
         if self._block is not None:
             said = "".join([*self._shown, shown])
             blocks = [{k: v for k, v in b.items() if k != "index"} for b in self._reasoning]
@@ -125,15 +128,18 @@ class StoppedStream:
         """End a whole answer, or several."""
         finished = chunk.get("response")
         if finished is None:
-            return {**chunk, "choices": [self._cut_choice(choice) for choice in chunk["choices"]]}
+            choices = [self._cut_choice(choice) for choice in chunk["choices"]]
+            cut = {**chunk, "choices": choices}
+            return chunk if choices == chunk["choices"] else {**cut, "stopped": True}
         blocks = cut_blocks(finished.content, self._words)
         if blocks is None:
             return chunk
         text = "".join(block["text"] for block in blocks if block.get("type") == "text")
         message = {"role": "assistant", "content": text, "blocks": blocks}
         (choice,) = chunk["choices"]
-        cut = {**choice, "message": message, "finish_reason": "stop", "logprobs": None}
-        return {**chunk, "choices": [cut], "response": finished._replace(content=blocks)}
+        ended = {**choice, "message": message, "finish_reason": "stop", "logprobs": None}
+        finished = finished._replace(content=blocks)
+        return {**chunk, "choices": [ended], "response": finished, "stopped": True}
 
     def _cut_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
         message = choice.get("message") or {}

@@ -359,6 +359,7 @@ class ResponseAccumulator:
         choices: The choices by index; the first always exists.
         finished: What only an answer of the Responses API has, once it is complete.
         native: The messages of a target that is a LangChain model; there is nothing else then.
+        stopped: Whether a stop word ended it on our side: then it may be empty.
 
     Example:
         ```python
@@ -388,6 +389,7 @@ class ResponseAccumulator:
         "moderation",
         "native",
         "service_tier",
+        "stopped",
         "system_fingerprint",
         "usage",
         "warnings",
@@ -409,6 +411,7 @@ class ResponseAccumulator:
         self._append = first.parts.append
         self._known = False
         self.ended = False
+        self.stopped = False
         self._pieces = 0
         self._visible = False
         self._blank = 0
@@ -451,6 +454,8 @@ class ResponseAccumulator:
 
     def _add_parsed(self, chunk: Chunk) -> ChunkContent:
         choices = choices_of(chunk)
+        if "stopped" in chunk:
+            self.stopped = True
         if "message_chunk" in chunk:
             return self._add_native(passthrough.as_message(chunk["message_chunk"]))
         deltas = [parse_choice(choice) for choice in choices]
@@ -612,7 +617,7 @@ class ResponseAccumulator:
         for reason in self._reasons():
             if reason not in _USUAL and (fault := fault_of_reason(reason)) is not None:
                 return fault
-        return None if self._visible else self._without_text(request)
+        return None if self._visible or self.stopped else self._without_text(request)
 
     def _without_text(self, request: ChatRequest | None) -> Fault | None:
         choice = self.choices[0]

@@ -32,6 +32,7 @@ async def test_it_holds_where_it_is_ignored(sim, dialect, stream, word):
     response = await ask(provider_at(sim, f"{dialect}:m"), request(stop=[word]), stream=stream)
     assert response.text == before(word)
     assert response.finish_reason == "stop"
+    assert response.fault() is None
     assert sim.requests[-1].body["stop"] == [word]
 
 
@@ -97,6 +98,21 @@ async def test_it_holds_across_a_break(sim):
     assert sim.count("openai:b") == 1
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_begins_with_the_word_is_empty_and_no_fault(sim, stream):
+    """Another target would say the same: nobody is asked twice."""
+    sim.script("openai:m", then=Reply(TEXT))
+    llm = ResilientChatModel(
+        targets=[Target("openai:m", base_url=sim.base_url("openai"), api_key="k")], timeout=5
+    )
+    if stream:
+        text = "".join([chunk.text async for chunk in llm.astream("hi", stop=["The"])])
+    else:
+        text = (await llm.ainvoke("hi", stop=["The"])).text
+    assert text == ""
+    assert sim.count("openai:m") == 1
+
+
 # -- LangChain models ------------------------------------------------------------------------------
 
 
@@ -110,7 +126,8 @@ async def test_it_holds_for_a_langchain_model_that_ignores_it(word, stream):
     """Its chunks are cut."""
     model = GenericFakeChatModel(messages=iter([AIMessage(TEXT)]))
     provider = create_provider(Target(model))
-    assert (await ask(provider, native(word), stream=stream)).text == before(word)
+    response = await ask(provider, native(word), stream=stream)
+    assert (response.text, response.fault()) == (before(word), None)
 
 
 @pytest.mark.parametrize("word", WORDS)
