@@ -414,7 +414,7 @@ class Target(Sampling):
         """Whether its model is taken to reason before it answers; see `thinks`."""
         if self.thinks is not None:
             return self.thinks
-        effort = self.model_kwargs.get("reasoning_effort") if self.model_kwargs else None
+        effort = self.reasoning_effort or self.model_kwargs.get("reasoning_effort")
         if effort is not None:
             return effort not in {"none", "minimal"}
         return bool(_REASONING_MODEL.search(self.model.lower()))

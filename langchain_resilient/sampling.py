@@ -80,6 +80,10 @@ class Sampling(BaseModel):
     """Ask for those of this many likeliest tokens, 0 to 20."""
     n: int | None = Field(default=None, ge=1, le=128)
     """How many answers to one prompt, 1 to 128."""
+    reasoning_effort: Annotated[str, Field(min_length=1)] | None = None
+    """How long a model thinks: `"none"`, `"minimal"`, `"low"`, `"medium"`, `"high"`, `"xhigh"`, as
+    far as it knows them. Sent in each provider's own words; a model that cannot think more or less
+    is said to by a warning."""
     verbosity: str | None = None
     """How much is said: `"low"`, `"medium"` or `"high"`, where a model can be told."""
     service_tier: str | None = None

@@ -55,6 +55,12 @@ class CompatibleProvider(OpenAIProvider):
         for ours, theirs in server.renames.items():
             if ours in body:
                 body[theirs] = body.pop(ours)
+        effort = body.get("reasoning_effort") if server.thinking_switch else None
+        if effort is not None:
+            off = effort in {"none", "minimal"}
+            body.setdefault("thinking", {"type": "disabled" if off else "enabled"})
+            if off:
+                del body["reasoning_effort"]
         self.drop_parameters(server.refuses & body.keys())
         if stream:
             body["stream"] = True

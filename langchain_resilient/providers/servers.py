@@ -33,6 +33,7 @@ class CompatibleServer:
         example: A target there.
         refuses: Parameters that are left out, each with one warning.
         renames: Parameters that it knows under another name.
+        thinking_switch: Its models think or do not by `thinking`; `reasoning_effort` says how long.
         quiet_usage: It sends the usage of a stream unasked, and takes no `stream_options`.
         responses: Whether it has the Responses API too, for `Target(api="responses")`.
         openai_models: Whether its models are OpenAI's own, with their rules.
@@ -51,6 +52,7 @@ class CompatibleServer:
     example: str
     refuses: frozenset[str] = _OWN
     renames: Mapping[str, str] = field(default_factory=dict)
+    thinking_switch: bool = False
     quiet_usage: bool = False
     responses: bool = False
     openai_models: bool = False
@@ -113,7 +115,7 @@ SERVERS: tuple[CompatibleServer, ...] = (
     _hosted("deepinfra", "DeepInfra", "https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY",
             "zai-org/GLM-5.3-Flash", refuses=frozenset()),
     _hosted("deepseek", "DeepSeek", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY",
-            "deepseek-flash", refuses=_OWN | {"logit_bias", "seed", "n"}),
+            "deepseek-flash", thinking_switch=True, refuses=_OWN | {"logit_bias", "seed", "n"}),
     _hosted("fireworks", "Fireworks AI", "https://api.fireworks.ai/inference/v1",
             "FIREWORKS_API_KEY", "accounts/fireworks/models/deepseek-v4p1-flash",
             refuses=frozenset(), responses=True),
@@ -129,7 +131,7 @@ SERVERS: tuple[CompatibleServer, ...] = (
             renames={"seed": "random_seed", "max_completion_tokens": "max_tokens"},
             quiet_usage=True),
     _hosted("moonshot", "Moonshot AI", "https://api.moonshot.ai/v1", "MOONSHOT_API_KEY",
-            "kimi-k3", refuses=_OWN | _ODDS, price_name="moonshotai"),
+            "kimi-k3", thinking_switch=True, refuses=_OWN | _ODDS, price_name="moonshotai"),
     _hosted("nvidia", "NVIDIA", "https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY",
             "openai/gpt-oss-120b"),
     _hosted("openrouter", "OpenRouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY",
@@ -143,7 +145,7 @@ SERVERS: tuple[CompatibleServer, ...] = (
     _hosted("xai", "xAI", "https://api.x.ai/v1", "XAI_API_KEY", "grok-4.7",
             refuses=_OWN | {"logit_bias"}, responses=True, price_name="x-ai"),
     _hosted("zai", "Z.ai", "https://api.z.ai/api/paas/v4", "ZAI_API_KEY", "glm-5.3-flash",
-            refuses=_OWN | _ODDS | {"n"}),
+            thinking_switch=True, refuses=_OWN | _ODDS | {"n"}),
     _local("llamacpp", "llama.cpp (`llama-server`)", 8080, "LLAMACPP"),
     _local("lmstudio", "LM Studio", 1234, "LMSTUDIO"),
     _local("ollama", "Ollama", 11434, "OLLAMA"),

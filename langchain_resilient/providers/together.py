@@ -15,6 +15,10 @@ _UNSUPPORTED = frozenset(
      "user", "verbosity", "modalities", "audio", "web_search_options"}
 )  # fmt: skip
 
+_NO_THINKING = ("none", "minimal")
+_EFFORTS = {"xhigh": "high", "max": "high"}
+"""Efforts that Together calls otherwise: it knows low, medium and high."""
+
 
 class TogetherProvider(TwoAPIs):
     """Serves `"together:maker/model"`."""
@@ -70,6 +74,13 @@ class TogetherProvider(TwoAPIs):
             is_wanted = body.pop("logprobs")
             if is_wanted:
                 body["logprobs"] = alternatives or 1
+        if (effort := body.get("reasoning_effort")) is not None:
+            if effort in _NO_THINKING:
+                # Models that think or do not, as they are told, have a switch for it.
+                body.setdefault("reasoning", {"enabled": False})
+                del body["reasoning_effort"]
+            else:
+                body["reasoning_effort"] = _EFFORTS.get(effort, effort)
         if stream:
             body["stream"] = True
         return body
