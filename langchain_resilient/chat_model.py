@@ -29,6 +29,7 @@ from langchain_resilient.observability import run_context
 from langchain_resilient.observability.observer import picklable_observers
 from langchain_resilient.observability.stats import Stats
 from langchain_resilient.prices import Price
+from langchain_resilient.profiles import ChainProfile
 from langchain_resilient.runtime.background_loop import background_loop, started_loops
 from langchain_resilient.runtime.token_estimate import token_ids
 from langchain_resilient.wire.structured_output import Method
@@ -72,6 +73,19 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             self._ready()
         return self
 
+    @model_validator(mode="after")
+    def _set_model_profile(self) -> Self:
+        """Say what all targets can do, where no profile was given; see `ChainProfile`."""
+        if self.profile is None or isinstance(self.profile, ChainProfile):
+            # As LangChain does it, this would count as set by the caller.
+            self.__dict__["profile"] = ChainProfile(self.chain())
+        return self
+
+    @model_validator(mode="after")
+    def _check_profile_keys(self) -> Self:
+        """Leave the check of its keys, which reads it, to the models that it comes from."""
+        return self
+
     if not TYPE_CHECKING:  # whose `__init__` is made of the fields
 
         def __init__(self, **fields: Any) -> None:
@@ -89,6 +103,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         fields = {field: getattr(self, field) for field in self.model_fields_set}
         made = type(self)(**{**fields, name: value})
         super().__setattr__(name, getattr(made, name))
+        self.__dict__["profile"] = made.profile
         before, self._runtime = self._runtime, made._ready()  # noqa: SLF001  # our own
         if before is not None:
             self._ready().continue_from(before)
@@ -468,9 +483,10 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         return params
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Show what was set; LangChain's own note of its versions was not."""
+        """Show what was set; a profile that was found and LangChain's versions were not."""
         for name, value in super().__repr_args__():
-            if name != "metadata" or value.keys() - {"lc_versions"}:
+            own = name == "metadata" and not value.keys() - {"lc_versions"}
+            if not own and not isinstance(value, ChainProfile):
                 yield name, value
 
     def __eq__(self, other: object) -> bool:
@@ -515,6 +531,13 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     def __copy__(self) -> ResilientChatModel:
         copy = super().__copy__()
         copy._runtime = None  # noqa: SLF001  # our own
+        return copy
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the model, with some fields changed; see pydantic."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update and "targets" in update and isinstance(copy.profile, ChainProfile):
+            copy.__dict__["profile"] = ChainProfile(copy.chain())
         return copy
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:

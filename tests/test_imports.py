@@ -116,6 +116,7 @@ LAYERS = {
     "errors": {"faults", "receipt"},
     "prices": {"errors", "options", "providers", "receipt"},
     "configurable": set(),
+    "profiles": {"options", "prices", "providers"},
     "configuration": {"observability", "options", "providers", "sampling"},
     "engine": {"engine", "exchange", "faults", "options", "receipt"},
     "wire": {"exchange", "faults", "wire"},
