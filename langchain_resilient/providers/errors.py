@@ -113,7 +113,8 @@ def _by_status(  # noqa: PLR0911  # a table reads best as a table
     if status is None:
         return _in_stream(codes, text)
     if status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
-        return FaultKind.SERVER
+        no_streams = status in (500, 501) and _STREAMING.search(text)
+        return FaultKind.NO_STREAMING if no_streams else FaultKind.SERVER
     if status < 400:  # noqa: PLR2004
         return FaultKind.BROKEN if status < 300 else FaultKind.CONNECTION  # noqa: PLR2004
     return _bad_request(error, details, text)
@@ -159,7 +160,7 @@ def _bad_request(error: BaseException, details: Mapping[str, Any], text: str) ->
         return FaultKind.CONTEXT_LENGTH
     if _FILTER.search(text):
         return FaultKind.CONTENT_FILTER
-    if details.get("param") == "stream" or _STREAMING.search(text):
+    if details.get("param") == "stream" or _STREAMING.search(text) or _STREAM_FIELD.search(text):
         return FaultKind.NO_STREAMING
     if _KEY.search(text):
         return FaultKind.AUTH
@@ -198,6 +199,14 @@ def _is_lasting(error: BaseException, status: int | None) -> bool:
     """Whether a connection fails for a reason that no second try removes."""
     # A status is a redirect, or the page of a front door.
     return status is not None or any(_names(e) & _LASTING_NAMES for e in _chain(error))
+
+
+def was_closed(error: BaseException) -> bool:
+    """Whether a server had closed the connection before it read the request, as far as one sees."""
+    return any(
+        "ServerDisconnectedError" in _names(e) or "without sending a response" in str(e)
+        for e in _chain(error)
+    )
 
 
 def _names(error: BaseException) -> set[str]:
@@ -322,6 +331,9 @@ _STREAMING = re.compile(
 
 _UNWRITABLE = re.compile(r"not JSON serializable|unable to serialize", re.IGNORECASE)
 """What Python says of a request that holds what JSON has no place for: the caller's mistake."""
+
+_STREAM_FIELD = re.compile(r"(?:^|body\.|; )stream: ")
+"""A server that validates with pydantic names the field."""
 
 _CLOSED = re.compile(r"(?:loop|client|session|connector) (?:is|has been) closed", re.IGNORECASE)
 

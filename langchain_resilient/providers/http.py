@@ -116,6 +116,8 @@ class _BoundedBody:
     async def _decoded(self) -> AsyncIterator[bytes]:
         decoder, surplus = self._decoder(), 0
         async for data in self._source:
+            if decoder is _DEFLATE:
+                decoder = zlib.decompressobj(15 if _has_zlib_header(data) else -15)
             if decoder is None:
                 yield data
             elif decoder.eof:
@@ -140,7 +142,7 @@ class _BoundedBody:
         if len(known) > 1 or not _KNOWN[known[0]]:
             message = f"the answer is encoded as {self._coding[:60]!r}, not as {ACCEPTED}"
             raise AnswerError(message, status_code=self._status)
-        return zlib.decompressobj(_KNOWN[known[0]])
+        return _DEFLATE if known[0] == "deflate" else zlib.decompressobj(_KNOWN[known[0]])
 
     def _decompressed(self, decoder: Any, data: bytes) -> Iterator[bytes]:
         piece = b" " * _STEP
@@ -155,12 +157,25 @@ class _BoundedBody:
                 yield piece
 
 
+_DEFLATE: Any = object()
+"""Stands for a decompressor until the first bytes tell which of two formats it is."""
+
+
+def _has_zlib_header(data: bytes) -> bool:
+    """Whether `deflate` is what RFC 9110 says, or the bare stream that some servers send."""
+    return data[:1] != b"" and data[0] & 0x0F == zlib.DEFLATED and data[0] >> 4 < 8  # noqa: PLR2004  # RFC 1950, 2.2
+
+
 Transport = Literal["aiohttp", "httpx"]
 
 MAX_CONNECTIONS = 1000
 """The SDKs' own limit (Together's is 100) would queue a larger batch."""
 
 KEEPALIVE_CONNECTIONS = 200
+
+MAX_HEADER_BYTES = 64 * 1024
+"""The longest header of a response: some gateways put whole policies into one. httpx reads twice as
+much, aiohttp 8 KiB unless told."""
 
 KEEPALIVE_SECONDS = 60.0
 """How long an idle connection to a public API waits for the next call: a new one costs two or three
@@ -209,7 +224,7 @@ def http_client(
     aiohttp = transport_name() == "aiohttp" and not (proxy and proxy.socks)
     client_class = sdk.DefaultAioHttpClient if aiohttp else sdk.DefaultAsyncHttpxClient
     encrypted = url.startswith("https:") or (proxy and proxy.url.startswith("https:"))
-    return client_class(
+    client = client_class(
         timeout=timeout,
         verify=tls_context(httpx) if encrypted else plain_context(),
         proxy=proxy.url if proxy else None,
@@ -225,4 +240,24 @@ def http_client(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         headers={"accept-encoding": ACCEPTED},
         event_hooks={"response": [bounded_bodies(httpx)]},
+    )
+    if aiohttp:
+        for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001  # no other way
+            if transport is not None:
+                transport.client = functools.partial(_session, transport)
+    return client
+
+
+def _session(transport: Any) -> Any:
+    """Make aiohttp's session as the transport itself would, but for the bounds on headers."""
+    from aiohttp import ClientSession, TCPConnector  # noqa: PLC0415  # the SDKs' import is lazy too
+
+    limits = transport.limits
+    connector = TCPConnector(
+        keepalive_timeout=limits.keepalive_expiry,
+        ssl=transport.ssl_context,
+        limit=limits.max_connections,
+    )
+    return ClientSession(
+        connector=connector, max_line_size=MAX_HEADER_BYTES, max_field_size=MAX_HEADER_BYTES
     )

@@ -7,25 +7,22 @@ The SDK supplies the keys, the headers, the transport and the errors; the respon
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import contextlib
 import logging
-import os
-import threading
 import warnings
 from abc import ABC, abstractmethod
 from functools import cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urljoin, urlsplit
 
 from langchain_resilient.errors import InsecureConnectionWarning
 from langchain_resilient.providers import address_of, key_for, organization_of
 from langchain_resilient.providers.connection import ConnectionSetupError, proxy_for, tls_context
-from langchain_resilient.providers.errors import refused_fields, wants_reasoning
+from langchain_resilient.providers.errors import refused_fields, wants_reasoning, was_closed
 from langchain_resilient.providers.http import http_client
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
+from langchain_resilient.providers.loop_clients import client_for, close_client
 from langchain_resilient.providers.model_lists import (
     ListedModel,
     directory_for,
@@ -45,7 +42,7 @@ from langchain_resilient.wire.provider_state import FIELDS, give_back
 from langchain_resilient.wire.tool_names import RenamedCalls, rename_tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
+    from collections.abc import Callable, Mapping
     from collections.abc import Set as AbstractSet
 
     from langchain_resilient.exchange import ChatRequest, ChunkStream
@@ -265,7 +262,11 @@ class SDKProvider(ABC):
                 answer = self.open_answer(response, stream=stream)
             except Exception as error:
                 redact_error(error, [*self._secrets, *(headers or {}).values()])
-                if self._learn(error, body) or self._learn_history(error, messages, shaped):
+                if (
+                    template.moved(error)
+                    or self._learn(error, body)
+                    or self._learn_history(error, messages, shaped)
+                ):
                     continue
                 mode = self._next_mode(error, requested, mode)
                 if mode is None:
@@ -447,6 +448,9 @@ def _secrets(key: str | None, headers: Mapping[str, str]) -> list[str]:
 
 # -- requests that are built once ------------------------------------------------------------------
 
+MAX_MOVES = 3
+"""The most redirects that one client follows."""
+
 _PER_REQUEST_HEADERS = ("content-length", "cookie", "host", "transfer-encoding")
 
 _IDEMPOTENCY_KEY = "idempotency-key"
@@ -471,7 +475,16 @@ class RequestTemplate:
         http: The HTTP client.
     """
 
-    __slots__ = ("_client", "_httpx", "_on_first", "_request_args", "_sdk", "_url", "http")
+    __slots__ = (
+        "_client",
+        "_httpx",
+        "_moves",
+        "_on_first",
+        "_request_args",
+        "_sdk",
+        "_url",
+        "http",
+    )
 
     def __init__(
         self,
@@ -489,16 +502,34 @@ class RequestTemplate:
         self._httpx = httpx
         self._url = url
         self._on_first = on_first
+        self._moves = 0
         self._request_args: dict[str, Any] | None = None
 
+    def moved(self, error: Exception) -> bool:
+        """Follow a 307 or 308 to another address of the same server; never to another server."""
+        response: Any = getattr(error, "response", None)
+        if getattr(response, "status_code", None) not in (307, 308) or self._moves >= MAX_MOVES:
+            return False
+        url = urljoin(str(response.url), response.headers.get("location") or "")
+        if urlsplit(url)[:2] != urlsplit(str(response.url))[:2] or url == str(response.url):
+            return False
+        self._url, self._request_args = url, None
+        self._moves += 1
+        return True
+
     async def post(
-        self, body: dict[str, Any], headers: Mapping[str, str] | None = None
+        self,
+        body: dict[str, Any],
+        headers: Mapping[str, str] | None = None,
+        *,
+        again: bool = True,
     ) -> HTTPResponse:
         """Send a body and return the open response.
 
         Args:
             body: The body, which is sent as JSON.
             headers: More headers for this request alone.
+            again: Whether to send it once more where a kept connection turns out to be closed.
 
         Raises:
             ValueError: If the body holds an object that is nothing in JSON.
@@ -512,8 +543,12 @@ class RequestTemplate:
         try:
             response: Any = await self.http.send(request, stream=True)
         except self._httpx.TimeoutException as error:
+            if again and was_closed(error):
+                return await self.post(body, headers, again=False)
             raise self._sdk.APITimeoutError(request=request) from error
         except Exception as error:
+            if again and was_closed(error):
+                return await self.post(body, headers, again=False)
             raise self._sdk.APIConnectionError(request=request) from error
         if response.status_code > 299:  # noqa: PLR2004  # HTTP's own numbers read best as such
             raise await self._status_error(response)
@@ -561,136 +596,3 @@ class RequestTemplate:
         # There is no public way to it but a second request.
         error: Exception = self._client._make_status_error_from_response(response)  # noqa: SLF001
         return error
-
-
-# -- one client per event loop ---------------------------------------------------------------------
-
-
-class Closable(Protocol):
-    """Anything with connections to close, such as an SDK client."""
-
-    async def close(self) -> None:
-        """Close its connections."""
-        ...
-
-
-C = TypeVar("C", bound=Closable)
-
-
-class _LoopClients:
-    """The clients of one event loop, and the generator whose end closes them."""
-
-    __slots__ = ("_closer", "_loop", "by_key")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.by_key: dict[Hashable, Any] = {}
-        self._loop = loop
-        self._closer = self._until_closed()
-
-    async def close_with_loop(self) -> None:
-        """Have the running loop close the clients at its end.
-
-        An async generator is what a loop itself promises to close (`shutdown_asyncgens`, which
-        asyncio.run and Runner call): it is the only hook on a loop's end that asyncio offers.
-        """
-        await anext(self._closer)
-
-    async def _until_closed(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            with _lock:
-                if _by_loop.get(self._loop) is self:
-                    del _by_loop[self._loop]
-            while self.by_key:
-                _, client = self.by_key.popitem()
-                with contextlib.suppress(Exception):
-                    await client.close()
-
-    async def close(self) -> None:
-        """Close every client, on their loop."""
-        await self._closer.aclose()
-
-    def abandon(self) -> None:
-        """Close every client after the loop has gone.
-
-        Without a loop there is nothing left to wait for, so each coroutine is stepped once by hand.
-        """
-        closings = (*(client.close() for client in self.by_key.values()), self._closer.aclose())
-        for closing in closings:
-            with contextlib.suppress(Exception, StopIteration):
-                closing.send(None)
-
-
-_by_loop: dict[asyncio.AbstractEventLoop, _LoopClients] = {}
-_lock = threading.Lock()
-
-
-async def client_for(key: Hashable, make: Callable[[], C]) -> C:
-    """Return the running loop's client for `key`, made on first use.
-
-    Args:
-        key: Everything that distinguishes one client from another: base URL, API key, headers.
-        make: Creates the client.
-    """
-    loop = asyncio.get_running_loop()
-    clients = _by_loop.get(loop)
-    if clients is None:
-        clients = _LoopClients(loop)
-        with _lock:
-            abandoned = [_by_loop.pop(other) for other in list(_by_loop) if other.is_closed()]
-            _by_loop[loop] = clients
-        for other_clients in abandoned:
-            other_clients.abandon()
-        await clients.close_with_loop()
-    client: C | None = clients.by_key.get(key)
-    if client is None:
-        client = clients.by_key[key] = make()
-    return client
-
-
-async def close_client(key: Hashable) -> None:
-    """Close the running loop's client for `key`, if there is one. New calls make a new one."""
-    clients = _by_loop.get(asyncio.get_running_loop())
-    client = None if clients is None else clients.by_key.pop(key, None)
-    if client is not None:
-        with contextlib.suppress(Exception):
-            await client.close()
-
-
-async def close_clients() -> None:
-    """Close every client of the running loop. New calls make new clients."""
-    clients = _by_loop.get(asyncio.get_running_loop())
-    if clients is not None:
-        await clients.close()
-
-
-def _reset_after_fork() -> None:
-    """Start without clients in a forked child: the sockets are the parent's."""
-    global _by_loop, _lock  # noqa: PLW0603  # one per process is their whole point
-    _lock = threading.Lock()
-    if _by_loop:
-        inherited, _by_loop = _by_loop, {}
-        _leak(inherited)
-
-
-def _leak_at_exit() -> None:
-    if _by_loop:
-        _leak(_by_loop)
-
-
-def _leak(value: object) -> None:
-    """Leak a value on purpose, so that not even the interpreter's end finalises it.
-
-    Clients whose loop was never closed would print warnings of unclosed connections then.
-    """
-    with contextlib.suppress(ImportError, AttributeError):  # CPython alone has it, and needs it
-        import ctypes  # noqa: PLC0415  # for the rare loop that nobody closed
-
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
-
-
-atexit.register(_leak_at_exit)
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -7,12 +7,25 @@ import gzip
 import zlib
 
 import httpx
+import openai
 import pytest
+import together
 
+from langchain_resilient import FaultKind as K
+from langchain_resilient import Target
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers import http as provider_http
 from langchain_resilient.providers.errors import AnswerError, classify
-from tests.providers.asking import ask, fault_of, http, listening, replying, request
+from tests.providers.asking import (
+    DIALECTS,
+    TRANSPORTS,
+    ask,
+    fault_of,
+    http,
+    listening,
+    replying,
+    request,
+)
 from tests.providers.asking import sse as streamed
 
 TEXT = b"Hello, world! " * 20_000
@@ -57,6 +70,7 @@ RAW = zlib.compressobj(wbits=-15)
     ("x-gzip", gzip.compress(TEXT)),
     ("GZIP, identity", gzip.compress(TEXT)),
     ("deflate", zlib.compress(TEXT)),
+    ("deflate", RAW.compress(TEXT) + RAW.flush()),
     ("utf-8", TEXT),
     ("aws-chunked", TEXT),
     ("", TEXT),
@@ -143,3 +157,157 @@ async def test_what_is_no_http_has_no_status():
     """The 400 is aiohttp's own; two of them would pass for a bad request."""
     async with replying(b"HTTP/1.1 200 OK\r\nX-Bomb: " + b"x" * 100_000 + b"\r\n\r\n") as target:
         assert (await fault_of(create_provider(target))).kind == "connection"
+
+
+# -- what servers do with requests ---------------------------------------------------------------
+
+ANSWER = '{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"stop"}]}'
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_headers_of_sixty_kibibytes_are_read(monkeypatch, dialect, transport):
+    """Gateways put whole policies into one."""
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
+    async with replying(http(ANSWER, x_policy="x" * 60_000)) as target:
+        made = create_provider(target.model_copy(update={"provider": dialect}))
+        assert (await ask(made, stream=False)).text == "Hi"
+
+
+class Moving:
+    """A server that has moved to another address of its own, or elsewhere."""
+
+    def __init__(self, *, status=307, location="/v2{path}", moves=1):
+        self.status, self.location, self.moves = status, location, moves
+        self.paths = []
+
+    async def serve(self, reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        await reader.readexactly(int(head.lower().partition("content-length:")[2].split()[0]))
+        path = head.split()[1]
+        self.paths.append(path)
+        if path.count("/v2") < self.moves:
+            to = {"location": self.location.format(path=path)}
+            writer.write(http("{}", status=f"{self.status} Moved", **to))
+        else:
+            writer.write(http(ANSWER))
+        writer.close()
+
+
+async def moved_fault(server, times=2, dialect="openai"):
+    """Ask it some times; what went wrong the last time."""
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    async with listener:
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        server.location = server.location.replace("HERE", url)
+        made = create_provider(Target(f"{dialect}:m", base_url=url, api_key="sk-0123456789"))
+        for _ in range(times):
+            try:
+                assert (await ask(made, stream=False)).text == "Hi"
+            except openai.APIStatusError as error:
+                return classify(error)
+            except together.APIStatusError as error:
+                return classify(error)
+    return None
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("location", ["/v2{path}", "HERE/v2{path}"])
+async def test_a_move_within_the_server_is_followed_and_remembered(
+    monkeypatch, dialect, transport, status, location
+):
+    """The second request goes there at once."""
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
+    server = Moving(status=status, location=location)
+    assert await moved_fault(server, dialect=dialect) is None
+    assert [path.startswith("/v2/") for path in server.paths] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [
+        (307, "http://elsewhere.test/v2{path}"),
+        (308, "http://127.0.0.1:1/v2{path}"),
+        (307, "//elsewhere.test/v2{path}"),
+        (307, "https://127.0.0.1/v2{path}"),
+        (301, "/v2{path}"),
+        (302, "/v2{path}"),
+        (303, "/v2{path}"),
+        (307, "{path}"),
+    ],
+)
+async def test_no_other_move_is_followed(status, location):
+    """Neither to another server nor as a GET; nor is it tried again."""
+    server = Moving(status=status, location=location)
+    fault = await moved_fault(server)
+    assert (fault.kind, fault.status, fault.should_retry) == (K.CONNECTION, status, False)
+    assert len(server.paths) == 1
+
+
+async def test_moves_without_end_are_not_followed_without_end():
+    """A circle is a fault like any other."""
+    server = Moving(moves=100)
+    assert (await moved_fault(server)).status == 307
+    assert len(server.paths) == 4
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_kept_connection_that_the_server_closes_on_reuse_is_no_fault(
+    monkeypatch, dialect, transport
+):
+    """The request is sent again at once, on a new one; a new one that is closed is a fault."""
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", transport)
+    requests, refuse_all = [], False
+
+    async def serve(reader, writer):
+        for number in range(2):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            await reader.readexactly(int(head.partition("content-length:")[2].split()[0]))
+            requests.append(number)
+            if number or refuse_all:
+                break  # it had decided to close before it saw the request
+            kept = http(ANSWER).replace(b"Connection: close", b"Connection: keep-alive")
+            length = f"Content-Length: {len(ANSWER)}\r\nContent-Type".encode()
+            writer.write(kept.replace(b"Content-Type", length, 1))
+            await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listener:
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        made = create_provider(Target(f"{dialect}:m", base_url=url, api_key="sk-0123456789"))
+        for _ in range(3):
+            assert (await ask(made, stream=False)).text == "Hi"
+        assert requests == [0, 1, 0, 1, 0]
+        refuse_all = True
+        fault = await fault_of(made, stream=False)
+    assert fault.kind is K.CONNECTION
+    assert requests[5:] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (
+            "422 Unprocessable",
+            '{"detail":[{"loc":["body","stream"],"msg":"Input should be false"}]}',
+        ),
+        ("500 Error", '{"error":{"message":"Streaming is not supported for this model"}}'),
+        ("501 Not Implemented", '{"error":{"message":"stream is not supported"}}'),
+        ("400 Bad Request", '{"error":{"message":"No.","param":"stream"}}'),
+    ],
+)
+async def test_a_refusal_to_stream_is_known_under_any_status(status, body):
+    """Then the target is asked plainly, once."""
+    async with replying(http(body, status=status)) as target:
+        assert (await fault_of(create_provider(target))).kind is K.NO_STREAMING
+
+
+@pytest.mark.parametrize("status", ["500 Error", "501 Not Implemented"])
+async def test_a_plain_breakdown_says_nothing_of_streams(status):
+    """It is the server's."""
+    async with replying(http('{"error":{"message":"boom"}}', status=status)) as target:
+        assert (await fault_of(create_provider(target))).kind is K.SERVER

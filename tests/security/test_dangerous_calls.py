@@ -20,7 +20,10 @@ CALLS = {"os.system", "os.popen", "os.execv", "os.execvp", "os.spawnv", "numpy.l
 
 ALLOWED = {
     ("observability/observer.py", "import pickle"): "only writes, to find out who can be pickled",
-    ("providers/sdk.py", "import ctypes"): "keeps sockets of a parent from being finalised",
+    (
+        "providers/loop_clients.py",
+        "import ctypes",
+    ): "keeps sockets of a parent from being finalised",
     ("providers/local/model.py", "import ctypes"): "ends the process without C++ destructors",
     (
         "providers/local/weights.py",

@@ -28,7 +28,7 @@ from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.engine.target_state import TargetState
 from langchain_resilient.exchange import ChatRequest
-from langchain_resilient.providers import sdk
+from langchain_resilient.providers import loop_clients
 from langchain_resilient.providers.rate_limit_headers import rate_limit_status, retry_after
 from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
 from langchain_resilient.simulation.clock import run_virtual
@@ -282,7 +282,7 @@ def play_whole_stack(row: Row) -> Result:
             began = loop.time()
             failed = await crowd(one, row)
             seconds = loop.time() - began
-            await sdk.close_clients()
+            await loop_clients.close_clients()
             names = [f"openai:m{number}" for number in range(len(row.limits))]
             sends = tuple(sim.count(name) for name in names)
             refused = sum(sim.count(name, status=429) for name in names)
@@ -352,7 +352,7 @@ def play_low(low: LowLimit) -> LowResult:
             else:
                 answers = [await llm.ainvoke(prompt) for prompt in prompts]
             seconds = loop.time() - began
-            await sdk.close_clients()
+            await loop_clients.close_clients()
             times = [request.at for request in sim.requests]
             busiest = max(sum(a <= t < a + 59.9 for t in times) for a in times)
         return LowResult(seconds, busiest, sim.count(name, status=429), len(answers))
