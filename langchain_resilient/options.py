@@ -347,6 +347,8 @@ class Target(Sampling):
         frozen=True, extra="forbid", arbitrary_types_allowed=True
     )
 
+    other_names: ClassVar[frozenset[str]] = frozenset({"azure_endpoint"})
+
     provider: str
     """Who serves it: `"openai"`, `"together"`, `"local"`, `"runnable"`, or a registered name."""
     model: str = ""
@@ -359,9 +361,11 @@ class Target(Sampling):
     """The LangChain model, where the target is one."""
     name: str = ""
     """What receipts and statistics call it; `"provider:model"` unless given."""
-    api_key: SecretStr | tuple[SecretStr, ...] | None = None
+    api_key: SecretStr | tuple[SecretStr, ...] | Callable[[], Any] | None = None
     """One key, or several that are used in turn: a limited one rests until its hint, a refused or
-    spent one is left out. Else the provider's environment variable is read."""
+    spent one is left out. Or a function that gives the key of the moment (Entra tokens), called
+    with each request, in a thread unless it is a coroutine function. Else the provider's
+    environment variable is read."""
     base_url: str | None = None
     """Another server that speaks the provider's API. The key from the environment is not sent
     there: give `api_key` with it."""
@@ -374,6 +378,15 @@ class Target(Sampling):
     """Kept by the provider with each answer, where it keeps any (`store`)."""
     default_headers: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
     """Sent with each request; their values are kept as secrets."""
+    default_query: dict[str, str] | None = None
+    """Parameters of the query of each request's URL."""
+    api_version: str | None = None
+    """Azure's: the version of its own API, which is asked by deployment; None for its `/openai/v1`,
+    or what `OPENAI_API_VERSION` says."""
+    ca_certificates: str | None = None
+    """A file or folder with the certificates of the authorities to trust, instead of the usual."""
+    client_certificate: str | tuple[str, str] | None = None
+    """A file with this client's certificate and key, or one for each."""
     max_concurrency: int | None = Field(default=None, ge=1)
     """The most requests under way at this target at one time, over all calls of this process."""
     requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -422,7 +435,15 @@ class Target(Sampling):
     def identity(self) -> dict[str, Any]:
         """What makes its answers its own, as plain data; no key and no header."""
         known = self.model_dump(
-            include={"provider", "model", "base_url", "organization"}, exclude_none=True
+            include={
+                "provider",
+                "model",
+                "base_url",
+                "organization",
+                "default_query",
+                "api_version",
+            },
+            exclude_none=True,
         )
         if self.api != "auto":
             known["api"] = self.api
@@ -470,6 +491,12 @@ class Target(Sampling):
     @model_validator(mode="before")
     @classmethod
     def _name_it(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "azure_endpoint" in data:
+            if data.get("base_url"):
+                msg = "azure_endpoint and base_url are the same: give one of them"
+                raise ValueError(msg)
+            data = {**data, "base_url": data["azure_endpoint"]}
+            del data["azure_endpoint"]
         if isinstance(data, dict) and not data.get("name"):
             provider, model = data.get("provider", ""), data.get("model", "")
             data = {**data, "name": f"{provider}:{model}" if model else provider}

@@ -107,6 +107,9 @@ class Sampling(BaseModel):
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Any other parameter of the chat-completions API, sent as it is."""
 
+    other_names: ClassVar[frozenset[str]] = frozenset()
+    """Names that a class takes besides its fields."""
+
     @model_validator(mode="before")
     @classmethod
     def _by_known_names(cls, data: Any) -> Any:
@@ -133,7 +136,7 @@ class Sampling(BaseModel):
     @classmethod
     def _names(cls) -> set[str]:
         aliases = {field.alias for field in cls.model_fields.values() if field.alias}
-        return {*cls.model_fields, *aliases}
+        return {*cls.model_fields, *aliases, *cls.other_names}
 
     @classmethod
     def _unknown(cls, name: str) -> InitErrorDetails:

@@ -118,7 +118,7 @@ def _compatible(server: CompatibleServer) -> ProviderEntry:
     """Make the entry of a server that speaks OpenAI's API."""
     return ProviderEntry(
         server.name,
-        "langchain_resilient.providers.compatible:CompatibleProvider",
+        f"langchain_resilient.providers.{server.served_by}",
         server.keys[0] if server.needs_key else None,
         server.base_url_env,
         public_hosts=server.hosts,
@@ -183,8 +183,8 @@ def provider_entry(name: str) -> ProviderEntry:
         msg = (
             f"unknown provider {name!r}{hint}; known are {', '.join(known_providers())}; a server "
             "with OpenAI's API needs no name of its own: "
-            'Target("openai:model", base_url=..., api_key=...); others are added with '
-            "langchain_resilient.providers.register"
+            'Target("openai:model", base_url=..., api_key=...); any LangChain chat model is a '
+            "target as it is; others are added with langchain_resilient.providers.register"
         )
         raise ValueError(msg) from None
 
@@ -279,6 +279,8 @@ def keys_for(target: Target) -> tuple[str | None, ...]:
     keys: list[str] = [""]
     if isinstance(target.api_key, tuple):
         keys = [key.get_secret_value() for key in target.api_key]
+    elif callable(target.api_key):
+        keys = [f"from function {id(target.api_key)}"]  # each function is an account of its own
     elif target.api_key is not None:
         keys = [target.api_key.get_secret_value()]
     elif not target.base_url or address_of(target).public:

@@ -26,25 +26,53 @@ CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_
 """Where the certificates of trusted authorities are; the first that is set counts."""
 
 
-def tls_context(httpx: Any) -> ssl.SSLContext:
+Certificates = tuple[str | None, str | tuple[str, str] | None]
+"""Where the certificates of trusted authorities are, and a client's own with its key."""
+
+
+def tls_context(httpx: Any, certificates: Certificates = (None, None)) -> ssl.SSLContext:
     """The TLS settings for all connections that have the same certificates to trust.
 
     Args:
-        httpx: The httpx that they are made by, where no variable is set: `httpx2` or `httpx`.
+        httpx: The httpx that they are made by, where nothing else is said: `httpx2` or `httpx`.
+        certificates: A target's own; they go before the environment's.
 
     Raises:
         ConnectionSetupError: If a variable names certificates that cannot be read.
     """
     variable = next((name for name in CA_VARIABLES if os.environ.get(name)), None)
+    authorities, own = certificates
+    if authorities is not None:
+        variable, path = "ca_certificates", authorities
+    else:
+        path = os.environ[variable] if variable else ""
+    if own is not None:
+        return _own_context(httpx.create_ssl_context, variable, path, own)
     if variable is None:
         return usual_context(httpx.create_ssl_context)
-    return _context_from(variable, os.environ[variable])
+    return _context_from(variable, path)
 
 
 @functools.cache
 def usual_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     """Once per process: to read all root certificates costs 30 ms and more."""
     return create()
+
+
+@functools.cache
+def _own_context(
+    create: Callable[[], ssl.SSLContext],
+    variable: str | None,
+    path: str,
+    own: str | tuple[str, str],
+) -> ssl.SSLContext:
+    context = _context_from.__wrapped__(variable, path) if variable else create()
+    try:
+        context.load_cert_chain(*((own,) if isinstance(own, str) else own))
+    except OSError as error:
+        msg = f"client_certificate cannot be read: {own} ({error})"
+        raise ConnectionSetupError(msg) from None
+    return context
 
 
 @functools.cache

@@ -198,7 +198,9 @@ def _missing_path(error: BaseException) -> str:
 def _is_lasting(error: BaseException, status: int | None) -> bool:
     """Whether a connection fails for a reason that no second try removes."""
     # A status is a redirect, or the page of a front door.
-    return status is not None or any(_names(e) & _LASTING_NAMES for e in _chain(error))
+    return status is not None or any(
+        _names(e) & _LASTING_NAMES or "CERTIFICATE_VERIFY_FAILED" in str(e) for e in _chain(error)
+    )
 
 
 def was_closed(error: BaseException) -> bool:

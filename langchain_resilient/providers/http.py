@@ -14,7 +14,12 @@ import zlib
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from langchain_resilient.providers.connection import plain_context, proxy_for, tls_context
+from langchain_resilient.providers.connection import (
+    Certificates,
+    plain_context,
+    proxy_for,
+    tls_context,
+)
 from langchain_resilient.providers.errors import AnswerError
 
 if TYPE_CHECKING:
@@ -206,6 +211,7 @@ def http_client(
     url: str,
     public: bool,
     proxy_variable: str | None = None,
+    certificates: Certificates = (None, None),
 ) -> Any:
     """Make the HTTP client that an SDK client runs on.
 
@@ -216,6 +222,7 @@ def http_client(
         url: Where its requests go.
         public: Whether that is a provider's own public API.
         proxy_variable: An environment variable with a proxy for this provider alone.
+        certificates: Those of the authorities to trust, and this client's own.
 
     Raises:
         ConnectionSetupError: If the environment names a proxy or certificates that cannot be used.
@@ -226,7 +233,7 @@ def http_client(
     encrypted = url.startswith("https:") or (proxy and proxy.url.startswith("https:"))
     client = client_class(
         timeout=timeout,
-        verify=tls_context(httpx) if encrypted else plain_context(),
+        verify=tls_context(httpx, certificates) if encrypted else plain_context(),
         proxy=proxy.url if proxy else None,
         trust_env=False,  # a proxy for other addresses that cannot be used is not our fault
         limits=httpx.Limits(

@@ -7,19 +7,23 @@ The SDK supplies the keys, the headers, the transport and the errors; the respon
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import logging
 import warnings
 from abc import ABC, abstractmethod
 from functools import cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from langchain_resilient.errors import InsecureConnectionWarning
 from langchain_resilient.providers import address_of, key_for, organization_of
 from langchain_resilient.providers.connection import ConnectionSetupError, proxy_for, tls_context
-from langchain_resilient.providers.errors import refused_fields, wants_reasoning, was_closed
+from langchain_resilient.providers.errors import refused_fields, wants_reasoning
 from langchain_resilient.providers.http import http_client
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
 from langchain_resilient.providers.loop_clients import client_for, close_client
@@ -32,17 +36,17 @@ from langchain_resilient.providers.model_lists import (
 )
 from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
 from langchain_resilient.providers.refusals import Refusals
+from langchain_resilient.providers.request_template import RequestTemplate
 from langchain_resilient.providers.several_answers import merged_answers
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.providers.stopped_stream import MAX_WORDS, stopped
 from langchain_resilient.wire.foreign_blocks import ForeignMessages, express_foreign_blocks
 from langchain_resilient.wire.json_modes import requested_json, reshape
-from langchain_resilient.wire.json_values import encode
 from langchain_resilient.wire.provider_state import FIELDS, give_back
 from langchain_resilient.wire.tool_names import RenamedCalls, rename_tools
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     from langchain_resilient.exchange import ChatRequest, ChunkStream
@@ -140,7 +144,10 @@ class SDKProvider(ABC):
     def __init__(self, target: Target) -> None:
         self.target = target
         self._params = target.sampling_params()
-        self._key = key_for(target)
+        self._token: Callable[[], Any] | None = None
+        if callable(target.api_key):
+            self._token = target.api_key
+        self._key = None if self._token else key_for(target)
         address = address_of(target)
         self.base_url, self.is_public = address.url, address.public
         self.organization = organization_of(target)
@@ -156,6 +163,7 @@ class SDKProvider(ABC):
         self._client_key = (
             type(self), self.base_url, bool(target.base_url), self._key, self.organization,
             tuple(sorted(self._headers.items())), self._connect_seconds,
+            tuple(sorted(self.query().items())), target.ca_certificates, target.client_certificate,
         )  # fmt: skip
         keep = target.base_url is None or self.is_public
         self.directory = directory_for(self.models_url(), self._key, keep=keep)
@@ -207,6 +215,14 @@ class SDKProvider(ABC):
         """
         return express_foreign_blocks(messages, takes_urls=not self.is_public)
 
+    def query(self) -> dict[str, str]:
+        """Return the parameters of the query of each request's URL."""
+        return dict(self.target.default_query or {})
+
+    def token_headers(self, token: str) -> dict[str, str]:
+        """Return the headers that carry a token of the moment."""
+        return {"Authorization": f"Bearer {token}"}
+
     def completions_url(self, base_url: str) -> str:
         """Return the URL of chat completions below a base URL."""
         return base_url.rstrip("/") + self.path
@@ -245,6 +261,8 @@ class SDKProvider(ABC):
             original = {k: v for k, v in original.items() if k != "extra_headers"}
         if original["messages"].__class__ is ForeignMessages:
             original = {**original, "messages": self.express(original["messages"])}
+        if self._token is not None:
+            headers = {**(headers or {}), **self.token_headers(await _called(self._token))}
         requested = requested_json(original)
         mode = self._json_fallback.first(requested) if requested else None
         # Each refusal teaches something about the target, so the loop ends: there is only so much
@@ -261,7 +279,7 @@ class SDKProvider(ABC):
                 response = await template.post(body, headers)
                 answer = self.open_answer(response, stream=stream)
             except Exception as error:
-                redact_error(error, [*self._secrets, *(headers or {}).values()])
+                redact_error(error, [*self._secrets, *_texts((headers or {}).values())])
                 if (
                     template.moved(error)
                     or self._learn(error, body)
@@ -331,7 +349,7 @@ class SDKProvider(ABC):
 
     def _watch_models(self) -> None:
         """Have the list of models asked for, beside the first answer of the vendor's own server."""
-        if self.target.base_url is None or self.is_public:
+        if self._token is None and (self.target.base_url is None or self.is_public):
             refresh_in_background(self.directory, self.fetch_models)
 
     def drop_parameters(self, names: AbstractSet[str]) -> None:
@@ -386,6 +404,7 @@ class SDKProvider(ABC):
             url=self._url,
             public=self.is_public,
             proxy_variable=self.proxy_variable,
+            certificates=(self.target.ca_certificates, self.target.client_certificate),
         )
         client = self.create_client(
             sdk,
@@ -393,6 +412,7 @@ class SDKProvider(ABC):
             api_key=self._key or "none",
             base_url=self.base_url,
             default_headers=headers or None,
+            default_query=self.query() or None,
             max_retries=0,
             timeout=timeout,
             http_client=http,
@@ -400,7 +420,10 @@ class SDKProvider(ABC):
         if self.target.base_url:
             # The SDKs add the environment's headers (OPENAI_CUSTOM_HEADERS), which may hold a key.
             client._custom_headers = dict(headers)  # noqa: SLF001  # there is no public way
-        return RequestTemplate(client, http, sdk, httpx, self._url, on_first=self._watch_models)
+        changing = frozenset(self.token_headers("")) if self._token else frozenset[str]()
+        return RequestTemplate(
+            client, http, sdk, httpx, self._url, changing=changing, on_first=self._watch_models
+        )
 
 
 def _as_asked(
@@ -415,6 +438,29 @@ def _as_asked(
     if requested is not None and mode is not None and mode != requested.original_mode:
         answer = ConvertedStream(answer, requested, mode)
     return answer
+
+
+async def _called(function: Callable[[], Any]) -> str:
+    """Get the key of the moment, without holding up the loop.
+
+    Raises:
+        ConnectionSetupError: If there is none.
+    """
+    try:
+        if inspect.iscoroutinefunction(function):
+            token = await function()
+        else:
+            token = await asyncio.to_thread(function)
+            token = await token if inspect.isawaitable(token) else token
+    except Exception as error:
+        msg = f"the function given as api_key raised {type(error).__name__}"
+        raise ConnectionSetupError(msg) from error
+    if isinstance(token, SecretStr):
+        token = token.get_secret_value()
+    if not isinstance(token, str) or not token.strip():
+        msg = "the function given as api_key gave no text"
+        raise ConnectionSetupError(msg)
+    return token.strip()
 
 
 @cache
@@ -437,162 +483,14 @@ def _is_loopback(host: str) -> bool:
 
 def _secrets(key: str | None, headers: Mapping[str, str]) -> list[str]:
     """List the texts that no error may repeat: secret headers, with and without their scheme."""
-    secrets = [
-        text
+    secrets = _texts(
+        value
         for name, value in headers.items()
         if any(word in name.lower() for word in _SECRET_HEADERS)
-        for text in (value, *value.split()[1:])
-    ]
+    )
     return [*secrets, key] if key else secrets
 
 
-# -- requests that are built once ------------------------------------------------------------------
-
-MAX_MOVES = 3
-"""The most redirects that one client follows."""
-
-_PER_REQUEST_HEADERS = ("content-length", "cookie", "host", "transfer-encoding")
-
-_IDEMPOTENCY_KEY = "idempotency-key"
-"""A request with this header is never reused: servers would take the next for its repetition."""
-
-
-class RequestTemplate:
-    """Posts request bodies to one URL through one SDK client.
-
-    The SDK sends the first request. Its URL and headers are kept, and later requests are built from
-    them directly, which saves most of the SDK's time. Errors are the SDK's own in both cases.
-
-    Args:
-        client: The SDK client; the template owns it from now on.
-        http: The HTTP client that the SDK client was given.
-        sdk: The SDK's module.
-        httpx: The httpx that the SDK is built on: `httpx2` or `httpx`.
-        url: The URL to post to.
-        on_first: Called when the first answer has begun.
-
-    Attributes:
-        http: The HTTP client.
-    """
-
-    __slots__ = (
-        "_client",
-        "_httpx",
-        "_moves",
-        "_on_first",
-        "_request_args",
-        "_sdk",
-        "_url",
-        "http",
-    )
-
-    def __init__(
-        self,
-        client: Any,
-        http: Any,
-        sdk: Any,
-        httpx: Any,
-        url: str,
-        *,
-        on_first: Callable[[], None] | None = None,
-    ) -> None:
-        self._client = client
-        self.http = http
-        self._sdk = sdk
-        self._httpx = httpx
-        self._url = url
-        self._on_first = on_first
-        self._moves = 0
-        self._request_args: dict[str, Any] | None = None
-
-    def moved(self, error: Exception) -> bool:
-        """Follow a 307 or 308 to another address of the same server; never to another server."""
-        response: Any = getattr(error, "response", None)
-        if getattr(response, "status_code", None) not in (307, 308) or self._moves >= MAX_MOVES:
-            return False
-        url = urljoin(str(response.url), response.headers.get("location") or "")
-        if urlsplit(url)[:2] != urlsplit(str(response.url))[:2] or url == str(response.url):
-            return False
-        self._url, self._request_args = url, None
-        self._moves += 1
-        return True
-
-    async def post(
-        self,
-        body: dict[str, Any],
-        headers: Mapping[str, str] | None = None,
-        *,
-        again: bool = True,
-    ) -> HTTPResponse:
-        """Send a body and return the open response.
-
-        Args:
-            body: The body, which is sent as JSON.
-            headers: More headers for this request alone.
-            again: Whether to send it once more where a kept connection turns out to be closed.
-
-        Raises:
-            ValueError: If the body holds an object that is nothing in JSON.
-            Exception: The SDK's error for a status over 299, or for a failed connection.
-        """
-        content = encode(body)
-        request_args = self._request_args
-        if request_args is None or headers:
-            return await self._post_by_sdk(content, headers)
-        request = self._httpx.Request("POST", content=content, **request_args)
-        try:
-            response: Any = await self.http.send(request, stream=True)
-        except self._httpx.TimeoutException as error:
-            if again and was_closed(error):
-                return await self.post(body, headers, again=False)
-            raise self._sdk.APITimeoutError(request=request) from error
-        except Exception as error:
-            if again and was_closed(error):
-                return await self.post(body, headers, again=False)
-            raise self._sdk.APIConnectionError(request=request) from error
-        if response.status_code > 299:  # noqa: PLR2004  # HTTP's own numbers read best as such
-            raise await self._status_error(response)
-        opened: HTTPResponse = response
-        return opened
-
-    async def close(self) -> None:
-        """Close the client and its connections."""
-        await self._client.close()
-
-    async def _post_by_sdk(
-        self, content: bytes, headers: Mapping[str, str] | None = None
-    ) -> HTTPResponse:
-        response: Any = await self._client.post(
-            self._url,
-            content=content,
-            options={"headers": dict(headers)} if headers else {},
-            cast_to=self._httpx.Response,
-            stream=True,
-            stream_cls=self._sdk.AsyncStream[object],
-        )
-        if self._on_first is not None:
-            self._on_first()
-        request = response.request
-        if not headers and _IDEMPOTENCY_KEY not in request.headers:
-            kept = [
-                header
-                for header in request.headers.multi_items()
-                if header[0] not in _PER_REQUEST_HEADERS
-            ]
-            self._request_args = {
-                "url": request.url,
-                "headers": self._httpx.Headers(kept),
-                "extensions": {k: v for k, v in request.extensions.items() if k == "timeout"},
-            }
-        opened: HTTPResponse = response
-        return opened
-
-    async def _status_error(self, response: Any) -> Exception:
-        """Make the SDK's error for a status."""
-        try:
-            await response.aread()
-        finally:
-            await response.aclose()
-        # There is no public way to it but a second request.
-        error: Exception = self._client._make_status_error_from_response(response)  # noqa: SLF001
-        return error
+def _texts(values: Iterable[str]) -> list[str]:
+    """List values of headers, with and without their scheme."""
+    return [text for value in values for text in (value, *value.split()[1:])]

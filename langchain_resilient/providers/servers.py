@@ -41,6 +41,7 @@ class CompatibleServer:
         price_name: Its name in `genai-prices`; None where nothing is paid.
         endpoint_env: A variable with the address of an account, to which `endpoint_path` is added.
         endpoint_path: Where the API is below that.
+        served_by: The module and class of its provider, below `providers`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class CompatibleServer:
     price_name: str | None = ""
     endpoint_env: str | None = None
     endpoint_path: str = ""
+    served_by: str = "compatible:CompatibleProvider"
 
 
 def _hosted(
@@ -99,11 +101,13 @@ SERVERS: tuple[CompatibleServer, ...] = (
         "azure", "Azure OpenAI (v1)", "",
         keys=("AZURE_OPENAI_API_KEY",),
         base_url_env=("AZURE_OPENAI_BASE_URL",),
-        hosts=(".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"),
+        hosts=(".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com",
+               ".openai.azure.us"),
         example="azure:my-deployment",
         renames={"max_tokens": "max_completion_tokens"},
         responses=True, openai_models=True, price_name="azure",
         endpoint_env="AZURE_OPENAI_ENDPOINT", endpoint_path="/openai/v1",
+        served_by="azure:AzureProvider",
     ),
     _hosted("anthropic", "Anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY",
             "claude-sonnet-5-5", refuses=_OWN | _ODDS | {"seed", "frequency_penalty",

@@ -60,7 +60,10 @@ def test_every_policy_that_is_public_is_there():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_options_that_a_page_speaks_of_exist(page):
     """Also those in its prose, such as `Hedge(pause=)`."""
-    fields = {cls.__name__: set(cls.model_fields) for cls in options.CLASSES}
+    fields = {
+        cls.__name__: {*cls.model_fields, *getattr(cls, "other_names", ())}
+        for cls in options.CLASSES
+    }
     for owner, inside in re.findall(rf"\b({'|'.join(fields)})\(([^()]*)\)", page.read_text()):
         assert set(re.findall(r"(\w+)=(?!=)", inside)) <= fields[owner]
 

@@ -14,7 +14,7 @@ import together
 from langchain_resilient import FaultKind as K
 from langchain_resilient import Target
 from langchain_resilient.providers import create_provider
-from langchain_resilient.providers.sdk import RequestTemplate
+from langchain_resilient.providers.request_template import RequestTemplate
 from tests.providers.asking import fault_of
 from verification.recordings.exchanges import FOLDER, MISSING, NO_ANSWERS, load
 

@@ -14,7 +14,7 @@ import together
 
 from langchain_resilient import FaultKind as K
 from langchain_resilient.providers.errors import classify
-from langchain_resilient.providers.sdk import RequestTemplate
+from langchain_resilient.providers.request_template import RequestTemplate
 
 URL = "http://x.test/v1/chat/completions"
 BODY = {"model": "m", "messages": [{"role": "user", "content": "café \U0001f600"}]}

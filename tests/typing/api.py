@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, assert_type
 
 from langchain_core.language_models import FakeListChatModel, LanguageModelInput
@@ -216,7 +216,7 @@ def policies() -> None:
     assert_type(target.price, tuple[float, float] | None)
     assert_type(target.identity(), dict[str, Any])
     Target(FakeListChatModel(responses=["a model of LangChain's"]), name="theirs")
-    assert_type(target.api_key, SecretStr | tuple[SecretStr, ...] | None)
+    assert_type(target.api_key, SecretStr | tuple[SecretStr, ...] | Callable[[], Any] | None)
 
 
 def receipts(receipt: Receipt) -> None:

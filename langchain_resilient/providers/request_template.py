@@ -1,0 +1,174 @@
+"""Posts bodies through an SDK client whose first request is the pattern of the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from langchain_resilient.providers.errors import was_closed
+from langchain_resilient.wire.json_values import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from langchain_resilient.providers.sse import HTTPResponse
+
+
+MAX_MOVES = 3
+"""The most redirects that one client follows."""
+
+_PER_REQUEST_HEADERS = ("content-length", "cookie", "host", "transfer-encoding")
+
+_IDEMPOTENCY_KEY = "idempotency-key"
+"""A request with this header is never reused: servers would take the next for its repetition."""
+
+
+class RequestTemplate:
+    """Posts request bodies to one URL through one SDK client.
+
+    The SDK sends the first request. Its URL and headers are kept, and later requests are built from
+    them directly, which saves most of the SDK's time. Errors are the SDK's own in both cases.
+
+    Args:
+        client: The SDK client; the template owns it from now on.
+        http: The HTTP client that the SDK client was given.
+        sdk: The SDK's module.
+        httpx: The httpx that the SDK is built on: `httpx2` or `httpx`.
+        url: The URL to post to.
+        changing: Headers that each request brings itself.
+        on_first: Called when the first answer has begun.
+
+    Attributes:
+        http: The HTTP client.
+    """
+
+    __slots__ = (
+        "_changing",
+        "_client",
+        "_httpx",
+        "_moves",
+        "_on_first",
+        "_request_args",
+        "_sdk",
+        "_url",
+        "http",
+    )
+
+    def __init__(
+        self,
+        client: Any,
+        http: Any,
+        sdk: Any,
+        httpx: Any,
+        url: str,
+        *,
+        changing: AbstractSet[str] = frozenset(),
+        on_first: Callable[[], None] | None = None,
+    ) -> None:
+        self._client = client
+        self._changing = changing
+        self.http = http
+        self._sdk = sdk
+        self._httpx = httpx
+        self._url = url
+        self._on_first = on_first
+        self._moves = 0
+        self._request_args: dict[str, Any] | None = None
+
+    def moved(self, error: Exception) -> bool:
+        """Follow a 307 or 308 to another address of the same server; never to another server."""
+        response: Any = getattr(error, "response", None)
+        if getattr(response, "status_code", None) not in (307, 308) or self._moves >= MAX_MOVES:
+            return False
+        url = urljoin(str(response.url), response.headers.get("location") or "")
+        if urlsplit(url)[:2] != urlsplit(str(response.url))[:2] or url == str(response.url):
+            return False
+        self._url, self._request_args = url, None
+        self._moves += 1
+        return True
+
+    async def post(
+        self,
+        body: dict[str, Any],
+        headers: Mapping[str, str] | None = None,
+        *,
+        again: bool = True,
+    ) -> HTTPResponse:
+        """Send a body and return the open response.
+
+        Args:
+            body: The body, which is sent as JSON.
+            headers: More headers for this request alone.
+            again: Whether to send it once more where a kept connection turns out to be closed.
+
+        Raises:
+            ValueError: If the body holds an object that is nothing in JSON.
+            Exception: The SDK's error for a status over 299, or for a failed connection.
+        """
+        content = encode(body)
+        request_args = self._request_args
+        if request_args is None:
+            return await self._post_by_sdk(content, headers)
+        if headers:
+            merged = self._httpx.Headers(request_args["headers"])
+            merged.update(headers)
+            request_args = {**request_args, "headers": merged}
+        request = self._httpx.Request("POST", content=content, **request_args)
+        try:
+            response: Any = await self.http.send(request, stream=True)
+        except self._httpx.TimeoutException as error:
+            if again and was_closed(error):
+                return await self.post(body, headers, again=False)
+            raise self._sdk.APITimeoutError(request=request) from error
+        except Exception as error:
+            if again and was_closed(error):
+                return await self.post(body, headers, again=False)
+            raise self._sdk.APIConnectionError(request=request) from error
+        if response.status_code > 299:  # noqa: PLR2004  # HTTP's own numbers read best as such
+            raise await self._status_error(response)
+        opened: HTTPResponse = response
+        return opened
+
+    async def close(self) -> None:
+        """Close the client and its connections."""
+        await self._client.close()
+
+    async def _post_by_sdk(
+        self, content: bytes, headers: Mapping[str, str] | None = None
+    ) -> HTTPResponse:
+        response: Any = await self._client.post(
+            self._url,
+            content=content,
+            options={"headers": dict(headers)} if headers else {},
+            cast_to=self._httpx.Response,
+            stream=True,
+            stream_cls=self._sdk.AsyncStream[object],
+        )
+        if self._on_first is not None:
+            self._on_first()
+        request = response.request
+        is_usual = not headers or headers.keys() == self._changing
+        if is_usual and _IDEMPOTENCY_KEY not in request.headers:
+            kept = [
+                header
+                for header in request.headers.multi_items()
+                if header[0] not in _PER_REQUEST_HEADERS
+            ]
+            self._request_args = {
+                "url": request.url,
+                "headers": self._httpx.Headers(kept),
+                "extensions": {k: v for k, v in request.extensions.items() if k == "timeout"},
+            }
+        opened: HTTPResponse = response
+        return opened
+
+    async def _status_error(self, response: Any) -> Exception:
+        """Make the SDK's error for a status."""
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+        # There is no public way to it but a second request.
+        error: Exception = self._client._make_status_error_from_response(response)  # noqa: SLF001
+        return error
