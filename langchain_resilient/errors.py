@@ -61,7 +61,7 @@ from langchain_core.exceptions import (
 )
 
 from langchain_resilient.faults import TRAITS, Fault, FaultKind
-from langchain_resilient.receipt import AttemptKind, Receipt
+from langchain_resilient.receipt import REFUSED_BEFORE, AttemptKind, Receipt
 
 E = TypeVar("E", bound="ResilientError")
 
@@ -296,6 +296,10 @@ def all_targets_failed(
         timeout: The deadline in seconds, for the message.
     """
     kinds = frozenset(f.kind for _, f in receipt.faults)
+    why = {reason for _, reason in receipt.skipped}
+    if why <= set(REFUSED_BEFORE.values()):
+        # What an earlier call met is why this one did not ask: the same error for its user.
+        kinds |= {kind for kind, reason in REFUSED_BEFORE.items() if reason in why}
     if deadline:
         error_class: type[AllTargetsFailedError] = DeadlineExceededError
         head = f"no target answered within the deadline of {timeout:g} s"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-from langchain_resilient.faults import Fault
+from langchain_resilient.faults import Fault, FaultKind
 
 
 class AttemptKind(StrEnum):
@@ -41,6 +41,14 @@ class Outcome(StrEnum):
     """The caller went away, or the deadline passed."""
     OPEN = "open"
     """A shadow that went on by itself when the call was over."""
+
+
+REFUSED_BEFORE = {
+    FaultKind.AUTH: "its account had refused the key",
+    FaultKind.QUOTA: "its account is out of quota",
+    FaultKind.NOT_FOUND: "its model was not found",
+}
+"""Why a target is not asked at all: for what an earlier request met, which is still so."""
 
 
 @dataclass(frozen=True, slots=True)

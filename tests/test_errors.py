@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,11 +33,15 @@ from langchain_resilient import (
     RateLimitedError,
     Receipt,
     RequestRejectedError,
+    ResilientChatModel,
     ResilientError,
     StreamBrokenError,
+    Target,
 )
 from langchain_resilient import FaultKind as K
+from langchain_resilient import testing as t
 from langchain_resilient.errors import all_targets_failed, request_rejected, stream_broken
+from langchain_resilient.receipt import REFUSED_BEFORE
 
 FAMILY = (
     ContextOverflowError,
@@ -155,3 +160,52 @@ def test_it_can_be_pickled_and_copied(error):
     for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301
         assert str(other) == str(error)
         assert type(other) is type(error)
+
+
+@pytest.mark.parametrize(
+    ("faults", "reasons", "expected"),
+    [
+        ([], [REFUSED_BEFORE[K.AUTH]], ModelAuthenticationError),
+        ([], [REFUSED_BEFORE[K.QUOTA]], ModelRateLimitError),
+        ([], [REFUSED_BEFORE[K.NOT_FOUND]], ModelNotFoundError),
+        ([K.AUTH], [REFUSED_BEFORE[K.AUTH]] * 2, ModelAuthenticationError),
+        ([], [REFUSED_BEFORE[K.AUTH], REFUSED_BEFORE[K.QUOTA]], None),
+        ([], [REFUSED_BEFORE[K.AUTH], "its turn never came"], None),
+        ([K.SERVER], [REFUSED_BEFORE[K.AUTH]], None),
+        ([], [], None),
+    ],
+)
+def test_what_was_not_asked_for_what_an_earlier_call_met_is_the_same_error(
+    faults, reasons, expected
+):
+    """Unless others were not asked for another reason."""
+    skipped = tuple((f"s{number}", reason) for number, reason in enumerate(reasons))
+    error = all_targets_failed(
+        replace(receipt(*faults), skipped=skipped), deadline=False, timeout=1.0
+    )
+    found = {ModelAuthenticationError, ModelRateLimitError, ModelNotFoundError} & set(
+        type(error).__mro__
+    )
+    assert found == ({expected} if expected else set())
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(t.Status(401), ModelAuthenticationError), (t.Quota(), ModelRateLimitError)],
+)
+async def test_a_batch_with_a_wrong_key_gives_each_row_the_same_error(step, expected):
+    """Those too that were not asked any more."""
+    async with t.ProviderSimulator() as sim:
+        sim.script("*", then=step)
+        url = sim.base_url("openai")
+        llm = ResilientChatModel(
+            targets=[Target("openai:m", base_url=url, api_key="sk-wrong-0123456789")],
+            share_learning=False,
+        )
+        rows = await llm.abatch(
+            [f"question {number}" for number in range(30)],
+            {"max_concurrency": 4},
+            return_exceptions=True,
+        )
+        assert [isinstance(row, expected) for row in rows] == [True] * 30
+        assert len(sim.requests) < 30

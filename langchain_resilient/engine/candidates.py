@@ -18,7 +18,7 @@ from tenacity import RetryCallState
 from langchain_resilient.engine.attempt import Attempt, Candidate
 from langchain_resilient.engine.target_state import reset_if_all_tripped
 from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.receipt import AttemptKind
+from langchain_resilient.receipt import REFUSED_BEFORE, AttemptKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -503,9 +503,11 @@ def _why_skipped(candidate: Candidate, now: float) -> str:
     if wait > 0:
         return f"it asked to be left alone for another {wait:.1f} s"
     if state.gone_until > now:
-        return "its model was not found"
+        return REFUSED_BEFORE[FaultKind.NOT_FOUND]
     if state.available_at() > now:
-        return "its account refused the key or is out of quota"
+        reasons = {key.account.reason for key in state.keys}
+        spent = FaultKind.AUTH not in reasons and FaultKind.QUOTA in reasons
+        return REFUSED_BEFORE[FaultKind.QUOTA if spent else FaultKind.AUTH]
     if state.concurrency.full:
         return "it has no room (max_concurrency)"
     request = candidate.queued_request

@@ -122,14 +122,16 @@ _RECENT_TEXT_SECONDS = 30.0
 class Account:
     """A provider's account: a refused key or used-up credit stops all targets that share it."""
 
-    __slots__ = ("not_before", "strikes")
+    __slots__ = ("not_before", "reason", "strikes")
 
     def __init__(self) -> None:
         self.not_before: float = 0.0
         self.strikes: int = 0
+        self.reason: FaultKind | None = None
 
-    def block(self, now: float) -> None:
+    def block(self, now: float, reason: FaultKind | None = None) -> None:
         """Do not ask it for five minutes, doubling up to an hour while it stays out."""
+        self.reason = reason
         if now >= self.not_before:  # else another request of the same bout has counted it
             out = min(MAX_ACCOUNT_OUT_SECONDS, ACCOUNT_OUT_SECONDS * 2**self.strikes)
             self.strikes += 1
@@ -440,7 +442,7 @@ class TargetState:
         """
         self._note_reachability(fault)
         if fault.traits.blocks_account:
-            self.keys[key].account.block(now)
+            self.keys[key].account.block(now, fault.kind)
         elif fault.kind is FaultKind.NOT_FOUND:
             self.gone_until = now + NOT_FOUND_SECONDS
         elif fault.kind is FaultKind.NO_STREAMING:
