@@ -290,9 +290,7 @@ class SDKProvider(ABC):
                 if mode is None:
                     raise
             else:
-                if "stop" in original:
-                    answer = stopped(answer, original["stop"])
-                return _as_asked(answer, requested, mode, renamed)
+                return _as_asked(answer, requested, mode, renamed, original.get("stop"))
 
     def _next_mode(
         self, error: Exception, requested: RequestedJSON | None, mode: JSONMode | None
@@ -431,8 +429,11 @@ def _as_asked(
     requested: RequestedJSON | None,
     mode: JSONMode | None,
     renamed: dict[str, str] | None,
+    stop: Any,
 ) -> ChunkStream:
     """Convert an answer to what the caller asked for, where something else was asked."""
+    if stop:
+        answer = stopped(answer, stop)
     if renamed is not None:
         answer = RenamedCalls(answer, renamed)
     if requested is not None and mode is not None and mode != requested.original_mode:
