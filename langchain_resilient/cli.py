@@ -22,6 +22,7 @@ import os
 import signal
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import ValidationError
@@ -147,6 +148,17 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--max-tokens", type=int, metavar="N", help="the longest answer")
     add("--temperature", type=float, metavar="T", help="randomness, 0 to 2")
     add("--last-resort", metavar="TARGET", help='"local", a target, or a fixed text')
+    remembering = parser.add_mutually_exclusive_group()
+    remembering.add_argument(
+        "--remember",
+        metavar="FILE",
+        type=Path,
+        help="where times and health of targets are kept for the next command; no prompt, no key "
+        "(default: $LANGCHAIN_RESILIENT_REMEMBER, or a file in the cache folder)",
+    )
+    remembering.add_argument(
+        "--forget", action="store_true", help="keep and use nothing from one command to the next"
+    )
 
 
 # -- ask ------------------------------------------------------------------------------------------
@@ -187,8 +199,17 @@ def _model(args: argparse.Namespace) -> ResilientChatModel:
         "max_tokens": args.max_tokens,
         "temperature": args.temperature,
         "last_resort": args.last_resort,
+        "remember": None if args.forget else args.remember or _memory_file(),
     }
     return ResilientChatModel(**{k: v for k, v in settings.items() if v is not None})
+
+
+def _memory_file() -> Path | None:
+    """The file that is used where no option names one; None if the environment wants none."""
+    from langchain_resilient.providers.local.weights import cache_folder  # noqa: PLC0415
+
+    named = os.environ.get("LANGCHAIN_RESILIENT_REMEMBER")
+    return cache_folder() / "learned.json" if named is None else Path(named) if named else None
 
 
 def _preload(llm: ResilientChatModel) -> None:

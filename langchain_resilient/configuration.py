@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from langchain_core.messages import AIMessage
@@ -55,7 +56,9 @@ if TYPE_CHECKING:
     HedgeField = Hedge | float | None
     SpendCapField = SpendCap | float | None
     Observers = Sequence[Observer]
+    File = str | Path
 else:
+    File = Path
     Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
     LastResort = Annotated[Target | None, BeforeValidator(_as_last_resort)]
     HedgeField = HedgeOption
@@ -160,6 +163,10 @@ class Configuration(Sampling):
     share_learning: bool = True
     """Whether what is learned of targets (speed, health, limits, budgets) is shared with the other
     models of this process that have the same targets, across event loops and threads."""
+    remember: File | None = Field(default=None, exclude=True, repr=False)
+    """A file in which what was learned of targets (times, sizes, health) is kept for later
+    processes; it holds no prompt and no key. Several processes may share it; what is old fades.
+    None keeps nothing."""
     retry: Retry = Retry()
     """When a failed target is asked again: tenacity objects."""
     max_retries: int | None = Field(default=None, ge=0)

@@ -26,7 +26,8 @@ UserWarning
 ├── SkippedTargetWarning               a target has no key, or its model is gone
 ├── DroppedParameterWarning            a target's API does not take a parameter
 ├── RetirementWarning                  a target's model is shut down, or will be
-└── InsecureConnectionWarning          a key is sent without encryption
+├── InsecureConnectionWarning          a key is sent without encryption
+└── MemoryFileWarning                  the file of `remember=` cannot be used
 ```
 
 Each is also an instance of those of LangChain's classes that its causes have in common, whatever
@@ -213,6 +214,10 @@ class DroppedParameterWarning(UserWarning):
 
 class RetirementWarning(UserWarning):
     """A target's model is shut down, or will be on a known day; names the day and a successor."""
+
+
+class MemoryFileWarning(UserWarning):
+    """The file of `remember=` cannot be used; nothing is lost but what was learned."""
 
 
 class InsecureConnectionWarning(UserWarning):

@@ -30,6 +30,7 @@ def _no_background_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody asks for lists of models behind a test's back, nor knows what others were told."""
     monkeypatch.setenv("LANGCHAIN_RESILIENT_MODEL_LISTS", "off")
     monkeypatch.setattr(model_lists, "_path", lambda *_: None)
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_REMEMBER", "")
 
 
 @pytest.fixture

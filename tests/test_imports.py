@@ -35,6 +35,7 @@ EXPECTED_ALL = [
     "JournalFullError",
     "JournalLockedError",
     "JournalReadOnlyError",
+    "MemoryFileWarning",
     "MissingExtraError",
     "ModelsNotFoundError",
     "NoTargetsError",

@@ -208,6 +208,22 @@ class CircuitBreaker:
         self._recover()
         self._no_trip_until = now + NO_TRIP_SECONDS
 
+    def restore(self, now: float, trip_after: int, *, tripped: bool, evidence: float) -> None:
+        """Take over what another process has found out.
+
+        Args:
+            now: The engine's clock.
+            trip_after: How many late requests in a row trip it.
+            tripped: It was out: the first request that can probes it.
+            evidence: Nats against it; so much is taken over that one more late request trips it.
+        """
+        self._threshold = trip_after * SLOW_EVIDENCE - 1e-9
+        if tripped:
+            self._trip(now)
+            self._probe_at = now
+        else:
+            self._score = min(evidence, self._threshold - SLOW_EVIDENCE + 1e-6)
+
     def _trip(self, now: float) -> None:
         if now - self.tripped_at > PROBE_EXPIRY:
             # A target that trips again soon keeps its longer wait between probes.

@@ -20,6 +20,7 @@ from langchain_resilient.engine.time_model import (
     UNKNOWN,
     LatencyHistogram,
     RequestProfile,
+    Sample,
     TimeModel,
 )
 
@@ -303,6 +304,13 @@ class TargetSpeed:
             while held[0][1] <= now - HELD_SECONDS:
                 seconds, at, profile, plain, censored = held.popleft()
                 self.times(plain=plain).add(seconds, at, profile, censored=censored)
+
+    def held(self) -> tuple[list[Sample], list[Sample]]:
+        """The samples that are held back: of first texts, and of whole answers."""
+        kinds: tuple[list[Sample], list[Sample]] = ([], [])
+        for seconds, at, profile, plain, censored in self._held_samples.copy():
+            kinds[plain].append(Sample(seconds, at, profile, censored))
+        return kinds
 
     def forget_held(self) -> None:
         """Throw away what is held back: the target has tripped."""

@@ -272,7 +272,16 @@ _GRID = 14
 _GOLDEN = 8
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
+    """One request whose time is known, or of which a lower bound is.
+
+    Attributes:
+        seconds: To the first text or the whole answer; of a censored one, to when it was closed.
+        at: When that was, by the engine's clock.
+        profile: What was known of the request.
+        censored: Whether it is only a lower bound.
+    """
+
     seconds: float
     at: float
     profile: RequestProfile
@@ -312,7 +321,7 @@ class TimeModel:
         self._answer = _ANSWER_DOUBLING_TOKENS
         self._efforts: dict[str | None, float] = {}
         self._reference: str | None = None
-        self._samples: deque[_Sample] = deque(maxlen=_FIT_SAMPLES)
+        self._samples: deque[Sample] = deque(maxlen=_FIT_SAMPLES)
         self._next_fit = _FIRST_FIT
         self._since_fit = 0
         self._longest: list[int] = []
@@ -362,12 +371,31 @@ class TimeModel:
         if not censored:
             self._note_length(profile.prompt_tokens)
         self.residuals.add(seconds / self.scale(profile), now, censored=censored)
-        self._samples.append(_Sample(max(seconds, SMALLEST), now, profile, censored))
+        self._samples.append(Sample(max(seconds, SMALLEST), now, profile, censored))
         self._since_fit += 1
         if self._since_fit >= self._next_fit:
             self._since_fit = 0
             self._next_fit = min(_FIT_EVERY, max(4, len(self._samples) // 3))
             self._fit()
+
+    def samples(self) -> list[Sample]:
+        """The recent samples whose profile is known, oldest first."""
+        return list(self._samples.copy())  # in one step: another thread may add
+
+    def restore(self, samples: Sequence[Sample]) -> None:
+        """Take over what another process has learned, in place of the prior.
+
+        Args:
+            samples: Oldest first; their times are by this process's clock.
+        """
+        self._samples.extend(samples)
+        for sample in samples:
+            if not sample.censored:
+                self._note_length(sample.profile.prompt_tokens)
+        if len(samples) >= _FIRST_FIT:
+            self._next_fit = min(_FIT_EVERY, max(4, len(self._samples) // 3))
+            self._fit()
+        self._renew_residuals()
 
     def _note_length(self, tokens: int) -> None:
         longest = self._longest
@@ -405,10 +433,13 @@ class TimeModel:
             for sample, old in zip(self._samples, before, strict=True)
         )
         if max(ratios[-1], -ratios[0]) > _CHANGED:
-            self.residuals = LatencyHistogram(self.residuals.half_life)
-            for sample in self._samples:
-                residual = sample.seconds / self.scale(sample.profile)
-                self.residuals.add(residual, sample.at, censored=sample.censored)
+            self._renew_residuals()
+
+    def _renew_residuals(self) -> None:
+        self.residuals = LatencyHistogram(self.residuals.half_life)
+        for sample in self._samples:
+            residual = sample.seconds / self.scale(sample.profile)
+            self.residuals.add(residual, sample.at, censored=sample.censored)
 
     def _fit_efforts(self) -> None:
         by_effort: dict[str | None, list[float]] = {}

@@ -32,13 +32,15 @@ MAX_CONVERSATIONS = 4096
 
 
 class Affinity:
-    """Remembers which target answered a conversation last. Safe for use by any thread.
+    """Remembers which target holds a conversation. Safe for use by any thread.
+
+    That is the one that answered it last, unless another is known to hold its prompt in a cache.
 
     Example:
         ```python
         affinity = Affinity()
         key = conversation(request.messages)
-        affinity.keep(key, "openai:gpt-6.1-sol")
+        affinity.keep(key, "openai:gpt-6.1-sol", cached=True)
         affinity.target(key)
         ```
     """
@@ -46,17 +48,38 @@ class Affinity:
     __slots__ = ("_lock", "_targets")
 
     def __init__(self) -> None:
-        self._targets: OrderedDict[Hashable, str] = OrderedDict()
+        self._targets: OrderedDict[Hashable, tuple[str, bool]] = OrderedDict()
         self._lock = Lock()
 
     def target(self, key: Hashable) -> str | None:
-        """Name the target that answered it last."""
-        return self._targets.get(key)
+        """Name the target that holds it."""
+        return self._targets.get(key, (None, False))[0]
 
-    def keep(self, key: Hashable, target: str) -> None:
-        """Remember who answered."""
+    def settle(self, key: Hashable, receipt: Receipt) -> None:
+        """Learn from a call of the conversation: whoever won holds it from now on.
+
+        But a hedge that was faster once does not take it away from a target that has reported
+        tokens from its cache and has not failed: there the next prompt is read much sooner.
+        """
+        home, cached = self._targets.get(key, (None, False))
+        won = next((a for a in receipt.attempts if a.outcome is Outcome.WON), None)
+        if won is None:
+            return
+        at_home = [attempt for attempt in receipt.attempts if attempt.target == home]
+        lost = at_home and won.target != home and all(a.fault is None for a in at_home)
+        if not (cached and lost):
+            self.keep(key, won.target, cached=bool(won.cached_tokens))
+
+    def keep(self, key: Hashable, target: str, *, cached: bool = False) -> None:
+        """Remember who holds it.
+
+        Args:
+            key: The conversation.
+            target: Its name.
+            cached: Whether some of the prompt was in its cache.
+        """
         with self._lock:
-            self._targets[key] = target
+            self._targets[key] = (target, cached)
             self._targets.move_to_end(key)
             if len(self._targets) > MAX_CONVERSATIONS:
                 self._targets.popitem(last=False)
@@ -231,7 +254,7 @@ class Router:
             elif window.bounded and attempt.outcome is Outcome.WON:
                 window.passed(call.size, call.max_tokens, prompt_tokens=attempt.input_tokens)
         if receipt.winner and (self._affinity is not None or call.affinity is not None):
-            self._home().keep(self._conversation(call), receipt.winner)
+            self._home().settle(self._conversation(call), receipt)
         if self._spend_limiter is None:
             return None
         costs = self._spend_limiter.settle(receipt, call.size, now)

@@ -14,6 +14,7 @@ import threading
 import time
 from contextvars import copy_context
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.engine.interfaces import Dependencies, Route
@@ -33,7 +34,7 @@ from langchain_resilient.observability.observer import CallDetails, log_call, no
 from langchain_resilient.observability.recorder import Recorder
 from langchain_resilient.options import THINKING_DEADLINE, Target, as_target
 from langchain_resilient.prices import price_for
-from langchain_resilient.providers import create_provider, known_providers
+from langchain_resilient.providers import address_of, create_provider, known_providers
 from langchain_resilient.providers.errors import classify
 from langchain_resilient.runtime.call import CallOptions, validator_for
 from langchain_resilient.runtime.routing import Router
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from langchain_resilient.options import OnBreak
     from langchain_resilient.receipt import Receipt
     from langchain_resilient.runtime.call import AnswerValidator
+    from langchain_resilient.runtime.memory import Memory
     from langchain_resilient.runtime.streaming import Audience
 
 
@@ -107,6 +109,7 @@ class Runtime:
         self._defaults = config.sampling_params()
         # LangChain's class for OpenAI takes this wish for its form for one for this API.
         self._wants_responses = getattr(config, "output_version", None) == "responses/v1"
+        self._memory = _memory(config)
         self._by_name = {t.name: t for t in self.targets}
         # By the name of the target, for closing; and by what a call gave as `model=`.
         self._routes: dict[str, Route] = {}
@@ -210,6 +213,8 @@ class Runtime:
     async def aclose(self) -> None:
         """Close what the targets hold open on the running loop, once the losers have closed."""
         await loop_reaper().drain()
+        if self._memory is not None:
+            await asyncio.to_thread(self._memory.save, _now(), final=True)
         for route in tuple(self._routes.values()):
             for provider in route.sources:
                 close = getattr(provider, "aclose", None)
@@ -367,6 +372,8 @@ class Runtime:
             receipt = replace(receipt, skipped=(*receipt.skipped, *call.skipped))
         if call.receipts is not None:
             call.receipts.append(receipt)
+        if self._memory is not None:
+            self._memory.note(asyncio.get_running_loop().time())
         self._report(call, race, receipt, costs)
         return receipt
 
@@ -409,6 +416,15 @@ class Runtime:
         )
         route = Route(self._shared.state_of(target), first, limits, other_keys=others)
         self._routes[target.name] = route
+        if self._memory is not None:
+            health = self.plan.health
+            self._memory.watch(
+                route.state,
+                target.name,
+                None if target.runnable else address_of(target).url,
+                now=_now(),
+                trip_after=health.trip_after if health is not None else 0,
+            )
         return route
 
     def _chosen(self, models: Any) -> list[Route]:
@@ -461,6 +477,14 @@ class Runtime:
             warn_once(f"{name} is skipped: its model was not found ({fault.message})")
         elif fault.kind is FaultKind.INTERNAL and fault.cause is not None:
             logger.error("%s: unexpected error", name, exc_info=fault.cause)
+
+
+def _memory(config: Configuration) -> Memory | None:
+    if config.remember is None:
+        return None
+    from langchain_resilient.runtime.memory import memory_at  # noqa: PLC0415  # few need it
+
+    return memory_at(Path(config.remember))
 
 
 def _trace(run: Any, targets: dict[str, Target]) -> Any:

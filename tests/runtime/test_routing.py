@@ -11,7 +11,10 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from langchain_resilient import Hedge, ResilientChatModel, SpendCap, SpendCapError, Stats
+from langchain_resilient.faults import Fault, FaultKind
+from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
 from langchain_resilient.runtime import shared_state
+from langchain_resilient.runtime.routing import Affinity
 from langchain_resilient.testing import (
     ContextTooLong,
     Delayed,
@@ -106,6 +109,40 @@ async def test_a_conversation_leaves_a_target_that_is_limited(sim):
     before = sim.count("openai:first")
     assert winner(await llm.ainvoke("hi", affinity="c1")) == "together:second"
     assert sim.count("openai:first") == before
+
+
+def attempt(
+    target: str, outcome: Outcome, *, cached: int = 0, failed: bool = False
+) -> AttemptRecord:
+    """One attempt of a call whose prompt was partly in the target's cache."""
+    fault = Fault(FaultKind.SERVER, "503") if failed else None
+    return AttemptRecord(target, AttemptKind.PRIMARY, 0.0, 0.5, 1.0, outcome, fault, 900, 9, cached)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "home"),
+    [
+        ([attempt("a", Outcome.LOST), attempt("b", Outcome.WON)], "a"),
+        ([attempt("a", Outcome.FAILED, failed=True), attempt("b", Outcome.WON)], "b"),
+        ([attempt("b", Outcome.WON)], "b"),
+        ([attempt("a", Outcome.LOST)], "a"),
+    ],
+    ids=["a hedge was faster", "it failed", "it was not asked", "nobody answered"],
+)
+def test_a_conversation_stays_where_its_prompt_is_cached(attempts, home):
+    """A hedge that was faster once does not take it away; a failure does."""
+    affinity = Affinity()
+    affinity.settle("c", Receipt((attempt("a", Outcome.WON, cached=800),), "a", 1.0))
+    affinity.settle("c", Receipt(tuple(attempts), None, 1.0))
+    assert affinity.target("c") == home
+
+
+def test_without_a_cache_it_goes_with_the_winner():
+    """Nothing holds it at the first target."""
+    affinity = Affinity()
+    affinity.settle("c", Receipt((attempt("a", Outcome.WON),), "a", 1.0))
+    affinity.settle("c", Receipt((attempt("a", Outcome.LOST), attempt("b", Outcome.WON)), "b", 1.0))
+    assert affinity.target("c") == "b"
 
 
 # -- size -----------------------------------------------------------------------------------------

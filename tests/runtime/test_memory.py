@@ -1,0 +1,353 @@
+"""What was learned survives the process: a small private file, shared by several."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+
+from langchain_resilient import MemoryFileWarning, cli
+from langchain_resilient.engine.target_state import TargetState
+from langchain_resilient.engine.time_model import RequestProfile
+from langchain_resilient.runtime import memory as memory_module
+from langchain_resilient.runtime import shared_state
+from langchain_resilient.runtime.memory import DAY, HEALTH_AGE, MAX_SAMPLES, Memory, faded
+from langchain_resilient.testing import ProviderSimulator, Reply
+from verification.kit.scripted_targets import CANARY, chain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME, URL = "openai:m", "https://user:secret@host.example/v1"
+SHORT, LONG = RequestProfile(300, "low"), RequestProfile(60_000, "low")
+
+
+class Process:
+    """One process that uses the file: with its own memory, its own clock and its own target."""
+
+    def __init__(self, path: Path, *, wall: float = 1e9, clock: float = 100.0) -> None:
+        self.clock = clock
+        self.wall = wall
+        self.state = TargetState(NAME, "openai")
+        self.memory = Memory(path, lambda: self.wall)
+        self.memory.watch(self.state, NAME, URL, now=clock, trip_after=5)
+
+    def ask(self, seconds: float, profile: RequestProfile = SHORT, count: int = 1) -> None:
+        """Requests that took so long, one after the other."""
+        for _ in range(count):
+            self.clock, self.wall = self.clock + seconds, self.wall + seconds
+            self.state.record_first_text(
+                seconds, self.clock, plain=False, late=False, profile=profile
+            )
+
+    def end(self) -> None:
+        """Save as at the end of a process."""
+        self.memory.save(self.clock, final=True)
+
+    def usual(self, profile: RequestProfile = SHORT) -> float | None:
+        """The 95th percentile, as far as it is known."""
+        return self.state.speed.percentile(0.95, self.clock, plain=False, profile=profile)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "learned.json"
+
+
+def test_the_next_process_knows_what_is_usual(path):
+    """Short and long prompts, each for itself; clocks of two processes have nothing in common."""
+    first = Process(path, clock=5_000.0)
+    for _ in range(30):
+        first.ask(0.5, SHORT)
+        first.ask(4.0, LONG)
+    first.end()
+    second = Process(path, wall=first.wall + 5, clock=7.0)
+    assert second.usual(SHORT) == pytest.approx(0.5, rel=0.25)
+    assert second.usual(LONG) == pytest.approx(4.0, rel=0.25)
+
+
+def test_a_process_without_a_file_knows_nothing(path):
+    """Nor does it write one while nothing has happened."""
+    first = Process(path)
+    assert first.usual() is None
+    first.end()
+    assert not path.exists()
+
+
+def test_single_calls_of_many_processes_add_up(path):
+    """A command line asks once a process: also the samples that a running one would hold back."""
+    wall = 1e9
+    for _ in range(40):
+        process = Process(path, wall=wall)
+        process.ask(0.5)
+        process.end()
+        wall = process.wall + 60
+    assert Process(path, wall=wall).usual() == pytest.approx(0.5, rel=0.1)
+
+
+def test_nothing_is_written_twice(path):
+    """What was read is not written again, nor what was saved before."""
+    first = Process(path)
+    first.ask(0.5, count=10)
+    first.end()
+    first.end()
+    first.ask(0.5, count=1)
+    first.end()
+    second = Process(path, wall=first.wall + 1)
+    second.ask(0.5)
+    second.end()
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert len(entry["first_texts"]) == 12
+
+
+def test_several_processes_at_once(path):
+    """Threads that save at the same moment stand for them: no sample is lost."""
+    processes = [Process(path) for _ in range(8)]
+    for process in processes:
+        process.ask(0.5, count=5)
+    threads = [threading.Thread(target=process.end) for process in processes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert len(entry["first_texts"]) == 40
+    assert sorted(p.name for p in path.parent.iterdir()) in (
+        ["learned.json"],
+        ["learned.json", "learned.json.lock"],
+    )
+
+
+def test_the_file_stays_small(path):
+    """However long a process runs, and however many targets were once asked."""
+    first = Process(path)
+    first.ask(0.123456789, LONG, count=3 * MAX_SAMPLES)
+    first.end()
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert len(entry["first_texts"]) == MAX_SAMPLES
+    assert path.stat().st_size < 60 * MAX_SAMPLES
+    content = json.loads(path.read_text())
+    content["targets"]["retired"] = entry
+    path.write_text(json.dumps(content))
+    later = Process(path, wall=first.wall + 30 * DAY)
+    later.ask(0.2)
+    later.end()
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert len(entry["first_texts"]) == 1
+
+
+def test_what_is_old_is_believed_less():
+    """Half as many samples for each day since the last; none after a week."""
+    rows = [(1e9 + i, 0.5, 300, None, 0, False) for i in range(MAX_SAMPLES)]
+    last = rows[-1][0]
+    assert len(faded(rows, last)) == MAX_SAMPLES
+    assert faded(rows, last + DAY) == rows[-MAX_SAMPLES // 2 :]
+    assert len(faded(rows, last + 3 * DAY)) == MAX_SAMPLES // 8
+    assert faded(rows, last + 8 * DAY) == []
+    assert faded(rows, 1e9 - 3600) == [], "from the future: a clock was wrong"
+
+
+def test_a_target_that_was_out_is_out_and_probed(path):
+    """The next process does not wait for it; long after, it is asked as any other."""
+    first = Process(path)
+    first.ask(0.5, count=40)
+    for _ in range(6):
+        first.state.record_late(first.clock, 5, started=first.clock - 5)
+    assert first.state.circuit_breaker.tripped
+    first.end()
+    second = Process(path, wall=first.wall + 2)
+    assert second.state.circuit_breaker.tripped
+    assert second.state.circuit_breaker.claim_probe(second.clock)
+    for _ in range(3):
+        second.state.record_probe(0.5, second.clock, plain=False, good=1.0)
+    assert not second.state.circuit_breaker.tripped
+    assert not Process(path, wall=first.wall + HEALTH_AGE + 1).state.circuit_breaker.tripped
+
+
+def test_suspicion_adds_up_over_processes(path):
+    """A command that is run again and again needs no more calls than a program that goes on."""
+    wall = 1e9
+    for _ in range(7):
+        process = Process(path, wall=wall)
+        process.state.record_late(process.clock, 5, started=process.clock - 5)
+        process.end()
+        wall += 5
+    assert Process(path, wall=wall).state.circuit_breaker.tripped
+
+
+def test_a_target_whose_normal_speed_changed(path):
+    """What was usual before is forgotten in the file as well."""
+    first = Process(path)
+    first.ask(0.5, count=40)
+    first.end()
+    second = Process(path, wall=first.wall + 1)
+    second.state.speed.relearn([(3.0, SHORT)] * 8, second.clock, plain=False)
+    second.ask(3.0, count=60)
+    second.end()
+    assert Process(path, wall=second.wall + 1).usual() == pytest.approx(3.0, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\x00\x01",
+        '{"version": 1}',
+        '{"version": 1, "targets": []}',
+        "[" * 100_000,
+    ],
+    ids=["empty", "cut", "list", "null", "binary", "without targets", "targets a list", "deep"],
+)
+def test_a_damaged_file_is_a_warning(path, content):
+    """Never an error; and the next save mends it."""
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.warns(MemoryFileWarning, match="damaged"):
+        first = Process(path)
+    first.ask(0.5, count=40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MemoryFileWarning)
+        first.end()
+    assert Process(path, wall=first.wall).usual() is not None
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        None,
+        {"first_texts": 3},
+        {"first_texts": [[1e9, "x", 3, None, 0, False], [1e9], None]},
+        {"first_texts": [[1e9, float("nan"), 3, None, 0, False]]},
+        {"first_texts": [[1e9, -1.0, 3, None, 0, False], [1e9, 1.0, -3, None, 0, False]]},
+        {"health": {"at": 1e9, "tripped": 1, "score": "much"}},
+        {"health": [1]},
+    ],
+    ids=["null", "number", "rows", "nan", "negative", "odd health", "health a list"],
+)
+def test_an_entry_that_makes_no_sense_is_nothing(path, entry):
+    """Others in the file are read all the same."""
+    good = Process(path)
+    good.ask(0.5, count=40)
+    good.end()
+    content = json.loads(path.read_text())
+    (name,) = content["targets"]
+    kept = content["targets"][name]
+    content["targets"] = {name: entry, "other": kept}
+    path.write_text(json.dumps(content))
+    process = Process(path, wall=good.wall)
+    assert process.usual() is None
+    assert not process.state.circuit_breaker.tripped
+    process.ask(0.5)
+    process.end()
+    assert len(json.loads(path.read_text())["targets"]["other"]["first_texts"]) == 40
+
+
+def test_a_file_of_another_version_is_left_alone(path):
+    """It belongs to a newer release that runs beside this one."""
+    path.parent.mkdir()
+    path.write_text(text := '{"version": 2, "whatever": 1}')
+    with pytest.warns(MemoryFileWarning, match="version 2"):
+        process = Process(path)
+    process.ask(0.5)
+    process.end()
+    assert path.read_text() == text
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    """One warning, and the calls go on."""
+    (tmp_path / "file").write_text("")
+    with pytest.warns(MemoryFileWarning, match="cannot be") as warned:
+        process = Process(tmp_path / "file" / "learned.json")
+        process.ask(0.5)
+        process.end()
+    assert len(warned) == 1
+    process.ask(0.5)
+    process.end()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other rights there")
+def test_the_file_is_private_and_tells_nothing(path):
+    """No prompt, no key, not even where a server is."""
+    process = Process(path)
+    process.ask(0.5)
+    process.end()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) & 0o077 == 0
+    text = path.read_text()
+    assert "secret" not in text
+    assert "host.example" not in text
+
+
+# -- with a model ---------------------------------------------------------------------------------
+
+
+def test_a_model_remembers_when_it_is_closed(tmp_path):
+    """And knows it when it is made again; without `remember=` nothing is written."""
+    path = tmp_path / "learned.json"
+    with ProviderSimulator() as sim:
+        sim.script("openai:m", then=Reply("yes"))
+        with chain(sim, "openai:m", remember=path) as llm:
+            for _ in range(3):
+                llm.invoke("A prompt nobody else should read")
+        text = path.read_text()
+        assert "prompt" not in text
+        assert CANARY not in text
+        shared_state.reset()
+        memory_module._memories.clear()
+        (route,) = chain(sim, "openai:m", remember=path)._ready().chain
+        assert (
+            len(route.state.speed.answers.samples() + route.state.speed.first_texts.samples()) == 3
+        )
+        path.unlink()
+        with chain(sim, "openai:m") as plain:
+            plain.invoke("hi")
+    assert not path.exists()
+
+
+ONE_CALL = """
+import sys
+from langchain_resilient import cli
+sys.exit(cli.main(["ask", "-t", "openai:m", "-q", "hi"]))
+"""
+
+
+def test_the_command_line_remembers(tmp_path, monkeypatch):
+    """By default, in the cache folder; not with --forget."""
+    path = tmp_path / "learned.json"
+    with ProviderSimulator() as sim:
+        sim.script("openai:m", then=Reply("yes"))
+        environment = {
+            **os.environ,
+            "OPENAI_BASE_URL": sim.base_url("openai"),
+            "OPENAI_API_KEY": "sk-canary-123456",
+            "LANGCHAIN_RESILIENT_REMEMBER": str(path),
+        }
+        subprocess.run([sys.executable, "-c", ONE_CALL], env=environment, check=True, timeout=60)
+        (entry,) = json.loads(path.read_text())["targets"].values()
+        assert len(entry["first_texts"]) == 1
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        memory_module._memories.clear()
+        assert cli.main(["ask", "-t", "openai:m", "-q", "--forget", "hi"]) == cli.OK
+    assert not memory_module._memories
+
+
+def test_where_the_command_line_keeps_it(monkeypatch, tmp_path):
+    """A file in the cache folder, unless the environment names another, or none."""
+    monkeypatch.delenv("LANGCHAIN_RESILIENT_REMEMBER")
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_CACHE", str(tmp_path))
+    assert cli._memory_file() == tmp_path / "learned.json"
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_REMEMBER", str(tmp_path / "mine"))
+    assert cli._memory_file() == tmp_path / "mine"
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_REMEMBER", "")
+    assert cli._memory_file() is None
