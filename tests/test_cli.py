@@ -287,6 +287,42 @@ def test_the_table_is_for_people(trace, capsys):
     assert "never" in lines[6]
 
 
+@pytest.fixture(scope="module")
+def sized_trace(tmp_path_factory) -> str:
+    """Two targets whose times are of the reference distribution, times what the prompt adds."""
+    latency, rows = HeavyTail(), []
+    for n in range(2_000):
+        tokens = (300, 300, 300, 300, 300, 300, 300, 13_200, 13_200, 47_600)[n % 10]
+        for target, name in enumerate(("openai:a", "together:b")):
+            seconds = latency.at(uniform(9, target, n, 0)) * (1 + tokens / 4_000)
+            rows.append(f"{name},{seconds},{tokens},low")
+    path = tmp_path_factory.mktemp("recorded") / "sizes.csv"
+    path.write_text("target,seconds,tokens,effort\n" + "\n".join(rows) + "\n")
+    return str(path)
+
+
+def test_the_report_says_what_knowing_the_sizes_is_worth(sized_trace, capsys):
+    """Hedges go to late requests, not to long ones; and they cost no more tokens than promised."""
+    args = ["simulate", "--trace", sized_trace, "--requests", "4000"]
+    assert cli.main([*args, "--timeout", "300", "--json"]) == cli.OK
+    result = json.loads(capsys.readouterr().out)
+    short = result["p99_by_length"]["shorter half"]
+    assert short["policy"] <= 1.15 * short["best_possible"]
+    assert short["policy"] < 0.6 * short["sizes_unknown"]
+    assert result["extra_tokens"]["policy"] < 0.06
+    assert result["extra_tokens"]["sizes_unknown"] > 0.1
+    assert cli.main(["simulate", "--trace", sized_trace, "--requests", "300"]) == cli.OK
+    lines = capsys.readouterr().out.splitlines()
+    (head,) = [i for i, line in enumerate(lines) if line.startswith("p99 by length")]
+    assert lines[head].endswith("shorter half     next 40 %  longest 10 %  extra tokens")
+    assert [line[:14].strip() for line in lines[head + 1 :]] == [
+        "policy",
+        "sizes unknown",
+        "no hedging",
+        "best possible",
+    ]
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from langchain_resilient.simulation.faults import Slow
 from langchain_resilient.simulation.latency import uniform
+from langchain_resilient.simulation.sizes import ALIKE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from langchain_resilient.simulation.sizes import SizedRequest
     from langchain_resilient.simulation.targets import Fate, Script
 
 PLAIN_TIMEOUT = 60.0
@@ -27,7 +29,7 @@ class Samples:
         targets: The chain.
         seed: The run's.
         deadline: Seconds for a whole call.
-        factors: By request number, what its size does to its times; empty if all are alike.
+        requests: By number, those whose size is known; empty if all are alike.
     """
 
     def __init__(
@@ -35,9 +37,9 @@ class Samples:
         targets: Sequence[Script],
         seed: int,
         deadline: float,
-        factors: Mapping[int, float] | None = None,
+        requests: Mapping[int, SizedRequest] | None = None,
     ) -> None:
-        self._factors = factors or {}
+        self._requests = requests or {}
         self._targets = targets
         self._seed = seed
         self._deadline = deadline
@@ -93,7 +95,8 @@ class Samples:
 
     def _fate(self, position: int, number: int, attempt: int, at: float) -> Fate:
         u = uniform(self._seed, position, number, attempt)
-        return self._targets[position].fate(u, at, self._factors.get(number, 1.0))
+        factor = self._requests.get(number, ALIKE).factor_at(position)
+        return self._targets[position].fate(u, at, factor)
 
     def feasible(self, number: int, arrived: float, notice: float = 0.0) -> bool:
         """Whether anybody could have answered in time: whatever was asked, whenever.

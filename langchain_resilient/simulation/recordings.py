@@ -1,35 +1,52 @@
-"""Reads recorded latencies from a CSV file."""
+"""Reads recorded latencies from a CSV file, with the sizes of their requests where it has them."""
 
 from __future__ import annotations
 
 import csv
 from math import inf, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile, Sample, TimeModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 _NEVER = frozenset({"", "inf", "infinity", "timeout"})
 _LONG = ("target", "seconds")
+_FIT_SAMPLES = 1024
+"""So many of a target's requests are fitted to, spread over all."""
 
 
 class RecordingError(ValueError):
     """A file of latencies cannot be read; says which file, line and column."""
 
 
-def read_latencies(path: Path) -> dict[str, list[float]]:
+class Recording(NamedTuple):
+    """One recorded request.
+
+    Attributes:
+        seconds: To the first text; infinity where none ever came.
+        profile: Its prompt tokens and reasoning effort, where the file tells them.
+    """
+
+    seconds: float
+    profile: RequestProfile = UNKNOWN
+
+
+def read_recordings(path: Path) -> dict[str, list[Recording]]:
     """Read seconds to the first text, by target, in the order in which the file names them.
 
-    The file has a header, and either the columns `target` and `seconds` (others are ignored), or
-    one column a target. An empty cell, `inf` and `timeout` stand for a request that was never
-    answered.
+    The file has a header, and either the columns `target` and `seconds`, or one column a target.
+    Beside the former there may be `tokens` (of the prompt) and `effort` (`low`, `high`, ...);
+    others are ignored. An empty cell of seconds, `inf` and `timeout` stand for a request that was
+    never answered.
 
     Returns:
-        At least one target, each with at least one latency; infinity where no answer came.
+        At least one target, each with at least one request.
 
     Raises:
-        RecordingError: If a cell is no number of seconds, or the file has none.
+        RecordingError: If a cell is no number of seconds or tokens, or the file has none.
         OSError: If the file cannot be opened.
     """
     try:
@@ -44,12 +61,26 @@ def read_latencies(path: Path) -> dict[str, list[float]]:
     return result
 
 
-def _read(path: Path, rows: Iterator[list[str]]) -> dict[str, list[float]]:
+def fit(recorded: Sequence[Recording]) -> TimeModel:
+    """Fit a target's times to the sizes of its requests."""
+    answered = [request for request in recorded if request.seconds < inf]
+    step = -(-len(answered) // _FIT_SAMPLES) or 1
+    model = TimeModel()
+    model.restore(
+        [
+            Sample(request.seconds, float(number), request.profile, censored=False)
+            for number, request in enumerate(answered[::step])
+        ]
+    )
+    return model
+
+
+def _read(path: Path, rows: Iterator[list[str]]) -> dict[str, list[Recording]]:
     header = [name.strip() for name in next(rows, [])]
     lower = [name.lower() for name in header]
     missing = [name for name in _LONG if name not in lower]
     _check_header(path, header, missing)
-    fields: dict[str, list[float]] = {}
+    recorded: dict[str, list[Recording]] = {}
     for number, row in enumerate(rows, start=2):
         if not any(cell.strip() for cell in row):
             continue
@@ -57,13 +88,28 @@ def _read(path: Path, rows: Iterator[list[str]]) -> dict[str, list[float]]:
             text = f"{path}, line {number}: {len(row)} cells, but the header has {len(header)}"
             raise RecordingError(text)
         if missing:
-            cells = list(zip(header, header, row, strict=True))
-        else:
-            target, seconds = (lower.index(name) for name in _LONG)
-            cells = [(_name(path, number, row[target]), header[seconds], row[seconds])]
-        for target_name, column, cell in cells:
-            fields.setdefault(target_name, []).append(_seconds(path, number, column, cell))
-    return fields
+            for name, cell in zip(header, row, strict=True):
+                latency = Recording(_seconds(path, number, name, cell))
+                recorded.setdefault(name, []).append(latency)
+            continue
+        cells = dict(zip(lower, row, strict=True))
+        target, seconds = (header[lower.index(name)] for name in _LONG)
+        name = _name(path, number, cells[target.lower()])
+        latency = Recording(
+            _seconds(path, number, seconds, cells["seconds"]), _profile(path, number, cells)
+        )
+        recorded.setdefault(name, []).append(latency)
+    return recorded
+
+
+def _profile(path: Path, line: int, cells: Mapping[str, str]) -> RequestProfile:
+    if "tokens" not in cells and "effort" not in cells:
+        return UNKNOWN
+    text = cells.get("tokens", "").strip()
+    if not (text or "0").isdecimal():
+        message = f'{path}, line {line}, column "tokens": {text!r} is no number of tokens'
+        raise RecordingError(message)
+    return RequestProfile(int(text or 0), cells.get("effort", "").strip().lower() or None)
 
 
 def _check_header(path: Path, header: list[str], missing: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.simulation.clock import run_virtual
 from langchain_resilient.simulation.engine import Engine, Rules
-from langchain_resilient.simulation.sizes import ALIKE, SizedRequest, Sizes
+from langchain_resilient.simulation.sizes import ALIKE, RecordedSizes, SizedRequest, Sizes
 from langchain_resilient.simulation.targets import Script, ScriptedSource
 from langchain_resilient.simulation.trace import Trace
 
@@ -44,7 +44,7 @@ class Scenario:
     rate: float = 20.0
     requests: int = 50_000
     cancels: Mapping[int, float] = field(default_factory=dict)
-    sizes: Sizes | None = None
+    sizes: Sizes | RecordedSizes | None = None
     workers: int | None = None
 
 
@@ -124,7 +124,7 @@ class _Runner:
         self._calls: list[Call] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._complaints: list[str] = []
-        self._factors: dict[int, float] = {}
+        self._requests: dict[int, SizedRequest] = {}
 
     async def run(self) -> Run:
         loop = asyncio.get_running_loop()
@@ -135,7 +135,7 @@ class _Runner:
             for position, script in enumerate(scenario.targets)
         ]
         for source in sources:
-            source.factors = self._factors
+            source.requests = self._requests
         engine = Engine(scenario.rules, sources, seed)
         await self._arrive(engine)
         while self._tasks:
@@ -186,7 +186,7 @@ class _Runner:
         size = ALIKE
         if self._scenario.sizes is not None:
             size = self._scenario.sizes.request(self._seed, number, arrived)
-            self._factors[number] = size.factor
+            self._requests[number] = size
         race, end = engine.race(number, size.profile), "cancelled"
         try:
             await race.answer()

@@ -8,7 +8,7 @@ from math import exp
 from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile
+from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile, TimeModel
 from langchain_resilient.simulation.latency import uniform
 
 if TYPE_CHECKING:
@@ -27,12 +27,18 @@ class SizedRequest(NamedTuple):
         factor: By which latencies are multiplied.
         known: The part of it that follows from the profile.
         label: Its class, in tables.
+        by_target: The same factor, by the target's number, where it differs.
     """
 
     profile: RequestProfile
     factor: float
     known: float
     label: str
+    by_target: tuple[float, ...] = ()
+
+    def factor_at(self, position: int) -> float:
+        """By which the latencies of one target are multiplied."""
+        return self.by_target[position] if self.by_target else self.factor
 
 
 class Mix(Protocol):
@@ -112,6 +118,34 @@ class Sizes:
             z = _NORMAL.inv_cdf(max(1e-9, uniform(seed, _HIDDEN, number, 0)))
             factor *= exp(self.hidden * z)
         return SizedRequest(RequestProfile(tokens, self.effort), factor, known, label)
+
+
+@dataclass(frozen=True)
+class RecordedSizes:
+    """The requests of a recording: each is one of it, and takes as long as those of its size did.
+
+    Attributes:
+        profiles: Of all recorded requests, shortest prompts first.
+        models: By target, fitted to its recorded times.
+        hidden: Whether the engine is not told.
+    """
+
+    profiles: Sequence[RequestProfile]
+    models: Sequence[TimeModel]
+    hidden: bool = False
+
+    def request(self, seed: int, number: int, arrived: float) -> SizedRequest:  # noqa: ARG002
+        """The request of this number."""
+        u = uniform(seed, _SIZE, number, 0)
+        profile = self.profiles[int(u * len(self.profiles))]
+        label = next(label for limit, label in LENGTH_CLASSES if u < limit)
+        scales = tuple(model.scale(profile) for model in self.models)
+        told = UNKNOWN if self.hidden else profile
+        return SizedRequest(told, scales[0], scales[0], label, scales)
+
+
+LENGTH_CLASSES = ((0.5, "shorter half"), (0.9, "next 40 %"), (1.0, "longest 10 %"))
+"""Up to which share of the requests, by length, each class of them goes."""
 
 
 ALIKE = SizedRequest(UNKNOWN, 1.0, 1.0, "all")

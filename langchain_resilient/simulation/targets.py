@@ -19,9 +19,11 @@ from langchain_resilient.simulation.faults import (
     StallStream,
 )
 from langchain_resilient.simulation.latency import HeavyTail, Latency, uniform
+from langchain_resilient.simulation.sizes import ALIKE
 
 if TYPE_CHECKING:
     from langchain_resilient.exchange import ChatRequest, Chunk
+    from langchain_resilient.simulation.sizes import SizedRequest
     from langchain_resilient.simulation.trace import Trace
 
 
@@ -102,7 +104,7 @@ class ScriptedSource:
         live: How many requests are under way here.
         sends: How many came, ever.
         pushbacks: Each time it asked to be left alone: (when it said so, until when).
-        factors: By request number, what its size does to the time to its first text.
+        requests: By number, those whose size is known.
     """
 
     def __init__(self, script: Script, position: int, seed: int, trace: Trace) -> None:
@@ -110,7 +112,7 @@ class ScriptedSource:
         self.live: int = 0
         self.sends: int = 0
         self.pushbacks: list[tuple[float, float]] = []
-        self.factors: dict[int, float] = {}
+        self.requests: dict[int, SizedRequest] = {}
         self._place = position
         self._seed = seed
         self._trace = trace
@@ -130,7 +132,7 @@ class ScriptedSource:
         if isinstance(effect, Fail):
             await self._refuse(number, effect)
         u = uniform(self._seed, self._place, number, tries)
-        first = self.script.latency.at(u) * self.factors.get(number, 1.0)
+        first = self.script.latency.at(u) * self.requests.get(number, ALIKE).factor_at(self._place)
         return _Stream(self, number, first, effect)
 
     async def _refuse(self, number: int, effect: Fail) -> None:

@@ -114,8 +114,8 @@ class Sheet:
     def __init__(self, run: Run, *, in_order: bool = False) -> None:
         self._first = run.scenario.targets[0].name
         self._deadline = run.scenario.rules.deadline or inf
-        factors = {call.number: call.size.factor for call in run.calls}
-        samples = Samples(run.scenario.targets, run.seed, self._deadline, factors)
+        sizes = {call.number: call.size for call in run.calls}
+        samples = Samples(run.scenario.targets, run.seed, self._deadline, sizes)
         self._asked = [
             _Asked(
                 c,
