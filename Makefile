@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
-.PHONY: help run test pythons lint typecheck unit simulate fuzz stack streams limits kill losers standard \
+.PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits kill losers standard \
   record recordings typed notebooks demo docs soak audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
   peers format clean
 
@@ -64,6 +64,9 @@ simulate: $(VENV)/.developer ## the hedging engine in virtual time: the table, a
 	$(BIN)/python -m verification.simulation
 	$(BIN)/python -m verification.simulation users
 	$(BIN)/python -m verification.simulation overhead
+
+patience: $(VENV)/.developer ## thinking models and lone users, over real sockets and in real time
+	$(BIN)/python -m verification.patience
 
 fuzz: $(VENV)/.developer ## random fault schedules against the engine's invariants
 	$(BIN)/python -m verification.simulation fuzz --seeds 1000

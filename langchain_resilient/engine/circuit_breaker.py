@@ -83,7 +83,7 @@ class CircuitBreaker:
     """
 
     __slots__ = (
-        "_fast_at",
+        "_fast_started",
         "_good_probes",
         "_no_trip_until",
         "_probe_at",
@@ -105,7 +105,7 @@ class CircuitBreaker:
         self._probe_at = 0.0
         self._probe_wait = PROBE_SECONDS
         self._good_probes = 0
-        self._fast_at = -inf
+        self._fast_started = -inf
 
     @property
     def score(self) -> float:
@@ -133,14 +133,14 @@ class CircuitBreaker:
             trip_after: How many late requests in a row trip it; failed ones weigh more.
             failed: It failed, rather than only taking long.
             evidence: Nats against it, where its silence was shorter or counted in part before.
-            started: When it was sent; credit from answers counts if they came after that.
+            started: When it was sent; credit from answers to requests sent before it is void.
 
         Returns:
             Whether this one tripped the breaker.
         """
         if self.tripped or now < self._no_trip_until:
             return False
-        if started > self._fast_at and self._score < 0:
+        if started > self._fast_started and self._score < 0:
             self._score = 0.0
         self._score += _FAILED_EVIDENCE if failed else evidence
         self._threshold = trip_after * SLOW_EVIDENCE - 1e-9
@@ -149,7 +149,7 @@ class CircuitBreaker:
         self._trip(now)
         return True
 
-    def record_fast(self, *, started: float, now: float = -inf, waiting: int = 0) -> None:
+    def record_fast(self, *, started: float, waiting: int = 0) -> None:
         """Count a request that was answered in good time.
 
         Of many requests that are sent at the same time, the fast ones are answered first, and the
@@ -158,7 +158,6 @@ class CircuitBreaker:
 
         Args:
             started: When it was sent; one from before a trip says nothing about the time since.
-            now: The engine's clock.
             waiting: How many other requests wait for this target.
         """
         if self.tripped:
@@ -167,7 +166,7 @@ class CircuitBreaker:
             return
         floor = -2 * HEALTHY_SLOW_SHARE * SLOW_EVIDENCE * waiting
         if waiting:
-            self._fast_at = now
+            self._fast_started = max(self._fast_started, started)
         if self._score > floor:
             self._score = max(floor, self._score + _FAST_EVIDENCE)
 

@@ -348,7 +348,7 @@ class TargetState:
         self._last_answered_start = max(self._last_answered_start, started)
         self._failures = self.unreachable = 0
         if not late:
-            self.circuit_breaker.record_fast(started=started, now=now, waiting=len(self.waiting))
+            self.circuit_breaker.record_fast(started=started, waiting=len(self.waiting))
         self._waiters_told = self._waiters_told and self.silent
         if was_silent and not self.silent:
             # What was sent before or during the silence is lost (a network that was down and is

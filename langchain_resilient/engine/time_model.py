@@ -268,6 +268,9 @@ _ENOUGH_LONG = 10
 _CHANGED = 0.03
 """A scale that moves by a larger share than this has its residuals computed anew."""
 
+_SAME_LENGTH = 1.2
+"""Ratio of lengths up to which nothing can be learned from them."""
+
 _GRID = 14
 _GOLDEN = 8
 
@@ -335,6 +338,17 @@ class TimeModel:
     def doubling_tokens(self) -> float:
         """Prompt tokens that double the time, as fitted so far."""
         return self._prompt
+
+    @property
+    def lengths_differ(self) -> bool:
+        """Whether the recent prompts differ in length, so that the fit tells something."""
+        lengths = [sample.profile.prompt_tokens for sample in self._samples.copy()]
+        return len(lengths) >= _FIRST_FIT and max(lengths) > _SAME_LENGTH * min(lengths)
+
+    @property
+    def efforts(self) -> dict[str, float]:
+        """How many times longer each effort takes than the most frequent one; empty until known."""
+        return {effort or "default": exp(factor) for effort, factor in self._efforts.items()}
 
     def scale(self, profile: RequestProfile) -> float:
         """How many times longer such a request takes than one of no length."""
@@ -497,7 +511,7 @@ class _TokenFit:
             prior: What it is guessed to be without samples.
             last: What it was at the last fit.
         """
-        if max(self._tokens) <= 1.2 * min(self._tokens):
+        if max(self._tokens) <= _SAME_LENGTH * min(self._tokens):
             return prior
 
         def cost(log_doubling: float) -> float:

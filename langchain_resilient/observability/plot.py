@@ -1,10 +1,11 @@
-"""A plot of each target's latency: how soon it shows text, and when it would be hedged.
+"""A plot of each target's latency: how soon it shows text, and what the prompt's length costs.
 
 A module of its own because matplotlib is an extra, and heavy: it is imported by `Stats.plot` alone.
 """
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from langchain_resilient.errors import MissingExtraError
@@ -37,12 +38,16 @@ class LatencyCurve(NamedTuple):
         requests: How many the curve stands for.
         points: The share that had shown text by each time, as `(seconds, share)`; not empty.
         hedge_delay: Seconds of silence after which it would be hedged; None for never.
+        lengths: Prompt tokens and seconds of recent requests, where they differ in length.
+        doubling_tokens: Prompt tokens that double the time, as fitted.
     """
 
     name: str
     requests: int
     points: Sequence[tuple[float, float]]
     hedge_delay: float | None
+    lengths: Sequence[tuple[int, float]] = ()
+    doubling_tokens: int | None = None
 
 
 def plot(curves: Sequence[LatencyCurve], width: float = 8.0, height: float = 4.5) -> Figure:
@@ -58,7 +63,8 @@ def plot(curves: Sequence[LatencyCurve], width: float = 8.0, height: float = 4.5
         height: Inches.
     """
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
-    axes = figure.add_subplot()
+    sized = [curve for curve in curves if curve.lengths and curve.doubling_tokens]
+    axes, *right = figure.subplots(1, 2 if sized else 1, squeeze=False)[0]
     for number, curve in enumerate(curves):
         _draw_curve(axes, curve, _COLOURS[number % len(_COLOURS)])
     _set_up_axes(axes, curves)
@@ -67,7 +73,35 @@ def plot(curves: Sequence[LatencyCurve], width: float = 8.0, height: float = 4.5
         axes.legend(loc="lower right", fontsize=9, framealpha=0.95, edgecolor="white")
     else:
         axes.text(0.5, 0.5, "no target has spoken yet", ha="center", transform=axes.transAxes)
+    if sized:
+        _draw_lengths(right[0], curves)
     return figure
+
+
+def _draw_lengths(axes: Axes, curves: Sequence[LatencyCurve]) -> None:
+    """Draw each request by its length, and what was fitted to them."""
+    for number, curve in enumerate(curves):
+        if not curve.lengths or not curve.doubling_tokens:
+            continue
+        colour, doubling = _COLOURS[number % len(_COLOURS)], curve.doubling_tokens
+        tokens, seconds = zip(*curve.lengths, strict=True)
+        axes.scatter(tokens, seconds, s=6, color=colour, alpha=0.35, linewidths=0)
+        typical = median(time / (1 + n / doubling) for n, time in curve.lengths)
+        shown = sorted(set(tokens))
+        fitted = [typical * (1 + n / doubling) for n in shown]
+        label = f"{doubling:,} tokens double it"
+        axes.plot(shown, fitted, color=colour, linewidth=2, label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("tokens of the prompt")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _axis_label(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_title("By the prompt's length", loc="left", fontsize=12, fontweight="bold")
+    axes.legend(loc="upper left", fontsize=9, framealpha=0.95, edgecolor="white")
 
 
 def _draw_curve(axes: Axes, curve: LatencyCurve, colour: str) -> None:

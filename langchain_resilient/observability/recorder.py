@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from langchain_resilient.engine.target_state import TargetState
+    from langchain_resilient.engine.time_model import TimeModel
     from langchain_resilient.receipt import AttemptRecord, Receipt
 
 
@@ -192,10 +193,15 @@ class _TargetTotals:
         self, name: str, state: TargetState | None, now: float, price: Price | None
     ) -> TargetStats:
         spent, wasted = self._dollars(price)
+        times = state.speed.first_texts if state is not None else None
+        sized = times is not None and times.lengths_differ
         return TargetStats(
             name=name,
             health=state.health(now) if state is not None else None,
             learned_delay=state.speed.learned_delay(now) if state is not None else None,
+            doubling_tokens=round(times.doubling_tokens) if times is not None and sized else None,
+            efforts=times.efforts if times is not None and len(times.efforts) > 1 else {},
+            lengths=_lengths(times) if times is not None and sized else (),
             requests=sum(self.kinds.values()),
             wins=sum(self.wins.values()),
             hedges=self.kinds.get(AttemptKind.HEDGE, 0),
@@ -224,3 +230,8 @@ class _TargetTotals:
 def _sorted(counts: dict[str, int]) -> dict[str, int]:
     """Order counts by frequency, the highest first, under plain strings."""
     return {str(name): counts[name] for name in sorted(counts, key=lambda name: -counts[name])}
+
+
+def _lengths(times: TimeModel) -> tuple[tuple[int, float], ...]:
+    answered = [sample for sample in times.samples() if not sample.censored]
+    return tuple((sample.profile.prompt_tokens, sample.seconds) for sample in answered)

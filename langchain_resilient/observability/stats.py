@@ -64,6 +64,11 @@ class TargetStats:
         spent: Dollars, losers included; None where its price is not known. Without a spend cap,
             surcharges for long prompts are left out.
         wasted: Dollars of that for answers that did not count.
+        doubling_tokens: Prompt tokens that double the time to its first text; None until learned.
+        efforts: How many times longer it takes with each reasoning effort than with the one that
+            was asked for most; empty until learned.
+        lengths: Prompt tokens and seconds to the first text of its recent requests, for plots; left
+            out of `as_dict()` and of the repr.
         curve: The share of its requests that had shown text by each time, as `(seconds, share)`,
             for plots; left out of `as_dict()` and of the repr.
     """
@@ -85,11 +90,14 @@ class TargetStats:
     output_tokens: int = 0
     spent: float | None = None
     wasted: float | None = None
+    doubling_tokens: int | None = None
+    efforts: Mapping[str, float] = field(default_factory=dict)
+    lengths: tuple[tuple[int, float], ...] = ()
     curve: tuple[tuple[float, float], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        names = [each.name for each in fields(self) if each.name != "curve"]
+        names = [each.name for each in fields(self) if each.name not in {"curve", "lengths"}]
         return {name: _as_plain_data(getattr(self, name)) for name in names}
 
     def __repr__(self) -> str:
@@ -157,7 +165,8 @@ class Stats:
         """Draw how soon each target shows text, and when it would be hedged.
 
         A curve gives the share of a target's requests that had shown text by each time, including
-        those that were closed early (Kaplan-Meier); a dashed line marks its hedge delay.
+        those that were closed early (Kaplan-Meier); a dashed line marks its hedge delay. Where
+        prompts differ in length, a second part shows what their tokens cost.
 
         Args:
             width: Inches.
@@ -174,7 +183,14 @@ class Stats:
         from langchain_resilient.observability.plot import LatencyCurve, plot  # noqa: PLC0415
 
         curves = [
-            LatencyCurve(target.name, target.requests, target.curve, target.hedge_delay)
+            LatencyCurve(
+                target.name,
+                target.requests,
+                target.curve,
+                target.hedge_delay,
+                target.lengths,
+                target.doubling_tokens,
+            )
             for target in self.targets
             if target.curve
         ]
@@ -350,6 +366,15 @@ def target_line(target: TargetStats) -> str:
     return f"{target.name}{health}: {', '.join(filter(None, parts))}"
 
 
+def size_line(target: TargetStats) -> str:
+    """Say what a request's size does to its time, where that is known; else nothing."""
+    parts = []
+    if target.doubling_tokens is not None:
+        parts.append(f"a prompt of {target.doubling_tokens:,} tokens takes twice as long")
+    parts += [f"{effort} effort {factor:.1f}x" for effort, factor in target.efforts.items()]
+    return f"{target.name}: {', '.join(parts)}" if parts else ""
+
+
 def duration_line(name: str, times: Quantiles) -> str:
     """Write the median and the 99th percentile: `first text p50 0.41 s p99 1.20 s`."""
     quantiles = (("p50", times.p50), ("p99", times.p99))
@@ -372,7 +397,8 @@ def text_table(head: str, targets: Sequence[TargetStats]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_row(row, columns, widths) for row in rows]
     rule = "  ".join("-" * width for width in widths)
-    return "\n".join([head, "", lines[0], rule, *lines[1:], "", _NOTE])
+    sizes = [line for target in targets if (line := size_line(target))]
+    return "\n".join([head, "", lines[0], rule, *lines[1:], "", _NOTE, *sizes])
 
 
 def render_html(stats: Stats) -> str:

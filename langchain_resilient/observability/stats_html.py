@@ -54,6 +54,7 @@ _COLUMNS = (
     *_times("first text", lambda t: t.first_text),
     *_times("whole", lambda t: t.whole),
     _Column("hedged after", lambda t: _seconds(t.hedge_delay)),
+    _Column("doubled by tokens", lambda t: _count(t.doubling_tokens or 0)),
     _Column("tokens in", lambda t: _count(t.input_tokens)),
     _Column("tokens out", lambda t: _count(t.output_tokens)),
     _Column("spent", lambda t: _money(t.spent)),

@@ -337,7 +337,11 @@ _UNWRITABLE = re.compile(r"not JSON serializable|unable to serialize", re.IGNORE
 _STREAM_FIELD = re.compile(r"(?:^|body\.|; )stream: ")
 """A server that validates with pydantic names the field."""
 
-_CLOSED = re.compile(r"(?:loop|client|session|connector) (?:is|has been) closed", re.IGNORECASE)
+_CLOSED = re.compile(
+    r"(?:loop|client|session|connector) (?:is|has been) closed|^connection closed\.?$",
+    re.IGNORECASE,
+)
+"""Words of what was closed beneath a call, by `aclose` of another model of the same account too."""
 
 _TIMEOUT_NAMES = frozenset(
     {"APITimeoutError", "TimeoutException", "TimeoutError", "ModelTimeoutError"}

@@ -10,6 +10,7 @@ import pytest
 
 from langchain_resilient import AttemptKind, AttemptRecord, Hedge, Outcome, Receipt, Stats
 from langchain_resilient.observability.recorder import Recorder
+from langchain_resilient.observability.stats import TargetStats
 from langchain_resilient.testing import ProviderSimulator
 from verification.kit.scripted_targets import chain
 
@@ -66,6 +67,20 @@ def test_the_statistics_know_the_hedge_delay():
         cold = chain(sim, A, B, hedge=Hedge(cold=1.5)).stats()
         alone = chain(sim, A).stats()
     assert (fixed[A].hedge_delay, cold[B].hedge_delay, alone[A].hedge_delay) == (0.7, 1.5, None)
+
+
+def test_what_a_prompts_length_costs_has_a_part_of_its_own():
+    """A point for each request, and the fitted line; only where prompts differ in length."""
+    assert len(stats().plot().axes) == 1
+    lengths = tuple((tokens, 0.5 * (1 + tokens / 4_000)) for tokens in (300, 4_000, 40_000))
+    curve = ((0.5, 0.5), (5.0, 1.0))
+    sized = Stats(targets=(TargetStats(A, doubling_tokens=4_000, lengths=lengths, curve=curve),))
+    _, right = sized.plot().axes
+    (line,) = right.lines
+    assert line.get_label() == "4,000 tokens double it"
+    assert list(line.get_xdata()) == [300, 4_000, 40_000]
+    assert list(line.get_ydata()) == pytest.approx([seconds for _, seconds in lengths])
+    assert len(right.collections[0].get_offsets()) == 3
 
 
 def test_nothing_at_all_can_be_drawn():

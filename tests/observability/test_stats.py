@@ -18,6 +18,7 @@ from langchain_resilient import (
     Receipt,
     Stats,
 )
+from langchain_resilient.engine.time_model import RequestProfile, TimeModel
 from langchain_resilient.observability.recorder import Recorder
 from langchain_resilient.observability.stats import Quantiles, TargetStats
 from langchain_resilient.prices import Price
@@ -239,6 +240,7 @@ class State:
 
     def __init__(self, health):
         self._health = health
+        self.first_texts = TimeModel()
 
     def health(self, now):
         return f"{self._health} at {now:g}"
@@ -257,6 +259,27 @@ def test_targets_stand_in_the_order_of_the_chain():
     assert [t.name for t in figures.targets] == [B, A, "other"]
     assert (figures[A].health, figures[A].learned_delay) == ("tripped at 7", 3.5)
     assert (figures[B].health, figures[B].learned_delay) == (None, None)
+
+
+def test_what_a_prompts_length_costs_is_told_once_it_is_known():
+    """As long as all are alike, nothing can be said of it."""
+    state = State("ok")
+    for number in range(40):
+        state.first_texts.add(0.5, float(number), RequestProfile(300, "low"))
+    assert stats(receipt(attempt()), states={A: state})[A].doubling_tokens is None
+    for number in range(40, 400):
+        tokens, effort = (300, 13_200)[number % 2], ("low", "high")[number % 3 == 0]
+        seconds = (1 + tokens / 4_000) * (0.5 if effort == "low" else 1.5)
+        state.first_texts.add(seconds, float(number), RequestProfile(tokens, effort))
+    figures = stats(receipt(attempt()), states={A: state})
+    assert figures[A].doubling_tokens == pytest.approx(4_000, rel=0.15)
+    assert figures[A].efforts == {"low": 1.0, "high": pytest.approx(3.0, rel=0.1)}
+    assert figures[A].as_dict()["doubling_tokens"] == figures[A].doubling_tokens
+    assert "lengths" not in figures[A].as_dict()
+    last = str(figures).splitlines()[-1]
+    assert last.startswith(f"{A}: a prompt of {figures[A].doubling_tokens:,} tokens takes twice")
+    assert "high effort 3." in last
+    assert "doubled by tokens" in figures._repr_html_()
 
 
 def test_an_unknown_target_is_told_which_there_are():

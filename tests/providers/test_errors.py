@@ -357,6 +357,8 @@ NAMES = [
     (httpx2.ReadError("x"), K.CONNECTION),
     (httpx2.DecodingError("x"), K.BROKEN),
     (aiohttp.ServerDisconnectedError(), K.CONNECTION),
+    (RuntimeError("Connection closed."), K.CONNECTION),
+    (RuntimeError("the connection closed. or so"), K.INTERNAL),
     (aiohttp.ClientPayloadError("x"), K.CONNECTION),
     (json.JSONDecodeError("x", "", 0), K.BROKEN),
     (UnicodeDecodeError("utf-8", b"x", 0, 1, "x"), K.BROKEN),

@@ -183,6 +183,23 @@ def answered_by_first(share: float) -> Bound:
     )
 
 
+def left_within(requests: float) -> Bound:
+    """Hold the requests that a target takes to be left, once it hangs."""
+    return lambda result: Verdict(
+        "requests until it is left", result.parts["fault"].before_left, requests
+    )
+
+
+def p99_over_own(part: str, limit: float) -> Bound:
+    """Hold p99 within the fault against that of a healthy part, and seconds more."""
+
+    def bound(findings: Findings) -> Verdict:
+        own = findings.parts[part].p99
+        return Verdict("fault p99", findings.parts["fault"].p99, own + limit * findings.slack.p99)
+
+    return bound
+
+
 def nobody_trips() -> Bound:
     """Hold the probes: they are only sent to targets that tripped."""
     return lambda result: Verdict("probes", result.parts["whole"].shadows, 0)

@@ -79,6 +79,7 @@ class Figures:
     late: float
     extra_tokens: float
     by_first: float
+    before_left: float
 
     @property
     def fair_availability(self) -> float:
@@ -184,6 +185,7 @@ class Sheet:
             delay=_hedge_delay(calls, self._first),
             extra_tokens=_extra_tokens(calls),
             by_first=_by_first(calls, self._first),
+            before_left=_before_left(calls, self._first),
             late=sum(c.seconds > self._deadline + LATE for c in calls),
         )
 
@@ -258,6 +260,22 @@ def _by_first(calls: Sequence[Call], first: str) -> float:
         sum(a.target == first and a.outcome is Outcome.WON for c in calls for a in c.attempts),
         calls,
     )
+
+
+def _before_left(calls: Sequence[Call], first: str) -> float:
+    """How many requests that had gone to the first target were over when it was left.
+
+    That is when a request goes elsewhere at first, or when those that wait there are rescued.
+    """
+    elsewhere = [c.arrived for c in calls if c.attempts and c.attempts[0].target != first]
+    rescued = [
+        c.arrived + a.started
+        for c in calls
+        for a in c.attempts
+        if a.kind is AttemptKind.RESCUE and a.target != first
+    ]
+    left = min([*elsewhere, *rescued], default=inf)
+    return float(sum(c.arrived + c.seconds < left for c in calls))
 
 
 def _wasted(call: Call) -> int:

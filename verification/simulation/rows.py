@@ -9,9 +9,11 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from langchain_resilient import FaultKind
+from langchain_resilient.engine.target_speed import TEXT_LIMIT
 from langchain_resilient.simulation.engine import Rules
 from langchain_resilient.simulation.faults import Effect, Fail, Hang, Phase, Slow
 from langchain_resilient.simulation.latency import HeavyTail
+from langchain_resilient.simulation.oracle import Exact
 from langchain_resilient.simulation.run import Scenario
 from langchain_resilient.simulation.sizes import Classes, LogNormalLengths, Sizes
 from langchain_resilient.simulation.targets import Script
@@ -320,6 +322,16 @@ def documents(size: Size) -> Row:
     return _documents("documents", size, RATE, start=size.start)
 
 
+def documents_hang(size: Size) -> Row:
+    """And the first target hangs meanwhile."""
+    sizes = Sizes([(0.0, _CHAT), (size.start / 2, _DOCUMENTS)])
+    scenario = replace(
+        _scenario(size, chain(_one(size, Hang()))), sizes=sizes, rules=Rules(deadline=300.0)
+    )
+    limits = (bounds.left_within(5), bounds.available())
+    return Row("documents-hang", scenario, {"fault": ((size.start, size.end),)}, limits)
+
+
 def documents_slowly(size: Size) -> Row:
     """At one request a second."""
     return _documents("documents-1/s", size, 1.0, start=size.requests / 4)
@@ -353,6 +365,21 @@ def _thinking(name: str, size: Size, median: float, reasoning: float | None) -> 
     )
 
 
+def _thinker_hangs(name: str, size: Size, median: float) -> Row:
+    """The same, until it hangs."""
+    healthy = _thinking(name, size, median, None)
+    start = size.requests / healthy.scenario.rate / 2
+    thinker, *others = healthy.scenario.targets
+    hanging = replace(thinker, phases=(Phase(start, inf, Hang()),))
+    limit = max(TEXT_LIMIT, 3 * Exact(thinker.latency, thinker.latency).alone(0.95))
+    return Row(
+        name,
+        replace(healthy.scenario, targets=(hanging, *others)),
+        {"warm": ((10 * median + 60, start),), "fault": ((start, start + 30 * median),)},
+        (bounds.left_within(5), bounds.p99_over_own("warm", limit), bounds.available()),
+    )
+
+
 THINKING = {
     f"thinks-{median:g}s" + ("-aloud" if reasoning else ""): partial(
         _thinking, f"thinks-{median:g}s" + ("-aloud" if reasoning else ""),
@@ -361,6 +388,12 @@ THINKING = {
     for median in (3.0, 8.0, 20.0, 40.0, 90.0)
     for reasoning in (None, median / 10)
 }  # fmt: skip
+
+
+THINKING |= {
+    f"thinks-{median:g}s-hangs": partial(_thinker_hangs, f"thinks-{median:g}s-hangs", median=median)
+    for median in (3.0, 8.0, 20.0, 40.0, 90.0)
+}
 
 
 ROWS: dict[str, Callable[[Size], Row]] = {
@@ -385,5 +418,6 @@ ROWS: dict[str, Callable[[Size], Row]] = {
     "hidden-factor": hidden_factor,
     "documents": documents,
     "documents-1/s": documents_slowly,
+    "documents-hang": documents_hang,
     **THINKING,
 }
