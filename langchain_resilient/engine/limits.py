@@ -108,7 +108,7 @@ def delay_for(
     # The more its last silences were unusual, the less is waited for another.
     haste = 1 - _HASTE * state.circuit_breaker.suspicion
     if learned is None:
-        thinking = state.speed.thinking_seconds(profile)
+        thinking = state.speed.thinking_delay(plain=plain, profile=profile)
         if thinking:
             return max(hedge.cold, haste * min(thinking, longest))
         cold = hedge.cold * state.speed.times(plain=plain).scale(profile)

@@ -39,6 +39,9 @@ THINKING_SECONDS = {"low": 15.0, "medium": 30.0, "high": 60.0, "xhigh": 120.0}
 THINKING_LIMIT_FACTOR = 6.0
 """Factor on those seconds after which a silent thinker is left, and on which it is late."""
 
+SLOWEST_FACTOR = 1.2
+"""Factor on the slowest time of a thinker that was seen so far."""
+
 TEXT_LIMIT = 15.0
 """Seconds without text after which a target is left whose speed is not known, and most others."""
 
@@ -209,6 +212,16 @@ class TargetSpeed:
         if effort is None:
             return THINKING_SECONDS["medium"] if self.thinks else 0.0
         return THINKING_SECONDS.get(effort, 0.0)
+
+    def thinking_delay(self, *, plain: bool, profile: RequestProfile = UNKNOWN) -> float:
+        """Seconds after which a thinker is hedged while little is known; 0 for other models.
+
+        The few times that were seen count: a little more than the longest, within bounds.
+        """
+        seconds = self.thinking_seconds(profile)
+        times = self.times(plain=plain)
+        seen = SLOWEST_FACTOR * times.residuals.slowest * times.scale(profile)
+        return min(max(seconds, seen), 2 * seconds)
 
     def text_limit(self, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN) -> float:
         """Seconds without text beyond what a healthy target ever takes for such a request.

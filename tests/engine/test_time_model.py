@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langchain_resilient.engine.target_speed import TargetSpeed
 from langchain_resilient.engine.time_model import (
     DOUBLING_TOKENS,
     LARGEST,
@@ -226,3 +227,20 @@ def test_survival_falls_from_one(seconds, count):
 def test_without_samples_survival_is_unknown():
     """Neither none nor all."""
     assert LatencyHistogram().survival(1.0) is None
+
+
+# -- a thinker of which little is known ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seen", "delay"),
+    [([], 30.0), ([20.0, 22.0], 30.0), ([20.0, 33.0], 40.0), ([170.0], 60.0)],
+    ids=["nothing", "usual", "longer", "an outlier"],
+)
+def test_a_thinker_is_hedged_a_little_after_its_slowest(seen, delay):
+    """Within bounds: from what its effort says to twice that; any other model is no thinker."""
+    speed = TargetSpeed({}, thinks=True)
+    for number, seconds in enumerate(seen):
+        speed.record(seconds, float(number), plain=False)
+    assert speed.thinking_delay(plain=False) == pytest.approx(delay, rel=0.02)
+    assert TargetSpeed({}).thinking_delay(plain=False) == 0
