@@ -23,7 +23,14 @@ from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from langchain_resilient._version import __version__
 from langchain_resilient.batch.mixin import BatchingChatModel
-from langchain_resilient.configuration import Configuration, as_plain_data, function_identity
+from langchain_resilient.configuration import (
+    Configuration,
+    as_plain_data,
+    chain_of,
+    function_identity,
+    last_resort_of,
+    observers_of,
+)
 from langchain_resilient.errors import NoTargetsError
 from langchain_resilient.observability import run_context
 from langchain_resilient.observability.observer import picklable_observers
@@ -32,6 +39,7 @@ from langchain_resilient.prices import Price
 from langchain_resilient.profiles import ChainProfile
 from langchain_resilient.runtime.background_loop import background_loop, started_loops
 from langchain_resilient.runtime.token_estimate import token_ids
+from langchain_resilient.sampling import public_params
 from langchain_resilient.wire.structured_output import Method
 
 if TYPE_CHECKING:
@@ -78,7 +86,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         """Say what all targets can do, where no profile was given; see `ChainProfile`."""
         if self.profile is None or isinstance(self.profile, ChainProfile):
             # As LangChain does it, this would count as set by the caller.
-            self.__dict__["profile"] = ChainProfile(self.chain())
+            self.__dict__["profile"] = ChainProfile(chain_of(self))
         return self
 
     @model_validator(mode="after")
@@ -446,12 +454,12 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that changes the answer, for LangChain's cache; nothing secret."""
-        last = self.fallback_target()
+        last = last_resort_of(self)
         return {
-            "targets": [target.identity() for target in self.chain()],
+            "targets": [target.identity() for target in chain_of(self)],
             "last_resort": last.identity() if last else None,
             "check": function_identity(self.check) if self.check else None,
-            **self.public_params(),
+            **public_params(self),
         }
 
     def _get_invocation_params(
@@ -465,7 +473,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """Name the first target: who really answered stands in the answer's metadata."""
-        first = self.chain()[0]
+        first = chain_of(self)[0]
         params = LangSmithParams(
             ls_provider=first.provider, ls_model_name=first.model, ls_model_type="chat"
         )
@@ -509,13 +517,13 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         """
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        return token_ids(text, self.chain()[0].model)
+        return token_ids(text, chain_of(self)[0].model)
 
     def _price(self, target: str) -> Price | None:
         from langchain_resilient.prices import price_for  # noqa: PLC0415  # keeps import light
 
-        last = self.fallback_target()
-        for candidate in (*self.chain(), *([last] if last else [])):
+        last = last_resort_of(self)
+        for candidate in (*chain_of(self), *([last] if last else [])):
             if candidate.name == target:
                 return price_for(candidate)
         return None
@@ -525,7 +533,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         private = {**(state.get("__pydantic_private__") or {}), "_runtime": None}
-        fields = {**state["__dict__"], "observers": picklable_observers(self.observing())}
+        fields = {**state["__dict__"], "observers": picklable_observers(observers_of(self))}
         return {**state, "__dict__": fields, "__pydantic_private__": private}
 
     def __copy__(self) -> ResilientChatModel:
@@ -537,12 +545,12 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         """Copy the model, with some fields changed; see pydantic."""
         copy = super().model_copy(update=update, deep=deep)
         if update and "targets" in update and isinstance(copy.profile, ChainProfile):
-            copy.__dict__["profile"] = ChainProfile(copy.chain())
+            copy.__dict__["profile"] = ChainProfile(chain_of(copy))
         return copy
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:
         runtime, self._runtime = self._runtime, None
-        shared = {id(observer): observer for observer in self.observing()}
+        shared = {id(observer): observer for observer in observers_of(self)}
         try:
             return super().__deepcopy__({**(memo or {}), **shared})
         finally:

@@ -21,7 +21,7 @@ from pydantic import (
 
 from langchain_resilient.faults import TRANSIENT, Fault, FaultKind
 from langchain_resilient.models import DEFAULT_FAMILIES
-from langchain_resilient.sampling import Sampling
+from langchain_resilient.sampling import Sampling, public_params, sampling_params
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -347,7 +347,7 @@ class Target(Sampling):
         frozen=True, extra="forbid", arbitrary_types_allowed=True
     )
 
-    other_names: ClassVar[frozenset[str]] = frozenset({"azure_endpoint"})
+    _other_names: ClassVar[frozenset[str]] = frozenset({"azure_endpoint"})
 
     provider: str
     """Who serves it: `"openai"`, `"together"`, `"local"`, `"runnable"`, or a registered name."""
@@ -452,11 +452,11 @@ class Target(Sampling):
             known["runnable"] = str(getattr(self.runnable, "_identifying_params", self.name))
         if self.successors:
             known["successors"] = list(self.successors)
-        return {**known, **self.public_params()}
+        return {**known, **public_params(self)}
 
     def sampling_params(self) -> dict[str, Any]:
         """Those that are set, as chat-completions parameters."""
-        params = super().sampling_params()
+        params = sampling_params(self)
         return params if self.metadata is None else {"metadata": self.metadata, **params}
 
     @field_validator("api_key")

@@ -107,7 +107,7 @@ class Sampling(BaseModel):
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Any other parameter of the chat-completions API, sent as it is."""
 
-    other_names: ClassVar[frozenset[str]] = frozenset()
+    _other_names: ClassVar[frozenset[str]] = frozenset()
     """Names that a class takes besides its fields."""
 
     @model_validator(mode="before")
@@ -136,7 +136,7 @@ class Sampling(BaseModel):
     @classmethod
     def _names(cls) -> set[str]:
         aliases = {field.alias for field in cls.model_fields.values() if field.alias}
-        return {*cls.model_fields, *aliases, *cls.other_names}
+        return {*cls.model_fields, *aliases, *cls._other_names}
 
     @classmethod
     def _unknown(cls, name: str) -> InitErrorDetails:
@@ -144,14 +144,14 @@ class Sampling(BaseModel):
             type=PydanticCustomError(
                 "extra_forbidden",
                 "Extra inputs are not permitted: {hint}",
-                {"hint": cls.hint(name)},
+                {"hint": cls._hint(name)},
             ),
             loc=(name,),
             input=None,
         )
 
     @classmethod
-    def hint(cls, name: str) -> str:
+    def _hint(cls, name: str) -> str:
         """What to write instead of a name that is not known."""
         near = get_close_matches(name, sorted(cls._names()), n=1)
         return (
@@ -159,28 +159,6 @@ class Sampling(BaseModel):
             if near
             else f"a parameter of the API goes into model_kwargs={{{name!r}: ...}}"
         )
-
-    def sampling_params(self) -> dict[str, Any]:
-        """Those that are set, as chat-completions parameters; `extra_headers` in clear text."""
-        params = self.public_params()
-        if self.extra_headers:
-            secrets = self.extra_headers.items()
-            params["extra_headers"] = {name: value.get_secret_value() for name, value in secrets}
-        return params
-
-    def public_params(self) -> dict[str, Any]:
-        """The same without what is secret."""
-        params: dict[str, Any] = {}
-        # Few are set, and LangChain asks with each call.
-        for name in sorted(self.model_fields_set & _PARAMETERS):
-            value = getattr(self, name)
-            # An empty `stop` is LangChain's way to say none; OpenAI refuses `[]`.
-            if value is not None and value != []:
-                params[name] = value
-        if self.stream_usage is False:
-            params["stream_options"] = {"include_usage": False}
-        params.update(self.model_kwargs)
-        return params
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Show what was set, not all that could be."""
@@ -207,3 +185,27 @@ SAMPLING_FIELDS = tuple(name for name in Sampling.model_fields if name != "model
 """The names of the fields, in order."""
 
 _PARAMETERS = frozenset(SAMPLING_FIELDS) - {"stream_usage", "extra_headers"}
+
+
+def sampling_params(sampling: Sampling) -> dict[str, Any]:
+    """Those that are set, as chat-completions parameters; `extra_headers` in clear text."""
+    params = public_params(sampling)
+    if sampling.extra_headers:
+        secrets = sampling.extra_headers.items()
+        params["extra_headers"] = {name: value.get_secret_value() for name, value in secrets}
+    return params
+
+
+def public_params(sampling: Sampling) -> dict[str, Any]:
+    """The same without what is secret."""
+    params: dict[str, Any] = {}
+    # Few are set, and LangChain asks with each call.
+    for name in sorted(sampling.model_fields_set & _PARAMETERS):
+        value = getattr(sampling, name)
+        # An empty `stop` is LangChain's way to say none; OpenAI refuses `[]`.
+        if value is not None and value != []:
+            params[name] = value
+    if sampling.stream_usage is False:
+        params["stream_options"] = {"include_usage": False}
+    params.update(sampling.model_kwargs)
+    return params

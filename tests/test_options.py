@@ -24,6 +24,7 @@ from langchain_resilient import (
     Target,
     TimeLimits,
 )
+from langchain_resilient.configuration import deadline_of
 from langchain_resilient.engine.attempt import Candidate
 from langchain_resilient.engine.candidates import retry_state
 from langchain_resilient.engine.target_state import TargetState
@@ -260,6 +261,6 @@ def test_an_effort_says_whether_it_reasons(effort, reasons):
 def test_a_chain_that_reasons_has_a_longer_deadline():
     """If nobody said how long."""
     thinker, plain = Target("openai:o3", api_key="k"), Target("openai:gpt-4o", api_key="k")
-    assert ResilientChatModel(targets=[plain]).deadline() == 120
-    assert ResilientChatModel(targets=[plain, thinker]).deadline() == 600
-    assert ResilientChatModel(targets=[thinker], timeout=30).deadline() == 30
+    assert deadline_of(ResilientChatModel(targets=[plain])) == 120
+    assert deadline_of(ResilientChatModel(targets=[plain, thinker])) == 600
+    assert deadline_of(ResilientChatModel(targets=[thinker], timeout=30)) == 30
