@@ -11,7 +11,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
     from langchain_resilient.runtime.runtime import Runtime
     from langchain_resilient.runtime.streaming import Audience, ChunkCollector
+
+
+T = TypeVar("T")
 
 
 class ResilientChatModel(Configuration, BatchingChatModel):
@@ -96,7 +99,13 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
     if not TYPE_CHECKING:  # whose `__init__` is made of the fields
 
-        def __init__(self, **fields: Any) -> None:
+        def __init__(self, *args: Any, **fields: Any) -> None:
+            if args:
+                msg = (
+                    "ResilientChatModel takes fields by name: its models are "
+                    'targets=["openai:gpt-6.1-sol", ...]'
+                )
+                raise TypeError(msg)
             super().__init__(**fields)
             self._ready()
 
@@ -123,6 +132,34 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             self._runtime = runtime.Runtime(self)
         ready: Runtime = self._runtime
         return ready
+
+    @classmethod
+    def from_fallbacks(cls, chain: Runnable[Any, Any], **fields: Any) -> Self:
+        """Make a model of what `with_fallbacks` returned: its models are the targets, in order.
+
+        A `ChatOpenAI` becomes a target of our own, with its model, key, address and parameters, if
+        all that is set on it has an equivalent (see docs/migrate_fallbacks.md); any other model is
+        a target as it is. `with_retry` becomes `max_retries`, `exceptions_to_handle` becomes
+        `fallback_on`, and a last fallback that is no chat model the `last_resort`. The models'
+        own retries are off.
+
+        Args:
+            chain: The chain, or one model.
+            **fields: Of the new model; they go before what the chain says.
+
+        Raises:
+            ValueError: If something is bound to its models or follows them (tools, a schema, a
+                config): bind on what this returns, once for all targets.
+
+        Example:
+            ```python
+            chain = ChatOpenAI(model="gpt-6.1-sol").with_fallbacks([ChatAnthropic(model="...")])
+            llm = ResilientChatModel.from_fallbacks(chain, timeout=30)
+            ```
+        """
+        from langchain_resilient.fallbacks import fields_of  # noqa: PLC0415  # keeps import light
+
+        return cls(**{**fields_of(chain), **fields})
 
     def stats(self) -> Stats:
         """What this model did since it was made, and what is known of its targets now.
@@ -341,6 +378,54 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             bound["parallel_tool_calls"] = parallel_tool_calls
         return self.bind(**bound, **kwargs)
 
+    @overload
+    def with_structured_output(
+        self,
+        schema: type[T],
+        *,
+        method: Method = ...,
+        include_raw: Literal[False] = ...,
+        strict: bool | None = ...,
+        repair: bool = ...,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, T]: ...
+
+    @overload
+    def with_structured_output(
+        self,
+        schema: dict[str, Any],
+        *,
+        method: Method = ...,
+        include_raw: bool = ...,
+        strict: bool | None = ...,
+        repair: bool = ...,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any]]: ...
+
+    @overload
+    def with_structured_output(
+        self,
+        schema: type | None = ...,
+        *,
+        method: Method = ...,
+        include_raw: Literal[True],
+        strict: bool | None = ...,
+        repair: bool = ...,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any]]: ...
+
+    @overload
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = ...,
+        *,
+        method: Method = ...,
+        include_raw: bool = ...,
+        strict: bool | None = ...,
+        repair: bool = ...,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]: ...
+
     def with_structured_output(
         self,
         schema: dict[str, Any] | type | None = None,
@@ -487,7 +572,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             if value is not None:
                 params[theirs] = value  # type: ignore[literal-required]
         if stop or self.stop:
-            params["ls_stop"] = stop or self.stop or []
+            params["ls_stop"] = stop or cast("list[str]", self.stop)
         return params
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

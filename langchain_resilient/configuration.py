@@ -32,7 +32,7 @@ from langchain_resilient.options import (
     as_target,
 )
 from langchain_resilient.providers import known_providers, provider_entry
-from langchain_resilient.sampling import Sampling
+from langchain_resilient.sampling import MODELS_WORDS, TARGETS_WORDS, Sampling
 
 
 def _as_last_resort(value: Any) -> Target | None:
@@ -54,12 +54,14 @@ if TYPE_CHECKING:
     HedgeField = Hedge | float | None
     SpendCapField = SpendCap | float | None
     Observers = Sequence[Observer]
+    Keys = str | SecretStr | Mapping[str, str] | Mapping[str, SecretStr] | None
 else:
     Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
     LastResort = Annotated[Target | None, BeforeValidator(_as_last_resort)]
     HedgeField = HedgeOption
     Observers = tuple[Observer, ...]
     SpendCapField = SpendCapOption
+    Keys = SecretStr | dict[str, SecretStr] | None
 
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
@@ -131,9 +133,11 @@ class Configuration(Sampling):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
+    _moved: ClassVar[Mapping[str, str]] = MODELS_WORDS
+
     targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
     """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""
-    api_key: SecretStr | dict[str, SecretStr] | None = Field(default=None, repr=False)
+    api_key: Keys = Field(default=None, repr=False)
     """For targets without their own: the key of their provider, or a dict by provider; else the
     environment's."""
     timeout: Seconds | None = 120.0
@@ -202,8 +206,13 @@ class Configuration(Sampling):
     @classmethod
     def _hint(cls, name: str) -> str:
         """What to write instead of a name that is not known."""
-        if name in Target.model_fields:
-            return f"it belongs to a target: targets=[Target(..., {name}=...)]"
+        if name in cls._moved:
+            return cls._moved[name]
+        if name in Target.model_fields or name == "azure_endpoint":
+            return f'it belongs to a target: targets=[Target("openai:...", {name}=...)]'
+        if name in TARGETS_WORDS:
+            said = TARGETS_WORDS[name]
+            return f'it belongs to a target, targets=[Target("openai:...", ...)]: {said}'
         return super()._hint(name)
 
 
@@ -242,7 +251,7 @@ def keyed_targets(config: Configuration) -> list[Target]:
         ValueError: If one key would go to several providers: a key is nobody else's business.
     """
     chain = chain_of(config)
-    key = config.api_key
+    key = cast("SecretStr | dict[str, SecretStr] | None", config.api_key)
     without = [t for t in chain if t.api_key is None and provider_entry(t.provider).api_key_env]
     providers = sorted({t.provider for t in without})
     if isinstance(key, SecretStr) and len(providers) > 1:

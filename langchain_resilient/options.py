@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from pydantic import (
 
 from langchain_resilient.faults import TRANSIENT, Fault, FaultKind
 from langchain_resilient.models import DEFAULT_FAMILIES
-from langchain_resilient.sampling import Sampling, public_params, sampling_params
+from langchain_resilient.sampling import TARGETS_WORDS, Sampling, public_params, sampling_params
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -287,7 +287,12 @@ def _as_kinds(value: Any) -> Any:
     return frozenset(FaultKind(kind) for kind in value)
 
 
-FallbackOn = Annotated[Collection[FaultKind] | Callable[[Fault], bool], BeforeValidator(_as_kinds)]
+if TYPE_CHECKING:
+    FallbackOn = Collection[str] | Callable[[Fault], bool]  # a FaultKind is a str
+else:
+    FallbackOn = Annotated[
+        Collection[FaultKind] | Callable[[Fault], bool], BeforeValidator(_as_kinds)
+    ]
 """The kinds of fault after which another target is asked, or a function that says so."""
 
 
@@ -348,6 +353,7 @@ class Target(Sampling):
     )
 
     _other_names: ClassVar[frozenset[str]] = frozenset({"azure_endpoint"})
+    _moved: ClassVar[Mapping[str, str]] = TARGETS_WORDS
 
     provider: str
     """Who serves it: `"openai"`, `"together"`, `"local"`, `"runnable"`, or a registered name."""

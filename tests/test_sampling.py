@@ -100,7 +100,7 @@ def test_an_unknown_name_is_told_what_to_write(make, name, hint):
 @pytest.mark.parametrize("name", ["base_url", "organization", "default_headers", "weight"])
 def test_a_field_of_a_target_is_sent_there(name):
     """The model has several targets."""
-    with pytest.raises(ValidationError, match=rf"Target\(\.\.\., {name}=\.\.\.\)"):
+    with pytest.raises(ValidationError, match=rf'Target\("openai:\.\.\.", {name}=\.\.\.\)'):
         ResilientChatModel(targets=["text:hi"], **{name: "x"})
 
 
