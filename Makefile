@@ -51,8 +51,10 @@ lint: $(VENV)/.developer ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: $(VENV)/.developer ## mypy --strict
+typecheck: $(VENV)/.developer ## mypy --strict; the API as users write it, by mypy without plugins and by pyright
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file /dev/null --strict --cache-dir .mypy_cache/plain tests/typing
+	$(BIN)/pyright --pythonpath $(BIN)/python tests/typing
 
 typed: $(VENV)/.developer ## how much of the public API pyright finds typed
 	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes langchain_resilient --ignoreexternal | tail -22

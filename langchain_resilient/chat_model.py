@@ -11,7 +11,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -23,7 +23,14 @@ from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from langchain_resilient._version import __version__
 from langchain_resilient.batch.mixin import BatchingChatModel
-from langchain_resilient.configuration import Configuration, as_plain_data, function_identity
+from langchain_resilient.configuration import (
+    Configuration,
+    as_plain_data,
+    chain_of,
+    function_identity,
+    last_resort_of,
+    observers_of,
+)
 from langchain_resilient.errors import NoTargetsError
 from langchain_resilient.observability import run_context
 from langchain_resilient.observability.observer import picklable_observers
@@ -32,6 +39,7 @@ from langchain_resilient.prices import Price
 from langchain_resilient.profiles import ChainProfile
 from langchain_resilient.runtime.background_loop import background_loop, started_loops
 from langchain_resilient.runtime.token_estimate import token_ids
+from langchain_resilient.sampling import public_params
 from langchain_resilient.wire.structured_output import Method
 
 if TYPE_CHECKING:
@@ -39,6 +47,9 @@ if TYPE_CHECKING:
 
     from langchain_resilient.runtime.runtime import Runtime
     from langchain_resilient.runtime.streaming import Audience, ChunkCollector
+
+
+T = TypeVar("T")
 
 
 class ResilientChatModel(Configuration, BatchingChatModel):
@@ -78,7 +89,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         """Say what all targets can do, where no profile was given; see `ChainProfile`."""
         if self.profile is None or isinstance(self.profile, ChainProfile):
             # As LangChain does it, this would count as set by the caller.
-            self.__dict__["profile"] = ChainProfile(self.chain())
+            self.__dict__["profile"] = ChainProfile(chain_of(self))
         return self
 
     @model_validator(mode="after")
@@ -88,7 +99,13 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
     if not TYPE_CHECKING:  # whose `__init__` is made of the fields
 
-        def __init__(self, **fields: Any) -> None:
+        def __init__(self, *args: Any, **fields: Any) -> None:
+            if args:
+                msg = (
+                    "ResilientChatModel takes fields by name: its models are "
+                    'targets=["openai:gpt-6.1-sol", ...]'
+                )
+                raise TypeError(msg)
             super().__init__(**fields)
             self._ready()
 
@@ -115,6 +132,34 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             self._runtime = runtime.Runtime(self)
         ready: Runtime = self._runtime
         return ready
+
+    @classmethod
+    def from_fallbacks(cls, chain: Runnable[Any, Any], **fields: Any) -> Self:
+        """Make a model of what `with_fallbacks` returned: its models are the targets, in order.
+
+        A `ChatOpenAI` becomes a target of our own, with its model, key, address and parameters, if
+        all that is set on it has an equivalent (see docs/migrate_fallbacks.md); any other model is
+        a target as it is. `with_retry` becomes `max_retries`, `exceptions_to_handle` becomes
+        `fallback_on`, and a last fallback that is no chat model the `last_resort`. The models'
+        own retries are off.
+
+        Args:
+            chain: The chain, or one model.
+            **fields: Of the new model; they go before what the chain says.
+
+        Raises:
+            ValueError: If something is bound to its models or follows them (tools, a schema, a
+                config): bind on what this returns, once for all targets.
+
+        Example:
+            ```python
+            chain = ChatOpenAI(model="gpt-6.1-sol").with_fallbacks([ChatAnthropic(model="...")])
+            llm = ResilientChatModel.from_fallbacks(chain, timeout=30)
+            ```
+        """
+        from langchain_resilient.fallbacks import fields_of  # noqa: PLC0415  # keeps import light
+
+        return cls(**{**fields_of(chain), **fields})
 
     def stats(self) -> Stats:
         """What this model did since it was made, and what is known of its targets now.
@@ -333,6 +378,54 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             bound["parallel_tool_calls"] = parallel_tool_calls
         return self.bind(**bound, **kwargs)
 
+    @overload
+    def with_structured_output(
+        self,
+        schema: type[T],
+        *,
+        method: Method = ...,
+        include_raw: Literal[False] = ...,
+        strict: bool | None = ...,
+        repair: bool = ...,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, T]: ...
+
+    @overload
+    def with_structured_output(
+        self,
+        schema: dict[str, Any],
+        *,
+        method: Method = ...,
+        include_raw: bool = ...,
+        strict: bool | None = ...,
+        repair: bool = ...,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any]]: ...
+
+    @overload
+    def with_structured_output(
+        self,
+        schema: type | None = ...,
+        *,
+        method: Method = ...,
+        include_raw: Literal[True],
+        strict: bool | None = ...,
+        repair: bool = ...,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any]]: ...
+
+    @overload
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = ...,
+        *,
+        method: Method = ...,
+        include_raw: bool = ...,
+        strict: bool | None = ...,
+        repair: bool = ...,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]: ...
+
     def with_structured_output(
         self,
         schema: dict[str, Any] | type | None = None,
@@ -446,12 +539,12 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that changes the answer, for LangChain's cache; nothing secret."""
-        last = self.fallback_target()
+        last = last_resort_of(self)
         return {
-            "targets": [target.identity() for target in self.chain()],
+            "targets": [target.identity() for target in chain_of(self)],
             "last_resort": last.identity() if last else None,
             "check": function_identity(self.check) if self.check else None,
-            **self.public_params(),
+            **public_params(self),
         }
 
     def _get_invocation_params(
@@ -465,7 +558,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """Name the first target: who really answered stands in the answer's metadata."""
-        first = self.chain()[0]
+        first = chain_of(self)[0]
         params = LangSmithParams(
             ls_provider=first.provider, ls_model_name=first.model, ls_model_type="chat"
         )
@@ -479,7 +572,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             if value is not None:
                 params[theirs] = value  # type: ignore[literal-required]
         if stop or self.stop:
-            params["ls_stop"] = stop or self.stop or []
+            params["ls_stop"] = stop or cast("list[str]", self.stop)
         return params
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
@@ -509,13 +602,13 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         """
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        return token_ids(text, self.chain()[0].model)
+        return token_ids(text, chain_of(self)[0].model)
 
     def _price(self, target: str) -> Price | None:
         from langchain_resilient.prices import price_for  # noqa: PLC0415  # keeps import light
 
-        last = self.fallback_target()
-        for candidate in (*self.chain(), *([last] if last else [])):
+        last = last_resort_of(self)
+        for candidate in (*chain_of(self), *([last] if last else [])):
             if candidate.name == target:
                 return price_for(candidate)
         return None
@@ -525,7 +618,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         private = {**(state.get("__pydantic_private__") or {}), "_runtime": None}
-        fields = {**state["__dict__"], "observers": picklable_observers(self.observing())}
+        fields = {**state["__dict__"], "observers": picklable_observers(observers_of(self))}
         return {**state, "__dict__": fields, "__pydantic_private__": private}
 
     def __copy__(self) -> ResilientChatModel:
@@ -537,12 +630,12 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         """Copy the model, with some fields changed; see pydantic."""
         copy = super().model_copy(update=update, deep=deep)
         if update and "targets" in update and isinstance(copy.profile, ChainProfile):
-            copy.__dict__["profile"] = ChainProfile(copy.chain())
+            copy.__dict__["profile"] = ChainProfile(chain_of(copy))
         return copy
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:
         runtime, self._runtime = self._runtime, None
-        shared = {id(observer): observer for observer in self.observing()}
+        shared = {id(observer): observer for observer in observers_of(self)}
         try:
             return super().__deepcopy__({**(memo or {}), **shared})
         finally:

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from langchain_resilient._version import __version__
 from langchain_resilient.batch import cli as batch
+from langchain_resilient.configuration import chain_of
 from langchain_resilient.demo import command as demo
 from langchain_resilient.simulation import command as simulate
 
@@ -216,7 +217,7 @@ def _preload(llm: ResilientChatModel) -> None:
     """Download and load a local model that is asked first, before the deadline starts."""
     from langchain_resilient.providers.local import preload  # noqa: PLC0415
 
-    first = llm.chain()[0]
+    first = chain_of(llm)[0]
     if first.provider == "local":
         preload(first.model)
 

@@ -33,7 +33,7 @@ from langchain_resilient.options import (
     as_target,
 )
 from langchain_resilient.providers import known_providers, provider_entry
-from langchain_resilient.sampling import Sampling
+from langchain_resilient.sampling import MODELS_WORDS, TARGETS_WORDS, Sampling
 
 
 def _as_last_resort(value: Any) -> Target | None:
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
 
     from langchain_core.runnables import Runnable
 
-    # For type checkers: what a user may write. What it becomes, `Configuration.chain()` and its
-    # neighbours tell.
+    # For type checkers: what a user may write. What it becomes, `chain_of` and its neighbours tell.
     Chain = Sequence[str | Target | Runnable[Any, Any] | dict[str, Any]]
     LastResort = str | Target | Runnable[Any, Any] | None
     HedgeField = Hedge | float | None
     SpendCapField = SpendCap | float | None
     Observers = Sequence[Observer]
     File = str | Path
+    Keys = str | SecretStr | Mapping[str, str] | Mapping[str, SecretStr] | None
 else:
     File = Path
     Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
@@ -64,6 +64,7 @@ else:
     HedgeField = HedgeOption
     Observers = tuple[Observer, ...]
     SpendCapField = SpendCapOption
+    Keys = SecretStr | dict[str, SecretStr] | None
 
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
@@ -135,9 +136,11 @@ class Configuration(Sampling):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
+    _moved: ClassVar[Mapping[str, str]] = MODELS_WORDS
+
     targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
     """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""
-    api_key: SecretStr | dict[str, SecretStr] | None = Field(default=None, repr=False)
+    api_key: Keys = Field(default=None, repr=False)
     """For targets without their own: the key of their provider, or a dict by provider; else the
     environment's."""
     timeout: Seconds | None = 120.0
@@ -208,75 +211,90 @@ class Configuration(Sampling):
         return chain
 
     @classmethod
-    def hint(cls, name: str) -> str:
+    def _hint(cls, name: str) -> str:
         """What to write instead of a name that is not known."""
-        if name in Target.model_fields:
-            return f"it belongs to a target: targets=[Target(..., {name}=...)]"
-        return super().hint(name)
+        if name in cls._moved:
+            return cls._moved[name]
+        if name in Target.model_fields or name == "azure_endpoint":
+            return f'it belongs to a target: targets=[Target("openai:...", {name}=...)]'
+        if name in TARGETS_WORDS:
+            said = TARGETS_WORDS[name]
+            return f'it belongs to a target, targets=[Target("openai:...", ...)]: {said}'
+        return super()._hint(name)
 
-    def chain(self) -> tuple[Target, ...]:
-        """The targets, as validation made them."""
-        return cast("tuple[Target, ...]", self.targets)
 
-    def fallback_target(self) -> Target | None:
-        """The last resort, as validation made it."""
-        return cast("Target | None", self.last_resort)
+# What follows from the fields, as functions: a model shows nothing but what users use.
 
-    def hedging(self) -> Hedge | None:
-        """The hedge, as validation made it."""
-        return cast("Hedge | None", self.hedge)
 
-    def spending(self) -> SpendCap | None:
-        """The model's own spend cap, as validation made it."""
-        return cast("SpendCap | None", self.spend_cap)
+def chain_of(config: Configuration) -> tuple[Target, ...]:
+    """The targets, as validation made them."""
+    return cast("tuple[Target, ...]", config.targets)
 
-    def observing(self) -> tuple[Observer, ...]:
-        """The observers, as validation made them."""
-        return cast("tuple[Observer, ...]", self.observers)
 
-    def keyed_targets(self) -> list[Target]:
-        """The chain, with `api_key` given to the targets that need one and have none.
+def last_resort_of(config: Configuration) -> Target | None:
+    """The last resort, as validation made it."""
+    return cast("Target | None", config.last_resort)
 
-        Raises:
-            ValueError: If one key would go to several providers: a key is nobody else's business.
-        """
-        without = [
-            t for t in self.chain() if t.api_key is None and provider_entry(t.provider).api_key_env
-        ]
-        providers = sorted({t.provider for t in without})
-        if isinstance(self.api_key, SecretStr) and len(providers) > 1:
-            example = ", ".join(f'"{name}": ...' for name in providers)
-            msg = f"api_key is one key, but the chain has {' and '.join(providers)}: "
-            raise ValueError(msg + f"give api_key={{{example}}}, or a key with each Target")
-        return [self._with_key(target) for target in self.chain()]
 
-    def _with_key(self, target: Target) -> Target:
-        key = self.api_key.get(target.provider) if isinstance(self.api_key, dict) else self.api_key
-        if (
-            key is None
-            or target.api_key is not None
-            or not provider_entry(target.provider).api_key_env
-        ):
-            return target
-        return target.model_copy(update={"api_key": key})
+def hedge_of(config: Configuration) -> Hedge | None:
+    """The hedge, as validation made it."""
+    return cast("Hedge | None", config.hedge)
 
-    def deadline(self) -> float | None:
-        """Seconds for a whole call: longer, if nobody said otherwise, where a target reasons."""
-        patient = self.default_deadline() and any(t.reasons() for t in self.keyed_targets())
-        return THINKING_DEADLINE if patient else self.timeout
 
-    def default_deadline(self) -> bool:
-        """Whether `timeout` was left out."""
-        return "timeout" not in self.model_fields_set
+def spend_cap_of(config: Configuration) -> SpendCap | None:
+    """The model's own spend cap, as validation made it."""
+    return cast("SpendCap | None", config.spend_cap)
 
-    def reserve(self) -> float:
-        """Seconds that the last resort is left before the deadline: few for a fixed text."""
-        last = self.fallback_target()
-        if last is None or self.timeout is None:
-            return 0.0
-        return 0.05 if last.provider == "text" else min(10.0, self.timeout / 3)
 
-    def grace(self) -> float:
-        """Seconds that a fixed text is given to be said, even past the deadline, by a busy loop."""
-        last = self.fallback_target()
-        return 1.0 if last is not None and last.provider == "text" else 0.0
+def observers_of(config: Configuration) -> tuple[Observer, ...]:
+    """The observers, as validation made them."""
+    return cast("tuple[Observer, ...]", config.observers)
+
+
+def keyed_targets(config: Configuration) -> list[Target]:
+    """The chain, with `api_key` given to the targets that need one and have none.
+
+    Raises:
+        ValueError: If one key would go to several providers: a key is nobody else's business.
+    """
+    chain = chain_of(config)
+    key = cast("SecretStr | dict[str, SecretStr] | None", config.api_key)
+    without = [t for t in chain if t.api_key is None and provider_entry(t.provider).api_key_env]
+    providers = sorted({t.provider for t in without})
+    if isinstance(key, SecretStr) and len(providers) > 1:
+        example = ", ".join(f'"{name}": ...' for name in providers)
+        msg = f"api_key is one key, but the chain has {' and '.join(providers)}: "
+        raise ValueError(msg + f"give api_key={{{example}}}, or a key with each Target")
+    return [_with_key(target, key) for target in chain]
+
+
+def _with_key(target: Target, key: SecretStr | dict[str, SecretStr] | None) -> Target:
+    own = key.get(target.provider) if isinstance(key, dict) else key
+    if own is None or target.api_key is not None or not provider_entry(target.provider).api_key_env:
+        return target
+    return target.model_copy(update={"api_key": own})
+
+
+def deadline_of(config: Configuration) -> float | None:
+    """Seconds for a whole call: longer, if nobody said otherwise, where a target reasons."""
+    patient = has_default_deadline(config) and any(t.reasons() for t in keyed_targets(config))
+    return THINKING_DEADLINE if patient else config.timeout
+
+
+def has_default_deadline(config: Configuration) -> bool:
+    """Whether `timeout` was left out."""
+    return "timeout" not in config.model_fields_set
+
+
+def reserve_of(config: Configuration) -> float:
+    """Seconds that the last resort is left before the deadline: few for a fixed text."""
+    last = last_resort_of(config)
+    if last is None or config.timeout is None:
+        return 0.0
+    return 0.05 if last.provider == "text" else min(10.0, config.timeout / 3)
+
+
+def grace_of(config: Configuration) -> float:
+    """Seconds that a fixed text is given to be said, even past the deadline, by a busy loop."""
+    last = last_resort_of(config)
+    return 1.0 if last is not None and last.provider == "text" else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from pydantic import (
 
 from langchain_resilient.faults import TRANSIENT, Fault, FaultKind
 from langchain_resilient.models import DEFAULT_FAMILIES
-from langchain_resilient.sampling import Sampling
+from langchain_resilient.sampling import TARGETS_WORDS, Sampling, public_params, sampling_params
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -287,7 +287,12 @@ def _as_kinds(value: Any) -> Any:
     return frozenset(FaultKind(kind) for kind in value)
 
 
-FallbackOn = Annotated[Collection[FaultKind] | Callable[[Fault], bool], BeforeValidator(_as_kinds)]
+if TYPE_CHECKING:
+    FallbackOn = Collection[str] | Callable[[Fault], bool]  # a FaultKind is a str
+else:
+    FallbackOn = Annotated[
+        Collection[FaultKind] | Callable[[Fault], bool], BeforeValidator(_as_kinds)
+    ]
 """The kinds of fault after which another target is asked, or a function that says so."""
 
 
@@ -347,7 +352,8 @@ class Target(Sampling):
         frozen=True, extra="forbid", arbitrary_types_allowed=True
     )
 
-    other_names: ClassVar[frozenset[str]] = frozenset({"azure_endpoint"})
+    _other_names: ClassVar[frozenset[str]] = frozenset({"azure_endpoint"})
+    _moved: ClassVar[Mapping[str, str]] = TARGETS_WORDS
 
     provider: str
     """Who serves it: `"openai"`, `"together"`, `"local"`, `"runnable"`, or a registered name."""
@@ -452,11 +458,11 @@ class Target(Sampling):
             known["runnable"] = str(getattr(self.runnable, "_identifying_params", self.name))
         if self.successors:
             known["successors"] = list(self.successors)
-        return {**known, **self.public_params()}
+        return {**known, **public_params(self)}
 
     def sampling_params(self) -> dict[str, Any]:
         """Those that are set, as chat-completions parameters."""
-        params = super().sampling_params()
+        params = sampling_params(self)
         return params if self.metadata is None else {"metadata": self.metadata, **params}
 
     @field_validator("api_key")

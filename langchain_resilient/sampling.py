@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import (
     BaseModel,
@@ -22,21 +22,83 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-StopWords = Annotated[list[str], BeforeValidator(_as_list)]
-
-
 def _by_text(value: Any) -> Any:
     return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
-TokenBias = Annotated[dict[str, float], BeforeValidator(_by_text)]
-"""By the id of a token, which may be written as a number."""
+if TYPE_CHECKING:
+    # For type checkers: what a user may write. Validation makes of it what stands below.
+    StopWords = str | Sequence[str]
+    TokenBias = Mapping[str, float] | Mapping[int, float]
+    Headers = Mapping[str, str | SecretStr] | Mapping[str, str] | Mapping[str, SecretStr]
+else:
+    StopWords = Annotated[list[str], BeforeValidator(_as_list)]
+    TokenBias = Annotated[dict[str, float], BeforeValidator(_by_text)]
+    """By the id of a token, which may be written as a number."""
+    Headers = dict[str, SecretStr]
 
 OTHER_NAMES = {"max_completion_tokens": "max_tokens", "stop_sequences": "stop"}
 """Names that other APIs have for a field."""
 
 _OUT_OF_MODEL_KWARGS = ("extra_headers", "extra_body")
 """Not parameters of the API: they are taken out of `model_kwargs` into fields of their own."""
+
+
+_TIMEOUT_OF_ATTEMPT = "write time_limits=TimeLimits(first_text=..., chunk_gap=..., answer=...)"
+_NO_CLIENT = (
+    "the HTTP client is ours: ca_certificates= and client_certificate= of a Target, or the "
+    "environment (HTTPS_PROXY, SSL_CERT_FILE), say what it needs"
+)
+
+TARGETS_WORDS: Mapping[str, str] = {
+    "model_name": 'write it in the spec: Target("openai:gpt-6.1-sol")',
+    "model_provider": 'write it in the spec: Target("openai:gpt-6.1-sol")',
+    "deployment_name": 'write it in the spec: Target("azure:DEPLOYMENT", azure_endpoint=...)',
+    "azure_deployment": 'write it in the spec: Target("azure:DEPLOYMENT", azure_endpoint=...)',
+    "openai_api_key": "write api_key=...",
+    "together_api_key": "write api_key=...",
+    "openai_api_base": "write base_url=...",
+    "together_api_base": "write base_url=...",
+    "api_base": "write base_url=...",
+    "openai_organization": "write organization=...",
+    "openai_api_version": "write api_version=...",
+    "request_timeout": _TIMEOUT_OF_ATTEMPT,
+    "timeout": f"{_TIMEOUT_OF_ATTEMPT}; timeout= belongs to the model, for the whole call",
+    "max_retries": "it belongs to the model: ResilientChatModel(max_retries=...)",
+    "use_responses_api": 'write api="responses", or api="chat"',
+    "reasoning": "write reasoning_effort=...",
+    "http_client": _NO_CLIENT,
+    "http_async_client": _NO_CLIENT,
+    "openai_proxy": _NO_CLIENT,
+    "rate_limiter": "write requests_per_minute=..., tokens_per_minute=...",
+}
+"""What to write instead of `ChatOpenAI`'s words (and litellm's) for a target."""
+
+
+_CHAIN = 'write targets=["openai:gpt-6.1-sol"], a list of provider:model'
+_DEPLOYMENT = 'write targets=[Target("azure:DEPLOYMENT", azure_endpoint=...)]'
+
+MODELS_WORDS: Mapping[str, str] = {
+    "model": _CHAIN,
+    "model_name": _CHAIN,
+    "model_id": _CHAIN,
+    "models": _CHAIN,
+    "llm": _CHAIN,
+    "provider": _CHAIN,
+    "model_provider": _CHAIN,
+    "azure_deployment": _DEPLOYMENT,
+    "deployment_name": _DEPLOYMENT,
+    "fallbacks": "write them all in one list, in order: targets=[first, second, ...]",
+    "openai_api_key": "write api_key=...",
+    "together_api_key": "write api_key=...",
+    "request_timeout": "write timeout=... (seconds for the whole call), or "
+    "time_limits=TimeLimits(first_text=..., answer=...) for each attempt",
+    "num_retries": "write max_retries=...",
+    "reasoning": "write reasoning_effort=...",
+    "max_concurrency": 'write targets=[Target("openai:...", max_concurrency=...)], or for a batch '
+    'config={"max_concurrency": ...}',
+}
+"""The same for a model."""
 
 
 class Sampling(BaseModel):
@@ -102,13 +164,15 @@ class Sampling(BaseModel):
     """False asks for no token counts at the end of a stream."""
     extra_body: dict[str, Any] | None = None
     """More fields of the request's body, for one server's own extensions; they go before all."""
-    extra_headers: dict[str, SecretStr] | None = Field(default=None, repr=False)
+    extra_headers: Headers | None = Field(default=None, repr=False)
     """More headers of the request; their values are kept as secrets."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Any other parameter of the chat-completions API, sent as it is."""
 
-    other_names: ClassVar[frozenset[str]] = frozenset()
+    _other_names: ClassVar[frozenset[str]] = frozenset()
     """Names that a class takes besides its fields."""
+    _moved: ClassVar[Mapping[str, str]] = {}
+    """What to write instead of names that other libraries have for what is said otherwise here."""
 
     @model_validator(mode="before")
     @classmethod
@@ -136,7 +200,7 @@ class Sampling(BaseModel):
     @classmethod
     def _names(cls) -> set[str]:
         aliases = {field.alias for field in cls.model_fields.values() if field.alias}
-        return {*cls.model_fields, *aliases, *cls.other_names}
+        return {*cls.model_fields, *aliases, *cls._other_names}
 
     @classmethod
     def _unknown(cls, name: str) -> InitErrorDetails:
@@ -144,43 +208,23 @@ class Sampling(BaseModel):
             type=PydanticCustomError(
                 "extra_forbidden",
                 "Extra inputs are not permitted: {hint}",
-                {"hint": cls.hint(name)},
+                {"hint": cls._hint(name)},
             ),
             loc=(name,),
             input=None,
         )
 
     @classmethod
-    def hint(cls, name: str) -> str:
+    def _hint(cls, name: str) -> str:
         """What to write instead of a name that is not known."""
+        if name in cls._moved:
+            return cls._moved[name]
         near = get_close_matches(name, sorted(cls._names()), n=1)
         return (
             f"did you mean {near[0]}?"
             if near
             else f"a parameter of the API goes into model_kwargs={{{name!r}: ...}}"
         )
-
-    def sampling_params(self) -> dict[str, Any]:
-        """Those that are set, as chat-completions parameters; `extra_headers` in clear text."""
-        params = self.public_params()
-        if self.extra_headers:
-            secrets = self.extra_headers.items()
-            params["extra_headers"] = {name: value.get_secret_value() for name, value in secrets}
-        return params
-
-    def public_params(self) -> dict[str, Any]:
-        """The same without what is secret."""
-        params: dict[str, Any] = {}
-        # Few are set, and LangChain asks with each call.
-        for name in sorted(self.model_fields_set & _PARAMETERS):
-            value = getattr(self, name)
-            # An empty `stop` is LangChain's way to say none; OpenAI refuses `[]`.
-            if value is not None and value != []:
-                params[name] = value
-        if self.stream_usage is False:
-            params["stream_options"] = {"include_usage": False}
-        params.update(self.model_kwargs)
-        return params
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Show what was set, not all that could be."""
@@ -207,3 +251,27 @@ SAMPLING_FIELDS = tuple(name for name in Sampling.model_fields if name != "model
 """The names of the fields, in order."""
 
 _PARAMETERS = frozenset(SAMPLING_FIELDS) - {"stream_usage", "extra_headers"}
+
+
+def sampling_params(sampling: Sampling) -> dict[str, Any]:
+    """Those that are set, as chat-completions parameters; `extra_headers` in clear text."""
+    params = public_params(sampling)
+    if sampling.extra_headers:
+        secrets = cast("dict[str, SecretStr]", sampling.extra_headers).items()
+        params["extra_headers"] = {name: value.get_secret_value() for name, value in secrets}
+    return params
+
+
+def public_params(sampling: Sampling) -> dict[str, Any]:
+    """The same without what is secret."""
+    params: dict[str, Any] = {}
+    # Few are set, and LangChain asks with each call.
+    for name in sorted(sampling.model_fields_set & _PARAMETERS):
+        value = getattr(sampling, name)
+        # An empty `stop` is LangChain's way to say none; OpenAI refuses `[]`.
+        if value is not None and value != []:
+            params[name] = value
+    if sampling.stream_usage is False:
+        params["stream_options"] = {"include_usage": False}
+    params.update(sampling.model_kwargs)
+    return params

@@ -32,7 +32,7 @@ from langchain_core.exceptions import (
     ModelTimeoutError,
     OutputParserException,
 )
-from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
+from langchain_core.language_models import BaseChatModel, FakeListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
@@ -775,6 +775,19 @@ def test_a_model_and_a_target_show_what_was_set():
     assert "name='fast'" in repr(Target("openai:gpt-4o", name="fast"))
     text = repr(ResilientChatModel(targets=[target], timeout=9))
     assert text == f"ResilientChatModel(targets=({target!r},), timeout=9.0)"
+
+
+def test_a_model_shows_nothing_but_what_users_use():
+    """What the engine reads of it is no attribute: a field's name would be next to be shadowed."""
+    fields = set(ResilientChatModel.model_fields)
+    own = {name for name in dir(ResilientChatModel) if not name.startswith("_")}
+    assert own - fields - set(dir(BaseChatModel)) == {
+        "aclose", "amap", "batch_report", "close", "from_fallbacks", "stats",
+    }  # fmt: skip
+    own = {name for name in dir(Target) if not name.startswith("_")}
+    assert own - set(Target.model_fields) - set(dir(BaseModel)) == {
+        "identity", "reasons", "sampling_params",
+    }  # fmt: skip
 
 
 def test_two_models_that_are_set_up_alike_are_equal():

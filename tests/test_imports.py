@@ -117,6 +117,7 @@ LAYERS = {
     "errors": {"faults", "receipt"},
     "prices": {"errors", "options", "providers", "receipt"},
     "configurable": set(),
+    "fallbacks": {"faults", "options", "sampling"},
     "profiles": {"options", "prices", "providers"},
     "configuration": {"observability", "options", "providers", "sampling"},
     "engine": {"engine", "exchange", "faults", "options", "receipt"},

@@ -24,6 +24,7 @@ from langchain_resilient import (
     Target,
     TimeLimits,
 )
+from langchain_resilient.configuration import deadline_of
 from langchain_resilient.engine.attempt import Candidate
 from langchain_resilient.engine.candidates import retry_state
 from langchain_resilient.engine.target_state import TargetState
@@ -260,6 +261,62 @@ def test_an_effort_says_whether_it_reasons(effort, reasons):
 def test_a_chain_that_reasons_has_a_longer_deadline():
     """If nobody said how long."""
     thinker, plain = Target("openai:o3", api_key="k"), Target("openai:gpt-4o", api_key="k")
-    assert ResilientChatModel(targets=[plain]).deadline() == 120
-    assert ResilientChatModel(targets=[plain, thinker]).deadline() == 600
-    assert ResilientChatModel(targets=[thinker], timeout=30).deadline() == 30
+    assert deadline_of(ResilientChatModel(targets=[plain])) == 120
+    assert deadline_of(ResilientChatModel(targets=[plain, thinker])) == 600
+    assert deadline_of(ResilientChatModel(targets=[thinker], timeout=30)) == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("model", 'targets=["openai:'),
+        ("model_name", 'targets=["openai:'),
+        ("provider", 'targets=["openai:'),
+        ("base_url", 'Target("openai:...", base_url=...)'),
+        ("openai_api_base", "write base_url=..."),
+        ("default_headers", 'Target("openai:...", default_headers=...)'),
+        ("request_timeout", "write timeout=..."),
+        ("openai_api_key", "write api_key=..."),
+        ("fallbacks", "targets=[first, second, ...]"),
+        ("num_retries", "write max_retries=..."),
+        ("use_responses_api", 'api="responses"'),
+        ("azure_endpoint", "azure_endpoint=...)"),
+        ("azure_deployment", 'Target("azure:DEPLOYMENT"'),
+        ("http_client", "client_certificate="),
+        ("max_concurrency", 'config={"max_concurrency"'),
+        ("reasoning", "write reasoning_effort=..."),
+        ("timout", "did you mean timeout?"),
+    ],
+)
+def test_a_field_of_other_libraries_is_told_what_to_write(name, written):
+    """Where a model of ours says the same thing."""
+    with pytest.raises(ValidationError) as caught:
+        ResilientChatModel(**{name: "x"})
+    (error,) = caught.value.errors()
+    assert error["loc"] == (name,)
+    assert written in error["msg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("model_name", 'Target("openai:gpt-6.1-sol")'),
+        ("timeout", "time_limits=TimeLimits("),
+        ("request_timeout", "time_limits=TimeLimits("),
+        ("openai_api_base", "write base_url=..."),
+        ("max_retries", "ResilientChatModel(max_retries=...)"),
+        ("rate_limiter", "requests_per_minute=..."),
+        ("http_async_client", "ca_certificates="),
+    ],
+)
+def test_so_is_a_field_of_a_target(name, written):
+    """Where a target of ours says the same thing."""
+    with pytest.raises(ValidationError) as caught:
+        Target("openai:m", **{name: "x"})
+    assert written in caught.value.errors()[0]["msg"]
+
+
+def test_a_models_name_by_position_is_told_what_to_write():
+    """As other libraries take it."""
+    with pytest.raises(TypeError, match=r'targets=\["openai:'):
+        ResilientChatModel("openai:gpt-6.1-sol")

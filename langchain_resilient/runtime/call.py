@@ -19,7 +19,7 @@ from langchain_resilient.faults import Fault, FaultKind, is_callers_business
 from langchain_resilient.options import HedgeOption, OnBreak, Seconds
 from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
-from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS, Sampling
+from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS, Sampling, sampling_params
 from langchain_resilient.wire.foreign_blocks import ForeignMessages
 from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
 from langchain_resilient.wire.output import to_chat_result
@@ -203,7 +203,7 @@ class CallOptions:
             convert_params(kwargs)
         sampling = {name: kwargs.pop(name) for name in _SAMPLING & kwargs.keys()}
         if sampling:
-            kwargs.update(Sampling(**sampling).sampling_params())
+            kwargs.update(sampling_params(Sampling(**sampling)))
         if kwargs:
             refuse_misspelt(kwargs)
         return kwargs

@@ -7,6 +7,7 @@ from math import inf, log
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.configuration import chain_of, spend_cap_of
 from langchain_resilient.engine.time_model import UNKNOWN
 from langchain_resilient.prices import Usage, cost, price_for, prices_for, typical_cost
 from langchain_resilient.receipt import Outcome
@@ -178,9 +179,9 @@ class Router:
         self._shared = shared
         self._rng = rng
         self._affinity = Affinity() if config.affinity else None
-        self._weights = {target.name: target.weight for target in config.chain()}
-        capped = config.spending() is not None or any(t.spend_cap for t in targets.values())
-        self._spend_limiter = SpendLimiter(targets, config.spending()) if capped else None
+        self._weights = {target.name: target.weight for target in chain_of(config)}
+        capped = spend_cap_of(config) is not None or any(t.spend_cap for t in targets.values())
+        self._spend_limiter = SpendLimiter(targets, spend_cap_of(config)) if capped else None
 
     @property
     def capped(self) -> bool:

@@ -17,6 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.configuration import (
+    deadline_of,
+    grace_of,
+    has_default_deadline,
+    hedge_of,
+    keyed_targets,
+    last_resort_of,
+    observers_of,
+    reserve_of,
+)
 from langchain_resilient.engine.interfaces import Dependencies, Route
 from langchain_resilient.engine.limits import delay_for
 from langchain_resilient.engine.plan import CallEnd, Plan
@@ -47,6 +57,7 @@ from langchain_resilient.runtime.shared_state import (
     warn_once,
 )
 from langchain_resilient.runtime.streaming import StreamAssembler, break_strategy_for
+from langchain_resilient.sampling import sampling_params
 from langchain_resilient.threads import Threads
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.output import attach_receipt, to_chat_result
@@ -85,28 +96,28 @@ class Runtime:
     """
 
     def __init__(self, config: Configuration) -> None:
-        hedge, last_resort = config.hedging(), config.fallback_target()
-        self.targets = usable_targets(config.keyed_targets(), last_resort)
+        hedge, last_resort = hedge_of(config), last_resort_of(config)
+        self.targets = usable_targets(keyed_targets(config), last_resort)
         self._shared = SHARED_STATE if config.share_learning else SharedState()
         self.plan: Plan = Plan(
-            deadline=config.deadline(),
+            deadline=deadline_of(config),
             time_limits=config.time_limits,
             hedge=hedge,
             retry=config.retry.at_most(config.max_retries),
             budgets=self._shared.budgets_of(self.targets, hedge, config.health, config.retry),
             health=config.health,
             fallback_on=config.fallback_on,
-            reserve=config.reserve(),
+            reserve=reserve_of(config),
             last_resort_after=config.last_resort_after,
-            grace=config.grace(),
+            grace=grace_of(config),
             spread=config.spread,
         )
-        self._patient = config.default_deadline()
+        self._patient = has_default_deadline(config)
         self._check = config.check
         self._threads = Threads("langchain-resilient-check")
         self._on_break: OnBreak = config.on_break
-        self._observers = config.observing()
-        self._defaults = config.sampling_params()
+        self._observers = observers_of(config)
+        self._defaults = sampling_params(config)
         # LangChain's class for OpenAI takes this wish for its form for one for this API.
         self._wants_responses = getattr(config, "output_version", None) == "responses/v1"
         self._memory = _memory(config)

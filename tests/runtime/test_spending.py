@@ -23,6 +23,7 @@ from langchain_resilient import (
     SpendCapError,
     Target,
 )
+from langchain_resilient.configuration import spend_cap_of
 from langchain_resilient.options import money
 from langchain_resilient.prices import Price, attempt_cost
 from langchain_resilient.runtime.spending import BUCKETS, Ledger, SpendLimiter, _span, ledger_of
@@ -159,7 +160,7 @@ def test_caps_of_one_name_are_one_ledger():
 def test_a_cap_may_be_written_as_a_number(value, cap):
     """Of dollars a day; on a target and on a model."""
     assert Target("openai:m", spend_cap=value).spend_cap == cap
-    assert ResilientChatModel(targets=["local"], spend_cap=value).spending() == cap
+    assert spend_cap_of(ResilientChatModel(targets=["local"], spend_cap=value)) == cap
 
 
 @pytest.mark.parametrize(

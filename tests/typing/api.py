@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, assert_type
+from typing import Any, TypedDict, assert_type
 
 from langchain_core.language_models import FakeListChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
@@ -107,6 +107,22 @@ def build() -> ResilientChatModel:
     )
 
 
+def keys_and_kinds() -> None:
+    """As users write them: text where a secret or a kind of fault is kept."""
+    ResilientChatModel(api_key="x")
+    ResilientChatModel(api_key=SecretStr("x"))
+    ResilientChatModel(api_key={"openai": "x", "together": "y"})
+    ResilientChatModel(api_key={"openai": SecretStr("x")})
+    ResilientChatModel(fallback_on={"auth"}, stop="END", logit_bias={50256: -100})
+    ResilientChatModel(fallback_on=["auth", FaultKind.SERVER], extra_headers={"X-Team": "a"})
+    ResilientChatModel(fallback_on=lambda fault: fault.kind is FaultKind.AUTH)
+    ResilientChatModel(targets=[{"provider": "openai", "model": "m"}], hedge=0.5, spend_cap=5)
+    ResilientChatModel(targets=["openai:m"], hedge=None, timeout=None, health=None)
+    Target("openai:m", api_key=["x", "y"], default_headers={"X-Team": "a"}, stop="END")
+    chain = FakeListChatModel(responses=["a"]).with_fallbacks([])
+    assert_type(ResilientChatModel.from_fallbacks(chain, timeout=30), ResilientChatModel)
+
+
 async def use(llm: ResilientChatModel) -> str:
     """Every way to call it."""
     answer: AIMessage = await llm.ainvoke("hello")
@@ -163,14 +179,24 @@ def watch(progress: BatchProgress) -> None:
     assert_type(progress.seconds_left, float | None)
 
 
-def structured(llm: ResilientChatModel) -> None:
-    """What comes out depends on the schema, which LangChain's type does not follow."""
+class Pun(TypedDict):
+    """A schema, too."""
+
+    line: str
+
+
+def structured(llm: ResilientChatModel, whole: bool) -> None:  # a plain flag
+    """What comes out depends on the schema."""
     reader = llm.with_structured_output(Joke, method="function_calling", repair=True)
-    assert_type(reader, Runnable[LanguageModelInput, Any])
-    joke: Joke = reader.invoke("a joke")
-    assert_type(joke.setup, str)
-    llm.with_structured_output({"title": "Joke", "type": "object"}, strict=True, include_raw=True)
-    llm.with_structured_output(method="json_mode")
+    assert_type(reader, Runnable[LanguageModelInput, Joke])
+    assert_type(reader.invoke("a joke").setup, str)
+    assert_type(llm.with_structured_output(Pun).invoke("a pun"), Pun)
+    as_dict = llm.with_structured_output({"title": "Joke", "type": "object"}, strict=True)
+    assert_type(as_dict.invoke("a joke"), dict[str, Any])
+    assert_type(llm.with_structured_output(method="json_mode").invoke("{}"), Any)
+    raw = llm.with_structured_output(Joke, include_raw=True)
+    assert_type(raw.invoke("a joke"), dict[str, Any])
+    assert_type(llm.with_structured_output(Joke, include_raw=whole).invoke("a joke"), Any)
 
 
 def streams(llm: ResilientChatModel) -> None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_resilient import DeadlineExceededError, Hedge, ResilientChatModel, TimeLimits
+from langchain_resilient.configuration import chain_of
 from langchain_resilient.runtime import shared_state
 from langchain_resilient.testing import ProviderSimulator, Reply
 from verification.kit.leftovers import WORKER_THREADS, Census, busy_connections, settled
@@ -297,7 +298,7 @@ class Stand(Bench):
     ) -> list[str]:
         """Wait for what a call made to be gone, and list what is still there."""
         left = await self.left(number, specs)
-        keys = [target.api_key.get_secret_value() for target in model.chain()]
+        keys = [target.api_key.get_secret_value() for target in chain_of(model)]
         return left + await settled(lambda: busy_connections(keys=keys))
 
 
