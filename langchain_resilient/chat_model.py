@@ -263,8 +263,13 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         *,
         async_api: bool,
     ) -> ChunkCollector | None:
-        """Tell whether handlers want to see the chunks of an `invoke`; of several answers never."""
+        """Tell whether handlers want to see the chunks of an `invoke`.
+
+        Never of several answers, nor of one that a class judges: a misfit cannot be taken back.
+        """
         if run_manager is None or (kwargs.get("n") or self.n or 1) > 1:
+            return None
+        if isinstance(kwargs.get("response_format"), type):
             return None
         if not super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs):
             return None

@@ -105,6 +105,9 @@ class Runtime:
         self._on_break: OnBreak = config.on_break
         self._observers = config.observing()
         self._defaults = config.sampling_params()
+        # A class there is converted, and parsed, as in a call.
+        form = self._defaults.get("response_format")
+        self._bound = {"response_format": form} if isinstance(form, type) else {}
         # LangChain's class for OpenAI takes this wish for its form for one for this API.
         self._wants_responses = getattr(config, "output_version", None) == "responses/v1"
         self._by_name = {t.name: t for t in self.targets}
@@ -128,7 +131,7 @@ class Runtime:
         """Race to a whole answer; what `_agenerate` returns."""
         if not self._prepared:
             await self._prepare()
-        call = CallOptions(self._defaults, messages, stop, kwargs, stream=False)
+        call = CallOptions(self._defaults, messages, stop, {**self._bound, **kwargs}, stream=False)
         race, plan, validator = (
             await self._capped_race(call, run_manager)
             if self._router.capped
@@ -149,11 +152,9 @@ class Runtime:
             answered = race.kept
         if answered is None:
             raise self._error(race, plan, receipt)
-        if validator is not None:
-            result = validator.result_of(answered)
-        else:
-            target = self._target_of(answered)
-            result = to_chat_result(answered.response, target.provider, target.model)
+        result = self._whole(answered) if validator is None else validator.result_of(answered)
+        if call.parses:
+            call.add_parsed(*[generation.message for generation in result.generations])
         return attach_receipt(result, receipt.as_dict())
 
     async def stream(
@@ -167,7 +168,7 @@ class Runtime:
         """Race to the first text, then pass the winner's chunks on; what `_astream` yields."""
         if not self._prepared:
             await self._prepare()
-        call = CallOptions(self._defaults, messages, stop, kwargs, stream=True)
+        call = CallOptions(self._defaults, messages, stop, {**self._bound, **kwargs}, stream=True)
         break_strategy = break_strategy_for(call.on_break or self._on_break, call.request, audience)
         buffer = StreamBuffer(break_strategy)
         race, plan, _ = (
@@ -197,7 +198,7 @@ class Runtime:
         winner = race.winner
         if winner is None and assembler.partial is None and call.structure is None:
             winner = race.kept
-            for piece in assembler.kept(winner) if winner is not None else ():
+            for piece in assembler.kept(winner):
                 yield piece
         if winner is None:
             raise self._error(race, plan, receipt, assembler.partial)
@@ -205,7 +206,27 @@ class Runtime:
             yield rest
         last = assembler.last(winner)
         attach_receipt(last, receipt.as_dict())
-        yield last
+        yield self._with_parsed(last, winner, call) if call.parses else last
+
+    def _whole(self, attempt: Attempt) -> ChatResult:
+        """Convert an answer that has ended."""
+        target = self._target_of(attempt)
+        return to_chat_result(attempt.response, target.provider, target.model)
+
+    def _with_parsed(
+        self, last: ChatGenerationChunk, winner: Attempt, call: CallOptions
+    ) -> ChatGenerationChunk:
+        """Put the object that a streamed answer holds on its last chunk.
+
+        Raises:
+            OutputParserException: If it does not fit.
+        """
+        whole = self._whole(winner).generations[0].message
+        call.raise_if_unfit(whole)
+        call.add_parsed(whole)
+        if "parsed" in whole.additional_kwargs:
+            last.message.additional_kwargs["parsed"] = whole.additional_kwargs["parsed"]
+        return last
 
     async def aclose(self) -> None:
         """Close what the targets hold open on the running loop, once the losers have closed."""
