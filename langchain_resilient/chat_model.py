@@ -449,6 +449,11 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         return "langchain-resilient"
 
     @property
+    def model_name(self) -> str:
+        """The first target's model: who really answered stands in the answer's metadata."""
+        return self.chain()[0].model
+
+    @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that changes the answer, for LangChain's cache; nothing secret."""
         last = self.fallback_target()
@@ -458,6 +463,12 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             "check": function_identity(self.check) if self.check else None,
             **self.public_params(),
         }
+
+    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
+        """Add up what several prompts took, as LangChain's class for OpenAI does."""
+        from langchain_resilient.wire.output import combined_outputs  # noqa: PLC0415
+
+        return combined_outputs(llm_outputs, self.model_name)
 
     def _get_invocation_params(
         self, stop: list[str] | None = None, **kwargs: Any

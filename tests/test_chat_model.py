@@ -485,6 +485,26 @@ def test_on_retry_reaches_langchains_callbacks(sim):
     assert seen == [1]
 
 
+def test_several_prompts_have_their_sum_in_llm_output(sim):
+    """Callbacks of `generate` read tokens and model there, as of ChatOpenAI."""
+    llm = chain(sim, "openai:a")
+    made = llm.generate([[HumanMessage("hi")], [HumanMessage("hello there")]])
+    usages = [rows[0].message.usage_metadata for rows in made.generations]
+    assert made.llm_output["token_usage"]["total_tokens"] == sum(u["total_tokens"] for u in usages)
+    assert made.llm_output["model_name"] == "a" == llm.model_name
+    assert made.llm_output["system_fingerprint"]
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_tokens_of_a_paid_tier_have_its_name(sim, api):
+    """In a stream too; LangChain's price lists go by that."""
+    llm = ResilientChatModel(targets=[target(sim, "openai:a", api=api)], service_tier="flex")
+    first, *others = llm.stream("hi")
+    for usage in (llm.invoke("hi").usage_metadata, (first + others).usage_metadata):
+        assert usage["input_token_details"]["flex"] == usage["input_tokens"]
+        assert usage["output_token_details"]["flex"] == usage["output_tokens"]
+
+
 def test_callbacks_get_plain_data(sim):
     """Tracers write the parameters of a call down as JSON."""
     seen: list[Any] = []
