@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableSerializable
 from langchain_core.tools import BaseTool
@@ -276,6 +276,12 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         from langchain_resilient.runtime.streaming import ChunkCollector  # noqa: PLC0415
 
         return ChunkCollector(run_manager.run_id, self.output_version)
+
+    def _convert_cached_generations(self, cache_val: list[Generation]) -> list[ChatGeneration]:
+        """Say in their receipts, and in the statistics, that answers are out of a cache."""
+        generations = super()._convert_cached_generations(cache_val)
+        self._ready().count_cached(generations)
+        return generations
 
     # -- runs: LangChain does not tell `_stream` and `_astream` which run is theirs ---------------
 

@@ -451,6 +451,41 @@ def test_langchains_cache(sim):
     assert len(sim.requests) == 2
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["invoke", "ainvoke"])
+def test_an_answer_out_of_the_cache_says_so(sim, asynchronous):
+    """In its receipt, and in the statistics, whose times it does not shorten."""
+    llm = chain(sim, "openai:m", cache=InMemoryCache())
+
+    def ask() -> dict[str, Any]:
+        answer = asyncio.run(llm.ainvoke("hi")) if asynchronous else llm.invoke("hi")
+        return answer.response_metadata["resilience"]
+
+    first, second, third = ask(), ask(), ask()
+    assert "cached" not in first
+    assert len(first["attempts"]) == 1
+    assert second == third
+    assert second == {
+        "winner": "openai:m", "seconds": 0.0, "lost_tokens": 0, "attempts": [], "cached": True,
+    }  # fmt: skip
+    stats = llm.stats()
+    assert (stats.calls, stats.answered, stats.cached, stats.failed) == (3, 3, 2, 0)
+    assert stats.extra_sends == 0
+    assert stats.seconds.p50 == pytest.approx(first["seconds"], rel=0.02, abs=0.002)
+    assert "2 from the cache" in str(stats)
+    assert stats.as_dict()["cached"] == 2
+
+
+def test_an_answer_in_the_cache_without_a_receipt_gets_one(sim):
+    """Another model may have put it there."""
+    cache = InMemoryCache()
+    llm = chain(sim, "openai:m", cache=cache)
+    llm.invoke("hi")
+    for generations in cache._cache.values():
+        generations[0].message.response_metadata.clear()
+    receipt = llm.invoke("hi").response_metadata["resilience"]
+    assert (receipt["winner"], receipt["cached"]) == (None, True)
+
+
 def test_langchains_rate_limiter_is_asked(sim):
     """Once a call."""
     asked = []

@@ -35,6 +35,7 @@ from langchain_resilient.options import THINKING_DEADLINE, Target, as_target
 from langchain_resilient.prices import price_for
 from langchain_resilient.providers import create_provider, known_providers
 from langchain_resilient.providers.errors import classify
+from langchain_resilient.receipt import Receipt
 from langchain_resilient.runtime.call import CallOptions, validator_for
 from langchain_resilient.runtime.routing import Router
 from langchain_resilient.runtime.shared_state import (
@@ -49,19 +50,19 @@ from langchain_resilient.runtime.streaming import StreamAssembler, break_strateg
 from langchain_resilient.threads import Threads
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.output import attach_receipt, to_chat_result
+from langchain_resilient.wire.provider_state import RECEIPT_KEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from langchain_core.messages import BaseMessage
-    from langchain_core.outputs import ChatGenerationChunk, ChatResult
+    from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
     from langchain_resilient.configuration import Configuration
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.time_model import RequestProfile
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.options import OnBreak
-    from langchain_resilient.receipt import Receipt
     from langchain_resilient.runtime.call import AnswerValidator
     from langchain_resilient.runtime.streaming import Audience
 
@@ -236,6 +237,17 @@ class Runtime:
                 close = getattr(provider, "aclose", None)
                 if close is not None:
                     await close()
+
+    def count_cached(self, generations: Sequence[ChatGeneration]) -> None:
+        """Count the answers to a call that are out of LangChain's cache, and write it on them."""
+        for generation in generations:
+            message = generation.message
+            before = message.response_metadata.get(RECEIPT_KEY) or {}
+            receipt = Receipt((), before.get("winner"), 0.0, cached=True)
+            # The cache may hold the message itself.
+            metadata = {**message.response_metadata, RECEIPT_KEY: receipt.as_dict()}
+            generation.message = message.model_copy(update={"response_metadata": metadata})
+        self._recorder.add(Receipt((), None, 0.0, cached=True))
 
     def continue_from(self, other: Runtime) -> None:
         """Take over the statistics of the runtime that this one replaces."""
