@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableSerializable
 from langchain_core.tools import BaseTool
@@ -308,14 +308,25 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         *,
         async_api: bool,
     ) -> ChunkCollector | None:
-        """Tell whether handlers want to see the chunks of an `invoke`; of several answers never."""
+        """Tell whether handlers want to see the chunks of an `invoke`.
+
+        Never of several answers, nor of one that a class judges: a misfit cannot be taken back.
+        """
         if run_manager is None or (kwargs.get("n") or self.n or 1) > 1:
+            return None
+        if isinstance(kwargs.get("response_format"), type):
             return None
         if not super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs):
             return None
         from langchain_resilient.runtime.streaming import ChunkCollector  # noqa: PLC0415
 
         return ChunkCollector(run_manager.run_id, self.output_version)
+
+    def _convert_cached_generations(self, cache_val: list[Generation]) -> list[ChatGeneration]:
+        """Say in their receipts, and in the statistics, that answers are out of a cache."""
+        generations = super()._convert_cached_generations(cache_val)
+        self._ready().count_cached(generations)
+        return generations
 
     # -- runs: LangChain does not tell `_stream` and `_astream` which run is theirs ---------------
 
@@ -537,6 +548,11 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         return "langchain-resilient"
 
     @property
+    def model_name(self) -> str:
+        """The first target's model: who really answered stands in the answer's metadata."""
+        return self.chain()[0].model
+
+    @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that changes the answer, for LangChain's cache; nothing secret."""
         last = last_resort_of(self)
@@ -546,6 +562,12 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             "check": function_identity(self.check) if self.check else None,
             **public_params(self),
         }
+
+    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
+        """Add up what several prompts took, as LangChain's class for OpenAI does."""
+        from langchain_resilient.wire.output import combined_outputs  # noqa: PLC0415
+
+        return combined_outputs(llm_outputs, self.model_name)
 
     def _get_invocation_params(
         self, stop: list[str] | None = None, **kwargs: Any

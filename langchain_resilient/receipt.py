@@ -153,6 +153,8 @@ class Receipt:
         seconds: From the call to its end.
         skipped: Targets that were never asked, each with the reason; filled where nobody answered.
         breaks: Where the stream broke after some of it was delivered, and what was done.
+        cached: Whether the answer is out of LangChain's cache: nothing was sent for it, and the
+            winner is who gave it at that time.
     """
 
     attempts: tuple[AttemptRecord, ...]
@@ -160,6 +162,7 @@ class Receipt:
     seconds: float
     skipped: tuple[tuple[str, str], ...] = ()
     breaks: tuple[Break, ...] = ()
+    cached: bool = False
 
     @property
     def faults(self) -> tuple[tuple[str, Fault], ...]:
@@ -192,10 +195,14 @@ class Receipt:
         }
         if self.breaks:
             fields["breaks"] = [b.as_dict() for b in self.breaks]
+        if self.cached:
+            fields["cached"] = True
         return fields
 
     def __str__(self) -> str:
         """One line: `openai:gpt-6-luna answered in 1.21 s (2 attempts: ...)`."""
+        if self.cached:
+            return f"an answer of {self.winner or 'a model'}, out of the cache"
         who = f"{self.winner} answered" if self.winner else "no answer"
         tries = ", ".join(_brief(a) for a in self.attempts)
         plural = "" if len(self.attempts) == 1 else "s"

@@ -451,6 +451,41 @@ def test_langchains_cache(sim):
     assert len(sim.requests) == 2
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["invoke", "ainvoke"])
+def test_an_answer_out_of_the_cache_says_so(sim, asynchronous):
+    """In its receipt, and in the statistics, whose times it does not shorten."""
+    llm = chain(sim, "openai:m", cache=InMemoryCache())
+
+    def ask() -> dict[str, Any]:
+        answer = asyncio.run(llm.ainvoke("hi")) if asynchronous else llm.invoke("hi")
+        return answer.response_metadata["resilience"]
+
+    first, second, third = ask(), ask(), ask()
+    assert "cached" not in first
+    assert len(first["attempts"]) == 1
+    assert second == third
+    assert second == {
+        "winner": "openai:m", "seconds": 0.0, "lost_tokens": 0, "attempts": [], "cached": True,
+    }  # fmt: skip
+    stats = llm.stats()
+    assert (stats.calls, stats.answered, stats.cached, stats.failed) == (3, 3, 2, 0)
+    assert stats.extra_sends == 0
+    assert stats.seconds.p50 == pytest.approx(first["seconds"], rel=0.02, abs=0.002)
+    assert "2 from the cache" in str(stats)
+    assert stats.as_dict()["cached"] == 2
+
+
+def test_an_answer_in_the_cache_without_a_receipt_gets_one(sim):
+    """Another model may have put it there."""
+    cache = InMemoryCache()
+    llm = chain(sim, "openai:m", cache=cache)
+    llm.invoke("hi")
+    for generations in cache._cache.values():
+        generations[0].message.response_metadata.clear()
+    receipt = llm.invoke("hi").response_metadata["resilience"]
+    assert (receipt["winner"], receipt["cached"]) == (None, True)
+
+
 def test_langchains_rate_limiter_is_asked(sim):
     """Once a call."""
     asked = []
@@ -483,6 +518,26 @@ def test_on_retry_reaches_langchains_callbacks(sim):
     target_ = target(sim, "openai:m", retry_first=True)
     ResilientChatModel(targets=[target_]).invoke("hi", config={"callbacks": [Handler()]})
     assert seen == [1]
+
+
+def test_several_prompts_have_their_sum_in_llm_output(sim):
+    """Callbacks of `generate` read tokens and model there, as of ChatOpenAI."""
+    llm = chain(sim, "openai:a")
+    made = llm.generate([[HumanMessage("hi")], [HumanMessage("hello there")]])
+    usages = [rows[0].message.usage_metadata for rows in made.generations]
+    assert made.llm_output["token_usage"]["total_tokens"] == sum(u["total_tokens"] for u in usages)
+    assert made.llm_output["model_name"] == "a" == llm.model_name
+    assert made.llm_output["system_fingerprint"]
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_tokens_of_a_paid_tier_have_its_name(sim, api):
+    """In a stream too; LangChain's price lists go by that."""
+    llm = ResilientChatModel(targets=[target(sim, "openai:a", api=api)], service_tier="flex")
+    first, *others = llm.stream("hi")
+    for usage in (llm.invoke("hi").usage_metadata, (first + others).usage_metadata):
+        assert usage["input_token_details"]["flex"] == usage["input_tokens"]
+        assert usage["output_token_details"]["flex"] == usage["output_tokens"]
 
 
 def test_callbacks_get_plain_data(sim):

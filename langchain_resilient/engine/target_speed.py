@@ -251,18 +251,27 @@ class TargetSpeed:
     def expected(self, now: float, *, plain: bool, profile: RequestProfile = UNKNOWN) -> float:
         """The mean wait for such a request, in seconds; infinity while that is unknown.
 
+        Of fewer than `ENOUGH_SAMPLES` it is the median.
         Nobody is taken to wait longer than for `MAX_EXPECTED_SECONDS` times its scale.
         """
         scale = self.times(plain=plain).scale(profile)
         return self._mean_residual(now, plain=plain) * scale
 
+    def is_being_learned(self, *, plain: bool) -> bool:
+        """Whether enough requests were sent to it to tell its speed, once they have answered."""
+        under_way = sum(attempt.plain is plain for attempt in list(self._waiting))
+        return self.times(plain=plain).count + under_way >= FEW_SAMPLES
+
     def _mean_residual(self, now: float, *, plain: bool) -> float:
+        samples = self.times(plain=plain).residuals
+        if samples.count < FEW_SAMPLES:
+            return inf  # not kept for a while: at a high rate that would be many requests
         cached = self._expected.get(plain)
         if cached is not None and now < cached[0]:
             return cached[1]
-        samples = self.times(plain=plain).residuals
-        enough = samples.count >= FEW_SAMPLES
-        mean = samples.mean_within(MAX_EXPECTED_SECONDS) if enough else None
+        # Of a few the mean says little: the first one has opened a connection.
+        usual = samples.quantile(0.5) if samples.count < ENOUGH_SAMPLES else None
+        mean = samples.mean_within(MAX_EXPECTED_SECONDS) if usual is None else usual
         self._expected[plain] = (now + _REFRESH_SECONDS, inf if mean is None else mean)
         return inf if mean is None else mean
 

@@ -29,13 +29,15 @@ class Recorder:
         ```
     """
 
-    __slots__ = ("_asked", "_breaks", "_by_target", "_calls", "_cancelled", "_lock", "_seconds")
+    __slots__ = ("_asked", "_breaks", "_by_target", "_cached", "_calls", "_cancelled", "_lock",
+                 "_seconds")  # fmt: skip
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls = 0
         self._asked = 0
         self._cancelled = 0
+        self._cached = 0
         self._breaks: dict[str, int] = {}
         self._seconds = DurationHistogram()
         self._by_target: dict[str, _TargetTotals] = {}
@@ -55,6 +57,9 @@ class Recorder:
         prompt = _prompt_tokens(attempts) if len(attempts) > 1 else 0
         with self._lock:
             self._calls += 1
+            if receipt.cached:
+                self._cached += 1
+                return
             if attempts:
                 self._asked += 1
             # A stream that its reader left has a winner, but no answer.
@@ -102,13 +107,14 @@ class Recorder:
             return self._totals(targets)
 
     def _totals(self, targets: tuple[TargetStats, ...]) -> Stats:
-        answered, last = self._seconds.count, AttemptKind.LAST_RESORT
+        answered, last = self._seconds.count + self._cached, AttemptKind.LAST_RESORT
         hedges = sum(t.hedges for t in targets)
         return Stats(
             calls=self._calls,
             answered=answered,
             failed=self._calls - answered - self._cancelled,
             cancelled=self._cancelled,
+            cached=self._cached,
             last_resort=sum(totals.wins.get(last, 0) for totals in self._by_target.values()),
             seconds=self._seconds.quantiles(),
             hedge_share=hedges / self._calls if self._calls else 0.0,

@@ -111,9 +111,10 @@ class Stats:
 
     Attributes:
         calls: Calls that have ended, in whatever way.
-        answered: By a target or the last resort.
+        answered: By a target, the last resort, or LangChain's cache.
         failed: With an error.
         cancelled: By the caller.
+        cached: Answers out of LangChain's cache: nothing was sent for them.
         last_resort: Answers of the last resort.
         seconds: From the call to the end of its answer, where there was one.
         hedge_share: Hedges as a share of calls.
@@ -136,6 +137,7 @@ class Stats:
     answered: int = 0
     failed: int = 0
     cancelled: int = 0
+    cached: int = 0
     last_resort: int = 0
     seconds: Quantiles = UNKNOWN_QUANTILES
     hedge_share: float = 0.0
@@ -339,7 +341,11 @@ _NOTE = "times: p50/p95/p99"
 
 def summary_line(stats: Stats) -> str:
     """The totals in one line."""
-    rare = (("failed", stats.failed), ("cancelled", stats.cancelled))
+    rare = (
+        ("from the cache", stats.cached),
+        ("failed", stats.failed),
+        ("cancelled", stats.cancelled),
+    )
     parts = [
         f"{stats.calls} calls, {stats.answered} answered",
         f"{stats.last_resort} by the last resort" if stats.last_resort else "",

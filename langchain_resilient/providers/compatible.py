@@ -40,6 +40,10 @@ class CompatibleProvider(OpenAIProvider):
             msg = f"{target.name}: give its base_url, or set {variables}"
             raise ValueError(msg)
 
+    def takes_marks(self) -> bool:
+        """Whether the server wants cache marks, as its row says."""
+        return self._server.cache_marks
+
     def create_client(self, sdk: Any, **settings: Any) -> Any:
         """Create an `AsyncOpenAI` that knows nothing of OpenAI's own settings."""
         client = super().create_client(sdk, **settings)

@@ -33,6 +33,10 @@ class OpenAIProvider(TwoAPIs):
 
         return openai, httpx2
 
+    def takes_marks(self) -> bool:
+        """Of a server that nobody knows: it may be a gateway to Anthropic's models."""
+        return not self.is_public
+
     def create_client(self, sdk: Any, **settings: Any) -> Any:
         """Create an `AsyncOpenAI` that ignores what the environment says of another server."""
         client = sdk.AsyncOpenAI(organization=self.organization, **settings)

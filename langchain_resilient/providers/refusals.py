@@ -25,6 +25,7 @@ from langchain_resilient.providers.errors import (
     refuses_names,
     says_nothing,
 )
+from langchain_resilient.wire.foreign_blocks import tools_without_marks, without_marks
 from langchain_resilient.wire.refused_messages import (
     SWAPPED_ROLES,
     has_names,
@@ -140,6 +141,22 @@ class _Rule:
         if self.beside:
             text = f"{text} together with {' and '.join(sorted(repr(n) for n, _ in self.beside))}"
         return f"{text} without {self.without!r}" if self.without else text
+
+
+def without_refused_marks(error: Exception, body: dict[str, Any]) -> dict[str, Any] | None:
+    """Give a refused request without its cache marks; None if it has none, or the error is another.
+
+    Args:
+        error: What its server said.
+        body: In the chat-completions dialect; it stays as it is.
+    """
+    messages, tools = without_marks(body["messages"]), body.get("tools") or []
+    plain_tools = tools_without_marks(tools)
+    if messages == body["messages"] and plain_tools is tools:
+        return None
+    if classify(error).kind is not FaultKind.BAD_REQUEST:
+        return None
+    return {**body, "messages": messages, **({"tools": plain_tools} if plain_tools else {})}
 
 
 class Refusals:

@@ -35,12 +35,16 @@ from langchain_resilient.providers.model_lists import (
     refresh_in_background,
 )
 from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
-from langchain_resilient.providers.refusals import Refusals
+from langchain_resilient.providers.refusals import Refusals, without_refused_marks
 from langchain_resilient.providers.request_template import RequestTemplate
 from langchain_resilient.providers.several_answers import merged_answers
 from langchain_resilient.providers.sse import open_answer
 from langchain_resilient.providers.stopped_stream import MAX_WORDS, stopped
-from langchain_resilient.wire.foreign_blocks import ForeignMessages, express_foreign_blocks
+from langchain_resilient.wire.foreign_blocks import (
+    ForeignMessages,
+    express_foreign_blocks,
+    tools_without_marks,
+)
 from langchain_resilient.wire.json_modes import requested_json, reshape
 from langchain_resilient.wire.provider_state import FIELDS, give_back
 from langchain_resilient.wire.tool_names import RenamedCalls, rename_tools
@@ -153,6 +157,7 @@ class SDKProvider(ABC):
         self.organization = organization_of(target)
         self._url = self.request_url()
         self._refused_state: set[str] = set()
+        self._marks = self.takes_marks()
         self._wants_all_thoughts = False
         self._refusals = Refusals(target.name, self.added, self.drop_parameters)
         self._json_fallback = JSONFallback((type(self), self._url, target.model))
@@ -213,7 +218,13 @@ class SDKProvider(ABC):
         Raises:
             UnsupportedContentError: If it does not take one.
         """
-        return express_foreign_blocks(messages, takes_urls=not self.is_public)
+        return express_foreign_blocks(
+            messages, takes_urls=not self.is_public, takes_marks=self._marks
+        )
+
+    def takes_marks(self) -> bool:
+        """Return whether to send `cache_control` marks, until they are refused."""
+        return False
 
     def query(self) -> dict[str, str]:
         """Return the parameters of the query of each request's URL."""
@@ -259,11 +270,10 @@ class SDKProvider(ABC):
         headers = original.get("extra_headers")
         if headers is not None:
             original = {k: v for k, v in original.items() if k != "extra_headers"}
-        if original["messages"].__class__ is ForeignMessages:
-            original = {**original, "messages": self.express(original["messages"])}
+        original = self._expressed(original)
         if self._token is not None:
             headers = {**(headers or {}), **self.token_headers(await _called(self._token))}
-        requested = requested_json(original)
+        requested, unmarked = requested_json(original), False
         mode = self._json_fallback.first(requested) if requested else None
         # Each refusal teaches something about the target, so the loop ends: there is only so much
         # to leave out of a request, and there are only so many modes to try.
@@ -286,11 +296,23 @@ class SDKProvider(ABC):
                     or self._learn_history(error, messages, shaped)
                 ):
                     continue
+                if (plain := without_refused_marks(error, original)) is not None:
+                    original, unmarked = plain, True
+                    continue
                 mode = self._next_mode(error, requested, mode)
                 if mode is None:
                     raise
             else:
+                self._marks = self._marks and not unmarked
                 return _as_asked(answer, requested, mode, renamed, original.get("stop"))
+
+    def _expressed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Write what chat completions have no form for as this API takes it, if it does."""
+        if body["messages"].__class__ is ForeignMessages:
+            body = {**body, "messages": self.express(body["messages"])}
+        if not self._marks and body.get("tools"):
+            body = {**body, "tools": tools_without_marks(body["tools"])}
+        return body
 
     def _next_mode(
         self, error: Exception, requested: RequestedJSON | None, mode: JSONMode | None

@@ -35,6 +35,7 @@ class CompatibleServer:
         renames: Parameters that it knows under another name.
         thinking_switch: Its models think or do not by `thinking`; `reasoning_effort` says how long.
         quiet_usage: It sends the usage of a stream unasked, and takes no `stream_options`.
+        cache_marks: It passes `cache_control` marks on to models whose prompt cache wants them.
         responses: Whether it has the Responses API too, for `Target(api="responses")`.
         openai_models: Whether its models are OpenAI's own, with their rules.
         needs_key: Whether it answers nobody without a key.
@@ -55,6 +56,7 @@ class CompatibleServer:
     renames: Mapping[str, str] = field(default_factory=dict)
     thinking_switch: bool = False
     quiet_usage: bool = False
+    cache_marks: bool = False
     responses: bool = False
     openai_models: bool = False
     needs_key: bool = True
@@ -139,13 +141,13 @@ SERVERS: tuple[CompatibleServer, ...] = (
     _hosted("nvidia", "NVIDIA", "https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY",
             "openai/gpt-oss-120b"),
     _hosted("openrouter", "OpenRouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY",
-            "openai/gpt-6-luna", refuses=frozenset(), responses=True),
+            "openai/gpt-6-luna", refuses=frozenset(), responses=True, cache_marks=True),
     _hosted("perplexity", "Perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY",
             "sonar", refuses=_OWN | _ODDS | {"seed", "n"}),
     _hosted("sambanova", "SambaNova", "https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY",
             "gpt-oss-120b", refuses=_OWN | _ODDS),
     _hosted("vercel", "Vercel AI Gateway", "https://ai-gateway.vercel.sh/v1",
-            "AI_GATEWAY_API_KEY", "openai/gpt-6-luna", price_name=""),
+            "AI_GATEWAY_API_KEY", "openai/gpt-6-luna", price_name="", cache_marks=True),
     _hosted("xai", "xAI", "https://api.x.ai/v1", "XAI_API_KEY", "grok-4.7",
             refuses=_OWN | {"logit_bias"}, responses=True, price_name="x-ai"),
     _hosted("zai", "Z.ai", "https://api.z.ai/api/paas/v4", "ZAI_API_KEY", "glm-5.3-flash",

@@ -90,6 +90,7 @@ class CallOptions:
             it lets interactive calls go first, and its deadline runs from its first send.
         max_tokens: The longest answer it asks for; 0 where it does not say.
         structure: What the answer must fit; None for any.
+        parses: Whether the object that it holds goes with it, as `additional_kwargs["parsed"]`.
         receipts: Where its receipt goes as an object; None if nobody waits for it.
         skipped: Targets that are not asked, each with the reason.
         context: The caller's, where an observer wants it.
@@ -101,8 +102,8 @@ class CallOptions:
     """
 
     __slots__ = ("_plan", "_size", "affinity", "batch", "context", "max_tokens", "model",
-                 "on_break", "receipts", "request", "reservations", "several", "skipped", "stream",
-                 "structure")  # fmt: skip
+                 "on_break", "parses", "receipts", "request", "reservations", "several", "skipped",
+                 "stream", "structure")  # fmt: skip
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class CallOptions:
         if self.receipts is not None:
             RECEIPTS.set(None)  # not for calls inside this one, by a `check` or a wrapped model
         self.structure: OutputSpec | None = None
+        self.parses = False
         self.skipped: list[tuple[str, str]] = []
         self.context: Context | None = None
         self.reservations: CallReservations | None = None
@@ -180,6 +182,24 @@ class CallOptions:
             self.max_tokens if plain else 0,
         )
 
+    def raise_if_unfit(self, answer: Any) -> None:
+        """Raise if a streamed answer does not fit what was asked for.
+
+        Raises:
+            OutputParserException: Says what is wrong.
+        """
+        if self.structure is not None:
+            self.structure.raise_if_unfit([answer])
+
+    def add_parsed(self, *answers: Any) -> None:
+        """Put the object that each answer holds on it, as `ChatOpenAI` does, where it fits."""
+        structure: Any = self.structure
+        for answer in answers:
+            # Of several only the first was judged; the others are shown as they are.
+            fits = structure.fault(answer) is None
+            if fits and (parsed := structure.parsed(answer)) is not None:
+                answer.additional_kwargs["parsed"] = parsed
+
     def plan(self, plan: Plan) -> Plan:
         """The model's plan, with what this call changes of it."""
         return replace(plan, **self._plan) if self._plan else plan
@@ -200,6 +220,9 @@ class CallOptions:
         if not _CONVERTED.isdisjoint(kwargs):
             from langchain_resilient.wire.request_params import convert_params  # noqa: PLC0415
 
+            if self.structure is None:
+                self.structure = _structure_of(kwargs)
+                self.parses = self.structure is not None
             convert_params(kwargs)
         sampling = {name: kwargs.pop(name) for name in _SAMPLING & kwargs.keys()}
         if sampling:
@@ -207,6 +230,16 @@ class CallOptions:
         if kwargs:
             refuse_misspelt(kwargs)
         return kwargs
+
+
+def _structure_of(kwargs: Mapping[str, Any]) -> OutputSpec | None:
+    """What an answer must fit by its `response_format`, where that is a pydantic class."""
+    from langchain_resilient.wire.structured_output import OutputSpec, is_pydantic  # noqa: PLC0415
+
+    schema = kwargs.get("response_format")
+    if not is_pydantic(schema):
+        return None
+    return OutputSpec(schema, "json_schema", allows_calls=bool(kwargs.get("tools")))
 
 
 def _conversation(

@@ -104,8 +104,9 @@ EXPLORE = 0.05
 """The share of requests that go first to another target than the fastest known, lest one that has
 become faster is never noticed (epsilon-greedy; Sutton & Barto, "Reinforcement Learning", 2.2)."""
 
-EXPLORE_UNKNOWN = 0.3
-"""The same while a target is unknown. Not all at once: it may be slow, or dead."""
+EXPLORE_UNKNOWN = 0.5
+"""The same while a target is unknown, until `FEW_SAMPLES` requests were sent to it: soon, so that a
+slower target is not asked for long only because it is known; not all, since it may be dead."""
 
 
 def fastest(
@@ -128,8 +129,9 @@ def fastest(
     speed = [route.state.speed.expected(now, plain=plain, profile=profile) for route in routes]
     # The index keeps the chain's order among equals.
     places = sorted(range(len(routes)), key=lambda i: (speed[i], i))
-    unknown = [i for i in places if speed[i] == inf and i != places[0]]
-    others = unknown or places[1:]
+    unknown = [i for i in places[1:] if speed[i] == inf]
+    untried = [i for i in unknown if not routes[i].state.speed.is_being_learned(plain=plain)]
+    others = untried if unknown else places[1:]
     if others and rng.random() < (EXPLORE_UNKNOWN if unknown else EXPLORE):
         tried = others[int(rng.random() * len(others))]
         places.remove(tried)

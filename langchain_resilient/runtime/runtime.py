@@ -46,6 +46,7 @@ from langchain_resilient.options import THINKING_DEADLINE, Target, as_target
 from langchain_resilient.prices import price_for
 from langchain_resilient.providers import address_of, create_provider, known_providers
 from langchain_resilient.providers.errors import classify
+from langchain_resilient.receipt import Receipt
 from langchain_resilient.runtime.call import CallOptions, validator_for
 from langchain_resilient.runtime.routing import Router
 from langchain_resilient.runtime.shared_state import (
@@ -61,19 +62,19 @@ from langchain_resilient.sampling import sampling_params
 from langchain_resilient.threads import Threads
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from langchain_resilient.wire.output import attach_receipt, to_chat_result
+from langchain_resilient.wire.provider_state import RECEIPT_KEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from langchain_core.messages import BaseMessage
-    from langchain_core.outputs import ChatGenerationChunk, ChatResult
+    from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
     from langchain_resilient.configuration import Configuration
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.time_model import RequestProfile
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.options import OnBreak
-    from langchain_resilient.receipt import Receipt
     from langchain_resilient.runtime.call import AnswerValidator
     from langchain_resilient.runtime.memory import Memory
     from langchain_resilient.runtime.streaming import Audience
@@ -118,6 +119,9 @@ class Runtime:
         self._on_break: OnBreak = config.on_break
         self._observers = observers_of(config)
         self._defaults = sampling_params(config)
+        # A class there is converted, and parsed, as in a call.
+        form = self._defaults.get("response_format")
+        self._bound = {"response_format": form} if isinstance(form, type) else {}
         # LangChain's class for OpenAI takes this wish for its form for one for this API.
         self._wants_responses = getattr(config, "output_version", None) == "responses/v1"
         self._memory = _memory(config)
@@ -142,7 +146,7 @@ class Runtime:
         """Race to a whole answer; what `_agenerate` returns."""
         if not self._prepared:
             await self._prepare()
-        call = CallOptions(self._defaults, messages, stop, kwargs, stream=False)
+        call = CallOptions(self._defaults, messages, stop, {**self._bound, **kwargs}, stream=False)
         race, plan, validator = (
             await self._capped_race(call, run_manager)
             if self._router.capped
@@ -163,11 +167,9 @@ class Runtime:
             answered = race.kept
         if answered is None:
             raise self._error(race, plan, receipt)
-        if validator is not None:
-            result = validator.result_of(answered)
-        else:
-            target = self._target_of(answered)
-            result = to_chat_result(answered.response, target.provider, target.model)
+        result = self._whole(answered) if validator is None else validator.result_of(answered)
+        if call.parses:
+            call.add_parsed(*[generation.message for generation in result.generations])
         return attach_receipt(result, receipt.as_dict())
 
     async def stream(
@@ -181,7 +183,7 @@ class Runtime:
         """Race to the first text, then pass the winner's chunks on; what `_astream` yields."""
         if not self._prepared:
             await self._prepare()
-        call = CallOptions(self._defaults, messages, stop, kwargs, stream=True)
+        call = CallOptions(self._defaults, messages, stop, {**self._bound, **kwargs}, stream=True)
         break_strategy = break_strategy_for(call.on_break or self._on_break, call.request, audience)
         buffer = StreamBuffer(break_strategy)
         race, plan, _ = (
@@ -211,7 +213,7 @@ class Runtime:
         winner = race.winner
         if winner is None and assembler.partial is None and call.structure is None:
             winner = race.kept
-            for piece in assembler.kept(winner) if winner is not None else ():
+            for piece in assembler.kept(winner):
                 yield piece
         if winner is None:
             raise self._error(race, plan, receipt, assembler.partial)
@@ -219,7 +221,27 @@ class Runtime:
             yield rest
         last = assembler.last(winner)
         attach_receipt(last, receipt.as_dict())
-        yield last
+        yield self._with_parsed(last, winner, call) if call.parses else last
+
+    def _whole(self, attempt: Attempt) -> ChatResult:
+        """Convert an answer that has ended."""
+        target = self._target_of(attempt)
+        return to_chat_result(attempt.response, target.provider, target.model)
+
+    def _with_parsed(
+        self, last: ChatGenerationChunk, winner: Attempt, call: CallOptions
+    ) -> ChatGenerationChunk:
+        """Put the object that a streamed answer holds on its last chunk.
+
+        Raises:
+            OutputParserException: If it does not fit.
+        """
+        whole = self._whole(winner).generations[0].message
+        call.raise_if_unfit(whole)
+        call.add_parsed(whole)
+        if "parsed" in whole.additional_kwargs:
+            last.message.additional_kwargs["parsed"] = whole.additional_kwargs["parsed"]
+        return last
 
     async def aclose(self) -> None:
         """Close what the targets hold open on the running loop, once the losers have closed."""
@@ -231,6 +253,17 @@ class Runtime:
                 close = getattr(provider, "aclose", None)
                 if close is not None:
                     await close()
+
+    def count_cached(self, generations: Sequence[ChatGeneration]) -> None:
+        """Count the answers to a call that are out of LangChain's cache, and write it on them."""
+        for generation in generations:
+            message = generation.message
+            before = message.response_metadata.get(RECEIPT_KEY) or {}
+            receipt = Receipt((), before.get("winner"), 0.0, cached=True)
+            # The cache may hold the message itself.
+            metadata = {**message.response_metadata, RECEIPT_KEY: receipt.as_dict()}
+            generation.message = message.model_copy(update={"response_metadata": metadata})
+        self._recorder.add(Receipt((), None, 0.0, cached=True))
 
     def continue_from(self, other: Runtime) -> None:
         """Take over the statistics of the runtime that this one replaces."""

@@ -331,8 +331,10 @@ class StreamAssembler:
         piece = held[0] + held[1:] if len(held) > 1 else held[0]
         return piece if shown == piece.message.text else replace_text(piece, shown)
 
-    def kept(self, attempt: Attempt) -> Iterator[ChatGenerationChunk]:
-        """Convert a weak answer that was held back, since none is better."""
+    def kept(self, attempt: Attempt | None) -> Iterator[ChatGenerationChunk]:
+        """Convert a weak answer that was held back, if there is one, since none is better."""
+        if attempt is None:
+            return
         self.turn(Segment(attempt))
         for chunk in attempt.pending_chunks:
             if (piece := self.add(chunk)) is not None:

@@ -56,14 +56,21 @@ def token_count(usage: Mapping[str, Any] | None, *names: str) -> int | None:
     return None
 
 
-def usage_metadata(usage: Mapping[str, Any] | None) -> UsageMetadata | None:
+_PRICED_TIERS = frozenset({"priority", "flex"})
+
+
+def usage_metadata(
+    usage: Mapping[str, Any] | None, tier: str | None = None
+) -> UsageMetadata | None:
     """Convert what a provider sent as `usage`.
 
     Args:
         usage: Chat completions' token counts, or None.
+        tier: The service tier that served the answer.
 
     Returns:
-        LangChain's counts with the details that the provider gave; None where it counted nothing.
+        LangChain's counts with the details that the provider gave, as `ChatOpenAI` gives them;
+        those of a tier with a price of its own have its name. None where it counted nothing.
 
     Example:
         ```python
@@ -82,11 +89,19 @@ def usage_metadata(usage: Mapping[str, Any] | None) -> UsageMetadata | None:
         "output_tokens": completion or 0,
         "total_tokens": total if total is not None else (prompt or 0) + (completion or 0),
     }
-    if input_details := _input_details(usage):
-        metadata["input_token_details"] = input_details  # type: ignore[typeddict-item]
-    if output_details := _output_details(usage, _dict(usage.get("completion_tokens_details"))):
-        metadata["output_token_details"] = output_details  # type: ignore[typeddict-item]
+    given, made = _input_details(usage), _output_details(usage)
+    if tier in _PRICED_TIERS:
+        given = _of_tier(given, "cache_read", metadata["input_tokens"], tier)
+        made = _of_tier(made, "reasoning", metadata["output_tokens"], tier)
+    metadata["input_token_details"] = given  # type: ignore[typeddict-item]
+    metadata["output_token_details"] = made  # type: ignore[typeddict-item]
     return metadata
+
+
+def _of_tier(details: dict[str, int], apart: str, total: int, tier: str) -> dict[str, int]:
+    """Name details by the tier that they were paid in, and give what is left of the total."""
+    named = {name if name == "audio" else f"{tier}_{name}": n for name, n in details.items()}
+    return {**named, tier: total - details.get(apart, 0)}
 
 
 def cache_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -109,7 +124,8 @@ def _input_details(usage: Mapping[str, Any]) -> dict[str, int]:
     return _known(audio=audio, cache_creation=written, cache_read=read)
 
 
-def _output_details(usage: Mapping[str, Any], details: dict[str, Any]) -> dict[str, int]:
+def _output_details(usage: Mapping[str, Any]) -> dict[str, int]:
+    details = _dict(usage.get("completion_tokens_details"))
     reasoning = token_count(details, "reasoning_tokens")
     if reasoning is None:
         reasoning = token_count(usage, "reasoning_tokens")
@@ -133,6 +149,7 @@ class ChoiceAccumulator:
         extra: What its provider wants back with it.
         reasoning_field: The name under which its thoughts came; empty if none came.
         finish_reason: Why it ended, `"eos"` read as `"stop"`; None while it has not.
+        name: Who speaks, where a server says so.
         seed: Together's seed, which reproduces the answer.
         whole: Whether it came as one complete message.
     """
@@ -148,6 +165,7 @@ class ChoiceAccumulator:
         "extra",
         "finish_reason",
         "logprobs",
+        "name",
         "parts",
         "reasoning_field",
         "seed",
@@ -162,6 +180,7 @@ class ChoiceAccumulator:
         self.details: list[dict[str, Any]] = []
         self.logprobs: dict[str, Any] | None = None
         self.finish_reason: str | None = None
+        self.name: str | None = None
         self.seed: int | None = None
         self.extra: dict[str, Any] | None = None
         self.reasoning_field: str = ""
@@ -215,8 +234,9 @@ class ChoiceAccumulator:
             _merge_logprobs(self.logprobs, delta.logprobs)
         if delta.whole:
             self.whole = True
-        if delta.seed is not None:
-            self.seed = delta.seed
+        if delta.seed is not None or delta.name:
+            self.seed = self.seed if delta.seed is None else delta.seed
+            self.name = delta.name or self.name
         if delta.annotations or delta.details or delta.function_call or delta.audio or delta.extra:
             self._add_rare_content(delta)
 

@@ -62,6 +62,7 @@ class Delta:
         logprobs: Log probabilities, a list under each name.
         finish_reason: Why the model stopped; None while it goes on.
         seed: Together's: what would make the model say the same again.
+        name: Who speaks, where a server says so.
         blocks: Content blocks of the Responses API; None where the answer came in another way.
         block: The number of the block that the text belongs to; None where it belongs to none.
     """
@@ -81,6 +82,7 @@ class Delta:
     logprobs: dict[str, Any] | None = None
     finish_reason: str | None = None
     seed: int | None = None
+    name: str | None = None
     blocks: Sequence[dict[str, Any]] | None = None
     block: int | None = None
 
@@ -160,8 +162,6 @@ def _read_body(body: dict[str, Any], delta: Delta) -> None:
         delta.details = [d for d in _list(details) if isinstance(d, dict)]
     if not delta.reasoning:
         delta.reasoning, delta.reasoning_field = _reasoning(body, delta.details)
-    if isinstance(extra := body.get("extra_content"), dict):
-        delta.extra = extra
     if refusal := body.get("refusal"):
         delta.refusal = _string(refusal, "refusal")
     if calls := body.get("tool_calls"):
@@ -172,7 +172,16 @@ def _read_body(body: dict[str, Any], delta: Delta) -> None:
         delta.audio = _audio(audio)
     if annotations := body.get("annotations"):
         delta.annotations = _list(annotations)
+    _read_beside(body, delta)
     _read_blocks(body, delta)
+
+
+def _read_beside(body: dict[str, Any], delta: Delta) -> None:
+    """Read what goes with the answer and is none of it."""
+    if isinstance(extra := body.get("extra_content"), dict):
+        delta.extra = extra
+    if isinstance(name := body.get("name"), str):
+        delta.name = name
 
 
 def _read_blocks(body: dict[str, Any], delta: Delta) -> None:

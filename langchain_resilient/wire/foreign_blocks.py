@@ -16,6 +16,14 @@ class ForeignBlock(dict[str, Any]):
     """A content block as it was given."""
 
 
+CACHE_MARK = "cache_control"
+"""Up to here a prompt is to be cached: Anthropic's mark, which gateways to its models pass on."""
+
+
+class MarkedBlock(ForeignBlock):
+    """A part of a message in the chat-completions dialect, but for its cache mark."""
+
+
 class ForeignMessages(list[Message]):
     """A conversation that holds such blocks."""
 
@@ -25,7 +33,11 @@ class UnsupportedContentError(ValueError):
 
 
 def express_foreign_blocks(
-    messages: list[Message], *, takes_urls: bool, takes_files: bool = False
+    messages: list[Message],
+    *,
+    takes_urls: bool,
+    takes_files: bool = False,
+    takes_marks: bool = False,
 ) -> list[Message]:
     """Write a conversation's foreign blocks as an API takes them.
 
@@ -34,6 +46,7 @@ def express_foreign_blocks(
         takes_urls: Whether the API may know `video_url`, `audio_url` and the like, which Together
             and many compatible servers do, and OpenAI does not.
         takes_files: Whether it takes files by their URLs, which the Responses API does.
+        takes_marks: Whether it wants cache marks.
 
     Raises:
         UnsupportedContentError: If one cannot be written; says which, by its place and type.
@@ -56,7 +69,39 @@ def express_foreign_blocks(
             message = copy.copy(message)  # noqa: PLW2901  # which may know where it is from
             message["content"] = blocks
         expressed.append(message)
-    return expressed
+    return expressed if takes_marks else without_marks(expressed)
+
+
+def without_marks(messages: list[Message]) -> list[Message]:
+    """Take the cache marks out of a conversation; what is then all text becomes one.
+
+    Args:
+        messages: In the chat-completions dialect; they stay as they are.
+    """
+    plain = []
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list) and any(map(_is_marked, content)):
+            parts = [_without_mark(part) for part in content]
+            message = copy.copy(message)  # noqa: PLW2901  # which may know where it is from
+            texts = all(part.keys() == {"type", "text"} for part in parts)
+            joint = "" if message["role"] == "assistant" else "\n"
+            message["content"] = joint.join([p["text"] for p in parts]) if texts else parts
+        plain.append(message)
+    return plain
+
+
+def tools_without_marks(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Take the cache marks out of tools; the same list if there are none."""
+    return list(map(_without_mark, tools)) if any(map(_is_marked, tools)) else tools
+
+
+def _is_marked(part: Any) -> bool:
+    return isinstance(part, dict) and CACHE_MARK in part
+
+
+def _without_mark(part: Any) -> Any:
+    return {k: v for k, v in part.items() if k != CACHE_MARK} if _is_marked(part) else part
 
 
 def _is_file(block: Any) -> bool:
@@ -78,6 +123,8 @@ def _file(block: ForeignBlock) -> dict[str, Any]:
 def _expressed(block: Any, index: int, takes_urls: bool) -> Any:  # one of two forms
     if not isinstance(block, ForeignBlock):
         return block
+    if isinstance(block, MarkedBlock):
+        return dict(block)
     kind = str(block.get("type"))
     if takes_urls and kind.endswith("_url"):
         return dict(block)

@@ -28,8 +28,10 @@ from langchain_core.messages import (
 from pydantic_core import from_json
 
 from langchain_resilient.wire.foreign_blocks import (
+    CACHE_MARK,
     ForeignBlock,
     ForeignMessages,
+    MarkedBlock,
     UnsupportedContentError,
 )
 from langchain_resilient.wire.provider_state import OwnedMessage, owned
@@ -119,7 +121,19 @@ def _normalize_block(block: dict[Any, Any]) -> dict[Any, Any] | None:
     if kind in _DROPPED:
         return None
     mender = _NORMALIZERS.get(kind) if isinstance(kind, str) else None
-    return mender(block) if mender else block
+    if mender is None:
+        return block
+    mended = mender(block)
+    if mended.__class__ is dict and (mark := cache_mark(block)) is not None:
+        return {**mended, CACHE_MARK: mark}
+    return mended
+
+
+def cache_mark(block: Any) -> Any:
+    """The cache mark of a block, in Anthropic's form or LangChain's; None if it has none."""
+    if not isinstance(block, dict):
+        return None
+    return block.get(CACHE_MARK) or _dict(block.get("extras")).get(CACHE_MARK)
 
 
 def _image_url(block: dict[Any, Any]) -> dict[Any, Any]:
@@ -267,16 +281,16 @@ _ROLES: dict[type, str] = {
 def to_chat_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """Convert a conversation.
 
-    What cannot be sent to another model is left out: reasoning, server-side tool calls, cache
-    marks, and whatever an assistant message holds besides text and tool calls.
+    What cannot be sent to another model is left out: reasoning, server-side tool calls, and
+    whatever an assistant message holds besides text and tool calls.
 
     Args:
         messages: LangChain messages, whole or chunks.
 
     Returns:
         Chat-completions messages; more than were given, where one holds several tool results. If a
-        block cannot be expressed (a video, a file by URL, ...), it stays as it is in them, as a
-        `ForeignBlock`, and they are `ForeignMessages`.
+        block cannot be expressed (a video, a file by URL, a cache mark, ...), it stays as it is in
+        them, as a `ForeignBlock`, and they are `ForeignMessages`.
 
     Raises:
         ValueError: If there are no messages, or a text block holds no text.
@@ -318,8 +332,9 @@ def _convert(message: BaseMessage, index: int) -> list[dict[str, Any]]:
             return [answer]
         if isinstance(answer, OwnedMessage):
             answer.source = message
-            return [answer]
-        return [SourcedMessage(answer, message)]
+        else:
+            answer = SourcedMessage(answer, message)
+        return ForeignMessages([answer]) if isinstance(answer["content"], list) else [answer]
     known = HumanMessage | SystemMessage | ToolMessage | FunctionMessage | ChatMessage
     if not isinstance(message, known):
         raise TypeError(
@@ -332,6 +347,8 @@ def _convert(message: BaseMessage, index: int) -> list[dict[str, Any]]:
     try:
         _refuse_foreign(message.content)
         converted = convert_to_openai_messages([message])
+        if isinstance(message.content, list) and any(map(cache_mark, message.content)):
+            converted = _with_foreign_blocks(message)
     except ValueError:
         converted = _with_foreign_blocks(message)
     # Results of tools must follow the call at once, before whatever the user adds to them.
@@ -377,10 +394,18 @@ def _with_foreign_blocks(message: BaseMessage) -> list[dict[str, Any]]:
         for one in made:
             if one["role"] == whole["role"]:
                 part = one["content"]
-                content.extend([_text(part)] if isinstance(part, str) else part)
+                parts = [_text(part)] if isinstance(part, str) else part
+                content.extend(_marked(parts, cache_mark(block)))
             else:
                 others.append(one)  # the result of a tool
     return ForeignMessages([*others, {**whole, "content": content}])
+
+
+def _marked(parts: list[Any], mark: Any) -> list[Any]:
+    """Put a cache mark on the last of the parts that a block became."""
+    if mark is None or not parts:
+        return parts
+    return [*parts[:-1], MarkedBlock({**parts[-1], CACHE_MARK: mark})]
 
 
 def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
@@ -396,6 +421,8 @@ def _assistant(message: AIMessage) -> dict[str, Any]:
     extras = message.additional_kwargs
     text, refusal, calls = assistant_blocks(message.content)
     wire: dict[str, Any] = {"role": "assistant", "content": text}
+    if not calls and not message.invalid_tool_calls:
+        wire["content"] = _marked_texts(message.content) or text
     if message.name:
         wire["name"] = safe_name(message.name)
     if tool_calls := _tool_calls(message, calls):
@@ -407,6 +434,14 @@ def _assistant(message: AIMessage) -> dict[str, Any]:
     if not text and wire.keys() & {"tool_calls", "function_call", "audio"}:
         wire["content"] = None
     return owned(wire, message, safe_id) if extras else wire
+
+
+def _marked_texts(content: Any) -> list[dict[str, Any]]:
+    """The texts of an answer as parts, where one has a cache mark."""
+    if not isinstance(content, list) or not any(map(cache_mark, content)):
+        return []
+    texts = [(assistant_blocks([block])[0], cache_mark(block)) for block in content]
+    return [part for text, mark in texts if text for part in _marked([_text(text)], mark)]
 
 
 def _set_refusal_and_audio(wire: dict[str, Any], refusal: str, audio: Any) -> None:

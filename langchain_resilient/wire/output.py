@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -17,6 +18,8 @@ from langchain_resilient.wire.provider_state import REASONING_FIELD_KEY, RECEIPT
 from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler, read_arguments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from langchain_core.messages import InvalidToolCall, ToolCall, ToolCallChunk
 
     from langchain_resilient.exchange import Chunk
@@ -48,7 +51,7 @@ def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str
     """
     if response.native:
         return _native_result(response, provider, model_name)
-    usage = usage_metadata(response.usage)
+    usage = usage_metadata(response.usage, response.service_tier)
     generations: list[ChatGeneration] = []
     for index in sorted(response.choices):
         choice = response.choices[index]
@@ -64,6 +67,9 @@ def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str
         "model_name": response.model or model_name,
         "model_provider": provider,
     }
+    for name in ("system_fingerprint", "id", "service_tier"):
+        if (value := getattr(response, name)) is not None:
+            output[name] = value
     return ChatResult(generations=generations, llm_output=output)
 
 
@@ -78,6 +84,7 @@ def to_message(choice: ChoiceAccumulator, response_metadata: dict[str, Any]) -> 
         response_metadata=response_metadata,
         tool_calls=calls,
         invalid_tool_calls=invalid,
+        name=choice.name,
     )
 
 
@@ -166,6 +173,40 @@ def _native_result(response: ResponseAccumulator, provider: str, model_name: str
         "model_provider": metadata["model_provider"],
     }
     return ChatResult(generations=[ChatGeneration(message=message)], llm_output=output)
+
+
+def combined_outputs(outputs: Sequence[dict[str, Any] | None], model_name: str) -> dict[str, Any]:
+    """Add up the `llm_output` of the answers to several prompts, as `ChatOpenAI` does.
+
+    Args:
+        outputs: One a prompt; None where its answer was streamed.
+        model_name: The model that was asked, where none of them says.
+    """
+    known = [output for output in outputs if output is not None]
+    names = filter(None, [output.get("model_name") for output in known])
+    combined: dict[str, Any] = {
+        "token_usage": _sum_of([output.get("token_usage") for output in known]),
+        "model_name": next(names, model_name),
+    }
+    marks = filter(None, [output.get("system_fingerprint") for output in known])
+    if mark := next(marks, None):
+        combined["system_fingerprint"] = mark
+    return combined
+
+
+def _sum_of(usages: Sequence[Any]) -> dict[str, Any]:
+    """Add up token counts; of what is no number the first is kept."""
+    total: dict[str, Any] = {}
+    for usage in usages:
+        for name, value in (usage or {}).items():
+            before = total.get(name)
+            if isinstance(value, Mapping):
+                total[name] = _sum_of([before, value])
+            elif before is None:
+                total[name] = value
+            elif isinstance(value, int | float) and isinstance(before, int | float):
+                total[name] = before + value
+    return {name: value for name, value in total.items() if value is not None}
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -404,7 +445,7 @@ class ChunkConverter:
             content="",
             additional_kwargs=choice.final_extras(),
             response_metadata=metadata,
-            usage_metadata=usage_metadata(response.usage),
+            usage_metadata=usage_metadata(response.usage, response.service_tier),
             tool_call_chunks=call_chunks,
             chunk_position="last",
         )

@@ -377,14 +377,20 @@ class OutputSpec:
         except OutputParserException:
             raise _NoValueError("the answer is no JSON") from None
 
+    def parsed(self, message: AIMessage) -> Any:
+        """Give the object of the pydantic class that a fitting answer holds; None for a call."""
+        if self.allows_calls and message.tool_calls:
+            return None
+        schema, is_wrapped = _asked(self.schema, self.method)
+        made = _validated(schema, self._value(message))
+        return _inner(made) if is_wrapped else made
+
     def _problem(self, value: Any) -> str | None:
         schema, _ = _asked(self.schema, self.method)
-        if not (isinstance(schema, type) and is_basemodel_subclass(schema)):
+        if not is_pydantic(schema):
             return schema_mismatch(value, schema_of(self.schema))
         try:
-            model: Any = schema
-            validate = getattr(model, "model_validate", None) or model.parse_obj
-            validate(value)
+            _validated(schema, value)
         except Exception as error:
             if is_callers_business(error):
                 raise
@@ -404,7 +410,7 @@ class OutputSpec:
         for message in messages:
             seen.append(message)
             yield message
-        self._raise_if_unfit(seen)
+        self.raise_if_unfit(seen)
 
     async def achecked(self, messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
         """The same for an asynchronous stream."""
@@ -412,15 +418,30 @@ class OutputSpec:
         async for message in messages:
             seen.append(message)
             yield message
-        self._raise_if_unfit(seen)
+        self.raise_if_unfit(seen)
 
-    def _raise_if_unfit(self, seen: list[AIMessage]) -> None:
+    def raise_if_unfit(self, seen: list[AIMessage]) -> None:
+        """Raise if an answer, or the sum of its chunks, does not fit.
+
+        Raises:
+            OutputParserException: Says what is wrong.
+        """
         whole = _sum_chunks(seen)
         if whole is not None and (fault := self.fault(whole)):
             raise OutputParserException(
                 f"the answer does not fit {_schema_name(self.schema)}: {fault.message}",
                 llm_output=whole.text,
             )
+
+
+def is_pydantic(schema: Any) -> bool:
+    """Whether a schema is a pydantic class, of version 1 or 2, so that an answer becomes one."""
+    return isinstance(schema, type) and is_basemodel_subclass(schema)
+
+
+def _validated(model: Any, value: Any) -> Any:
+    validate = getattr(model, "model_validate", None) or model.parse_obj
+    return validate(value)
 
 
 def _arguments(message: AIMessage, name: str) -> Any:

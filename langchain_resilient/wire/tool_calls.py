@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from langchain_resilient.wire.foreign_blocks import CACHE_MARK
 from langchain_resilient.wire.schemas import completed, to_function
 
 if TYPE_CHECKING:
@@ -96,11 +97,19 @@ def _to_tool(tool: Tool, index: int, strict: bool | None) -> dict[str, Any]:
             return _completed(tool)  # says itself whether it is strict
         if _is_custom(tool):
             return convert_to_openai_tool(tool)
-        return {"type": "function", "function": to_function(tool, strict)}
+        return {"type": "function", "function": to_function(tool, strict), **_cache_mark(tool)}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"tools[{index}] ({getattr(tool, '__name__', type(tool).__name__)}) is no tool: {error}"
         ) from error
+
+
+def _cache_mark(tool: Any) -> dict[str, Any]:
+    """The mark that a prompt is to be cached up to a tool, if it has one."""
+    said = tool if isinstance(tool, Mapping) else getattr(tool, "extras", None)
+    return (
+        {CACHE_MARK: said[CACHE_MARK]} if isinstance(said, Mapping) and CACHE_MARK in said else {}
+    )
 
 
 def _provider_tool(tool: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from statistics import mean
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +15,9 @@ from langchain_resilient.runtime.routing import EXPLORE, EXPLORE_UNKNOWN, balanc
 from tests.engine.states import known, state
 from verification.kit.scripted_engine import Hang, Scripted
 
+if TYPE_CHECKING:
+    from langchain_resilient.engine.target_state import TargetState
+
 DRAWS = 4000
 
 
@@ -21,6 +26,12 @@ class NoChance(Random):
 
     def random(self) -> float:
         return 0.999
+
+
+class UnderWay:
+    """An attempt that waits for its first text."""
+
+    plain = False
 
 
 def chain(*seconds: float | None) -> list[Route]:
@@ -73,6 +84,46 @@ def test_an_unknown_one_goes_first_more_often():
     """And no known slower one does meanwhile."""
     seen = firsts(chain(1.0, 2.0, None))
     assert (seen[1], seen[2] / DRAWS) == (0, pytest.approx(EXPLORE_UNKNOWN, abs=0.03))
+
+
+def learned(state_: TargetState, seconds: float, now: float) -> None:
+    state_.record_first_text(seconds, now, plain=False, late=False)
+
+
+@pytest.mark.parametrize("rate", [0.5, 2.0, 200.0], ids=["seldom", "often", "very often"])
+def test_a_slower_target_is_not_asked_for_long(rate):
+    """Of a hundred requests, one after the other, a tenth of a second is noticed after a few."""
+    shares = []
+    for seed in range(20):
+        routes, rng, now, slower = chain(None, None), Random(seed), 0.0, 0
+        for _ in range(100):
+            first = fastest(routes, now, rng, plain=False)[0]
+            slower += first is routes[0]
+            now += 1 / rate
+            learned(first.state, 0.25 if first is routes[0] else 0.15, now)
+        shares.append(slower / 100)
+    assert mean(shares) < 0.13
+    assert max(shares) < 0.25
+
+
+def test_what_is_unknown_is_asked_as_often_as_it_takes():
+    """Of many requests at once a few go to each, and the others to the chain's first."""
+    routes, rng = chain(None, None, None), Random(1)
+    asked: Counter[int] = Counter()
+    for _ in range(200):
+        first = fastest(routes, 0.0, rng, plain=False)[0]
+        asked[routes.index(first)] += 1
+        first.state.waiting[UnderWay()] = lambda: None
+    assert asked == {0: 200 - 2 * FEW_SAMPLES, 1: FEW_SAMPLES, 2: FEW_SAMPLES}
+
+
+def test_one_slow_first_answer_is_no_slow_target():
+    """It has opened a connection, or the SDK was loaded meanwhile."""
+    routes = chain(None, None)
+    for number in range(FEW_SAMPLES):
+        learned(routes[0].state, 0.25, 0.0)
+        learned(routes[1].state, 0.15 if number else 2.0, 0.0)
+    assert places(routes, fastest(routes, 0.0, NoChance(), plain=False)) == [1, 0]
 
 
 def test_exploring_moves_only_the_one_that_is_tried():

@@ -11,10 +11,10 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import FakeListChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, RootModel, field_validator
 
 from langchain_resilient import (
     AllTargetsFailedError,
@@ -449,3 +449,95 @@ def test_targets_at_other_addresses_are_told_apart(sim):
         llm = ResilientChatModel(targets=[target(other, "openai:a")])
         llm.with_structured_output(Joke).invoke("a joke")
         assert asked(other, "openai:a") == ["json_schema"]
+
+
+# -- a class as `response_format`, as ChatOpenAI takes it -----------------------------------------
+
+
+class Ratings(RootModel[list[int]]):
+    """A list, which models give as the property of an object."""
+
+
+def _streamed(llm: Any) -> AIMessage:
+    first, *others = llm.stream("tell")
+    return first + others if others else first
+
+
+_WAYS_TO_SAY_IT = {
+    "call": lambda llm: llm.invoke("tell", response_format=Joke),
+    "bind": lambda llm: llm.bind(response_format=Joke).invoke("tell"),
+    "stream": lambda llm: _streamed(llm.bind(response_format=Joke)),
+    "asynchronous": lambda llm: asyncio.run(llm.ainvoke("tell", response_format=Joke)),
+}
+
+
+@pytest.mark.parametrize("way", _WAYS_TO_SAY_IT)
+@pytest.mark.parametrize("dialect", ["openai", "together"])
+def test_a_class_as_response_format_is_parsed(sim: ProviderSimulator, dialect: str, way: str):
+    """The object goes with the message, and what is sent is a schema."""
+    sim.script("*", then=Reply(GOOD))
+    message = _WAYS_TO_SAY_IT[way](chain(sim, f"{dialect}:m"))
+    assert message.additional_kwargs["parsed"] == Joke(setup="Why?", rating=7)
+    assert message.text == GOOD
+    assert sim.requests[0].body["response_format"]["type"] == "json_schema"
+
+
+def test_a_class_in_model_kwargs_is_parsed_too(sim: ProviderSimulator):
+    """A call may say another."""
+    sim.script("*", then=Reply(GOOD))
+    llm = chain(sim, "openai:m", model_kwargs={"response_format": Joke})
+    assert llm.invoke("tell").additional_kwargs["parsed"] == Joke(setup="Why?", rating=7)
+    plain = llm.invoke("tell", response_format={"type": "json_object"})
+    assert "parsed" not in plain.additional_kwargs
+
+
+def test_what_an_object_wraps_is_parsed_as_itself(sim: ProviderSimulator):
+    """Models give objects only."""
+    sim.script("*", then=Reply('{"value": [1, 2]}'))
+    message = chain(sim, "openai:m").invoke("tell", response_format=Ratings)
+    assert message.additional_kwargs["parsed"] == Ratings([1, 2])
+
+
+def test_an_answer_that_does_not_fit_a_class_is_none(sim: ProviderSimulator):
+    """The next target is asked; a stream, which nobody can take back, says so at its end."""
+    sim.script("openai:*", then=Reply(BAD))
+    sim.script("together:*", then=Reply(GOOD))
+    message = chain(sim, "openai:m", "together:m").invoke("tell", response_format=Joke)
+    assert message.additional_kwargs["parsed"].rating == 7
+    assert message.response_metadata["resilience"]["winner"] == "together:m"
+    with pytest.raises(InvalidAnswersError, match="rating"):
+        chain(sim, "openai:m", max_retries=0).invoke("tell", response_format=Joke)
+    with pytest.raises(OutputParserException, match="does not fit Joke: rating"):
+        _streamed(chain(sim, "openai:m").bind(response_format=Joke))
+
+
+def test_beside_a_class_a_call_of_a_tool_is_an_answer(sim: ProviderSimulator):
+    """It holds no object."""
+    sim.script("*", then=Reply(tool_calls=[ToolCall("Other", {"word": "x"})]))
+    message = chain(sim, "openai:m").bind_tools([Other]).invoke("tell", response_format=Joke)
+    assert [call["name"] for call in message.tool_calls] == ["Other"]
+    assert "parsed" not in message.additional_kwargs
+
+
+def test_of_several_answers_each_is_parsed_that_fits(sim: ProviderSimulator):
+    """The others are shown as they are."""
+    llm = chain(sim, "openai:m")
+    made = llm.generate([[HumanMessage("tell")]], response_format=Joke, n=2).generations[0]
+    assert all(isinstance(one.message.additional_kwargs["parsed"], Joke) for one in made)
+
+
+def test_a_class_is_judged_where_handlers_stream(sim: ProviderSimulator):
+    """Else LangGraph's handlers would make a stream of it, and nobody could judge that."""
+    sim.script("openai:*", then=Reply(BAD))
+    sim.script("together:*", then=Reply(GOOD))
+
+    class Watching(BaseCallbackHandler, _StreamingCallbackHandler):
+        def tap_output_aiter(self, run_id: Any, output: Any) -> Any:
+            return output
+
+        def tap_output_iter(self, run_id: Any, output: Any) -> Any:
+            return output
+
+    llm = chain(sim, "openai:m", "together:m").bind(response_format=Joke)
+    message = llm.invoke("tell", {"callbacks": [Watching()]})
+    assert message.additional_kwargs["parsed"].rating == 7

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
 
 from langchain_resilient import AllTargetsFailedError, FaultKind, ResilientChatModel, Target
 from langchain_resilient.providers.openai import OpenAIProvider
-from langchain_resilient.testing import ProviderSimulator
+from langchain_resilient.testing import (
+    BadRequest,
+    ContextTooLong,
+    ProviderSimulator,
+    Reply,
+    Status,
+)
 from langchain_resilient.wire.foreign_blocks import (
     ForeignBlock,
     UnsupportedContentError,
@@ -138,3 +146,107 @@ def test_the_place_is_named():
     with pytest.raises(UnsupportedContentError, match=said):
         express_foreign_blocks(messages, takes_urls=False)
     assert express_foreign_blocks(messages[:1], takes_urls=False) == messages[:1]
+
+
+# -- cache marks: for gateways to models whose prompt cache wants them -----------------------------
+
+MARK = {"type": "ephemeral"}
+
+
+def marked(text: str, **more: Any) -> dict[str, Any]:
+    return {"type": "text", "text": text, "cache_control": MARK, **more}
+
+
+MARKED = [
+    SystemMessage([{"type": "text", "text": "Be brief."}, marked("These are the rules.")]),
+    HumanMessage([{"type": "image", "url": "https://x.test/a", "extras": {"cache_control": MARK}}]),
+    AIMessage([marked("I see")], tool_calls=[]),
+    HumanMessage("Add."),
+    AIMessage("", tool_calls=[{"name": "add", "args": {}, "id": "1"}]),
+    ToolMessage([marked("3")], tool_call_id="1"),
+]  # fmt: skip
+TOOL = {"name": "add", "description": "Add.", "input_schema": {"type": "object", "properties": {}}}
+
+
+def marks_of(body: dict[str, Any]) -> list[str]:
+    """Where a request holds marks: the roles of its messages, and `tools`."""
+    roles = [m["role"] for m in body["messages"] if '"cache_control"' in json.dumps(m)]
+    return roles + (["tools"] if '"cache_control"' in json.dumps(body.get("tools")) else [])
+
+
+ALL = ["system", "user", "assistant", "tool", "tools"]
+
+
+@pytest.mark.parametrize("name", ["openai", "openrouter", "vercel"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_gateway_gets_the_marks(sim, name, stream):
+    """One with a row, and any server that may be one."""
+    llm = ResilientChatModel(
+        targets=[Target(f"{name}:m", base_url=sim.base_url("openai"), api_key="k")]
+    )
+    bound = llm.bind_tools([{**TOOL, "cache_control": MARK}])
+    assert list(bound.stream(MARKED)) if stream else bound.invoke(MARKED)
+    (seen,) = sim.requests
+    assert marks_of(seen.body) == ALL
+    assert seen.body["messages"][0]["content"][1] == marked("These are the rules.")
+
+
+@pytest.mark.parametrize("kind", ["openai", "together", "groq", "responses"])
+def test_others_get_none(sim, kind):
+    """Nor does a text become a list of parts by it."""
+    base = sim.base_url("together" if kind == "together" else "openai")
+    one = {
+        "openai": lambda: Target("openai:m", api_key="sk-0123456789-marks", api="chat"),
+        "together": lambda: Target("together:m", base_url=base, api_key="k"),
+        "groq": lambda: Target("groq:m", base_url=base, api_key="k"),
+        "responses": lambda: Target("openai:m", base_url=base, api_key="k", api="responses"),
+    }[kind]()
+    llm = ResilientChatModel(targets=[one]).bind_tools([{**TOOL, "cache_control": MARK}])
+    llm.invoke(MARKED)
+    (seen,) = sim.requests
+    assert "cache_control" not in json.dumps(seen.body)
+    if kind != "responses":
+        contents = [m["content"] for m in seen.body["messages"]]
+        assert contents[0] == "Be brief.\nThese are the rules."
+        assert contents[2] == "I see"
+
+
+@pytest.mark.parametrize("words", ["property 'cache_control' is unsupported", "Bad Request"])
+def test_a_server_that_refuses_marks_gets_none_from_then_on(sim, words):
+    """Whether or not it says why."""
+    refusal = Status(400, body=json.dumps({"error": {"message": words}}))
+    sim.script("openai:m", refusal, then=Reply("yes"))
+    llm = ResilientChatModel(targets=[target(sim, "openai:m")], max_retries=0)
+    assert [llm.invoke(MARKED).text for _ in range(2)] == ["yes", "yes"]
+    assert [marks_of(seen.body) for seen in sim.requests] == [ALL[:-1], [], []]
+
+
+def test_another_refusal_does_not_cost_the_marks(sim):
+    """What is too long is too long without them."""
+    sim.script("openai:m", ContextTooLong(limit=1), BadRequest(), BadRequest(), then=Reply("yes"))
+    llm = ResilientChatModel(targets=[target(sim, "openai:m")], max_retries=0)
+    for _ in range(2):
+        with pytest.raises(AllTargetsFailedError):
+            llm.invoke(MARKED)
+    assert llm.invoke(MARKED).text == "yes"
+    assert [bool(marks_of(seen.body)) for seen in sim.requests] == [True, True, False, True]
+
+
+def test_a_langchain_model_gets_the_marks_as_they_are(sim):
+    """It knows what its API wants."""
+    reads = Reads(messages=iter([AIMessage("a")]))
+    ResilientChatModel(targets=[Target(reads)]).invoke([HumanMessage([marked("hi")])])
+    assert reads.seen[-1] == [marked("hi")]
+
+
+def test_a_tools_extras_are_marks_too(sim):
+    """As LangChain's tools have them."""
+
+    @tool(extras={"cache_control": MARK})
+    def add(a: int) -> int:
+        """Add."""
+        return a
+
+    llm = ResilientChatModel(targets=[target(sim, "openai:m")])
+    llm.bind_tools([add]).invoke("hi")
+    assert sim.requests[0].body["tools"][0]["cache_control"] == MARK

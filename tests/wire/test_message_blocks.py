@@ -114,7 +114,7 @@ def test_audio(mime):
 @pytest.mark.parametrize(
     "block",
     [
-        {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}},
+        {"type": "text", "text": "a", "citations": None},
         {"type": "text-plain", "text": "a", "mime_type": "text/plain"},
         {"type": "text-plain", "base64": "YQ==", "mime_type": "text/plain"},
         {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a"}},

@@ -1,11 +1,26 @@
 """Whole answers."""
 
+from typing import Any
+
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from langchain_resilient.wire.accumulator import ResponseAccumulator
-from langchain_resilient.wire.output import attach_receipt, text_chunk, to_chat_result
+from langchain_resilient.wire.output import (
+    attach_receipt,
+    combined_outputs,
+    text_chunk,
+    to_chat_result,
+)
 from tests.wire.streams import USAGE, call, chunk
+
+COUNTS = {
+    "input_tokens": 3,
+    "output_tokens": 2,
+    "total_tokens": 5,
+    "input_token_details": {},
+    "output_token_details": {},
+}
 
 
 def result(*chunks):
@@ -37,7 +52,7 @@ def test_a_plain_answer():
             "warnings": [{"message": "w"}],
             "token_usage": USAGE,
         },
-        usage_metadata={"input_tokens": 3, "output_tokens": 2, "total_tokens": 5},
+        usage_metadata=COUNTS,
     )
 
 
@@ -66,8 +81,38 @@ def test_output_for_callbacks():
         "token_usage": USAGE,
         "model_name": "gpt-4o",
         "model_provider": "openai",
+        "id": "chatcmpl-1",
     }
     assert outcome.generations[0].generation_info == {"finish_reason": "stop"}
+
+
+def test_output_for_callbacks_of_several_prompts():
+    """Tokens are added up at every depth; the model and its fingerprint are the first's."""
+    details = {"cached_tokens": 1, "audio_tokens": None}
+    usage = {"prompt_tokens": 3, "prompt_tokens_details": details, "note": "a"}
+    outputs: list[Any] = [
+        {"token_usage": usage, "model_name": "a", "system_fingerprint": ""},
+        None,  # it was streamed
+        {"token_usage": None, "model_name": "b"},
+        {"token_usage": {**usage, "completion_tokens": 2}, "system_fingerprint": "fp"},
+    ]
+    assert combined_outputs(outputs, "asked") == {
+        "token_usage": {
+            "prompt_tokens": 6,
+            "prompt_tokens_details": {"cached_tokens": 2},
+            "note": "a",
+            "completion_tokens": 2,
+        },
+        "model_name": "a",
+        "system_fingerprint": "fp",
+    }
+    assert combined_outputs([None], "asked") == {"token_usage": {}, "model_name": "asked"}
+
+
+def test_who_speaks():
+    """Some servers say so; what is no name is none."""
+    assert message(chunk("Hi", name="ann"), chunk(finish="stop")).name == "ann"
+    assert message(chunk("Hi", name=7), chunk(finish="stop")).name is None
 
 
 def test_the_model_that_was_asked():

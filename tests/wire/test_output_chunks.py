@@ -112,7 +112,13 @@ def test_the_last_chunk():
     )
     last = pieces[-1].message
     assert last.chunk_position == "last"
-    assert last.usage_metadata == {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+    assert last.usage_metadata == {
+        "input_tokens": 3,
+        "output_tokens": 2,
+        "total_tokens": 5,
+        "input_token_details": {},
+        "output_token_details": {},
+    }
     assert last.response_metadata == {
         "model_provider": "openai",
         "model_name": "gpt-4o",

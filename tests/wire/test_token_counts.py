@@ -52,6 +52,18 @@ def test_totals_are_made_up_where_missing():
     assert usage_metadata({"total_tokens": 9})["total_tokens"] == 9
 
 
+@pytest.mark.parametrize("tier", [None, "default", "auto", "flex", "priority"])
+def test_the_counts_of_a_tier_are_those_of_chat_openai(tier):
+    """What has a price of its own is told apart by the tier; the details are always there."""
+    theirs = pytest.importorskip("langchain_openai.chat_models.base")._create_usage_metadata
+    details = {"cached_tokens": 4, "cache_write_tokens": 3, "audio_tokens": 1}
+    made = {"reasoning_tokens": 7, "audio_tokens": 2}
+    full = {"prompt_tokens_details": details, "completion_tokens_details": made}
+    for more in ({}, full, {"prompt_tokens_details": {"cached_tokens": 2}}):
+        usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30, **more}
+        assert usage_metadata(usage, tier) == theirs(usage, tier)
+
+
 @pytest.mark.parametrize("nothing", [None, {}, {"prompt_tokens": None}, {"prompt_tokens": "3"}])
 def test_no_usage(nothing):
     """Where nothing was counted there are no counts, not zeros."""

@@ -50,6 +50,12 @@ class IncomingRequest:
         """The model as targets are written: `"openai:gpt-6-luna"`."""
         return f"{self.dialect.name}:{self.model}"
 
+    @property
+    def tier(self) -> str:
+        """The service tier that it is served in: the one that was asked for, where that is paid."""
+        wanted = (self.sent or self.body).get("service_tier")
+        return wanted if wanted in ("flex", "priority") else "default"
+
 
 class AnswerPiece(NamedTuple):
     """A piece of an answer on the wire.

@@ -71,7 +71,7 @@ class OpenAIDialect(Dialect):
                 for index, choice in enumerate(answer.choices)
             ],
             "usage": _usage(answer.usage),
-            "service_tier": "default",
+            "service_tier": request.tier,
             "system_fingerprint": _FINGERPRINT,
         }
         if not reply.usage:
@@ -149,7 +149,7 @@ class _OpenAIStream:
         self.with_usage = bool(options.get("include_usage")) and reply.usage
         self.start = (
             f'{{"id":"chatcmpl-{SERIAL}","object":"chat.completion.chunk","created":{CREATED},'
-            f'"model":{json.dumps(request.model)},"service_tier":"default",'
+            f'"model":{json.dumps(request.model)},"service_tier":"{request.tier}",'
             f'"system_fingerprint":"{_FINGERPRINT}","choices":['
         )
         self.end = "]" + (',"usage":null' if self.with_usage else "")

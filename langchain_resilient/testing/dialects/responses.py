@@ -87,7 +87,7 @@ def _response(request: IncomingRequest, answer: Answer, reply: ReplyOptions) -> 
         "output": list(_items(request, choice)),
         "parallel_tool_calls": True,
         "previous_response_id": sent.get("previous_response_id"),
-        "service_tier": "default",
+        "service_tier": request.tier,
         "store": sent.get("store") is not False,
         "tool_choice": "auto",
         "usage": _usage(answer.usage) if reply.usage else None,
