@@ -75,8 +75,8 @@ RENAMED = (
 
 ABSENT = {
     "openai_proxy": "proxies come from `HTTPS_PROXY`, `ALL_PROXY` or `OPENAI_PROXY`",
-    "http_client": "connections belong to the package, which closes losers and follows no "
-    "redirects. Certificates: `Target(ca_certificates=, client_certificate=)`",
+    "http_client": "connections belong to the package, which closes those of losers. "
+    "Certificates: `Target(ca_certificates=, client_certificate=)`",
     "http_async_client": "as above",
     "http_socket_options": "as above",
     "tiktoken_model_name": "`get_token_ids` goes by the first target",
