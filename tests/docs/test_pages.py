@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from langchain_resilient.models import RETIREMENTS
 from tests.conftest import ROOT
 from tests.docs import pages
 from tests.docs.commands import check
@@ -65,6 +66,18 @@ def test_each_claim_has_a_command_that_exists(page):
     assert len(commands) >= 14
     for command in commands:
         check(command)
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("page", [*pages.PAGES, *NOTEBOOKS], ids=lambda page: page.stem)
+def test_a_page_names_models_that_live(page):
+    """Readers copy them: none has an announced end, and Together's have their maker's name."""
+    named = re.findall(r"\b(openai|together):([\w./-]*\w)", page.read_text())
+    assert [model for provider, model in named if (provider, model) in RETIREMENTS] == []
+    invented = {"a", "b", "c", "x", "y", "first", "second", "third", "well"}  # of 04_chaos.ipynb
+    assert {m for p, m in named if p == "together" and "/" not in m} <= invented
 
 
 def test_code_fits_the_page():
