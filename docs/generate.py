@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docs import cli, errors, options, providers, simulator
+from docs import chat_openai, cli, errors, options, providers, simulator
 
 PAGES = {
     "options.md": options.page,
+    "chat_openai.md": chat_openai.page,
     "cli.md": cli.page,
     "errors.md": errors.page,
     "providers.md": providers.page,

@@ -1,6 +1,6 @@
 """Servers that speak OpenAI's API, as data: one row each, so that `"groq:model"` just works.
 
-To add one is to add a row: `docs/providers.md` and the registry are made from them. What a server
+To add one is to add a row: `docs/servers.md` and the registry are made from them. What a server
 refuses beyond its row is learned from its own error.
 """
 

@@ -15,7 +15,7 @@ from langchain_resilient import cli
 from tests.conftest import ROOT
 
 _SEPARATORS = {"|", "&&", ";", "||"}
-_SYSTEM = {"cd", "git", "export", "jq", "echo", "cat"}
+_SYSTEM = {"cd", "git", "export", "jq", "echo", "cat", "uvicorn", "gunicorn"}
 
 
 def check(line: str) -> None:

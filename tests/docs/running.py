@@ -90,7 +90,7 @@ def _surroundings() -> Iterator[None]:
         ProviderSimulator() as sim,
         tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(folder),
-        mock.patch.dict(os.environ, _environment(sim)),
+        mock.patch.dict(os.environ, environment(sim)),
         mock.patch.object(providers, "_entries", dict(providers._entries)),
     ):
         _warm_up()
@@ -106,7 +106,7 @@ def _warm_up() -> None:
         ResilientChatModel(targets=[target]).invoke("Hello")
 
 
-def _environment(sim: ProviderSimulator) -> dict[str, str]:
+def environment(sim: ProviderSimulator) -> dict[str, str]:
     return {
         "OPENAI_API_KEY": "simulated",
         "OPENAI_BASE_URL": sim.base_url("openai"),
