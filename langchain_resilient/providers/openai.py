@@ -24,6 +24,8 @@ class OpenAIProvider(TwoAPIs):
         super().__init__(target)
         if self.is_public:
             self._refusals.require("metadata", "store")
+            # Older models refuse them; newer ones take them, and do not see them.
+            self._refusals.move_tool_images()
 
     @staticmethod
     def import_sdk() -> tuple[Any, Any]:

@@ -31,8 +31,10 @@ from langchain_resilient.wire.refused_messages import (
     has_names,
     move_tool_images,
     refused_role,
+    refuses_lists,
     refuses_tool_images,
     swap_roles,
+    without_lists,
     without_names,
 )
 from langchain_resilient.wire.tool_calls import SHORT_ID_MODELS, shorten_call_ids
@@ -180,8 +182,8 @@ class Refusals:
         ```
     """
 
-    __slots__ = ("_auto_choice", "_dropped", "_largest", "_names", "_on_unknown", "_roles",
-                 "_rules", "_short_ids", "_target", "_unwarned", "_warned", "learned",
+    __slots__ = ("_auto_choice", "_dropped", "_largest", "_lists", "_names", "_on_unknown",
+                 "_roles", "_rules", "_short_ids", "_target", "_unwarned", "_warned", "learned",
                  "one_answer", "tool_images")  # fmt: skip
 
     def __init__(
@@ -201,6 +203,7 @@ class Refusals:
         self._auto_choice: set[str] = set()
         self._short_ids = False
         self._names = True
+        self._lists = True
         self.learned = False
         self.one_answer = False
         self.tool_images = True
@@ -228,6 +231,11 @@ class Refusals:
         self.tool_images = False
         self.learned = True
 
+    def drop_lists(self) -> None:
+        """Send a text where a message is a list of texts from now on."""
+        self._lists = False
+        self.learned = True
+
     def mend(self, body: dict[str, Any]) -> None:
         """Take out of a request what is known to be refused; the outermost dict is changed."""
         for name in self._dropped & body.keys():
@@ -253,7 +261,9 @@ class Refusals:
             messages = shorten_call_ids(messages)
         if not self._names:
             messages = without_names(messages)
-        return messages if self.tool_images else move_tool_images(messages)
+        if not self.tool_images and len(messages) > 2:  # noqa: PLR2004  # there may be a result
+            messages = move_tool_images(messages)
+        return messages if self._lists else without_lists(messages)
 
     def learn(self, error: Exception, body: Mapping[str, Any], required: AbstractSet[str]) -> bool:
         """Learn from an error.
@@ -310,6 +320,8 @@ class Refusals:
             self.swap_role(role)
         if self.tool_images and refuses_tool_images(text, messages):
             self.move_tool_images()
+        if self._lists and refuses_lists(text, messages):
+            self.drop_lists()
 
     def _learn_largest(
         self, text: str, param: str, body: Mapping[str, Any], error: Exception

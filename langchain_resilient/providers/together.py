@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_resilient.providers.responses import TwoAPIs
-from langchain_resilient.wire.foreign_blocks import express_foreign_blocks
+from langchain_resilient.wire.foreign_blocks import UnsupportedContentError, express_foreign_blocks
+from langchain_resilient.wire.refused_messages import audio_by_url, modern_calls
 
 if TYPE_CHECKING:
     from langchain_resilient.options import Target
@@ -19,6 +20,9 @@ _NO_THINKING = ("none", "minimal")
 _EFFORTS = {"xhigh": "high", "max": "high"}
 """Efforts that Together calls otherwise: it knows low, medium and high."""
 
+_AUDIO = ("wav",)
+"""The formats of audio that it takes beside its text."""
+
 
 class TogetherProvider(TwoAPIs):
     """Serves `"together:maker/model"`."""
@@ -30,6 +34,9 @@ class TogetherProvider(TwoAPIs):
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._refusals.swap_role("developer")
+        # The results of tools are text, and so is what is no user's.
+        self._refusals.move_tool_images()
+        self._refusals.drop_lists()
 
     @staticmethod
     def import_sdk() -> tuple[Any, Any]:
@@ -62,6 +69,8 @@ class TogetherProvider(TwoAPIs):
     def adapt_body(self, body: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         """Adapt the body to Together."""
         body["model"] = self.target.model
+        if any(map(_is_special, body["messages"])):
+            body["messages"] = _as_listed(body["messages"])
         if isinstance(body.get("tool_choice"), dict):
             # One tool is forced, as for structured output: there are no parallel calls to allow.
             body.pop("parallel_tool_calls", None)
@@ -84,3 +93,28 @@ class TogetherProvider(TwoAPIs):
         if stream:
             body["stream"] = True
         return body
+
+
+def _as_listed(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write a conversation with what Together's own types list.
+
+    Raises:
+        UnsupportedContentError: If a message holds a file, which it does not read.
+    """
+    for index, message in enumerate(messages):
+        content = message.get("content")
+        if isinstance(content, list) and any(
+            isinstance(block, dict) and block.get("type") == "file" for block in content
+        ):
+            msg = f"messages[{index}] holds a file, which this target cannot take"
+            raise UnsupportedContentError(msg)
+    return audio_by_url(modern_calls(messages), _AUDIO)
+
+
+def _is_special(message: dict[str, Any]) -> bool:
+    """Whether a message may hold what only OpenAI's API has: functions, audio of any format."""
+    return (
+        message["role"] == "function"
+        or "function_call" in message
+        or message.get("content").__class__ is list
+    )

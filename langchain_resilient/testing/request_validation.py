@@ -65,7 +65,7 @@ def find_error(dialect: str, body: Mapping[str, Any], *, api: str = "chat") -> E
     """
     if dialect == "openai" and api == "chat" and (refusal := _wants_responses(body)):
         return refusal
-    return next(_errors(dialect, body), None)
+    return next(_errors(dialect, body, api), None)
 
 
 def _wants_responses(body: Mapping[str, Any]) -> ErrorBody | None:
@@ -74,8 +74,10 @@ def _wants_responses(body: Mapping[str, Any]) -> ErrorBody | None:
     if _ONLY_RESPONSES.search(model):
         message = "This model is only supported in v1/responses and not in v1/chat/completions."
         return ErrorBody(404, message, param="model")
-    tools = any(isinstance(tool, dict) and tool.get("function") for tool in body.get("tools") or ())
-    if tools and body.get("reasoning_effort") != "none" and _REASONING_TOOLS.match(model):
+    given = body.get("tools")
+    tools = given if isinstance(given, list) else []
+    has_functions = any(isinstance(tool, dict) and tool.get("function") for tool in tools)
+    if has_functions and body.get("reasoning_effort") != "none" and _REASONING_TOOLS.match(model):
         return invalid_request(
             f"Function tools with reasoning_effort are not supported for {model} in "
             "/v1/chat/completions. To use function tools, use /v1/responses or set "
@@ -89,7 +91,7 @@ _ONLY_RESPONSES = re.compile(r"codex|^(?:gpt-[\d.]+|o\d)-pro")
 _REASONING_TOOLS = re.compile(r"gpt-(?:5\.[4-9]|[6-9])(?!.*chat)")
 
 
-def _errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
+def _errors(dialect: str, body: Mapping[str, Any], api: str) -> Iterator[ErrorBody]:
     yield from type_errors(body)
     if dialect == "openai":
         yield from _unknown_parameters(body)
@@ -97,7 +99,9 @@ def _errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
     yield from range_errors(dialect, body)
     if dialect == "openai":
         yield from _long_answers(body)
-    yield from message_errors(dialect, body)
+    yield from message_errors(dialect, body, api=api)
+    if dialect == "together":
+        yield from _unlisted(body)
     yield from _tools(dialect, body)
     yield from _response_format(dialect, body)
     if dialect == "openai":
@@ -386,7 +390,7 @@ def _out_of_range(name: str, fault: str, value: float) -> ErrorBody:
 
 _ROLES = {
     "openai": ("system", "assistant", "user", "function", "tool", "developer"),
-    "together": ("system", "user", "assistant", "tool", "function"),
+    "together": ("system", "user", "assistant", "tool"),
 }
 _BLOCKS = {
     "openai": ("text", "image_url", "input_audio", "refusal", "audio", "file"),
@@ -394,15 +398,26 @@ _BLOCKS = {
 }
 _TEXT_OR_PICTURE = ("text", "image_url")
 _NO_PICTURES = ("system", "assistant", "developer")
+# These answer 200 to a picture in a tool's result, and neither see it nor bill it; older ones
+# refuse it. (Recorded exchanges of gpt-4.1-nano and gpt-5-nano; openai-openapi#523.)
+_BLIND_TO_TOOL_PICTURES = re.compile(r"gpt-(?:4\.1|[5-9])|o[3-9]")
 
 
-def message_errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
+def message_errors(
+    dialect: str, body: Mapping[str, Any], *, api: str = "chat"
+) -> Iterator[ErrorBody]:
     """Yield what is wrong with a request's messages, in order: roles, content, tool answers.
 
     Args:
         dialect: `"openai"` or `"together"`.
         body: The request as JSON.
+        api: `"responses"` if it came by OpenAI's other API, whose tools' results may hold pictures.
     """
+    without_pictures: tuple[str, ...] = _NO_PICTURES if dialect == "openai" else ()
+    if dialect == "openai" and api == "chat":
+        model = body.get("model")
+        if not isinstance(model, str) or not _BLIND_TO_TOOL_PICTURES.match(model):
+            without_pictures = (*_NO_PICTURES, "tool")
     messages = body.get("messages")
     if messages is None:
         yield invalid_request(
@@ -418,13 +433,15 @@ def message_errors(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]
     else:
         pending: list[str] = []
         for at, message in enumerate(messages):
-            yield from _message(dialect, at, message)
+            yield from _message(dialect, at, message, without_pictures)
             yield from _tool_answers(at, message, pending)
         if pending:
             yield _unanswered(len(messages), pending)
 
 
-def _message(dialect: str, at: int, message: Any) -> Iterator[ErrorBody]:
+def _message(
+    dialect: str, at: int, message: Any, without_pictures: tuple[str, ...]
+) -> Iterator[ErrorBody]:
     role = message.get("role") if isinstance(message, dict) else None
     known = _ROLES[dialect]
     if role not in known:
@@ -446,11 +463,20 @@ def _message(dialect: str, at: int, message: Any) -> Iterator[ErrorBody]:
             f"messages.[{at}].content",
             "invalid_type",
         )
+    elif isinstance(content, list) and dialect == "together" and role != "user":
+        yield invalid_request(
+            f"messages[{at}].content: Input should be a valid string",
+            f"messages[{at}].content",
+            "invalid_type",
+        )
     for number, block in enumerate(content if isinstance(content, list) else ()):
-        yield from _block(dialect, str(role), f"messages[{at}]", number, block)
+        no_pictures = role in without_pictures
+        yield from _block(dialect, str(role), f"messages[{at}]", number, block, no_pictures)
 
 
-def _block(dialect: str, role: str, where: str, number: int, block: Any) -> Iterator[ErrorBody]:
+def _block(  # noqa: PLR0917  # where a block stands, and what may stand there
+    dialect: str, role: str, where: str, number: int, block: Any, no_pictures: bool
+) -> Iterator[ErrorBody]:
     kind = block.get("type") if isinstance(block, dict) else None
     known = _BLOCKS[dialect]
     if kind not in known:
@@ -460,7 +486,7 @@ def _block(dialect: str, role: str, where: str, number: int, block: Any) -> Iter
             f"{where}.content[{number}].type",
             "invalid_value",
         )
-    elif role in _NO_PICTURES and dialect == "openai" and kind == "image_url":
+    elif no_pictures and kind == "image_url":
         yield invalid_request(
             f"Invalid '{where}'. Image URLs are only allowed for messages with role 'user', but "
             f"this message with role '{role}' contains an image URL.",
@@ -479,6 +505,31 @@ def _block(dialect: str, role: str, where: str, number: int, block: Any) -> Iter
             f"{where}.content[{number}].text",
             "missing_required_parameter",
         )
+
+
+_TOGETHER_EFFORTS = ("low", "medium", "high")
+
+
+def _unlisted(body: Mapping[str, Any]) -> Iterator[ErrorBody]:
+    """Check what Together's own types list the values of."""
+    effort = body.get("reasoning_effort")
+    if effort is not None and effort not in _TOGETHER_EFFORTS:
+        yield _not_among("reasoning_effort", _TOGETHER_EFFORTS)
+    for at, tool in enumerate(body.get("tools") or ()):
+        if tool.get("type", "function") != "function":
+            yield _not_among(f"tools[{at}].type", ("function",))
+    for at, message in enumerate(body["messages"]):
+        content = message.get("content")
+        for number, block in enumerate(content if isinstance(content, list) else ()):
+            audio = block.get("input_audio")
+            if isinstance(audio, dict) and audio.get("format") != "wav":
+                yield _not_among(f"messages[{at}].content[{number}].input_audio.format", ("wav",))
+
+
+def _not_among(where: str, values: tuple[str, ...]) -> ErrorBody:
+    *others, last = [f"'{value}'" for value in values]
+    names = f"{', '.join(others)} or {last}" if others else last
+    return invalid_request(f"{where}: Input should be {names}", where, "literal_error")
 
 
 def _tool_answers(at: int, message: Mapping[str, Any], pending: list[str]) -> Iterator[ErrorBody]:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     Message = dict[str, Any]
 
@@ -24,6 +24,11 @@ _SYSTEM = re.compile(
 _ROLE = re.compile(r"\broles?\b", re.IGNORECASE)
 _REFUSED = re.compile(
     r"invalid|un(?:known|supported|expected|recognized)|not|n't|must be|should be|only|expected",
+    re.IGNORECASE,
+)
+_WANTS_TEXT = re.compile(
+    r"(?:valid|expected a|must be a|should be a|only) string|invalid type: sequence|"
+    r"content must be (?:a )?string|got (?:a )?(?:list|array)",
     re.IGNORECASE,
 )
 _IMAGE = re.compile(r"image", re.IGNORECASE)
@@ -102,6 +107,60 @@ def _has_image(message: Mapping[str, Any]) -> bool:
     return (
         message.get("role") == "tool" and isinstance(content, list) and any(map(_is_image, content))
     )
+
+
+def refuses_lists(text: str, messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an error wants a text where these messages hold a list of texts."""
+    return bool(_WANTS_TEXT.search(text)) and any(map(_is_list_of_texts, messages))
+
+
+def without_lists(messages: list[Message]) -> list[Message]:
+    """Write lists of texts as one text each; a user's as well, unless there is more than text."""
+    if not any(map(_is_list_of_texts, messages)):
+        return messages
+    return [
+        {**m, "content": "\n".join(map(_text, m["content"]))} if _is_list_of_texts(m) else m
+        for m in messages
+    ]
+
+
+def _is_list_of_texts(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and not any(map(_is_image, content))
+
+
+def modern_calls(messages: list[Message]) -> list[Message]:
+    """Write calls of functions, and their results, as those of tools: few APIs know the former."""
+    modern: list[Message] = []
+    for index, message in enumerate(messages):
+        call = message.get("function_call")
+        if call:
+            rest = {k: v for k, v in message.items() if k != "function_call"}
+            calls = [{"id": f"call_{index}", "type": "function", "function": call}]
+            modern.append({**rest, "tool_calls": calls})
+        elif message.get("role") == "function":
+            modern.append({**message, "role": "tool", "tool_call_id": f"call_{index - 1}"})
+        else:
+            modern.append(message)
+    return modern
+
+
+def audio_by_url(messages: list[Message], formats: Collection[str]) -> list[Message]:
+    """Write audio in other formats than these as `audio_url`, which says which it is."""
+    return [
+        {**m, "content": [_audio_by_url(block, formats) for block in m["content"]]}
+        if isinstance(m.get("content"), list)
+        else m
+        for m in messages
+    ]
+
+
+def _audio_by_url(block: Any, formats: Collection[str]) -> Any:
+    audio = block.get("input_audio") if isinstance(block, dict) else None
+    if not isinstance(audio, dict) or audio.get("format") in formats:
+        return block
+    url = f"data:audio/{audio.get('format')};base64,{audio.get('data')}"
+    return {"type": "audio_url", "audio_url": {"url": url}}
 
 
 def _is_image(block: Any) -> bool:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import pytest
+from langchain_core.messages import (
+    AIMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 
 from langchain_resilient import DroppedParameterWarning, Target
 from langchain_resilient import testing as t
+from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.providers import create_provider
 from langchain_resilient.providers.together import TogetherProvider
 from langchain_resilient.testing import answer_to
+from langchain_resilient.wire.messages import to_chat_messages
 from tests.providers.asking import TRANSPORTS, ask, http, listening, provider_at, request
+from verification.kit.scripted_targets import chain
 
 PLAIN = http('{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"eos"}]}')
 
@@ -154,3 +165,59 @@ async def test_the_environments_key_goes_to_together(sim, monkeypatch, no_enviro
     monkeypatch.setenv("TOGETHER_API_KEY", "tgp_from-env")
     await ask(create_provider(Target("together:m")))
     assert sim.requests[0].key == sim.requests[1].key
+
+
+def calling(name: str) -> AIMessage:
+    """An answer that calls a function in the way that was before tools."""
+    call = {"name": name, "arguments": "{}"}
+    return AIMessage("", additional_kwargs={"function_call": call})
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+CALL = {"name": "look", "args": {}, "id": "c1"}
+
+
+@pytest.mark.parametrize(("messages", "roles"), [
+    ([SystemMessage([{"type": "text", "text": "Be brief."}]), HumanMessage("hi")],
+     ["system", "user"]),
+    ([ChatMessage(role="developer", content="Be brief."), HumanMessage("hi")], ["system", "user"]),
+    ([HumanMessage("hi"), calling("f"), FunctionMessage(name="f", content="3")],
+     ["user", "assistant", "tool"]),
+    ([HumanMessage("hi"), AIMessage("", tool_calls=[CALL]),
+      ToolMessage([{"type": "text", "text": "here"}, IMAGE], tool_call_id="c1")],
+     ["user", "assistant", "tool", "user"]),
+    ([HumanMessage("hi"), AIMessage([{"type": "text", "text": "yes"}]), HumanMessage("go on")],
+     ["user", "assistant", "user"]),
+    ([HumanMessage([{"type": "audio", "base64": "aGk=", "mime_type": "audio/mp3"}])], ["user"]),
+    ([HumanMessage([{"type": "audio", "base64": "aGk=", "mime_type": "audio/wav"}])], ["user"]),
+], ids=["texts", "developer", "function", "image", "answer", "mp3", "wav"])  # fmt: skip
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_only_openai_knows_is_written_as_together_takes_it(sim, messages, roles, stream):
+    """At once: nothing is refused."""
+    asked = ChatRequest(to_chat_messages(messages))
+    assert (await ask(provider(sim), asked, stream=stream)).fault() is None
+    (seen,) = sim.requests
+    assert [m["role"] for m in seen.body["messages"]] == roles
+    assert all(m["role"] == "user" or not isinstance(m["content"], list)
+               for m in seen.body["messages"])  # fmt: skip
+
+
+async def test_audio_in_other_formats_goes_by_its_url(sim):
+    """Which says the format; the type of its own knows only WAV."""
+    block = {"type": "audio", "base64": "aGk=", "mime_type": "audio/mp3"}
+    await ask(provider(sim), ChatRequest(to_chat_messages([HumanMessage([block])])))
+    (sent_block,) = sim.requests[0].body["messages"][0]["content"]
+    assert sent_block == {"type": "audio_url", "audio_url": {"url": "data:audio/mp3;base64,aGk="}}
+
+
+@pytest.mark.parametrize("block", [
+    {"type": "file", "base64": "aGk=", "mime_type": "application/pdf", "filename": "a.pdf"},
+    {"type": "file", "url": "https://example.com/a.pdf"},
+], ids=["data", "url"])  # fmt: skip
+async def test_the_next_target_is_asked_for_what_together_cannot_read(sim, block):
+    """A file, which OpenAI takes."""
+    llm = chain(sim, "together:m", "openai:m", hedge=None)
+    llm.targets = [llm.targets[0], llm.targets[1].model_copy(update={"api": "responses"})]
+    answer = await llm.ainvoke([HumanMessage([{"type": "text", "text": "Read."}, block])])
+    assert answer.response_metadata["resilience"]["winner"] == "openai:m"
+    assert sim.count("together:m") == 0

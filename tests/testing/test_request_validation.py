@@ -182,6 +182,8 @@ def test_conversations_that_make_no_sense(messages: list[Any], words: str, diale
     """Both providers look at roles, blocks and tool calls."""
     error = find_error(dialect, {"model": "m", "messages": messages})
     assert error is not None
+    if dialect == "together" and messages and messages[0]["role"] == "assistant":
+        words = "content: Input should be a valid string"
     assert words in error.message
 
 
@@ -328,6 +330,68 @@ def test_openai_refuses_what_agents_send_by_mistake(
     assert error is not None
     assert words in error.message
     assert (error.param, error.code) == (param, code)
+
+
+SEEN = [USER, ASSISTANT, {**TOOL, "content": PICTURE}]
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "gpt-4", "gpt-3.5-turbo", "m"])
+def test_a_picture_in_a_tools_result_is_refused(model: str) -> None:
+    """By the older models; the newer ones take it, and are blind to it."""
+    error = find_error("openai", {"model": model, "messages": SEEN})
+    assert error is not None
+    assert error.message.startswith("Invalid 'messages[2]'. Image URLs are only allowed for")
+    assert "this message with role 'tool' contains an image URL" in error.message
+    assert find_error("openai", {"model": model, "messages": SEEN}, api="responses") is None
+
+
+@pytest.mark.parametrize("model", ["gpt-4.1-nano", "gpt-5-nano", "gpt-6-luna"])
+def test_newer_models_take_a_picture_in_a_tools_result(model: str) -> None:
+    """As was recorded of OpenAI."""
+    assert find_error("openai", {"model": model, "messages": SEEN}) is None
+
+
+AUDIO = {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}
+MP3 = {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "mp3"}}
+TEXTS = [{"type": "text", "text": "Hello"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"messages": [{"role": "developer", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "system", "content": TEXTS}]}, "messages[0].content"),
+        ({"messages": [{"role": "assistant", "content": TEXTS}]}, "messages[0].content"),
+        ({"messages": [USER, ASSISTANT, {**TOOL, "content": TEXTS}]}, "messages[2].content"),
+        ({"messages": SEEN}, "messages[2].content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]},
+            "messages[0].content[0].type",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [MP3]}]},
+            "messages[0].content[0].input_audio.format",
+        ),
+        ({"messages": [USER], "reasoning_effort": "none"}, "reasoning_effort"),
+        ({"messages": [USER], "tools": [{"type": "custom", "custom": {}}]}, "tools[0].type"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_together_refuses_what_its_types_do_not_list(body: dict[str, Any], where: str) -> None:
+    """Roles, content and values are those of the SDK's own types."""
+    error = find_error("together", {"model": "m", **body})
+    assert error is not None
+    assert (error.status, error.param) == (400, where)
+
+
+def test_together_takes_what_its_types_list() -> None:
+    """A user's pictures and audio, thoughts, names."""
+    blocks = [*TEXTS, *PICTURE, AUDIO, {"type": "video_url", "video_url": {"url": "x"}}]
+    said = {"role": "assistant", "content": "x", "reasoning_content": "y", "name": "z"}
+    messages = [{"role": "user", "content": blocks}, said, ASSISTANT, TOOL]
+    body = {"model": "m", "messages": messages, "reasoning_effort": "low", "tools": [F]}
+    assert find_error("together", body) is None
 
 
 def test_what_is_just_within_the_limits_is_taken() -> None:
