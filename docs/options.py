@@ -27,25 +27,30 @@ from langchain_resilient import (
 from langchain_resilient.batch.mixin import AMAP_CONCURRENCY, BATCH_CONCURRENCY, BatchingChatModel
 from langchain_resilient.configuration import Configuration
 from langchain_resilient.sampling import Sampling
+from langchain_resilient.service import config as service
+from langchain_resilient.service.config import ServiceConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CLASSES: tuple[type[BaseModel], ...] = (
-    Configuration, Sampling, Target, Hedge, TimeLimits, Retry, Health, SpendCap,
+    Configuration, Sampling, Target, Hedge, TimeLimits, Retry, Health, SpendCap, ServiceConfig,
 )  # fmt: skip
 """The classes whose fields are the options, in the order of the page."""
 
 _NAMED_DEFAULTS = ((options.ALL_FAULTS, "every kind"), (options.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
 """Defaults that are too long for a cell."""
 
-_ALIASES = {k: v for m in (configuration, options, sampling) for k, v in aliases(m).items()}
+_ALIASES = {
+    k: v for m in (configuration, options, sampling, service) for k, v in aliases(m).items()
+}
 
 _UNITS = (
     # The first match wins: what the name or the type says comes before what the meaning says.
     (r"name:requests_per_minute", "requests/minute"),
     (r"name:tokens_per_minute", "tokens/minute"),
     (r"name:min_tokens_per_second", "tokens/second"),
+    (r"name:.*_bytes", "bytes"),
     (r"type:.*Seconds", "seconds"),
     (r"type:.*SpendCap|name:(dollars|max_extra_cost)", "US dollars"),
     (r"meaning:.*[Dd]ollars per million tokens", "US dollars per million tokens"),

@@ -550,7 +550,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     @property
     def model_name(self) -> str:
         """The first target's model: who really answered stands in the answer's metadata."""
-        return self.chain()[0].model
+        return chain_of(self)[0].model
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line: `langchain-resilient ask`, `batch`, `journal`, `targets`, `simulate`, `demo`.
+"""The command line: `langchain-resilient ask`, `batch`, `serve`, `targets`, `simulate`, `demo`, ...
 
 Exit codes, for scripts:
 
@@ -31,6 +31,7 @@ from langchain_resilient._version import __version__
 from langchain_resilient.batch import cli as batch
 from langchain_resilient.configuration import chain_of
 from langchain_resilient.demo import command as demo
+from langchain_resilient.service import run as service
 from langchain_resilient.simulation import command as simulate
 
 if TYPE_CHECKING:
@@ -97,6 +98,17 @@ def parser() -> argparse.ArgumentParser:
     batch.add_journal_arguments(journal)
     journal.set_defaults(command=_journal)
 
+    serving = commands.add_parser(
+        "serve",
+        help="serve the chain to OpenAI's clients over HTTP",
+        description=service.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    service.add_arguments(serving)
+    _add_targets(serving)
+    _add_model_settings(serving)
+    serving.set_defaults(command=_serve)
+
     targets = commands.add_parser(
         "targets",
         help="show the chain and which keys are there",
@@ -142,8 +154,12 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-s", "--system", metavar="TEXT", help="a system message before the prompt")
+    _add_model_settings(parser)
+
+
+def _add_model_settings(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-s", "--system", metavar="TEXT", help="a system message before the prompt")
     add("--timeout", type=float, metavar="SECONDS", help="the deadline (default 120)")
     add("--hedge", type=float, metavar="SECONDS", help="ask a second target this late")
     add("--max-tokens", type=int, metavar="N", help="the longest answer")
@@ -193,7 +209,11 @@ def _ask(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> ResilientChatModel:
     from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415
 
-    settings = {
+    return ResilientChatModel(**{k: v for k, v in _settings(args).items() if v is not None})
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {
         "targets": args.target,
         "timeout": args.timeout,
         "hedge": args.hedge,
@@ -202,7 +222,6 @@ def _model(args: argparse.Namespace) -> ResilientChatModel:
         "last_resort": args.last_resort,
         "remember": None if args.forget else args.remember or _memory_file(),
     }
-    return ResilientChatModel(**{k: v for k, v in settings.items() if v is not None})
 
 
 def _memory_file() -> Path | None:
@@ -309,6 +328,19 @@ def _reporting_errors(command: Callable[[], int]) -> int:
         raise
     except (ValueError, OSError, JournalError, LocalModelError, MissingExtraError) as error:
         return _print_error(_error_text(error))
+
+
+# -- serve ----------------------------------------------------------------------------------------
+
+
+def _serve(args: argparse.Namespace) -> int:
+    def run() -> int:
+        config, llm = service.configured(args, os.environ, _settings(args))
+        _preload(llm)
+        service.serve(llm, config, log_level=args.log_level)
+        return OK
+
+    return _reporting_errors(run)
 
 
 # -- targets --------------------------------------------------------------------------------------

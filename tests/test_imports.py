@@ -170,6 +170,16 @@ LAYERS = {
         "runtime",
     },
     "testing": {"testing"},
+    "service": {
+        "chat_model",
+        "errors",
+        "observability",
+        "options",
+        "receipt",
+        "sampling",
+        "service",
+        "wire",
+    },
     "demo": {"chat_model", "demo", "observability", "options", "testing"},
     "simulation": {"engine", "exchange", "faults", "options", "receipt", "simulation"},
 }

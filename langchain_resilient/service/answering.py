@@ -1,0 +1,443 @@
+"""From a request to its answer: who may come in, how many at a time, and clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
+
+from langchain_resilient.configuration import chain_of
+from langchain_resilient.service.calls import as_json
+from langchain_resilient.service.config import is_loopback
+from langchain_resilient.service.failures import BadRequestError, Failure, failure_of
+from langchain_resilient.wire.provider_state import RECEIPT_KEY
+
+if TYPE_CHECKING:
+    from langchain_resilient.chat_model import ResilientChatModel
+    from langchain_resilient.service.calls import API, Call
+    from langchain_resilient.service.config import ServiceConfig
+    from langchain_resilient.service.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+logger = logging.getLogger("langchain_resilient.service")
+
+_COMMENT = b": still working\n\n"
+_EVENT_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the events back
+]
+
+
+class ClientGoneError(Exception):
+    """The client has closed its connection; there is nobody to answer."""
+
+
+class Door:
+    """Lets in whoever has a key, and never a web page that a browser on this machine shows.
+
+    Args:
+        config: The keys.
+    """
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self._keys = [key.get_secret_value().encode() for key in config.client_keys]
+        self._open = config.open_to_all
+        self._longest = config.max_header_bytes
+
+    def check(self, scope: Scope) -> None:
+        """Refuse whoever may not come in.
+
+        Raises:
+            BadRequestError: With the status that says why.
+        """
+        headers = dict(scope["headers"])
+        # uvicorn looks only at heads that come in several pieces.
+        if sum([len(name) + len(value) for name, value in scope["headers"]]) > self._longest:
+            raise BadRequestError("the head is too long", status=431)
+        if self._keys:
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            # Each is compared, so that the time tells nothing.
+            fits = [hmac.compare_digest(given.strip(), key) for key in self._keys]
+            if not (any(fits) and scheme.lower() == b"bearer"):
+                raise BadRequestError("Incorrect API key provided", None, "invalid_api_key", 401)
+        elif not self._open and not is_loopback(_host(headers)):
+            # DNS that is rebound to this machine: the page's own name stands there.
+            raise BadRequestError("this service is for its own machine alone", status=403)
+
+
+def _host(headers: dict[bytes, bytes]) -> str:
+    host = headers.get(b"host", b"").decode("latin-1")
+    return host if host.endswith("]") else host.rpartition(":")[0] or host
+
+
+class Names:
+    """What the names of models in requests stand for: the chain, or targets of it.
+
+    Args:
+        llm: The model.
+        config: The name of the chain, and what unknown names get.
+
+    Attributes:
+        known: All of them.
+    """
+
+    def __init__(self, llm: ResilientChatModel, config: ServiceConfig) -> None:
+        usable = {target.name for target in llm.stats().targets}
+        self._chain = config.name
+        self._lenient = config.unknown_models == "chain"
+        self._models = {t.name: t.model for t in chain_of(llm) if t.name in usable}
+        self.known = list(dict.fromkeys([config.name, *self._models, *self._models.values()]))
+
+    def find(self, wanted: str) -> str | list[str] | None:
+        """Find a target, the targets with a model's id, or the chain (None).
+
+        Raises:
+            BadRequestError: If a name stands for nothing.
+        """
+        if wanted == self._chain:
+            return None
+        if wanted in self._models:
+            return wanted
+        if named := [name for name, model in self._models.items() if model == wanted]:
+            return named
+        if self._lenient:
+            return None
+        msg = f"The model {wanted[:200]!r} does not exist here; /v1/models lists those that do"
+        raise BadRequestError(msg, "model", "model_not_found", 404)
+
+
+class BusyError(Exception):
+    """As many requests as may are answered and wait already."""
+
+
+class Queue:
+    """Lets so many requests be answered at a time; others wait for their turn or are turned away.
+
+    Args:
+        config: The bounds.
+        metrics: Where it is counted.
+    """
+
+    def __init__(self, config: ServiceConfig, metrics: Metrics) -> None:
+        self._turns = asyncio.Semaphore(config.max_in_flight)
+        self._bounds = config
+        self._waiting = 0
+        self._metrics = metrics
+
+    async def __aenter__(self) -> None:
+        if self._turns.locked():
+            await self._wait()
+        else:
+            await self._turns.acquire()
+        self._metrics.in_flight.inc()
+
+    async def _wait(self) -> None:
+        if self._waiting >= self._bounds.max_waiting:
+            raise BusyError
+        self._waiting += 1
+        self._metrics.waiting.inc()
+        try:
+            async with asyncio.timeout(self._bounds.max_wait):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise BusyError from None
+        finally:
+            self._waiting -= 1
+            self._metrics.waiting.dec()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._turns.release()
+        self._metrics.in_flight.dec()
+
+
+class Reply:
+    """The response to one request, as an ASGI server takes it.
+
+    Args:
+        send: The server's.
+
+    Attributes:
+        status: The status that was sent; 0 before.
+        done: Whether nothing is left to send.
+        sent_at: When something was last sent, on the loop's clock.
+        commenting: The task that sends a comment, while it does.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self.status = 0
+        self.done = False
+        self.sent_at = self._loop.time()
+        self.commenting: asyncio.Task[None] | None = None
+
+    async def document(self, status: int, body: dict[str, Any], headers: Headers) -> None:
+        """Send a whole JSON response."""
+        content = as_json(body).encode()
+        self.status = status
+        head = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+            *headers,
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
+        self.done = True
+        await self._send({"type": "http.response.body", "body": content})
+
+    async def event(self, data: bytes, *, last: bool = False) -> None:
+        """Send events, and the head before the first; waits for a client that reads slowly."""
+        if self.commenting is not None:
+            await self.commenting
+        await self._event(data, last=last)
+
+    async def comment(self) -> None:
+        """Send a comment, which clients skip."""
+        await self._event(_COMMENT)
+        self.commenting = None
+
+    async def _event(self, data: bytes, *, last: bool = False) -> None:
+        if not self.status:
+            self.status = 200
+            head = {"type": "http.response.start", "status": 200, "headers": _EVENT_HEADERS}
+            await self._send(head)
+        self.done = last
+        self.sent_at = self._loop.time()
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+
+class Service:
+    """What all endpoints share.
+
+    Args:
+        llm: The model.
+        config: How it is served.
+        metrics: Where it is counted.
+    """
+
+    def __init__(self, llm: ResilientChatModel, config: ServiceConfig, metrics: Metrics) -> None:
+        self.llm = llm
+        self.config = config
+        self.metrics = metrics
+        self.door = Door(config)
+        self.names = Names(llm, config)
+        self.queue = Queue(config, metrics)
+        # A chunk that replaces what came before has no place in OpenAI's streams.
+        self.overrides = {"on_break": "continue"} if llm.on_break == "replace" else {}
+
+
+class Endpoint:
+    """Answers the requests of one API.
+
+    Args:
+        api: Which.
+        path: Its path, for the metrics.
+        service: What it shares with the others.
+    """
+
+    def __init__(self, api: API, path: str, service: Service) -> None:
+        self._api = api
+        self._path = path
+        self._service = service
+        self._llm = service.llm
+        self._config = service.config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        began = time.perf_counter()
+        reply = Reply(send)
+        try:
+            self._service.door.check(scope)
+            _check_type(scope)
+            async with self._service.queue:
+                await self._answer(scope, receive, reply)
+        except ClientGoneError:
+            reply.status = 499
+        except BusyError:
+            failure = Failure(
+                503, "too many requests are under way", "server_error", "overloaded",
+                retry_after=1, retry=True,
+            )  # fmt: skip
+            await self._fail(reply, failure)
+        except Exception as error:  # noqa: BLE001  # `failure_of` logs what nobody expected
+            await self._fail(reply, failure_of(error))
+        finally:
+            metrics = self._service.metrics
+            metrics.requests.labels(self._path, str(reply.status)).inc()
+            metrics.seconds.labels(self._path).observe(time.perf_counter() - began)
+
+    async def _fail(self, reply: Reply, failure: Failure) -> None:
+        if not reply.status:
+            body = {"error": failure.as_dict()}
+            await reply.document(failure.status, body, failure.headers())
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        body = await read_body(scope, receive, self._config)
+        call = self._api.read(_parsed(body))
+        target = self._service.names.find(call.model)
+        if target is not None:
+            call.params["model"] = target
+        call.params.update(self._service.overrides)
+        async with _while_connected(receive, reply):
+            if not call.stream:
+                await self._whole(call, reply)
+            elif call.answers > 1:
+                await self._several(call, reply)
+            else:
+                await self._stream(call, reply)
+
+    async def _whole(self, call: Call, reply: Reply) -> None:
+        result = await self._llm.agenerate([call.messages], **call.params)
+        document = self._api.document(call, result)
+        receipt = _receipt(result)
+        if self._config.receipts:
+            document["resilience"] = receipt
+        await reply.document(200, document, [(b"x-resilient-target", _header(receipt))])
+
+    async def _several(self, call: Call, reply: Reply) -> None:
+        """Send several answers as a stream: no model streams more than one here."""
+        writer = self._api.writer(call)
+        async with _commented(reply, self._config.comment_interval):
+            result = await self._llm.agenerate([call.messages], **call.params)
+        receipt = _receipt(result) if self._config.receipts else None
+        await reply.event(writer.whole(result) + writer.end(receipt), last=True)
+
+    async def _stream(self, call: Call, reply: Reply) -> None:
+        writer = self._api.writer(call)
+        receipt = None
+        answer: Any = self._llm.astream(call.messages, **call.params)
+        try:
+            async with _commented(reply, self._config.comment_interval), aclosing(answer) as chunks:
+                async for chunk in chunks:
+                    receipt = chunk.response_metadata.get(RECEIPT_KEY, receipt)
+                    if data := writer.add(chunk):
+                        await reply.event(data)
+        except Exception as error:
+            if not reply.status:
+                raise
+            await reply.event(writer.failure(failure_of(error)), last=True)
+        else:
+            await reply.event(writer.end(receipt if self._config.receipts else None), last=True)
+
+
+def _check_type(scope: Scope) -> None:
+    """Refuse what a browser would send for a foreign page without asking first."""
+    for name, value in scope["headers"]:
+        if (
+            name == b"content-type"
+            and value.partition(b";")[0].strip().lower() == b"application/json"
+        ):
+            return
+    raise BadRequestError("the body must be JSON: content-type: application/json", status=415)
+
+
+async def read_body(scope: Scope, receive: Receive, config: ServiceConfig) -> bytes:
+    """Read the body of a request, as far as it may be long.
+
+    Raises:
+        BadRequestError: If it is too long, or comes too slowly.
+        ClientGoneError: If the client leaves.
+    """
+    length = dict(scope["headers"]).get(b"content-length", b"0")
+    too_long = BadRequestError(
+        f"the body is longer than {config.max_body_bytes} bytes", None, "body_too_large", 413
+    )
+    if length.isdigit() and int(length) > config.max_body_bytes:
+        raise too_long
+    body = bytearray()
+    try:
+        async with asyncio.timeout(config.body_timeout):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                body += message.get("body", b"")
+                if len(body) > config.max_body_bytes:
+                    raise too_long
+                if not message.get("more_body"):
+                    return bytes(body)
+    except TimeoutError:
+        raise BadRequestError("the body came too slowly", None, "timeout", 408) from None
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        parsed = from_json(body)
+    except ValueError as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise BadRequestError("the body must be a JSON object")
+    return parsed
+
+
+@asynccontextmanager
+async def _while_connected(receive: Receive, reply: Reply) -> AsyncIterator[None]:
+    """Cancel what is done for a client when that leaves.
+
+    Raises:
+        ClientGoneError: If it has left.
+    """
+    task = asyncio.current_task()
+    gone = False
+
+    async def wait() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not reply.done and task is not None:
+            gone = True
+            task.cancel()
+
+    watch = asyncio.create_task(wait())
+    try:
+        yield
+    except asyncio.CancelledError:
+        # Whoever else has cancelled it, such as the server at its end, is heard.
+        if gone and task is not None and not task.uncancel():
+            raise ClientGoneError from None
+        raise
+    finally:
+        watch.cancel()
+
+
+@asynccontextmanager
+async def _commented(reply: Reply, interval: float | None) -> AsyncIterator[None]:
+    """Send comments while nothing else is sent for so many seconds."""
+    if interval is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def due() -> None:
+        nonlocal timer
+        left = reply.sent_at + interval - loop.time()
+        if left <= 0 and reply.commenting is None:
+            reply.commenting = loop.create_task(reply.comment())
+        timer = loop.call_later(left if left > 0 else interval, due)
+
+    timer = loop.call_later(interval, due)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _receipt(result: Any) -> dict[str, Any]:
+    receipt: dict[str, Any] = result.generations[0][0].message.response_metadata.get(RECEIPT_KEY)
+    return receipt or {}
+
+
+def _header(receipt: dict[str, Any]) -> bytes:
+    return str(receipt.get("winner") or "").encode("ascii", "replace").replace(b"\n", b" ")

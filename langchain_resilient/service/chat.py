@@ -1,0 +1,386 @@
+"""Chat completions, as clients send and read them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import (
+    AIMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+
+from langchain_resilient.service.calls import (
+    Call,
+    as_json,
+    details,
+    event,
+    is_list_of,
+    is_text,
+    read_flag,
+    read_model,
+    resilience_params,
+    sort_params,
+    whole_calls,
+)
+from langchain_resilient.service.failures import BadRequestError
+from langchain_resilient.wire.finish_reasons import Ending, ending_of
+from langchain_resilient.wire.messages import assistant_blocks
+from langchain_resilient.wire.provider_state import CALLS_KEY
+from langchain_resilient.wire.responses import reasoning_text
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessageChunk, BaseMessage
+    from langchain_core.outputs import LLMResult
+
+    from langchain_resilient.service.failures import Failure
+
+_READ = frozenset({"model", "messages", "stream", "stream_options", "resilience"})
+
+
+class ChatCompletions:
+    """The API of `/v1/chat/completions`."""
+
+    def read(self, body: dict[str, Any]) -> Call:
+        """Read a request; see `API.read`."""
+        given = body.get("messages")
+        if not is_list_of(given, dict) or not given:
+            raise BadRequestError("messages must be a list of messages, and not empty", "messages")
+        messages = [_message(each, f"messages[{n}]") for n, each in enumerate(given or ())]
+        options = body.get("stream_options") or {}
+        if not isinstance(options, dict):
+            raise BadRequestError("stream_options must be an object", "stream_options")
+        params = sort_params(body, _READ)
+        answers = params.get("n") or 1
+        return Call(
+            messages,
+            {**params, **resilience_params(body)},
+            read_model(body),
+            stream=read_flag(body, "stream"),
+            answers=answers if isinstance(answers, int) else 1,
+            usage=bool(options.get("include_usage")),
+        )
+
+    def document(self, call: Call, result: LLMResult) -> dict[str, Any]:
+        """Write a whole answer; see `API.document`."""
+        messages = messages_of(result)
+        return {
+            "id": f"chatcmpl-{call.id}",
+            "object": "chat.completion",
+            "created": call.created,
+            "model": _model_name(messages[0], call),
+            "choices": [
+                {
+                    "index": index,
+                    "message": _answer(message),
+                    "logprobs": message.response_metadata.get("logprobs"),
+                    "finish_reason": finish_reason(message),
+                }
+                for index, message in enumerate(messages)
+            ],
+            "usage": _usage(messages[0]),
+            **_known(messages[0]),
+        }
+
+    def writer(self, call: Call) -> ChatStream:
+        """Begin a streamed answer."""
+        return ChatStream(call)
+
+
+def messages_of(result: LLMResult) -> list[AIMessage]:
+    """The answers in the result of `agenerate`."""
+    generations: list[Any] = result.generations[0]
+    return [generation.message for generation in generations]
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def _message(given: dict[str, Any], place: str) -> BaseMessage:
+    """Read one message.
+
+    Only what a chat-completions message has is taken over: LangChain's own forms of a message hold
+    fields that are not a client's to set.
+    """
+    role, content = given.get("role"), given.get("content")
+    if content is not None and not is_text(content) and not is_list_of(content, dict):
+        raise BadRequestError(f"{place}.content must be a text or a list of parts", place)
+    content = content or ""
+    named: dict[str, Any] = {"name": str(given["name"])} if given.get("name") else {}
+    if role == "user":
+        return HumanMessage(content=content, **named)
+    if role in ("system", "developer"):
+        extras = {"__openai_role__": "developer"} if role == "developer" else {}
+        return SystemMessage(content=content, additional_kwargs=extras, **named)
+    if role == "assistant":
+        return _assistant(given, content, named, place)
+    if role == "tool":
+        id_ = given.get("tool_call_id")
+        return ToolMessage(content=content, tool_call_id=str(id_ or ""))
+    if role == "function":
+        return FunctionMessage(content=content, name=str(given.get("name") or "unknown"))
+    msg = (
+        f"{place}.role is {str(role)[:40]!r}: it must be system, developer, user, assistant or tool"
+    )
+    raise BadRequestError(msg, f"{place}.role")
+
+
+def _assistant(given: dict[str, Any], content: Any, named: dict[str, Any], place: str) -> AIMessage:
+    calls, invalid = [], []
+    given_calls = given.get("tool_calls") or []
+    if not is_list_of(given_calls, dict):
+        raise BadRequestError(f"{place}.tool_calls must be a list of objects", place)
+    for call in given_calls:
+        function = call.get("function") or call.get("custom")
+        if not isinstance(function, dict):
+            raise BadRequestError(f"{place}.tool_calls holds a call without a function", place)
+        name, args = function.get("name"), function.get("arguments", function.get("input"))
+        known = {"name": name, "args": args or "{}", "id": call.get("id")}
+        try:
+            parsed = json.loads(args or "{}") if is_text(args or "{}") else args
+        except (ValueError, RecursionError):
+            parsed = None
+        if isinstance(parsed, dict) and is_text(name):
+            calls.append({**known, "args": parsed, "type": "tool_call"})
+        else:
+            error = "the arguments are not a JSON object"
+            known["args"] = args if is_text(args) else json.dumps(args)
+            invalid.append({**known, "error": error, "type": "invalid_tool_call"})
+    extras = {k: given[k] for k in ("refusal", "audio", "function_call") if given.get(k)}
+    return AIMessage(
+        content=content,
+        tool_calls=calls,
+        invalid_tool_calls=invalid,
+        additional_kwargs=extras,
+        **named,
+    )
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+_WORDS = {
+    Ending.WHOLE: "stop",
+    Ending.CUT_SHORT: "length",
+    Ending.FILTERED: "content_filter",
+    Ending.BROKEN: "stop",
+}
+_OWN_WORDS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
+
+
+def finish_reason(message: AIMessage) -> str:
+    """Why an answer ended, in OpenAI's words whatever its provider said."""
+    reason = message.response_metadata.get("finish_reason")
+    if reason in _OWN_WORDS:
+        return str(reason)
+    if message.tool_calls or message.invalid_tool_calls:
+        return "tool_calls"
+    return _WORDS[ending_of(reason if isinstance(reason, str) else None)]
+
+
+def reasoning_of(message: AIMessage) -> str:
+    """The thoughts of an answer, as far as they can be read."""
+    if thoughts := message.additional_kwargs.get("reasoning_content"):
+        return str(thoughts)
+    content = message.content
+    if not isinstance(content, list):
+        return ""
+    return "".join(reasoning_text(block) for block in content if isinstance(block, dict))
+
+
+def refusal_of(message: AIMessage) -> str:
+    """Why a model refused; empty if it did not."""
+    if refusal := message.additional_kwargs.get("refusal"):
+        return str(refusal)
+    return assistant_blocks(message.content)[1] if isinstance(message.content, list) else ""
+
+
+def _model_name(message: AIMessage, call: Call) -> str:
+    return str(message.response_metadata.get("model_name") or call.model)
+
+
+def _known(message: AIMessage) -> dict[str, Any]:
+    names = ("service_tier", "system_fingerprint")
+    known = message.response_metadata
+    return {name: known[name] for name in names if known.get(name)}
+
+
+def _answer(message: AIMessage) -> dict[str, Any]:
+    text = str(message.text)
+    refusal = refusal_of(message)
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": text or None,
+        "refusal": refusal or None,
+    }
+    if thoughts := reasoning_of(message):
+        answer["reasoning_content"] = thoughts
+    extras = message.additional_kwargs
+    for name in ("audio", "annotations", "function_call", "reasoning_details"):
+        if extras.get(name):
+            answer[name] = extras[name]
+    signed = extras.get(CALLS_KEY) or {}
+    if calls := [_call(*call, extra=signed.get(call[0])) for call in whole_calls(message)]:
+        answer["tool_calls"] = calls
+    elif not (text or refusal or answer.keys() & {"audio", "function_call"}):
+        answer["content"] = ""
+    return answer
+
+
+def _call(id_: str, name: str, args: str, *, extra: Any = None) -> dict[str, Any]:
+    call: dict[str, Any] = {
+        "id": id_ or _new_id(),
+        "type": "function",
+        "function": {"name": name, "arguments": args},
+    }
+    return call if extra is None else {**call, "extra_content": extra}
+
+
+def _new_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
+def _usage(message: AIMessage) -> dict[str, Any] | None:
+    usage = message.usage_metadata
+    if usage is None:
+        return None
+    given, made = details(usage, "input_token_details"), details(usage, "output_token_details")
+    return {
+        "prompt_tokens": usage["input_tokens"],
+        "completion_tokens": usage["output_tokens"],
+        "total_tokens": usage["total_tokens"],
+        "prompt_tokens_details": {
+            "cached_tokens": given.get("cache_read", 0),
+            "audio_tokens": given.get("audio", 0),
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": made.get("reasoning", 0),
+            "audio_tokens": made.get("audio", 0),
+        },
+    }
+
+
+class ChatStream:
+    """Writes one answer as `chat.completion.chunk` events; see `StreamWriter`."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._head = {
+            "id": f"chatcmpl-{call.id}",
+            "object": "chat.completion.chunk",
+            "created": call.created,
+        }
+        # Most chunks are text: they are written around these, in a third of the time.
+        head = as_json({**self._head, "model": call.model})[:-1]
+        null = ',"usage":null' if call.usage else ""
+        self._before = f'data: {head}{null},"choices":[{{"index":0,"delta":{{"content":'
+        self._after = '},"logprobs":null,"finish_reason":null}]}\n\n'
+        self._begun = False
+        self._calls: dict[Any, int] = {}
+        self._last: AIMessage | None = None
+
+    def add(self, chunk: AIMessageChunk) -> bytes:
+        """Write a chunk."""
+        content = chunk.content
+        if (
+            self._begun
+            and content.__class__ is str
+            and content
+            and not chunk.additional_kwargs
+            and not chunk.tool_call_chunks
+            and len(chunk.response_metadata) <= 1
+            and chunk.chunk_position is None
+        ):
+            return f"{self._before}{as_json(content)}{self._after}".encode()
+        return self._add_any(chunk)
+
+    def _add_any(self, chunk: AIMessageChunk) -> bytes:
+        delta: dict[str, Any] = {}
+        if text := str(chunk.text):
+            delta["content"] = text
+        if thoughts := reasoning_of(chunk):
+            delta["reasoning_content"] = thoughts
+        if refusal := refusal_of(chunk):
+            delta["refusal"] = refusal
+        if calls := [self._call_piece(piece) for piece in chunk.tool_call_chunks]:
+            delta["tool_calls"] = [call for call in calls if call is not None]
+        written = b""
+        logprobs = chunk.response_metadata.get("logprobs")
+        is_last = "finish_reason" in chunk.response_metadata or chunk.usage_metadata is not None
+        if delta or logprobs or not self._begun:
+            written = self._opened(delta, logprobs)
+        if is_last:
+            self._last = chunk
+        return written
+
+    def _opened(
+        self, delta: dict[str, Any], logprobs: Any = None, *, index: int = 0, first: bool = False
+    ) -> bytes:
+        if first or not self._begun:
+            self._begun = True
+            delta = {"role": "assistant", "content": "", **delta}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+        return self._event([choice])
+
+    def _call_piece(self, piece: Any) -> dict[str, Any] | None:
+        """Write a piece of a tool call, numbered in the order in which calls begin."""
+        index, args = piece.get("index"), piece.get("args") or ""
+        if index in self._calls:
+            if not args and not piece.get("name"):
+                return None
+            function = {"arguments": args}
+            if piece.get("name"):
+                function["name"] = piece["name"]
+            return {"index": self._calls[index], "function": function}
+        number = self._calls[index] = len(self._calls)
+        call = _call(piece.get("id") or "", piece.get("name") or "", args)
+        return {"index": number, **call}
+
+    def whole(self, result: LLMResult) -> bytes:
+        """Write several answers that came as wholes."""
+        messages = messages_of(result)
+        self._last = messages[0]
+        written = b""
+        for index, message in enumerate(messages):
+            answer = _answer(message)
+            for number, call in enumerate(answer.get("tool_calls") or ()):
+                call["index"] = number
+            answer["content"] = answer["content"] or ""
+            written += self._opened(
+                answer, message.response_metadata.get("logprobs"), index=index, first=True
+            )
+            if index:
+                written += self._finish(message, index)
+        return written
+
+    def end(self, receipt: dict[str, Any] | None) -> bytes:
+        """Write why it ended, the token counts, and that nothing follows."""
+        last = self._last or AIMessage("")
+        written = self._opened({}) if not self._begun else b""
+        written += self._finish(last, 0, receipt)
+        if self._call.usage:
+            usage = {**self._head, "model": _model_name(last, self._call), "choices": []}
+            written += event({**usage, "usage": _usage(last)})
+        return written + b"data: [DONE]\n\n"
+
+    def _finish(
+        self, message: AIMessage, index: int, receipt: dict[str, Any] | None = None
+    ) -> bytes:
+        reason = finish_reason(message)
+        if reason == "stop" and self._calls and not message.response_metadata.get("finish_reason"):
+            reason = "tool_calls"
+        choice = {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
+        more = {**_known(message), **({"resilience": receipt} if receipt else {})}
+        return self._event([choice], _model_name(message, self._call), **more)
+
+    def _event(self, choices: list[dict[str, Any]], model: str | None = None, **more: Any) -> bytes:
+        usage = {"usage": None} if self._call.usage else {}
+        body = {**self._head, "model": model or self._call.model, **usage, "choices": choices}
+        return event({**body, **more})
+
+    def failure(self, failure: Failure) -> bytes:
+        """Write that the answer broke off; without `[DONE]`, for it is not done."""
+        return event({"error": failure.as_dict()})

@@ -1,0 +1,150 @@
+"""The command `serve` as an operator runs it: a process, its flags, and its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+pytest.importorskip("starlette", reason="needs the extra `serve`")
+pytest.importorskip("uvicorn", reason="needs the extra `serve`")
+pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
+
+from langchain_resilient.testing import ProviderSimulator, Reply, Stall, answer_to
+from tests.helpers import process
+from tests.service.test_app import CHAT, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def sim() -> Iterator[ProviderSimulator]:
+    with ProviderSimulator() as sim:
+        yield sim
+
+
+def start(sim: ProviderSimulator, *args: str):
+    """Run the command over the simulator; its first lines tell where it is."""
+    environ = {
+        **os.environ,
+        "OPENAI_BASE_URL": sim.base_url("openai"),
+        "OPENAI_API_KEY": "sk-upstream",
+        "KEY": "sk-client",
+        "LANGCHAIN_RESILIENT_MODEL_LISTS": "off",
+    }
+    command = (sys.executable, "-m", "langchain_resilient", "serve", "--port", "0", *args)
+    return process(*command, env=environ, stderr=subprocess.PIPE, text=True)
+
+
+def address(server: subprocess.Popen[str]) -> str:
+    lines = ""
+    for line in server.stderr:
+        lines += line
+        if found := re.search(r"running on (http://[\d.]+:\d+)", line):
+            return found[1]
+    raise AssertionError(lines)
+
+
+def test_answers_under_way_end_before_the_process(sim, tmp_path):
+    """SIGTERM takes no new requests, waits for the streams, and exits with 0; flags go first."""
+    sim.script("openai:m", then=Stall(after=2, seconds=1.0))
+    file = tmp_path / "serve.toml"
+    file.write_text('[service]\nname = "ours"\n[model]\ntargets = ["openai:other"]\n')
+    flags = ("--config", str(file), "-t", "openai:m", "--client-key", "env:KEY")
+    text = ""
+    with start(sim, *flags) as server:
+        url = address(server)
+        threading.Thread(target=server.stderr.read, daemon=True).start()
+        body = {**CHAT, "model": "ours", "stream": True}
+        headers = {"authorization": "Bearer sk-client"}
+        with httpx.stream(
+            "POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=20
+        ) as response:
+            pieces = response.iter_text()
+            text += next(pieces)
+            server.send_signal(signal.SIGTERM)
+            until(lambda: refuses(url))
+            text += "".join(pieces)
+        assert server.wait(20) == 0
+    assert text.endswith("data: [DONE]\n\n")
+    said = "".join(re.findall(r'"content":"((?:[^"\\]|\\.)*)"', text)).replace('\\"', '"')
+    assert said == answer_to("Hello")
+
+
+def refuses(url: str) -> bool:
+    try:
+        return not httpx.get(f"{url}/healthz")
+    except httpx.ConnectError:
+        return True
+
+
+def test_no_answer_holds_the_end_up_for_ever(sim, tmp_path):
+    """After `drain_seconds` its connection is closed."""
+    sim.script("openai:m", then=Stall(after=2))
+    file = tmp_path / "serve.toml"
+    file.write_text('[service]\ndrain_seconds = 1\n[model]\ntargets = ["openai:m"]\n')
+    with start(sim, "-c", str(file)) as server:
+        url = address(server)
+        threading.Thread(target=server.stderr.read, daemon=True).start()
+        body = {**CHAT, "stream": True}
+        stream = httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=20)
+        with stream as response:
+            pieces = response.iter_text()
+            next(pieces)
+            server.send_signal(signal.SIGTERM)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
+        assert server.wait(20) == 0
+    until(lambda: sim.aborted == 1)
+
+
+def test_without_the_extra_the_command_says_how_to_get_it(sim):
+    """In one line."""
+    script = (
+        "import sys; sys.modules['uvicorn'] = None\n"
+        "from langchain_resilient.cli import main\n"
+        "sys.exit(main(['serve', '-t', 'openai:m']))"
+    )
+    environ = {**os.environ, "OPENAI_API_KEY": "k"}
+    outcome = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert outcome.returncode == 2
+    assert 'pip install "langchain-resilient[serve]"' in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_the_command_line_loads_none_of_it(sim):
+    """Neither does the package."""
+    script = (
+        "import sys, langchain_resilient.cli\n"
+        "print({'uvicorn', 'starlette', 'prometheus_client'} & sys.modules.keys())"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert outcome.stdout.strip() == "set()"
+
+
+def test_a_last_resort_answers_here_too(sim):
+    """Whatever the chain has is behind the service."""
+    sim.script("openai:m", then=Reply("fine"))
+    with start(sim, "-t", "openai:m", "--last-resort", "Sorry.") as server:
+        url = address(server)
+        threading.Thread(target=server.stderr.read, daemon=True).start()
+        assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=20).status_code == 200
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) in (0, 130)
