@@ -36,8 +36,15 @@ def page() -> str:
             "## Delays\n",
             "Wherever a step takes seconds, it also takes one of these:\n",
             table(("delay", "meaning"), [(code(d.__name__), _short(d)) for d in distributions()]),
+            "## Batches\n",
+            *(_values(shown) for shown in (testing.Backlog, testing.BatchRecord)),
         ]
     )
+
+
+def _values(shown: Any) -> str:
+    rows = [(code(name), meaning) for name, meaning in section(shown, "Attributes").items()]
+    return f"`{shown.__name__}`: {_short(shown)}\n\n" + table(("field", "meaning"), rows)
 
 
 def _step(step: Any) -> tuple[str, str, str]:

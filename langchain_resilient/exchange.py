@@ -26,9 +26,9 @@ llm = ResilientChatModel(targets=["echo:parrot"])
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 TOKEN_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 """The parameters that limit the length of an answer."""
@@ -161,3 +161,67 @@ class Provider(Protocol):
             Exception: The provider's own; `classify` knows what it means.
         """
         ...
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+BatchStatus = Literal["waiting", "running", "cancelling", "completed", "failed", "expired",
+                      "cancelled"]  # fmt: skip
+"""What a provider says of a batch, in words of our own; the last four are for good."""
+
+
+class BatchState(NamedTuple):
+    """A batch as its provider describes it.
+
+    Attributes:
+        id: Its id there.
+        status: How it is.
+        share: How much of it is done, from 0 to 1.
+        done: The number of requests with an answer; None where the provider tells only the share.
+        input_file: The id of the file of its requests.
+        output_file: That of the answers; None until there is one.
+        error_file: That of the errors; None if there is none.
+        tag: What we noted when we created it; None where a provider takes no notes.
+        problem: Why it failed.
+    """
+
+    id: str
+    status: BatchStatus
+    share: float = 0.0
+    done: int | None = None
+    input_file: str | None = None
+    output_file: str | None = None
+    error_file: str | None = None
+    tag: str | None = None
+    problem: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self.status in ("completed", "failed", "expired", "cancelled")
+
+
+class RequestForm(NamedTuple):
+    """In which form a request was written: needed to read the answer.
+
+    Attributes:
+        endpoint: The path of the API, e.g. `"/v1/chat/completions"`.
+        json_mode: The way in which JSON was asked for, if it was.
+    """
+
+    endpoint: str
+    json_mode: str | None = None
+
+
+class WrittenRequest(NamedTuple):
+    """A request as a provider's batch holds it.
+
+    Attributes:
+        form: In which form it is.
+        body: Plain JSON.
+        read: Reads the body of the answer.
+    """
+
+    form: RequestForm
+    body: dict[str, Any]
+    read: Callable[[bytes], ChunkStream]

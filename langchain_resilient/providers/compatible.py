@@ -24,6 +24,7 @@ class CompatibleProvider(OpenAIProvider):
     """
 
     proxy_variable: ClassVar[str | None] = None
+    batch_endpoint: ClassVar[str | None] = None  # some have batches, each in a way of its own
 
     def __init__(self, target: Target) -> None:
         self._server = BY_NAME[target.provider]

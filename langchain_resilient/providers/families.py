@@ -235,6 +235,10 @@ class FamilyProvider:
             else:
                 return answer
 
+    def serving(self) -> Any:
+        """The provider of the id that is asked now."""
+        return self._serving(self.family.model)
+
     def prepare(self) -> None:
         """Import the SDK now; see `SDKProvider.prepare`."""
         prepare = getattr(self._serving(self.family.model), "prepare", None)

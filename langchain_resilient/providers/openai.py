@@ -19,6 +19,8 @@ class OpenAIProvider(TwoAPIs):
     public_url: ClassVar[str] = "https://api.openai.com/v1/chat/completions"
     path: ClassVar[str] = "/chat/completions"
     proxy_variable: ClassVar[str | None] = "OPENAI_PROXY"  # as in ChatOpenAI
+    batch_endpoint: ClassVar[str | None] = "/v1/chat/completions"
+    batches_responses: ClassVar[bool] = True
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)

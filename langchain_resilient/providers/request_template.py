@@ -40,18 +40,19 @@ class RequestTemplate:
         on_first: Called when the first answer has begun.
 
     Attributes:
+        client: The SDK client.
         http: The HTTP client.
     """
 
     __slots__ = (
         "_changing",
-        "_client",
         "_httpx",
         "_moves",
         "_on_first",
         "_request_args",
         "_sdk",
         "_url",
+        "client",
         "http",
     )
 
@@ -66,7 +67,7 @@ class RequestTemplate:
         changing: AbstractSet[str] = frozenset(),
         on_first: Callable[[], None] | None = None,
     ) -> None:
-        self._client = client
+        self.client = client
         self._changing = changing
         self.http = http
         self._sdk = sdk
@@ -132,12 +133,12 @@ class RequestTemplate:
 
     async def close(self) -> None:
         """Close the client and its connections."""
-        await self._client.close()
+        await self.client.close()
 
     async def _post_by_sdk(
         self, content: bytes, headers: Mapping[str, str] | None = None
     ) -> HTTPResponse:
-        response: Any = await self._client.post(
+        response: Any = await self.client.post(
             self._url,
             content=content,
             options={"headers": dict(headers)} if headers else {},
@@ -170,5 +171,5 @@ class RequestTemplate:
         finally:
             await response.aclose()
         # There is no public way to it but a second request.
-        error: Exception = self._client._make_status_error_from_response(response)  # noqa: SLF001
+        error: Exception = self.client._make_status_error_from_response(response)  # noqa: SLF001
         return error

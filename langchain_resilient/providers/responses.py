@@ -12,7 +12,7 @@ from langchain_resilient.providers.errors import (
     error_text,
 )
 from langchain_resilient.providers.redaction import redact
-from langchain_resilient.providers.sdk import SDKProvider
+from langchain_resilient.providers.sdk import SDKProvider, UnbatchableRequestError
 from langchain_resilient.providers.sse import EventStream
 from langchain_resilient.wire.foreign_blocks import (
     UnsupportedContentError,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import AIMessage
 
-    from langchain_resilient.exchange import Chunk, ChunkStream
+    from langchain_resilient.exchange import Chunk, ChunkStream, RequestForm, WrittenRequest
     from langchain_resilient.options import Target
     from langchain_resilient.providers.sse import HTTPResponse, WholeAnswer
 
@@ -84,6 +84,8 @@ class TwoAPIs(SDKProvider):
 
     speaks_responses: ClassVar[bool] = True
     """Whether a target may ask for `api="responses"`."""
+    batches_responses: ClassVar[bool] = False
+    """Whether its batches take requests for that API."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -112,6 +114,19 @@ class TwoAPIs(SDKProvider):
                 raise
             self._remember(need)
         return await self._responses.send(original, stream=stream)
+
+    def written(self, original: dict[str, Any], form: RequestForm | None = None) -> WrittenRequest:
+        """Write a body for the API that takes it, or that took it before."""
+        if form is not None:
+            there = form.endpoint == self._responses.batch_endpoint
+        else:
+            there = self._prefers_responses(original)
+        if not there:
+            return super().written(original, form)
+        if not self.batches_responses:
+            msg = f"{self.target.name} has no batches for its Responses API"
+            raise UnbatchableRequestError(msg)
+        return self._responses.written(original, form)
 
     async def _send_to_responses(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
         try:
@@ -191,6 +206,7 @@ class ResponsesProvider(SDKProvider):
         host: The provider, whose SDK, address and key are used.
     """
 
+    batch_endpoint: ClassVar[str | None] = "/v1/responses"
     required: ClassVar[frozenset[str]] = SDKProvider.required | {"input", "text", "reasoning"}
     added: ClassVar[frozenset[str]] = SDKProvider.added | {"store"}
 

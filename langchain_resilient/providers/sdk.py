@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from langchain_resilient.errors import InsecureConnectionWarning
+from langchain_resilient.exchange import RequestForm, WrittenRequest
 from langchain_resilient.providers import address_of, key_for, organization_of
 from langchain_resilient.providers.connection import ConnectionSetupError, proxy_for, tls_context
 from langchain_resilient.providers.errors import refused_fields, wants_reasoning
@@ -38,7 +39,7 @@ from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_er
 from langchain_resilient.providers.refusals import Refusals, without_refused_marks
 from langchain_resilient.providers.request_template import RequestTemplate
 from langchain_resilient.providers.several_answers import merged_answers
-from langchain_resilient.providers.sse import open_answer
+from langchain_resilient.providers.sse import StoredResponse, open_answer
 from langchain_resilient.providers.stopped_stream import MAX_WORDS, stopped
 from langchain_resilient.wire.foreign_blocks import (
     ForeignMessages,
@@ -66,6 +67,10 @@ CONNECT_SECONDS = 5.0
 """Seconds to wait for a connection, where the target has no limits of its own."""
 
 _SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "pass", "credential", "session")
+
+
+class UnbatchableRequestError(ValueError):
+    """A request that cannot be part of a batch; says why."""
 
 
 # -- the provider ----------------------------------------------------------------------------------
@@ -141,6 +146,9 @@ class SDKProvider(ABC):
     warning."""
     proxy_variable: ClassVar[str | None] = None
     """An environment variable with a proxy for this provider alone."""
+
+    batch_endpoint: ClassVar[str | None] = None
+    """The path by which its batches name this API; None if there are none."""
 
     family: ModelFamily | None = None
     """Watches the end of the model; None in the provider of one id of a family."""
@@ -313,6 +321,57 @@ class SDKProvider(ABC):
         if not self._marks and body.get("tools"):
             body = {**body, "tools": tools_without_marks(body["tools"])}
         return body
+
+    # -- for batches --
+
+    def written(self, original: dict[str, Any], form: RequestForm | None = None) -> WrittenRequest:
+        """Write a body as `send` would, and say how to read the answer to it.
+
+        Args:
+            original: As for `send`.
+            form: In which form it was written before; None to choose.
+
+        Raises:
+            UnbatchableRequestError: If it cannot be part of a batch; says why.
+        """
+        if self.batch_endpoint is None:
+            raise UnbatchableRequestError(f"{self.target.name} has no batches")
+        for name in ("extra_headers", "extra_query"):
+            if original.get(name):
+                raise UnbatchableRequestError(f"{name} cannot be part of a batch")
+        if self._refusals.one_answer and (original.get("n") or 1) > 1:
+            raise UnbatchableRequestError(f"{self.target.name} gives one answer a request")
+        original = self._expressed(original)
+        requested = requested_json(original)
+        mode: Any = None
+        if requested is not None:
+            mode = form.json_mode if form is not None else self._json_fallback.first(requested)
+        shaped = reshape(original, requested, mode) if requested and mode else original
+        outgoing = {**shaped, "messages": self._give_back(shaped["messages"])}
+        renamed = rename_tools(outgoing) if outgoing.get("tools") else None
+        body = self._to_send(outgoing, stream=False)
+
+        def read(data: bytes) -> ChunkStream:
+            answer = self.open_answer(StoredResponse(data), stream=False)
+            return _as_asked(answer, requested, mode, renamed, original.get("stop"))
+
+        return WrittenRequest(RequestForm(self.batch_endpoint, mode), body, read)
+
+    async def sdk_client(self, seconds: float) -> tuple[Any, Any]:
+        """Return the SDK's client, and the HTTP client beneath it, for other requests than chats.
+
+        Args:
+            seconds: The longest wait for each piece of a response.
+        """
+        template = await client_for(self._client_key, self._create_template)
+        more: dict[str, Any] = {"timeout": seconds}
+        if self._token is not None:
+            more["default_headers"] = self.token_headers(await _called(self._token))
+        return template.client.with_options(**more), template.http
+
+    def redact(self, error: BaseException) -> None:
+        """Take secrets out of an error of the SDK."""
+        redact_error(error, self._secrets)
 
     def _next_mode(
         self, error: Exception, requested: RequestedJSON | None, mode: JSONMode | None

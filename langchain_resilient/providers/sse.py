@@ -34,7 +34,7 @@ from langchain_resilient.providers.sse_decoder import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 
     from langchain_resilient.exchange import Chunk, RateLimitStatus
 
@@ -265,6 +265,28 @@ class EventStream:
                             pass
         finally:
             await self._response.aclose()
+
+
+class StoredResponse:
+    """The body of an answer that came otherwise than as a response: in the results of a batch.
+
+    Args:
+        data: The body.
+    """
+
+    __slots__ = ("_data", "headers", "status_code")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.headers: Mapping[str, str] = {}
+        self.status_code = 200
+
+    async def aiter_bytes(self) -> AsyncGenerator[bytes, None]:
+        """Give the body, in one piece."""
+        yield self._data
+
+    async def aclose(self) -> None:
+        """There is nothing to free."""
 
 
 class WholeAnswer:

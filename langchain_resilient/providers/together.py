@@ -30,6 +30,7 @@ class TogetherProvider(TwoAPIs):
     # Since SDK 3.0 chat completions have a host of their own, unless a base URL is given.
     public_url: ClassVar[str] = "https://api-inference.together.ai/v1/chat/completions"
     path: ClassVar[str] = "/v1/chat/completions"
+    batch_endpoint: ClassVar[str | None] = path
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)

@@ -21,6 +21,9 @@ What a script may hold:
   come `after` some pieces, and last `forever`.
 - `Timeline` changes all that with time, `Delayed` puts it off.
 
+Files and batches work too, at both providers: `ProviderSimulator.backlog` says how a `Backlog` is
+worked through, in hours of the loop's clock, and `break_batches` what goes wrong.
+
 Asked to continue its last answer, the model does (`Reply.overlap` repeats some of it); nothing is
 left of an answer that is complete.
 
@@ -43,6 +46,7 @@ Example:
 from __future__ import annotations
 
 from langchain_resilient.testing.answers import ToolCall, answer_to
+from langchain_resilient.testing.batches import Backlog, BatchRecord
 from langchain_resilient.testing.delays import (
     Delay,
     Distribution,
@@ -97,7 +101,9 @@ from langchain_resilient.testing.steps.refusals import (
 )
 
 __all__ = [
+    "Backlog",
     "BadRequest",
+    "BatchRecord",
     "CleanEnd",
     "Compatible",
     "ContentFilter",

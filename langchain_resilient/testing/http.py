@@ -11,7 +11,7 @@ SECRET_HEADERS = frozenset(
     {"authorization", "api-key", "x-api-key", "cookie", "proxy-authorization"}
 )
 MAX_HEAD = 65_536
-MAX_BODY = 64 * 1024 * 1024
+MAX_BODY = 256 * 1024 * 1024  # the files of batches are the largest
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -46,6 +46,7 @@ class RequestHead:
     Attributes:
         method: In capitals.
         path: Without the query.
+        query: What follows the `?`.
         headers: Lower-case names; the last of several values. Those that carry secrets are left
             out, so that no record holds them.
         token: The API key from `authorization`, or "".
@@ -55,6 +56,7 @@ class RequestHead:
 
     method: str
     path: str
+    query: str
     headers: dict[str, str]
     token: str = field(repr=False)
     keep_alive: bool
@@ -169,6 +171,7 @@ def _parse_head(raw: bytes) -> RequestHead:
     return RequestHead(
         method=parts[0],
         path=parts[1].partition("?")[0],
+        query=parts[1].partition("?")[2],
         headers={k: v for k, v in headers.items() if k not in SECRET_HEADERS},
         token=token,
         keep_alive=parts[2] != "HTTP/1.0" and headers.get("connection", "").lower() != "close",

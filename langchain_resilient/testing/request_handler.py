@@ -18,6 +18,8 @@ from langchain_resilient.testing.answer_generator import (
     max_answer_tokens,
 )
 from langchain_resilient.testing.answers import Answer, ReplyOptions
+from langchain_resilient.testing.batch_requests import BatchRequests
+from langchain_resilient.testing.batches import BatchStore, StoredBatch
 from langchain_resilient.testing.dialects import APIS, DIALECTS
 from langchain_resilient.testing.dialects.base import Dialect, IncomingRequest, with_serial
 from langchain_resilient.testing.exchange import Exchange, render_response
@@ -104,6 +106,13 @@ def _json_object(data: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _in_batch(dialect: Dialect, sent: dict[str, Any]) -> IncomingRequest:
+    body = dialect.chat_body(sent)
+    return IncomingRequest(
+        dialect, str(sent.get("model") or ""), body, False, dialect.find_error(sent, body), sent
+    )
+
+
 class RequestHandler:
     """Handles the requests of all connections, on the simulator's loop."""
 
@@ -115,8 +124,10 @@ class RequestHandler:
         *,
         seed: int,
         wall_clock: Callable[[], float],
+        batches: BatchStore,
     ) -> None:
         self._scripts = scripts
+        self.batches = batches
         self._rules = rules
         self._log = log
         self._seed = seed
@@ -126,7 +137,18 @@ class RequestHandler:
         self._clock: Callable[[], float] = lambda: 0.0
         self._started = 0.0
         self._chats = APIS
+        self._batch_requests = BatchRequests(
+            batches,
+            self._answer_in_batch,
+            lambda dialect, body: _in_batch(dialect, body).error is not None,
+            self.now,
+            wall_clock,
+        )
         self._ok_headers = {d.name: d.ok_headers(None, None) for d in DIALECTS.values()}
+
+    def now(self) -> float:
+        """The loop's time."""
+        return self._clock()
 
     def start(self) -> None:
         """Take the time from the running loop."""
@@ -137,13 +159,14 @@ class RequestHandler:
         """Seed all chance afresh, and empty the caches."""
         self._cache = RequestCache()
         self._randoms = {}
+        self.batches.clear()
 
     def handle(self, connection: Connection, http_request: HttpRequest) -> None:
         """Answer a request, or start to."""
         asked = http_request.head
         dialect = self._chats.get(asked.path)
         if dialect is None or asked.method != "POST":
-            self._answer_other(connection, asked)
+            self._answer_other(connection, http_request)
             return
         cached = self._cache.read(dialect, http_request.body)
         request = cached.request
@@ -255,12 +278,18 @@ class RequestHandler:
     def _on_end(self, record: RecordedRequest, aborted: bool) -> None:
         self._log.finish(record, self._clock(), aborted=aborted)
 
-    def _answer_other(self, connection: Connection, asked: RequestHead) -> None:
-        """Answer a request that is not for a chat: with the list of models, or an error."""
+    def _answer_other(self, connection: Connection, http_request: HttpRequest) -> None:
+        """Answer a request that is not for a chat: about models, files or batches, or an error."""
+        asked = http_request.head
         dialect = next((d for d in DIALECTS.values() if asked.path.startswith(d.base_path)), None)
         dialect = dialect or DIALECTS["openai"]
         details = {"method": asked.method, "path": asked.path}
-        if asked.path == dialect.models_path and asked.method == "GET":
+        if self._locked_out(asked):
+            error = dialect.error("401", None, {"key": "sk-****"})
+            status, (kind, body) = error.status, dialect.error_content(error)
+        elif self._batch_requests.handle(connection, http_request, dialect):
+            return
+        elif asked.path == dialect.models_path and asked.method == "GET":
             status, (kind, body) = 200, ("application/json", dialect.dumps(self._models(dialect)))
         else:
             wrong_method = asked.path in APIS or asked.path == dialect.models_path
@@ -269,6 +298,25 @@ class RequestHandler:
         headers = (("content-type", kind), ("content-length", str(len(body))))
         connection.write(with_serial(head(status, headers) + body, _NO_SERIAL))
         connection.release()
+
+    def _locked_out(self, asked: RequestHead) -> bool:
+        """Whether a request about files or batches lacks a key that is known."""
+        keys = self._rules.keys
+        needed = "/files" in asked.path or "/batches" in asked.path
+        return needed and keys is not None and asked.token not in keys
+
+    def _answer_in_batch(
+        self, dialect: Dialect, batch: StoredBatch, line: dict[str, Any]
+    ) -> tuple[int, Any]:
+        """Answer a request of a batch: a status and a body."""
+        request = _in_batch(dialect, line["body"])
+        if any(matches(pattern, request.target) for pattern in self._rules.retired):
+            error = dialect.error("404", request)
+            return error.status, dialect.error_object(error)
+        if request.error is not None:
+            return request.error.status, dialect.error_object(request.error)
+        reply = batch.backlog.reply
+        return 200, dialect.document(request, self._generate(request, reply), reply)
 
     def _models(self, dialect: Dialect) -> object:
         """List the models that were scripted or asked, but for the retired ones."""

@@ -6,13 +6,21 @@ import time
 from collections.abc import Callable, Mapping
 
 from langchain_resilient.testing.admission import AdmissionRules, Per, RateLimit, Window
+from langchain_resilient.testing.batches import (
+    OPERATIONS,
+    Backlog,
+    BatchRecord,
+    BatchStore,
+    Mishap,
+    Operation,
+)
 from langchain_resilient.testing.dialects import DIALECTS
 from langchain_resilient.testing.lifecycle import Lifecycle
 from langchain_resilient.testing.request_handler import RequestHandler
 from langchain_resilient.testing.request_log import RecordedRequest, RequestLog
 from langchain_resilient.testing.script import TargetScripts
 from langchain_resilient.testing.steps.base import AT_ONCE, Step
-from langchain_resilient.testing.target_patterns import checked_pattern
+from langchain_resilient.testing.target_patterns import checked_pattern, most_specific
 
 
 class ProviderSimulator(Lifecycle):
@@ -54,8 +62,15 @@ class ProviderSimulator(Lifecycle):
         self._scripts = TargetScripts(seed)
         self._rules = AdmissionRules(keys=keys)
         request_log = RequestLog(remember, log)
+        self._backlogs: dict[str, Backlog] = {}
+        self._batches = BatchStore(seed, self._backlog_of)
         handler = RequestHandler(
-            self._scripts, self._rules, request_log, seed=seed, wall_clock=wall_clock
+            self._scripts,
+            self._rules,
+            request_log,
+            seed=seed,
+            wall_clock=wall_clock,
+            batches=self._batches,
         )
         super().__init__(handler, request_log, port)
 
@@ -175,6 +190,57 @@ class ProviderSimulator(Lifecycle):
         """
         self._rules.listed = {**self._rules.listed, **dict.fromkeys(targets, shutdown_date)}
 
+    # Its batches.
+
+    def backlog(self, pattern: str, backlog: Backlog) -> None:
+        """Say how batches of some targets are worked on; those that exist already are not changed.
+
+        Args:
+            pattern: Which targets; see `script`. The most specific that fits counts.
+            backlog: How.
+
+        Raises:
+            ValueError: If the pattern can match no target.
+        """
+        self._backlogs = {**self._backlogs, checked_pattern(pattern): backlog}
+
+    def break_batches(self, dialect: str, operation: Operation, *mishaps: Mishap) -> None:
+        """Have the next requests about files or batches go wrong.
+
+        Args:
+            dialect: `"openai"` or `"together"`.
+            operation: Which: `"upload"`, `"files"` (all else about files), `"create"`, `"poll"`,
+                `"list"`, `"cancel"` or `"download"`.
+            *mishaps: One for each request, in order: an error status instead of it; or it is done
+                and its response is `"lost"`, breaks off after `"half"`, or ends there as if that
+                were all (`"cut"`).
+        """
+        self._batches.break_next(dialect, _checked(operation), mishaps)
+
+    def batch_outage(
+        self, dialect: str, start: float, end: float, *operations: Operation, mishap: Mishap = 500
+    ) -> None:
+        """Have all requests about files and batches go wrong for a time.
+
+        Args:
+            dialect: `"openai"` or `"together"`.
+            start: When it begins, in seconds of the loop's clock.
+            end: When it is over.
+            *operations: Of which kinds; all unless given.
+            mishap: What happens to them; see `break_batches`.
+        """
+        kinds = frozenset(map(_checked, operations or OPERATIONS))
+        self._batches.add_outage(dialect, start, end, mishap, kinds)
+
+    @property
+    def batches(self) -> list[BatchRecord]:
+        """All batches as they stand now, the oldest first."""
+        return self._batches.records(self._handler.now())
+
+    def _backlog_of(self, target: str) -> Backlog:
+        pattern = most_specific(self._backlogs, target)
+        return Backlog() if pattern is None else self._backlogs[pattern]
+
     @property
     def keys(self) -> set[str] | None:
         """The API keys that are let in; None lets in any, and requests without one; else a 401."""
@@ -185,7 +251,7 @@ class ProviderSimulator(Lifecycle):
         self._rules.keys = None if keys is None else set(keys)
 
     def reset(self) -> None:
-        """Forget all counts, scripts, limits, windows, retired models and keys; seed chance afresh.
+        """Forget all counts, scripts, limits, windows, keys, models and batches; seed chance anew.
 
         Requests in flight are answered, and do not count when they end.
         """
@@ -195,6 +261,7 @@ class ProviderSimulator(Lifecycle):
         self._rules.limits = {}
         self._rules.windows = {}
         self._rules.listed = {}
+        self._backlogs = {}
         self._log.clear()
         self._handler.reset()
 
@@ -225,3 +292,10 @@ class ProviderSimulator(Lifecycle):
             f"<ProviderSimulator {where}, {self.count()} requests, {self.in_flight} in flight, "
             f"{self.aborted} aborted>"
         )
+
+
+def _checked(operation: Operation) -> Operation:
+    if operation not in OPERATIONS:
+        msg = f"operation must be one of {', '.join(OPERATIONS)}, not {operation!r}"
+        raise ValueError(msg)
+    return operation

@@ -109,7 +109,10 @@ def test_every_public_step_and_delay_is_shown():
     page = simulator.page()
     known = [*simulator.steps(), *simulator.distributions()]
     assert all(f"| `{one.__name__}` |" in page for one in known)
-    others = {"Delay", "Exchange", "HttpDate", "ProviderSimulator", "RecordedRequest", "Refusal",
+    values = {"Backlog", "BatchRecord"}
+    assert all(f"`{name}`: " in page for name in values)
+    others = values | {
+              "Delay", "Exchange", "HttpDate", "ProviderSimulator", "RecordedRequest", "Refusal",
               "Step", "ToolCall", "answer_to", "load_script", "Distribution"}  # fmt: skip
     assert {one.__name__ for one in known} | others >= set(testing.__all__)
 
