@@ -6,7 +6,7 @@ seconds must be waited for; one that hangs must cost a lone user no more than a 
 
 Example:
     ```sh
-    python -m verification.patience --median 20 --rounds 8
+    python -m verification.patience --median 20 --rounds 20
     ```
 """
 
@@ -180,7 +180,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--median", type=float, default=20.0, help="seconds of thinking")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--parallel", type=int, default=8, help="cases at a time")
     args = parser.parse_args()
     with ProviderSimulator(seed=0) as sim:
