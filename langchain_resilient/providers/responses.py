@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic_core import from_json
+
 from langchain_resilient.providers.errors import (
     AnswerError,
     error_details,
     error_status,
     error_text,
 )
+from langchain_resilient.providers.json_text import MAX_LENIENT_BYTES
 from langchain_resilient.providers.redaction import redact
 from langchain_resilient.providers.sdk import SDKProvider, UnbatchableRequestError
-from langchain_resilient.providers.sse import EventStream
+from langchain_resilient.providers.sse import EventStream, WholeAnswer
 from langchain_resilient.wire.foreign_blocks import (
     UnsupportedContentError,
     express_foreign_blocks,
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.exchange import Chunk, ChunkStream, RequestForm, WrittenRequest
     from langchain_resilient.options import Target
-    from langchain_resilient.providers.sse import HTTPResponse, WholeAnswer
+    from langchain_resilient.providers.sse import HTTPResponse
 
 
 _CHAT = "/chat/completions"
@@ -269,7 +272,9 @@ class ResponsesProvider(SDKProvider):
 
     def open_answer(self, response: HTTPResponse, *, stream: bool) -> ChunkStream:
         """Read the answer's events, or the whole answer."""
-        return ResponsesStream(super().open_answer(response, stream=stream), self._secrets)
+        if stream or "event-stream" in response.headers.get("content-type", ""):
+            return ResponsesStream(response, self._secrets)
+        return WholeResponse(response, self._secrets)
 
     def drop_parameters(self, names: AbstractSet[str]) -> None:
         """Leave parameters out; of what is included first our own wish, then the caller's."""
@@ -303,51 +308,96 @@ def is_made_by(answer: AIMessage, target: Target) -> bool:
     return same and metadata.get("model_provider") in (None, target.provider, "openai")
 
 
-class ResponsesStream:
-    """An answer of the Responses API, as the chunks that everything else here reads.
+_NOT_CONVERTED = FAILURES | ENDS | {None}
+
+
+class ResponsesStream(EventStream):
+    """A streamed answer of the Responses API, as the chunks that everything else here reads.
 
     Args:
-        answer: What reads the response; this owns it now.
+        response: An open one; this owns it now.
         secrets: Kept out of the errors that are raised.
     """
 
-    __slots__ = ("_answer", "_convert", "_secrets", "rate_limit_status")
+    __slots__ = ("_convert",)
 
-    def __init__(self, answer: Any, secrets: Collection[str] = ()) -> None:
-        self._answer: EventStream | WholeAnswer = answer
+    def __init__(self, response: HTTPResponse, secrets: Collection[str] = ()) -> None:
+        super().__init__(response, secrets)
         self._convert = EventConverter().convert
-        self._secrets = secrets
-        self.rate_limit_status = answer.rate_limit_status
 
-    def __aiter__(self) -> ResponsesStream:
-        return self
+    def _decode(self, event: Any) -> Chunk | None:
+        kind: Any = None
+        # Nearly all are plain events; anything else takes the slow path.
+        if event.__class__ is bytes and not self._halves and len(event) < MAX_LENIENT_BYTES:
+            try:
+                decoded: Any = from_json(event)
+                kind = decoded["type"]
+            except (ValueError, KeyError, TypeError):
+                pass
+        if kind.__class__ is str and kind[:9] == "response.":
+            self._begun = True
+        elif (decoded := super()._decode(event)) is None:
+            return None
+        chunk = self._read(decoded) if kind in _NOT_CONVERTED else self._convert(decoded)
+        if self._events and chunk is not None and "event" in chunk and len(chunk) == 2:  # noqa: PLR2004
+            return None  # it shows that the model works, and so does what has come with it
+        return chunk
+
+    def _read(self, event: Chunk) -> Chunk | None:
+        """Read what may be no event, or end the answer."""
+        kind = event.get("type")
+        if kind in FAILURES or kind is None:
+            return whole_answer(event, self._secrets)
+        if kind in ENDS:
+            # Nothing follows: the connection may serve again.
+            self.finish()
+        return self._convert(event)
+
+    def _end(self) -> Chunk:
+        rest = self._read(super()._end())
+        if rest is None:
+            raise StopAsyncIteration
+        return rest
+
+
+class WholeResponse(WholeAnswer):
+    """A plain answer of the Responses API, as a stream of one chunk."""
+
+    __slots__ = ()
+
+    events: ClassVar[type[EventStream]] = ResponsesStream
 
     async def __anext__(self) -> Chunk:
         while True:
-            event = await self._answer.__anext__()
-            kind = event.get("type")
-            if kind in FAILURES or event.get("status") in ("failed", "cancelled"):
-                raise self._error(event)
-            if "output" in event and "choices" not in event:
-                if event.get("status") in ("in_progress", "queued"):
-                    raise AnswerError("the answer is not complete", status_code=200)
-                return whole_chunk(event)
-            chunk = self._convert(event)
-            if kind in ENDS and isinstance(self._answer, EventStream):
-                # Nothing follows: the connection may serve again.
-                self._answer.finish()
+            answer = await super().__anext__()
+            chunk = answer if self._events else whole_answer(answer, self._secrets)
             if chunk is not None:
                 return chunk
 
-    def _error(self, event: Chunk) -> AnswerError:
-        details = event.get("error") or (event.get("response") or {}).get("error")
-        if not isinstance(details, dict):
-            known = ("code", "message", "param")
-            details = {name: event[name] for name in known if event.get(name)}
-        body = {"message": "the provider gave the answer up", **details}
-        message = "the provider reported an error inside its answer"
-        return AnswerError(message, redact(body, self._secrets))
 
-    async def aclose(self) -> None:
-        """Free the connection."""
-        await self._answer.aclose()
+def whole_answer(answer: Chunk, secrets: Collection[str]) -> Chunk | None:
+    """Convert a whole answer to a chunk; None for anything else, but for chat completions.
+
+    Raises:
+        AnswerError: If it, or an event, says that there is no answer.
+    """
+    status = answer.get("status")
+    if answer.get("type") in FAILURES or status in ("failed", "cancelled"):
+        raise _error(answer, secrets)
+    if "choices" in answer:
+        return answer
+    if "output" not in answer:
+        return None
+    if status in ("in_progress", "queued"):
+        raise AnswerError("the answer is not complete", status_code=200)
+    return whole_chunk(answer)
+
+
+def _error(event: Chunk, secrets: Collection[str]) -> AnswerError:
+    details = event.get("error") or (event.get("response") or {}).get("error")
+    if not isinstance(details, dict):
+        known = ("code", "message", "param")
+        details = {name: event[name] for name in known if event.get(name)}
+    body = {"message": "the provider gave the answer up", **details}
+    message = "the provider reported an error inside its answer"
+    return AnswerError(message, redact(body, secrets))

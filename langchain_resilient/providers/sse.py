@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 from pydantic_core import from_json
 
@@ -145,22 +145,22 @@ class EventStream:
                 chunk: Any = from_json(event)
             except ValueError:
                 return self._decode_any(event)
-            if chunk.__class__ is dict and "choices" in chunk and b'"error"' not in event:
-                self._begun = True
-                return chunk
+            if chunk.__class__ is dict:
+                if "choices" in chunk:
+                    plain = b'"error"' not in event
+                else:
+                    # Of the Responses API: what fails there is said by the event's own type.
+                    kind = chunk.get("type")
+                    plain = kind.__class__ is str and kind[:9] == "response."
+                if plain:
+                    self._begun = True
+                    return chunk
         return self._decode_any(event)
 
     def _decode_any(self, event: Any) -> Chunk | None:
         if isinstance(event, dict):
             return self._checked(event)
         name, data = event if isinstance(event, NamedEvent) else ("", event)
-        if name[:9] == "response." and not self._halves:
-            # Of the Responses API: what fails there is said by the event's own type.
-            with contextlib.suppress(ValueError):
-                chunk: Any = from_json(data)
-                if chunk.__class__ is dict:
-                    self._begun = True
-                    return chunk
         if name == PAGE:
             # It may stand in place of a chunk: that would leave a hole.
             what = (
@@ -299,6 +299,9 @@ class WholeAnswer:
 
     __slots__ = ("_events", "_given", "_response", "_secrets")
 
+    events: ClassVar[type[EventStream]] = EventStream
+    """Reads it if it turns out to be a stream."""
+
     def __init__(self, response: HTTPResponse, secrets: Collection[str] = ()) -> None:
         self._response = response
         self._secrets = secrets
@@ -327,7 +330,7 @@ class WholeAnswer:
         if body.__class__ is dict and "choices" in body and b'"error"' not in data:
             return body
         if _is_stream(data):
-            self._events = EventStream(_Received(self._response, data), self._secrets)
+            self._events = self.events(_Received(self._response, data), self._secrets)
             return await anext(self._events)
         return decode_body(data, self._secrets)
 

@@ -161,6 +161,11 @@ class SSEDecoder:
         for event in events:
             if event[:6] == b"data: " and b"\n" not in event:
                 payload: bytes | NamedEvent | None = event[6:]
+            elif event[:15] == b"event: response":
+                # As the Responses API writes its events: a name, which the data repeat, and a line.
+                at = event.find(b"\ndata: {") + 7
+                usual = at > 6 and b'"type"' in event and event.count(b"\n") == 1  # noqa: PLR2004
+                payload = event[at:] if usual else _parse_event(event)
             else:
                 payload = _parse_event(event)
             if payload is None:
@@ -233,10 +238,6 @@ def is_object(line: bytes) -> bool:
 
 def _parse_event(event: bytes) -> bytes | NamedEvent | None:
     """Read one event line by line; None where it has no data."""
-    head, _, body = event.partition(b"\ndata: ")
-    # As the Responses API writes each of its events: a name and one line of data.
-    if head[:15] == b"event: response" and body and b"\n" not in head and b"\n" not in body:
-        return NamedEvent(head[7:].decode(errors="replace"), body)
     if event.count(b"\n") > MAX_LINES:
         raise EventTooLongError(f"an event has more than {MAX_LINES} lines")
     name = b""

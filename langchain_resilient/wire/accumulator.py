@@ -47,6 +47,8 @@ def token_count(usage: Mapping[str, Any] | None, *names: str) -> int | None:
         value = usage.get(name)
         if value is None:  # most providers give no details: that is the common case
             continue
+        if value.__class__ is int and -_MAX_TOKENS < value < _MAX_TOKENS:
+            return value
         if (
             isinstance(value, int | float)
             and not isinstance(value, bool)
@@ -474,6 +476,8 @@ class ResponseAccumulator:
 
     def _add_parsed(self, chunk: Chunk) -> ChunkContent:
         choices = choices_of(chunk)
+        if not choices and len(chunk) == 2 and "event" in chunk:  # noqa: PLR2004
+            return self._add_event(str(chunk["event"]))
         if "stopped" in chunk:
             self.stopped = True
         if "message_chunk" in chunk:
@@ -495,17 +499,22 @@ class ResponseAccumulator:
             self._visible = self._visible or (says and not delta.index)
             seen = max(seen, self._classify(has_text, visible, thinking))
             alive = alive or delta.blocks is not None
-        if alive and not seen:
-            # An event of the Responses API: the model works, if only on a search or a program.
-            seen = _THINKING
-            self._pieces += chunk.get("event", "").endswith(".delta")
+        self._count_idle()
+        self.ended = all(choice.ended for choice in self.choices.values())
+        return _THINKING if alive and not seen else seen
+
+    def _add_event(self, kind: str) -> ChunkContent:
+        """Add an event of the Responses API: the model works, if only on a search or a program."""
+        self._pieces += kind.endswith(".delta")
+        self._count_idle()
+        return _THINKING
+
+    def _count_idle(self) -> None:
         self._idle += 1
         if self._pieces != self._heard:
             self._idle, self._heard = 0, self._pieces
         elif self._idle > MAX_IDLE_CHUNKS:
             raise BadChunkError(f"{MAX_IDLE_CHUNKS} chunks in a row said nothing")
-        self.ended = all(choice.ended for choice in self.choices.values())
-        return seen
 
     def _add_native(self, message: AIMessage) -> ChunkContent:
         if passthrough.REPLACED_KEY in message.response_metadata:

@@ -122,6 +122,57 @@ ENDINGS: dict[Ending, frozenset[str]] = {
 
 _BY_REASON = {reason: ending for ending, reasons in ENDINGS.items() for reason in reasons}
 
+NORMALIZED_KEY = "normalized_finish_reason"
+"""In the `response_metadata` of a message: why it ended in LangChain's words, from its core 1.8.4
+on. (Its third word, `finish_state`, is Anthropic's alone, and passes through.)"""
+
+_NORMALIZED = {
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool_call"),
+    **dict.fromkeys(
+        ("context_length_exceeded", "model_context_window_exceeded"), "context_exceeded"
+    ),
+    # What Google calls so is the model's own no; see langchain-google-genai.
+    **dict.fromkeys(("refusal", "safety", "prohibited_content", "blocklist"), "refusal"),
+    **dict.fromkeys(("incomplete", "max_tool_calls", "pause_turn", "other"), "other"),
+    **dict.fromkeys(("unspecified", "finish_reason_unspecified", "unknown"), "other"),
+}
+"""Where LangChain's words tell more apart than `Ending`."""
+
+_BY_ENDING = {
+    Ending.WHOLE: "stop",
+    Ending.CUT_SHORT: "length",
+    Ending.FILTERED: "content_filter",
+    Ending.BROKEN: "error",
+}
+
+
+def normalized(reason: str | None, *, calls: bool = False, refused: bool = False) -> str | None:
+    """Say in LangChain's words why an answer ended; None if it is not known.
+
+    Args:
+        reason: The finish reason.
+        calls: Whether the answer calls tools: some servers say `stop` then.
+        refused: Whether the model refused to answer.
+
+    Example:
+        ```python
+        normalized("max_output_tokens")  # 'length'
+        normalized("stop", calls=True)  # 'tool_call'
+        ```
+    """
+    if refused:
+        return "refusal"
+    if reason == "stop":
+        return "tool_call" if calls else reason
+    if not reason:
+        return None
+    plain = reason if reason in _BY_REASON else _plain(reason)
+    word = _NORMALIZED.get(plain)
+    if word is None:
+        word = _BY_ENDING[_BY_REASON[plain]] if plain in _BY_REASON else "other"
+    return "tool_call" if word == "stop" and calls else word
+
+
 _logged: set[str] = set()
 _MAX_LOGGED = 100
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from langchain_resilient.wire import passthrough, responses
 from langchain_resilient.wire.accumulator import PLAIN, usage_metadata
 from langchain_resilient.wire.chunk_parser import choices_of, parse_choice
+from langchain_resilient.wire.finish_reasons import NORMALIZED_KEY, normalized
 from langchain_resilient.wire.provider_state import REASONING_FIELD_KEY, RECEIPT_KEY
 from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler, read_arguments
 
@@ -97,6 +98,9 @@ def response_metadata(
     """
     known = {
         "finish_reason": choice.finish_reason,
+        NORMALIZED_KEY: normalized(
+            choice.finish_reason, calls=bool(choice.tools.calls), refused=bool(choice.refusal)
+        ),
         "id": response.id,
         "system_fingerprint": response.system_fingerprint,
         "service_tier": response.service_tier,

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.wire.chunk_parser import BadChunkError
+from langchain_resilient.wire.finish_reasons import NORMALIZED_KEY, normalized
 from langchain_resilient.wire.messages import assistant_blocks
 from langchain_resilient.wire.provider_state import RECEIPT_KEY
 
@@ -192,6 +193,10 @@ class MessagePassthrough:
         metadata.pop(REPLACED_KEY, None)
         if _metadata_of(messages, "model_name") is None:
             metadata["model_name"] = _metadata_of(messages, "model") or model_name
+        if NORMALIZED_KEY not in metadata:
+            calls, refused = any(map(has_tool_calls, messages)), bool(refusal_of(messages))
+            word = normalized(finish_reason(messages), calls=calls, refused=refused)
+            metadata |= {NORMALIZED_KEY: word} if word else {}
         return AIMessageChunk(
             content=[] if self._listed else "",
             response_metadata=metadata,

@@ -276,10 +276,11 @@ class EventConverter:
         ```
     """
 
-    __slots__ = ("_begun", "_block", "_finished", "_item", "_places", "_received", "_sub")
+    __slots__ = ("_begun", "_block", "_finished", "_item", "_last", "_places", "_received", "_sub")
 
     def __init__(self) -> None:
         self._block = self._item = self._sub = -1
+        self._last: str | None = None  # the item that is under way
         self._places: dict[str, int] = {}
         self._finished: dict[int, dict[str, Any]] = {}
         # Whether the current part or call came in pieces: else its end has all of it.
@@ -290,8 +291,9 @@ class EventConverter:
         """Convert one event; None for one that does not even show that the model works."""
         kind = event.get("type")
         if kind == "response.output_text.delta":
-            text = event.get("delta")
-            self._advance(event, event.get("content_index") or 0)
+            text, part = event.get("delta"), event.get("content_index") or 0
+            if part != self._sub or event.get("item_id") != self._last or self._last is None:
+                self._advance(event, part)
             self._received = True
             choice: dict[str, Any] = {
                 "index": 0,
@@ -310,7 +312,7 @@ class EventConverter:
 
     def _advance(self, event: Mapping[str, Any], sub: int | None = None) -> None:
         """Go on to the block that an event is about."""
-        item = event.get("item_id") or (event.get("item") or {}).get("id")
+        item = self._last = event.get("item_id") or (event.get("item") or {}).get("id")
         place = event.get("output_index") or 0
         if item is not None:
             # After several built-in tools a later place may stand in the last events of an item.

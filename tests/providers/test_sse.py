@@ -12,6 +12,7 @@ import pytest
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.providers import create_provider, sse
 from langchain_resilient.providers.errors import AnswerError, classify
+from langchain_resilient.providers.responses import ResponsesStream
 from langchain_resilient.providers.sse import decode_body, open_answer
 from langchain_resilient.wire.accumulator import ResponseAccumulator
 from tests.providers.asking import ask, http, replying, request
@@ -456,3 +457,13 @@ async def test_a_stream_may_come_byte_by_byte():
     async with replying(*(reply[n : n + 1] for n in range(len(reply)))) as target:
         response = await ask(create_provider(target), request())
     assert (response.text, response.fault()) == ("Hi", None)
+
+
+@pytest.mark.parametrize(("parts", "expected"), [(1, 1), (3, 3)])
+async def test_events_that_only_show_life_count_once_for_what_came_together(parts, expected):
+    """The Responses API has many: each is worth a look only while it is the newest news."""
+    event = b'event: response.web_search_call.searching\ndata: {"type":"response.x","n":1}\n\n'
+    pieces = [event * 3] if parts == 1 else [event] * 3
+    answer = ResponsesStream(Response(*pieces))
+    chunks = [chunk async for chunk in answer]
+    assert chunks == [{"event": "response.x", "choices": []}] * expected

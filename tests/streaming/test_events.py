@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.language_models import chat_model_stream
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
-from langchain_resilient import ResilientChatModel, StreamBrokenError
+from langchain_resilient import ResilientChatModel, StreamBrokenError, Target
 from tests.streaming.stories import PROMPT, WHOLE, Way, added, cut, model, read, read_on, until
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 
 IN_BETA = pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+NORMALIZES = hasattr(chat_model_stream, "_FINISH_REASON_KEYS")
 TROUBLES = ["untroubled", "continued"]
 WAYS: list[Way] = ["astream", "stream"]
 
@@ -189,6 +191,7 @@ async def test_events_of_version_3_hold_the_answer(llm: ResilientChatModel):
     assert message.usage_metadata
     assert message.usage_metadata["output_tokens"]
     assert message.response_metadata["resilience"]["winner"]
+    assert message.response_metadata["normalized_finish_reason"] == "stop"
     await until(lambda: len(ear.heard) > 1)  # the task behind it has one more thing to do
     assert ear.heard == ["start", "end"]
 
@@ -199,6 +202,23 @@ def test_synchronous_events_of_version_3_hold_the_answer(llm: ResilientChatModel
     stream = llm.stream_events(PROMPT, version="v3")
     assert "".join(stream.text) == WHOLE
     assert stream.output.text == WHOLE
+
+
+@IN_BETA
+@pytest.mark.skipif(not NORMALIZES, reason="langchain-core before 1.8.4 does not normalize")
+@pytest.mark.parametrize("api", ["chat", "responses"])
+async def test_the_last_event_of_version_3_says_why_the_answer_ended(sim: ProviderSimulator, api):
+    """In LangChain's own words, beside the provider's."""
+
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    target = Target("openai:m", api=api, base_url=sim.base_url("openai"), api_key="k")
+    llm = ResilientChatModel(targets=[target]).bind_tools([add])
+    stream = await llm.astream_events("What is add(1, 2)?", version="v3")
+    last = [event async for event in stream if event["event"] == "message-finish"][-1]
+    assert (last["finish_reason"], last["normalized_finish_reason"]) == ("tool_calls", "tool_call")
 
 
 @IN_BETA

@@ -17,7 +17,7 @@ from langchain_resilient.wire.output import ChunkConverter, to_chat_result
 from langchain_resilient.wire.responses import EventConverter
 
 FIELDS = ("content", "tool_calls", "invalid_tool_calls", "additional_kwargs", "id")
-OURS = {"finish_reason", "token_usage", "logprobs"}
+OURS = {"finish_reason", "normalized_finish_reason", "token_usage", "logprobs"}
 """What only our metadata has."""
 
 

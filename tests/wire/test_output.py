@@ -46,6 +46,7 @@ def test_a_plain_answer():
             "model_provider": "openai",
             "model_name": "gpt-4o",
             "finish_reason": "stop",
+            "normalized_finish_reason": "stop",
             "id": "chatcmpl-1",
             "system_fingerprint": "fp",
             "service_tier": "default",
@@ -295,9 +296,23 @@ class TestNative:
         assert answer.response_metadata == {
             "model_name": "claude",
             "stop_reason": "end_turn",
+            "normalized_finish_reason": "stop",
             "model_provider": "openai",
         }
         assert outcome.llm_output["token_usage"]["completion_tokens"] == 2
+
+    def test_what_its_class_says_of_its_end_stays(self):
+        """In LangChain's words, and Anthropic's own `finish_state`."""
+        said = {
+            "stop_reason": "pause_turn",
+            "normalized_finish_reason": "stop",
+            "finish_state": "suspended",
+        }
+        whole = message({"message_chunk": AIMessage("Hi", response_metadata=said)})
+        assert said.items() <= whole.response_metadata.items()
+        pieces = [AIMessageChunk("Hi"), AIMessageChunk("", response_metadata=said)]
+        summed = message(*({"message_chunk": piece} for piece in pieces))
+        assert said.items() <= summed.response_metadata.items()
 
     def test_a_whole_message_is_copied(self):
         """Nothing is changed in the message of the inner model."""

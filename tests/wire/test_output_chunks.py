@@ -123,6 +123,7 @@ def test_the_last_chunk():
         "model_provider": "openai",
         "model_name": "gpt-4o",
         "finish_reason": "tool_calls",
+        "normalized_finish_reason": "tool_call",
         "id": "chatcmpl-1",
         "system_fingerprint": "fp",
         "token_usage": USAGE,

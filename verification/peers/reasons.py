@@ -92,6 +92,12 @@ REASONS = (
         "As above.",
     ),
     Reason(
+        "*", "*", "message.response_metadata.normalized_finish_reason",
+        "`response_metadata` says in LangChain's own words why an answer ended "
+        "(`normalized_finish_reason`).",
+        "langchain-core reads it from 1.8.4 on, and leaves it to the integrations to set it.",
+    ),
+    Reason(
         "together", "*", "message.response_metadata.model_provider",
         "`model_provider` is `together`, not `openai`.",
         "It names who answered.",
