@@ -31,7 +31,7 @@ from langchain_resilient.observability.stats import Stats
 from langchain_resilient.prices import Price
 from langchain_resilient.profiles import ChainProfile
 from langchain_resilient.runtime.background_loop import background_loop, started_loops
-from langchain_resilient.runtime.token_estimate import token_ids
+from langchain_resilient.runtime.token_estimate import estimate_prompt_tokens, token_ids
 from langchain_resilient.wire.structured_output import Method
 
 if TYPE_CHECKING:
@@ -532,6 +532,18 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
         return token_ids(text, self.chain()[0].model)
+
+    def get_num_tokens_from_messages(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
+    ) -> int:
+        """Count the tokens of a conversation as pacing and spend caps do; see `get_token_ids`."""
+        from langchain_resilient.wire.messages import to_chat_messages  # noqa: PLC0415
+        from langchain_resilient.wire.tool_calls import to_tools  # noqa: PLC0415
+
+        wire, schemas = to_chat_messages(messages) if messages else [], to_tools(tools or [])
+        return estimate_prompt_tokens(wire, schemas, count=self.get_num_tokens)
 
     def _price(self, target: str) -> Price | None:
         from langchain_resilient.prices import price_for  # noqa: PLC0415  # keeps import light
