@@ -467,6 +467,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             "targets": [target.identity() for target in self.chain()],
             "last_resort": last.identity() if last else None,
             "check": function_identity(self.check) if self.check else None,
+            **({} if self.default_query is None else {"default_query": self.default_query}),
             **self.public_params(),
         }
 
@@ -576,7 +577,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:
         runtime, self._runtime = self._runtime, None
-        shared = {id(observer): observer for observer in self.observing()}
+        clients = [self.http_async_client, *[one.http_async_client for one in self.chain()]]
+        shared = {id(one): one for one in (*self.observing(), *clients) if one is not None}
         try:
             return super().__deepcopy__({**(memo or {}), **shared})
         finally:

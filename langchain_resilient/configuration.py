@@ -30,6 +30,7 @@ from langchain_resilient.options import (
     TimeLimits,
     as_chain,
     as_target,
+    checked_client,
 )
 from langchain_resilient.providers import known_providers, provider_entry
 from langchain_resilient.sampling import Sampling
@@ -62,6 +63,11 @@ else:
     Observers = tuple[Observer, ...]
     SpendCapField = SpendCapOption
 
+
+KeySource = Callable[[], Any]
+
+_NO_SERVER = frozenset({"local", "runnable", "text"})
+"""Providers that send nothing themselves."""
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
@@ -134,9 +140,15 @@ class Configuration(Sampling):
 
     targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
     """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""
-    api_key: SecretStr | dict[str, SecretStr] | None = Field(default=None, repr=False)
-    """For targets without their own: the key of their provider, or a dict by provider; else the
-    environment's."""
+    api_key: SecretStr | dict[str, SecretStr | KeySource] | KeySource | None = Field(
+        default=None, repr=False
+    )
+    """For targets without their own: the key of their provider, a function that gives the key of
+    the moment, or a dict by provider; else the environment's."""
+    default_query: dict[str, str] | None = None
+    """For targets without their own: parameters of the query of each request's URL."""
+    http_async_client: Any = Field(default=None, exclude=True, repr=False)
+    """For targets without their own: the HTTP client, see `Target.http_async_client`."""
     timeout: Seconds | None = 120.0
     """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks. Where it
     is left out and a model of the chain reasons, or the call asks for that, it is 600."""
@@ -200,6 +212,11 @@ class Configuration(Sampling):
             provider_entry(target.provider)
         return chain
 
+    @field_validator("http_async_client")
+    @classmethod
+    def _is_client(cls, value: Any) -> Any:
+        return checked_client(value)
+
     @classmethod
     def hint(cls, name: str) -> str:
         """What to write instead of a name that is not known."""
@@ -237,11 +254,18 @@ class Configuration(Sampling):
             t for t in self.chain() if t.api_key is None and provider_entry(t.provider).api_key_env
         ]
         providers = sorted({t.provider for t in without})
-        if isinstance(self.api_key, SecretStr) and len(providers) > 1:
+        if self.api_key and not isinstance(self.api_key, dict) and len(providers) > 1:
             example = ", ".join(f'"{name}": ...' for name in providers)
             msg = f"api_key is one key, but the chain has {' and '.join(providers)}: "
             raise ValueError(msg + f"give api_key={{{example}}}, or a key with each Target")
-        return [self._with_key(target) for target in self.chain()]
+        return [self._with_client(self._with_key(target)) for target in self.chain()]
+
+    def _with_client(self, target: Target) -> Target:
+        own = {"default_query": self.default_query, "http_async_client": self.http_async_client}
+        missing = {n: v for n, v in own.items() if v is not None and getattr(target, n) is None}
+        if not missing or target.provider in _NO_SERVER:
+            return target
+        return target.model_copy(update=missing)
 
     def _with_key(self, target: Target) -> Target:
         key = self.api_key.get(target.provider) if isinstance(self.api_key, dict) else self.api_key
