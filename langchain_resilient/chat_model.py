@@ -38,7 +38,7 @@ from langchain_resilient.observability.stats import Stats
 from langchain_resilient.prices import Price
 from langchain_resilient.profiles import ChainProfile
 from langchain_resilient.runtime.background_loop import background_loop, started_loops
-from langchain_resilient.runtime.token_estimate import token_ids
+from langchain_resilient.runtime.token_estimate import estimate_prompt_tokens, token_ids
 from langchain_resilient.sampling import public_params
 from langchain_resilient.wire.structured_output import Method
 
@@ -560,6 +560,7 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             "targets": [target.identity() for target in chain_of(self)],
             "last_resort": last.identity() if last else None,
             "check": function_identity(self.check) if self.check else None,
+            **({} if self.default_query is None else {"default_query": self.default_query}),
             **public_params(self),
         }
 
@@ -626,6 +627,18 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             return self.custom_get_token_ids(text)
         return token_ids(text, chain_of(self)[0].model)
 
+    def get_num_tokens_from_messages(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
+    ) -> int:
+        """Count the tokens of a conversation as pacing and spend caps do; see `get_token_ids`."""
+        from langchain_resilient.wire.messages import to_chat_messages  # noqa: PLC0415
+        from langchain_resilient.wire.tool_calls import to_tools  # noqa: PLC0415
+
+        wire, schemas = to_chat_messages(messages) if messages else [], to_tools(tools or [])
+        return estimate_prompt_tokens(wire, schemas, count=self.get_num_tokens)
+
     def _price(self, target: str) -> Price | None:
         from langchain_resilient.prices import price_for  # noqa: PLC0415  # keeps import light
 
@@ -657,7 +670,8 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:
         runtime, self._runtime = self._runtime, None
-        shared = {id(observer): observer for observer in observers_of(self)}
+        clients = [self.http_async_client, *[one.http_async_client for one in chain_of(self)]]
+        shared = {id(one): one for one in (*observers_of(self), *clients) if one is not None}
         try:
             return super().__deepcopy__({**(memo or {}), **shared})
         finally:

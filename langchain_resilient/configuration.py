@@ -31,6 +31,7 @@ from langchain_resilient.options import (
     TimeLimits,
     as_chain,
     as_target,
+    checked_client,
 )
 from langchain_resilient.providers import known_providers, provider_entry
 from langchain_resilient.sampling import MODELS_WORDS, TARGETS_WORDS, Sampling
@@ -44,6 +45,9 @@ def _as_last_resort(value: Any) -> Target | None:
     return as_target(value)
 
 
+KeySource = Callable[[], Any]
+"""Gives the key of the moment."""
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -56,7 +60,15 @@ if TYPE_CHECKING:
     SpendCapField = SpendCap | float | None
     Observers = Sequence[Observer]
     File = str | Path
-    Keys = str | SecretStr | Mapping[str, str] | Mapping[str, SecretStr] | None
+    Keys = (
+        str
+        | SecretStr
+        | KeySource
+        | Mapping[str, str]
+        | Mapping[str, SecretStr]
+        | Mapping[str, KeySource]
+        | None
+    )
 else:
     File = Path
     Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
@@ -64,8 +76,10 @@ else:
     HedgeField = HedgeOption
     Observers = tuple[Observer, ...]
     SpendCapField = SpendCapOption
-    Keys = SecretStr | dict[str, SecretStr] | None
+    Keys = SecretStr | dict[str, SecretStr | KeySource] | KeySource | None
 
+_NO_SERVER = frozenset({"local", "runnable", "text"})
+"""Providers that send nothing themselves."""
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
@@ -141,8 +155,12 @@ class Configuration(Sampling):
     targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
     """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""
     api_key: Keys = Field(default=None, repr=False)
-    """For targets without their own: the key of their provider, or a dict by provider; else the
-    environment's."""
+    """For targets without their own: the key of their provider, a function that gives the key of
+    the moment, or a dict by provider; else the environment's."""
+    default_query: dict[str, str] | None = None
+    """For targets without their own: parameters of the query of each request's URL."""
+    http_async_client: Any = Field(default=None, exclude=True, repr=False)
+    """For targets without their own: the HTTP client, see `Target.http_async_client`."""
     timeout: Seconds | None = 120.0
     """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks. Where it
     is left out and a model of the chain reasons, or the call asks for that, it is 600."""
@@ -210,6 +228,11 @@ class Configuration(Sampling):
             provider_entry(target.provider)
         return chain
 
+    @field_validator("http_async_client")
+    @classmethod
+    def _is_client(cls, value: Any) -> Any:
+        return checked_client(value)
+
     @classmethod
     def _hint(cls, name: str) -> str:
         """What to write instead of a name that is not known."""
@@ -258,17 +281,27 @@ def keyed_targets(config: Configuration) -> list[Target]:
         ValueError: If one key would go to several providers: a key is nobody else's business.
     """
     chain = chain_of(config)
-    key = cast("SecretStr | dict[str, SecretStr] | None", config.api_key)
+    key = cast("SecretStr | dict[str, SecretStr | KeySource] | KeySource | None", config.api_key)
     without = [t for t in chain if t.api_key is None and provider_entry(t.provider).api_key_env]
     providers = sorted({t.provider for t in without})
-    if isinstance(key, SecretStr) and len(providers) > 1:
+    if key and not isinstance(key, dict) and len(providers) > 1:
         example = ", ".join(f'"{name}": ...' for name in providers)
         msg = f"api_key is one key, but the chain has {' and '.join(providers)}: "
         raise ValueError(msg + f"give api_key={{{example}}}, or a key with each Target")
-    return [_with_key(target, key) for target in chain]
+    return [_with_client(_with_key(target, key), config) for target in chain]
 
 
-def _with_key(target: Target, key: SecretStr | dict[str, SecretStr] | None) -> Target:
+def _with_client(target: Target, config: Configuration) -> Target:
+    own = {"default_query": config.default_query, "http_async_client": config.http_async_client}
+    missing = {n: v for n, v in own.items() if v is not None and getattr(target, n) is None}
+    if not missing or target.provider in _NO_SERVER:
+        return target
+    return target.model_copy(update=missing)
+
+
+def _with_key(
+    target: Target, key: SecretStr | dict[str, SecretStr | KeySource] | KeySource | None
+) -> Target:
     own = key.get(target.provider) if isinstance(key, dict) else key
     if own is None or target.api_key is not None or not provider_entry(target.provider).api_key_env:
         return target

@@ -389,6 +389,11 @@ class Target(Sampling):
     api_version: str | None = None
     """Azure's: the version of its own API, which is asked by deployment; None for its `/openai/v1`,
     or what `OPENAI_API_VERSION` says."""
+    http_async_client: Any = Field(default=None, exclude=True, repr=False)
+    """An own `AsyncClient` to send with, of the httpx that the provider's SDK is built on (`httpx2`
+    for OpenAI and all servers with its API, `httpx` for Together), or a function that makes one for
+    each event loop: a client serves only one, and `invoke` has another than `ainvoke`. A client is
+    left open for whoever made it."""
     ca_certificates: str | None = None
     """A file or folder with the certificates of the authorities to trust, instead of the usual."""
     client_certificate: str | tuple[str, str] | None = None
@@ -477,6 +482,11 @@ class Target(Sampling):
                 raise ValueError(msg)
         return value[0] if isinstance(value, tuple) and len(value) == 1 else value
 
+    @field_validator("http_async_client")
+    @classmethod
+    def _is_client(cls, value: Any) -> Any:
+        return checked_client(value)
+
     @field_validator("base_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
@@ -507,6 +517,14 @@ class Target(Sampling):
             provider, model = data.get("provider", ""), data.get("model", "")
             data = {**data, "name": f"{provider}:{model}" if model else provider}
         return data
+
+
+def checked_client(value: Any) -> Any:
+    """Check that a value is an asynchronous HTTP client, or a function that may make one."""
+    if value is None or callable(value) or hasattr(value, "aclose"):
+        return value
+    msg = f"must be an AsyncClient of httpx or a function that makes one, not {value!r}"
+    raise ValueError(msg)
 
 
 def _parse(spec: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from langchain_resilient import ResilientChatModel
 from langchain_resilient.runtime.call import _log_repairs
 from langchain_resilient.testing import Lacks, ProviderSimulator, Reply, Reset, Status, ToolCall
-from verification.kit.scripted_targets import chain
+from verification.kit.scripted_targets import chain, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,6 +166,21 @@ async def test_agents_give_structured_answers(sim, strategy):
     agent = create_agent(chain(sim, "openai:a"), [weather], response_format=strategy(Report))
     answer = await agent.ainvoke({"messages": [("human", "The weather in Paris?")]})
     assert answer["structured_response"] == Report(sky="sunny")
+
+
+@pytest.mark.parametrize("api", ["openai:a", "openai:a, responses", "together:a"])
+@pytest.mark.parametrize("tools", [[], [weather]], ids=len)
+@pytest.mark.parametrize("strategy", [Report, ToolStrategy(Report), ProviderStrategy(Report)],
+                         ids=["class", "tool", "provider"])  # fmt: skip
+async def test_the_simulators_own_answers_end_an_agent(sim, api, tools, strategy):
+    """Without any script: it calls what it must, and then stops."""
+    name, _, other = api.partition(", ")
+    model = ResilientChatModel(targets=[target(sim, name, api=other or "auto")])
+    agent = create_agent(model, tools, response_format=strategy)
+    answer = await agent.ainvoke(
+        {"messages": [("human", "The weather in Paris?")]}, {"recursion_limit": 9}
+    )
+    assert isinstance(answer["structured_response"], Report)
 
 
 async def test_an_agents_format_moves_to_the_prompt(sim):

@@ -21,6 +21,7 @@ from langchain_resilient.observability.stats import (
     TargetStats,
     duration_line,
     text_table,
+    time_tiles,
 )
 from langchain_resilient.options import money
 from langchain_resilient.prices import Price, attempt_cost
@@ -158,9 +159,58 @@ class BatchReport:
 
     def _repr_html_(self) -> str:
         """A table for notebooks."""
-        from langchain_resilient.observability.stats_html import html_table  # noqa: PLC0415  # as there
+        return _html(self)
 
-        return html_table(_summary(self), self.targets)
+
+def _html(report: BatchReport) -> str:
+    from langchain_resilient.observability import stats_html as html  # noqa: PLC0415  # for notebooks
+
+    failures = ", ".join(f"{count:,} {name}" for name, count in report.errors.items())
+    rare = (
+        ("failed", report.failed, failures, html.RED),
+        ("restored", report.restored, "", ""),
+        ("from the cache", report.cached, "", ""),
+        ("hedges", report.hedges, "", ""),
+        ("hedges in the tail", report.tail_hedges, "", ""),
+        ("retries", report.retries, "", ""),
+    )
+    of_total = "" if report.total is None else f"of {report.total:,}"
+    incomplete = [] if report.complete else [html.Tile("state", "not complete", colour=html.AMBER)]
+    tiles = [
+        html.Tile("done", f"{report.done:,}", of_total),
+        *incomplete,
+        *(html.Tile(name, f"{n:,}", note, colour) for name, n, note, colour in rare if n),
+        html.Tile("took", _duration(report.wall_seconds), f"{report.rate:.1f} a second"),
+        *time_tiles(
+            html.Tile, ("first text", report.first_text), ("time to the answer", report.seconds)
+        ),
+        html.Tile("tokens in", f"{report.input_tokens:,}"),
+        html.Tile("tokens out", f"{report.output_tokens:,}"),
+    ]
+    money_of = [("spent", report.spent, report.wasted)]
+    if report.job_spent != report.spent:
+        money_of.append(("by the whole job", report.job_spent or 0.0, report.job_wasted or 0.0))
+    tiles += [
+        html.Tile(name, money(spent), f"{money(wasted)} wasted")
+        for name, spent, wasted in money_of
+        if spent
+    ]
+    left = max(0, (report.total or 0) - report.done - report.failed)
+    shares = (
+        html.Share("done", report.done, html.GREEN),
+        html.Share("failed", report.failed, html.RED),
+        html.Share("left", left, html.GREY),
+    )
+    return html.html_report(tiles, shares, report.targets)
+
+
+def _duration(seconds: float) -> str:
+    """Write how long something took: `41.3 s`, `10:12 min`, `2:05:10 h`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02} h"
+    return f"{minutes}:{rest:02} min" if seconds >= 100 else f"{seconds:.1f} s"  # noqa: PLR2004
 
 
 def _summary(report: BatchReport) -> str:

@@ -181,9 +181,7 @@ class Candidates:
         self.wait_until = inf
         self.deadline = inf
         self.candidates = [
-            Candidate(
-                i, s, t or plan.time_limits, request if s.paced and _is_paced(s, request) else None
-            )
+            Candidate(i, s, t or plan.time_limits, _paced(s, request))
             for i, (s, t) in enumerate(targets)
         ]
 
@@ -472,9 +470,11 @@ class Candidates:
         return tuple((x.state.name, _why_skipped(x, now)) for x in self.candidates if not x.tries)
 
 
-def _is_paced(state: TargetState, request: QueuedRequest | None) -> bool:
-    """Whether a request must wait for its turn. Without a known limit, only batches must."""
-    return request is not None and (request.batch or state.limited)
+def _paced(state: TargetState, request: QueuedRequest | None) -> QueuedRequest | None:
+    """The request, if it must wait for its turn. Without a known limit, only batches must."""
+    if request is None or not state.paced or not (request.batch or state.limited):
+        return None
+    return request.at(state.name)
 
 
 def is_open(candidate: Candidate, now: float) -> bool:

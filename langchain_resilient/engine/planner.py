@@ -647,7 +647,7 @@ class Planner:
         attempt = Attempt(number, candidate, kind, now, key=key, plain=plain, profile=self._profile)
         if candidate.state.paced:
             attempt.reservation = candidate.state.keys[key].rate_limiter.reserve(
-                self._queued_request, now
+                self._queued_request.at(candidate.state.name), now
             )
         return attempt
 

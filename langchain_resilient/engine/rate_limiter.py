@@ -44,14 +44,25 @@ class QueuedRequest:
         position: What queues are sorted by.
     """
 
-    __slots__ = ("_prompt", "_size", "batch", "position", "wake")
+    __slots__ = ("_answer", "_prompt", "_size", "batch", "position", "wake")
 
     def __init__(self, size: RequestSize | None, since: float, wake: Callable[[], None]) -> None:
+        self._answer = 0 if size is None else size.max_tokens
         self.batch = size is not None and size.batch
         self.wake = wake
         self.position: QueuePosition = (self.batch, since, next(_number), self)
         self._size = size
         self._prompt: int | None = None
+
+    def at(self, target: str) -> QueuedRequest:
+        """The same request at a target, which may have a limit of its own on answers."""
+        size = self._size
+        limit = 0 if size is None else size.max_tokens_at(target)
+        if limit == self._answer:
+            return self
+        other = QueuedRequest(size, self.position[1], self.wake)
+        other._answer = limit  # its own class
+        return other
 
     def tokens(self, answer: float) -> float:
         """Estimate what it costs, in tokens.
@@ -66,13 +77,13 @@ class QueuedRequest:
             return answer
         if self._prompt is None:
             self._prompt = self._size.prompt_tokens()
-        max_tokens = self._size.max_tokens
-        return float(max(self._prompt, max_tokens)) if max_tokens else self._prompt + answer
+        limit = self._answer
+        return float(max(self._prompt, limit)) if limit else self._prompt + answer
 
     @property
     def answer_bounded(self) -> bool:
         """Whether it sets `max_tokens`: then that, and not the answer's length, is what counts."""
-        return self._size is not None and self._size.max_tokens > 0
+        return self._answer > 0
 
 
 DECREASE = 0.85
@@ -406,4 +417,8 @@ class RequestSize(Protocol):
 
     def prompt_tokens(self) -> int:
         """About how many tokens its prompt has."""
+        ...
+
+    def max_tokens_at(self, target: str) -> int:
+        """The longest answer that it asks of a target, by its name; 0 where nothing says."""
         ...

@@ -409,9 +409,40 @@ def text_table(head: str, targets: Sequence[TargetStats]) -> str:
 
 def render_html(stats: Stats) -> str:
     """The totals and a table for a notebook."""
-    from langchain_resilient.observability.stats_html import html_table  # noqa: PLC0415  # for notebooks
+    from langchain_resilient.observability import stats_html as html  # noqa: PLC0415  # for notebooks
 
-    return html_table(summary_line(stats), stats.targets)
+    share = f"{stats.answered / stats.calls:.1%}" if stats.calls else ""
+    rare = (
+        ("failed", stats.failed, html.RED),
+        ("cancelled", stats.cancelled, html.GREY),
+        ("from the cache", stats.cached, ""),
+        ("by the last resort", stats.last_resort, html.AMBER),
+        *((f"streams {action}", n, html.AMBER) for action, n in stats.breaks.items()),
+    )
+    tiles = [
+        html.Tile("calls", f"{stats.calls:,}"),
+        html.Tile("answered", f"{stats.answered:,}", share),
+        *(html.Tile(name, f"{n:,}", colour=colour) for name, n, colour in rare if n),
+        *time_tiles(html.Tile, ("time to the answer", stats.seconds)),
+        html.Tile("hedges", f"{stats.hedge_share:.1%}", f"{stats.extra_sends:,} extra sends"),
+    ]
+    if stats.spent:
+        tiles.append(html.Tile("spent", money(stats.spent), f"{money(stats.wasted)} wasted"))
+    shares = (
+        html.Share("answered", stats.answered, html.GREEN),
+        html.Share("failed", stats.failed, html.RED),
+        html.Share("cancelled", stats.cancelled, html.GREY),
+    )
+    return html.html_report(tiles, shares, stats.targets)
+
+
+def time_tiles(tile: Callable[..., Any], *named: tuple[str, Quantiles]) -> list[Any]:
+    """Make a tile of each duration that is known: its median, and beside it the 99th percentile."""
+    return [
+        tile(name, f"{_seconds(t.p50)} s", f"p99 {_seconds(t.p99)} s" if t.p99 else "")
+        for name, t in named
+        if t.p50 is not None
+    ]
 
 
 def _row(cells: Sequence[str], columns: Sequence[_Column], widths: Sequence[int]) -> str:

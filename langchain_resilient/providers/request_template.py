@@ -38,6 +38,7 @@ class RequestTemplate:
         url: The URL to post to.
         changing: Headers that each request brings itself.
         on_first: Called when the first answer has begun.
+        owned: Whether closing it closes the HTTP client.
 
     Attributes:
         client: The SDK client.
@@ -49,6 +50,7 @@ class RequestTemplate:
         "_httpx",
         "_moves",
         "_on_first",
+        "_owned",
         "_request_args",
         "_sdk",
         "_url",
@@ -66,7 +68,9 @@ class RequestTemplate:
         *,
         changing: AbstractSet[str] = frozenset(),
         on_first: Callable[[], None] | None = None,
+        owned: bool = True,
     ) -> None:
+        self._owned = owned
         self.client = client
         self._changing = changing
         self.http = http
@@ -132,8 +136,9 @@ class RequestTemplate:
         return opened
 
     async def close(self) -> None:
-        """Close the client and its connections."""
-        await self.client.close()
+        """Close the client and its connections, unless they are the caller's."""
+        if self._owned:
+            await self.client.close()
 
     async def _post_by_sdk(
         self, content: bytes, headers: Mapping[str, str] | None = None

@@ -177,6 +177,7 @@ class SDKProvider(ABC):
             type(self), self.base_url, bool(target.base_url), self._key, self.organization,
             tuple(sorted(self._headers.items())), self._connect_seconds,
             tuple(sorted(self.query().items())), target.ca_certificates, target.client_certificate,
+            id(target.http_async_client),
         )  # fmt: skip
         keep = target.base_url is None or self.is_public
         self.directory = directory_for(self.models_url(), self._key, keep=keep)
@@ -476,14 +477,19 @@ class SDKProvider(ABC):
         sdk, httpx = self.import_sdk()
         timeout = httpx.Timeout(None, connect=self._connect_seconds)
         headers = self._headers
-        http = http_client(
-            sdk,
-            httpx,
-            timeout,
-            url=self._url,
-            public=self.is_public,
-            proxy_variable=self.proxy_variable,
-            certificates=(self.target.ca_certificates, self.target.client_certificate),
+        own = self.target.http_async_client
+        http = (
+            http_client(
+                sdk,
+                httpx,
+                timeout,
+                url=self._url,
+                public=self.is_public,
+                proxy_variable=self.proxy_variable,
+                certificates=(self.target.ca_certificates, self.target.client_certificate),
+            )
+            if own is None
+            else _own_client(own, httpx)
         )
         client = self.create_client(
             sdk,
@@ -501,8 +507,9 @@ class SDKProvider(ABC):
             client._custom_headers = dict(headers)  # noqa: SLF001  # there is no public way
         changing = frozenset(self.token_headers("")) if self._token else frozenset[str]()
         return RequestTemplate(
-            client, http, sdk, httpx, self._url, changing=changing, on_first=self._watch_models
-        )
+            client, http, sdk, httpx, self._url, changing=changing, on_first=self._watch_models,
+            owned=own is None or callable(own),
+        )  # fmt: skip
 
 
 def _as_asked(
@@ -520,6 +527,20 @@ def _as_asked(
     if requested is not None and mode is not None and mode != requested.original_mode:
         answer = ConvertedStream(answer, requested, mode)
     return answer
+
+
+def _own_client(given: Any, httpx: Any) -> Any:
+    """Give the caller's HTTP client, or make it.
+
+    Raises:
+        ConnectionSetupError: If it is not one that the SDK can send with.
+    """
+    client = given() if callable(given) else given
+    if not isinstance(client, httpx.AsyncClient):
+        kind = f"{type(client).__module__.partition('.')[0]}.{type(client).__name__}"
+        msg = f"http_async_client must be an {httpx.__name__}.AsyncClient here, not {kind}"
+        raise ConnectionSetupError(msg)
+    return client
 
 
 async def _called(function: Callable[[], Any]) -> str:

@@ -18,7 +18,11 @@ from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.faults import Fault, FaultKind, is_callers_business
 from langchain_resilient.options import HedgeOption, OnBreak, Seconds
 from langchain_resilient.runtime.keywords import refuse_misspelt
-from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
+from langchain_resilient.runtime.token_estimate import (
+    count_characters,
+    estimate_prompt_tokens,
+    tokens_by_length,
+)
 from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS, Sampling, sampling_params
 from langchain_resilient.wire.foreign_blocks import ForeignMessages
 from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
@@ -69,6 +73,7 @@ RECEIPTS: ContextVar[Receipts | None] = ContextVar("langchain_resilient_receipts
 logger = logging.getLogger("langchain_resilient")
 _SAMPLING = frozenset((*SAMPLING_FIELDS, *OTHER_NAMES, "model_kwargs"))
 _CONVERTED = frozenset({"tools", "functions", "tool_choice", "response_format"})
+_NO_LIMITS: dict[str, int] = {}
 _timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
 _affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
 _on_break: TypeAdapter[OnBreak | None] = TypeAdapter(OnBreak | None)
@@ -96,14 +101,23 @@ class CallOptions:
         context: The caller's, where an observer wants it.
         reservations: What it has reserved of the money; None where nothing limits that.
 
+    Args:
+        defaults: What the model sets.
+        messages: The conversation.
+        stop: As LangChain gives it.
+        kwargs: All other arguments of the call.
+        stream: As the attribute.
+        own_limits: By the name of a target that has one: the longest answer it is asked for, where
+            the call does not say.
+
     Raises:
         ValueError: If there are no messages, or an argument is out of range; names it.
         TypeError: If a keyword is misspelt, or one of a batch.
     """
 
-    __slots__ = ("_plan", "_size", "affinity", "batch", "context", "max_tokens", "model",
-                 "on_break", "parses", "receipts", "request", "reservations", "several", "skipped",
-                 "stream", "structure")  # fmt: skip
+    __slots__ = ("_limited", "_own_limits", "_plan", "_size", "_tokens", "affinity", "batch",
+                 "context", "max_tokens", "model", "on_break", "parses", "receipts", "request",
+                 "reservations", "several", "skipped", "stream", "structure")  # fmt: skip
 
     def __init__(
         self,
@@ -113,6 +127,7 @@ class CallOptions:
         kwargs: dict[str, Any],
         *,
         stream: bool,
+        own_limits: Mapping[str, int] = _NO_LIMITS,
     ) -> None:
         self.stream: bool = stream
         self.model: Any = None
@@ -127,7 +142,9 @@ class CallOptions:
         self.skipped: list[tuple[str, str]] = []
         self.context: Context | None = None
         self.reservations: CallReservations | None = None
+        self._own_limits = own_limits
         self._size: int | None = None
+        self._tokens: int | None = None
         self._plan: dict[str, Any] = {}
         overrides = self._sort(kwargs) if kwargs else {}
         if stop:
@@ -137,6 +154,7 @@ class CallOptions:
         wire, source = _conversation(messages, mend=mend)
         foreign = wire.__class__ is ForeignMessages
         self.request = ChatRequest(wire, defaults, overrides, source=source, foreign=foreign)
+        self._limited = bool(overrides.get("max_tokens"))
         self.max_tokens: int = int(overrides.get("max_tokens") or defaults.get("max_tokens") or 0)
         self.several = (overrides.get("n") or defaults.get("n") or 1) > 1
         if self.several and stream:
@@ -153,8 +171,18 @@ class CallOptions:
         return self._size
 
     def prompt_tokens(self) -> int:
-        """About how many tokens its prompt has."""
-        return estimate_tokens(self.size)
+        """About how many tokens its prompt has; measured when it is first asked for."""
+        if self._tokens is None:
+            given = self.request.overrides
+            schemas = (given.get("tools"), given.get("response_format"))
+            self._tokens = estimate_prompt_tokens(self.request.messages, *schemas)
+        return self._tokens
+
+    def max_tokens_at(self, target: str) -> int:
+        """The longest answer that it asks of a target, which may have a limit of its own."""
+        if self._limited:
+            return self.max_tokens
+        return self._own_limits.get(target, self.max_tokens)
 
     @property
     def has_deadline(self) -> bool:
@@ -177,7 +205,7 @@ class CallOptions:
             "reasoning_effort"
         )
         return RequestProfile(
-            estimate_tokens(size),
+            tokens_by_length(size),
             effort if isinstance(effort, str) else None,
             self.max_tokens if plain else 0,
         )

@@ -13,7 +13,6 @@ from langchain_resilient.prices import Usage, cost, price_for, prices_for, typic
 from langchain_resilient.receipt import Outcome
 from langchain_resilient.runtime.reservations import CallReservations
 from langchain_resilient.runtime.spending import SpendLimiter
-from langchain_resilient.runtime.token_estimate import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -251,16 +250,16 @@ class Router:
                 continue
             window = self._shared.window_of(target)
             if attempt.fault is not None and attempt.fault.traits.too_long:
-                window.refused(
-                    call.size, call.max_tokens, limit=attempt.fault.limit, given=attempt.fault.given
-                )
+                fault, answer = attempt.fault, call.max_tokens_at(attempt.target)
+                window.refused(call.size, answer, limit=fault.limit, given=fault.given)
             elif window.bounded and attempt.outcome is Outcome.WON:
-                window.passed(call.size, call.max_tokens, prompt_tokens=attempt.input_tokens)
+                answer = call.max_tokens_at(attempt.target)
+                window.passed(call.size, answer, prompt_tokens=attempt.input_tokens)
         if receipt.winner and (self._affinity is not None or call.affinity is not None):
             self._home().settle(self._conversation(call), receipt)
         if self._spend_limiter is None:
             return None
-        costs = self._spend_limiter.settle(receipt, call.size, now)
+        costs = self._spend_limiter.settle(receipt, call.prompt_tokens(), now)
         if call.reservations is not None:
             call.reservations.settled()
         return costs
@@ -270,7 +269,8 @@ class Router:
         price = price_for(self._targets[name])
         if price is None:
             return None
-        return cost(price, Usage(estimate_tokens(call.size), call.max_tokens or _ANSWER_TOKENS))
+        answer = call.max_tokens_at(name) or _ANSWER_TOKENS
+        return cost(price, Usage(call.prompt_tokens(), answer))
 
     # -- rules ----------------------------------------------------------------------------------
 
@@ -298,7 +298,8 @@ class Router:
         windows = [self._shared.window_of(self._targets[r.state.name]) for r in chain]
         if not any(window.bounded for window in windows):
             return chain
-        fits = [window.fits(call.size, call.max_tokens) for window in windows]
+        answers = [call.max_tokens_at(route.state.name) for route in chain]
+        fits = [w.fits(call.size, answer) for w, answer in zip(windows, answers, strict=True)]
         if all(fits) or not any(fits):
             return chain
         for route, fit in zip(chain, fits, strict=True):
@@ -310,15 +311,17 @@ class Router:
         self, chain: Sequence[Route], call: CallOptions, now: float, spend_limiter: SpendLimiter
     ) -> Sequence[Route]:
         names = [route.state.name for route in chain]
-        allowed = spend_limiter.allowed(names, now, call.size)
+        allowed = spend_limiter.allowed(names, now, call.prompt_tokens())
         if len(allowed) == len(names):
             return chain
+        tokens = call.prompt_tokens()
         call.skipped += [
-            (n, spend_limiter.why_not(n, now, call.size) or "") for n in names if n not in allowed
+            (n, spend_limiter.why_not(n, now, tokens) or "") for n in names if n not in allowed
         ]
         return [route for route in chain if route.state.name in allowed]
 
     def error(self, chain: Sequence[Route], call: CallOptions, now: float) -> Exception:
         """The error of a call that may ask nobody."""
         assert self._spend_limiter is not None  # noqa: S101  # nothing else leaves nobody
-        return self._spend_limiter.error([route.state.name for route in chain], now, call.size)
+        names = [route.state.name for route in chain]
+        return self._spend_limiter.error(names, now, call.prompt_tokens())

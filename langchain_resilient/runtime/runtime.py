@@ -126,6 +126,7 @@ class Runtime:
         self._wants_responses = getattr(config, "output_version", None) == "responses/v1"
         self._memory = _memory(config)
         self._by_name = {t.name: t for t in self.targets}
+        self._own_limits = {t.name: t.max_tokens for t in self.targets if t.max_tokens}
         # By the name of the target, for closing; and by what a call gave as `model=`.
         self._routes: dict[str, Route] = {}
         self._adopted: dict[str, Route] = {}
@@ -146,7 +147,7 @@ class Runtime:
         """Race to a whole answer; what `_agenerate` returns."""
         if not self._prepared:
             await self._prepare()
-        call = CallOptions(self._defaults, messages, stop, {**self._bound, **kwargs}, stream=False)
+        call = self._options(messages, stop, kwargs, stream=False)
         race, plan, validator = (
             await self._capped_race(call, run_manager)
             if self._router.capped
@@ -183,7 +184,7 @@ class Runtime:
         """Race to the first text, then pass the winner's chunks on; what `_astream` yields."""
         if not self._prepared:
             await self._prepare()
-        call = CallOptions(self._defaults, messages, stop, {**self._bound, **kwargs}, stream=True)
+        call = self._options(messages, stop, kwargs, stream=True)
         break_strategy = break_strategy_for(call.on_break or self._on_break, call.request, audience)
         buffer = StreamBuffer(break_strategy)
         race, plan, _ = (
@@ -222,6 +223,14 @@ class Runtime:
         last = assembler.last(winner)
         attach_receipt(last, receipt.as_dict())
         yield self._with_parsed(last, winner, call) if call.parses else last
+
+    def _options(
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Any, *, stream: bool
+    ) -> CallOptions:
+        given = {**self._bound, **kwargs}
+        return CallOptions(
+            self._defaults, messages, stop, given, stream=stream, own_limits=self._own_limits
+        )
 
     def _whole(self, attempt: Attempt) -> ChatResult:
         """Convert an answer that has ended."""
@@ -502,6 +511,8 @@ class Runtime:
         """Make the route of a target from outside the chain, for one call."""
         usable_targets([target])
         self._by_name[target.name] = target
+        if target.max_tokens:
+            self._own_limits[target.name] = target.max_tokens
         return self.route(target)
 
     def _error(

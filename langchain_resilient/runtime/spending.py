@@ -13,7 +13,6 @@ from langchain_resilient.options import money
 from langchain_resilient.prices import Usage, attempt_cost, cost, price_for, prices_for
 from langchain_resilient.providers import keys_for
 from langchain_resilient.receipt import Outcome
-from langchain_resilient.runtime.token_estimate import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -264,7 +263,7 @@ class SpendLimiter:
         if not names:
             raise limiter.error(["openai:gpt-6-luna", "local"], now)
         ...
-        limiter.settle(race.receipt(), count_characters(request.messages), now)
+        limiter.settle(race.receipt(), estimate_prompt_tokens(request.messages), now)
         ```
     """
 
@@ -278,41 +277,41 @@ class SpendLimiter:
         for name in targets:
             self.account(name)
 
-    def allowed(self, names: Sequence[str], now: float, characters: int = 0) -> Sequence[str]:
+    def allowed(self, names: Sequence[str], now: float, prompt: int = 0) -> Sequence[str]:
         """Leave out the targets whose money is spent, in the same order; free ones stay.
 
         Args:
             names: Of the targets that would be asked.
             now: The loop's time.
-            characters: The request's size: a target is also left out if what is left does not even
-                pay for the prompt.
+            prompt: Its tokens: a target is also left out if what is left does not even pay for the
+                prompt.
         """
-        open_ones = [name for name in names if self._stop(name, now, characters) is None]
+        open_ones = [name for name in names if self._stop(name, now, prompt) is None]
         return names if len(open_ones) == len(names) else open_ones
 
-    def settle(self, receipt: Receipt, characters: int, now: float) -> tuple[float, ...]:
+    def settle(self, receipt: Receipt, prompt: int, now: float) -> tuple[float, ...]:
         """Count what a call cost, its losers too.
 
         Args:
             receipt: The finished call's; also that of one that failed or was cancelled.
-            characters: The request's size, for where no provider counted its tokens.
+            prompt: Its tokens, as estimated, for where no provider counted them.
             now: The loop's time.
 
         Returns:
             Dollars for each attempt, in order.
         """
         prompt_tokens = (a.input_tokens for a in receipt.attempts if a.input_tokens)
-        prompt = next(prompt_tokens, 0) or estimate_tokens(characters)
+        prompt = next(prompt_tokens, 0) or prompt
         return tuple(self._count(a, prompt, now) for a in receipt.attempts)
 
-    def why_not(self, name: str, now: float, characters: int = 0) -> str | None:
+    def why_not(self, name: str, now: float, prompt: int = 0) -> str | None:
         """Say why a target is left out, for `Receipt.skipped`; None if it is not."""
-        stop = self._stop(name, now, characters)
+        stop = self._stop(name, now, prompt)
         return None if stop is None else _cap_message(stop[0], stop[1], now)
 
-    def error(self, names: Sequence[str], now: float, characters: int = 0) -> SpendCapError:
+    def error(self, names: Sequence[str], now: float, prompt: int = 0) -> SpendCapError:
         """Make the error for a call that nobody may answer: `allowed` left nobody."""
-        stops = [stop for n in names if (stop := self._stop(n, now, characters)) is not None]
+        stops = [stop for n in names if (stop := self._stop(n, now, prompt)) is not None]
         reasons = dict.fromkeys(_cap_message(*stop, now) for stop in stops)
         if not stops:
             caps = dict.fromkeys(x.cap for n in names for x in self.account(n).ledgers)
@@ -338,17 +337,17 @@ class SpendLimiter:
             ledger.add(dollars, now)
         return dollars
 
-    def _stop(self, name: str, now: float, characters: int) -> tuple[Ledger, float] | None:
+    def _stop(self, name: str, now: float, prompt: int) -> tuple[Ledger, float] | None:
         """Which ledger stops it, and what it would have to cover."""
         account = self.account(name)
         if not account.ledgers or (
-            not characters and all(ledger.left(now) for ledger in account.ledgers)
+            not prompt and all(ledger.left(now) for ledger in account.ledgers)
         ):
             return None
         price = price_for(account.target)
         if price is None or price.free:
             return None
-        need = cost(price, Usage(estimate_tokens(characters), 0)) if characters else 0.0
+        need = cost(price, Usage(prompt, 0)) if prompt else 0.0
         for ledger in account.ledgers:
             if not ledger.covers(need, now):
                 return ledger, need

@@ -172,12 +172,18 @@ def _read_body(body: dict[str, Any], delta: Delta) -> None:
         delta.audio = _audio(audio)
     if annotations := body.get("annotations"):
         delta.annotations = _list(annotations)
-    _read_beside(body, delta)
+    if not body.keys() <= _USUAL:
+        _read_rare(body, delta)
+
+
+_USUAL = frozenset({"role", "content", "refusal", "tool_calls", "function_call", "audio",
+                    "annotations", "reasoning", "reasoning_content", "token_id"})  # fmt: skip
+"""What an answer consists of; all else is rare."""
+
+
+def _read_rare(body: dict[str, Any], delta: Delta) -> None:
+    """Read what only some servers send, or goes with the answer and is none of it."""
     _read_blocks(body, delta)
-
-
-def _read_beside(body: dict[str, Any], delta: Delta) -> None:
-    """Read what goes with the answer and is none of it."""
     if isinstance(extra := body.get("extra_content"), dict):
         delta.extra = extra
     if isinstance(name := body.get("name"), str):

@@ -68,9 +68,12 @@ def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str
         "model_name": response.model or model_name,
         "model_provider": provider,
     }
-    for name in ("system_fingerprint", "id", "service_tier"):
-        if (value := getattr(response, name)) is not None:
-            output[name] = value
+    if response.system_fingerprint:
+        output["system_fingerprint"] = response.system_fingerprint
+    if response.id:
+        output["id"] = response.id
+    if response.service_tier:
+        output["service_tier"] = response.service_tier
     return ChatResult(generations=generations, llm_output=output)
 
 
@@ -186,6 +189,12 @@ def combined_outputs(outputs: Sequence[dict[str, Any] | None], model_name: str) 
         outputs: One a prompt; None where its answer was streamed.
         model_name: The model that was asked, where none of them says.
     """
+    if len(outputs) == 1 and (only := outputs[0]) is not None:  # nearly always
+        usage = {k: v for k, v in (only["token_usage"] or {}).items() if v is not None}
+        made = {"token_usage": usage, "model_name": only["model_name"] or model_name}
+        if mark := only.get("system_fingerprint"):
+            made["system_fingerprint"] = mark
+        return made
     known = [output for output in outputs if output is not None]
     names = filter(None, [output.get("model_name") for output in known])
     combined: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from langchain_core.messages import AIMessage
@@ -17,7 +18,7 @@ from langchain_resilient import (
     Receipt,
     ResilientChatModel,
 )
-from langchain_resilient.batch.report import BatchStats
+from langchain_resilient.batch.report import BatchReport, BatchStats
 from tests.batch.echo_model import EchoModel, prompts
 from verification.kit.virtual_time import virtual_time
 
@@ -89,10 +90,30 @@ def test_a_report_reads_as_text():
 
 
 def test_a_report_reads_as_html():
-    """In a notebook; escaped."""
+    """In a notebook: the totals as figures, what became of the items as a bar, the targets."""
     html = _stats().report()._repr_html_()
-    assert html.startswith("<div>7 of 10 done")
-    assert "<td" in html
+    words = [w.strip() for w in re.sub(r"<[^>]*>", "|", html).split("|") if w.strip(" ●")]
+    assert words[:5] == ["done", "7", "of 10", "state", "not complete"]
+    assert words[5:8] == ["failed", "1", "1 AllTargetsFailedError"]
+    assert words[words.index("took") :][:3] == ["took", "4.0 s", "1.8 a second"]
+    assert words[words.index("first text") :][:2] == ["first text", "0.76 s"]
+    assert 'title="left: 2"' in html
+    assert {"a:m", "7 server", "b:m"} <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (99.9, "99.9 s"),
+        (100, "1:40 min"),
+        (3599.7, "1:00:00 h"),
+        (7510, "2:05:10 h"),
+    ],
+)
+def test_how_long_it_took_is_written_as_people_do(seconds, text):
+    """Hours as hours."""
+    assert text in BatchReport(wall_seconds=seconds)._repr_html_()
 
 
 def test_a_report_stands_still_when_the_batch_has_ended():

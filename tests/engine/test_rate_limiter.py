@@ -35,6 +35,9 @@ class Asked:
     def prompt_tokens(self) -> int:
         return self.prompt
 
+    def max_tokens_at(self, _: str) -> int:
+        return self.max_tokens
+
 
 def queued(since: float = 0.0, wake=lambda: None, **load) -> QueuedRequest:
     return QueuedRequest(Asked(**load), since, wake)

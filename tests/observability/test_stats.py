@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from enum import StrEnum
 from html.parser import HTMLParser
@@ -377,18 +378,18 @@ class Cells(HTMLParser):
         if tag == "tr":
             self.rows.append(0)
         if tag in ("td", "th"):
-            self.rows[-1] += 1
+            self.rows[-1] += int(dict(attrs).get("colspan", 1))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
 
 def test_the_table_of_a_notebook_is_whole():
-    """A row for each target under as many heads."""
+    """A row for each target under as many heads, which stand under the names of their groups."""
     page = Cells()
     page.feed(stats(*FULL, states=STATES)._repr_html_())
     assert page.open == []
-    assert len(page.rows) == 4
+    assert len(page.rows) == 2 + 3
     assert len(set(page.rows)) == 1
 
 
@@ -410,11 +411,48 @@ def test_nothing_at_all_can_be_shown():
 def test_the_table_of_a_notebook_has_one_figure_a_column_bars_and_a_word_for_health():
     """In no colour that a dark page hides: text has the page's own."""
     page = stats(*FULL, states=STATES)._repr_html_()
-    for head in ("first text p50", "first text p95", "first text p99", "whole p50"):
+    for head in ("first text, s", "whole answer, s", "p50", "p95", "p99"):
         assert f">{head}</th>" in page
-    assert "0.7em; width: " in page
-    assert "●</span> " in page
-    assert "<script" not in page
-    assert "<style" not in page
-    assert "color: black" not in page
-    assert "background: white" not in page
+    assert page.count("logarithmic scale") == 1
+    assert re.search(r"width: \d+\.\d%; background: #", page)
+    assert re.search(r"●</span> limited at 7<", page)
+    assert not re.search(r"<script|<style|color: (black|white)|background: white", page)
+
+
+def test_the_totals_of_a_notebook_are_figures_with_names_and_a_bar():
+    """What did not happen is not shown."""
+    figures = Stats(
+        calls=1300,
+        answered=1280,
+        failed=20,
+        cached=7,
+        breaks={"continued": 2},
+        seconds=Quantiles(2.1, 4.9, 9.6),
+        spent=23.24,
+        wasted=1.54,
+    )
+    page = re.sub(r"<[^>]*>", "|", figures._repr_html_())
+    words = [word.strip() for word in page.split("|") if word.strip(" ●")]
+    assert words == [
+        "calls", "1,300", "answered", "1,280", "98.5%", "failed", "20", "from the cache", "7",
+        "streams continued", "2", "time to the answer", "2.10 s", "p99 9.60 s",
+        "hedges", "0.0%", "0 extra sends", "spent", "$23.24", "$1.54 wasted",
+    ]  # fmt: skip
+    assert 'title="failed: 20" style="flex: 20 ' in figures._repr_html_()
+    assert "cancelled" not in page
+
+
+@pytest.mark.parametrize("times", [(None, None, None), (0.0, 0.0, 0.0), (0.5, None, None),
+                                   (2.0, 2.0, 2.0), (0.001, 60.0, 600.0)], ids=str)  # fmt: skip
+def test_bars_of_any_times_stay_within_their_room(times):
+    """One target alone, or a fast one beside a slow one."""
+    rows = (
+        TargetStats("a", first_text=Quantiles(*times)),
+        TargetStats("b", first_text=Quantiles(0.5, 0.6, 0.7)),
+    )
+    for targets in (rows[:1], rows):
+        page = Stats(targets=targets)._repr_html_()
+        for row in page.split("<tr")[3:]:
+            widths = [float(width) for width in re.findall(r" width: (-?[\d.]+)%", row)]
+            assert all(width >= 0 for width in widths)
+            assert sum(widths) <= 102.1

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import ssl
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import httpx2
 import pytest
+from pydantic import ValidationError
 
 from langchain_resilient import FaultKind as K
 from langchain_resilient import ResilientChatModel, Target
@@ -22,6 +26,7 @@ from langchain_resilient.providers.connection import (
     tls_context,
 )
 from langchain_resilient.providers.errors import classify
+from langchain_resilient.testing import ProviderSimulator
 from tests.providers.asking import TRANSPORTS, ask, fault_of, http, listening
 
 PLAIN = http('{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"stop"}]}')
@@ -259,3 +264,120 @@ async def test_a_proxy_is_used(env, transport, name):
         made = create_provider(target_at("http://a.test/v1"))
         assert (await ask(made, stream=False)).text == "Hi"
     assert server.heads[0].startswith("POST http://a.test/v1/chat/completions ")
+
+
+# -- an own HTTP client ---------------------------------------------------------------------------
+
+HTTPX = {"openai": httpx2, "together": httpx}
+
+
+@pytest.fixture
+def sim():
+    with ProviderSimulator() as simulator:
+        yield simulator
+
+
+def at(sim, provider="openai", **fields):
+    """A target in the simulator."""
+    return Target(f"{provider}:m", base_url=sim.base_url(provider), api_key="k", **fields)
+
+
+@pytest.mark.parametrize("provider", HTTPX)
+@pytest.mark.parametrize("where", ["target", "model"])
+async def test_an_own_client_sends_and_stays_open(sim, provider, where):
+    """With its headers, whole answers and streams; closing the model does not close it."""
+    async with HTTPX[provider].AsyncClient(headers={"x-mine": "1"}) as client:
+        own = {"http_async_client": client}
+        here, there = (own, {}) if where == "model" else ({}, own)
+        llm = ResilientChatModel(targets=[at(sim, provider, **there)], **here)
+        await llm.ainvoke("hi")
+        assert [chunk async for chunk in llm.astream("hi")]
+        await llm.aclose()
+        assert not client.is_closed
+        await llm.ainvoke("hi")
+        assert all(request.headers.get("x-mine") == "1" for request in sim.requests)
+        assert len(sim.requests) == 3
+
+
+def test_a_function_makes_a_client_for_each_loop_and_it_is_closed(sim):
+    """`invoke` has a loop of its own."""
+    made = []
+
+    def make():
+        made.append(httpx2.AsyncClient(headers={"x-mine": str(len(made))}))
+        return made[-1]
+
+    llm = ResilientChatModel(targets=[at(sim, http_async_client=make)])
+    llm.invoke("hi")
+    llm.invoke("hi")
+    asyncio.run(llm.ainvoke("hi"))
+    assert [request.headers["x-mine"] for request in sim.requests] == ["0", "0", "1"]
+    assert [client.is_closed for client in made] == [False, True]
+    llm.close()
+    assert all(client.is_closed for client in made)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(httpx.AsyncClient, "not httpx.AsyncClient"), (lambda: 7, "not builtins.int")],
+    ids=["another httpx", "no client"],
+)
+async def test_a_client_that_the_sdk_cannot_send_with_is_one_targets_own_fault(sim, given, said):
+    """The others answer, and it says of which httpx the client has to be."""
+    llm = ResilientChatModel(
+        targets=[at(sim, http_async_client=given), at(sim, "together")], hedge=None
+    )
+    attempts = (await llm.ainvoke("hi")).response_metadata["resilience"]["attempts"]
+    assert f"must be an httpx2.AsyncClient here, {said}" in attempts[0]["message"]
+    assert attempts[1]["outcome"] == "won"
+
+
+def test_what_is_no_client_is_refused_at_once():
+    """By name."""
+    for make in (partial(Target, "openai:m"), partial(ResilientChatModel, targets=["text:hi"])):
+        with pytest.raises(ValidationError, match="AsyncClient of httpx or a function"):
+            make(http_async_client="http://proxy.test")
+
+
+def test_copies_share_the_client_and_nothing_shows_it(sim):
+    """It cannot be copied; targets of other clients are asked over their own."""
+    client = httpx2.AsyncClient()
+    llm = ResilientChatModel(targets=[at(sim)], http_async_client=client)
+    assert copy.deepcopy(llm).http_async_client is client
+    assert "AsyncClient" not in f"{llm!r} {llm._identifying_params} {llm.model_dump()}"
+    one, other = (create_provider(at(sim, http_async_client=c)) for c in (client, None))
+    assert one._client_key != other._client_key
+    asyncio.run(client.aclose())
+
+
+# -- what the model says for all its targets ------------------------------------------------------
+
+
+async def test_a_models_query_and_key_of_the_moment_are_for_targets_without_their_own():
+    """A function is asked with each request."""
+    keys = iter(["one-0123456789", "two-0123456789"])
+    async with listening(PLAIN) as server:
+        url = {"base_url": server.url}
+        llm = ResilientChatModel(
+            targets=[Target("openai:m", **url)],
+            api_key=lambda: next(keys),
+            default_query={"version": "7"},
+        )
+        await llm.ainvoke("hi")
+        await llm.ainvoke("hi")
+        own = Target("openai:n", **url, api_key="k-0123456789", default_query={"version": "8"})
+        await ResilientChatModel(targets=[own], default_query={"version": "7"}).ainvoke("hi")
+    firsts = [head.splitlines()[0].split()[1] for head in server.heads]
+    assert [first.partition("?")[2] for first in firsts] == ["version=7", "version=7", "version=8"]
+    sent = [head.lower().partition("bearer ")[2].split()[0] for head in server.heads]
+    assert sent == ["one-0123456789", "two-0123456789", "k-0123456789"]
+
+
+def test_a_models_query_changes_its_answers():
+    """As LangChain's cache sees it; one function as key is not for two providers either."""
+    plain, other = (
+        ResilientChatModel(targets=["text:hi"], default_query=q) for q in (None, {"a": "b"})
+    )
+    assert plain._identifying_params != other._identifying_params
+    with pytest.raises(ValueError, match="api_key is one key, but the chain has"):
+        ResilientChatModel(targets=["openai:a", "together:b"], api_key=lambda: "k")

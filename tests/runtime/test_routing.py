@@ -202,8 +202,8 @@ async def test_a_dead_key_is_left_out_and_the_other_answers(sim):
 async def test_a_spent_cap_is_a_clear_error_before_anything_is_sent(sim):
     """It says what was spent, when it opens again, and what to do."""
     targets = [target(sim, "openai:dear", price=(1e6, 1e6))]
-    llm = ResilientChatModel(targets=targets, spend_cap=SpendCap(0.5, per="hour"))
-    with pytest.raises(SpendCapError, match=r"\$0\.50 an hour") as raised:
+    llm = ResilientChatModel(targets=targets, spend_cap=SpendCap(12, per="hour"))
+    with pytest.raises(SpendCapError, match=r"\$12\.00 an hour") as raised:
         await llm.abatch(["hi"] * 3, {"max_concurrency": 1})
     assert raised.value.opens_in is not None
     assert raised.value.opens_in > 3000

@@ -10,8 +10,10 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from langchain_resilient import ResilientChatModel, Target
+from langchain_resilient.engine.rate_limiter import RateLimiter
 from langchain_resilient.runtime.call import CallOptions
 from langchain_resilient.runtime.shared_state import SharedState, reset, shared_rng
+from langchain_resilient.runtime.token_estimate import estimate_text_tokens
 from langchain_resilient.testing import ProviderSimulator, Reply
 
 FORKS = """
@@ -91,9 +93,47 @@ def test_a_call_says_how_urgent_it_is():
 
 
 def test_a_call_knows_its_size():
-    """A quarter of its characters."""
-    call = CallOptions({}, [HumanMessage("x" * 400)], None, {}, stream=False)
-    assert call.prompt_tokens() == 100
+    """By the one estimator, with what is around each message and with its tools; measured once."""
+    call = CallOptions({}, [HumanMessage("the " * 100)], None, {}, stream=False)
+    assert call.prompt_tokens() == estimate_text_tokens("the " * 100) + 7
+    call.request.messages.clear()
+    assert call.prompt_tokens() > 100
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    more = CallOptions({}, [HumanMessage("the " * 100)], None, {"tools": tools}, stream=False)
+    assert more.prompt_tokens() > call.prompt_tokens()
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "call", "expected"),
+    [
+        (None, None, None, (0, 0)),
+        (None, 50, None, (50, 0)),
+        (20, 50, None, (50, 20)),
+        (20, 50, 30, (30, 30)),
+        (20, None, None, (20, 20)),
+    ],
+)
+async def test_the_limit_of_a_targets_answers_counts_for_its_pace(
+    model, target, call, expected, monkeypatch
+):
+    """The call's goes before the target's, and that before the model's; each target has its own."""
+    reserved, reserve = [], RateLimiter.reserve
+
+    def noted(self, request, now):
+        reserved.append(request.tokens(256.0))
+        return reserve(self, request, now)
+
+    monkeypatch.setattr(RateLimiter, "reserve", noted)
+    kwargs = {} if call is None else {"max_tokens": call}
+    async with ProviderSimulator(seed=0) as sim:
+        places = {"base_url": sim.base_url("openai"), "api_key": "k", "tokens_per_minute": 90_000}
+        targets = [Target("openai:a", max_tokens=target, **places), Target("openai:b", **places)]
+        llm = ResilientChatModel(
+            targets=targets, max_tokens=model, share_learning=False, hedge=None
+        )
+        for name in ("openai:a", "openai:b"):
+            await llm.ainvoke("hi", model=name, **kwargs)
+    assert reserved == [most or 8 + 256 for most in expected]
 
 
 def test_an_unknown_priority_is_refused():

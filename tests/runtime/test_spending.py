@@ -297,8 +297,8 @@ def test_losers_are_counted_with_the_winners_prompt():
 
 
 def test_without_any_count_the_prompt_is_estimated():
-    """Four characters are a token."""
-    assert purse(DEAR, cap=SpendCap(1)).settle(receipt(record()), 4000, 0.0) == (0.01,)
+    """Where no provider has counted them."""
+    assert purse(DEAR, cap=SpendCap(1)).settle(receipt(record()), 1000, 0.0) == (0.01,)
 
 
 def test_a_target_from_nowhere_is_no_error():
@@ -337,9 +337,9 @@ def test_a_cap_opens_again():
 
 
 def test_a_prompt_that_what_is_left_cannot_pay_goes_to_a_cheaper_target():
-    """Four million characters are ten dollars at one, and one at the other."""
+    """A million tokens are ten dollars at one, and one at the other."""
     one = purse(DEAR, CHEAP, cap=SpendCap(5))
-    assert one.allowed(NAMES[:2], 0.0, 4_000_000) == [CHEAP.name]
+    assert one.allowed(NAMES[:2], 0.0, 1_000_000) == [CHEAP.name]
 
 
 def test_without_caps_nothing_is_known_of_prices():
@@ -418,9 +418,9 @@ def test_why_a_target_is_left_out():
     one = purse(DEAR, FREE, cap=SpendCap(1))
     assert one.why_not(DEAR.name, 0.0) is None
     assert "cannot pay for this prompt ($0.00 spent, $10.00 needed)" in one.why_not(
-        DEAR.name, 0.0, 4_000_000
+        DEAR.name, 0.0, 1_000_000
     )
-    assert one.why_not(FREE.name, 0.0, 4_000_000) is None
+    assert one.why_not(FREE.name, 0.0, 1_000_000) is None
 
 
 @pytest.mark.parametrize(

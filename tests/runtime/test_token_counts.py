@@ -12,11 +12,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from langchain_resilient import ResilientChatModel
 from langchain_resilient.runtime import token_estimate
+from langchain_resilient.runtime.call import CallOptions
 from langchain_resilient.runtime.token_estimate import (
+    PART_TOKENS,
     encoding_of,
+    estimate_prompt_tokens,
     estimate_text_tokens,
     token_ids,
 )
@@ -43,6 +47,44 @@ def test_the_model_counts_like_its_first_target(language, monkeypatch):
         llm = ResilientChatModel(targets=[f"openai:{model}"], api_key="k")
         assert llm.get_num_tokens(text) == pytest.approx(count, rel=0.25)
         assert len(llm.get_token_ids(text)) == llm.get_num_tokens(text)
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_a_conversation_is_counted_and_paced_by_the_same_estimate(language, monkeypatch):
+    """`trim_messages` and the limits of tokens a minute go by one number, in every language."""
+    monkeypatch.setattr(token_estimate, "_tokenizer", lambda _: None)
+    text, count = TEXTS[language]["text"], TEXTS[language]["o200k_base"]
+    messages = [SystemMessage(text), HumanMessage([{"type": "text", "text": text}])]
+    call = CallOptions({}, messages, None, {}, stream=False)
+    assert call.prompt_tokens() == pytest.approx(2 * count + 11, rel=0.25)
+    llm = ResilientChatModel(targets=["openai:gpt-6-luna"], api_key="k")
+    assert llm.get_num_tokens_from_messages(messages) == call.prompt_tokens()
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_a_long_text_is_estimated_by_samples(language):
+    """As near as by all of it, though it changes from one end to the other."""
+    text, english = TEXTS[language]["text"], TEXTS["english"]["text"]
+    long = f"{text}\n" * 200 + f"{english}\n" * 200
+    whole = estimate_text_tokens(long)
+    assert estimate_prompt_tokens([{"content": long}]) == pytest.approx(whole, rel=0.1)
+
+
+def test_images_calls_and_tools_of_a_conversation_count_too():
+    """An image as one of usual size, however long its data is."""
+    llm = ResilientChatModel(targets=["openai:gpt-6-luna"], api_key="k")
+    image = {"type": "image", "base64": "A" * 100_000, "mime_type": "image/png"}
+    assert llm.get_num_tokens_from_messages([HumanMessage([image])]) == PART_TOKENS + 7
+    plain = llm.get_num_tokens_from_messages([HumanMessage("hi")])
+    assert llm.get_num_tokens_from_messages([HumanMessage("hi")], tools=[schema_of]) > plain + 10
+    call = AIMessage("", tool_calls=[{"name": "look", "args": {"at": "the sky"}, "id": "1"}])
+    assert llm.get_num_tokens_from_messages([call]) > 15
+    assert llm.get_num_tokens_from_messages([]) == 3
+
+
+def schema_of(place: str, days: int) -> str:
+    """Tell the weather of a place for some days."""
+    return f"{place}{days}"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from langchain_resilient.runtime.token_estimate import (
     PART_CHARACTERS,
     ContextWindow,
     count_characters,
-    estimate_tokens,
+    tokens_by_length,
 )
 
 
@@ -53,7 +53,7 @@ def test_schemas_count():
 
 def test_four_characters_are_a_token():
     """Where nobody has counted."""
-    assert estimate_tokens(4000) == 1000
+    assert tokens_by_length(4000) == 1000
 
 
 def test_nothing_known_means_all_fits():

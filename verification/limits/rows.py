@@ -69,7 +69,7 @@ class Row:
 
     def _item(self, number: int, random: Random) -> dict[str, object]:
         tokens = 20 if self.sizes == "short" else min(4000, int(random.lognormvariate(6.2, 0.9)))
-        content = f"{number} ".ljust(4 * max(tokens, 3), "x")
+        content = f"{number} {'the ' * tokens}"[: 4 * max(tokens, 3)]
         item: dict[str, object] = {"messages": [{"role": "user", "content": content}]}
         if self.sizes == "capped" and random.random() < 0.5:
             item["max_tokens"] = random.choice((200, 500, 1000))

@@ -30,7 +30,7 @@ from langchain_resilient.engine.target_state import TargetState
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.providers import loop_clients
 from langchain_resilient.providers.rate_limit_headers import rate_limit_status, retry_after
-from langchain_resilient.runtime.token_estimate import count_characters, estimate_tokens
+from langchain_resilient.runtime.token_estimate import estimate_prompt_tokens
 from langchain_resilient.simulation.clock import run_virtual
 from langchain_resilient.testing import ProviderSimulator, Reply, Uniform
 from langchain_resilient.testing.admission import RateLimit
@@ -102,6 +102,9 @@ class _Load:
     def prompt_tokens(self) -> int:
         return self.prompt
 
+    def max_tokens_at(self, _: str) -> int:
+        return self.max_tokens
+
 
 def play(row: Row) -> Result:
     """Run it."""
@@ -152,7 +155,7 @@ def _ours(sources: list[LimitedSource], row: Row) -> One:
     async def one(item: Item) -> bool:
         most = item.get("max_tokens", 0)
         request = ChatRequest(item["messages"], overrides={"max_tokens": most} if most else {})
-        load = _Load(estimate_tokens(count_characters(request.messages)), most)
+        load = _Load(estimate_prompt_tokens(request.messages), most)
         return await Race(routes, request, plan, tools, reaper, size=load).answer() is not None
 
     return one
