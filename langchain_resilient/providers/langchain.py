@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -19,13 +20,20 @@ from langchain_core.runnables import (
     RunnableWithFallbacks,
 )
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import var_child_runnable_config
 from pydantic import SecretStr
 
 from langchain_resilient.errors import DroppedParameterWarning
 from langchain_resilient.faults import is_callers_business
-from langchain_resilient.providers.errors import refused_parameters
+from langchain_resilient.providers.errors import (
+    error_details,
+    error_status,
+    error_text,
+    refused_parameters,
+)
 from langchain_resilient.providers.json_fallback import JSONFallback
 from langchain_resilient.providers.redaction import redact_error
+from langchain_resilient.providers.refusals import Refusals
 from langchain_resilient.threads import Threads
 from langchain_resilient.wire import passthrough
 from langchain_resilient.wire.json_modes import (
@@ -35,7 +43,9 @@ from langchain_resilient.wire.json_modes import (
     reshape,
 )
 from langchain_resilient.wire.json_values import writable
+from langchain_resilient.wire.refused_messages import outlines, rename_source_calls
 from langchain_resilient.wire.stop_words import MessageStop
+from langchain_resilient.wire.tool_names import function_name, has_odd_names, renamed_tools
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -181,14 +191,17 @@ def _as_wire_chunk(value: Any) -> Chunk:
 def _calls(message: AIMessage) -> list[dict[str, Any]]:
     if isinstance(message, AIMessageChunk):
         return [
-            {"index": c.get("index"), "function": {"arguments": c.get("args")}}
+            {"index": c.get("index"), "id": c.get("id"), "function": _function(c, c.get("args"))}
             for c in message.tool_call_chunks
         ]
-
     return [
-        {"index": n, "function": {"arguments": json.dumps(call["args"])}}
-        for n, call in enumerate(message.tool_calls)
+        {"index": n, "id": c.get("id"), "function": _function(c, json.dumps(c["args"]))}
+        for n, c in enumerate(message.tool_calls)
     ]
+
+
+def _function(call: Mapping[str, Any], arguments: str | None) -> dict[str, Any]:
+    return {"name": call.get("name"), "arguments": arguments}
 
 
 def _as_wire_choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
@@ -198,8 +211,15 @@ def _as_wire_choice(delta: dict[str, Any], finish_reason: str | None = None) -> 
 _USAGE = frozenset({"stream_usage", "stream_options", "include_usage"})
 """How the wish for token counts in a stream is called on its way to the server."""
 
-_INDISPENSABLE = frozenset({"tools", "tool_choice", "response_format"})
+_INDISPENSABLE = frozenset({"messages", "tools", "tool_choice", "response_format"})
 """What the answer depends on: a model that refuses it cannot be asked at all."""
+
+_REFUSED_SCHEMA = re.compile(
+    r"invalid schema for function|invalid_function_parameters|missing items|"
+    r"\btools?\b\W*\d*.{0,40}(?:parameters|schema|properties|items)|function_declarations",
+    re.IGNORECASE,
+)
+"""What is said of a tool's parameters that a model's own conversion has not completed."""
 
 
 # Callbacks only hear of the run that the user started: a second would show its tokens twice.
@@ -213,8 +233,8 @@ class LangChainProvider:
     """Serves `Target(ChatAnthropic(...))`. Its own retries should be off: ours would multiply them.
 
     The model keeps its own parameters. Those of the call are passed on to it, whatever they are
-    called; one that it refuses is left out from then on, with a warning. Its messages pass through
-    unchanged, so that nothing of another vendor's format is lost.
+    called; what it refuses of them, or of the form of its messages, is mended from then on. Else
+    its messages pass through unchanged, so that nothing of another vendor's format is lost.
     """
 
     def __init__(self, target: Target) -> None:
@@ -227,6 +247,8 @@ class LangChainProvider:
         self._threads = Threads(f"langchain-resilient-{self._name}")
         self._params = target.sampling_params()
         self._dropped: set[str] = set()
+        self._refusals = Refusals(self._name)
+        self._plain_tools = False
         self._formats: set[Any] = set()
         self._json_fallback = JSONFallback(id(self))
 
@@ -240,10 +262,11 @@ class LangChainProvider:
         mode = self._first_mode(requested) if requested else None
         config = RUN_CONFIG.get()
         RUN_CONFIG.set(_SILENT)  # models that this one runs are not the call's own
+        # What is bound to arguments would take up the callbacks of the run around it.
+        around = var_child_runnable_config.get() or {}
+        var_child_runnable_config.set({**around, **config})
         while True:
-            kwargs = {k: v for k, v in params.items() if k not in self._dropped}
-            if stream and self._asks_for_usage:
-                kwargs.setdefault("stream_usage", True)
+            kwargs = self._mended(params, stream=stream)
             try:
                 fallback = (
                     (requested, mode)
@@ -263,7 +286,7 @@ class LangChainProvider:
                     raise
                 if isinstance(error, UnicodeEncodeError) and not mended:
                     request, mended = _writable(request), True
-                elif not self._learn(error, kwargs) and (
+                elif not self._learn(error, kwargs, request) and (
                     not requested
                     or not mode
                     or not (mode := self._json_fallback.next_after(error, requested, mode))
@@ -271,6 +294,15 @@ class LangChainProvider:
                     raise
             else:
                 return
+
+    def _mended(self, params: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+        """Take out what the model is known to refuse."""
+        kwargs = dict(params)
+        if self._refusals.learned:
+            self._refusals.mend(kwargs)
+        if stream and self._asks_for_usage:
+            kwargs.setdefault("stream_usage", True)
+        return kwargs
 
     def _params_for(self, request: ChatRequest) -> dict[str, Any]:
         params = {**self._params, **request.overrides}
@@ -284,19 +316,25 @@ class LangChainProvider:
     def _messages(self, request: ChatRequest) -> list[BaseMessage]:
         """Return the conversation without blocks that only other providers can read."""
         own_provider = provider_of(self._runnable)
-        if own_provider is None:
-            return list(request.source)
-        formats = passthrough.formats_of(own_provider) | self._formats
-        return passthrough.without_foreign_blocks(request.source, formats, self._name)
+        messages: list[BaseMessage] = list(request.source)
+        if own_provider is not None:
+            formats = passthrough.formats_of(own_provider) | self._formats
+            messages = passthrough.without_foreign_blocks(messages, formats, self._name)
+        if has_odd_names(messages):
+            messages = rename_source_calls(messages, function_name)
+        return self._refusals.mend_source(messages) if self._refusals.learned else messages
 
-    def _learn(self, error: Exception, kwargs: Mapping[str, Any]) -> bool:
-        """Leave out what an error says is not taken; False if it says nothing of the kind."""
+    def _learn(self, error: Exception, kwargs: Mapping[str, Any], request: ChatRequest) -> bool:
+        """Learn from an error what to mend; False if the request would be the same again."""
         if self._asks_for_usage and refused_parameters(error, _USAGE):
             self._asks_for_usage = False
             return True
-        refused = refused_parameters(error, kwargs.keys() - _INDISPENSABLE)
-        self._drop(refused)
-        return bool(refused)
+        tools = kwargs.get("tools") or ()
+        if not self._plain_tools and passthrough.are_given(tools) and _refuses_schema(error):
+            self._plain_tools = True
+            return True
+        body = {**kwargs, "messages": outlines(request.source)}
+        return self._refusals.learn(error, body, _INDISPENSABLE)
 
     def _first_mode(self, requested: RequestedJSON) -> JSONMode:
         return self._json_fallback.first(requested) if supports_tools(self._runnable) else "prompt"
@@ -315,6 +353,7 @@ class LangChainProvider:
         request_stop = {**self._params, **request.overrides}.get("stop")
         if fallback is not None:
             messages, kwargs = reshape_messages(messages, kwargs, *fallback)
+        renamed = renamed_tools(kwargs.get("tools") or ())
         async with aclosing(self._run(messages, kwargs, config, stream=stream)) as values:
             if fallback is not None:
                 async for chunk in convert_chunks(values, *fallback):
@@ -324,6 +363,10 @@ class LangChainProvider:
             async for value in values:
                 if isinstance(value, AIMessage):
                     self._formats.add(value.response_metadata.get("model_provider"))
+                    if renamed:
+                        (value,) = rename_source_calls(  # noqa: PLW2901  # the same, named back
+                            [value], lambda name: renamed.get(name, name)
+                        )
                 if stop is None:
                     yield as_chunk(value)
                     continue
@@ -342,14 +385,18 @@ class LangChainProvider:
         *,
         stream: bool,
     ) -> AsyncGenerator[Any, None]:
-        model = self._runnable
+        model, kwargs = self._runnable, dict(kwargs)
         if not self._takes_params:
             self._drop(kwargs.keys())
             kwargs = {}
             stream = False
         if tools := kwargs.pop("tools", None):
             choice = _choice(kwargs.pop("tool_choice", None))
+            if isinstance(choice, str):
+                choice = function_name(choice)
             options = {} if choice is None else {"tool_choice": choice}
+            if renamed_tools(tools):
+                tools = [_renamed(tool) for tool in tools]
             model = self._bind_tools(tools, options)
         if self._blocks[stream]:
             if not stream:
@@ -363,6 +410,8 @@ class LangChainProvider:
     def _bind_tools(self, tools: Sequence[Any], options: dict[str, Any]) -> Any:
         """Bind the tools as they were given; as parameters where the model takes no `strict`."""
         given, strict = passthrough.given_tools(tools)
+        if self._plain_tools:
+            return bind_tools(self._runnable, [dict(tool) for tool in tools], options)
         if strict is None:
             return bind_tools(self._runnable, given, options)
         try:
@@ -385,6 +434,24 @@ def _writable(request: ChatRequest) -> ChatRequest:
 
 async def _once(answer: Awaitable[Any]) -> AsyncGenerator[Any, None]:
     yield await answer
+
+
+def _refuses_schema(error: BaseException) -> bool:
+    """Whether an error is about the parameters of a tool."""
+    details = error_details(error)
+    text = f"{details.get('code')} {details.get('param')} {error_text(error, details)}"
+    return error_status(error, details) in (400, 422) and bool(_REFUSED_SCHEMA.search(text))
+
+
+def _renamed(tool: dict[str, Any]) -> dict[str, Any]:
+    """Give a tool a name that every API takes."""
+    renamed = renamed_tools([tool])
+    if not renamed:
+        return tool
+    (name,) = renamed
+    if isinstance(tool, passthrough.GivenTool):
+        return tool.under(name)
+    return {**tool, "function": {**tool["function"], "name": name}}
 
 
 def _choice(choice: Any) -> Any:

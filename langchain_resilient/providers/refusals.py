@@ -14,6 +14,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from langchain_resilient.errors import DroppedParameterWarning
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.providers.errors import (
@@ -29,19 +31,26 @@ from langchain_resilient.wire.foreign_blocks import tools_without_marks, without
 from langchain_resilient.wire.refused_messages import (
     SWAPPED_ROLES,
     has_names,
+    move_source_images,
     move_tool_images,
     refused_role,
     refuses_lists,
     refuses_tool_images,
+    shorten_source_ids,
+    source_without_lists,
     swap_roles,
+    swap_source_roles,
     without_lists,
     without_names,
+    without_source_names,
 )
 from langchain_resilient.wire.tool_calls import SHORT_ID_MODELS, shorten_call_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from collections.abc import Set as AbstractSet
+
+    from langchain_core.messages import BaseMessage
 
 logger = logging.getLogger("langchain_resilient")
 
@@ -265,6 +274,18 @@ class Refusals:
             messages = move_tool_images(messages)
         return messages if self._lists else without_lists(messages)
 
+    def mend_source(self, messages: list[BaseMessage]) -> list[BaseMessage]:
+        """Do to LangChain's messages what `mend` does to those of chat completions."""
+        if self._roles:
+            messages = swap_source_roles(messages, self._roles)
+        if self._short_ids:
+            messages = shorten_source_ids(messages)
+        if not self._names:
+            messages = without_source_names(messages)
+        if not self.tool_images:
+            messages = move_source_images(messages)
+        return messages if self._lists else source_without_lists(messages)
+
     def learn(self, error: Exception, body: Mapping[str, Any], required: AbstractSet[str]) -> bool:
         """Learn from an error.
 
@@ -280,7 +301,9 @@ class Refusals:
         if not self._short_ids and SHORT_ID_MODELS.search(error_text(error, details)):
             self._short_ids = self.learned = True
             return True
-        if not isinstance(error, TypeError) and error_status(error, details) not in (400, 422):
+        if not isinstance(error, TypeError | ValidationError) and error_status(
+            error, details
+        ) not in (400, 422):
             return False
         text = error_text(error, details)
         param = re.split(r"[.\[]", str(details.get("param") or ""))[0]

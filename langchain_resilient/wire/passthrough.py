@@ -124,6 +124,14 @@ class GivenTool(dict[str, Any]):
         self.given = given
         self.strict = strict
 
+    def under(self, name: str) -> GivenTool:
+        """Make a copy that has another name."""
+        param = {**self, "function": {**self["function"], "name": name}}
+        given = param
+        if hasattr(self.given, "args_schema") and hasattr(self.given, "model_copy"):
+            given = self.given.model_copy(update={"name": name})  # a tool of LangChain's
+        return GivenTool(param, given, self.strict)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a plain dict: functions cannot be pickled."""
         return dict, (dict(self),)
@@ -134,6 +142,11 @@ def as_given(
 ) -> list[GivenTool]:
     """Let converted tools remember how the caller gave them."""
     return [GivenTool(*pair, strict) for pair in zip(params, tools, strict=True)]
+
+
+def are_given(tools: Sequence[Any]) -> bool:
+    """Whether any tool was given in another form than that of the parameter."""
+    return any(isinstance(tool, GivenTool) and tool.given != dict(tool) for tool in tools)
 
 
 def given_tools(tools: Sequence[Any]) -> tuple[list[Any], bool | None]:

@@ -5,8 +5,19 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+
+from langchain_resilient.wire.tool_calls import shorten_id
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     Message = dict[str, Any]
 
@@ -199,3 +210,145 @@ def move_tool_images(messages: list[Message]) -> list[Message]:
 
 def _text(block: Any) -> str:
     return block if isinstance(block, str) else str(block.get("text") or "")
+
+
+# -- the same for LangChain's messages ------------------------------------------------------------
+
+_ROLE_KEY = "__openai_role__"
+"""Where LangChain keeps the role of a system message that has another."""
+
+
+_ROLES = {"human": "user", "ai": "assistant"}
+
+
+def outlines(messages: Sequence[BaseMessage]) -> list[Message]:
+    """Say of LangChain's messages what an API may refuse: roles, names, ids, forms of content."""
+    outlined = []
+    for message in messages:
+        role = _role(message)
+        outline: Message = {"role": _ROLES.get(role, role), "content": message.content}
+        if message.name:
+            outline["name"] = message.name
+        if isinstance(message, ToolMessage):
+            outline["tool_call_id"] = message.tool_call_id
+        outlined.append(outline)
+    return outlined
+
+
+def swap_source_roles(messages: list[BaseMessage], roles: Mapping[str, str]) -> list[BaseMessage]:
+    """Do what `swap_roles` does to the messages of LangChain."""
+    swapped: list[BaseMessage] = []
+    to_join: BaseMessage | None = None
+    for message in messages:
+        role = new = _role(message)
+        for _ in roles:
+            new = roles.get(new, new)
+        if new != role:
+            kind = HumanMessage if new == "user" else SystemMessage
+            swapped.append(kind(message.content))
+            to_join = swapped[-1] if new == "user" else None
+            continue
+        joined = None
+        if to_join is not None and isinstance(message, HumanMessage):
+            pair = [{"content": one.content} for one in (to_join, message)]
+            joined = _joined(*pair)
+        if joined is None:
+            swapped.append(message)
+        else:
+            swapped[-1] = message.model_copy(update=joined)
+        to_join = None
+    return swapped
+
+
+def _role(message: BaseMessage) -> str:
+    if isinstance(message, ChatMessage):
+        return message.role
+    if isinstance(message, SystemMessage):
+        return str(message.additional_kwargs.get(_ROLE_KEY) or "system")
+    return message.type
+
+
+def without_source_names(messages: list[BaseMessage]) -> list[BaseMessage]:
+    """Copy messages without their `name`."""
+    return [m.model_copy(update={"name": None}) if m.name else m for m in messages]
+
+
+def source_without_lists(messages: list[BaseMessage]) -> list[BaseMessage]:
+    """Do what `without_lists` does to the messages of LangChain."""
+
+    def text_of(message: BaseMessage) -> BaseMessage:
+        content = message.content
+        if not isinstance(content, list) or any(map(_is_image, content)):
+            return message
+        return message.model_copy(update={"content": "\n".join(map(_text, content))})
+
+    return list(map(text_of, messages))
+
+
+def move_source_images(messages: list[BaseMessage]) -> list[BaseMessage]:
+    """Do what `move_tool_images` does to the messages of LangChain."""
+    moved: list[BaseMessage] = []
+    waiting: list[Any] = []
+    for message in messages:
+        if not isinstance(message, ToolMessage):
+            if waiting:
+                moved.append(HumanMessage(waiting))
+                waiting = []
+            moved.append(message)
+            continue
+        one, *others = move_tool_images(
+            [{"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content}]
+        )
+        changed = bool(others)
+        moved.append(message.model_copy(update={"content": one["content"]}) if changed else message)
+        waiting += [block for other in others for block in other["content"]]
+    return [*moved, HumanMessage(waiting)] if waiting else moved
+
+
+def shorten_source_ids(messages: list[BaseMessage]) -> list[BaseMessage]:
+    """Give the calls of tools, and their results, ids of nine letters and digits."""
+    return [_with_calls(message, shorten_id, lambda name: name) for message in messages]
+
+
+def rename_source_calls(
+    messages: list[BaseMessage], rename: Callable[[str], str]
+) -> list[BaseMessage]:
+    """Give the calls of tools in LangChain's messages other names."""
+    return [_with_calls(message, lambda id_: id_, rename) for message in messages]
+
+
+def _with_calls(
+    message: BaseMessage, new_id: Callable[[str], str], new_name: Callable[[str], str]
+) -> BaseMessage:
+    if isinstance(message, ToolMessage):
+        update: dict[str, Any] = {"tool_call_id": new_id(message.tool_call_id)}
+        if message.name:
+            update["name"] = new_name(message.name)
+        return message.model_copy(update=update)
+    if not isinstance(message, AIMessage):
+        return message
+    pieces = getattr(message, "tool_call_chunks", None)
+    if not (message.tool_calls or message.invalid_tool_calls or pieces):
+        return message
+
+    def changed(call: Any) -> Any:
+        id_, name = call.get("id"), call.get("name")
+        ids = {"id": new_id(id_)} if isinstance(id_, str) and id_ else {}
+        return {**call, **ids, **({"name": new_name(name)} if name else {})}
+
+    update = {
+        "tool_calls": list(map(changed, message.tool_calls)),
+        "invalid_tool_calls": list(map(changed, message.invalid_tool_calls)),
+    }
+    if pieces:
+        update["tool_call_chunks"] = list(map(changed, pieces))
+    if isinstance(message.content, list):
+        update["content"] = [
+            changed(b) if isinstance(b, dict) and b.get("type") in _CALLS else b
+            for b in message.content
+        ]
+    return message.model_copy(update=update)
+
+
+_CALLS = frozenset({"tool_call", "tool_call_chunk", "tool_use", "function_call"})
+"""The types of the blocks that hold a call."""

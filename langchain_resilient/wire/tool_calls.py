@@ -40,13 +40,14 @@ def shorten_call_ids(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]
 
 def _short(message: dict[str, Any]) -> dict[str, Any]:
     if "tool_call_id" in message:
-        return {**message, "tool_call_id": _short_id(message["tool_call_id"])}
+        return {**message, "tool_call_id": shorten_id(message["tool_call_id"])}
     if calls := message.get("tool_calls"):
-        return {**message, "tool_calls": [{**c, "id": _short_id(c["id"])} for c in calls]}
+        return {**message, "tool_calls": [{**c, "id": shorten_id(c["id"])} for c in calls]}
     return message
 
 
-def _short_id(id_: str) -> str:
+def shorten_id(id_: str) -> str:
+    """Make an id of nine letters and digits; one that is that already stays."""
     if _SHORT.fullmatch(id_):
         return id_
     return hashlib.sha256(id_.encode(errors="surrogatepass")).hexdigest()[:9]

@@ -6,7 +6,13 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.messages import AIMessage
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from langchain_core.messages import BaseMessage
+
     from langchain_resilient.exchange import Chunk, ChunkStream
 
 _LEGAL = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -57,6 +63,23 @@ def _renamed(holder: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         return holder
     return {**holder, "function": {**function, "name": function_name(function["name"])}}
+
+
+def renamed_tools(tools: Sequence[Any]) -> dict[str, str]:
+    """Return the names of tools that not every API takes, by those under which they are sent."""
+    named = [tool.get("function") for tool in tools if isinstance(tool, dict)]
+    names = [function.get("name") for function in named if isinstance(function, dict)]
+    return {function_name(n): n for n in names if isinstance(n, str) and not _LEGAL.fullmatch(n)}
+
+
+def has_odd_names(messages: Iterable[BaseMessage]) -> bool:
+    """Whether a conversation of LangChain's holds calls of tools with such names."""
+    return any(
+        not _LEGAL.fullmatch(call["name"] or "x")
+        for message in messages
+        if isinstance(message, AIMessage)
+        for call in (*message.tool_calls, *message.invalid_tool_calls)
+    )
 
 
 class RenamedCalls:

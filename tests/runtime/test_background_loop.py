@@ -257,36 +257,47 @@ def test_under_gevent_it_is_a_thread_of_the_operating_system():
 # -- after the end of the main thread ------------------------------------------------------------
 
 _LATE = """
-import atexit, sys, threading
+import atexit, logging, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor, thread as pools
 from langchain_resilient import ResilientChatModel, Target
 from langchain_resilient.testing import ProviderSimulator
 
+logging.disable()
 simulator = ProviderSimulator()
 simulator.start()
 url = simulator.base_url("openai").replace("127.0.0.1", "localhost")
-llm = ResilientChatModel(targets=[Target("openai:m", base_url=url, api_key="k")], timeout=20)
+targets = [Target(f"openai:{m}", base_url=at, api_key="k")
+           for m, at in (("dead", "http://127.0.0.1:9/v1"), ("m", url))]
+llm = ResilientChatModel(targets=targets, timeout=20, max_retries=0, hedge=None)
 if sys.argv[2] == "used":
     llm.invoke("hello")
 
 def ask():
     if sys.argv[1] == "thread":
         threading.main_thread().join()
+    while sys.argv[1] == "pool" and not pools._shutdown:
+        time.sleep(0.01)
     print(bool(llm.invoke("hello").content), any(chunk.content for chunk in llm.stream("hello")))
+    llm.targets, llm.last_resort = targets[:1], "sorry"
+    print(llm.invoke("hello").content == "sorry")
 
 if sys.argv[1] == "thread":
     threading.Thread(target=ask).start()
+elif sys.argv[1] == "pool":
+    ThreadPoolExecutor(1).submit(ask).add_done_callback(lambda job: job.result())
 else:
     atexit.register(ask)
 """
 
 
-@pytest.mark.parametrize("used", ["used", "new"])
-@pytest.mark.parametrize("where", ["thread", "atexit"])
+@pytest.mark.parametrize(
+    ("where", "used"), [("thread", "used"), ("pool", "used"), ("pool", "new"), ("atexit", "new")]
+)
 def test_a_call_after_the_end_of_the_main_thread_is_answered(where, used):
-    """In a thread of a pool, or at exit: whole and as a stream."""
+    """In a thread, a pool's job, or at exit: by the fallback, whole, as a stream, and at last."""
     command = [sys.executable, "-W", "ignore", "-c", _LATE, where, used]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.stdout.split(), done.stderr) == (["True", "True"], "")
+    assert (done.stdout.split(), done.stderr) == (["True", "True", "True"], "")
 
 
 @pytest.mark.parametrize("threads", [True, False])

@@ -3,6 +3,8 @@
 python -m verification.limits                    the whole table
 python -m verification.limits --requests 1000    smaller batches
 python -m verification.limits --only mixed       rows whose description has this word
+python -m verification.limits --low              limits of 1 to 10 a minute, over the SDKs
+python -m verification.limits --low --real       the same in real time: some four minutes
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import time
 
 from verification.kit.report import Table
 from verification.limits.rows import Row, ideal, rows
-from verification.limits.runs import Result, play
+from verification.limits.runs import LowLimit, Result, play, play_low
 
 _TABLE = Table(
     ("server", "<7"),
@@ -39,7 +41,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a word of the row's description")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--low", action="store_true", help="limits of 1 to 10 a minute instead")
+    parser.add_argument("--real", action="store_true", help="with --low: in real time")
     args = parser.parse_args()
+    if args.low:
+        return low(real=args.real)
     began = time.monotonic()
     wanted = [row for row in rows(args.requests, args.seed) if args.only in str(_described(row))]
     print(
@@ -54,6 +60,41 @@ def main() -> int:
             print(line(result), flush=True)
             broken += bool(result.broken())
     print(f"{broken} of {len(wanted)} rows break a bound; {time.monotonic() - began:.0f} s")
+    return bool(broken)
+
+
+_LOW = Table(
+    ("a minute", ">8"), ("dialect", "<8"), ("limit", "<10"), ("calls", "<10"),
+    ("fair", ">7.1f"), ("took", ">7.1f"), ("x fair", ">7.3f"), ("429s", ">5"), ("", "<1"),
+    gap=" ",
+)  # fmt: skip
+
+
+def low(*, real: bool) -> bool:
+    """Show how long calls take at targets that let in very little; whether a bound is broken.
+
+    Args:
+        real: In real time, and so for a few calls only.
+    """
+    print(f"Bound: 1.1 x the fair time, and half a second a call.\n{_LOW.header()}")
+    broken = 0
+    for limit, dialect in ((1, "openai"), (2, "together"), (3, "openai"), (6, "together"),
+                           (10, "openai")):  # fmt: skip
+        for how in ("configured", "learned"):
+            for batch in (False, True):
+                if real and (limit < 3 or (how == "learned" and batch)):
+                    continue
+                minutes = (1.0 if how == "learned" else 0.0) + 4 / limit if real else 2.0
+                row = LowLimit(limit, how, batch, dialect, minutes=minutes)
+                result = play_low(row, real=real)
+                late = result.seconds > 1.1 * row.fair() + 0.5 * row.calls()
+                wrong = late or result.answered != row.calls()
+                broken += wrong
+                kind = f"{row.calls()} {'batch' if batch else 'alone'}"
+                ratio = result.seconds / row.fair()
+                print(_LOW.line(limit, dialect, how, kind, row.fair(), result.seconds, ratio,
+                                result.refused, "broken" if wrong else ""), flush=True)  # fmt: skip
+    print(f"{broken} rows break the bound")
     return bool(broken)
 
 

@@ -7,6 +7,7 @@ whole stack is the model, the real SDK and the simulator's HTTP on a virtual loo
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -303,16 +304,18 @@ class LowLimit:
         how: As of `Row`; a provider's own headers say the limit where it is `"learned"`.
         batch: Whether the calls are one batch, rather than one after the other.
         dialect: Whose SDK.
+        minutes: How many minutes' worth of calls.
     """
 
     limit: int
     how: str
     batch: bool
     dialect: str = "openai"
+    minutes: float = 2.0
 
     def calls(self) -> int:
-        """One more than two minutes' worth."""
-        return 2 * self.limit + 1
+        """One more than these minutes' worth."""
+        return round(self.minutes * self.limit) + 1
 
     def fair(self) -> float:
         """Seconds that they take at least: a provider's bucket is full at first."""
@@ -337,11 +340,12 @@ class LowResult:
     answered: int
 
 
-def play_low(low: LowLimit) -> LowResult:
-    """Run it."""
+def play_low(low: LowLimit, *, real: bool = False) -> LowResult:
+    """Run it in virtual time, or in real time over the sockets of the operating system."""
 
-    async def main(loop: VirtualLoop) -> LowResult:
-        async with ProviderSimulator(0, wall_clock=loop.calendar) as sim:
+    async def main(loop: Any) -> LowResult:
+        clock = time.time if real else loop.calendar
+        async with ProviderSimulator(0, wall_clock=clock) as sim:
             name = f"{low.dialect}:m"
             sim.script(name, then=Reply(words=3, first_text=0.3))
             sim.limit(name, requests_per_minute=low.limit)
@@ -360,7 +364,10 @@ def play_low(low: LowLimit) -> LowResult:
             busiest = max(sum(a <= t < a + 59.9 for t in times) for a in times)
         return LowResult(seconds, busiest, sim.count(name, status=429), len(answers))
 
-    return virtual_time.run_virtual(main, seed=0)
+    async def in_real_time() -> LowResult:
+        return await main(asyncio.get_running_loop())
+
+    return asyncio.run(in_real_time()) if real else virtual_time.run_virtual(main, seed=0)
 
 
 def _targets(sim: ProviderSimulator, row: Row) -> list[Target]:
