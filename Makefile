@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
 .PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits kill losers standard \
-  record recordings typed notebooks demo docs soak audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
+  record recordings typed notebooks demo docs soak wheel audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
   peers format clean
 
 help: ## show this list
@@ -112,6 +112,9 @@ $(VENV)/.documented: $(VENV)/.installed
 
 soak: $(VENV)/.developer ## 200,000 prompts with faults and cancellations in one process: is all flat?
 	$(BIN)/python -m verification.soak
+
+wheel: $(VENV)/.developer ## build the wheel, install it in an empty environment, use it and its types there
+	$(BIN)/python -m verification.wheel
 
 # The auditors have an environment of their own; what they look at is one with nothing but the package.
 .audit/.installed: pyproject.toml

@@ -445,6 +445,18 @@ class Candidates:
                 wait = min(wait, self._last_chance(now))
             candidate.ready_at = now if candidate.retry_at_once or wait is None else now + wait
 
+    def spare_the_only_machine(self, candidate: Candidate, now: float) -> None:
+        """Put off asking the only target again beside a request that it is silent about.
+
+        A machine with one slot would take the second request after the first, and be slowed down
+        by it. Three quarters of what is left are waited for it to speak; then it is the likelier
+        that the request was lost. If others are answered that were sent later, that is known sooner
+        (`AttemptList.any_target_is_back`).
+        """
+        alone = len(self.candidates) == 1 and candidate.state.one_machine
+        if alone and self._plan.retry.wait is None:
+            candidate.ready_at = max(candidate.ready_at, now + 0.75 * (self.deadline - now))
+
     def _last_chance(self, now: float) -> float:
         """The longest backoff of our own that leaves time for a try before the deadline.
 

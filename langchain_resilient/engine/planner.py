@@ -425,7 +425,9 @@ class Planner:
         if attempt is self.winner:
             self.winner = None
         self.chain.record_failure(self._attempts.all, attempt, fault, now)
-        if not keep:
+        if keep:
+            self.chain.spare_the_only_machine(attempt.candidate, now)
+        else:
             self._attempts.close(attempt, Outcome.FAILED, now)
             out.append(Stop(attempt))
         if not self._attempts.any_healthy():

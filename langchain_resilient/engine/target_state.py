@@ -175,6 +175,7 @@ class TargetState:
         retry_first: Its `Target.retry_first`.
         in_process: It runs in this process: asking it twice at once only slows both down.
         replicated: It is many machines: a second request reaches another one.
+        one_machine: It is taken for one: a server of the user's own, of which nobody said more.
         unreachable: How many connections to it have failed in a row.
         circuit_breaker: Whether it is healthy.
         speed: How fast it is.
@@ -201,6 +202,7 @@ class TargetState:
         "keys",
         "last_text_at",
         "name",
+        "one_machine",
         "overloaded_until",
         "paced",
         "provider",
@@ -224,8 +226,10 @@ class TargetState:
         in_process: bool = False,
         thinks: bool = False,
         replicated: bool = False,
+        one_machine: bool = False,
     ) -> None:
         self.replicated = replicated
+        self.one_machine = one_machine
         self.unreachable = 0
         self.name = name
         self.provider = provider

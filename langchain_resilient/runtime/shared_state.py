@@ -216,7 +216,20 @@ def _new_state(
         in_process=provider_entry(target.provider).in_process,
         thinks=target.reasons(),
         replicated=target.replicated,
+        one_machine=_is_one_machine(target),
     )
+
+
+def _is_one_machine(target: Target) -> bool:
+    """Whether it is a server of the user's own that was not said to be many.
+
+    A vendor's public service is many, though it is not hedged with itself unless the user says so.
+    """
+    entry = provider_entry(target.provider)
+    if target.replicated or target.runnable is not None or entry.in_process:
+        return False
+    url, _, public = address_of(target)
+    return url is not None and (not public or url.startswith("http://"))
 
 
 _reapers: WeakKeyDictionary[asyncio.AbstractEventLoop, Reaper] = WeakKeyDictionary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
@@ -49,25 +50,26 @@ def test_every_cookbook_recipe_runs():
         assert "```python" in recipe or "```console" in recipe
 
 
-@pytest.mark.parametrize("page", pages.ROOT_PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", pages.ROOT_PAGES[1:], ids=lambda page: page.stem)
 def test_the_links_at_the_root_lead_somewhere(page):
-    """Sphinx checks those of the pages in `docs/`, not these."""
+    """Sphinx checks those of the pages in `docs/`, `tests/test_release.py` those of README.md."""
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guarantees.md"])
-def test_each_claim_has_a_command_that_exists(page):
+@pytest.mark.parametrize(("page", "least"), [("README.md", 10), ("docs/guarantees.md", 24)])
+def test_each_claim_has_a_command_that_exists(page, least):
     """In its last column."""
     rows = re.findall(r"^\| .*\|$", (ROOT / page).read_text(), re.MULTILINE)
     cells = [re.findall(r"\| `((?:make|pytest|python) [^`]+)` \|", row) for row in rows]
     commands = [cell[0] for cell in cells if cell]
-    assert len(commands) >= 14
+    assert len(commands) >= least
     for command in commands:
         check(command)
 
 
+README = (ROOT / "README.md").read_text()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -85,6 +87,23 @@ def test_code_fits_the_page():
     built = [page for page in pages.PAGES if page not in pages.ROOT_PAGES]
     python = [b for page in built for b in pages.blocks(page) if b.language == "python"]
     assert [b.place for b in python if max(map(len, b.code.splitlines())) > 96] == []
+
+
+def test_what_the_readme_claims_has_its_figures_on_the_page():
+    """Each command of its table stands in that of the guarantees too."""
+    commands = re.findall(r"\| `((?:make|pytest|python) [^`]+)` \|$", README, re.MULTILINE)
+    guarantees = (ROOT / "docs/guarantees.md").read_text()
+    assert [command for command in commands if f"`{command}`" not in guarantees] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/quickstart.md"])
+def test_the_first_example_needs_no_extra(page, monkeypatch, tmp_path):
+    """It is what a newcomer tries right after `pip install langchain-resilient`."""
+    for extra in ("xllamacpp", "tqdm", "genai_prices", "opentelemetry", "matplotlib"):
+        monkeypatch.setitem(sys.modules, extra, None)
+    text = (ROOT / page).read_text()
+    first = re.search(r"```python\n.*?```\n(\n```output\n.*?```\n)?", text, re.DOTALL)
+    assert run(page_with(first[0], tmp_path, monkeypatch)).python == 1
 
 
 def page_with(text, folder, monkeypatch):

@@ -156,3 +156,21 @@ async def test_limits_are_learned_from_the_first_answer():
             pytest.approx(5),
             pytest.approx(1500),
         )
+
+
+@pytest.mark.parametrize(
+    ("target", "one"),
+    [
+        (Target("openai:m", api_key="k", base_url="http://localhost:8000/v1"), True),
+        (Target("openai:m", api_key="k", base_url="https://llm.example.com/v1"), True),
+        (Target("ollama:m"), True),
+        (Target("ollama:m", replicated=True), False),
+        (Target("openai:m", api_key="k"), False),
+        (Target("groq:m", api_key="k"), False),
+        (Target("text:hello"), False),
+    ],
+    ids=["local", "own", "named", "said", "openai", "vendor", "text"],
+)
+def test_a_server_of_ones_own_is_taken_for_one_machine(target, one):
+    """A vendor's service is many; what runs in this process is no server."""
+    assert SharedState().state_of(target).one_machine is one

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
@@ -161,6 +163,38 @@ def test_a_target_is_never_asked_before_its_retry_after(limited, chain):
     refused = [s for s in run.seen if s.status == 429]
     assert len(refused) >= 2
     assert max(s.at for s in run.seen if s.target == chain[0]) > refused[1].at + HINT
+
+
+@dataclass(frozen=True, repr=False)
+class OneSlot(t.Step):
+    """A machine that answers one request after the other, 20 s to the first token of each."""
+
+    slot: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False)
+
+    async def play(self, exchange: t.Exchange) -> None:
+        """Wait for the slot, then think."""
+        async with self.slot:
+            await replace(HEALTHY, first_text=20).play(exchange)
+
+
+@pytest.mark.parametrize("how", ["ainvoke", "astream"])
+@pytest.mark.parametrize("apart", [0.0, 5.0])
+def test_a_lone_slow_machine_is_asked_once_for_each_call(how, apart):
+    """With the default settings, though the last of four calls waits for a minute and more."""
+    calls = tuple(Call(n, n * apart, how, (f"Question {n}",)) for n in range(4))
+    run = play(Scenario(targets=(PRIMARY,), script={PRIMARY: OneSlot()}, calls=calls, model={}))
+    assert problems(run) == []
+    assert len(run.seen) == 4
+    assert [outcome.ended for outcome in run.outcomes] == pytest.approx([20, 40, 60, 80], abs=2)
+
+
+def test_a_request_that_a_lone_machine_lost_is_sent_again():
+    """Near the end of the deadline, for nobody else shows that it answers."""
+    script = {PRIMARY: t.Timeline((0, Hangs(until=1000)), (60, HEALTHY))}
+    call = Call(0, 0.0, "ainvoke", ("Hello",))
+    run = play(Scenario(targets=(PRIMARY,), script=script, calls=(call,), model={}))
+    assert problems(run) == []
+    assert [round(request.at) for request in run.seen] == [0, pytest.approx(94, abs=3)]
 
 
 @pytest.mark.parametrize("how", ["ainvoke", "astream"])
