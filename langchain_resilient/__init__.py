@@ -39,11 +39,13 @@ if TYPE_CHECKING:
         RequestRejectedError,
         ResilientError,
         RetirementWarning,
+        SharedStateWarning,
         SkippedTargetWarning,
         SpendCapError,
         StreamBrokenError,
     )
     from langchain_resilient.faults import Fault, FaultKind
+    from langchain_resilient.fleet.options import Shared
     from langchain_resilient.observability.observer import CallDetails, Observer
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.options import Health, Hedge, Retry, SpendCap, Target, TimeLimits
@@ -85,6 +87,8 @@ __all__ = [
     "ResilientError",
     "RetirementWarning",
     "Retry",
+    "Shared",
+    "SharedStateWarning",
     "SkippedTargetWarning",
     "SpendCap",
     "SpendCapError",
@@ -101,6 +105,7 @@ _MODULES = {
     "chat_model": ("ResilientChatModel",),
     "errors": tuple(name for name in __all__ if name.endswith(("Error", "Warning"))),
     "faults": ("Fault", "FaultKind"),
+    "fleet.options": ("Shared",),
     "observability.observer": ("CallDetails", "Observer"),
     "observability.stats": ("Stats",),
     "options": ("Health", "Hedge", "Retry", "SpendCap", "Target", "TimeLimits"),

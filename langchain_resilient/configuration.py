@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
+from langchain_resilient.fleet.options import Shared, SharedOption
 from langchain_resilient.observability.observer import Observer
 from langchain_resilient.options import (
     ALL_FAULTS,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     LastResort = str | Target | Runnable[Any, Any] | None
     HedgeField = Hedge | float | None
     SpendCapField = SpendCap | float | None
+    SharedField = Shared | str | None
     Observers = Sequence[Observer]
 else:
     Chain = Annotated[tuple[Target, ...], BeforeValidator(as_chain)]
@@ -61,6 +63,7 @@ else:
     HedgeField = HedgeOption
     Observers = tuple[Observer, ...]
     SpendCapField = SpendCapOption
+    SharedField = SharedOption
 
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
@@ -160,6 +163,9 @@ class Configuration(Sampling):
     share_learning: bool = True
     """Whether what is learned of targets (speed, health, limits, budgets) is shared with the other
     models of this process that have the same targets, across event loops and threads."""
+    shared: SharedField = Field(default=None, exclude=True)
+    """Where several processes share limits: the URL of a Redis or Valkey server, or `Shared(...)`
+    (extra `shared`). None shares nothing beyond this process."""
     retry: Retry = Retry()
     """When a failed target is asked again: tenacity objects."""
     max_retries: int | None = Field(default=None, ge=0)
@@ -222,6 +228,10 @@ class Configuration(Sampling):
     def spending(self) -> SpendCap | None:
         """The model's own spend cap, as validation made it."""
         return cast("SpendCap | None", self.spend_cap)
+
+    def sharing(self) -> Shared | None:
+        """What processes share, as validation made it."""
+        return cast("Shared | None", self.shared)
 
     def observing(self) -> tuple[Observer, ...]:
         """The observers, as validation made them."""

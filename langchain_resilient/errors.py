@@ -26,7 +26,8 @@ UserWarning
 ├── SkippedTargetWarning               a target has no key, or its model is gone
 ├── DroppedParameterWarning            a target's API does not take a parameter
 ├── RetirementWarning                  a target's model is shut down, or will be
-└── InsecureConnectionWarning          a key is sent without encryption
+├── InsecureConnectionWarning          a key is sent without encryption
+└── SharedStateWarning                 what processes share cannot be reached
 ```
 
 Each is also an instance of those of LangChain's classes that its causes have in common, whatever
@@ -217,6 +218,10 @@ class RetirementWarning(UserWarning):
 
 class InsecureConnectionWarning(UserWarning):
     """A key is sent to another machine without encryption."""
+
+
+class SharedStateWarning(UserWarning):
+    """What processes share cannot be reached or used: each goes on with its part of the limits."""
 
 
 _BY_NAME = {error.__name__: error for error in AllTargetsFailedError.__subclasses__()}

@@ -38,10 +38,9 @@ from langchain_resilient.providers.errors import classify
 from langchain_resilient.runtime.call import CallOptions, validator_for
 from langchain_resilient.runtime.routing import Router
 from langchain_resilient.runtime.shared_state import (
-    SHARED_STATE,
-    SharedState,
     loop_reaper,
     shared_rng,
+    state_for,
     usable_targets,
     warn_once,
 )
@@ -85,7 +84,7 @@ class Runtime:
     def __init__(self, config: Configuration) -> None:
         hedge, last_resort = config.hedging(), config.fallback_target()
         self.targets = usable_targets(config.keyed_targets(), last_resort)
-        self._shared = SHARED_STATE if config.share_learning else SharedState()
+        self._shared = state_for(config.sharing(), share_learning=config.share_learning)
         self.plan: Plan = Plan(
             deadline=config.deadline(),
             time_limits=config.time_limits,
