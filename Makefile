@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
-.PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits kill losers standard \
+.PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits fleet kill losers standard \
   record recordings typed notebooks demo docs soak wheel audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
   peers format clean
 
@@ -81,6 +81,9 @@ streams: $(VENV)/.developer ## broken streams and public failover scenarios: wha
 
 limits: $(VENV)/.developer ## batches under rate limits, in virtual time: makespan and refusals
 	$(BIN)/python -m verification.limits
+
+fleet: $(VENV)/.developer ## four processes with one key and one Redis: makespan, refusals, outages; 1,000 workers
+	$(BIN)/python -m verification.fleet
 
 kill: $(VENV)/.developer ## kill -9 a batch with a journal 50 times: nothing lost, nothing asked twice
 	$(BIN)/python -m verification.kill

@@ -17,6 +17,7 @@ from langchain_resilient import (
     Hedge,
     ResilientChatModel,
     Retry,
+    Shared,
     SpendCap,
     Target,
     TimeLimits,
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CLASSES: tuple[type[BaseModel], ...] = (
-    Configuration, Sampling, Target, Hedge, TimeLimits, Retry, Health, SpendCap, ServiceConfig,
+    Configuration, Sampling, Target, Hedge, TimeLimits, Retry, Health, SpendCap, Shared,
+    ServiceConfig,
 )  # fmt: skip
 """The classes whose fields are the options, in the order of the page."""
 

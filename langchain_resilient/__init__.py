@@ -40,11 +40,13 @@ if TYPE_CHECKING:
         RequestRejectedError,
         ResilientError,
         RetirementWarning,
+        SharedStateWarning,
         SkippedTargetWarning,
         SpendCapError,
         StreamBrokenError,
     )
     from langchain_resilient.faults import Fault, FaultKind
+    from langchain_resilient.fleet.options import Shared
     from langchain_resilient.observability.observer import CallDetails, Observer
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.options import Health, Hedge, Retry, SpendCap, Target, TimeLimits
@@ -87,6 +89,8 @@ __all__ = [
     "ResilientError",
     "RetirementWarning",
     "Retry",
+    "Shared",
+    "SharedStateWarning",
     "SkippedTargetWarning",
     "SpendCap",
     "SpendCapError",
@@ -103,6 +107,7 @@ _MODULES = {
     "chat_model": ("ResilientChatModel",),
     "errors": tuple(name for name in __all__ if name.endswith(("Error", "Warning"))),
     "faults": ("Fault", "FaultKind"),
+    "fleet.options": ("Shared",),
     "observability.observer": ("CallDetails", "Observer"),
     "observability.stats": ("Stats",),
     "options": ("Health", "Hedge", "Retry", "SpendCap", "Target", "TimeLimits"),

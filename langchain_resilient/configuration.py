@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
+from langchain_resilient.fleet.options import Shared, SharedOption
 from langchain_resilient.observability.observer import Observer
 from langchain_resilient.options import (
     ALL_FAULTS,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     LastResort = str | Target | Runnable[Any, Any] | None
     HedgeField = Hedge | float | None
     SpendCapField = SpendCap | float | None
+    SharedField = Shared | str | None
     Observers = Sequence[Observer]
     File = str | Path
     Keys = (
@@ -77,6 +79,7 @@ else:
     Observers = tuple[Observer, ...]
     SpendCapField = SpendCapOption
     Keys = SecretStr | dict[str, SecretStr | KeySource] | KeySource | None
+    SharedField = SharedOption
 
 _NO_SERVER = frozenset({"local", "runnable", "text"})
 """Providers that send nothing themselves."""
@@ -188,6 +191,9 @@ class Configuration(Sampling):
     """A file in which what was learned of targets (times, sizes, health) is kept for later
     processes; it holds no prompt and no key. Several processes may share it; what is old fades.
     None keeps nothing."""
+    shared: SharedField = Field(default=None, exclude=True)
+    """Where several processes share limits: the URL of a Redis or Valkey server, or `Shared(...)`
+    (extra `shared`). None shares nothing beyond this process."""
     retry: Retry = Retry()
     """When a failed target is asked again: tenacity objects."""
     max_retries: int | None = Field(default=None, ge=0)
@@ -267,6 +273,11 @@ def hedge_of(config: Configuration) -> Hedge | None:
 def spend_cap_of(config: Configuration) -> SpendCap | None:
     """The model's own spend cap, as validation made it."""
     return cast("SpendCap | None", config.spend_cap)
+
+
+def shared_of(config: Configuration) -> Shared | None:
+    """What processes share, as validation made it."""
+    return cast("Shared | None", config.shared)
 
 
 def observers_of(config: Configuration) -> tuple[Observer, ...]:

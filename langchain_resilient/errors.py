@@ -27,7 +27,8 @@ UserWarning
 ├── DroppedParameterWarning            a target's API does not take a parameter
 ├── RetirementWarning                  a target's model is shut down, or will be
 ├── InsecureConnectionWarning          a key is sent without encryption
-└── MemoryFileWarning                  the file of `remember=` cannot be used
+├── MemoryFileWarning                  the file of `remember=` cannot be used
+└── SharedStateWarning                 what processes share cannot be reached
 ```
 
 Each is also an instance of those of LangChain's classes that its causes have in common, whatever
@@ -222,6 +223,10 @@ class MemoryFileWarning(UserWarning):
 
 class InsecureConnectionWarning(UserWarning):
     """A key is sent to another machine without encryption."""
+
+
+class SharedStateWarning(UserWarning):
+    """What processes share cannot be reached or used: each goes on with its part of the limits."""
 
 
 _BY_NAME = {error.__name__: error for error in AllTargetsFailedError.__subclasses__()}

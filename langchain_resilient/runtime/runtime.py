@@ -26,6 +26,7 @@ from langchain_resilient.configuration import (
     last_resort_of,
     observers_of,
     reserve_of,
+    shared_of,
 )
 from langchain_resilient.engine.interfaces import Dependencies, Route
 from langchain_resilient.engine.limits import delay_for
@@ -50,10 +51,9 @@ from langchain_resilient.receipt import Receipt
 from langchain_resilient.runtime.call import CallOptions, validator_for
 from langchain_resilient.runtime.routing import Router
 from langchain_resilient.runtime.shared_state import (
-    SHARED_STATE,
-    SharedState,
     loop_reaper,
     shared_rng,
+    state_for,
     usable_targets,
     warn_once,
 )
@@ -99,7 +99,7 @@ class Runtime:
     def __init__(self, config: Configuration) -> None:
         hedge, last_resort = hedge_of(config), last_resort_of(config)
         self.targets = usable_targets(keyed_targets(config), last_resort)
-        self._shared = SHARED_STATE if config.share_learning else SharedState()
+        self._shared = state_for(shared_of(config), share_learning=config.share_learning)
         self.plan: Plan = Plan(
             deadline=deadline_of(config),
             time_limits=config.time_limits,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import importlib.util
 import logging
 import os
 import threading
 import warnings
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -31,6 +34,8 @@ from langchain_resilient.runtime.token_estimate import ContextWindow
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from langchain_resilient.fleet.link import Link
+    from langchain_resilient.fleet.options import Shared
     from langchain_resilient.options import Health, Hedge, Retry, Target
 
 
@@ -86,9 +91,15 @@ class SharedState:
     """What was learned of targets: readiness, speed, health, and the budgets of chains.
 
     Models share `SHARED_STATE` unless they are told not to (`share_learning=False`).
+
+    Args:
+        link: To what other processes share; None for nothing.
+        suffix: What tells it from others of this process that share the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, link: Link | None = None, suffix: str = "") -> None:
+        self._link = link
+        self._suffix = suffix
         self._states: dict[Hashable, TargetState] = {}
         self._accounts: dict[Hashable, Account] = {}
         self._rate_limiters: dict[Hashable, RateLimiter] = {}
@@ -120,14 +131,35 @@ class SharedState:
             state = self._states.get(name)
             if state is None:
                 accounts = [self._accounts.setdefault(key, Account()) for key in keys]
-                rate_limiters = [
-                    self._rate_limiters.setdefault((key, target.model), RateLimiter())
-                    for key in keys
-                ]
+                rate_limiters = [self._rate_limiter(target, i, key) for i, key in enumerate(keys)]
                 state = self._states[name] = _new_state(target, accounts, rate_limiters)
                 for rate_limiter in rate_limiters:
                     _configured(rate_limiter, target)
         return state
+
+    def _rate_limiter(self, target: Target, number: int, key: Hashable) -> RateLimiter:
+        """The pace of one of a target's keys: of this process, or of all that share it."""
+        rate_limiter = self._rate_limiters.get((key, target.model))
+        if rate_limiter is None:
+            link = self._link
+            if link is None:
+                rate_limiter = RateLimiter()
+            else:
+                from langchain_resilient.fleet.limits import LeasedRateLimiter  # noqa: PLC0415
+
+                leased = LeasedRateLimiter(
+                    shared_name(target, number, target.model),
+                    link.wake,
+                    label=f"{target.provider}:{target.model}",
+                    suffix=self._suffix,
+                    processes=link.shared.processes,
+                )
+                # Before the server is asked: with the first question it is told the user's limits.
+                leased.configure(target.requests_per_minute, target.tokens_per_minute)
+                link.add(leased)
+                rate_limiter = leased
+            self._rate_limiters[key, target.model] = rate_limiter
+        return rate_limiter
 
     def window_of(self, target: Target) -> ContextWindow:
         """What is known of how long a request a target takes."""
@@ -170,6 +202,49 @@ class SharedState:
 SHARED_STATE = SharedState()
 """The process's own."""
 
+_of_fleets: dict[Shared, SharedState] = {}
+_number = count(1)
+
+
+def state_for(shared: Shared | None, *, share_learning: bool) -> SharedState:
+    """The state that a model uses: the process's, a fleet's, or one of its own.
+
+    Args:
+        shared: What processes share; None for nothing.
+        share_learning: Whether models of this process share it.
+
+    Raises:
+        MissingExtraError: If something is shared and redis-py is not installed.
+        ConnectionError: If a required server cannot be reached.
+    """
+    if shared is None:
+        return SHARED_STATE if share_learning else SharedState()
+    from langchain_resilient.fleet.link import link_of  # noqa: PLC0415  # not everyone shares
+
+    link = link_of(shared)
+    if not share_learning:
+        return SharedState(link, f".{next(_number)}")
+    with _warning:
+        return _of_fleets.setdefault(shared, SharedState(link))
+
+
+def shared_name(target: Target, number: int, *more: str) -> str:
+    """Name one of a target's keys, and more, so that all processes say the same and none the key.
+
+    Args:
+        target: The target.
+        number: Of its key.
+        *more: What else is a part of it, such as the model.
+    """
+    key = (
+        f"from {target.api_key.__module__}.{target.api_key.__qualname__}"
+        if callable(target.api_key) and hasattr(target.api_key, "__qualname__")
+        else str(keys_for(target)[number])
+    )
+    text = "\0".join((target.provider, str(address_of(target).url), *more))
+    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:24]
+
+
 _rng = Random()
 
 
@@ -190,6 +265,11 @@ def reset(seed: int | None = None) -> None:
         seed: Makes what chance decides from now on replayable; None takes a fresh one.
     """
     SHARED_STATE.forget()
+    if _of_fleets:
+        from langchain_resilient.fleet.link import forget_links  # noqa: PLC0415
+
+        _of_fleets.clear()
+        forget_links()
     json_fallback.forget_refusals()
     families.forget()
     model_lists.forget()

@@ -1,0 +1,1 @@
+"""What the processes of a fleet share, with a Redis server of the tests' own."""

@@ -1,0 +1,236 @@
+"""The connection of a process to what its fleet shares: outages, forks, pickles, secrets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+
+from langchain_resilient import ResilientChatModel, Shared, SharedStateWarning, Target
+from langchain_resilient.fleet import link as links
+from langchain_resilient.fleet.link import Link, link_of
+from langchain_resilient.runtime.shared_state import SHARED_STATE
+from langchain_resilient.testing import ProviderSimulator
+from verification.kit.redis_server import MISSING, RedisServer, installed
+
+KEY = "sk-canary-key-of-the-fleet"
+PASSWORD = "canary-pa55word"
+
+
+@pytest.fixture
+def sim():
+    with ProviderSimulator() as simulator:
+        yield simulator
+
+
+def model(sim, shared, **fields):
+    target = Target("openai:m", base_url=sim.base_url("openai"), api_key=KEY)
+    return ResilientChatModel(targets=[target], shared=shared, **fields)
+
+
+def wait_for(condition, seconds=5.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_models_of_one_server_share_a_limit_and_others_do_not(sim, redis_server):
+    """By server and namespace; without `shared` nothing of theirs is touched."""
+    one, two = model(sim, redis_server.url), model(sim, Shared(redis_server.url))
+    other = model(sim, Shared(redis_server.url, namespace="other"))
+    alone = model(sim, None)
+    limiters = [m._ready().chain[0].state.keys[0].rate_limiter for m in (one, two, other, alone)]
+    assert limiters[0] is limiters[1]
+    assert len({id(limiter) for limiter in limiters}) == 3
+    assert alone._ready()._shared is SHARED_STATE
+
+
+def test_the_server_holds_no_prompt_no_answer_and_no_key(sim, redis_server, redis_client):
+    """Of the key only a hash under which nobody finds it."""
+    sim.limit("openai:*", requests_per_minute=6000)
+    llm = model(sim, redis_server.url)
+    answers = llm.batch(["canary prompt"] * 5)
+    link = link_of(Shared(redis_server.url))
+    wait_for(lambda: link.operations > 1 and not link.away)
+    held = ""
+    for name in redis_client.scan_iter("*"):
+        kind = redis_client.type(name)
+        value = redis_client.hgetall(name) if kind == "hash" else ""
+        held += f"{name} {value} "
+        if kind == "zset":
+            held += str(redis_client.zrange(name, 0, -1))
+    assert "openai:m" in held
+    for secret in (KEY, KEY[:12], "canary", answers[0].text[:10]):
+        assert secret not in held
+
+
+def test_an_unreachable_server_is_one_warning_and_a_share(sim, caplog):
+    """Every call is answered; the password stands in no message."""
+    pytest.importorskip("redis")
+    url = f"redis://user:{PASSWORD}@127.0.0.1:1/0"
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("always")
+        llm = model(sim, Shared(url, processes=4))
+        assert len(llm.batch([f"q{i}" for i in range(5)])) == 5
+        link = link_of(Shared(url, processes=4))
+        wait_for(lambda: link.away)
+        assert llm.invoke("more").text
+    said = [str(one.message) for one in caught if one.category is SharedStateWarning]
+    assert len(said) == 1
+    assert "its share of the limits" in said[0]
+    assert PASSWORD not in said[0] + caplog.text
+    assert "user:" not in said[0] + caplog.text
+    limiter = llm._ready().chain[0].state.keys[0].rate_limiter
+    assert limiter.alone
+    assert limiter.members == 4
+
+
+def test_a_required_server_is_an_error_when_the_model_is_made(sim):
+    """Which says where and why, and not the password."""
+    pytest.importorskip("redis")
+    with pytest.raises(ConnectionError, match=r"127.0.0.1:1.* cannot be used") as caught:
+        model(sim, Shared(f"redis://:{PASSWORD}@127.0.0.1:1/0", required=True))
+    assert PASSWORD not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_wrong_password_is_a_warning_too(sim):
+    """Not a reason to answer nobody."""
+    if not installed():
+        pytest.skip(MISSING)
+    with RedisServer("--requirepass", "right") as server:
+        wrong = server.url.replace("://", f"://:{PASSWORD}@")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", SharedStateWarning)
+            assert model(sim, wrong).batch(["a", "b"])
+            wait_for(lambda: link_of(Shared(wrong)).away)
+        assert PASSWORD not in str(caught[0].message)
+        right = server.url.replace("://", "://:right@")
+        assert model(sim, Shared(right, required=True)).invoke("a").text
+
+
+@pytest.mark.parametrize("harm", ["killed", "frozen", "full", "of another version"])
+def test_a_server_in_trouble_costs_no_call_and_is_used_again(sim, harm):
+    """Within two seconds of its return, with one warning for all outages."""
+    if not installed():
+        pytest.skip(MISSING)
+    sim.limit("openai:*", requests_per_minute=6000)
+    with RedisServer() as server:
+        shared = Shared(server.url)
+        llm = model(sim, shared)
+        llm.batch(["a"] * 4)
+        link = link_of(shared)
+        limiter = llm._ready().chain[0].state.keys[0].rate_limiter
+        wait_for(lambda: limiter.operations and limiter.active)
+        client = links.connect(shared)
+        key = limiter.keys(link.prefix)[0]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", SharedStateWarning)
+            if harm == "killed":
+                server.kill()
+            elif harm == "frozen":
+                server.freeze()
+            elif harm == "full":
+                client.config_set("maxmemory", "1")
+            else:
+                client.hset(key, "version", 99)
+            assert len(llm.batch([f"b{i}" for i in range(30)])) == 30
+            wait_for(lambda: link.away)
+            assert llm.invoke("c").text
+        assert len(caught) == 1
+        reason = {"full": "maxmemory", "of another version": "version 99"}.get(harm, "")
+        assert reason in link.away
+        if harm == "killed":
+            server.start()
+        elif harm == "frozen":
+            server.thaw()
+        elif harm == "full":
+            client.config_set("maxmemory", "0")
+        else:
+            client.delete(key)
+        back = time.monotonic()
+        wait_for(lambda: not link.away)
+        assert time.monotonic() - back < 2
+        assert len(llm.batch([f"d{i}" for i in range(10)])) == 10
+        client.close()
+    links.forget_links()
+
+
+FORKS = """
+import os, sys
+from langchain_resilient import ResilientChatModel, Target
+base, url = sys.argv[1:]
+target = Target("openai:m", base_url=base, api_key="k")
+llm = ResilientChatModel(targets=[target], shared=url)
+llm.batch(["a"] * 3)
+from langchain_resilient.fleet import link
+member = [one.member for one in link._links.values()]
+child = os.fork()
+if not child:
+    answers = llm.batch(["b"] * 3)
+    ours = [one.member for one in link._links.values()]
+    away = [one.away for one in link._links.values()]
+    sys.stdout.write(f"{len(answers)} {ours != member} {away}")
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+assert len(llm.batch(["c"] * 3)) == 3
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody forks here")
+def test_a_forked_process_is_a_member_of_its_own(sim, redis_server):
+    """With a connection and a thread of its own; the parent goes on."""
+    sim.limit("openai:*", requests_per_minute=6000)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, sim.base_url("openai"), redis_server.url],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "3 True ['']"
+
+
+def test_a_pickled_model_shares_where_it_arrives(sim, redis_server):
+    """With the password, which it needs there."""
+    llm = model(sim, Shared(redis_server.url, namespace="pickled"))
+    copy = pickle.loads(pickle.dumps(llm))  # noqa: S301
+    assert copy.shared == llm.shared
+    assert copy.invoke("a").text
+    one, two = (m._ready().chain[0].state.keys[0].rate_limiter for m in (llm, copy))
+    assert one is two
+
+
+def test_a_defect_of_a_part_does_not_end_the_thread(redis_server, monkeypatch):
+    """It is logged; the others are served."""
+    monkeypatch.setattr(links, "RETRY_SECONDS", 0.01)
+
+    class Broken:
+        script, suffix = "lease", ""
+        tries = 0
+
+        def due_at(self):
+            if self.tries < 2:
+                return -1.0
+            return float("inf")
+
+        def keys(self, prefix):
+            self.tries += 1
+            raise KeyError(prefix)
+
+        def lost(self, now):
+            pass
+
+        forked = granted = request = lost
+
+    link = Link(Shared(redis_server.url))
+    broken = Broken()
+    link.add(broken)
+    wait_for(lambda: broken.tries == 2)
+    link.flush()
