@@ -37,6 +37,7 @@ from langchain_resilient.wire.structured_output import Method
 if TYPE_CHECKING:
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 
+    from langchain_resilient.runtime.batched import BatchDesk
     from langchain_resilient.runtime.runtime import Runtime
     from langchain_resilient.runtime.streaming import Audience, ChunkCollector
 
@@ -190,6 +191,10 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_context.take_run()
         watched = self._watched(run_manager, kwargs, async_api=True)
         if run_manager is None or watched is None:
+            return await self._ready().generate(messages, stop, run_manager, kwargs)
+        from langchain_resilient.runtime.call import has_stored_answer  # noqa: PLC0415  # keeps import light
+
+        if has_stored_answer():
             return await self._ready().generate(messages, stop, run_manager, kwargs)
         async with aclosing(
             self._ready().stream(messages, stop, run_manager, kwargs, "handlers")
@@ -510,6 +515,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
         return token_ids(text, self.chain()[0].model)
+
+    def _batch_desk(self, target: str | None = None) -> BatchDesk | None:
+        return self._ready().batch_desk(target)
 
     def _price(self, target: str) -> Price | None:
         from langchain_resilient.prices import price_for  # noqa: PLC0415  # keeps import light

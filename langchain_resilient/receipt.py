@@ -68,6 +68,8 @@ class AttemptRecord:
             given up, that were received (None: none came).
         cached_tokens: How many of `input_tokens` came from the provider's cache (None: not said).
         written_tokens: How many of `input_tokens` were written to it (None: not said).
+        lane: `"batch"` if it went by a batch of its provider; None for a request of its own.
+        discount: The share of the usual price that it did not cost.
     """
 
     target: str
@@ -81,6 +83,8 @@ class AttemptRecord:
     output_tokens: int | None = None
     cached_tokens: int | None = None
     written_tokens: int | None = None
+    lane: Literal["batch"] | None = None
+    discount: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, without what is None."""
@@ -102,6 +106,8 @@ class AttemptRecord:
             tokens = getattr(self, name)
             if tokens is not None:
                 fields[name] = tokens
+        if self.lane is not None:
+            fields["lane"] = self.lane
         return fields
 
 
@@ -153,6 +159,9 @@ class Receipt:
         seconds: From the call to its end.
         skipped: Targets that were never asked, each with the reason; filled where nobody answered.
         breaks: Where the stream broke after some of it was delivered, and what was done.
+        lane: `"batch"` if the answer came by a batch of its provider.
+        price: Dollars that such an answer cost; None where its price is not known.
+        saved: Dollars that it would have cost more otherwise.
     """
 
     attempts: tuple[AttemptRecord, ...]
@@ -160,6 +169,9 @@ class Receipt:
     seconds: float
     skipped: tuple[tuple[str, str], ...] = ()
     breaks: tuple[Break, ...] = ()
+    lane: Literal["batch"] | None = None
+    price: float | None = None
+    saved: float | None = None
 
     @property
     def faults(self) -> tuple[tuple[str, Fault], ...]:
@@ -192,6 +204,10 @@ class Receipt:
         }
         if self.breaks:
             fields["breaks"] = [b.as_dict() for b in self.breaks]
+        if self.lane is not None:
+            fields["lane"] = self.lane
+            if self.price is not None and self.saved is not None:
+                fields |= {"price": round(self.price, 9), "saved": round(self.saved, 9)}
         return fields
 
     def __str__(self) -> str:

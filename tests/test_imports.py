@@ -160,6 +160,7 @@ LAYERS = {
     "batch": {
         "batch",
         "errors",
+        "exchange",
         "faults",
         "observability",
         "options",
