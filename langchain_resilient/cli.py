@@ -1,4 +1,4 @@
-"""The command line: `langchain-resilient ask`, `batch`, `journal`, `targets`, `simulate`, `demo`.
+"""The command line: `ask`, `batch`, `journal`, `lane`, `targets`, `simulate`, `demo`.
 
 Exit codes, for scripts:
 
@@ -94,6 +94,12 @@ def parser() -> argparse.ArgumentParser:
     journal = commands.add_parser("journal", help="show or export what a batch has answered")
     batch.add_journal_arguments(journal)
     journal.set_defaults(command=_journal)
+
+    lane = commands.add_parser(
+        "lane", help="show or cancel the batches of providers that a batch's prompts are in"
+    )
+    batch.add_lane_arguments(lane)
+    lane.set_defaults(command=_lane)
 
     targets = commands.add_parser(
         "targets",
@@ -271,6 +277,15 @@ def _journal(args: argparse.Namespace) -> int:
         return OK
 
     return _reporting_errors(run)
+
+
+def _lane(args: argparse.Namespace) -> int:
+    def model_of(names: list[str]) -> ResilientChatModel:
+        from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415
+
+        return ResilientChatModel(targets=names)
+
+    return _reporting_errors(lambda: OK if batch.run_lane_command(args, model_of) else FAILED)
 
 
 def _reporting_errors(command: Callable[[], int]) -> int:
