@@ -45,6 +45,7 @@ from langchain_resilient.wire.structured_output import Method
 if TYPE_CHECKING:
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 
+    from langchain_resilient.runtime.batched import BatchDesk
     from langchain_resilient.runtime.runtime import Runtime
     from langchain_resilient.runtime.streaming import Audience, ChunkCollector
 
@@ -235,6 +236,10 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         run_context.take_run()
         watched = self._watched(run_manager, kwargs, async_api=True)
         if run_manager is None or watched is None:
+            return await self._ready().generate(messages, stop, run_manager, kwargs)
+        from langchain_resilient.runtime.call import has_stored_answer  # noqa: PLC0415  # keeps import light
+
+        if has_stored_answer():
             return await self._ready().generate(messages, stop, run_manager, kwargs)
         async with aclosing(
             self._ready().stream(messages, stop, run_manager, kwargs, "handlers")
@@ -638,6 +643,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
 
         wire, schemas = to_chat_messages(messages) if messages else [], to_tools(tools or [])
         return estimate_prompt_tokens(wire, schemas, count=self.get_num_tokens)
+
+    def _batch_desk(self, target: str | None = None) -> BatchDesk | None:
+        return self._ready().batch_desk(target)
 
     def _price(self, target: str) -> Price | None:
         from langchain_resilient.prices import price_for  # noqa: PLC0415  # keeps import light

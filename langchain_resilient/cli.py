@@ -108,6 +108,11 @@ def parser() -> argparse.ArgumentParser:
     _add_targets(serving)
     _add_model_settings(serving)
     serving.set_defaults(command=_serve)
+    lane = commands.add_parser(
+        "lane", help="show or cancel the batches of providers that a batch's prompts are in"
+    )
+    batch.add_lane_arguments(lane)
+    lane.set_defaults(command=_lane)
 
     targets = commands.add_parser(
         "targets",
@@ -312,6 +317,15 @@ def _journal(args: argparse.Namespace) -> int:
         return OK
 
     return _reporting_errors(run)
+
+
+def _lane(args: argparse.Namespace) -> int:
+    def model_of(names: list[str]) -> ResilientChatModel:
+        from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415
+
+        return ResilientChatModel(targets=names)
+
+    return _reporting_errors(lambda: OK if batch.run_lane_command(args, model_of) else FAILED)
 
 
 def _reporting_errors(command: Callable[[], int]) -> int:

@@ -417,6 +417,9 @@ class Target(Sampling):
     """Ask for one quick retry of this target before the chain moves on."""
     price: tuple[Dollars, Dollars] | None = None
     """Dollars per million tokens of the prompt and of the answer; else `genai-prices` is asked."""
+    batch_discount: float | None = Field(default=None, ge=0, le=1)
+    """The share of its price that its provider's batches save; None goes by what the provider says:
+    half at OpenAI, and at Together for some models."""
     context_window: int | None = Field(default=None, ge=1)
     """The most tokens it takes, prompt and answer together. Longer requests go to others."""
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)

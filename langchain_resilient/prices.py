@@ -122,7 +122,7 @@ def attempt_cost(record: AttemptRecord, price: Price | None, prompt_tokens: int)
     """
     if price is None or price.free or was_refused(record):
         return 0.0
-    return cost(
+    dollars = cost(
         price,
         Usage(
             input=prompt_tokens if record.input_tokens is None else record.input_tokens,
@@ -131,6 +131,7 @@ def attempt_cost(record: AttemptRecord, price: Price | None, prompt_tokens: int)
             written=record.written_tokens or 0,
         ),
     )
+    return dollars * (1.0 - record.discount) if record.discount else dollars
 
 
 def was_refused(record: AttemptRecord) -> bool:
@@ -188,6 +189,31 @@ def price_for(target: Target) -> Price | None:
         names = _langsmith_names(target.runnable)
         return price_of(*names) if names else None
     return price_of(target.provider, current_model(target), target.base_url)
+
+
+_BATCH_DISCOUNT = 0.5
+
+_DISCOUNTED_AT_TOGETHER = frozenset(
+    {"meta-llama/Llama-3.3-70B-Instruct-Turbo", "meta-llama/Llama-3-70b-chat-hf",
+     "Qwen/Qwen2.5-7B-Instruct-Turbo", "mistralai/Mixtral-8x7B-Instruct-v0.1",
+     "zai-org/GLM-4.5-Air-FP8"}
+)  # fmt: skip
+"""As its page on batches listed them in November 2026; others cost what they always cost."""
+
+
+def batch_discount(target: Target) -> float:
+    """The share of a target's price that its provider's batches save, from 0 to 1.
+
+    Example:
+        ```python
+        batch_discount(Target("openai:gpt-6-luna"))  # 0.5
+        ```
+    """
+    if target.batch_discount is not None:
+        return target.batch_discount
+    if target.provider == "together":
+        return _BATCH_DISCOUNT if target.model in _DISCOUNTED_AT_TOGETHER else 0.0
+    return _BATCH_DISCOUNT if target.provider == "openai" else 0.0
 
 
 def prices_for(targets: Iterable[Target], feature: str) -> dict[str, Price]:

@@ -68,6 +68,8 @@ class AttemptRecord:
             given up, that were received (None: none came).
         cached_tokens: How many of `input_tokens` came from the provider's cache (None: not said).
         written_tokens: How many of `input_tokens` were written to it (None: not said).
+        lane: `"batch"` if it went by a batch of its provider; None for a request of its own.
+        discount: The share of the usual price that it did not cost.
     """
 
     target: str
@@ -81,6 +83,8 @@ class AttemptRecord:
     output_tokens: int | None = None
     cached_tokens: int | None = None
     written_tokens: int | None = None
+    lane: Literal["batch"] | None = None
+    discount: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, without what is None."""
@@ -102,6 +106,8 @@ class AttemptRecord:
             tokens = getattr(self, name)
             if tokens is not None:
                 fields[name] = tokens
+        if self.lane is not None:
+            fields["lane"] = self.lane
         return fields
 
 
@@ -155,6 +161,9 @@ class Receipt:
         breaks: Where the stream broke after some of it was delivered, and what was done.
         cached: Whether the answer is out of LangChain's cache: nothing was sent for it, and the
             winner is who gave it at that time.
+        lane: `"batch"` if the answer came by a batch of its provider.
+        price: Dollars that such an answer cost; None where its price is not known.
+        saved: Dollars that it would have cost more otherwise.
     """
 
     attempts: tuple[AttemptRecord, ...]
@@ -163,6 +172,9 @@ class Receipt:
     skipped: tuple[tuple[str, str], ...] = ()
     breaks: tuple[Break, ...] = ()
     cached: bool = False
+    lane: Literal["batch"] | None = None
+    price: float | None = None
+    saved: float | None = None
 
     @property
     def faults(self) -> tuple[tuple[str, Fault], ...]:
@@ -197,6 +209,10 @@ class Receipt:
             fields["breaks"] = [b.as_dict() for b in self.breaks]
         if self.cached:
             fields["cached"] = True
+        if self.lane is not None:
+            fields["lane"] = self.lane
+            if self.price is not None and self.saved is not None:
+                fields |= {"price": round(self.price, 9), "saved": round(self.saved, 9)}
         return fields
 
     def __str__(self) -> str:

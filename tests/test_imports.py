@@ -166,6 +166,7 @@ LAYERS = {
     "batch": {
         "batch",
         "errors",
+        "exchange",
         "faults",
         "observability",
         "options",

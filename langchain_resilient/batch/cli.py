@@ -1,4 +1,7 @@
-"""The commands `batch` (answer a file of prompts) and `journal` (show or export what was answered).
+"""The commands `batch`, `journal` and `lane`.
+
+`batch` answers a file of prompts, `journal` shows or exports what was answered, and `lane` shows or
+cancels the batches of providers that prompts are in.
 
 Exit codes are those of `langchain_resilient.cli`, which runs both.
 """
@@ -24,12 +27,12 @@ from langchain_resilient.batch.files import FORMATS, PromptFile, PromptRow
 from langchain_resilient.options import money
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from langchain_core.messages import AIMessage
 
     from langchain_resilient.batch.journal import Journal
-    from langchain_resilient.batch.journal_file import JournalFile
+    from langchain_resilient.batch.journal_file import BatchRow, JournalFile
     from langchain_resilient.batch.mixin import BatchingChatModel
 
 
@@ -72,6 +75,12 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     add("--journal-match", choices=("prompt", "exact"), default="prompt",
         help="use an answer to the same prompt, whoever gave it (default), or only one of the same "
         "targets and parameters")  # fmt: skip
+    add("--lane", choices=("batch",),
+        help="send the prompts in batches of the provider (OpenAI, Together): half the price, and "
+        "hours; needs a journal")  # fmt: skip
+    add("--within", metavar="TIME",
+        help='with --lane: when all is to be answered, such as "6h"; what would be late is asked '
+        "live")  # fmt: skip
     add("-q", "--quiet", action="store_true", help="report failures only")
 
 
@@ -91,6 +100,10 @@ def check_batch_arguments(args: argparse.Namespace) -> None:
         raise ValueError("--journal and --no-journal exclude each other")
     if args.column and args.format not in (None, "csv"):
         raise ValueError(f"--column is for CSV, not for --format {args.format}")
+    if args.lane and _journal_name(args) is None:
+        raise ValueError("--lane needs a journal: name one with --journal, or a file with --output")
+    if args.within and not args.lane:
+        raise ValueError("--within is for --lane batch; --timeout limits each answer")
     names = [args.file, args.output, _journal_name(args)]
     files = [Path(name).absolute() for name in names if name not in (None, "-")]
     if len(set(files)) < len(files):
@@ -196,6 +209,8 @@ class _BatchRun:
             # tqdm is an extra, and a command does not fail for want of a bar.
             progress=sys.stderr.isatty() and not self.args.quiet and bool(find_spec("tqdm")),
             journal=self.journal,
+            lane=self.args.lane,
+            within=self.args.within,
         )
 
     def _line(self, row: PromptRow, result: AIMessage | Exception) -> bytes:
@@ -413,3 +428,106 @@ def _output(name: str) -> Iterator[TextIO]:
 def _open_private(path: str, flags: int) -> int:
     """Make a file that only its user can read, as the journal is; follows symbolic links."""
     return os.open(path, flags, 0o600)
+
+
+# -- lane -----------------------------------------------------------------------------------------
+
+
+def add_lane_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the subcommands of `lane`."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="how the batches of a journal are, at their providers")
+    show.add_argument("file", metavar="FILE", type=Path, help="the journal")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    show.set_defaults(cancel=False)
+    cancel = actions.add_parser(
+        "cancel",
+        help="cancel the batches of a journal that are still open; what is done of them is paid, "
+        "and the next run of the same batch uses it",
+    )
+    cancel.add_argument("file", metavar="FILE", type=Path, help="the journal")
+    cancel.add_argument("--json", action="store_true", help="as JSON")
+    cancel.set_defaults(cancel=True)
+
+
+def run_lane_command(
+    args: argparse.Namespace, model_of: Callable[[list[str]], BatchingChatModel]
+) -> bool:
+    """Show the batches of a journal, or cancel those that are open.
+
+    Args:
+        args: The arguments.
+        model_of: Makes a model of some targets by their names.
+
+    Returns:
+        Whether every provider answered.
+
+    Raises:
+        JournalError: If the file is not a journal or cannot be read.
+    """
+    from langchain_resilient.batch.journal_file import JournalFile  # noqa: PLC0415  # import is slow
+
+    file = JournalFile(args.file, lock_timeout=_LOCK_TIMEOUT, create=False)
+    try:
+        batches = [(row, file.unpaid_of(row.tag)) for row in file.batches()]
+    finally:
+        file.close()
+    shown = asyncio.run(_look(batches, model_of, cancel=args.cancel))
+    if args.json:
+        sys.stdout.write(json.dumps(shown) + "\n")
+    else:
+        sys.stdout.write("".join(_batch_line(one) for one in shown) or "no batches\n")
+    return not any("problem" in one for one in shown)
+
+
+async def _look(
+    batches: list[tuple[BatchRow, int]],
+    model_of: Callable[[list[str]], BatchingChatModel],
+    *,
+    cancel: bool,
+) -> list[dict[str, Any]]:
+    open_ones = [row for row, _ in batches if row.status == "open" and row.batch is not None]
+    names = list(dict.fromkeys(row.target for row in open_ones))
+    model = model_of(names) if names else None
+    shown = []
+    for row, unpaid in batches:
+        one: dict[str, Any] = {
+            "batch": row.batch,
+            "target": row.target,
+            "prompts": row.requests,
+            "waiting": unpaid if row.status == "open" else 0,
+            "status": row.status,
+            "began": _iso_time(row.began),
+            "ended": _iso_time(row.ended),
+        }
+        if model is not None and row in open_ones:
+            one |= await _ask_about(row, model, cancel=cancel)
+        shown.append(one)
+    if model is not None:
+        await model.aclose()  # type: ignore[attr-defined]  # the model of the command has it
+    return shown
+
+
+async def _ask_about(row: BatchRow, model: BatchingChatModel, *, cancel: bool) -> dict[str, Any]:
+    from langchain_resilient.runtime.batched import BatchRequestError  # noqa: PLC0415  # import is slow
+
+    desk = model._batch_desk(row.target)  # noqa: SLF001  # our own
+    if desk is None or row.batch is None:
+        return {"problem": "this target is not known here"}
+    try:
+        if cancel:
+            await desk.batches.cancel(row.batch)
+        state = await desk.batches.retrieve(row.batch)
+    except BatchRequestError as error:
+        return {"problem": str(error)}
+    told: dict[str, Any] = {"status": state.status, "share": round(state.share, 4)}
+    return {**told, "reason": state.problem} if state.problem else told
+
+
+def _batch_line(one: dict[str, Any]) -> str:
+    parts = [f"{one['prompts']} prompts", one["status"]]
+    if "share" in one:
+        parts.append(f"{one['share']:.0%} done")
+    parts.append(f"since {one['began']}")
+    parts += [one[name] for name in ("reason", "problem") if name in one]
+    return f"{one['batch'] or 'not created'} ({one['target']}): {', '.join(parts)}\n"

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from langchain_core.messages import AIMessage
 
-from langchain_resilient.batch.journal_file import JournalFile, JournalRow
+from langchain_resilient.batch.journal_file import (
+    BatchRow,
+    BatchWrite,
+    JournalFile,
+    JournalRow,
+    JournalWrite,
+    PaidMark,
+)
 from langchain_resilient.batch.journal_keys import RequestKeys
 from langchain_resilient.batch.money import Money
 from langchain_resilient.errors import JournalDamagedError
@@ -35,7 +42,7 @@ JournalMatch = Literal["prompt", "exact"]
 """How a recorded answer is recognised: by its prompt, whoever was asked; or by the model too."""
 
 
-_PendingWrite = tuple[JournalRow, "asyncio.Future[None] | None"]
+_PendingWrite = tuple[tuple[JournalWrite, ...], "asyncio.Future[None] | None"]
 
 
 class Journal:
@@ -152,11 +159,16 @@ class Journal:
         self.restored += 1
         # It belongs to this run from now on, at this position.
         found = JournalRow(row.prompt, row.occurrence, row.exact, index)
-        self._waiting.put((found, None))
+        self._waiting.put(((found,), None))
         return message
 
     async def record(
-        self, index: int, keys: RequestKeys | str, message: AIMessage, money: Money | None = None
+        self,
+        index: int,
+        keys: RequestKeys | str,
+        message: AIMessage,
+        money: Money | None = None,
+        paid: PaidMark | None = None,
     ) -> None:
         """Record an answer; it is on disk when this returns.
 
@@ -165,6 +177,7 @@ class Journal:
             keys: Of the request.
             message: The answer.
             money: What it cost, if that is known.
+            paid: Of the provider's batch that gave it; written together with the answer.
         """
         usage = message.usage_metadata
         row = self._row(index, keys, money)._replace(
@@ -173,7 +186,7 @@ class Journal:
             input_tokens=usage["input_tokens"] if usage else None,
             output_tokens=usage["output_tokens"] if usage else None,
         )
-        await self._write(row)
+        await self._write(*_with(row, paid))
 
     async def record_failure(
         self,
@@ -186,10 +199,36 @@ class Journal:
         text = f"{type(error).__name__}: {error}".encode(errors="replace").decode()
         await self._write(self._row(index, keys, money)._replace(error=text))
 
-    def record_cancelled(self, index: int, keys: RequestKeys | str, money: Money) -> None:
+    def record_cancelled(
+        self, index: int, keys: RequestKeys | str, money: Money, paid: PaidMark | None = None
+    ) -> None:
         """Record what a request cost that was cancelled; `aclose` waits for that."""
         row = self._row(index, keys, money)._replace(error="cancelled")
-        self._waiting.put((row, None))
+        self._waiting.put((_with(row, paid), None))
+
+    # -- the batches of providers that prompts are in ---------------------------------------------
+
+    async def write_batch(self, row: BatchRow, custom_ids: tuple[str, ...] = ()) -> None:
+        """Write down how a batch is; it is on disk when this returns.
+
+        Args:
+            row: The batch.
+            custom_ids: Its requests, when it is new.
+        """
+        await self._write(BatchWrite(row, custom_ids))
+
+    def batches(self) -> list[BatchRow]:
+        """All batches that are written down, the oldest first."""
+        return self._open_file().batches()
+
+    def batch_of(self, custom_id: str) -> tuple[str, bool] | None:
+        """The tag of the open batch that a request is in, and whether what it gave is counted."""
+        return self._open_file().batch_of(custom_id)
+
+    def custom_id(self, index: int, keys: RequestKeys) -> str:
+        """Name a request within batches: by its key, and the how many-th of equal ones it is."""
+        key = keys.prompt if self.match == "prompt" else keys.exact
+        return f"{key[:48]}-{self._open_file().occurrence(keys.prompt, index)}"
 
     def _row(self, index: int, keys: RequestKeys | str, money: Money | None) -> JournalRow:
         keys = _as_keys(keys)
@@ -228,10 +267,10 @@ class Journal:
             raise RuntimeError(f"the journal {self.path} is not open")
         return self._file
 
-    async def _write(self, row: JournalRow) -> None:
+    async def _write(self, *rows: JournalWrite) -> None:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        self._waiting.put((row, done))
+        self._waiting.put((rows, done))
         await done
 
     def _run_thread(
@@ -253,7 +292,7 @@ class Journal:
             batch, more = _take(waiting)
             try:
                 if batch:
-                    file.write(row for row, _ in batch)
+                    file.write(row for rows, _ in batch for row in rows)
             except Exception as error:  # noqa: BLE001  # raised by `record`
                 _resolve(loop, [done for _, done in batch], error)
             else:
@@ -264,6 +303,10 @@ class Journal:
         with suppress(Exception):
             file.close()
         _resolve(loop, [ended], None)
+
+
+def _with(row: JournalRow, paid: PaidMark | None) -> tuple[JournalWrite, ...]:
+    return (row,) if paid is None else (row, paid)
 
 
 def _as_keys(keys: RequestKeys | str) -> RequestKeys:

@@ -42,6 +42,51 @@ class JournalRow(NamedTuple):
     recorded: float = 0.0
 
 
+class BatchRow(NamedTuple):
+    """A batch of a provider that some of the prompts went into.
+
+    Attributes:
+        tag: Its name here, and of its file and our note there.
+        target: Whose batch it is.
+        endpoint: The API that it is for.
+        json_mode: How JSON was asked for; None if it was not.
+        requests: How many it has.
+        file: The provider's id of its file; None before that is there.
+        batch: The provider's id of the batch; None before that is there.
+        status: `"open"`, or how it ended: `"done"`, `"failed"`, `"cancelled"`, `"lost"`.
+        began: Seconds since 1970.
+        ended: Likewise; None while it is open.
+    """
+
+    tag: str
+    target: str
+    endpoint: str
+    json_mode: str | None
+    requests: int
+    file: str | None = None
+    batch: str | None = None
+    status: str = "open"
+    began: float = 0.0
+    ended: float | None = None
+
+
+class BatchWrite(NamedTuple):
+    """What is written of a batch; the requests only when it is new."""
+
+    row: BatchRow
+    custom_ids: tuple[str, ...] = ()
+
+
+class PaidMark(NamedTuple):
+    """Notes that what a batch gave for a request is counted: an answer, or none."""
+
+    tag: str
+    custom_id: str
+
+
+JournalWrite = JournalRow | BatchWrite | PaidMark
+
+
 VERSION = 2
 """Version of the schema; a journal of a later version is refused, never rewritten."""
 
@@ -76,8 +121,6 @@ _MARK = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {VERSION};
 """
-
-_SCHEMA = f"BEGIN IMMEDIATE;{_TABLES}{_MARK}COMMIT;"
 
 # Version 1 knew an answer by its position and its exact key. The exact key stands for the prompt,
 # too: `JournalFile.rows_of` looks for both. Of several rows at a position the newest is current.
@@ -120,6 +163,37 @@ SELECT prompt, occurrence, exact, position, answer, error, target, input_tokens,
   spent, wasted, recorded
 FROM items WHERE prompt IN (?, ?) AND occurrence = ? ORDER BY recorded
 """
+
+# Made when they are needed, so that releases without batches can read the file.
+_BATCH_TABLES = (
+    """CREATE TABLE IF NOT EXISTS batches (
+  tag TEXT PRIMARY KEY, target TEXT NOT NULL, endpoint TEXT NOT NULL, json_mode TEXT,
+  requests INTEGER NOT NULL, file TEXT, batch TEXT, status TEXT NOT NULL,
+  began REAL NOT NULL, ended REAL
+)""",
+    """CREATE TABLE IF NOT EXISTS batch_requests (
+  custom_id TEXT NOT NULL, tag TEXT NOT NULL,
+  paid INTEGER NOT NULL DEFAULT 0,  -- whether what the batch gave for it is counted
+  PRIMARY KEY (custom_id, tag)
+) WITHOUT ROWID""",
+)
+
+_WRITE_BATCH = "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+_ADD_REQUEST = "INSERT OR IGNORE INTO batch_requests (custom_id, tag) VALUES (?, ?)"
+
+_PAID = "UPDATE batch_requests SET paid = 1 WHERE tag = ? AND custom_id = ?"
+
+_BATCHES = "SELECT * FROM batches ORDER BY began, tag"
+
+_BATCH_OF = """
+SELECT tag, paid FROM batch_requests JOIN batches USING (tag)
+WHERE custom_id = ? AND status = 'open' ORDER BY paid LIMIT 1
+"""
+
+_UNPAID = "SELECT count(*) FROM batch_requests WHERE tag = ? AND NOT paid"
+
+_HAS_BATCHES = "SELECT count(*) FROM sqlite_schema WHERE name = 'batches'"
 
 # Prompts of this run by their keys: in a file that SQLite deletes, so that memory does not grow.
 _SEEN = """
@@ -181,15 +255,18 @@ class JournalFile:
                 self._writer.close()
                 raise
 
-    def write(self, rows: Iterable[JournalRow]) -> None:
+    def write(self, rows: Iterable[JournalWrite]) -> None:
         """Write all rows or none; they are on disk when it returns."""
         with _journal_errors(self._path):
             self._writer.execute("BEGIN IMMEDIATE")
             run = self._run
             try:
-                if run is None:
-                    run = self._writer.execute(_BEGIN_RUN, (time.time(),)).lastrowid
                 for row in rows:
+                    if not isinstance(row, JournalRow):
+                        self._write_of_batch(row)
+                        continue
+                    if run is None:
+                        run = self._writer.execute(_BEGIN_RUN, (time.time(),)).lastrowid
                     if row.answer is None and row.error is None:
                         found = (run, row.position, row.prompt, row.occurrence, row.exact)
                         self._writer.execute(_FOUND, found)
@@ -201,6 +278,38 @@ class JournalFile:
                     self._writer.execute("ROLLBACK")
                 raise
             self._run = run
+
+    def _write_of_batch(self, write: BatchWrite | PaidMark) -> None:
+        if isinstance(write, PaidMark):
+            self._writer.execute(_PAID, write)
+            return
+        for table in _BATCH_TABLES:
+            self._writer.execute(table)
+        self._writer.execute(_WRITE_BATCH, write.row)
+        tag = write.row.tag
+        self._writer.executemany(_ADD_REQUEST, ((name, tag) for name in write.custom_ids))
+
+    def batches(self) -> list[BatchRow]:
+        """All batches of providers that are known, the oldest first."""
+        if not self._has_batches():
+            return []
+        with _journal_errors(self._path):
+            return [BatchRow(*row) for row in self._reader.execute(_BATCHES).fetchall()]
+
+    def batch_of(self, custom_id: str) -> tuple[str, bool] | None:
+        """The open batch that a request is in, and whether what it gave is counted."""
+        with _journal_errors(self._path):
+            row = self._reader.execute(_BATCH_OF, (custom_id,)).fetchone()
+        return None if row is None else (str(row[0]), bool(row[1]))
+
+    def unpaid_of(self, tag: str) -> int:
+        """How many requests of a batch have given nothing that is counted."""
+        with _journal_errors(self._path):
+            return int(self._reader.execute(_UNPAID, (tag,)).fetchone()[0])
+
+    def _has_batches(self) -> bool:
+        with _journal_errors(self._path):
+            return bool(self._reader.execute(_HAS_BATCHES).fetchone()[0])
 
     def end_run(self) -> None:
         """Note that this run had a result for all its prompts."""
@@ -280,7 +389,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, deadline: float) -> Non
             version = _version_of(connection, path)
             if version == 0:
                 connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(_SCHEMA)
+                _create(connection, path)
             elif version == 1:
                 _migrate(connection, path)
         except sqlite3.OperationalError as error:
@@ -293,6 +402,15 @@ def _prepare(connection: sqlite3.Connection, path: Path, deadline: float) -> Non
             time.sleep(0.01)
         else:
             return
+
+
+def _create(connection: sqlite3.Connection, path: Path) -> None:
+    """Make an empty file a journal, unless another process has done it."""
+    connection.execute("BEGIN IMMEDIATE")
+    if _version_of(connection, path) == 0:
+        for statement in f"{_TABLES}{_MARK}".split(";"):
+            connection.execute(statement)
+    connection.execute("COMMIT")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from operator import itemgetter, length_hint
 from os import PathLike
 from types import FrameType
-from typing import Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -27,14 +27,18 @@ from langchain_core.runnables import RunnableConfig, RunnableSequence
 from pydantic import ConfigDict, PrivateAttr
 
 from langchain_resilient.batch.journal import Journal, JournalMatch
-from langchain_resilient.batch.progress import BatchOptions, Progress
+from langchain_resilient.batch.progress import BatchOptions, Progress, Within
 from langchain_resilient.batch.report import BatchReport, BatchStats
 from langchain_resilient.prices import Price
 from langchain_resilient.runtime.background_loop import background_loop
 from langchain_resilient.runtime.keywords import BATCH_KEYWORDS, refuse_misspelt
 
+if TYPE_CHECKING:
+    from langchain_resilient.runtime.batched import BatchDesk
+
 Config = RunnableConfig | Sequence[RunnableConfig] | None
 JournalOption = Journal | str | PathLike[str] | None
+LaneOption = Literal["batch"] | None
 ReportOption = Callable[[BatchReport], object] | None
 
 
@@ -65,6 +69,11 @@ class BatchingChatModel(BaseChatModel):
     - `tail_hedge`: whether free workers ask the stragglers at the end a second time, once they have
       run for 3 times the median, and for a second. That is fewer than `max_concurrency` more calls
       per batch, each a LangChain run with the tag `tail_hedge`, and none before 20 answers.
+    - `lane`: `"batch"` sends the prompts in batches of the first target whose provider has them
+      (OpenAI, Together): half the price, and hours. It needs a `journal`, and reads all prompts at
+      once. What comes back with an error, too late, or not good enough is asked live.
+    - `within`: the time in which all is to be answered, such as `"6h"`; None for as long as the
+      provider takes.
 
     At most `max_concurrency` prompts are under way: the first config's, else 256, or 64 for `amap`.
     The first error cancels the others and is raised once nothing is left running, unless
@@ -107,6 +116,8 @@ class BatchingChatModel(BaseChatModel):
         journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
+        lane: LaneOption = None,
+        within: Within = None,
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Answer many prompts at a time; the answers come in the order of the prompts.
@@ -120,6 +131,8 @@ class BatchingChatModel(BaseChatModel):
             journal_match: See the class.
             report: See the class.
             tail_hedge: See the class.
+            lane: See the class.
+            within: See the class.
             **kwargs: Passed to each call.
 
         Raises:
@@ -132,8 +145,9 @@ class BatchingChatModel(BaseChatModel):
         """
         _refuse_lost_keywords()
         options = BatchOptions(
-            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
-        )
+            return_exceptions, progress, journal, report, tail_hedge,
+            journal_match=journal_match, lane=lane, within=within,
+        )  # fmt: skip
         results = self._answers(inputs, config, options, kwargs)
         async with aclosing(results):
             return _in_input_order([result async for result in results])
@@ -149,13 +163,16 @@ class BatchingChatModel(BaseChatModel):
         journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
+        lane: LaneOption = None,
+        within: Within = None,
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Answer many prompts at a time, as `abatch` does, on one background event loop."""
         _refuse_lost_keywords()
         options = BatchOptions(
-            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
-        )
+            return_exceptions, progress, journal, report, tail_hedge,
+            journal_match=journal_match, lane=lane, within=within,
+        )  # fmt: skip
         results = self._answers(inputs, config, options, kwargs)
         return _in_input_order(list(background_loop().iterate(results, wait=True)))
 
@@ -190,12 +207,15 @@ class BatchingChatModel(BaseChatModel):
         journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
+        lane: LaneOption = None,
+        within: Within = None,
         **kwargs: Any,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """Yield `(index, answer)` as completed; takes the same as `abatch`, and any iterable."""
         options = BatchOptions(
-            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
-        )
+            return_exceptions, progress, journal, report, tail_hedge,
+            journal_match=journal_match, lane=lane, within=within,
+        )  # fmt: skip
         results = self._answers(inputs, config, options, kwargs)
         async with aclosing(results):
             async for result in results:
@@ -232,6 +252,8 @@ class BatchingChatModel(BaseChatModel):
         journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
+        lane: LaneOption = None,
+        within: Within = None,
         **kwargs: Any,
     ) -> Generator[tuple[int, Any], None, None]:
         """Yield `(index, answer)` as completed: `amap` for synchronous code.
@@ -240,8 +262,9 @@ class BatchingChatModel(BaseChatModel):
         thread as prompts are needed.
         """
         options = BatchOptions(
-            return_exceptions, progress, journal, report, tail_hedge, journal_match=journal_match
-        )
+            return_exceptions, progress, journal, report, tail_hedge,
+            journal_match=journal_match, lane=lane, within=within,
+        )  # fmt: skip
         results = self._answers(inputs, config, options, kwargs)
         yield from background_loop().iterate(results, ahead=_READ_AHEAD, wait=True)
 
@@ -279,6 +302,8 @@ class BatchingChatModel(BaseChatModel):
         journal_match: JournalMatch | None = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
+        lane: LaneOption = None,
+        within: Within = None,
         **kwargs: Any,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """Answer prompts from a source of any length; yields `(index, answer)` as completed.
@@ -296,6 +321,8 @@ class BatchingChatModel(BaseChatModel):
             journal_match: See the class.
             report: See the class.
             tail_hedge: See the class.
+            lane: See the class.
+            within: See the class.
             **kwargs: Passed to each call.
 
         Raises:
@@ -309,8 +336,9 @@ class BatchingChatModel(BaseChatModel):
             ```
         """
         options = BatchOptions(
-            return_exceptions, progress, journal, report, tail_hedge, max_concurrency, journal_match
-        )
+            return_exceptions, progress, journal, report, tail_hedge, max_concurrency,
+            journal_match, lane, within,
+        )  # fmt: skip
         results = self._answers(inputs, config, options, kwargs, AMAP_CONCURRENCY)
         async with aclosing(results):
             async for result in results:
@@ -340,10 +368,21 @@ class BatchingChatModel(BaseChatModel):
         clock = asyncio.get_running_loop().time
         stats = self._last_batch = BatchStats(None if hint < 0 else hint, clock, self._price)
         options = replace(options, max_concurrency=limit)
-        results = run_batch(self, inputs, configs, kwargs, options=options, stats=stats)
+        make_lane = None
+        if options.lane is not None:
+            from langchain_resilient.batch.lane import lane_maker  # noqa: PLC0415  # seldom needed
+
+            make_lane = lane_maker(self._batch_desk, kwargs, options, stats)
+        results = run_batch(
+            self, inputs, configs, kwargs, options=options, stats=stats, make_lane=make_lane
+        )
         async with aclosing(results):
             async for result in results:
                 yield result
+
+    def _batch_desk(self, target: str | None = None) -> BatchDesk | None:  # noqa: ARG002  # for models that have one
+        """Return the batches of a target; for None of the first that has any."""
+        return None
 
     def _price(self, target: str) -> Price | None:  # noqa: ARG002  # for models that know prices
         """Return the price of a target; None if it is not known."""

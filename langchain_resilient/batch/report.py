@@ -43,6 +43,8 @@ class BatchProgress:
         done: Items with an answer, restored ones too.
         failed: Items that ended with an exception.
         restored: Of `done`, out of the journal: nothing was sent for them.
+        batched: Of `done`, by batches of a provider.
+        waiting: Items that are in such batches now.
         hedges: Requests that were sent because another was late.
         retries: Requests that were sent again after a failure.
         tail_hedges: Items of the tail that were asked a second time.
@@ -55,6 +57,8 @@ class BatchProgress:
     done: int = 0
     failed: int = 0
     restored: int = 0
+    batched: int = 0
+    waiting: int = 0
     hedges: int = 0
     retries: int = 0
     tail_hedges: int = 0
@@ -95,6 +99,8 @@ class BatchReport:
         failed: Items that ended with an exception.
         restored: Of `done`, out of the journal: nothing was sent for them.
         cached: Of `done`, out of LangChain's cache: nothing was sent for them either.
+        batched: Of `done`, by batches of a provider.
+        late: Of `done`, after the time that `within` gave.
         complete: Whether the batch ran to its end.
         wall_seconds: How long it took.
         seconds: From an item's call to its answer.
@@ -106,6 +112,7 @@ class BatchReport:
         output_tokens: Of answers, losers included.
         spent: Dollars, losers included, on all targets whose price is known.
         wasted: Dollars of that for answers that did not count, those of cancelled calls too.
+        saved: Dollars that the answers by batches would have cost more otherwise.
         job_spent: Dollars of this run and of all earlier ones for the same prompts, as far as the
             journal knows; None without a journal.
         job_wasted: Dollars of that for answers that did not count.
@@ -124,6 +131,8 @@ class BatchReport:
     failed: int = 0
     restored: int = 0
     cached: int = 0
+    batched: int = 0
+    late: int = 0
     complete: bool = False
     wall_seconds: float = 0.0
     seconds: Quantiles = UNKNOWN_QUANTILES
@@ -135,6 +144,7 @@ class BatchReport:
     output_tokens: int = 0
     spent: float = 0.0
     wasted: float = 0.0
+    saved: float = 0.0
     job_spent: float | None = None
     job_wasted: float | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
@@ -219,6 +229,8 @@ def _summary(report: BatchReport) -> str:
         ("failed", report.failed),
         ("restored", report.restored),
         ("from the cache", report.cached),
+        ("by batches", report.batched),
+        ("late", report.late),
         ("hedges", report.hedges),
         ("retries", report.retries),
         ("hedges in the tail", report.tail_hedges),
@@ -232,6 +244,7 @@ def _summary(report: BatchReport) -> str:
         duration_line("first text ", report.first_text),
         f"{report.input_tokens:,} tokens in, {report.output_tokens:,} out",
         _spent("", report.spent, report.wasted),
+        f"{money(report.saved)} saved by batches" if report.saved else "",
         _spent(" by the whole job", report.job_spent, report.job_wasted)
         if report.job_spent != report.spent
         else "",
@@ -273,6 +286,7 @@ class BatchStats:
     Attributes:
         clock: As given.
         earlier: What earlier runs paid for the same prompts; None without a journal.
+        waiting: Items that are in batches of a provider.
 
     Example:
         ```python
@@ -292,11 +306,14 @@ class BatchStats:
         self._recorder = Recorder()
         self._seconds, self._first = DurationHistogram(), DurationHistogram()
         self._done = self._failed = self._restored = self._cached = self._tail_hedges = 0
+        self._batched = self._late = 0
+        self._saved = 0.0
         self._errors: Counter[str] = Counter()
         self._began = clock()
         self._ended: float | None = None
         self._complete = False
         self.earlier: Money | None = None
+        self.waiting: int = 0
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()
@@ -310,6 +327,20 @@ class BatchStats:
     def add_cancelled(self, receipt: Receipt) -> None:
         """Count what a call cost that was cancelled."""
         self._recorder.add(receipt, cancelled=True)
+
+    def add_batched(self, receipt: Receipt) -> None:
+        """Count what an answer by a provider's batch cost that nobody gets."""
+        self._recorder.add_batched(receipt)
+
+    def count_late(self) -> None:
+        """Count an answer that came after its time."""
+        with self._lock:
+            self._late += 1
+
+    @property
+    def total(self) -> int | None:
+        """Items there are, if that is known."""
+        return self._total
 
     def money_of(self, receipt: Receipt | None) -> Money:
         """Dollars for a call, as far as prices are known."""
@@ -333,8 +364,9 @@ class BatchStats:
         """
         if isinstance(result, Exception) and receipt is None:
             receipt = getattr(result, "receipt", None)
+        batched = receipt is not None and receipt.lane is not None
         if receipt is not None:
-            self._recorder.add(receipt)
+            (self._recorder.add_batched if batched else self._recorder.add)(receipt)
         with self._lock:
             if isinstance(result, Exception):
                 self._failed += 1
@@ -342,7 +374,10 @@ class BatchStats:
                 return
             self._done += 1
             self._cached += is_cached(result)
-            if receipt is not None:
+            if receipt is not None and batched:
+                self._batched += 1
+                self._saved += receipt.saved or 0.0
+            elif receipt is not None:
                 self._time(receipt)
 
     def _time(self, receipt: Receipt) -> None:
@@ -366,6 +401,8 @@ class BatchStats:
                 done=self._done,
                 failed=self._failed,
                 restored=self._restored,
+                batched=self._batched,
+                waiting=self.waiting,
                 hedges=_count_kind(stats, AttemptKind.HEDGE),
                 retries=_count_kind(stats, AttemptKind.RETRY),
                 tail_hedges=self._tail_hedges,
@@ -385,6 +422,8 @@ class BatchStats:
                 failed=self._failed,
                 restored=self._restored,
                 cached=self._cached,
+                batched=self._batched,
+                late=self._late,
                 complete=self._complete,
                 wall_seconds=self._wall_seconds(),
                 seconds=self._seconds.quantiles(),
@@ -396,6 +435,7 @@ class BatchStats:
                 output_tokens=sum(target.output_tokens for target in stats.targets),
                 spent=stats.spent,
                 wasted=stats.wasted,
+                saved=self._saved,
                 job_spent=None if self.earlier is None else stats.spent + self.earlier.spent,
                 job_wasted=None if self.earlier is None else stats.wasted + self.earlier.wasted,
                 errors=dict(self._errors.most_common()),

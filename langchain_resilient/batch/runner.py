@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Se
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from langchain_resilient.batch.journal_keys import key_function
 from langchain_resilient.batch.money import Money, as_wasted
@@ -25,17 +25,19 @@ from langchain_resilient.runtime.call import PRIORITY, RECEIPTS, Receipts
 from langchain_resilient.runtime.token_estimate import estimate_text_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 
     from langchain_core.language_models import BaseChatModel, LanguageModelInput
-    from langchain_core.messages import AIMessage
+    from langchain_core.messages import AIMessage, BaseMessage
     from langchain_core.runnables import RunnableConfig
 
     from langchain_resilient.batch.journal import Journal, JournalMatch
+    from langchain_resilient.batch.journal_file import PaidMark
     from langchain_resilient.batch.journal_keys import KeyFunction, RequestKeys
     from langchain_resilient.batch.progress import BatchOptions
     from langchain_resilient.batch.report import BatchStats
     from langchain_resilient.receipt import Receipt
+    from langchain_resilient.runtime.call import StoredAnswer
 
 TAIL_HEDGE = "tail_hedge"
 """Tag of the LangChain run that asks a straggler a second time."""
@@ -58,6 +60,7 @@ async def run_batch(
     *,
     options: BatchOptions,
     stats: BatchStats,
+    make_lane: Callable[[ItemSource, PromptWorker, Journal], Runner] | None = None,
 ) -> AsyncGenerator[tuple[int, Any], None]:
     """Answer every prompt; yields `(index, answer)` as completed.
 
@@ -68,19 +71,25 @@ async def run_batch(
         kwargs: The arguments of each call.
         options: The options of the batch.
         stats: Counts what happens.
+        make_lane: Makes who works through the prompts, for `lane="batch"`.
     """
     async with _show_progress(stats, options) as meter, _open_journal(options) as journal:
         keys = None if journal is None else key_function(model, kwargs)
         worker = PromptWorker(
             model, configs, kwargs, stats=stats, meter=meter, journal=journal, keys=keys
         )
-        runner = BatchRunner(
-            ItemSource(inputs),
-            worker,
-            workers=options.max_concurrency or 1,
-            return_exceptions=options.return_exceptions,
-            tail_hedge=options.tail_hedge,
-        )
+        source, workers = ItemSource(inputs), options.max_concurrency or 1
+        runner: Runner
+        if make_lane is not None and journal is not None:
+            runner = make_lane(source, worker, journal)
+        else:
+            runner = BatchRunner(
+                source,
+                worker,
+                workers=workers,
+                return_exceptions=options.return_exceptions,
+                tail_hedge=options.tail_hedge,
+            )
         async with aclosing(runner.results()) as results:
             async for result in results:
                 yield result
@@ -137,6 +146,14 @@ def as_journal(
             raise ValueError(msg)
         journal.match = match
     return journal
+
+
+class Runner(Protocol):
+    """Works through the prompts of a batch."""
+
+    def results(self) -> AsyncGenerator[tuple[int, AIMessage | Exception], None]:
+        """Yield `(index, result)` as completed; closing it early leaves nothing running here."""
+        ...
 
 
 # -- one prompt -----------------------------------------------------------------------------------
@@ -196,7 +213,31 @@ class PromptWorker:
         self._meter.tick()
         return answer
 
-    async def ask(self, index: int, prompt: LanguageModelInput, *, hedge: bool) -> AIMessage:
+    def take_keys(self, index: int) -> RequestKeys | None:
+        """Give up the keys of a prompt, which somebody else keeps until `give_keys`."""
+        return self._keys.pop(index, None)
+
+    def give_keys(self, index: int, keys: RequestKeys | None) -> None:
+        """Give them back, before the prompt is asked or recorded."""
+        if keys is not None:
+            self._keys[index] = keys
+
+    def show(self) -> None:
+        """Show how far the batch is."""
+        self._meter.tick()
+
+    def messages_of(self, prompt: LanguageModelInput) -> list[BaseMessage]:
+        """Return a prompt as messages."""
+        return self._model._convert_input(prompt).to_messages()  # noqa: SLF001  # as in `restore`
+
+    async def ask(
+        self,
+        index: int,
+        prompt: LanguageModelInput,
+        *,
+        hedge: bool,
+        stored: StoredAnswer | None = None,
+    ) -> AIMessage:
         """Ask the model, behind interactive calls where a rate limit makes them queue.
 
         Args:
@@ -204,8 +245,10 @@ class PromptWorker:
             prompt: The prompt.
             hedge: Whether another worker is asking the same prompt already. The first answer wins,
                 and the other call is cancelled.
+            stored: An answer that came by a batch of a provider: it is judged, and nobody is asked.
 
         Raises:
+            StoredAnswerError: If that is not good enough.
             Exception: The call's; it is the prompt's result.
         """
         PRIORITY.set("batch")  # each worker has a context of its own
@@ -213,6 +256,7 @@ class PromptWorker:
             self._stats.count_tail_hedge()
         config = self._configs.of_hedge(index) if hedge else self._configs.at(index)
         receipts = Receipts()
+        receipts.stored = stored
         RECEIPTS.set(receipts)
         calling = self._model.ainvoke(prompt, config, **self._kwargs)
         try:
@@ -235,11 +279,35 @@ class PromptWorker:
             spent, _ = self._stats.money_of(receipt)
             self._journal.record_cancelled(index, keys, Money(spent, spent))
 
-    async def record(self, index: int, result: AIMessage | Exception) -> None:
+    def record_lost(self, index: int, receipt: Receipt, paid: PaidMark | None = None) -> None:
+        """Count what an answer cost that is not the prompt's result.
+
+        Args:
+            index: The prompt's position.
+            receipt: Of the answer.
+            paid: Of the provider's batch that gave it.
+        """
+        keys = self._keys.pop(index, None)
+        if receipt.lane is None:
+            self._stats.add_cancelled(receipt)
+        else:
+            self._stats.add_batched(receipt)
+        if self._journal is not None and keys is not None:
+            spent, _ = self._stats.money_of(receipt)
+            self._journal.record_cancelled(index, keys, Money(spent, spent), paid)
+
+    async def record(
+        self, index: int, result: AIMessage | Exception, paid: PaidMark | None = None
+    ) -> None:
         """Record a result, then count it: what is reported as done is on disk.
 
         Called once for each prompt that was asked, before its result is reported. An exception of
         this ends the whole batch.
+
+        Args:
+            index: The prompt's position.
+            result: Its answer, or its error.
+            paid: Of the provider's batch that gave the answer.
         """
         keys = self._keys.pop(index, None)
         receipt = self._receipts.pop(index, None)
@@ -250,7 +318,8 @@ class PromptWorker:
             if isinstance(result, Exception):
                 await self._journal.record_failure(index, keys, result, money)
             else:
-                await self._journal.record(index, keys, result, money)
+                more = {} if paid is None else {"paid": paid}
+                await self._journal.record(index, keys, result, money, **more)
         self._stats.add(result, receipt)
         self._meter.tick()
 

@@ -78,6 +78,17 @@ class Recorder:
             for attempt, dollars in zip(attempts, costs, strict=True) if costs else ():
                 self._by_target[attempt.target].pay(dollars, won=attempt.outcome is Outcome.WON)
 
+    def add_batched(self, receipt: Receipt) -> None:
+        """Count an answer that came by a provider's batch: its hours say nothing of a speed."""
+        with self._lock:
+            self._calls += 1
+            self._asked += 1
+            for attempt in receipt.attempts:
+                totals = self._by_target.get(attempt.target)
+                if totals is None:
+                    totals = self._by_target[attempt.target] = _TargetTotals()
+                totals.add_batched(attempt)
+
     def snapshot(
         self,
         states: Mapping[str, TargetState | None],
@@ -155,7 +166,9 @@ class _TokenTotals:
 class _TargetTotals:
     """The counts of one target."""
 
-    __slots__ = ("breaks", "faults", "first", "kinds", "lost", "paid", "whole", "wins", "won")
+    __slots__ = (
+        "batched", "breaks", "faults", "first", "kinds", "lost", "paid", "whole", "wins", "won"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.kinds: dict[str, int] = {}
@@ -166,6 +179,17 @@ class _TargetTotals:
         self.whole = DurationHistogram()
         self.won, self.lost = _TokenTotals(), _TokenTotals()
         self.paid: tuple[float, float] | None = None
+        self.batched: dict[tuple[bool, float], _TokenTotals] = {}
+
+    def add_batched(self, attempt: AttemptRecord) -> None:
+        """Count an attempt by a batch: its tokens cost less, and its time says nothing."""
+        won = attempt.outcome is Outcome.WON
+        self.kinds[attempt.kind] = self.kinds.get(attempt.kind, 0) + 1
+        if won:
+            self.wins[attempt.kind] = self.wins.get(attempt.kind, 0) + 1
+        if attempt.fault is not None:
+            self.faults[attempt.fault.kind] = self.faults.get(attempt.fault.kind, 0) + 1
+        self.batched.setdefault((won, attempt.discount), _TokenTotals()).add(attempt, 0)
 
     def add(self, attempt: AttemptRecord, prompt: int) -> None:
         kind, began, first = attempt.kind, attempt.started, attempt.first_text
@@ -217,8 +241,8 @@ class _TargetTotals:
             breaks=self.breaks,
             first_text=self.first.quantiles(),
             whole=self.whole.quantiles(),
-            input_tokens=self.won.input + self.lost.input,
-            output_tokens=self.won.output + self.lost.output,
+            input_tokens=sum(totals.input for totals in self._all_tokens()),
+            output_tokens=sum(totals.output for totals in self._all_tokens()),
             spent=spent,
             wasted=wasted,
             curve=self.first.curve(),
@@ -227,10 +251,18 @@ class _TargetTotals:
     def _dollars(self, price: Price | None) -> tuple[float | None, float | None]:
         if price is None:
             return None, None
+        by_batch = {
+            key: totals.dollars(price) * (1.0 - key[1]) for key, totals in self.batched.items()
+        }
+        lost = sum(dollars for (won, _), dollars in by_batch.items() if not won)
+        spent = sum(by_batch.values())
         if self.paid is not None:
-            return self.paid
-        lost = self.lost.dollars(price)
-        return self.won.dollars(price) + lost, lost
+            return self.paid[0] + spent, self.paid[1] + lost
+        lost_live = self.lost.dollars(price)
+        return spent + self.won.dollars(price) + lost_live, lost + lost_live
+
+    def _all_tokens(self) -> tuple[_TokenTotals, ...]:
+        return (self.won, self.lost, *self.batched.values())
 
 
 def _sorted(counts: dict[str, int]) -> dict[str, int]:

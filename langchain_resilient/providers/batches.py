@@ -65,15 +65,17 @@ class BatchRequestError(Exception):
         refused: Whether the provider has said no, so that nothing was done, and asking again is no
             use. Else it may have been done although no answer came.
         missing: Whether there is no such thing, or this key may not see it.
+        status: The HTTP status; None without one.
         retry_after: Seconds after which to ask again; None where the provider does not say.
     """
 
     def __init__(
-        self, message: str, *, refused: bool, missing: bool, retry_after: float | None
+        self, message: str, *, status: int | None, retry_after: float | None = None
     ) -> None:
         super().__init__(message)
-        self.refused = refused
-        self.missing = missing
+        self.status = status
+        self.refused = status in _REFUSED and status not in _NOT_REFUSED
+        self.missing = status in (401, 403, 404)
         self.retry_after = retry_after
 
 
@@ -223,8 +225,7 @@ def _request_error(error: Exception) -> BatchRequestError:
     fault = classify(error)
     return BatchRequestError(
         f"{type(error).__name__}: {fault.message}" if fault.message else type(error).__name__,
-        refused=status in _REFUSED and status not in _NOT_REFUSED,
-        missing=status in (401, 403, 404),
+        status=status,
         retry_after=fault.retry_after,
     )
 

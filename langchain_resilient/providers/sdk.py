@@ -325,6 +325,13 @@ class SDKProvider(ABC):
 
     # -- for batches --
 
+    def write(self, request: ChatRequest, form: RequestForm | None = None) -> WrittenRequest:
+        """Write a request as `open` would send it; see `written`."""
+        body = request.body(self._params)
+        if request.foreign:
+            body["messages"] = ForeignMessages(request.messages)
+        return self.written(body, form)
+
     def written(self, original: dict[str, Any], form: RequestForm | None = None) -> WrittenRequest:
         """Write a body as `send` would, and say how to read the answer to it.
 

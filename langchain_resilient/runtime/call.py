@@ -7,14 +7,14 @@ import logging
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
 from pydantic import TypeAdapter
 
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.time_model import RequestProfile
-from langchain_resilient.exchange import ChatRequest
+from langchain_resilient.exchange import ChatRequest, RequestForm
 from langchain_resilient.faults import Fault, FaultKind, is_callers_business
 from langchain_resilient.options import HedgeOption, OnBreak, Seconds
 from langchain_resilient.runtime.keywords import refuse_misspelt
@@ -52,14 +52,32 @@ PRIORITY: ContextVar[Priority] = ContextVar("langchain_resilient_priority", defa
 """Of the calls in this context that do not say `priority=` themselves."""
 
 
+class StoredAnswer(NamedTuple):
+    """An answer that came by a batch of a provider.
+
+    Attributes:
+        target: The target that gave it.
+        form: In which form its request was written.
+        data: The body.
+        seconds: How long it took.
+    """
+
+    target: str
+    form: RequestForm
+    data: bytes
+    seconds: float
+
+
 class Receipts(list["Receipt"]):
     """Takes the receipt of a call when it is over; until then it knows the call's race.
 
     Attributes:
         race: The race, once it has begun.
+        stored: An answer that is there already, out of a batch: it is judged, and nobody is asked.
     """
 
     race: Race | None = None
+    stored: StoredAnswer | None = None
 
     @property
     def answered(self) -> bool:
@@ -69,6 +87,13 @@ class Receipts(list["Receipt"]):
 
 RECEIPTS: ContextVar[Receipts | None] = ContextVar("langchain_resilient_receipts", default=None)
 """Takes the receipt of the next call in this context, as an object; its message holds a dict."""
+
+
+def has_stored_answer() -> bool:
+    """Whether the next call in this context has its answer already, out of a batch."""
+    receipts = RECEIPTS.get()
+    return receipts is not None and receipts.stored is not None
+
 
 logger = logging.getLogger("langchain_resilient")
 _SAMPLING = frozenset((*SAMPLING_FIELDS, *OTHER_NAMES, "model_kwargs"))

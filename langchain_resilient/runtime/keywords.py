@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 BATCH_KEYWORDS = frozenset(
-    {"journal", "journal_match", "max_concurrency", "progress", "report", "return_exceptions",
-     "tail_hedge"}
+    {"journal", "journal_match", "lane", "max_concurrency", "progress", "report",
+     "return_exceptions", "tail_hedge", "within"}
 )  # fmt: skip
 """Of the batch methods alone."""
 

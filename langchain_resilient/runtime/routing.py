@@ -12,7 +12,7 @@ from langchain_resilient.engine.time_model import UNKNOWN
 from langchain_resilient.prices import Usage, cost, price_for, prices_for, typical_cost
 from langchain_resilient.receipt import Outcome
 from langchain_resilient.runtime.reservations import CallReservations
-from langchain_resilient.runtime.spending import SpendLimiter
+from langchain_resilient.runtime.spending import Ledger, SpendLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -231,6 +231,32 @@ class Router:
             if self._spend_limiter is None
             else self._payable(chain, call, now, self._spend_limiter)
         )
+
+    def settle_lost(self, receipt: Receipt, now: float) -> None:
+        """Count what an answer cost that nobody waits for any more."""
+        if self._spend_limiter is not None:
+            self._spend_limiter.settle(receipt, 0, now)
+
+    def fits(self, route: Route, call: CallOptions) -> bool:
+        """Whether a request is not too long for a target, as far as is known."""
+        window = self._shared.window_of(self._targets[route.state.name])
+        return not window.bounded or window.fits(call.size, call.max_tokens)
+
+    def money_left(self, name: str, now: float) -> float:
+        """Dollars that may still be spent on a target; `inf` where nothing limits them."""
+        ledgers = self._ledgers(name)
+        return min((ledger.left(now) - ledger.pending for ledger in ledgers), default=inf)
+
+    def set_aside(self, name: str, dollars: float) -> None:
+        """Reserve money for a batch; give it back with less than 0."""
+        for ledger in self._ledgers(name) if dollars else ():
+            if dollars > 0:
+                ledger.reserve(None, dollars)
+            else:
+                ledger.release(None, -dollars)
+
+    def _ledgers(self, name: str) -> tuple[Ledger, ...]:
+        return () if self._spend_limiter is None else self._spend_limiter.account(name).ledgers
 
     def reservations(self, call: CallOptions) -> CallReservations:
         """Make what a call reserves of the money; where it is `capped`."""

@@ -75,7 +75,9 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.time_model import RequestProfile
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.options import OnBreak
-    from langchain_resilient.runtime.call import AnswerValidator
+    from langchain_resilient.receipt import Receipt
+    from langchain_resilient.runtime.batched import BatchDesk
+    from langchain_resilient.runtime.call import AnswerValidator, StoredAnswer
     from langchain_resilient.runtime.memory import Memory
     from langchain_resilient.runtime.streaming import Audience
 
@@ -251,6 +253,47 @@ class Runtime:
         if "parsed" in whole.additional_kwargs:
             last.message.additional_kwargs["parsed"] = whole.additional_kwargs["parsed"]
         return last
+
+    def batch_desk(self, name: str | None = None) -> BatchDesk | None:
+        """Find who takes batches: the target of that name, else the first of the chain that does.
+
+        Returns:
+            None if there is none.
+        """
+        from langchain_resilient.runtime.batched import open_desk  # noqa: PLC0415  # seldom needed
+
+        for route in self.chain:
+            target = self._by_name[route.state.name]
+            if name in (None, target.name):
+                desk = open_desk(
+                    route, target, self._defaults, router=self._router, recorder=self._recorder
+                )
+                if desk is not None:
+                    return desk
+        return None
+
+    async def _judge(self, call: CallOptions, stored: StoredAnswer) -> ChatResult:
+        """Judge an answer that came by a batch as any other.
+
+        Raises:
+            StoredAnswerError: If it is no answer to this call.
+        """
+        desk = self.batch_desk(stored.target)
+        if desk is None:
+            msg = f"{stored.target} is no target of this chain that takes batches"
+            raise LookupError(msg)
+        validator = validator_for(call, self._check, self._threads, desk.target_of)
+        result, receipt = await desk.judge(call, stored, validator)
+        log_call(receipt, "answered")
+        if self._observers:
+            details = CallDetails(
+                end="answered",
+                streamed=False,
+                targets=self._by_name,
+                params={**call.request.defaults, **call.request.overrides},
+            )
+            notify_observers(self._observers, receipt, details, copy_context())
+        return attach_receipt(result, receipt.as_dict())
 
     async def aclose(self) -> None:
         """Close what the targets hold open on the running loop, once the losers have closed."""

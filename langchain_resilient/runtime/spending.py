@@ -95,6 +95,11 @@ class Ledger:
         """Whether something is left, and no less than `need` dollars."""
         return _covers(self.left(now), need)
 
+    @property
+    def pending(self) -> float:
+        """Dollars that are set aside for no target in particular."""
+        return self._pending
+
     # -- reservations: what answers under way may cost -------------------------------------------
 
     def reserve(self, target: str | None, dollars: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient import cli
+from langchain_resilient import ResilientChatModel, cli
+from langchain_resilient.batch import lane
 from langchain_resilient.batch.files import OrderedWriter, answer_line
-from langchain_resilient.testing import InvalidKey, ProviderSimulator, Reply, Uniform
+from langchain_resilient.testing import Backlog, InvalidKey, ProviderSimulator, Reply, Uniform
 from tests.helpers import process
 
 if TYPE_CHECKING:
@@ -395,3 +397,81 @@ def test_what_is_no_journal_cannot_be_shown(tmp_path, capsys, action):
         assert name in capsys.readouterr().err
     assert (tmp_path / "empty").stat().st_size == 0
     assert not (tmp_path / "missing").exists()
+
+
+# -- the lane of providers' batches ---------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Looks at batches at once: these tests run in real time."""
+    monkeypatch.setattr(lane, "POLL_SECONDS", (0.05, 0.05))
+
+
+def test_a_file_by_the_batch_lane(sim, tmp_path, capsys, quick):
+    """The answers stand in the order of the prompts, and the batch is shown as done."""
+    sim.backlog("*", Backlog(seconds=0.2, start=0, finalizing=0))
+    write(tmp_path / "in.jsonl", *say(*map(str, range(30))))
+    assert batch("in.jsonl", "-o", "out.jsonl", "--lane", "batch", "--within", "6h") == 0
+    assert [row["answer"] for row in read(tmp_path / "out.jsonl")] == [str(n) for n in range(30)]
+    assert [b.total for b in sim.batches] == [29]
+    capsys.readouterr()
+    assert cli.main(["lane", "show", "out.jsonl.journal"]) == 0
+    assert "29 prompts, done" in capsys.readouterr().out
+
+
+def test_an_interrupted_lane_is_shown_cancelled_and_used(sim, tmp_path, capsys, quick):
+    """Its batch goes on; `lane cancel` ends it, and the same command takes what was done."""
+    sim.backlog("*", Backlog(seconds=4, start=0, finalizing=0, cancelling=0))
+    prompts = say(*map(str, range(30)))
+    llm = ResilientChatModel(targets=["openai:m"])
+
+    async def leave() -> None:
+        running = asyncio.ensure_future(llm.abatch(prompts, lane="batch", journal="j.db"))
+        for _ in range(500):
+            await asyncio.sleep(0.02)
+            if sim.batches and sim.batches[0].done >= 3:
+                break
+        running.cancel()
+        await asyncio.wait([running])
+        await llm.aclose()
+
+    asyncio.run(leave())
+    assert cli.main(["lane", "show", "j.db", "--json"]) == 0
+    [shown] = json.loads(capsys.readouterr().out)
+    assert (shown["status"], shown["prompts"], shown["waiting"]) == ("running", 29, 29)
+    assert 0 < shown["share"] < 1
+    assert cli.main(["lane", "cancel", "j.db"]) == 0
+    assert "cancelled" in capsys.readouterr().out
+    done = sim.batches[0].done
+    before = sim.count()
+    answers = llm.batch(prompts, lane="batch", journal="j.db")
+    llm.close()
+    assert [answer.text for answer in answers] == [str(n) for n in range(30)]
+    assert len(sim.batches) == 1
+    assert sim.count() - before == 29 - done
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["in.jsonl", "--lane", "batch"], "--lane needs a journal"),
+        (["in.jsonl", "-o", "o.jsonl", "--within", "6h"], "--within is for --lane"),
+        (["in.jsonl", "-o", "o.jsonl", "--lane", "batch", "--within", "soon"], "within must be"),
+    ],
+)
+def test_a_wrong_lane_is_explained(sim, tmp_path, capsys, args, message):
+    """Before anything is sent."""
+    write(tmp_path / "in.jsonl", *say("a"))
+    assert batch(*args) == 2
+    assert message in capsys.readouterr().err
+    assert sim.count() == 0
+
+
+def test_a_journal_without_batches(sim, tmp_path, capsys):
+    """Says so."""
+    write(tmp_path / "in.jsonl", *say("a"))
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    capsys.readouterr()
+    assert cli.main(["lane", "show", "out.jsonl.journal"]) == 0
+    assert capsys.readouterr().out == "no batches\n"
