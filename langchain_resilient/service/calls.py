@@ -13,7 +13,6 @@ from langchain_resilient.service.failures import BadRequestError
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-    from langchain_core.outputs import LLMResult
 
     from langchain_resilient.service.failures import Failure
 
@@ -52,7 +51,7 @@ class StreamWriter(Protocol):
         """Write a chunk of the model's stream; empty if it says nothing."""
         ...
 
-    def whole(self, result: LLMResult) -> bytes:
+    def whole(self, messages: list[AIMessage]) -> bytes:
         """Write an answer that came as a whole, without the end of the stream."""
         ...
 
@@ -76,7 +75,7 @@ class API(Protocol):
         """
         ...
 
-    def document(self, call: Call, result: LLMResult) -> dict[str, Any]:
+    def document(self, call: Call, messages: list[AIMessage]) -> dict[str, Any]:
         """Write a whole answer."""
         ...
 
