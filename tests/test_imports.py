@@ -174,6 +174,7 @@ LAYERS = {
         "observability",
         "options",
         "receipt",
+        "runtime",
         "sampling",
         "service",
         "wire",

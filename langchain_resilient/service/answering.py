@@ -14,6 +14,7 @@ from langchain_core.callbacks import AsyncCallbackManager
 from langchain_core.globals import get_llm_cache
 from pydantic_core import from_json
 
+from langchain_resilient.runtime.call import RECEIPTS
 from langchain_resilient.service.calls import as_json
 from langchain_resilient.service.config import is_loopback
 from langchain_resilient.service.failures import BadRequestError, Failure, failure_of
@@ -238,6 +239,7 @@ class Asker:
 
     async def answers(self, call: Call) -> list[AIMessage]:
         """Get whole answers."""
+        RECEIPTS.set(call.receipts)
         result: Any
         if self._direct and (self._llm.cache is False or get_llm_cache() is None):
             result = await self._llm._agenerate(call.messages, **call.params)  # noqa: SLF001  # LangChain's own seam
@@ -249,6 +251,7 @@ class Asker:
 
     async def chunks(self, call: Call) -> AsyncGenerator[AIMessageChunk, None]:
         """Get the pieces of an answer."""
+        RECEIPTS.set(call.receipts)
         answer: Any
         if self._direct:
             answer = self._llm._astream(call.messages, **call.params)  # noqa: SLF001  # as above

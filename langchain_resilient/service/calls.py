@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from langchain_resilient.runtime.call import Receipts
 from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS
 from langchain_resilient.service.failures import BadRequestError
 
@@ -30,6 +31,7 @@ class Call:
         usage: Whether the stream ends with token counts.
         sent: What the client sent, for what the answer repeats of it.
         id: The answer's own, without a prefix.
+        receipts: Knows who answers, while it does.
         created: The time of the request, in seconds since 1970.
     """
 
@@ -41,6 +43,7 @@ class Call:
     usage: bool = False
     sent: dict[str, Any] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    receipts: Receipts = field(default_factory=Receipts)
     created: int = field(default_factory=lambda: int(time.time()))
 
 

@@ -49,7 +49,7 @@ class ChatCompletions:
         given = body.get("messages")
         if not is_list_of(given, dict) or not given:
             raise BadRequestError("messages must be a list of messages, and not empty", "messages")
-        messages = [_message(each, f"messages[{n}]") for n, each in enumerate(given or ())]
+        messages = [read_message(each, f"messages[{n}]") for n, each in enumerate(given or ())]
         options = body.get("stream_options") or {}
         if not isinstance(options, dict):
             raise BadRequestError("stream_options must be an object", "stream_options")
@@ -92,7 +92,7 @@ class ChatCompletions:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def _message(given: dict[str, Any], place: str) -> BaseMessage:
+def read_message(given: dict[str, Any], place: str) -> BaseMessage:
     """Read one message.
 
     Only what a chat-completions message has is taken over: LangChain's own forms of a message hold

@@ -6,6 +6,7 @@ images, files, sounds, token counts.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,8 +35,16 @@ def _services() -> Iterator[None]:
     with ProviderSimulator() as sim:
         sim.script("together:dead", then=Status(500))
         fallback = model(sim, "together:dead", MODEL, health=None)
-        with served(model(sim, MODEL), receipts=True) as healthy, served(fallback) as broken:
-            _at.update(healthy=f"{healthy}/v1", broken=f"{broken}/v1")
+        over = {
+            "healthy": model(sim, MODEL),
+            "broken": fallback,
+            "chat": model(sim, "openai:gpt-4.1", api="chat"),
+            "responses": model(sim, MODEL, api="responses"),
+        }
+        with ExitStack() as stack:
+            for name, llm in over.items():
+                url = stack.enter_context(served(llm, receipts=name == "healthy"))
+                _at[name] = f"{url}/v1"
             yield
 
 
@@ -118,6 +127,34 @@ class TestChatOpenAIWithFallback(TestChatOpenAI):
     """The first target fails each time, and no test can tell."""
 
     service = "broken"
+
+
+class TestResponses(TestChatOpenAI):
+    """By the Responses API, over a target that has it not: all is translated, twice."""
+
+    service = "chat"
+    model_override_value = "gpt-4.1"
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        params = super().chat_model_params
+        del params["stream_usage"]
+        return {**params, "use_responses_api": True}
+
+    @property
+    def supports_audio_inputs(self) -> bool:
+        return False  # the API takes none
+
+    def invoke_with_reasoning_output(self, *, stream: bool = False) -> Any:
+        llm = ChatOpenAI(**self.chat_model_params, reasoning={"effort": "medium"})
+        return _ask(llm, "explain the 2008/9 economic crisis", stream=stream)
+
+
+class TestResponsesOverResponses(TestResponses):
+    """Over a target that has it."""
+
+    service = "responses"
+    model_override_value = "gpt-6.1-sol"
 
 
 def _ask(llm: ChatOpenAI, prompt: str, *, stream: bool) -> Any:
