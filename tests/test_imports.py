@@ -181,6 +181,7 @@ LAYERS = {
         "observability",
         "options",
         "receipt",
+        "runtime",
         "sampling",
         "service",
         "wire",

@@ -84,6 +84,12 @@ class Receipts(list["Receipt"]):
         """Whether the call has its answer, though its message may still be made."""
         return self.race is not None and self.race.end is CallEnd.ANSWERED
 
+    @property
+    def answering(self) -> str | None:
+        """The target whose answer it is so far; None as long as there is none."""
+        winner = self.race.winner if self.race is not None else None
+        return winner.candidate.state.name if winner is not None else None
+
 
 RECEIPTS: ContextVar[Receipts | None] = ContextVar("langchain_resilient_receipts", default=None)
 """Takes the receipt of the next call in this context, as an object; its message holds a dict."""

@@ -75,7 +75,6 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.time_model import RequestProfile
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.options import OnBreak
-    from langchain_resilient.receipt import Receipt
     from langchain_resilient.runtime.batched import BatchDesk
     from langchain_resilient.runtime.call import AnswerValidator, StoredAnswer
     from langchain_resilient.runtime.memory import Memory
@@ -150,6 +149,8 @@ class Runtime:
         if not self._prepared:
             await self._prepare()
         call = self._options(messages, stop, kwargs, stream=False)
+        if call.receipts is not None and call.receipts.stored is not None:
+            return await self._judge(call, call.receipts.stored)
         race, plan, validator = (
             await self._capped_race(call, run_manager)
             if self._router.capped

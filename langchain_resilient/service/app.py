@@ -12,6 +12,7 @@ from langchain_resilient.service.answering import Endpoint, Service
 from langchain_resilient.service.chat import ChatCompletions
 from langchain_resilient.service.config import ServiceConfig
 from langchain_resilient.service.failures import BadRequestError, failure_of
+from langchain_resilient.service.responses import Responses
 
 try:
     from starlette.applications import Starlette
@@ -80,11 +81,11 @@ def create_app(llm: ResilientChatModel, config: ServiceConfig | None = None) -> 
         yield
         await llm.aclose()
 
-    path = "/v1/chat/completions"
-    chat = Endpoint(ChatCompletions(), path, service)
+    chat, responses = "/v1/chat/completions", "/v1/responses"
     return Starlette(
         routes=[
-            Route(path, chat, methods=["POST"]),
+            Route(chat, Endpoint(ChatCompletions(), chat, service), methods=["POST"]),
+            Route(responses, Endpoint(Responses(), responses, service), methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{model:path}", model),
             Route("/healthz", health),

@@ -8,12 +8,12 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from langchain_resilient.runtime.call import Receipts
 from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS
 from langchain_resilient.service.failures import BadRequestError
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-    from langchain_core.outputs import LLMResult
 
     from langchain_resilient.service.failures import Failure
 
@@ -31,6 +31,7 @@ class Call:
         usage: Whether the stream ends with token counts.
         sent: What the client sent, for what the answer repeats of it.
         id: The answer's own, without a prefix.
+        receipts: Knows who answers, while it does.
         created: The time of the request, in seconds since 1970.
     """
 
@@ -42,6 +43,7 @@ class Call:
     usage: bool = False
     sent: dict[str, Any] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    receipts: Receipts = field(default_factory=Receipts)
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -52,7 +54,7 @@ class StreamWriter(Protocol):
         """Write a chunk of the model's stream; empty if it says nothing."""
         ...
 
-    def whole(self, result: LLMResult) -> bytes:
+    def whole(self, messages: list[AIMessage]) -> bytes:
         """Write an answer that came as a whole, without the end of the stream."""
         ...
 
@@ -76,7 +78,7 @@ class API(Protocol):
         """
         ...
 
-    def document(self, call: Call, result: LLMResult) -> dict[str, Any]:
+    def document(self, call: Call, messages: list[AIMessage]) -> dict[str, Any]:
         """Write a whole answer."""
         ...
 

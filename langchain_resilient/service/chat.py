@@ -35,7 +35,6 @@ from langchain_resilient.wire.responses import reasoning_text
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessageChunk, BaseMessage
-    from langchain_core.outputs import LLMResult
 
     from langchain_resilient.service.failures import Failure
 
@@ -50,7 +49,7 @@ class ChatCompletions:
         given = body.get("messages")
         if not is_list_of(given, dict) or not given:
             raise BadRequestError("messages must be a list of messages, and not empty", "messages")
-        messages = [_message(each, f"messages[{n}]") for n, each in enumerate(given or ())]
+        messages = [read_message(each, f"messages[{n}]") for n, each in enumerate(given or ())]
         options = body.get("stream_options") or {}
         if not isinstance(options, dict):
             raise BadRequestError("stream_options must be an object", "stream_options")
@@ -65,9 +64,8 @@ class ChatCompletions:
             usage=bool(options.get("include_usage")),
         )
 
-    def document(self, call: Call, result: LLMResult) -> dict[str, Any]:
+    def document(self, call: Call, messages: list[AIMessage]) -> dict[str, Any]:
         """Write a whole answer; see `API.document`."""
-        messages = messages_of(result)
         return {
             "id": f"chatcmpl-{call.id}",
             "object": "chat.completion",
@@ -91,16 +89,10 @@ class ChatCompletions:
         return ChatStream(call)
 
 
-def messages_of(result: LLMResult) -> list[AIMessage]:
-    """The answers in the result of `agenerate`."""
-    generations: list[Any] = result.generations[0]
-    return [generation.message for generation in generations]
-
-
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def _message(given: dict[str, Any], place: str) -> BaseMessage:
+def read_message(given: dict[str, Any], place: str) -> BaseMessage:
     """Read one message.
 
     Only what a chat-completions message has is taken over: LangChain's own forms of a message hold
@@ -339,9 +331,8 @@ class ChatStream:
         call = _call(piece.get("id") or "", piece.get("name") or "", args)
         return {"index": number, **call}
 
-    def whole(self, result: LLMResult) -> bytes:
+    def whole(self, messages: list[AIMessage]) -> bytes:
         """Write several answers that came as wholes."""
-        messages = messages_of(result)
         self._last = messages[0]
         written = b""
         for index, message in enumerate(messages):

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.exceptions import ModelInvalidRequestError
+
 from langchain_resilient import errors
 
 logger = logging.getLogger("langchain_resilient.service")
@@ -79,6 +81,8 @@ _BY_ERROR: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.NoTargetsError, 503, "server_error", "no_targets"),
     (errors.StreamBrokenError, 502, "server_error", "stream_broken"),
     (errors.RequestRejectedError, 400, "invalid_request_error", "request_rejected"),
+    # Every target found the request wrong, though each may have had its own reason.
+    (ModelInvalidRequestError, 400, "invalid_request_error", "request_rejected"),
     (errors.ResilientError, 502, "server_error", "all_targets_failed"),
 )
 

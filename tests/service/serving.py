@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 NAMES = ("openai:gpt-6.1-sol", "together:qwen")
 
 
-def model(sim: ProviderSimulator, *names: str, **fields: Any) -> ResilientChatModel:
+def model(
+    sim: ProviderSimulator, *names: str, api: str = "auto", **fields: Any
+) -> ResilientChatModel:
     """Over targets of the simulator."""
     targets = [
-        Target(name, api_key="upstream-key", base_url=sim.base_url(name.partition(":")[0]))
+        Target(name, api_key="upstream-key", base_url=sim.base_url(name.partition(":")[0]), api=api)
         for name in names or NAMES
     ]
     return ResilientChatModel(targets=targets, share_learning=False, **fields)

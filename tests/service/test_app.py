@@ -12,6 +12,8 @@ import httpx
 import openai
 import pytest
 import together
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
 
 from langchain_resilient.testing import (
     BadRequest,
@@ -466,6 +468,26 @@ def test_receipts_if_they_are_wanted(sim):
         assert f'"winner":"{NAMES[1]}"' in text
     with served(model(sim)) as url:
         assert "resilience" not in post(url, CHAT).json()
+
+
+class Heard(BaseCallbackHandler):
+    """Counts what LangChain tells it."""
+
+    calls = 0
+
+    def on_chat_model_start(self, *args, **kwargs) -> None:
+        self.calls += 1
+
+
+def test_langchains_cache_and_callbacks_have_their_effect(sim):
+    """Where there are none, they cost nothing."""
+    heard = Heard()
+    with served(model(sim, cache=InMemoryCache(), callbacks=[heard])) as url:
+        first, second = post(url, CHAT).json(), post(url, CHAT).json()
+        assert post(url, {**CHAT, "stream": True}).text.endswith("[DONE]\n\n")
+    assert first["choices"] == second["choices"]
+    assert sim.count() == 2
+    assert heard.calls == 3
 
 
 def test_metrics(sim):
