@@ -176,6 +176,7 @@ LAYERS = {
     },
     "testing": {"testing"},
     "service": {
+        "configuration",
         "chat_model",
         "errors",
         "observability",
