@@ -56,7 +56,7 @@ _UNITS = (
     (r"type:.*Seconds", "seconds"),
     (r"type:.*SpendCap|name:(dollars|max_extra_cost)", "US dollars"),
     (r"meaning:.*[Dd]ollars per million tokens", "US dollars per million tokens"),
-    (r"meaning:.*in seconds", "seconds"),
+    (r"meaning:(.*in seconds|Seconds )", "seconds"),
     (r"meaning:.*share of requests", "share of requests"),
     (r"meaning:.*(in tokens|tokens it takes)", "tokens"),
 )

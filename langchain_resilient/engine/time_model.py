@@ -271,6 +271,9 @@ _CHANGED = 0.03
 _SAME_LENGTH = 1.2
 """Ratio of lengths up to which nothing can be learned from them."""
 
+_TELLING_TOKENS = 500
+"""Tokens by which lengths must differ for the fit to be worth telling to people."""
+
 _GRID = 14
 _GOLDEN = 8
 
@@ -343,7 +346,11 @@ class TimeModel:
     def lengths_differ(self) -> bool:
         """Whether the recent prompts differ in length, so that the fit tells something."""
         lengths = [sample.profile.prompt_tokens for sample in self._samples.copy()]
-        return len(lengths) >= _FIRST_FIT and max(lengths) > _SAME_LENGTH * min(lengths)
+        return (
+            len(lengths) >= _FIRST_FIT
+            and max(lengths) > _SAME_LENGTH * min(lengths)
+            and max(lengths) - min(lengths) >= _TELLING_TOKENS
+        )
 
     @property
     def efforts(self) -> dict[str, float]:

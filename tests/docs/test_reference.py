@@ -61,7 +61,7 @@ def test_every_policy_that_is_public_is_there():
 def test_the_options_that_a_page_speaks_of_exist(page):
     """Also those in its prose, such as `Hedge(pause=)`."""
     fields = {
-        cls.__name__: {*cls.model_fields, *getattr(cls, "other_names", ())}
+        cls.__name__: {*cls.model_fields, *getattr(cls, "_other_names", ())}
         for cls in options.CLASSES
     }
     for owner, inside in re.findall(rf"\b({'|'.join(fields)})\(([^()]*)\)", page.read_text()):

@@ -127,6 +127,8 @@ VALUES = {
     "max_retries": "1", "fallback_on": '["server"]', "on_break": '"raise"',
     "last_resort": '"Sorry."', "last_resort_after": "1", "spend_cap": "{ dollars = 5 }",
     "check": f'"python:{__name__}:agrees"', "observers": f'["python:{__name__}:QUIET"]',
+    "default_query": '{ a = "b" }', "http_async_client": f'"python:{__name__}:agrees"',
+    "remember": '"learned.json"', "shared": '"redis://localhost:1/0"',
     "streaming": "true", "temperature": "0.5", "max_tokens": "5", "top_p": "0.5", "top_k": "5",
     "min_p": "0.1", "stop": '["x"]', "seed": "1", "frequency_penalty": "1",
     "presence_penalty": "1", "repetition_penalty": "1", "logit_bias": '{ "1" = 2 }',

@@ -83,7 +83,7 @@ EXPECTED: dict[str, Expected] = {
     "a deflate bomb": Expected(_EVENT),
     "a bomb in a bomb": Expected("is encoded as 'gzip, gzip'"),
     "a coding nobody asked for": Expected("is encoded as 'br'"),
-    "a header of 10 MB": Expected("connection .*Got more than 8190 bytes"),
+    "a header of 10 MB": Expected("connection .*Got more than \\d+ bytes"),
     "100,000 headers": Expected("connection .*Too many headers"),
     "provisional answers without end": Expected("no text within|connection|broken"),
     "a redirect to itself": Expected("307"),

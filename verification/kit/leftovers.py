@@ -211,7 +211,7 @@ def busy_connections(
         list(loop_clients._by_loop.values()) if loop is None else [loop_clients._by_loop.get(loop)]
     )
     made = [client for pool in pools if pool is not None for client in list(pool.by_key.values())]
-    chosen = [client for client in made if keys is None or client._client.api_key in keys]
+    chosen = [client for client in made if keys is None or client.client.api_key in keys]
     held = [_in_use(client.http._transport) for client in chosen]
     return [f"a pool holds {connections}" for connections in held if connections]
 
