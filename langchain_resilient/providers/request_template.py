@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 MAX_MOVES = 3
 """The most redirects that one client follows."""
+
+STALE_SECONDS = 0.5
+"""Within so many seconds a kept connection shows that the server had closed it. What closes later
+had been accepted, and is not sent twice."""
 
 _PER_REQUEST_HEADERS = ("content-length", "cookie", "host", "transfer-encoding")
 
@@ -120,14 +125,16 @@ class RequestTemplate:
             merged.update(headers)
             request_args = {**request_args, "headers": merged}
         request = self._httpx.Request("POST", content=content, **request_args)
+        time = asyncio.get_running_loop().time
+        latest = time() + STALE_SECONDS
         try:
             response: Any = await self.http.send(request, stream=True)
         except self._httpx.TimeoutException as error:
-            if again and was_closed(error):
+            if again and was_closed(error) and time() < latest:
                 return await self.post(body, headers, again=False)
             raise self._sdk.APITimeoutError(request=request) from error
         except Exception as error:
-            if again and was_closed(error):
+            if again and was_closed(error) and time() < latest:
                 return await self.post(body, headers, again=False)
             raise self._sdk.APIConnectionError(request=request) from error
         if response.status_code > 299:  # noqa: PLR2004  # HTTP's own numbers read best as such

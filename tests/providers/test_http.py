@@ -13,7 +13,7 @@ import together
 
 from langchain_resilient import FaultKind as K
 from langchain_resilient import Target
-from langchain_resilient.providers import create_provider
+from langchain_resilient.providers import create_provider, request_template
 from langchain_resilient.providers import http as provider_http
 from langchain_resilient.providers.errors import AnswerError, classify
 from tests.providers.asking import (
@@ -284,8 +284,14 @@ async def test_a_kept_connection_that_the_server_closes_on_reuse_is_no_fault(
         assert requests == [0, 1, 0, 1, 0]
         refuse_all = True
         fault = await fault_of(made, stream=False)
-    assert fault.kind is K.CONNECTION
-    assert requests[5:] == [1, 0]
+        assert fault.kind is K.CONNECTION
+        assert requests[5:] == [1, 0]
+        # What a server closes after a while it had accepted: another target's turn.
+        monkeypatch.setattr(request_template, "STALE_SECONDS", 0.0)
+        refuse_all = False
+        assert (await ask(made, stream=False)).text == "Hi"
+        assert (await fault_of(made, stream=False)).kind is K.CONNECTION
+    assert requests[7:] == [0, 1]
 
 
 @pytest.mark.parametrize(
