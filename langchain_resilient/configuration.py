@@ -155,7 +155,7 @@ class Configuration(Sampling):
 
     _moved: ClassVar[Mapping[str, str]] = MODELS_WORDS
     # LangChain reads and writes its own `metadata`.
-    held: ClassVar[frozenset[str]] = Sampling.held - {"metadata"}
+    _held: ClassVar[frozenset[str]] = Sampling._held - {"metadata"}  # noqa: SLF001  # our own
 
     targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
     """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""

@@ -229,14 +229,14 @@ class Sampling(BaseModel):
     _moved: ClassVar[Mapping[str, str]] = {}
     """What to write instead of names that other libraries have for what is said otherwise here."""
 
-    held: ClassVar[frozenset[str]] = frozenset(_HELD)
+    _held: ClassVar[frozenset[str]] = frozenset(_HELD)
     """Fields of it that hold dicts and lists."""
 
     @model_validator(mode="after")
     def _fix_what_fields_hold(self) -> Self:
         """Refuse changes in place: what is made of a model's fields would not hear of them."""
         fields = self.__dict__
-        for name in self.held:
+        for name in self._held:
             if isinstance(fields.get(name), dict | list):
                 fields[name] = fixed(fields[name])
         return self
