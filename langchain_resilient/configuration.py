@@ -154,6 +154,8 @@ class Configuration(Sampling):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     _moved: ClassVar[Mapping[str, str]] = MODELS_WORDS
+    # LangChain reads and writes its own `metadata`.
+    _held: ClassVar[frozenset[str]] = Sampling._held - {"metadata"}  # noqa: SLF001  # our own
 
     targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
     """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -36,6 +36,61 @@ else:
     TokenBias = Annotated[dict[str, float], BeforeValidator(_by_text)]
     """By the id of a token, which may be written as a number."""
     Headers = dict[str, SecretStr]
+
+
+def _refuse_change(self: Any, *_: Any, **__: Any) -> Any:
+    kind = "dict" if isinstance(self, dict) else "list"
+    msg = (
+        f"a {kind} in a field cannot be changed in place, which nobody would hear of: set the "
+        "field to a new one, like llm.model_kwargs = {**llm.model_kwargs, 'x': 1}"
+    )
+    raise TypeError(msg)
+
+
+class FixedDict(dict[str, Any]):
+    """A dict in a field: it stays as it was validated. `copy` makes a plain one."""
+
+    __setitem__ = __delitem__ = __ior__ = _refuse_change
+    clear = pop = popitem = setdefault = update = _refuse_change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle it whole, not member by member."""
+        return type(self), (dict(self),)
+
+    def copy(self) -> dict[str, Any]:
+        """Copy it to a plain dict."""
+        return dict(self)
+
+
+class FixedList(list[Any]):
+    """The same for a list."""
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse_change
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse_change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle it whole, not member by member."""
+        return type(self), (list(self),)
+
+
+def fixed(value: Any) -> Any:
+    """Make a value that cannot be changed in place, with all that it holds.
+
+    Example:
+        ```python
+        fixed({"a": [1]})["a"].append(2)  # TypeError: a list in a field cannot be changed in place
+        ```
+    """
+    if isinstance(value, dict):
+        return FixedDict({name: fixed(member) for name, member in value.items()})
+    return FixedList(map(fixed, value)) if isinstance(value, list) else value
+
+
+_HELD = (
+    "api_key", "default_headers", "default_query", "extra_body", "extra_headers", "logit_bias",
+    "metadata", "model_kwargs", "prediction", "stop",
+)  # fmt: skip
+"""Fields that hold dicts and lists."""
 
 OTHER_NAMES = {"max_completion_tokens": "max_tokens", "stop_sequences": "stop"}
 """Names that other APIs have for a field."""
@@ -173,6 +228,18 @@ class Sampling(BaseModel):
     """Names that a class takes besides its fields."""
     _moved: ClassVar[Mapping[str, str]] = {}
     """What to write instead of names that other libraries have for what is said otherwise here."""
+
+    _held: ClassVar[frozenset[str]] = frozenset(_HELD)
+    """Fields of it that hold dicts and lists."""
+
+    @model_validator(mode="after")
+    def _fix_what_fields_hold(self) -> Self:
+        """Refuse changes in place: what is made of a model's fields would not hear of them."""
+        fields = self.__dict__
+        for name in self._held:
+            if isinstance(fields.get(name), dict | list):
+                fields[name] = fixed(fields[name])
+        return self
 
     @model_validator(mode="before")
     @classmethod

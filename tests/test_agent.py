@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain.agents import create_agent
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from langchain_resilient import ResilientChatModel
 from langchain_resilient.runtime.call import _log_repairs
 from langchain_resilient.testing import Lacks, ProviderSimulator, Reply, Reset, Status, ToolCall
+from langchain_resilient.testing.request_validation import find_error
 from verification.kit.scripted_targets import chain, target
 
 if TYPE_CHECKING:
@@ -181,6 +182,57 @@ async def test_the_simulators_own_answers_end_an_agent(sim, api, tools, strategy
         {"messages": [("human", "The weather in Paris?")]}, {"recursion_limit": 9}
     )
     assert isinstance(answer["structured_response"], Report)
+
+
+class Choosy(ResilientChatModel):
+    """Has its agents say the choice in another provider's words."""
+
+    words: Any = "any"
+
+    def bind_tools(self, tools, **kwargs):
+        return super().bind_tools(tools, **{**kwargs, "tool_choice": self.words})
+
+
+@pytest.mark.parametrize("words", ["any", "required", True, {"type": "any"}, {"any": {}},
+                                   {"function_calling_config": {"mode": "ANY"}}])  # fmt: skip
+@pytest.mark.parametrize("dialect", ["openai", "together"])
+async def test_agents_that_must_call_a_tool_end_with_that_of_their_format(sim, words, dialect):
+    """Whoever's words for it they have: the schema's tool comes after a result."""
+    model = chain(sim, f"{dialect}:m")
+    model = Choosy(targets=model.targets, words=words)
+    agent = create_agent(model, [weather], response_format=ToolStrategy(Report))
+    asked = {"messages": [("human", "What is weather('Paris')?")]}
+    answer = await agent.ainvoke(asked, {"recursion_limit": 12})
+    assert history(answer) == ["human", "ai", "tool", "ai", "tool"]
+    assert isinstance(answer["structured_response"], Report)
+    assert [seen.body["tool_choice"] for seen in sim.requests] == ["required", "required"]
+
+
+NAMED = [
+    {"type": "tool", "name": "weather"},
+    {"tool": {"name": "weather"}},
+    {"type": "function", "name": "weather"},
+    "weather",
+]
+
+
+@pytest.mark.parametrize("choice", NAMED)
+def test_one_tool_may_be_chosen_in_any_providers_words(sim, choice):
+    """The request says it in OpenAI's."""
+    chain(sim, "openai:m").bind_tools([weather, population], tool_choice=choice).invoke("Paris?")
+    sent = sim.requests[0].body["tool_choice"]
+    assert sent == {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "weather"}, "any_"])
+@pytest.mark.parametrize("dialect", ["openai", "together"])
+def test_the_simulator_refuses_a_choice_that_it_does_not_know(dialect, choice):
+    """It used to ignore it, and so hid the mistake."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": [
+        {"type": "function", "function": {"name": "weather"}}], "tool_choice": choice}  # fmt: skip
+    error = find_error(dialect, body)
+    assert error is not None
+    assert error.param.startswith("tool_choice")
 
 
 async def test_an_agents_format_moves_to_the_prompt(sim):

@@ -179,6 +179,62 @@ def test_what_cannot_be_is_refused_when_it_is_set_later(monkeypatch):
     assert (llm.temperature, llm.targets[0].name, llm.invoke("hi").text) == (0.1, "text:yes", "yes")
 
 
+HELD = {
+    "model_kwargs": {"a": {"b": [1]}},
+    "extra_body": {"top_a": 0.5},
+    "logit_bias": {"9": 1.0},
+    "stop": ["END"],
+    "prediction": {"type": "content", "content": "x"},
+    "extra_headers": {"x-a": "1"},
+    "api_key": {"openai": "k"},
+}
+
+
+@pytest.mark.parametrize("change", [
+    lambda llm: llm.model_kwargs.update(x=1),
+    lambda llm: llm.model_kwargs.__setitem__("x", 1),
+    lambda llm: llm.model_kwargs["a"]["b"].append(2),
+    lambda llm: llm.model_kwargs["a"].pop("b"),
+    lambda llm: llm.extra_body.clear(),
+    lambda llm: llm.logit_bias.setdefault("8", 1.0),
+    lambda llm: llm.stop.append("STOP"),
+    lambda llm: llm.stop.extend(["STOP"]),
+    lambda llm: llm.prediction.__delitem__("type"),
+    lambda llm: llm.extra_headers.popitem(),
+    lambda llm: llm.api_key.update(openai="other"),
+    lambda llm: llm.targets[0].model_kwargs.update(x=1),
+    lambda llm: llm.targets[0].stop.remove("END"),
+    lambda llm: copy.deepcopy(llm).model_kwargs.update(x=1),
+    lambda llm: pickle.loads(pickle.dumps(llm)).model_kwargs.update(x=1),  # noqa: S301  # our own
+])  # fmt: skip
+def test_what_a_field_holds_is_not_changed_in_place(change):
+    """Nobody would hear of it; the error says what to do instead."""
+    target = Target("text:yes", **{k: v for k, v in HELD.items() if k != "api_key"})
+    llm = ResilientChatModel(targets=[target], **HELD)
+    with pytest.raises(TypeError, match="set the field to a new one"):
+        change(llm)
+    assert (llm.model_kwargs, llm.stop) == (HELD["model_kwargs"], HELD["stop"])
+
+
+def test_the_targets_of_a_model_are_a_tuple():
+    """So they are not appended to, and a target's fields are not set."""
+    llm = ResilientChatModel(targets=["text:yes"])
+    with pytest.raises(AttributeError, match="append"):
+        llm.targets.append("text:no")
+    with pytest.raises(ValidationError, match="frozen"):
+        llm.targets[0].temperature = 1
+
+
+def test_a_field_that_holds_a_dict_is_set_to_a_new_one(sim):
+    """Which is in force at once, and may be made of the old."""
+    llm = chain(sim, "openai:a", model_kwargs={"store": True})
+    llm.model_kwargs = {**llm.model_kwargs, "user": "me"}
+    llm.stop = [*(llm.stop or []), "END"]
+    llm.invoke("hi")
+    body = sim.requests[-1].body
+    assert (body["store"], body["user"], body["stop"]) == (True, "me", ["END"])
+
+
 def test_copies_do_not_share_what_is_set_later():
     """Nor does a model share it with the one that it was copied from."""
     llm = ResilientChatModel(targets=["text:yes"])

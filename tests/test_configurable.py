@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.runnables import ConfigurableField
 from pydantic import BaseModel
 
@@ -98,3 +100,33 @@ def test_what_cannot_be_bound_or_configured_is_said_at_once(sim):
         llm.configurable_fields(temperature=ConfigurableField(id="t")).bind_tools([3])
     with pytest.raises(ValueError, match="nonsense"):
         llm.configurable_fields(nonsense=ConfigurableField(id="t"))
+
+
+def agent_of(sim, kind, response_format):
+    """An agent over a model that the config chooses, and the config that does."""
+    if kind == "alternatives":
+        model, config = alternatives(sim), {"which": "second"}
+    else:
+        field = ConfigurableField(id="t")
+        model, config = chain(sim, "openai:m").configurable_fields(temperature=field), {"t": 0.5}
+    made = create_agent(model, [add], response_format=response_format)
+    return made, {"configurable": config}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["invoke", "stream"])
+@pytest.mark.parametrize("strategy", [None, ToolStrategy, ProviderStrategy])
+@pytest.mark.parametrize("kind", ["fields", "alternatives"])
+def test_agents_ask_what_the_config_chooses(sim, kind, strategy, stream):
+    """In each of their turns, with their tools and their format."""
+    agent, config = agent_of(sim, kind, strategy(Joke) if strategy else None)
+    asked = {"messages": [("human", "What is add(1, 2)?")]}
+    if stream:
+        answer = list(agent.stream(asked, config, stream_mode="values"))[-1]
+    else:
+        answer = agent.invoke(asked, config)
+    assert "3" in str([message.content for message in answer["messages"]])
+    assert isinstance(answer.get("structured_response"), Joke if strategy else type(None))
+    expected = ("together:other", None) if kind == "alternatives" else ("openai:m", 0.5)
+    seen = [(r.target, r.body.get("temperature")) for r in sim.requests]
+    assert seen == [expected] * len(seen)
+    assert len(seen) >= 2

@@ -523,7 +523,10 @@ def _why_skipped(candidate: Candidate, now: float) -> str:
     if state.concurrency.full:
         return "it has no room (max_concurrency)"
     request = candidate.queued_request
-    if request is not None and (wait := state.turn_at(request) - now) > 0:
-        limits = state.keys[0].rate_limiter.describe()
-        return f"its limit of {limits} has no room for another {wait:.0f} s"
+    limits = state.keys[0].rate_limiter.describe() if request is not None else ""
+    if request is not None and limits:
+        wait = state.turn_at(request) - now
+        # A turn may come with the deadline, or a moment after it.
+        later = f"has no room for another {wait:.0f} s" if wait >= 1 else "had no room before"
+        return f"its limit of {limits} {later}"
     return "its turn never came"

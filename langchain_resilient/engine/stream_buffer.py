@@ -64,11 +64,16 @@ class StreamBuffer:
         attempt.pending_chunks.clear()
 
     def withdraw(self, attempt: Attempt) -> None:
-        """Withdraw what the caller has not taken of an attempt that failed."""
+        """Withdraw what the caller has not taken of an attempt that failed.
+
+        It waits with the attempt: if nobody does better, a weak answer is shown after all.
+        """
         if self._is_last(attempt) and not self.segments[-1].fixed:
             segment = self.segments.pop()
-            while self.queue.pop() is not segment:
-                pass
+            withdrawn = []
+            while (chunk := self.queue.pop()) is not segment:
+                withdrawn.append(chunk)
+            attempt.pending_chunks[:0] = reversed(withdrawn)
 
     def can_continue(self, attempt: Attempt) -> bool:
         """Whether another may continue after what is shown of it. If nothing is, any may."""

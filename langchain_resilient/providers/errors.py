@@ -573,9 +573,19 @@ def refused_parameters(error: BaseException, optional: Collection[str]) -> set[s
     text = error_text(error, details)
     if not _REFUSED.search(f"{details.get('code')} {text}"):
         return set()
-    named = re.split(r"[.\[]", str(details.get("param") or ""))[0]
+    named = refused_parameter(details)
     names = {named} if named else set(re.findall(r"\w+", " ".join(_quoted(text))))
     return names & set(optional)
+
+
+_PARTS = {"reasoning.effort": "reasoning_effort", "text.verbosity": "verbosity"}
+"""Parts of parameters of the Responses API, and what they are called elsewhere."""
+
+
+def refused_parameter(details: Mapping[str, Any]) -> str:
+    """Return the parameter that an error is about, as it says itself; empty if it does not."""
+    param = str(details.get("param") or "")
+    return _PARTS.get(param) or re.split(r"[.\[]", param)[0]
 
 
 def refused_fields(error: BaseException, fields: Collection[str]) -> set[str]:

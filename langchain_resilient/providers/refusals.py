@@ -23,6 +23,7 @@ from langchain_resilient.providers.errors import (
     error_details,
     error_status,
     error_text,
+    refused_parameter,
     refused_parameters,
     refuses_names,
     says_nothing,
@@ -64,7 +65,7 @@ _SAMPLING = frozenset({"temperature", "top_p", "presence_penalty", "frequency_pe
                        "top_logprobs", "logit_bias", "stop", "verbosity"})  # fmt: skip
 """Parameters that models with reasoning take or refuse by the effort."""
 
-_COUNTED = ("max_tokens", "max_completion_tokens", "top_logprobs", "top_k")
+_COUNTED = ("max_tokens", "max_completion_tokens", "max_output_tokens", "top_logprobs", "top_k")
 """Numbers of which the largest possible does as well."""
 
 _UNKNOWN = re.compile(
@@ -247,6 +248,9 @@ class Refusals:
 
     def mend(self, body: dict[str, Any]) -> None:
         """Take out of a request what is known to be refused; the outermost dict is changed."""
+        self._mend(body)
+
+    def _mend(self, body: dict[str, Any]) -> None:
         for name in self._dropped & body.keys():
             value, alternative = body.pop(name), _ALTERNATIVE.get(name)
             if alternative is not None and alternative not in self._dropped:
@@ -306,7 +310,7 @@ class Refusals:
         ) not in (400, 422):
             return False
         text = error_text(error, details)
-        param = re.split(r"[.\[]", str(details.get("param") or ""))[0]
+        param = refused_parameter(details)
         words = f"{details.get('code')} {text}"
         optional = body.keys() - required
         if "messages" in body:
@@ -319,7 +323,7 @@ class Refusals:
             self.one_answer = True
         self.learned = True
         mended = dict(body)
-        self.mend(mended)
+        self._mend(mended)
         if mended == body and says_nothing(error):
             return self._guess(body)
         return mended != body or any(forgotten) or (self.one_answer and _wants_several(body))
@@ -426,6 +430,49 @@ class Refusals:
             msg = f"{self._target} {what}"
             warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
             logger.info(msg)
+
+
+class ResponsesRefusals(Refusals):
+    """The same for the Responses API, where some parameters are parts of others."""
+
+    __slots__ = ()
+
+    def mend(self, body: dict[str, Any]) -> None:
+        """Take out of a request what is known to be refused; what it holds is not changed."""
+        flat = _flattened(body)
+        if flat is None:
+            self._mend(body)
+            return
+        self._mend(flat)
+        for name, (whole, part) in _PARTS.items():
+            if name in flat:
+                flat[whole] = {**flat.get(whole, {}), part: flat.pop(name)}
+        body.clear()
+        body.update(flat)
+
+    def learn(self, error: Exception, body: Mapping[str, Any], required: AbstractSet[str]) -> bool:
+        """Learn from an error; see `Refusals.learn`."""
+        return super().learn(error, _flattened(body) or body, required)
+
+
+_PARTS = {"reasoning_effort": ("reasoning", "effort"), "verbosity": ("text", "verbosity")}
+
+
+def _flattened(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Write the parts as parameters of their own; None if there is none."""
+    flat: dict[str, Any] | None = None
+    for name, (whole, part) in _PARTS.items():
+        held = body.get(whole)
+        if not isinstance(held, dict) or part not in held:
+            continue
+        flat = dict(body) if flat is None else flat
+        flat[name] = held[part]
+        rest = {k: v for k, v in held.items() if k != part}
+        if rest:
+            flat[whole] = rest
+        else:
+            del flat[whole]
+    return flat
 
 
 def _effort(body: Mapping[str, Any]) -> str:

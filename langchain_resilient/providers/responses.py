@@ -15,6 +15,7 @@ from langchain_resilient.providers.errors import (
 )
 from langchain_resilient.providers.json_text import MAX_LENIENT_BYTES
 from langchain_resilient.providers.redaction import redact
+from langchain_resilient.providers.refusals import ResponsesRefusals
 from langchain_resilient.providers.sdk import SDKProvider, UnbatchableRequestError
 from langchain_resilient.providers.sse import EventStream, WholeAnswer
 from langchain_resilient.wire.foreign_blocks import (
@@ -216,6 +217,7 @@ class ResponsesProvider(SDKProvider):
     def __init__(self, host: SDKProvider) -> None:
         self._host = host
         super().__init__(host.target)
+        self._refusals = ResponsesRefusals(host.target.name, self.added, self.drop_parameters)
         self._identity: Hashable = (type(host), self._url, host.target.model)
         self._encrypted = not _NOT_THINKING.search(host.target.model)
 

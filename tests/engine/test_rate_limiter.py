@@ -465,6 +465,16 @@ async def test_a_turn_after_the_deadline_is_an_error_that_names_the_limit():
 
 
 @virtual_time
+async def test_a_turn_that_comes_with_the_deadline_is_told_as_a_limit_too():
+    """Not as a turn that never came."""
+    w = limited_world(stated=True, deadline=20.0)
+    race = w.race(size=Asked(batch=False))
+    assert await race.answer() is None
+    ((_, why),) = race.receipt().skipped
+    assert why == "its limit of 3 requests a minute had no room before"
+
+
+@virtual_time
 async def test_a_limit_that_is_only_learned_is_tried_before_the_deadline():
     """It may have been learned wrongly."""
     w = limited_world(stated=False, deadline=10.0)

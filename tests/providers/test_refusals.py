@@ -120,6 +120,48 @@ async def test_a_value_that_is_known_to_be_refused_costs_nothing(sim):
     assert [body.get("reasoning_effort") for body in sent] == [None, None, None, "medium"]
 
 
+LOW_REFUSED = (
+    "Unsupported value: 'low' is not supported with the 'm' model. Supported values are: 'medium'."
+)
+BY_PARTS = [
+    (({"reasoning_effort": "minimal"}, {"reasoning_effort": "high"}),
+        refusal(EFFORT_REFUSED, param="reasoning.effort", code="unsupported_value"),
+        [None, {"effort": "high"}, None],
+        "reasoning",
+    ),
+    (({"verbosity": "low"}, {"verbosity": "medium"}),
+        refusal(LOW_REFUSED, param="text.verbosity", code="unsupported_value"),
+        [None, {"verbosity": "medium"}, None],
+        "text",
+    ),
+    (({"reasoning_effort": "high"}, {"reasoning_effort": "low"}),
+        refusal(UNSUPPORTED.format("reasoning.effort"), param="reasoning.effort",
+                code="unsupported_parameter"),
+        [None, None, None],
+        "reasoning",
+    ),
+    (({"max_tokens": 16_000}, {"max_tokens": 9_000}),
+        refusal("max_output_tokens is too large: 16000. This model supports at most 8192 output "
+                "tokens.", param="max_output_tokens"),
+        [8192, 8192, 8192],
+        "max_output_tokens",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pair", "step", "sent", "name"), BY_PARTS, ids=ids)
+async def test_parts_of_parameters_are_refused_by_the_responses_api(sim, pair, step, sent, name):
+    """An effort is a part of `reasoning` there, and mended like one."""
+    sim.script("*", step)
+    provider = provider_at(sim, api="responses")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DroppedParameterWarning)
+        for params in (*pair, pair[0]):
+            assert (await ask(provider, request(**params))).fault() is None
+    assert [seen.status for seen in sim.requests] == [400, 200, 200, 200]
+    assert [seen.body.get(name) for seen in sim.requests[1:]] == sent
+
+
 @pytest.mark.parametrize("message", [
     UNSUPPORTED.format("temperature"),
     "'temperature' is not supported when 'reasoning_effort' is 'high'",

@@ -80,6 +80,26 @@ async def test_a_call_that_cannot_be_run_is_kept_if_nobody_does_better(sim, argu
     assert message.invalid_tool_calls[0]["args"] == arguments
 
 
+@pytest.mark.parametrize("arguments", ['{"city": "Par', '{"town": "Paris"}'])
+@pytest.mark.parametrize("pause", [0, 0.05], ids=["at once", "slowly"])
+def test_a_call_that_cannot_be_run_is_kept_in_streams(sim, arguments, pause):
+    """With its name, whether the reader has taken its pieces by then or not."""
+    sim.script("openai:one", then=calling(arguments, latency=pause))
+    llm = model(sim, "openai:one").bind_tools([weather])
+    total, broken = None, ""
+    try:
+        for chunk in llm.stream(PROMPT):
+            total = chunk if total is None else total + chunk
+    except StreamBrokenError as error:  # some of its pieces were taken
+        broken = str(error)
+    calls = [*total.invalid_tool_calls, *total.tool_calls]
+    assert [call["name"] for call in calls] == ["weather"]
+    if broken:
+        assert "no tool call that can be run" in broken
+    else:
+        assert str(calls[0]["args"]).replace("'", '"').startswith(arguments)
+
+
 @pytest.mark.parametrize("arguments", ['{"city": "Paris",}', '```json\n{"city": "Paris"}\n```',
                                        '"{\\"city\\": \\"Paris\\"}"'])  # fmt: skip
 async def test_arguments_are_mended_where_nothing_is_guessed(sim, ask, arguments):

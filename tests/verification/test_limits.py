@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
+from langchain_resilient import DeadlineExceededError, ResilientChatModel, Target
+from langchain_resilient.providers import loop_clients
+from langchain_resilient.testing import ProviderSimulator, Reply
+from verification.kit import virtual_time
 from verification.limits.rows import Limits, Row, ideal
 from verification.limits.runs import LowLimit, play, play_low, play_whole_stack
 
@@ -68,3 +74,34 @@ def test_a_low_limit_is_used_and_kept(low):
     if low.how == "configured":
         assert result.refused == 0
         assert result.busiest <= low.limit
+
+
+@pytest.mark.parametrize(("deadline", "answered"), [(600, 3), (20, 1)])
+def test_a_request_larger_than_a_minutes_tokens_is_sent_all_the_same(deadline, answered):
+    """Each takes a minute's tokens and two thirds; where that is too long the error names them."""
+
+    async def main(loop):
+        async with ProviderSimulator(0, wall_clock=loop.calendar) as sim:
+            sim.script("openai:m", then=Reply(words=3))
+            url = sim.base_url("openai")
+            target = Target("openai:m", base_url=url, api_key="k", tokens_per_minute=60)
+            llm = ResilientChatModel(targets=[target], timeout=deadline, max_tokens=100)
+            times, errors = [], []
+            for _ in range(3):
+                try:
+                    await llm.ainvoke("word " * 20)
+                except DeadlineExceededError as error:
+                    errors.append(str(error))
+                else:
+                    times.append(loop.time())
+            await loop_clients.close_clients()
+            assert sim.count() == len(times)
+        return times, errors
+
+    times, errors = virtual_time.run_virtual(main, seed=0)
+    assert len(times) == answered
+    assert [b - a for a, b in itertools.pairwise(times)] == pytest.approx(
+        [100.0] * (answered - 1), rel=0.1
+    )
+    assert len(errors) == 3 - answered
+    assert all("60 tokens a minute has no room for another" in error for error in errors)

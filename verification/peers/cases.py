@@ -58,6 +58,24 @@ class Weather(BaseModel):
     days: int = 1
 
 
+class Tree(BaseModel):
+    """A tree of numbers."""
+
+    value: int
+    children: list[Tree] = []
+
+
+class Counts(BaseModel):
+    """How often each word comes."""
+
+    counts: dict[str, int]
+
+
+def _weather(place: str) -> str:
+    """Say what the weather is like."""
+    return f"sunny in {place}"
+
+
 ADD = {
     "type": "function",
     "function": {
@@ -107,6 +125,26 @@ CASES = (
          step=Reply(tool_calls=_SAID)),
     Case("arguments that are no JSON", tools={"tools": [ADD]},
          step=Reply(tool_calls=[ToolCall("add", '{"a": 1,', "call_9")])),
+    Case("arguments in a fence", tools={"tools": [ADD]},
+         step=Reply(tool_calls=[ToolCall("add", '```json\n{"a": 1, "b": 2}\n```', "call_9")])),
+    Case("arguments encoded twice", tools={"tools": [ADD]},
+         step=Reply(tool_calls=[ToolCall("add", '"{\\"a\\": 1, \\"b\\": 2}"', "call_9")])),
+    Case("arguments with a comma too many", tools={"tools": [ADD]},
+         step=Reply(tool_calls=[ToolCall("add", '{"a": 1, "b": 2,}', "call_9")])),
+    Case("arguments that lack one", tools={"tools": [ADD]},
+         step=Reply(tool_calls=[ToolCall("add", '{"a": 1}', "call_9")])),
+    Case("a choice in Anthropic's words", tools={"tools": [ADD], "tool_choice": {"type": "any"}},
+         step=Reply(tool_calls=_SAID)),
+    Case("a function as a tool of the call", call={"tools": [_weather]},
+         step=Reply(tool_calls=[ToolCall("_weather", {"place": "Oslo"}, "call_9")])),
+    Case("a developer's message", [
+        SystemMessage("Be brief.", additional_kwargs={"__openai_role__": "developer"}),
+        HumanMessage("Hi"),
+    ]),
+    Case("a schema that holds itself", schema=Tree, step=Reply('{"value": 1, "children": []}')),
+    Case("a schema with an open object", schema=Counts, step=Reply('{"counts": {"a": 1}}')),
+    Case("ended by an error", step=Reply("The sky", finish_reason="error")),
+    Case("ended by a filter in Google's words", step=Reply("The sky", finish_reason="SAFETY")),
     Case("a schema by the default method", schema=Weather),
     Case("a schema by tool", schema=Weather, method="function_calling"),
     Case("a schema as JSON mode", "Give me JSON with place and days.", schema=Weather,

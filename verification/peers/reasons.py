@@ -119,6 +119,43 @@ REASONS = (
         "Part of a text that was cut off in the middle looks like a whole one.",
     ),
     Reason(
+        "*", "ended by *", "*",
+        "An answer that ends with a failure (`error`, `abort`, ...) or a filter (`SAFETY`, ...) in "
+        "any provider's words is no answer; there it is a message.",
+        "Its text was broken off, and another target may have the whole.",
+    ),
+    Reason(
+        "*", "arguments *", "message.*",
+        "Arguments in a fence, encoded twice or with a comma too many are read; what lacks a "
+        "required one, or cannot be read, is asked again, and no half of it is a valid call.",
+        "An agent would end silently, or run a call that was never meant.",
+    ),
+    Reason(
+        "*", "arguments *", "error.*",
+        "Arguments that are no object raise nothing; there they are a `ValidationError`.",
+        "Another target may answer.",
+    ),
+    Reason(
+        "*", "a choice in Anthropic's words", "*",
+        '`tool_choice={"type": "any"}` and the like are translated.',
+        "There they are sent as they are, and refused.",
+    ),
+    Reason(
+        "*", "a function as a tool of the call", "*",
+        "A function in `tools=` of a call is converted; there it is a `TypeError`.",
+        "It means the same as in `bind_tools`.",
+    ),
+    Reason(
+        "*", "a schema that holds itself", "body.response_format.json_schema.*",
+        "Of a schema that holds itself titles are left out, and `description` stands beside it.",
+        "As of any other.",
+    ),
+    Reason(
+        "*", "a schema with an open object", "*",
+        "A schema with an open object (`dict[str, int]`) is sent with `strict: false`, as it is.",
+        "Strict mode refuses it, or lets it hold nothing.",
+    ),
+    Reason(
         "*", "a schema as JSON mode", "error.*",
         "An answer that does not fit the schema is asked for again, then raises "
         "`InvalidAnswersError`, a `ModelError`, rather than `OutputParserException`.",
