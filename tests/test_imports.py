@@ -182,6 +182,7 @@ LAYERS = {
     "service": {
         "configuration",
         "chat_model",
+        "configuration",
         "errors",
         "observability",
         "options",
