@@ -182,7 +182,6 @@ LAYERS = {
     "service": {
         "configuration",
         "chat_model",
-        "configuration",
         "errors",
         "observability",
         "options",
