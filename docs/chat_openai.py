@@ -17,6 +17,7 @@ SAME = (
     "logit_bias", "presence_penalty", "frequency_penalty", "reasoning_effort", "verbosity",
     "service_tier", "store", "stream_usage", "extra_body", "model_kwargs", "max_retries",
     "output_version", "streaming", "default_headers", "default_query",
+    "http_async_client",
 )  # fmt: skip
 """Fields that are called the same."""
 
@@ -75,10 +76,9 @@ RENAMED = (
 
 ABSENT = {
     "openai_proxy": "proxies come from `HTTPS_PROXY`, `ALL_PROXY` or `OPENAI_PROXY`",
-    "http_client": "connections belong to the package, which closes those of losers. "
-    "Certificates: `Target(ca_certificates=, client_certificate=)`",
-    "http_async_client": "as above",
-    "http_socket_options": "as above",
+    "http_client": "`http_async_client`: synchronous calls use it too. For certificates alone: "
+    "`Target(ca_certificates=, client_certificate=)`",
+    "http_socket_options": "a client of your own",
     "tiktoken_model_name": "`get_token_ids` goes by the first target",
     "include_response_headers": "rate limits are read from the headers; `response_metadata` has "
     "the response's id",

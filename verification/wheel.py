@@ -95,9 +95,9 @@ def metadata(wheel: Path) -> Message:
 def faults(wheel: Path) -> list[str]:
     """What is wrong with it: files missing or too many, `py.typed`, links that lead nowhere."""
     found = {name for name in names(wheel) if ".dist-info/" not in name}
-    suffixes = {".py", ".typed"}
-    package = (ROOT / PACKAGE).rglob("*")
-    wanted = {str(path.relative_to(ROOT)) for path in package if path.suffix in suffixes}
+    package = [path for path in (ROOT / PACKAGE).rglob("*") if path.is_file()]
+    compiled = "__pycache__"
+    wanted = {str(path.relative_to(ROOT)) for path in package if compiled not in path.parts}
     wrong = [f"{name} is missing" for name in sorted(wanted - found)]
     wrong += [f"{name} does not belong there" for name in sorted(found - wanted)]
     if f"{PACKAGE}/py.typed" not in found:

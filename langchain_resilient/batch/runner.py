@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import warnings
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
+from langchain_resilient import notices
 from langchain_resilient.batch.journal_keys import key_function
 from langchain_resilient.batch.money import Money, as_wasted
 from langchain_resilient.batch.progress import ProgressMeter, as_display
@@ -369,7 +369,7 @@ class PromptConfigs:
             raise ValueError(_wrong_length(len(self._each), length))
         if self._first.get("run_id") is not None and length != 1:
             msg = "Provided run_id be used only for the first element of the batch."
-            warnings.warn(msg, RuntimeWarning, stacklevel=2)
+            notices.warn(msg, RuntimeWarning)
 
     @property
     def max_concurrency(self) -> int | None:

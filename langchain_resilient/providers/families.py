@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient import notices
 from langchain_resilient.errors import RetirementWarning
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.models import ANY_MODEL, RETIREMENTS, Retirement
@@ -172,8 +172,7 @@ class ModelFamily:
             if msg in _warned:
                 return
             _warned.add(msg)
-        logger.warning(msg)
-        warnings.warn(msg, RetirementWarning, stacklevel=2)
+        notices.warn(msg, RetirementWarning)
 
 
 _lock = threading.Lock()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import replace
@@ -23,6 +22,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import var_child_runnable_config
 from pydantic import SecretStr
 
+from langchain_resilient import notices
 from langchain_resilient.errors import DroppedParameterWarning
 from langchain_resilient.faults import is_callers_business
 from langchain_resilient.providers.errors import (
@@ -423,7 +423,7 @@ class LangChainProvider:
         for name in sorted(set(names) - self._dropped):
             self._dropped.add(name)
             msg = f"{self._name} does not take {name!r}: left out for this target"
-            warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
+            notices.warn(msg, DroppedParameterWarning)
 
 
 def _writable(request: ChatRequest) -> ChatRequest:

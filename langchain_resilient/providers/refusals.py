@@ -8,14 +8,13 @@ combination only where it is that combination, and a number that is too large be
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from langchain_resilient import notices
 from langchain_resilient.errors import DroppedParameterWarning
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.providers.errors import (
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import BaseMessage
 
-logger = logging.getLogger("langchain_resilient")
 
 _ALTERNATIVE = {
     "max_tokens": "max_completion_tokens",
@@ -428,8 +426,7 @@ class Refusals:
         if what not in self._warned:
             self._warned.add(what)
             msg = f"{self._target} {what}"
-            warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
-            logger.info(msg)
+            notices.warn(msg, DroppedParameterWarning)
 
 
 class ResponsesRefusals(Refusals):

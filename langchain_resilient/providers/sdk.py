@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
-import warnings
 from abc import ABC, abstractmethod
 from functools import cache
 from ipaddress import ip_address
@@ -20,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from langchain_resilient import notices
 from langchain_resilient.errors import InsecureConnectionWarning
 from langchain_resilient.exchange import RequestForm, WrittenRequest
 from langchain_resilient.providers import address_of, key_for, organization_of
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
     from langchain_resilient.providers.sse import HTTPResponse
     from langchain_resilient.wire.json_modes import JSONMode, RequestedJSON
 
-
-logger = logging.getLogger("langchain_resilient")
 
 CONNECT_SECONDS = 5.0
 """Seconds to wait for a connection, where the target has no limits of its own."""
@@ -580,8 +577,7 @@ def _warn_unencrypted(url: str) -> None:
     host = parts.hostname or ""
     if parts.scheme == "http" and not _is_loopback(host):
         msg = f"a key is sent to {host} without encryption: use https:// in its base_url"
-        warnings.warn(msg, InsecureConnectionWarning, stacklevel=2)
-        logger.warning(msg)
+        notices.warn(msg, InsecureConnectionWarning)
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,13 +13,13 @@ import json
 import os
 import threading
 import time
-import warnings
 from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from langchain_resilient import notices
 from langchain_resilient.engine.target_speed import HELD_SECONDS
 from langchain_resilient.engine.time_model import RequestProfile, Sample
 from langchain_resilient.errors import MemoryFileWarning
@@ -317,7 +317,7 @@ def _number(value: Any) -> float | None:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, MemoryFileWarning, stacklevel=3)
+    notices.warn(message, MemoryFileWarning)
 
 
 _memories: dict[Path, Memory] = {}

@@ -6,15 +6,14 @@ import asyncio
 import hashlib
 import hmac
 import importlib.util
-import logging
 import os
 import threading
-import warnings
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from langchain_resilient import notices
 from langchain_resilient.engine.budgets import Budgets
 from langchain_resilient.engine.rate_limiter import RateLimiter
 from langchain_resilient.engine.reaper import Reaper
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from langchain_resilient.fleet.link import Link
     from langchain_resilient.fleet.options import Shared
     from langchain_resilient.options import Health, Hedge, Retry, Target
-
-
-logger: logging.Logger = logging.getLogger("langchain_resilient")
 
 
 def usable_targets(targets: Sequence[Target], last_resort: Target | None = None) -> list[Target]:
@@ -83,8 +79,7 @@ def warn_once(message: str) -> None:
         known = message in _warned
         _warned.add(message)
     if not known:
-        warnings.warn(message, SkippedTargetWarning, stacklevel=2)
-        logger.warning(message)
+        notices.warn(message, SkippedTargetWarning)
 
 
 class SharedState:

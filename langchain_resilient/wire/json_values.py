@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
 from collections.abc import Mapping
 from functools import cache
 from math import isfinite
@@ -12,7 +10,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-logger = logging.getLogger("langchain_resilient")
+from langchain_resilient import notices
 
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -73,5 +71,4 @@ def _join(pair: re.Match[str]) -> str:
 def _warn_replaced() -> None:
     """Once per process: scraped texts come in thousands."""
     msg = "a prompt holds half of a surrogate pair, which cannot be sent: U+FFFD is sent for it"
-    warnings.warn(msg, UnicodeWarning, stacklevel=2)
-    logger.warning(msg)
+    notices.warn(msg, UnicodeWarning)

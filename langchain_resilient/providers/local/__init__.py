@@ -14,10 +14,9 @@ Environment variables:
 from __future__ import annotations
 
 import importlib.util
-import logging
-import warnings
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient import notices
 from langchain_resilient.errors import DroppedParameterWarning, MissingExtraError
 from langchain_resilient.providers.local.dialect import (
     ForcedToolCall,
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from langchain_resilient.options import Target
 
 __all__ = ["LocalModelError", "LocalProvider", "preload", "unload"]
-
-logger: logging.Logger = logging.getLogger("langchain_resilient")
 
 
 class LocalProvider:
@@ -87,8 +84,7 @@ class LocalProvider:
         if name not in self._dropped:
             self._dropped.add(name)
             msg = f"{self.target.name} does not take {name!r}: left out for this target"
-            warnings.warn(msg, DroppedParameterWarning, stacklevel=2)
-            logger.info(msg)
+            notices.warn(msg, DroppedParameterWarning)
 
 
 def preload(model: str = "") -> None:
