@@ -529,7 +529,7 @@ def _several_chunk(
     answers: Sequence[Any], stop: Sequence[str] | None, renamed: Mapping[str, str]
 ) -> Chunk:
     if renamed:
-        answers = rename_source_calls(answers, lambda name: renamed.get(name, name))
+        answers = rename_source_calls([*answers], lambda name: renamed.get(name, name))
     first, *others = [MessageStop(stop).cut(one) for one in answers] if stop else answers
     return {"message_chunk": first, "other_answers": others}
 
