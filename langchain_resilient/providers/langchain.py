@@ -370,10 +370,7 @@ class LangChainProvider:
             async for value in values:
                 if isinstance(value, AIMessage):
                     self._formats.add(value.response_metadata.get("model_provider"))
-                    if renamed:
-                        (value,) = rename_source_calls(  # noqa: PLW2901  # the same, named back
-                            [value], lambda name: renamed.get(name, name)
-                        )
+                    (value,) = _named_back([value], renamed)  # noqa: PLW2901  # the same
                 if stop is None:
                     yield as_chunk(value)
                     continue
@@ -525,11 +522,17 @@ def _renamed(tool: dict[str, Any]) -> dict[str, Any]:
     return {**tool, "function": {**tool["function"], "name": name}}
 
 
+def _named_back(answers: list[Any], renamed: Mapping[str, str]) -> list[Any]:
+    """Give the calls in a model's answers the names that the caller's tools have."""
+    if not renamed:
+        return answers
+    return rename_source_calls(answers, lambda name: renamed.get(name, name))
+
+
 def _several_chunk(
     answers: Sequence[Any], stop: Sequence[str] | None, renamed: Mapping[str, str]
 ) -> Chunk:
-    if renamed:
-        answers = rename_source_calls([*answers], lambda name: renamed.get(name, name))
+    answers = _named_back([*answers], renamed)
     first, *others = [MessageStop(stop).cut(one) for one in answers] if stop else answers
     return {"message_chunk": first, "other_answers": others}
 
