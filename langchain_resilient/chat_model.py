@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation
+from langchain_core.outputs import (
+    ChatGeneration,
+    ChatGenerationChunk,
+    ChatResult,
+    Generation,
+    LLMResult,
+)
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableSerializable
 from langchain_core.tools import BaseTool
@@ -32,6 +38,7 @@ from langchain_resilient.configuration import (
     observers_of,
 )
 from langchain_resilient.errors import NoTargetsError
+from langchain_resilient.faults import CarriedError, is_callers_business
 from langchain_resilient.observability import run_context
 from langchain_resilient.observability.observer import picklable_observers
 from langchain_resilient.observability.stats import Stats
@@ -225,6 +232,21 @@ class ResilientChatModel(Configuration, BatchingChatModel):
         self.close()
 
     # -- generating -----------------------------------------------------------------------------
+
+    async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """Answer conversations; see `BaseChatModel`, which stumbles over what is no `Exception`."""
+        try:
+            return await super().agenerate(*args, **kwargs)
+        except CarriedError as carried:
+            raise carried.error from None
+
+    async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
+        try:
+            return await super()._agenerate_with_cache(*args, **kwargs)
+        except BaseException as error:
+            if isinstance(error, Exception) or not is_callers_business(error):
+                raise
+            raise CarriedError(error) from error
 
     async def _agenerate(
         self,

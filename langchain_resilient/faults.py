@@ -176,6 +176,18 @@ def is_callers_business(error: BaseException) -> bool:
     return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
 
 
+class CarriedError(Exception):
+    """Carries what is no `Exception` through code that only knows those.
+
+    Args:
+        error: What is carried.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.error = error
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One classified failure.

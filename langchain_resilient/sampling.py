@@ -101,8 +101,8 @@ _OUT_OF_MODEL_KWARGS = ("extra_headers", "extra_body")
 
 _TIMEOUT_OF_ATTEMPT = "write time_limits=TimeLimits(first_text=..., chunk_gap=..., answer=...)"
 _NO_CLIENT = (
-    "the HTTP client is ours: ca_certificates= and client_certificate= of a Target, or the "
-    "environment (HTTPS_PROXY, SSL_CERT_FILE), say what it needs"
+    "write http_async_client=..., or ca_certificates= and client_certificate= of a Target; the "
+    "environment (HTTPS_PROXY, SSL_CERT_FILE) counts too"
 )
 
 TARGETS_WORDS: Mapping[str, str] = {
@@ -123,7 +123,6 @@ TARGETS_WORDS: Mapping[str, str] = {
     "use_responses_api": 'write api="responses", or api="chat"',
     "reasoning": "write reasoning_effort=...",
     "http_client": _NO_CLIENT,
-    "http_async_client": _NO_CLIENT,
     "openai_proxy": _NO_CLIENT,
     "rate_limiter": "write requests_per_minute=..., tokens_per_minute=...",
 }

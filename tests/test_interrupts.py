@@ -78,18 +78,13 @@ WAYS = {
 }
 
 
-# `BaseChatModel.ainvoke` itself stumbles, with an AttributeError, over what is neither an
-# `Exception` nor ends the event loop: so it does with every model.
 PAIRS = [
-    pytest.param(error, way, id=f"{type(error).__name__}-{way}")
-    for error in ERRORS
-    for way in WAYS
-    if not (isinstance(error, UserAbortError) and way == "ainvoke")
+    pytest.param(error, way, id=f"{type(error).__name__}-{way}") for error in ERRORS for way in WAYS
 ]
 
 
 def raised(llm: ResilientChatModel, way: str) -> BaseException | None:
-    """What a call raises; `SystemExit` under LangChain's `gather` ends the caller's loop itself."""
+    """What a call raises."""
     try:
         outcome = WAYS[way](llm)
         if way.startswith("a"):
@@ -202,6 +197,32 @@ def test_from_a_schemas_validator():
     llm = ResilientChatModel(targets=[says('{"name": "x"}')]).with_structured_output(Form)
     with pytest.raises(GraphInterrupt):
         llm.invoke("hi")
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+async def test_the_callers_loop_goes_on(error):
+    """LangChain's `agenerate` stumbles over what is no `Exception`, or ends the loop by it."""
+    target = Raising(error=error)
+    llm = ResilientChatModel(targets=[target], timeout=9)
+    with pytest.raises(type(error)) as caught:
+        await llm.agenerate([[HumanMessage("hi")], [HumanMessage("ho")]])
+    assert caught.value is error
+    with pytest.raises(type(error)):
+        await llm.ainvoke("hi")
+    await asyncio.sleep(0)
+
+
+def test_handlers_hear_of_it():
+    """As of any error, with its name."""
+    heard: list[BaseException] = []
+
+    class Hears(BaseCallbackHandler):
+        def on_llm_error(self, error: BaseException, **_: Any) -> None:
+            heard.append(error)
+
+    llm = ResilientChatModel(targets=[Raising(error=UserAbortError("stop"))], callbacks=[Hears()])
+    assert isinstance(raised(llm, "ainvoke"), UserAbortError)
+    assert [str(one) for one in heard] == ["UserAbortError: stop"]
 
 
 def test_the_background_loop_survives():

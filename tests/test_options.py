@@ -306,7 +306,6 @@ def test_a_field_of_other_libraries_is_told_what_to_write(name, written):
         ("openai_api_base", "write base_url=..."),
         ("max_retries", "ResilientChatModel(max_retries=...)"),
         ("rate_limiter", "requests_per_minute=..."),
-        ("http_async_client", "ca_certificates="),
     ],
 )
 def test_so_is_a_field_of_a_target(name, written):

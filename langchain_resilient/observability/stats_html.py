@@ -88,6 +88,7 @@ _COLUMNS = (
     _Column("won", lambda t: f"{t.wins:,}", "requests", always=True),
     *_times(_FIRST, lambda t: t.first_text),
     *_times("whole answer, s", lambda t: t.whole),
+    _Column("doubled by tokens", lambda t: _count(t.doubling_tokens or 0), "prompt"),
     _Column("sent", lambda t: _count(t.hedges), "hedges"),
     _Column("won", lambda t: _count(t.hedge_wins), "hedges"),
     _Column("after s", lambda t: _seconds(t.hedge_delay), "hedges"),

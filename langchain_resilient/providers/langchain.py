@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import LLM, BaseChatModel, BaseLLM, SimpleChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages.ai import add_usage
 from langchain_core.runnables import (
     RunnableLambda,
     RunnableParallel,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         AsyncIterator,
         Awaitable,
         Collection,
+        Coroutine,
         Mapping,
         Sequence,
     )
@@ -353,6 +356,10 @@ class LangChainProvider:
         request_stop = {**self._params, **request.overrides}.get("stop")
         if fallback is not None:
             messages, kwargs = reshape_messages(messages, kwargs, *fallback)
+        elif (count := {**self._params, **request.overrides}.get("n") or 1) > 1:
+            answers = await self._several(messages, kwargs, config, count)
+            yield _several_chunk(answers, request_stop, renamed_tools(kwargs.get("tools") or ()))
+            return
         renamed = renamed_tools(kwargs.get("tools") or ())
         async with aclosing(self._run(messages, kwargs, config, stream=stream)) as values:
             if fallback is not None:
@@ -363,10 +370,7 @@ class LangChainProvider:
             async for value in values:
                 if isinstance(value, AIMessage):
                     self._formats.add(value.response_metadata.get("model_provider"))
-                    if renamed:
-                        (value,) = rename_source_calls(  # noqa: PLW2901  # the same, named back
-                            [value], lambda name: renamed.get(name, name)
-                        )
+                    (value,) = _named_back([value], renamed)  # noqa: PLW2901  # the same
                 if stop is None:
                     yield as_chunk(value)
                     continue
@@ -377,6 +381,76 @@ class LangChainProvider:
             if stop is not None and (rest := stop.rest()):
                 yield as_chunk(AIMessageChunk(content=rest))
 
+    async def _several(
+        self,
+        messages: list[BaseMessage],
+        kwargs: dict[str, Any],
+        config: RunnableConfig,
+        count: int,
+    ) -> list[AIMessage]:
+        """Get several answers: of one request, where the model has a field for that, else of many.
+
+        The usage is all on the first.
+        """
+        wanted = kwargs.get("n")
+        kwargs = {name: value for name, value in kwargs.items() if name != "n"}
+        answers: list[AIMessage] = []
+        if wanted is not None and "n" in getattr(type(self._runnable), "model_fields", ()):
+            first, *others = await self._generated(messages, {**kwargs, "n": wanted}, config)
+            answers = [first, *[m.model_copy(update={"usage_metadata": None}) for m in others]]
+        missing = range(count - len(answers))
+        alone = [self._whole(messages, dict(kwargs), config) for _ in missing]
+        answers += await _all_of(alone)
+        usage = reduce(add_usage, [answer.usage_metadata for answer in answers])
+        first, *others = answers
+        return [
+            first.model_copy(update={"usage_metadata": usage}),
+            *[other.model_copy(update={"usage_metadata": None}) for other in others],
+        ]
+
+    async def _generated(
+        self, messages: list[BaseMessage], kwargs: dict[str, Any], config: RunnableConfig
+    ) -> list[AIMessage]:
+        """Run a chat model once; gives all its answers, of which `ainvoke` would give the first."""
+        bound = self._bound(kwargs)
+        model: Any = bound[0]
+        kwargs = bound[1]
+        if isinstance(model, RunnableBindingBase):  # by that
+            model, kwargs = model.bound, {**model.kwargs, **kwargs}
+        ask = partial(
+            model.generate if self._blocks[False] else model.agenerate,
+            [messages],
+            kwargs.pop("stop", None),
+            config.get("callbacks"),
+            tags=config.get("tags"),
+            metadata=config.get("metadata"),
+            run_name=config.get("run_name"),
+            **kwargs,
+        )
+        result = await (self._threads.run(ask) if self._blocks[False] else ask())
+        return [passthrough.as_message(one.message) for one in result.generations[0]]
+
+    async def _whole(
+        self, messages: list[BaseMessage], kwargs: dict[str, Any], config: RunnableConfig
+    ) -> AIMessage:
+        """Run the model once; gives a whole answer."""
+        async with aclosing(self._run(messages, kwargs, config, stream=False)) as values:
+            value: Any = await anext(values)
+        return value if isinstance(value, AIMessage) else AIMessage(text_of(value))
+
+    def _bound(self, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The model with its tools, and the other parameters of a call."""
+        model, kwargs = self._runnable, dict(kwargs)
+        if not (tools := kwargs.pop("tools", None)):
+            return model, kwargs
+        choice = _choice(kwargs.pop("tool_choice", None))
+        if isinstance(choice, str):
+            choice = function_name(choice)
+        options = {} if choice is None else {"tool_choice": choice}
+        if renamed_tools(tools):
+            tools = [_renamed(tool) for tool in tools]
+        return self._bind_tools(tools, options), kwargs
+
     def _run(
         self,
         messages: list[BaseMessage],
@@ -385,19 +459,11 @@ class LangChainProvider:
         *,
         stream: bool,
     ) -> AsyncGenerator[Any, None]:
-        model, kwargs = self._runnable, dict(kwargs)
         if not self._takes_params:
             self._drop(kwargs.keys())
             kwargs = {}
             stream = False
-        if tools := kwargs.pop("tools", None):
-            choice = _choice(kwargs.pop("tool_choice", None))
-            if isinstance(choice, str):
-                choice = function_name(choice)
-            options = {} if choice is None else {"tool_choice": choice}
-            if renamed_tools(tools):
-                tools = [_renamed(tool) for tool in tools]
-            model = self._bind_tools(tools, options)
+        model, kwargs = self._bound(kwargs)
         if self._blocks[stream]:
             if not stream:
                 return _once(self._threads.run(partial(model.invoke, messages, config, **kwargs)))
@@ -422,6 +488,8 @@ class LangChainProvider:
     def _drop(self, names: Collection[str]) -> None:
         for name in sorted(set(names) - self._dropped):
             self._dropped.add(name)
+            if name == "n":
+                continue  # several answers can be had one by one
             msg = f"{self._name} does not take {name!r}: left out for this target"
             notices.warn(msg, DroppedParameterWarning)
 
@@ -454,6 +522,32 @@ def _renamed(tool: dict[str, Any]) -> dict[str, Any]:
     return {**tool, "function": {**tool["function"], "name": name}}
 
 
+def _named_back(answers: list[Any], renamed: Mapping[str, str]) -> list[Any]:
+    """Give the calls in a model's answers the names that the caller's tools have."""
+    if not renamed:
+        return answers
+    return rename_source_calls(answers, lambda name: renamed.get(name, name))
+
+
+def _several_chunk(
+    answers: Sequence[Any], stop: Sequence[str] | None, renamed: Mapping[str, str]
+) -> Chunk:
+    answers = _named_back([*answers], renamed)
+    first, *others = [MessageStop(stop).cut(one) for one in answers] if stop else answers
+    return {"message_chunk": first, "other_answers": others}
+
+
+async def _all_of(asking: Sequence[Coroutine[Any, Any, AIMessage]]) -> list[AIMessage]:
+    """Run them beside each other; where one fails, the others are ended."""
+    tasks = [asyncio.ensure_future(one) for one in asking]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _choice(choice: Any) -> Any:
     """Convert a tool choice to LangChain's terms: "any", or a tool's name."""
     if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
@@ -484,9 +578,18 @@ def as_chunk(value: Any) -> Chunk:
     """Wrap the output of a Runnable: a message, a chunk of one, or text."""
     if isinstance(value, AIMessage):
         return {"message_chunk": value}
+    delta = {"role": "assistant", "content": text_of(value)}
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}
+
+
+def text_of(value: Any) -> str:
+    """The output of a Runnable as text.
+
+    Raises:
+        TypeError: If it is neither a message nor a text.
+    """
     text = value.content if isinstance(value, BaseMessage) else value
     if not isinstance(text, str):
         msg = f"a target must answer with a message or a str, not {type(value).__name__}"
         raise TypeError(msg)
-    delta = {"role": "assistant", "content": text}
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}
+    return text

@@ -381,6 +381,8 @@ class ResponseAccumulator:
         choices: The choices by index; the first always exists.
         finished: What only an answer of the Responses API has, once it is complete.
         native: The messages of a target that is a LangChain model; there is nothing else then.
+        other_answers: Of such a target, where several answers were asked for: the whole messages of
+            all but the first.
         stopped: Whether a stop word ended it on our side: then it may be empty.
 
     Example:
@@ -410,6 +412,7 @@ class ResponseAccumulator:
         "model",
         "moderation",
         "native",
+        "other_answers",
         "service_tier",
         "stopped",
         "system_fingerprint",
@@ -430,6 +433,7 @@ class ResponseAccumulator:
         self.error: Any = None
         self.finished: FinishedResponse | None = None
         self.native: list[AIMessage] = []
+        self.other_answers: Sequence[AIMessage] = ()
         self._append = first.parts.append
         self._known = False
         self.ended = False
@@ -481,6 +485,7 @@ class ResponseAccumulator:
         if "stopped" in chunk:
             self.stopped = True
         if "message_chunk" in chunk:
+            self.other_answers = chunk.get("other_answers", self.other_answers)
             return self._add_native(passthrough.as_message(chunk["message_chunk"]))
         deltas = [parse_choice(choice) for choice in choices]
         self._add_head(chunk)

@@ -179,7 +179,9 @@ def _native_result(response: ResponseAccumulator, provider: str, model_name: str
         "model_name": metadata["model_name"],
         "model_provider": metadata["model_provider"],
     }
-    return ChatResult(generations=[ChatGeneration(message=message)], llm_output=output)
+    others = [passthrough.merge_messages([m], provider, model_name) for m in response.other_answers]
+    generations = [ChatGeneration(message=one) for one in (message, *others)]
+    return ChatResult(generations=generations, llm_output=output)
 
 
 def combined_outputs(outputs: Sequence[dict[str, Any] | None], model_name: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from langchain_resilient import (
+    AllTargetsFailedError,
     DeadlineExceededError,
     DroppedParameterWarning,
     ResilientChatModel,
@@ -179,7 +180,7 @@ async def test_the_messages_are_langchains_own():
 async def test_the_targets_and_the_calls_parameters_are_handed_over(stream):
     """Whatever they are called. The call's go first; the defaults of the model around stay out."""
     model = Recorder()
-    own = {"reasoning": {"effort": "low"}, "previous_response_id": "resp_1", "user": "me", "n": 2}
+    own = {"reasoning": {"effort": "low"}, "previous_response_id": "resp_1", "user": "me"}
     asked = ChatRequest(
         [],
         {"temperature": 0.1, "max_tokens": 9},
@@ -573,7 +574,102 @@ async def test_the_models_own_callbacks_are_heard():
     assert listener.heard[:2] == ["start", "yes"]
 
 
+# -- several answers --------------------------------------------------------------------------
+
+
+def generations_of(runnable, n=3, **call):
+    """What `generate` gives of a model that is wrapped."""
+    llm = ResilientChatModel(targets=[Target(runnable)], max_retries=0)
+    return llm.generate([[HumanMessage("hello")]], n=n, **call).generations[0]
+
+
+class Counted(Recorder):
+    """A model that says how often it was asked, and what that took."""
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self._take(messages, kwargs)
+        usage = {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}
+        message = AIMessage(f"answer {len(self.asked)}", usage_metadata=usage)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+class Several(Counted):
+    """A model with a field for that, as most integrations have."""
+
+    n: int | None = None
+    gives: int = 9
+
+    async def _agenerate(self, messages, stop=None, run_manager=None, **kwargs):
+        one = self._generate(messages, stop, run_manager, **kwargs)
+        count = min(kwargs.get("n") or 1, self.gives)
+        return ChatResult(generations=one.generations * count)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda m: m, lambda m: m.with_retry(), lambda m: m | (lambda answer: answer)],
+    ids=["itself", "retried", "in a chain"],
+)
+def test_several_answers_of_a_model_that_gives_one(wrap, recwarn):
+    """It is asked several times, beside each other; what that took stands on the first."""
+    model = Counted()
+    made = generations_of(wrap(model))
+    assert sorted(one.text for one in made) == ["answer 1", "answer 2", "answer 3"]
+    usages = [one.message.usage_metadata for one in made]
+    assert usages[0]["total_tokens"] == 21
+    assert usages[1:] == [None, None]
+    assert not any("'n'" in str(warning.message) for warning in recwarn)
+
+
+@pytest.mark.parametrize(("gives", "asked"), [(9, [3]), (1, [3, None, None]), (2, [3, None])])
+def test_several_answers_of_a_model_that_gives_several(gives, asked):
+    """One request does, if it gives them all; its usage is counted once."""
+    model = Several(gives=gives)
+    made = generations_of(model)
+    assert len(made) == 3
+    assert [kwargs.get("n") for _, kwargs in model.asked] == asked
+    assert made[0].message.usage_metadata["total_tokens"] == 7 * len(asked)
+
+
+def test_several_answers_where_n_is_refused():
+    """They are had one by one, from then on."""
+    model = Several(refuses={"n": TypeError("got an unexpected keyword argument 'n'")})
+    assert len(generations_of(model)) == 3
+    assert [kwargs.get("n") for _, kwargs in model.asked] == [3, None, None, None]
+
+
+def test_several_answers_end_before_a_stop_word():
+    """Each of them."""
+    made = generations_of(Counted(), n=2, stop=[" 2"])
+    assert {one.text for one in made} == {"answer 1", "answer"}
+
+
+def test_one_that_fails_ends_the_others():
+    """And the target has failed."""
+
+    class Fails(Counted):
+        def _generate(self, *args, **kwargs):
+            if len(self.asked) == 1:
+                raise ValueError("no more")
+            return super()._generate(*args, **kwargs)
+
+    with pytest.raises(AllTargetsFailedError, match="no more"):
+        generations_of(Fails())
+
+
 # -- langchain-openai over real sockets -------------------------------------------------------
+
+
+@pytest.mark.parametrize("tools", [[], [TOOL]], ids=len)
+async def test_chat_openai_gives_several(sim, gpt, tools):
+    """In one request."""
+    llm = ResilientChatModel(targets=[Target(gpt)])
+    bound = {"tools": tools} if tools else {}
+    made = (await llm.agenerate([[HumanMessage("hello")]], n=2, **bound)).generations[0]
+    assert len(made) == 2
+    assert [one.message.usage_metadata is None for one in made] == [False, True]
+    assert [seen.body["n"] for seen in sim.requests] == [2]
+    assert bool(sim.requests[0].body.get("tools")) == bool(tools)
 
 
 @pytest.mark.parametrize("stream", [True, False])

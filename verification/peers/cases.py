@@ -149,6 +149,17 @@ CASES = (
     Case("a schema by tool", schema=Weather, method="function_calling"),
     Case("a schema as JSON mode", "Give me JSON with place and days.", schema=Weather,
          method="json_mode"),
+    Case("a class as response_format", call={"response_format": Weather}),
+    Case("a paid service tier", fields={"service_tier": "flex"}),
+    Case("log probabilities", fields={"logprobs": True, "top_logprobs": 2}),
+    Case("reasoning effort", fields={"reasoning_effort": "low"}),
+    Case("a developer message", [
+        SystemMessage("Be brief.", additional_kwargs={"__openai_role__": "developer"}),
+        HumanMessage("Hi"),
+    ]),
+    Case("a cache mark", [HumanMessage([
+        {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}},
+    ])]),
     Case("cut by length", step=Reply("The sky", finish_reason="length")),
     Case("filtered", step=Reply("The sky", finish_reason="content_filter")),
     Case("400", step=BadRequest(), fails=True),

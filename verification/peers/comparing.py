@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core import exceptions
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel
 
@@ -14,6 +15,8 @@ from verification.kit.scripted_targets import target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from langchain_core.outputs import LLMResult
 
     from langchain_resilient.testing import ProviderSimulator
     from verification.peers.cases import Case
@@ -123,11 +126,23 @@ def _outcome(sim: ProviderSimulator, provider: str, case: Case, way: str, llm: A
     if case.schema is not None:
         method = {} if case.method is None else {"method": case.method}
         llm = llm.with_structured_output(case.schema, **method)
+    heard = _Ends()
     try:
-        result = {"message": _fields(_ask(llm, case, way))}
+        result = {"message": _fields(_ask(llm.with_config(callbacks=[heard]), case, way))}
+        result |= {"llm_output": heard.output}
     except Exception as error:  # noqa: BLE001  # which one it is, is what is compared
         result = {"error": _family(error)}
     return _Outcome(sim.requests[0].body if sim.requests else {}, result)
+
+
+class _Ends(BaseCallbackHandler):
+    """Hears what callbacks are told at the end of a run."""
+
+    output: Any = None
+
+    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        output = response.llm_output or {}
+        self.output = {name: value for name, value in output.items() if name != "id"}
 
 
 def _ask(llm: Any, case: Case, way: str) -> Any:

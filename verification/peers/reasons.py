@@ -20,6 +20,7 @@ class Reason(NamedTuple):
         field: As in `Difference.field`, or a pattern.
         differs: What is other here, in the words of the docs.
         why: The reason.
+        no_answer: Whether there is no answer there, so that every field of ours is news.
     """
 
     peer: str
@@ -27,6 +28,7 @@ class Reason(NamedTuple):
     field: str
     differs: str
     why: str
+    no_answer: bool = False
 
     def explains(self, difference: Difference) -> bool:
         """Whether a difference is of this kind."""
@@ -35,10 +37,13 @@ class Reason(NamedTuple):
             (difference.case, self.case),
             (difference.field, self.field),
         )
+        if self.no_answer and difference.theirs is not None and "error." not in difference.field:
+            return False
         return all(fnmatchcase(text, pattern) for text, pattern in pairs)
 
 
 _SCHEMA = ("*", "a schema by the default method")
+_CLASS = ("*", "a class as response_format")
 
 REASONS = (
     Reason(
@@ -60,6 +65,16 @@ REASONS = (
         "Strict mode refuses defaults at OpenAI's own servers; titles only cost tokens.",
     ),
     Reason(
+        *_CLASS, "body.response_format.json_schema.*",
+        "The same of a class that is given as `response_format`.",
+        "As above.",
+    ),
+    Reason(
+        "together", _CLASS[1], "message.usage_metadata.*",
+        "A stream with a class as `response_format` has its `usage_metadata`.",
+        "Together counts the tokens; there nobody reads them.",
+    ),
+    Reason(
         "together", _SCHEMA[1], "body.*",
         "`with_structured_output` asks Together by `response_format` and a JSON schema, not by a "
         "forced tool.",
@@ -75,6 +90,44 @@ REASONS = (
         "together", "*", "body.parallel_tool_calls",
         "`parallel_tool_calls` is not sent to Together.",
         "Its SDK does not know it.",
+    ),
+    Reason(
+        "together", "a paid service tier", "body.service_tier",
+        "`service_tier` is not sent to Together.",
+        "Its API has no such parameter.",
+    ),
+    Reason(
+        "together", "log probabilities", "body.*logprobs",
+        "`logprobs` and `top_logprobs` go to Together as the one number that it takes.",
+        "Its `logprobs` is a count.",
+    ),
+    Reason(
+        "together", "log probabilities", "message.response_metadata.logprobs.*",
+        "Log probabilities of Together are of its alternatives too, and a list under each name, "
+        "whole and streamed alike.",
+        "So can they be added up.",
+    ),
+    Reason(
+        "together", "log probabilities", "*",
+        "A stream with log probabilities of Together gives an answer; there it raises `TypeError`.",
+        "Together sends a number for each piece, not a list.",
+        no_answer=True,
+    ),
+    Reason(
+        "together", "a developer message", "body.messages",
+        "A message of the role `developer` goes to Together as `system`.",
+        "Together does not know that role.",
+    ),
+    Reason(
+        "together", "a developer message", "*",
+        "So it is answered; there it is sent as it is, and refused.",
+        "As above.",
+        no_answer=True,
+    ),
+    Reason(
+        "together", "a cache mark", "body.messages",
+        "`cache_control` marks are not sent to Together, nor to OpenAI's own address.",
+        "They are for gateways to models whose prompt cache wants them; those get them.",
     ),
     Reason(
         "*", "*", "message.response_metadata.resilience.*",
@@ -98,7 +151,13 @@ REASONS = (
         "langchain-core reads it from 1.8.4 on, and leaves it to the integrations to set it.",
     ),
     Reason(
-        "together", "*", "message.response_metadata.model_provider",
+        "*", "arguments that are no JSON", "message.*tool_calls",
+        "A streamed call whose arguments end in the middle is an invalid call, as under `invoke`; "
+        "there LangChain closes the brackets, and half a call is run as a whole one.",
+        "A tool must not be run with arguments that the model has not finished.",
+    ),
+    Reason(
+        "together", "*", "*.model_provider",
         "`model_provider` is `together`, not `openai`.",
         "It names who answered.",
     ),
@@ -111,6 +170,11 @@ REASONS = (
         "together", "*", "message.usage_metadata.input_token_details.cache_read",
         "`usage_metadata` counts the tokens that Together read from its cache.",
         "They cost less.",
+    ),
+    Reason(
+        "together", _SCHEMA[1], "llm_output.token_usage.*",
+        "The tokens of an answer in a schema are those of the other request.",
+        "A schema and a forced tool are of different length.",
     ),
     Reason(
         "*", "filtered", "*",
