@@ -32,7 +32,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.batch import lane
+from langchain_resilient.batch import lane_batch
 from langchain_resilient.testing import (
     Backlog,
     Lognormal,
@@ -300,8 +300,8 @@ def run_seeds(args: argparse.Namespace) -> bool:
 
 def _work(base_url: str, folder: str, count: int) -> None:
     """Answer the prompts, in a process that may be killed."""
-    lane.POLL_SECONDS = (0.1, 0.2)
-    lane.RETRY_SECONDS = (0.1, 0.5)
+    lane_batch.POLL_SECONDS = (0.1, 0.2)
+    lane_batch.RETRY_SECONDS = (0.1, 0.5)
     logging.getLogger("langchain_resilient").setLevel(logging.CRITICAL)
     llm = model("openai", base_url)
     answers = llm.batch(questions(count), lane="batch", journal=Path(folder) / "run.db")
@@ -366,7 +366,7 @@ def run_memory(args: argparse.Namespace) -> bool:
     provider = context.Process(target=_serve, args=(theirs,), daemon=True)
     provider.start()
     url, samples, began = ours.recv(), [], time.perf_counter()
-    lane.POLL_SECONDS = (0.5, 2.0)
+    lane_batch.POLL_SECONDS = (0.5, 2.0)
 
     def prompts() -> Iterator[str]:
         for n in range(args.prompts):
