@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
-.PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits fleet kill losers standard \
+.PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits fleet kill lane losers standard \
   record recordings typed notebooks demo docs soak wheel audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
   peers format clean
 
@@ -87,6 +87,12 @@ fleet: $(VENV)/.developer ## four processes with one key and one Redis: makespan
 
 kill: $(VENV)/.developer ## kill -9 a batch with a journal 50 times: nothing lost, nothing asked twice
 	$(BIN)/python -m verification.kill
+
+lane: $(VENV)/.developer ## lane="batch": its cost and deadline over backlogs and random worlds, kills, memory
+	$(BIN)/python -m verification.lane backlogs
+	$(BIN)/python -m verification.lane seeds
+	$(BIN)/python -m verification.lane kills
+	$(BIN)/python -m verification.lane memory
 
 losers: $(VENV)/.developer ## a real llama.cpp server loses races, and its metrics show that it stops
 	$(BIN)/python -m verification.losers

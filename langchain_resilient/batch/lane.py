@@ -18,17 +18,16 @@ import re
 import secrets
 import time
 from collections import deque
-from dataclasses import dataclass, field
-from datetime import timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.batch.journal_file import BatchRow, PaidMark
+from langchain_resilient.batch.lane_batch import BatchCarrier, BatchGoneError, LaneBatch
+from langchain_resilient.batch.lane_pace import LivePace, within_seconds
 from langchain_resilient.batch.spool import Row, RowState, Shard, Spool
 from langchain_resilient.errors import ResilientError
 from langchain_resilient.exchange import BatchState, RequestForm
 from langchain_resilient.runtime.batched import (
-    BatchRequestError,
     StoredAnswerError,
     UnbatchableRequestError,
     result_lines,
@@ -37,7 +36,6 @@ from langchain_resilient.runtime.call import StoredAnswer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-    from pathlib import Path
 
     from langchain_core.messages import AIMessage
 
@@ -68,26 +66,6 @@ MARGIN_SECONDS = 120.0
 SETTLE_SECONDS = 60.0
 """How long a batch is waited for when all prompts have answers: to know what it cost."""
 
-POLL_SECONDS = (30.0, 300.0)
-"""Between two looks at a batch: at first, and at most."""
-
-CANCEL_POLL_SECONDS = 15.0
-
-RETRY_SECONDS = (5.0, 300.0)
-"""Between two tries of a request that failed: at first, and at most."""
-
-QUEUE_SECONDS = 900.0
-"""After which a batch is tried again for which the provider's queue had no room."""
-
-MAX_MISSING = 5
-"""So often in a row a provider may say that it has no such batch, until that is believed."""
-
-MAX_SHORT = 3
-"""So often results are fetched again that have fewer lines than the batch has answers."""
-
-STUCK_SECONDS = 1800.0
-"""After which a batch without progress is thought to be stuck."""
-
 _MIN_SHARD = 500
 _SHARDS_IN_TIME = 20
 """With a deadline a file holds no more prompts than can be bought live in this part of it, but at
@@ -96,112 +74,13 @@ least the number above: then not all of them have to be bought at once."""
 _TOKENS = 1000
 """Of a prompt and its answer, until one has come."""
 
-_SECONDS = 10.0
-"""Of a live answer, until one has come."""
-
-_PIECE = 64
-"""Prompts that are read, and lines of results that are judged, at one time."""
-
-_MEASURED = 50
-"""Live answers in a row from which their rate is taken."""
-
-_SERVER_ERROR = 500
+QUEUE_SECONDS = 900.0
+"""After which a batch is tried again for which the provider's queue had no room."""
 
 _QUEUE_FULL = re.compile(r"token_limit_exceeded|enqueued|queue", re.IGNORECASE)
 
-
-class _GoneError(Exception):
-    """A batch that will give nothing (more).
-
-    Attributes:
-        status: How it ended, for the journal.
-    """
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-@dataclass(eq=False)
-class _Batch:
-    """One batch.
-
-    Attributes:
-        row: As the journal knows it.
-        desk: Of its target.
-        began: When this run began with it, by the loop's clock.
-        path: Its file; None if an earlier run has uploaded it.
-        dollars: What is set aside for it.
-        share: How much of it is done, as far as it was told.
-        moved: When that was last more than before.
-        cancelling: Whether it is to be cancelled.
-        cancelled: Whether that was asked for.
-        released: Whether its prompts are asked live.
-        wake: Set when something is to be done at once.
-    """
-
-    row: BatchRow
-    desk: BatchDesk
-    began: float
-    path: Path | None = None
-    dollars: float = 0.0
-    share: float = 0.0
-    moved: float = 0.0
-    cancelling: bool = False
-    cancelled: bool = False
-    released: bool = False
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def resumed(self) -> bool:
-        """Whether an earlier run has sent it."""
-        return self.path is None
-
-    def expected(self, now: float) -> float:
-        """When it will be done, if it goes on as it did; `inf` if that cannot be told."""
-        if not self.share or now - self.moved > STUCK_SECONDS:
-            return inf
-        return self.began + (now - self.began) / self.share
-
-
-class LivePace:
-    """How fast prompts are answered live, as far as this run has seen.
-
-    Attributes:
-        seconds: Of one answer.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = _SECONDS
-        self._began: float | None = None
-        self._answers = 0
-        self._rate: float | None = None
-
-    def begin(self, now: float) -> None:
-        """Note that there is more to do than one worker does."""
-        if self._began is None:
-            self._began, self._answers = now, 0
-
-    def pause(self) -> None:
-        """Note that there is nothing to do."""
-        self._began = None
-
-    def add(self, now: float, seconds: float) -> None:
-        """Count an answer that took so long."""
-        self.seconds += (seconds - self.seconds) / 10
-        self._answers += 1
-        if self._began is not None and self._answers >= _MEASURED and now > self._began:
-            self._rate = self._answers / (now - self._began)
-
-    def rate(self, workers: int, limit: float) -> float:
-        """Answers a second, by what was measured, else by half of what so many workers could do.
-
-        Args:
-            workers: Requests under way at one time.
-            limit: What rate limits let through.
-        """
-        reckoned = workers / (2.0 * max(self.seconds, 0.5))
-        return min(limit, reckoned if self._rate is None else self._rate)
+_PIECE = 64
+"""Prompts that are read, and lines of results that are judged, at one time."""
 
 
 class Lane:
@@ -252,14 +131,13 @@ class Lane:
         self._desk: BatchDesk = desk
         self._spool = Spool()
         self._pace = LivePace()
-        self._batches: dict[str, _Batch] = {}
-        self._resumed: dict[str, _Batch] = {}
+        self._batches: dict[str, LaneBatch] = {}
+        self._resumed: dict[str, LaneBatch] = {}
         self._shards: dict[RequestForm, Shard] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._live: set[asyncio.Task[Any]] = set()
         self._recordings: set[asyncio.Future[Any]] = set()
-        self._uploading = asyncio.Lock()
-        self._room = asyncio.Event()  # a batch has ended: the provider's queue has room
+        self._carrier = BatchCarrier(journal, self._clock, worker.show)
         self._read_all = asyncio.Event()
         self._results: deque[tuple[int, Any]] = deque()
         self._changed = asyncio.Event()
@@ -384,7 +262,7 @@ class Lane:
             else:
                 now = self._clock()
                 began = now - max(0.0, time.time() - row.began)
-                batch = self._resumed[row.tag] = _Batch(row, desk, began=began, moved=now)
+                batch = self._resumed[row.tag] = LaneBatch(row, desk, began=began, moved=now)
                 self._follow_in_task(batch)
 
     async def _read_source(self) -> None:
@@ -518,7 +396,7 @@ class Lane:
         now, count = self._clock(), len(shard.custom_ids)
         row = BatchRow(shard.tag, self._desk.name, shard.endpoint, shard.json_mode, count,
                        began=time.time())  # fmt: skip
-        batch = _Batch(row, self._desk, now, shard.path, shard.dollars, moved=now)
+        batch = LaneBatch(row, self._desk, now, shard.path, shard.dollars, moved=now)
         # Those before it have been sent already, or are asked live.
         self._worker.show()
         if self._release_at(self._outstanding()) - CANCEL_SECONDS - now < MIN_BATCH_SECONDS:
@@ -530,33 +408,33 @@ class Lane:
 
     # -- one batch: up, watched, down --
 
-    def _follow_in_task(self, batch: _Batch) -> None:
+    def _follow_in_task(self, batch: LaneBatch) -> None:
         self._batches[batch.row.tag] = batch
         self._spawn(self._follow(batch)).set_name(f"batch {batch.row.tag}")
 
-    async def _follow(self, batch: _Batch) -> None:
+    async def _follow(self, batch: LaneBatch) -> None:
         try:
             while True:
-                await self._send(batch)
-                state = await self._watch(batch)
+                await self._carrier.send(batch)
+                state = await self._carrier.watch(batch)
                 if state.status != "failed" or not _QUEUE_FULL.search(state.problem):
                     break
                 logger.info("the queue of %s is full: %s", batch.desk.name, state.problem)
-                await self._note(batch, None)
-                self._room.clear()
-                await self._pause(batch, QUEUE_SECONDS, room=True)
+                await self._carrier.note(batch, None)
+                self._carrier.room.clear()
+                await self._carrier.pause(batch, QUEUE_SECONDS, room=True)
             if state.status == "failed":
-                raise _GoneError("failed", f"it failed: {state.problem}")  # noqa: TRY301  # one way out
+                raise BatchGoneError("failed", f"it failed: {state.problem}")  # noqa: TRY301  # one way out
             await self._collect(batch, state)
             await self._end(batch, "done" if state.status == "completed" else state.status)
-        except _GoneError as gone:
+        except BatchGoneError as gone:
             logger.warning(
                 "a batch of %d prompts at %s is given up, they are asked live: %s",
                 batch.row.requests, batch.desk.name, gone,
             )  # fmt: skip
             await self._end(batch, gone.status)
 
-    async def _end(self, batch: _Batch, status: str) -> None:
+    async def _end(self, batch: LaneBatch, status: str) -> None:
         batch.row = batch.row._replace(status=status, ended=time.time())
         await self._journal.write_batch(batch.row)
         self._give_back(batch, batch.dollars)
@@ -564,128 +442,10 @@ class Lane:
             await self._read_all.wait()
         self._release(batch)
         self._batches.pop(batch.row.tag, None)
-        self._room.set()
+        self._carrier.room.set()
         self._changed.set()
 
-    async def _note(self, batch: _Batch, name: str | None) -> None:
-        """Write down which batch of the provider it is."""
-        batch.row = batch.row._replace(batch=name)
-        await self._journal.write_batch(batch.row)
-
-    async def _send(self, batch: _Batch) -> None:
-        """Upload and create a batch, unless that was done.
-
-        Raises:
-            _GoneError: If the provider refuses it, or there is no time left for it.
-        """
-        desk, tries = batch.desk.batches, 0
-        if batch.row.file is None:
-            async with self._uploading:
-                while batch.row.file is None:
-                    file = await self._upload(batch, tries)
-                    tries += 1
-                    if file is not None:
-                        batch.row = batch.row._replace(file=file)
-                        await self._journal.write_batch(batch.row)
-        if batch.path is not None:
-            batch.path.unlink(missing_ok=True)
-        file = batch.row.file
-        assert file is not None  # noqa: S101  # it was uploaded
-        uncertain, tries = batch.resumed, 0
-        while batch.row.batch is None:
-            self._check_time(batch)
-            try:
-                state = await desk.find(file, batch.row.tag) if uncertain else None
-                if state is None:
-                    # From here on there may be one although no answer came.
-                    uncertain = True
-                    state = await desk.create(file, batch.row.endpoint, batch.row.tag)
-            except BatchRequestError as error:
-                if error.refused:
-                    raise _GoneError("refused", str(error)) from error
-                await self._pause_after(batch, error, tries)
-                tries += 1
-            else:
-                await self._note(batch, state.id)
-
-    async def _upload(self, batch: _Batch, tries: int) -> str | None:
-        desk, path = batch.desk.batches, batch.path
-        assert path is not None  # noqa: S101  # those of earlier runs are uploaded
-        self._check_time(batch)
-        try:
-            found = await desk.find_file(path.name) if tries else None
-            return found or await desk.upload(path)
-        except BatchRequestError as error:
-            if error.refused:
-                raise _GoneError("refused", str(error)) from error
-            await self._pause_after(batch, error, tries)
-            return None
-
-    def _check_time(self, batch: _Batch) -> None:
-        if batch.released or batch.cancelling:
-            raise _GoneError("lost", "it could not be sent in time")
-
-    async def _watch(self, batch: _Batch) -> BatchState:
-        """Wait until a batch has ended; cancel it when that is wanted."""
-        name, missing, failed = batch.row.batch, 0, 0
-        assert name is not None  # noqa: S101  # it was created
-        while True:
-            try:
-                if batch.cancelling and not batch.cancelled:
-                    await self._cancel(batch, name)
-                state = await batch.desk.batches.retrieve(name)
-            except BatchRequestError as error:
-                missing = missing + 1 if error.missing else 0
-                if missing >= MAX_MISSING:
-                    raise _GoneError("lost", str(error)) from error
-                await self._pause_after(batch, error, failed)
-                failed += 1
-                continue
-            missing = failed = 0
-            self._worker.show()
-            if state.share > batch.share:
-                batch.share, batch.moved = state.share, self._clock()
-            if state.ended:
-                return state
-            await self._pause(batch, self._poll_seconds(batch))
-
-    async def _cancel(self, batch: _Batch, name: str) -> None:
-        try:
-            await batch.desk.batches.cancel(name)
-        except BatchRequestError as error:
-            # It may be done, or nearly: how it is will tell.
-            logger.info("batch %s could not be cancelled: %s", name, error)
-            if error.status is None or error.status >= _SERVER_ERROR:
-                return
-        batch.cancelled = True
-
-    def _poll_seconds(self, batch: _Batch) -> float:
-        if batch.cancelling:
-            return CANCEL_POLL_SECONDS
-        first, most = POLL_SECONDS
-        return min(most, max(first, (self._clock() - batch.began) / 20))
-
-    async def _pause_after(self, batch: _Batch, error: BatchRequestError, tries: int) -> None:
-        first, most = RETRY_SECONDS
-        seconds = min(most, first * 2.0 ** min(tries, 10))
-        if batch.cancelling:
-            seconds = min(seconds, CANCEL_POLL_SECONDS)
-        logger.info("%s: %s; again in %.0f s", batch.desk.name, error, seconds)
-        await self._pause(batch, max(seconds, error.retry_after or 0.0))
-
-    async def _pause(self, batch: _Batch, seconds: float, *, room: bool = False) -> None:
-        """Wait; less if something is to be done at once."""
-        waits = [asyncio.ensure_future(batch.wake.wait())]
-        if room:
-            waits.append(asyncio.ensure_future(self._room.wait()))
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        batch.wake.clear()
-
-    async def _collect(self, batch: _Batch, state: BatchState) -> None:
+    async def _collect(self, batch: LaneBatch, state: BatchState) -> None:
         """Fetch what a batch has given, and judge it."""
         if batch.resumed:
             await self._read_all.wait()
@@ -693,7 +453,7 @@ class Lane:
         for file, expected in ((state.output_file, state.done), (state.error_file, None)):
             if file is None:
                 continue
-            await self._fetch(batch, file, path, expected)
+            await self._carrier.fetch(batch, file, path, expected)
             piece: list[Awaitable[None]] = []
             for line in result_lines(path):
                 piece.append(self._take(batch, line.custom_id, line.body))
@@ -703,28 +463,12 @@ class Lane:
             await asyncio.gather(*piece)
             path.unlink(missing_ok=True)
 
-    def _give_back(self, batch: _Batch, dollars: float) -> None:
+    def _give_back(self, batch: LaneBatch, dollars: float) -> None:
         dollars = min(dollars, batch.dollars)
         batch.dollars -= dollars
         batch.desk.set_aside(-dollars)
 
-    async def _fetch(self, batch: _Batch, file: str, path: Path, expected: int | None) -> None:
-        tries = short = 0
-        while True:
-            try:
-                await batch.desk.batches.download(file, path)
-            except BatchRequestError as error:
-                if error.missing and tries >= MAX_MISSING:
-                    raise _GoneError("lost", str(error)) from error
-                await self._pause_after(batch, error, tries)
-                tries += 1
-                continue
-            if expected is None or short >= MAX_SHORT or _count_lines(path) >= expected:
-                return
-            short += 1
-            await self._pause(batch, RETRY_SECONDS[0])
-
-    async def _take(self, batch: _Batch, custom_id: str, body: bytes | None) -> None:
+    async def _take(self, batch: LaneBatch, custom_id: str, body: bytes | None) -> None:
         """Judge one answer of a batch."""
         row, tag = self._spool.find(custom_id), batch.row.tag
         if row is None or not self._spool.count_once(row.position, tag):
@@ -768,7 +512,7 @@ class Lane:
         self._spool.set_state(row.position, RowState.LIVE)
         self._ask_more_live()
 
-    def _release(self, batch: _Batch) -> None:
+    def _release(self, batch: LaneBatch) -> None:
         """Have all prompts of a batch asked live that have no answer."""
         batch.released = True
         released = self._spool.release(batch.row.tag)
@@ -897,41 +641,3 @@ def lane_maker(
         )
 
     return make
-
-
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
-
-
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
-
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(min|[smhd])\s*", re.IGNORECASE)
-
-
-def within_seconds(within: str | float | timedelta | None) -> float | None:
-    """Read a span of time: seconds, a `timedelta`, or a text such as `"6h"` or `"1h 30min"`.
-
-    Raises:
-        ValueError: If it is none of these, or not more than 0.
-
-    Example:
-        ```python
-        within_seconds("1h 30min")  # 5400.0
-        ```
-    """
-    seconds: float | None = None
-    if within is None:
-        return None
-    if isinstance(within, timedelta):
-        seconds = within.total_seconds()
-    elif isinstance(within, str):
-        parts = _PART.findall(within)
-        if parts and not _PART.sub("", within).strip():
-            seconds = sum(float(number) * _UNITS[unit.lower()] for number, unit in parts)
-    elif not isinstance(within, bool):
-        seconds = float(within)
-    if seconds is None or not 0 < seconds < inf:
-        msg = f'within must be a time such as "6h" or "1h 30min", or seconds, not {within!r}'
-        raise ValueError(msg)
-    return seconds

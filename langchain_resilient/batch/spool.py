@@ -65,7 +65,7 @@ _INDEXES = (
 
 _COLUMNS = "position, custom_id, prompt_key, exact_key, tag, state, prompt"
 
-_CACHE_KIB = 16_384
+_CACHE_KIB = 4096
 
 
 class Spool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_resilient import ResilientChatModel, cli
-from langchain_resilient.batch import lane
+from langchain_resilient.batch import lane_batch
 from langchain_resilient.batch.files import OrderedWriter, answer_line
 from langchain_resilient.testing import Backlog, InvalidKey, ProviderSimulator, Reply, Uniform
 from tests.helpers import process
@@ -405,7 +405,7 @@ def test_what_is_no_journal_cannot_be_shown(tmp_path, capsys, action):
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Looks at batches at once: these tests run in real time."""
-    monkeypatch.setattr(lane, "POLL_SECONDS", (0.05, 0.05))
+    monkeypatch.setattr(lane_batch, "POLL_SECONDS", (0.05, 0.05))
 
 
 def test_a_file_by_the_batch_lane(sim, tmp_path, capsys, quick):

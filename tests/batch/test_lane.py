@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from langchain_resilient import BatchReport, ResilientChatModel, SpendCap, Target
-from langchain_resilient.batch.lane import LivePace, within_seconds
+from langchain_resilient.batch.lane_pace import LivePace, within_seconds
 from langchain_resilient.testing import (
     Backlog,
     Empty,
@@ -473,7 +473,7 @@ def test_the_second_target_may_be_the_one(tmp_path):
     """The first that takes batches gets them."""
 
     async def story(world: World) -> None:
-        openai = world.model().chain()[0]
+        openai = Target("openai:m", base_url=world.sim.base_url("openai"), api_key="k")
         llm = ResilientChatModel(targets=["text:live", openai], hedge=None)
         got = await world.run(llm, questions(25))
         assert got[0].text == "live"

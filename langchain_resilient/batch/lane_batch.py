@@ -1,0 +1,274 @@
+"""One batch of a provider, from the file of its requests to the file of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING
+
+from langchain_resilient.runtime.batched import BatchRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from langchain_resilient.batch.journal import Journal
+    from langchain_resilient.batch.journal_file import BatchRow
+    from langchain_resilient.exchange import BatchState
+    from langchain_resilient.runtime.batched import BatchDesk
+
+logger = logging.getLogger("langchain_resilient")
+
+POLL_SECONDS = (30.0, 300.0)
+"""Between two looks at a batch: at first, and at most."""
+
+CANCEL_POLL_SECONDS = 15.0
+
+RETRY_SECONDS = (5.0, 300.0)
+"""Between two tries of a request that failed: at first, and at most."""
+
+MAX_MISSING = 5
+"""So often in a row a provider may say that it has no such batch, until that is believed."""
+
+MAX_SHORT = 3
+"""So often results are fetched again that have fewer lines than the batch has answers."""
+
+STUCK_SECONDS = 1800.0
+"""After which a batch without progress is thought to be stuck."""
+
+_SERVER_ERROR = 500
+
+
+class BatchGoneError(Exception):
+    """A batch that will give nothing (more).
+
+    Attributes:
+        status: How it ended, for the journal.
+    """
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(eq=False)
+class LaneBatch:
+    """One batch.
+
+    Attributes:
+        row: As the journal knows it.
+        desk: Of its target.
+        began: When this run began with it, by the loop's clock.
+        path: Its file; None if an earlier run has uploaded it.
+        dollars: What is set aside for it.
+        share: How much of it is done, as far as it was told.
+        moved: When that was last more than before.
+        cancelling: Whether it is to be cancelled.
+        cancelled: Whether that was asked for.
+        released: Whether its prompts are asked live.
+        wake: Set when something is to be done at once.
+    """
+
+    row: BatchRow
+    desk: BatchDesk
+    began: float
+    path: Path | None = None
+    dollars: float = 0.0
+    share: float = 0.0
+    moved: float = 0.0
+    cancelling: bool = False
+    cancelled: bool = False
+    released: bool = False
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier run has sent it."""
+        return self.path is None
+
+    def expected(self, now: float) -> float:
+        """When it will be done, if it goes on as it did; `inf` if that cannot be told."""
+        if not self.share or now - self.moved > STUCK_SECONDS:
+            return inf
+        return self.began + (now - self.began) / self.share
+
+
+class BatchCarrier:
+    """Takes batches to their provider, watches them, and fetches what they give.
+
+    Args:
+        journal: Where each step is written down before the next.
+        clock: The loop's.
+        show: Called when there is something new to show.
+
+    Attributes:
+        room: Set when a batch has ended, so that the provider's queue has room.
+    """
+
+    def __init__(
+        self, journal: Journal, clock: Callable[[], float], show: Callable[[], None]
+    ) -> None:
+        self.room = asyncio.Event()
+        self._journal = journal
+        self._clock = clock
+        self._show = show
+        self._uploading = asyncio.Lock()
+
+    async def note(self, batch: LaneBatch, name: str | None) -> None:
+        """Write down which batch of the provider it is."""
+        batch.row = batch.row._replace(batch=name)
+        await self._journal.write_batch(batch.row)
+
+    async def send(self, batch: LaneBatch) -> None:
+        """Upload and create a batch, unless that was done.
+
+        Raises:
+            BatchGoneError: If the provider refuses it, or there is no time left for it.
+        """
+        tries = 0
+        if batch.row.file is None:
+            async with self._uploading:
+                while batch.row.file is None:
+                    file = await self._upload(batch, tries)
+                    tries += 1
+                    if file is not None:
+                        batch.row = batch.row._replace(file=file)
+                        await self._journal.write_batch(batch.row)
+        if batch.path is not None:
+            batch.path.unlink(missing_ok=True)
+        file = batch.row.file
+        assert file is not None  # noqa: S101  # it was uploaded
+        await self._create(batch, file)
+
+    async def _create(self, batch: LaneBatch, file: str) -> None:
+        desk, tag, tries = batch.desk.batches, batch.row.tag, 0
+        uncertain = batch.resumed
+        while batch.row.batch is None:
+            in_time = not (batch.released or batch.cancelling)
+            try:
+                state = await desk.find(file, tag) if uncertain else None
+                if state is None:
+                    self._check_time(batch)
+                    # From here on there may be one although no answer came.
+                    uncertain = True
+                    state = await desk.create(file, batch.row.endpoint, tag)
+            except BatchRequestError as error:
+                if error.refused:
+                    raise BatchGoneError("refused", str(error)) from error
+                await self._pause_after(batch, error, tries)
+                tries += 1
+                if not in_time and tries > MAX_MISSING:
+                    self._check_time(batch)
+            else:
+                await self.note(batch, state.id)
+
+    async def _upload(self, batch: LaneBatch, tries: int) -> str | None:
+        desk, path = batch.desk.batches, batch.path
+        assert path is not None  # noqa: S101  # those of earlier runs are uploaded
+        self._check_time(batch)
+        try:
+            found = await desk.find_file(path.name) if tries else None
+            return found or await desk.upload(path)
+        except BatchRequestError as error:
+            if error.refused:
+                raise BatchGoneError("refused", str(error)) from error
+            await self._pause_after(batch, error, tries)
+            return None
+
+    def _check_time(self, batch: LaneBatch) -> None:
+        if batch.released or batch.cancelling:
+            raise BatchGoneError("lost", "it could not be sent in time")
+
+    async def watch(self, batch: LaneBatch) -> BatchState:
+        """Wait until a batch has ended; cancel it when that is wanted."""
+        name, missing, failed = batch.row.batch, 0, 0
+        assert name is not None  # noqa: S101  # it was created
+        while True:
+            try:
+                if batch.cancelling and not batch.cancelled:
+                    await self._cancel(batch, name)
+                state = await batch.desk.batches.retrieve(name)
+            except BatchRequestError as error:
+                missing = missing + 1 if error.missing else 0
+                if missing >= MAX_MISSING:
+                    raise BatchGoneError("lost", str(error)) from error
+                await self._pause_after(batch, error, failed)
+                failed += 1
+                continue
+            missing = failed = 0
+            self._show()
+            if state.share > batch.share:
+                batch.share, batch.moved = state.share, self._clock()
+            if state.ended:
+                return state
+            await self.pause(batch, self._poll_seconds(batch))
+
+    async def _cancel(self, batch: LaneBatch, name: str) -> None:
+        try:
+            await batch.desk.batches.cancel(name)
+        except BatchRequestError as error:
+            # It may be done, or nearly: how it is will tell.
+            logger.info("batch %s could not be cancelled: %s", name, error)
+            if error.status is None or error.status >= _SERVER_ERROR:
+                return
+        batch.cancelled = True
+
+    def _poll_seconds(self, batch: LaneBatch) -> float:
+        if batch.cancelling:
+            return CANCEL_POLL_SECONDS
+        first, most = POLL_SECONDS
+        return min(most, max(first, (self._clock() - batch.began) / 20))
+
+    async def _pause_after(self, batch: LaneBatch, error: BatchRequestError, tries: int) -> None:
+        first, most = RETRY_SECONDS
+        seconds = min(most, first * 2.0 ** min(tries, 10))
+        if batch.cancelling:
+            seconds = min(seconds, CANCEL_POLL_SECONDS)
+        logger.info("%s: %s; again in %.0f s", batch.desk.name, error, seconds)
+        await self.pause(batch, max(seconds, error.retry_after or 0.0))
+
+    async def pause(self, batch: LaneBatch, seconds: float, *, room: bool = False) -> None:
+        """Wait; less if something is to be done at once."""
+        waits = [asyncio.ensure_future(batch.wake.wait())]
+        if room:
+            waits.append(asyncio.ensure_future(self.room.wait()))
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        batch.wake.clear()
+
+    async def fetch(self, batch: LaneBatch, file: str, path: Path, expected: int | None) -> None:
+        """Fetch a file of results, however often that takes.
+
+        Args:
+            batch: Whose it is.
+            file: Its id.
+            path: Where it goes.
+            expected: Its lines; None if that is not known.
+
+        Raises:
+            BatchGoneError: If the provider has no such file.
+        """
+        tries = short = 0
+        while True:
+            try:
+                await batch.desk.batches.download(file, path)
+            except BatchRequestError as error:
+                if error.missing and tries >= MAX_MISSING:
+                    raise BatchGoneError("lost", str(error)) from error
+                await self._pause_after(batch, error, tries)
+                tries += 1
+                continue
+            if expected is None or short >= MAX_SHORT or _count_lines(path) >= expected:
+                return
+            short += 1
+            await self.pause(batch, RETRY_SECONDS[0])
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
