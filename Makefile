@@ -10,8 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
-.PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits fleet kill lane losers standard \
-  record recordings typed notebooks demo docs soak wheel audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
+.PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits fleet kill lane losers turns \
+  standard record recordings typed notebooks demo docs soak wheel audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
   peers format clean
 
 help: ## show this list
@@ -96,6 +96,9 @@ lane: $(VENV)/.developer ## lane="batch": its cost and deadline over backlogs an
 
 losers: $(VENV)/.developer ## a real llama.cpp server loses races, and its metrics show that it stops
 	$(BIN)/python -m verification.losers
+
+turns: $(VENV)/.developer ## agents that change their target at every turn: a 4 x 4 matrix
+	@$(BIN)/python -m verification.turns
 
 standard: $(VENV)/.developer ## LangChain's standard suites: what passed, and why the rest was skipped
 	@$(BIN)/python -m verification.standard

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,12 @@ from langchain_resilient.models import ANY_MODEL, DEFAULT_FAMILIES, RETIREMENTS
 from langchain_resilient.options import DEFAULT_CHAIN
 from langchain_resilient.prices import price_of
 
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "notebooks").glob("*.ipynb")),
+]
 NAMED = [(p, name) for p, ids in DEFAULT_FAMILIES for name in ids if name != ANY_MODEL]
 
 
@@ -20,6 +28,18 @@ def test_no_default_ends_within_90_days(provider, name):
     end = RETIREMENTS.get((provider, name))
     soon = datetime.now(UTC).date() + timedelta(days=90)
     assert end is None or date.fromisoformat(end.date) > soon, f"{name} ends on {end.date}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_people_read_names_living_ids(page):
+    """Whoever copies an example gets an answer."""
+    text = page.read_text(encoding="utf-8")
+    ending = [
+        name
+        for _, name in RETIREMENTS
+        if re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w-]|\.\d)", text)
+    ]
+    assert ending == []
 
 
 def test_two_providers_with_two_models_each():

@@ -16,7 +16,10 @@ WHY = {
         "a tool message of chat completions holds text, and no file: the API answers 400"
     ),
     "Model does not support PDF inputs.": "Together's API takes no files",
-    "Model does not support audio inputs.": "the recorded live model does not hear",
+    "Model does not support audio inputs.": (
+        "the Responses API takes none, and the recorded live model does not hear"
+    ),
+    "VCR not set up.": "there are cassettes of chat completions alone",
     "Model is not serializable.": (
         "`test_serdes`: LangChain's `load` admits only classes of its own packages"
     ),

@@ -222,7 +222,7 @@ class Refusals:
         for name in names - self._dropped:
             self._dropped.add(name)
             if name not in self._unwarned and _ALTERNATIVE.get(name, name) in self._dropped:
-                self._warn(f"does not take {name!r}: left out for this target")
+                self.warn(f"does not take {name!r}: left out for this target")
 
     def require(self, name: str, other: str) -> None:
         """Leave a parameter out wherever another, which it needs, is missing."""
@@ -259,7 +259,7 @@ class Refusals:
         for rule in [rule for rule in self._rules if rule.applies(body)]:
             value = body.pop(rule.name, None)
             if rule.name not in self._unwarned:
-                self._warn(f"does not take {rule.describe(value)}: left out there")
+                self.warn(f"does not take {rule.describe(value)}: left out there")
         if _is_forced(body) and _effort(body) in self._auto_choice:
             body["tool_choice"] = "auto"
         if "messages" in body:  # the Responses API has none
@@ -339,7 +339,7 @@ class Refusals:
     def _learn_messages(self, text: str, messages: list[dict[str, Any]], error: Exception) -> None:
         if self._names and refuses_names(error) and has_names(messages):
             self._names = False
-            self._warn("does not take the `name` of a message: left out for this target")
+            self.warn("does not take the `name` of a message: left out for this target")
         role = refused_role(text, messages)
         if role is not None:
             self.swap_role(role)
@@ -362,7 +362,7 @@ class Refusals:
                 self._largest[name] = max(lower)
                 if name in _ALTERNATIVE:
                     self._largest[_ALTERNATIVE[name]] = max(lower)
-                self._warn(f"takes at most {max(lower)} for {name!r}: sent instead of more")
+                self.warn(f"takes at most {max(lower)} for {name!r}: sent instead of more")
 
     def _refused(
         self,
@@ -422,7 +422,8 @@ class Refusals:
         if _is_forced(body) and about and _REFUSED_CHOICE.search(text):
             self._auto_choice.add(_effort(body))
 
-    def _warn(self, what: str) -> None:
+    def warn(self, what: str) -> None:
+        """Warn of what the target does not take, once."""
         if what not in self._warned:
             self._warned.add(what)
             msg = f"{self._target} {what}"

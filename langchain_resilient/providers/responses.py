@@ -66,6 +66,9 @@ _FOREIGN = re.compile(
 )
 """What is said of items in a conversation that this account or model cannot read."""
 
+_EFFORT = re.compile(r"reasoning\W{0,3}effort", re.IGNORECASE)
+"""How a refusal names the parameter that says how long a model thinks."""
+
 _NOT_THINKING = re.compile(r"^(?:ft:)?(?:gpt-[34]|chatgpt)|-chat\b", re.IGNORECASE)
 """Models of OpenAI without reasoning, which refuse to encrypt it."""
 
@@ -220,6 +223,8 @@ class ResponsesProvider(SDKProvider):
         self._refusals = ResponsesRefusals(host.target.name, self.added, self.drop_parameters)
         self._identity: Hashable = (type(host), self._url, host.target.model)
         self._encrypted = not _NOT_THINKING.search(host.target.model)
+        # `None`: any.
+        self._refused_efforts: set[str | None] = set()
 
     def request_url(self) -> str:
         """Return the address beside that of chat completions."""
@@ -255,6 +260,8 @@ class ResponsesProvider(SDKProvider):
         body = responses_body(body, self._is_own, encrypted=encrypted)
         body["model"] = self.target.model
         body.pop("stop", None)
+        if self._refused_efforts:
+            self._leave_effort_out(body)
         if self.base_url is None:
             self.drop_parameters(NOT_HERE & body.keys())
         if stream:
@@ -285,6 +292,31 @@ class ResponsesProvider(SDKProvider):
             _learned.add((self._identity, "nothing encrypted"))
             names = names - {"include"}
         super().drop_parameters(names)
+
+    def _learn(self, error: Exception, body: Mapping[str, Any]) -> bool:
+        """Learn from a refusal; how long to think is part of a parameter, and its only one."""
+        return self._learn_effort(error, body) or super()._learn(error, body)
+
+    def _learn_effort(self, error: Exception, body: Mapping[str, Any]) -> bool:
+        effort = (body.get("reasoning") or {}).get("effort")
+        details = error_details(error)
+        if effort is None or error_status(error, details) not in (400, 422):
+            return False
+        words = f"{details.get('code')} {details.get('param')} {error_text(error, details)}"
+        if not _EFFORT.search(words):
+            return False
+        one = "value" in words.lower()
+        self._refused_efforts.add(effort if one else None)
+        what = f"'reasoning_effort' with the value {effort!r}" if one else "'reasoning_effort'"
+        self._refusals.warn(f"does not take {what}: left out there")
+        return True
+
+    def _leave_effort_out(self, body: dict[str, Any]) -> None:
+        reasoning = body.get("reasoning") or {}
+        if reasoning.get("effort") in self._refused_efforts or None in self._refused_efforts:
+            body["reasoning"] = {k: v for k, v in reasoning.items() if k != "effort"}
+            if not body["reasoning"]:
+                del body["reasoning"]
 
     def _is_own(self, answer: AIMessage) -> bool:
         return is_made_by(answer, self.target)

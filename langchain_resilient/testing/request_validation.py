@@ -8,7 +8,7 @@ about names: an unknown top-level parameter is an error. Together ignores what i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from langchain_resilient.testing.answer_generator import is_reasoning_model
@@ -102,7 +102,7 @@ def _errors(dialect: str, body: Mapping[str, Any], api: str) -> Iterator[ErrorBo
     yield from message_errors(dialect, body, api=api)
     if dialect == "together":
         yield from _unlisted(body)
-    yield from _tools(dialect, body)
+    yield from _tools(dialect, body, api)
     yield from _response_format(dialect, body)
     if dialect == "openai":
         yield from _companions(body)
@@ -138,8 +138,10 @@ def _reasoning_parameters(body: Mapping[str, Any]) -> Iterator[ErrorBody]:
             )
 
 
-def _tools(dialect: str, body: Mapping[str, Any]) -> Iterator[ErrorBody]:
+def _tools(dialect: str, body: Mapping[str, Any], api: str) -> Iterator[ErrorBody]:
     tools = body.get("tools")
+    if dialect == "openai" and api == "chat":
+        yield from _built_in_tools(tools or ())
     if tools == [] and dialect == "openai":
         yield invalid_request(
             "Invalid 'tools': empty array. Expected an array with minimum length 1, but got an "
@@ -505,6 +507,18 @@ def _block(  # noqa: PLR0917  # where a block stands, and what may stand there
             f"{where}.content[{number}].text",
             "missing_required_parameter",
         )
+
+
+def _built_in_tools(tools: Iterable[Any]) -> Iterator[ErrorBody]:
+    """Check for tools that only OpenAI's other API has."""
+    for at, tool in enumerate(tools):
+        kind = tool.get("type", "function")
+        if kind not in ("function", "custom"):
+            yield invalid_request(
+                f"Invalid value: '{kind}'. Supported values are: 'function' and 'custom'.",
+                f"tools[{at}].type",
+                "invalid_value",
+            )
 
 
 _TOGETHER_EFFORTS = ("low", "medium", "high")

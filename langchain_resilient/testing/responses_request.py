@@ -86,7 +86,11 @@ def _messages(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             if item.get("call_id") not in known:  # its call is in what is kept here
                 yield {"role": "user", "content": content}
                 continue
-            yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": content}
+            yield {
+                "role": "tool",
+                "tool_call_id": item.get("call_id"),
+                "content": _without_files(content),
+            }
         elif kind == "message":
             yield {"role": item.get("role"), "content": _content(item.get("content"))}
     if calls:
@@ -97,6 +101,18 @@ def _content(content: Any) -> Any:
     if not isinstance(content, list):
         return content
     return [_part(_dict(part)) for part in content]
+
+
+def _without_files(content: Any) -> Any:
+    """Write files that a tool has returned, which chat completions refuse, as their names."""
+    if not isinstance(content, list):
+        return content
+    return [
+        {"type": "text", "text": str(part["file"].get("filename") or "a file")}
+        if part.get("type") == "file"
+        else part
+        for part in content
+    ]
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from langchain_resilient import DroppedParameterWarning, ResilientChatModel, Target
 from langchain_resilient.providers import create_provider
-from langchain_resilient.testing import ProviderSimulator, UnsupportedParameter
+from langchain_resilient.testing import ProviderSimulator, Status, UnsupportedParameter
 from tests.providers.asking import ask, provider_at, request
 
 
@@ -64,6 +64,45 @@ async def test_a_model_that_does_not_know_it_is_asked_without_and_a_warning_says
     provider = provider_at(sim, "openai:m")
     with pytest.warns(DroppedParameterWarning, match="reasoning_effort"):
         await ask(provider, request(reasoning_effort="low"))
+
+
+UNKNOWN = (
+    "Unsupported value: 'xhigh' is not supported with the 'm' model. "
+    "Supported values are: 'low', 'medium', and 'high'."
+)
+NO_ARGUMENTS = {"type": "object", "properties": {}}
+UNSUPPORTED = "Unsupported parameter: 'reasoning.effort' is not supported with this model."
+
+
+@pytest.mark.parametrize(
+    ("api", "param", "message", "then"),
+    [
+        ("chat", "reasoning_effort", UNKNOWN, "low"),
+        ("responses", "reasoning.effort", UNKNOWN, "low"),
+        ("responses", "reasoning.effort", UNSUPPORTED, None),
+    ],
+    ids=["chat", "responses", "responses, any"],
+)
+async def test_an_effort_that_a_model_does_not_know_is_left_out(sim, api, param, message, then):
+    """With a warning, once; the tools stay, and so does what was said of summaries."""
+
+    def effort(record):
+        return record.body.get("reasoning_effort") or record.body.get("reasoning", {}).get("effort")
+
+    code = "unsupported_value" if message is UNKNOWN else "unsupported_parameter"
+    refusal = Status(400, message=message, error_code=code, param=param)
+    provider = provider_at(sim, "openai:m", api=api)
+    tools = [{"type": "function", "function": {"name": "f", "parameters": NO_ARGUMENTS}}]
+    more = {"reasoning": {"summary": "auto"}} if api == "responses" else {}
+    sim.script("openai:m", refusal)
+    with pytest.warns(DroppedParameterWarning, match="reasoning_effort"):
+        await ask(provider, request(reasoning_effort="xhigh", tools=tools, **more))
+    await ask(provider, request(reasoning_effort="xhigh", tools=tools, **more))
+    await ask(provider, request(reasoning_effort="low", **more))
+    assert [effort(record) for record in sim.requests] == ["xhigh", None, None, then]
+    assert all("tools" in record.body for record in sim.requests[:3])
+    kept = [record.body.get("reasoning", {}).get("summary") for record in sim.requests]
+    assert kept == ["auto" if more else None] * 4
 
 
 def test_it_changes_the_answer_and_so_the_identity():

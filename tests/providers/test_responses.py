@@ -8,7 +8,7 @@ import json
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from langchain_resilient import FaultKind, ResilientChatModel, Target
+from langchain_resilient import AllTargetsFailedError, FaultKind, ResilientChatModel, Target
 from langchain_resilient import testing as t
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.providers import create_provider
@@ -313,6 +313,30 @@ async def test_a_server_without_it_cannot_take_what_only_it_can(sim):
         await ask(provider, request(tools=[{"type": "web_search"}]))
     assert caught.value.status_code == 400
     assert not sim.requests
+
+
+@pytest.mark.parametrize("first", ["together:m", "openai:chat"])
+@pytest.mark.parametrize("way", ["ainvoke", "astream"])
+async def test_a_built_in_tool_is_never_lost(sim, first, way):
+    """Where a target has no API that takes it, the next one is asked; alone it is an error."""
+    api = "chat" if first == "openai:chat" else "auto"
+    one = Target(first, base_url=sim.base_url(first.partition(":")[0]), api_key="k", api=api)
+    other = Target("openai:gpt-6-luna", base_url=sim.base_url("openai"), api_key="k")
+
+    async def asked(*targets):
+        llm = ResilientChatModel(targets=list(targets), hedge=None, share_learning=False)
+        llm = llm.bind_tools([{"type": "web_search"}])
+        if way == "ainvoke":
+            return await llm.ainvoke("hello")
+        return [chunk async for chunk in llm.astream("hello")][-1]
+
+    answer = await asked(one, other)
+    receipt = answer.response_metadata["resilience"]
+    assert receipt["winner"] == "openai:gpt-6-luna"
+    assert [a.get("fault") for a in receipt["attempts"]] == ["bad_request", None]
+    with pytest.raises(AllTargetsFailedError, match=r"web_search|no Responses API"):
+        await asked(one)
+    assert all(record.body["tools"] for record in sim.requests)
 
 
 async def test_a_model_that_is_not_there_is_not_a_missing_api(sim):

@@ -71,6 +71,10 @@ class TestResponses(TestOpenAI):
         return False  # the API takes none
 
     @property
+    def supports_pdf_tool_message(self) -> bool:
+        return True
+
+    @property
     def enable_vcr_tests(self) -> bool:
         return False  # there are cassettes of chat completions alone
 
