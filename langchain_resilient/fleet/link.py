@@ -55,8 +55,8 @@ class Part(Protocol):
     def request(self, now: float) -> list[Any]:
         """The arguments of the script, after the name of this process."""
 
-    def granted(self, reply: list[float], now: float) -> None:
-        """Take the reply."""
+    def granted(self, reply: Sequence[Any], now: float, member: str) -> None:
+        """Take the reply to what was asked as this member."""
 
     def lost(self, now: float) -> None:
         """Go on alone."""
@@ -202,9 +202,9 @@ class Link:
             self.away = ""
         now = time.monotonic()
         for part, reply in zip(due, replies, strict=True):
-            part.granted(reply, now)
+            part.granted(reply, now, self.member + part.suffix)
 
-    def _ask(self, parts: Sequence[Part], now: float) -> list[list[float]]:
+    def _ask(self, parts: Sequence[Part], now: float) -> list[Any]:
         from redis.exceptions import NoScriptError  # noqa: PLC0415  # an extra
 
         calls = [
@@ -217,7 +217,7 @@ class Link:
             self._scripts = {}
             replies = self._evaluate(calls)
         self.operations += len(calls)
-        return [[float(value) for value in reply] for reply in replies]
+        return replies
 
     def _evaluate(self, calls: Sequence[tuple[str, list[str], list[Any]]]) -> list[Any]:
         client = self.client()
@@ -230,7 +230,7 @@ class Link:
         ]
         replies = pipeline.execute() if len(calls) > 1 else replies
         for reply in replies:
-            if float(reply[0]) == -1:
+            if reply[0] == "-1":
                 msg = f"its state is of version {float(reply[2]):.0f}, not {FORMAT}"
                 raise VersionMismatchError(msg)
         return list(replies)
