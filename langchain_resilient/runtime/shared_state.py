@@ -99,7 +99,7 @@ class SharedState:
     """
 
     def __init__(self, link: Link | None = None, suffix: str = "") -> None:
-        self._link = link
+        self.link: Link | None = link
         self._health: FleetHealth | None = None
         if link is not None:
             from langchain_resilient.fleet.health import FleetHealth  # noqa: PLC0415
@@ -159,7 +159,7 @@ class SharedState:
         """The pace of one of a target's keys: of this process, or of all that share it."""
         rate_limiter = self._rate_limiters.get((key, target.model))
         if rate_limiter is None:
-            link = self._link
+            link = self.link
             if link is None:
                 rate_limiter = RateLimiter()
             else:
