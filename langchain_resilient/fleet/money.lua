@@ -1,7 +1,7 @@
 -- Leases dollars of one spend cap to one process, and counts what it spent: once, by its number.
 -- KEYS: 1 the cap's hash (amounts by time, leases "dollars|until" by member, numbers by member).
 -- ARGV: 1 member, 2 clock (0: the server's), 3 number, 4 dollars of the cap, 5 its window in
--- seconds (0: for ever), 6 spent since, 7 whether it gives its lease back.
+-- seconds (0: for ever), 6 spent since, 7 whether it gives its lease back, 8 its label.
 local CAP = KEYS[1]
 local LEASE_SECONDS = 30           -- a lease that nobody renews counts as spent after that
 local BUCKETS = 60
@@ -47,7 +47,7 @@ if cap and cap ~= text and members > 1 then
   local theirs, span = string.match(cap, '^(.*)|(.*)$')
   return {'-2', theirs, span}
 end
-redis.call('HSET', CAP, 'cap', text)
+redis.call('HSET', CAP, 'cap', text, 'label', ARGV[8])
 
 local seen = tonumber(redis.call('HGET', CAP, 'seq:' .. me) or '-1')
 if number > seen then

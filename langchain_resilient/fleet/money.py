@@ -39,6 +39,7 @@ class DollarLease:
         name: The cap's name on the server.
         dollars: The cap.
         window: Its time in seconds; `inf` for ever.
+        label: What people call it.
         granted: Called after each renewal, from the link's thread.
 
     Attributes:
@@ -57,11 +58,13 @@ class DollarLease:
         name: str,
         dollars: float,
         window: float,
+        *,
         granted: Callable[[], None] = lambda: None,
+        label: str = "",
     ) -> None:
         self.members = link.shared.processes
         self._link = link
-        self._name = name
+        self._name, self._label = name, label
         self._cap = dollars
         self._window = 0.0 if window == inf else window
         self._told = granted
@@ -132,7 +135,7 @@ class DollarLease:
                 self._seq += 1
                 self._reported, self._spent = self._spent, 0.0
             leaves = int(self._link.closing)
-            return [0, self._seq, self._cap, self._window, self._reported, leaves]
+            return [0, self._seq, self._cap, self._window, self._reported, leaves, self._label]
 
     def granted(self, reply: Sequence[Any], now: float, member: str) -> None:  # noqa: ARG002
         """Take the new lease.
@@ -145,10 +148,11 @@ class DollarLease:
             if self._reached:  # others have changed it since: nothing of theirs is spent
                 self._lease = 0.0
                 return
+            theirs, span = float(reply[1]), float(reply[2])
             msg = (
-                f"a spend cap of this name has ${float(reply[1]):g} in {float(reply[2]):g} s in "
-                f"other processes, and ${self._cap:g} in {self._window:g} s here: give it another name, "
-                "or the same amount and time everywhere"
+                f"a spend cap of this name has ${theirs:g} in {span:g} s in other processes, and "
+                f"${self._cap:g} in {self._window:g} s here: give it another name, or the same "
+                "amount and time everywhere"
             )
             raise CapConflictError(msg)
         _, lease, left, spent, members, opens = map(float, reply)

@@ -206,7 +206,9 @@ class LeasedLedger(Ledger):
         super().__init__(cap)
         from langchain_resilient.fleet.money import DollarLease  # noqa: PLC0415
 
-        self._lease = DollarLease(link, name, cap.dollars, cap.window, self._wake_all)
+        self._lease = DollarLease(
+            link, name, cap.dollars, cap.window, granted=self._wake_all, label=cap.name
+        )
 
     def _wake_all(self) -> None:
         with self._lock:
