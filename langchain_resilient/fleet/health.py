@@ -202,13 +202,13 @@ class SharedCircuitBreaker(CircuitBreaker):
             self._health.tell("trip", self._name, TRIP_SECONDS)
         return tripped
 
-    def record_fast(self, *, started: float, now: float = -inf, waiting: int = 0) -> None:
+    def record_fast(self, *, started: float, waiting: int = 0) -> None:
         """Count an answer in good time; one that was sent after hearsay disproves it."""
-        self._health.note_request(now)
+        self._health.note_request(started)
         if self.tripped and self.hearsay and started > self.tripped_at:
             self._recover()
             return
-        super().record_fast(started=started, now=now, waiting=waiting)
+        super().record_fast(started=started, waiting=waiting)
 
     def claim_probe(self, now: float) -> bool:
         """Whether to probe it now: one process of the fleet does, unless the server is away."""
