@@ -114,6 +114,15 @@ def parser() -> argparse.ArgumentParser:
     batch.add_lane_arguments(lane)
     lane.set_defaults(command=_lane)
 
+    fleet = commands.add_parser(
+        "fleet",
+        help="show what processes share",
+        description="Show the limits, spend caps and troubles that processes share.",
+    )
+    fleet.add_argument("url", help="of the Redis or Valkey server, as in shared=")
+    fleet.add_argument("--namespace", default="default", help="as in Shared (default: default)")
+    fleet.set_defaults(command=_fleet)
+
     targets = commands.add_parser(
         "targets",
         help="show the chain and which keys are there",
@@ -326,6 +335,20 @@ def _lane(args: argparse.Namespace) -> int:
         return ResilientChatModel(targets=names)
 
     return _reporting_errors(lambda: OK if batch.run_lane_command(args, model_of) else FAILED)
+
+
+# -- fleet ----------------------------------------------------------------------------------------
+
+
+def _fleet(args: argparse.Namespace) -> int:
+    def run() -> int:
+        from langchain_resilient.fleet.options import Shared  # noqa: PLC0415  # see `_ask`
+        from langchain_resilient.fleet.overview import overview  # noqa: PLC0415
+
+        print(overview(Shared(args.url, namespace=args.namespace)))
+        return OK
+
+    return _reporting_errors(run)
 
 
 def _reporting_errors(command: Callable[[], int]) -> int:

@@ -24,11 +24,13 @@ from langchain_resilient.engine.rate_limiter import (
     RateLimiter,
     Reservation,
 )
+from langchain_resilient.fleet.health import MIN_PAUSE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from langchain_resilient.exchange import RateLimitLevel, RateLimitStatus
+    from langchain_resilient.fleet.health import FleetHealth
 
 _MINUTE = 60.0
 
@@ -111,6 +113,7 @@ class LeasedRateLimiter(RateLimiter):
     Attributes:
         name: As above.
         members: How many processes use the limit, as far as known.
+        health: Who tells others how long a provider wants to be left alone.
         alone: Whether the server is away, and turns are granted here.
         operations: How often the server was asked for it.
         sends: How many requests to the provider were reserved.
@@ -139,6 +142,7 @@ class LeasedRateLimiter(RateLimiter):
         "_turns",
         "_wake",
         "alone",
+        "health",
         "label",
         "members",
         "name",
@@ -162,6 +166,7 @@ class LeasedRateLimiter(RateLimiter):
         super().__init__()
         self.name, self.label, self.suffix = name, label, suffix
         self.members = float(processes)
+        self.health: FleetHealth | None = None
         self.alone = False
         self.operations = self.sends = 0
         self._clock = clock
@@ -313,6 +318,8 @@ class LeasedRateLimiter(RateLimiter):
 
     def record_refusal(self, now: float, until: float) -> None:
         """Have the whole fleet slow down after a refusal (429)."""
+        if self.health is not None and until - now > MIN_PAUSE_SECONDS:
+            self.health.tell("limited", self.name, until - now)
         with self._lock:
             self._look_at = now
             if not self.active:
@@ -400,10 +407,10 @@ class LeasedRateLimiter(RateLimiter):
             self._report.unused_requests += 1.0
             self._report.unused_tokens += turn.tokens
 
-    def granted(self, reply: Sequence[float], now: float) -> None:
+    def granted(self, reply: Sequence[Any], now: float, member: str = "") -> None:  # noqa: ARG002
         """Take what the server granted."""
         (count, first, interval, retry, mark, mark_tokens, rate, rate_tokens, members,
-         allowance, allowed_tokens, heard, paused, _) = reply  # fmt: skip
+         allowance, allowed_tokens, heard, paused, _) = map(float, reply)  # fmt: skip
         with self._lock:
             self.operations += 1
             self.alone = False

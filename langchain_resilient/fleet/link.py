@@ -55,8 +55,8 @@ class Part(Protocol):
     def request(self, now: float) -> list[Any]:
         """The arguments of the script, after the name of this process."""
 
-    def granted(self, reply: list[float], now: float) -> None:
-        """Take the reply."""
+    def granted(self, reply: Sequence[Any], now: float, member: str) -> None:
+        """Take the reply to what was asked as this member."""
 
     def lost(self, now: float) -> None:
         """Go on alone."""
@@ -78,6 +78,7 @@ class Link:
     Attributes:
         member: This process's name among the fleet's: random, and another after a fork.
         away: Why the server is not used now; empty while it is.
+        closing: Whether this is the end of the process.
         operations: How many scripts were run.
         round_trips: Seconds that the last ones took, at most 1,000.
     """
@@ -90,13 +91,14 @@ class Link:
         self.operations = 0
         self._parts: list[Part] = []
         self._lock = threading.Lock()
+        self._serving = threading.Lock()
         self._due = threading.Event()
         self._thread: threading.Thread | None = None
         self._client: Any = None
         self._scripts: dict[str, Any] = {}
         self._retry_at = -inf
         self._warned = False
-        self._closing = False
+        self.closing = False
 
     def wake(self) -> None:
         """Look soon what is due."""
@@ -112,7 +114,7 @@ class Link:
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None and not self._closing:
+            if self._thread is None and not self.closing:
                 self._thread = threading.Thread(
                     target=self._run, name="langchain-resilient-fleet", daemon=True
                 )
@@ -139,9 +141,26 @@ class Link:
             self._scripts = {}
         return self._client
 
+    def ask_now(self, part: Part) -> None:
+        """Ask for one part, and wait for that: at most for the timeout.
+
+        Whatever is wrong with the server is left to the thread; what the part raises is raised.
+        """
+        with self._serving:
+            now = time.monotonic()
+            if self.away:
+                return
+            try:
+                (reply,) = self._ask([part], now)
+            except Exception as error:  # noqa: BLE001  # nothing of it may cost a call
+                self._lose(error)
+                part.lost(now)
+                return
+            part.granted(reply, time.monotonic(), self.member + part.suffix)
+
     def flush(self) -> None:
         """Send what is still to be reported, and close: at the end of the process."""
-        self._closing = True
+        self.closing = True
         self._due.set()
         if self._thread is not None and not self.away:
             with suppress(Exception):
@@ -156,13 +175,14 @@ class Link:
         self.member = uuid4().hex[:12]
         self._client, self._thread = None, None
         self._lock, self._due = threading.Lock(), threading.Event()
+        self._serving = threading.Lock()
         for part in self._parts:
             part.forked()
 
     # -- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._closing:
+        while not self.closing:
             now = time.monotonic()
             due = min([part.due_at() for part in self._all()], default=inf)
             if self.away:
@@ -181,6 +201,10 @@ class Link:
             return list(self._parts)
 
     def _serve(self, now: float, *, everything: bool = False) -> None:
+        with self._serving:
+            self._serve_parts(now, everything)
+
+    def _serve_parts(self, now: float, everything: bool) -> None:
         parts = self._all()
         if self.away and now < self._retry_at:
             for part in parts:
@@ -202,9 +226,9 @@ class Link:
             self.away = ""
         now = time.monotonic()
         for part, reply in zip(due, replies, strict=True):
-            part.granted(reply, now)
+            part.granted(reply, now, self.member + part.suffix)
 
-    def _ask(self, parts: Sequence[Part], now: float) -> list[list[float]]:
+    def _ask(self, parts: Sequence[Part], now: float) -> list[Any]:
         from redis.exceptions import NoScriptError  # noqa: PLC0415  # an extra
 
         calls = [
@@ -217,7 +241,7 @@ class Link:
             self._scripts = {}
             replies = self._evaluate(calls)
         self.operations += len(calls)
-        return [[float(value) for value in reply] for reply in replies]
+        return replies
 
     def _evaluate(self, calls: Sequence[tuple[str, list[str], list[Any]]]) -> list[Any]:
         client = self.client()
@@ -230,7 +254,7 @@ class Link:
         ]
         replies = pipeline.execute() if len(calls) > 1 else replies
         for reply in replies:
-            if float(reply[0]) == -1:
+            if reply[0] == "-1":
                 msg = f"its state is of version {float(reply[2]):.0f}, not {FORMAT}"
                 raise VersionMismatchError(msg)
         return list(replies)

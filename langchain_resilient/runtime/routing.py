@@ -12,6 +12,7 @@ from langchain_resilient.engine.time_model import UNKNOWN
 from langchain_resilient.prices import Usage, cost, price_for, prices_for, typical_cost
 from langchain_resilient.receipt import Outcome
 from langchain_resilient.runtime.reservations import CallReservations
+from langchain_resilient.runtime.shared_state import SharedState, shared_name
 from langchain_resilient.runtime.spending import Ledger, SpendLimiter
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from langchain_resilient.options import Target
     from langchain_resilient.receipt import Receipt
     from langchain_resilient.runtime.call import CallOptions
-    from langchain_resilient.runtime.shared_state import SharedState
 
 
 MAX_CONVERSATIONS = 4096
@@ -182,7 +182,13 @@ class Router:
         self._affinity = Affinity() if config.affinity else None
         self._weights = {target.name: target.weight for target in chain_of(config)}
         capped = spend_cap_of(config) is not None or any(t.spend_cap for t in targets.values())
-        self._spend_limiter = SpendLimiter(targets, spend_cap_of(config)) if capped else None
+        self._spend_limiter = (
+            SpendLimiter(
+                targets, spend_cap_of(config), shared.link, lambda t: shared_name(t, 0, t.model)
+            )
+            if capped
+            else None
+        )
 
     @property
     def capped(self) -> bool:

@@ -33,6 +33,7 @@ from langchain_resilient.runtime.token_estimate import ContextWindow
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from langchain_resilient.fleet.health import FleetHealth
     from langchain_resilient.fleet.link import Link
     from langchain_resilient.fleet.options import Shared
     from langchain_resilient.options import Health, Hedge, Retry, Target
@@ -93,7 +94,13 @@ class SharedState:
     """
 
     def __init__(self, link: Link | None = None, suffix: str = "") -> None:
-        self._link = link
+        self.link: Link | None = link
+        self._health: FleetHealth | None = None
+        if link is not None:
+            from langchain_resilient.fleet.health import FleetHealth  # noqa: PLC0415
+
+            self._health = FleetHealth(link.wake, lambda: bool(link.away))
+            link.add(self._health)
         self._suffix = suffix
         self._states: dict[Hashable, TargetState] = {}
         self._accounts: dict[Hashable, Account] = {}
@@ -125,18 +132,29 @@ class SharedState:
         with self._lock:
             state = self._states.get(name)
             if state is None:
-                accounts = [self._accounts.setdefault(key, Account()) for key in keys]
+                accounts = [self._account(target, i, key) for i, key in enumerate(keys)]
                 rate_limiters = [self._rate_limiter(target, i, key) for i, key in enumerate(keys)]
                 state = self._states[name] = _new_state(target, accounts, rate_limiters)
                 for rate_limiter in rate_limiters:
                     _configured(rate_limiter, target)
+                health = self._health
+                if health is not None:
+                    state.circuit_breaker = health.breaker(shared_name(target, 0, target.model))
+                    for i, target_key in enumerate(state.keys):
+                        health.watch_key(shared_name(target, i, target.model), target_key)
         return state
+
+    def _account(self, target: Target, number: int, key: Hashable) -> Account:
+        health = self._health
+        if health is None:
+            return self._accounts.setdefault(key, Account())
+        return self._accounts.setdefault(key, health.account(shared_name(target, number)))
 
     def _rate_limiter(self, target: Target, number: int, key: Hashable) -> RateLimiter:
         """The pace of one of a target's keys: of this process, or of all that share it."""
         rate_limiter = self._rate_limiters.get((key, target.model))
         if rate_limiter is None:
-            link = self._link
+            link = self.link
             if link is None:
                 rate_limiter = RateLimiter()
             else:
@@ -150,6 +168,7 @@ class SharedState:
                     processes=link.shared.processes,
                 )
                 # Before the server is asked: with the first question it is told the user's limits.
+                leased.health = self._health
                 leased.configure(target.requests_per_minute, target.tokens_per_minute)
                 link.add(leased)
                 rate_limiter = leased

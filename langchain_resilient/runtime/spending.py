@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import Counter, deque
 from enum import IntEnum
@@ -17,6 +18,8 @@ from langchain_resilient.receipt import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from langchain_resilient.fleet.link import Link
+    from langchain_resilient.fleet.options import Shared
     from langchain_resilient.options import SpendCap, Target
     from langchain_resilient.receipt import AttemptRecord, Receipt
 
@@ -185,27 +188,94 @@ class Ledger:
         self._expiry = self._end(buckets[0][0]) if buckets else inf
 
 
+class LeasedLedger(Ledger):
+    """A ledger that all processes of a fleet share: of it this one spends what is leased to it.
+
+    Args:
+        cap: How much may be spent, in how long a time.
+        link: To what the processes share.
+        name: The cap's name there.
+
+    Raises:
+        ValueError: If other processes have a cap of that name with another amount or time.
+    """
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, cap: SpendCap, link: Link, name: str) -> None:
+        super().__init__(cap)
+        from langchain_resilient.fleet.money import DollarLease  # noqa: PLC0415
+
+        self._lease = DollarLease(
+            link, name, cap.dollars, cap.window, granted=self._wake_all, label=cap.name
+        )
+
+    def _wake_all(self) -> None:
+        with self._lock:
+            waiting = tuple(self._waiting)
+        for wake in waiting:
+            wake()
+
+    def add(self, dollars: float, now: float) -> None:
+        """Count what was spent just now, for all processes."""
+        self._lease.spend(dollars, now)
+
+    def spent(self, now: float) -> float:  # noqa: ARG002  # the base class's
+        """Dollars spent by all processes within the window, as far as this one knows."""
+        return self._lease.spent()
+
+    def left(self, now: float) -> float:
+        """Dollars that this process may still spend; not below 0."""
+        return self._lease.left(now)
+
+    def open_at(self, now: float, need: float = 0.0) -> float:
+        """When some of what was spent counts no more; see `Ledger.open_at`."""
+        return now if self.covers(need, now) else self._lease.opens_at()
+
+
 def _covers(left: float, need: float) -> bool:
     return left > 0 and left >= need
 
 
-_ledgers: dict[Hashable, Ledger] = {}
+_ledgers: dict[tuple[SpendCap, Hashable, Shared | None], Ledger] = {}
 _answers: dict[Hashable, AnswerLength] = {}
 _lock = threading.Lock()
 
 
-def ledger_of(cap: SpendCap, owner: Hashable) -> Ledger:
+def ledger_of(
+    cap: SpendCap, owner: Hashable, link: Link | None = None, owner_name: str = ""
+) -> Ledger:
     """The process's one ledger for a cap: whoever builds the same model anew spends on.
 
     Args:
         cap: One with a name is shared by all who use that name, whoever the owner is.
         owner: Whose money it is.
+        link: To what other processes share; None for nothing.
+        owner_name: The owner as all processes say it, without secrets.
+
+    Raises:
+        ValueError: If other processes have a cap of that name with another amount or time.
     """
-    key = (cap, None if cap.name else owner)
+    key = (cap, None if cap.name else owner, None if link is None else link.shared)
     with _lock:
         ledger = _ledgers.get(key)
         if ledger is None:
-            ledger = _ledgers[key] = Ledger(cap)
+            if link is None:
+                ledger = Ledger(cap)
+            else:
+                clash = [
+                    other
+                    for other, _, theirs in _ledgers
+                    if cap.name and other.name == cap.name and theirs == link.shared
+                ]
+                if clash:
+                    elsewhere = f"{clash[0]} in another model"
+                    msg = f"the spend cap named {cap.name!r} is {elsewhere}, not {cap}"
+                    raise ValueError(msg)
+                named = f"name {cap.name}" if cap.name else f"{cap.dollars} {cap.per} {owner_name}"
+                name = hashlib.sha256(named.encode()).hexdigest()[:24]
+                ledger = LeasedLedger(cap, link, name)
+            _ledgers[key] = ledger
     return ledger
 
 
@@ -256,6 +326,8 @@ class SpendLimiter:
     Args:
         targets: All that may be asked, by name, the last resort too. Later additions count.
         cap: The model's own.
+        link: To what other processes share; None for nothing.
+        name_of: Names a target as all processes do, without secrets; only where there is a link.
 
     Raises:
         MissingExtraError: If prices are needed and `genai-prices` is not installed.
@@ -272,11 +344,21 @@ class SpendLimiter:
         ```
     """
 
-    __slots__ = ("_accounts", "_own", "_targets")
+    __slots__ = ("_accounts", "_link", "_name_of", "_own", "_targets")
 
-    def __init__(self, targets: Mapping[str, Target], cap: SpendCap | None = None) -> None:
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        cap: SpendCap | None = None,
+        link: Link | None = None,
+        name_of: Callable[[Target], str] = str,
+    ) -> None:
         everyone = frozenset(map(_owner, targets.values()))
-        self._own = None if cap is None else ledger_of(cap, everyone)
+        self._link, self._name_of = link, name_of
+        self._own = None
+        if cap is not None:
+            names = "" if link is None else " ".join(sorted(map(name_of, targets.values())))
+            self._own = ledger_of(cap, everyone, link, names)
         self._targets = targets
         self._accounts: dict[str, Account] = {}
         for name in targets:
@@ -365,7 +447,8 @@ class SpendLimiter:
             target = self._targets[name]
             ledgers = [] if self._own is None else [self._own]
             if target.spend_cap is not None:
-                ledgers.append(ledger_of(target.spend_cap, _owner(target)))
+                name = "" if self._link is None else self._name_of(target)
+                ledgers.append(ledger_of(target.spend_cap, _owner(target), self._link, name))
             if ledgers:
                 prices_for([target], "spend_cap")
             answers = _answers.setdefault(_owner(target), AnswerLength())

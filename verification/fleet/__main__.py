@@ -12,6 +12,7 @@ import os
 import sys
 from typing import NamedTuple
 
+from verification.fleet import alone
 from verification.fleet.runs import Row, play
 from verification.fleet.workers import run
 from verification.kit.redis_server import MISSING, RedisServer, installed
@@ -66,6 +67,8 @@ def main() -> int:
         print(MISSING)
         return 1
     broken = 0 if args.workers else _batches(args.only)
+    if not args.only and not args.workers:
+        broken += alone.main()
     if not args.only:
         broken += _many()
     print(f"{broken} bounds broken")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TOKENS = 50
 """The `max_tokens` of rows that are limited by tokens: what a request costs at admission."""
 
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 """Seconds that processes may take to start."""
 
 
