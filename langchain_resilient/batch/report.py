@@ -45,6 +45,7 @@ class BatchProgress:
         restored: Of `done`, out of the journal: nothing was sent for them.
         batched: Of `done`, by batches of a provider.
         waiting: Items that are in such batches now.
+        elsewhere: Of `done`, answered by another target than the first, by the reason.
         hedges: Requests that were sent because another was late.
         retries: Requests that were sent again after a failure.
         tail_hedges: Items of the tail that were asked a second time.
@@ -65,6 +66,7 @@ class BatchProgress:
     output_tokens: int = 0
     spent: float = 0.0
     seconds: float = 0.0
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ended(self) -> int:
@@ -101,6 +103,8 @@ class BatchReport:
         cached: Of `done`, out of LangChain's cache: nothing was sent for them either.
         batched: Of `done`, by batches of a provider.
         late: Of `done`, after the time that `within` gave.
+        elsewhere: Of `done`, answered by another target than the first, by the reason, the most
+            frequent first: `"rate limit"`, `"max_concurrency"`, `"late"`, `"failed: server"`, ...
         complete: Whether the batch ran to its end.
         wall_seconds: How long it took.
         seconds: From an item's call to its answer.
@@ -149,6 +153,7 @@ class BatchReport:
     job_wasted: float | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     targets: tuple[TargetStats, ...] = ()
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -231,6 +236,7 @@ def _summary(report: BatchReport) -> str:
         ("from the cache", report.cached),
         ("by batches", report.batched),
         ("late", report.late),
+        (elsewhere_text(report.elsewhere), sum(report.elsewhere.values())),
         ("hedges", report.hedges),
         ("retries", report.retries),
         ("hedges in the tail", report.tail_hedges),
@@ -253,6 +259,12 @@ def _summary(report: BatchReport) -> str:
     failures = ", ".join(f"{name} {count:,}" for name, count in report.errors.items())
     line = ", ".join(filter(None, parts))
     return f"{line}\nfailures: {failures}" if failures else line
+
+
+def elsewhere_text(elsewhere: Mapping[str, int]) -> str:
+    """Say why answers are not the first target's: `elsewhere (rate limit 9, late 1)`."""
+    why = ", ".join(f"{reason} {count:,}" for reason, count in elsewhere.items())
+    return f"elsewhere ({why})"
 
 
 def _spent(by: str, spent: float | None, wasted: float | None) -> str:
@@ -309,6 +321,7 @@ class BatchStats:
         self._batched = self._late = 0
         self._saved = 0.0
         self._errors: Counter[str] = Counter()
+        self._elsewhere: Counter[str] = Counter()
         self._began = clock()
         self._ended: float | None = None
         self._complete = False
@@ -381,6 +394,8 @@ class BatchStats:
                 self._time(receipt)
 
     def _time(self, receipt: Receipt) -> None:
+        if receipt.elsewhere is not None:
+            self._elsewhere[receipt.elsewhere] += 1
         self._seconds.add(receipt.seconds)
         first = next((a.first_text for a in receipt.attempts if a.outcome is Outcome.WON), None)
         if first is not None:
@@ -409,6 +424,7 @@ class BatchStats:
                 output_tokens=sum(target.output_tokens for target in stats.targets),
                 spent=stats.spent,
                 seconds=self._wall_seconds(),
+                elsewhere=dict(self._elsewhere.most_common()) if self._elsewhere else {},
             )
 
     def report(self) -> BatchReport:
@@ -440,6 +456,7 @@ class BatchStats:
                 job_wasted=None if self.earlier is None else stats.wasted + self.earlier.wasted,
                 errors=dict(self._errors.most_common()),
                 targets=stats.targets,
+                elsewhere=dict(self._elsewhere.most_common()),
             )
 
     def _stats(self) -> Stats:

@@ -113,6 +113,7 @@ class Runtime:
             last_resort_after=config.last_resort_after,
             grace=grace_of(config),
             spread=config.spread,
+            equal=config.spread and config.order in ("balanced", "fastest"),
         )
         self._patient = has_default_deadline(config)
         self._check = config.check
@@ -467,6 +468,8 @@ class Runtime:
         self._recorder.add(receipt, costs, cancelled=race.end is None)
         if receipt.winner is None and call.skipped:
             receipt = replace(receipt, skipped=(*receipt.skipped, *call.skipped))
+        elif call.skipped and (why := dict(call.skipped).get(self.chain[0].state.name)):
+            receipt = replace(receipt, elsewhere=why)
         if call.receipts is not None:
             call.receipts.append(receipt)
         if self._memory is not None:
