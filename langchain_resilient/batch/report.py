@@ -20,6 +20,7 @@ from langchain_resilient.observability.stats import (
     Stats,
     TargetStats,
     duration_line,
+    targets_table,
     text_table,
     time_tiles,
 )
@@ -163,6 +164,24 @@ class BatchReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return {field_.name: _as_plain_data(getattr(self, field_.name)) for field_ in fields(self)}
+
+    def to_pandas(self) -> Any:
+        """The targets as a table of pandas: one row a target, and each nested figure a column.
+
+        The totals are in its `attrs`. The answers themselves are what the batch returned, or
+        `langchain-resilient journal export -o answers.csv`.
+
+        Raises:
+            MissingExtraError: Without pandas.
+
+        Example:
+            ```python
+            llm.batch_report().to_pandas()[["requests", "wins", "first_text.p50"]]
+            ```
+        """
+        table = targets_table(self.targets)
+        table.attrs = {name: x for name, x in self.as_dict().items() if name != "targets"}
+        return table
 
     def __repr__(self) -> str:
         """The totals, in a line or two."""
