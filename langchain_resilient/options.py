@@ -587,6 +587,11 @@ def checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         msg = 'must start with "http://" or "https://" and name a server'
         raise ValueError(msg)
+    try:
+        _ = parts.port
+    except ValueError:
+        msg = "names a port that is none: it is a number from 1 to 65535"
+        raise ValueError(msg) from None
     if "@" in url:  # even where an unquoted "/" in a password hides it from the parser
         msg = (
             "must not hold a user or a password: give them as api_key, or as "
