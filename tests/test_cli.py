@@ -238,9 +238,10 @@ def test_a_file_has_the_fields_of_the_model(sim, capsys, tmp_path, suffix):
         (("-t", "openai:m", "--api-key-env", "NOT_SET_AT_ALL"), "NOT_SET_AT_ALL is not set"),
     ],
 )
-def test_a_wrong_file_or_address_is_one_sentence(sim, capsys, tmp_path, monkeypatch, args, message):
-    """With exit code 2, for `ask` and for `targets`."""
+def test_a_wrong_file_or_address_is_one_sentence(capsys, tmp_path, monkeypatch, args, message):
+    """With exit code 2."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-123456")
     (tmp_path / "bad.toml").write_text("a = = 1")
     (tmp_path / "unknown.json").write_text('{"targts": []}')
     (tmp_path / "list.json").write_text("[]")
