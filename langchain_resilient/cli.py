@@ -664,7 +664,7 @@ _open_lines: set[TextIO] = set()
 
 
 def _write(out: TextIO, text: str) -> None:
-    if out is sys.stderr and sys.stdout in _open_lines:
+    if out is not sys.stdout and sys.stdout in _open_lines:
         _open_lines.discard(sys.stdout)
         text = f"\n{text}"
     out.write(text)

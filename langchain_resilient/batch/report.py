@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import fsum
 from typing import Any
 
@@ -313,6 +313,7 @@ class BatchStats:
         total: Items there are, if that is known.
         clock: Seconds that go forward, e.g. the loop's `time`.
         price: Finds a target's price by its name.
+        health: Says how a target is now, by its name; None if nobody knows.
 
     Attributes:
         clock: As given.
@@ -328,11 +329,16 @@ class BatchStats:
     """
 
     def __init__(
-        self, total: int | None, clock: Callable[[], float], price: Callable[[str], Price | None]
+        self,
+        total: int | None,
+        clock: Callable[[], float],
+        price: Callable[[str], Price | None],
+        health: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._total = total
         self.clock = clock
         self._price = price
+        self._health = health
         self._lock = threading.Lock()
         self._recorder = Recorder()
         self._seconds, self._first = DurationHistogram(), DurationHistogram()
@@ -474,7 +480,7 @@ class BatchStats:
                 job_spent=None if self.earlier is None else stats.spent + self.earlier.spent,
                 job_wasted=None if self.earlier is None else stats.wasted + self.earlier.wasted,
                 errors=dict(self._errors.most_common()),
-                targets=stats.targets,
+                targets=tuple(replace(t, health=self._health(t.name)) for t in stats.targets),
                 elsewhere=dict(self._elsewhere.most_common()),
             )
 

@@ -333,6 +333,11 @@ class Runtime:
             self._delays(),
         )
 
+    def health(self, name: str) -> str | None:
+        """How a target is now, in a word, as in `stats()`; None if it is none of ours."""
+        route = self._routes.get(name)
+        return None if route is None else route.state.health(_now())
+
     def _delays(self) -> dict[str, float]:
         """The delay in seconds after which each target would be hedged now."""
         hedge, now = self.plan.hedge, _now()
