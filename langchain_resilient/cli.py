@@ -101,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
         help='the prompt; "-" or nothing reads standard input; what is piped in follows a prompt',
     )
     _add_targets(ask)
+    _add_config(ask)
     _add_settings(ask)
     ask.add_argument("--json", action="store_true", help="one JSON object with text and receipt")
     ask.add_argument("--no-stream", action="store_true", help="print the answer when it is whole")
@@ -115,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     )
     batch.add_batch_arguments(batching)
     _add_targets(batching)
+    _add_config(batching)
     _add_settings(batching)
     batching.set_defaults(command=_batch)
 
@@ -145,6 +147,7 @@ def parser() -> argparse.ArgumentParser:
         "each provider is asked whether the models live, and for how long.",
     )
     _add_targets(targets)
+    _add_config(targets)
     targets.add_argument("--json", action="store_true", help="as JSON")
     targets.add_argument(
         "--check", action="store_true", help="ask each provider for its list of models"
@@ -190,6 +193,9 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the environment variable with the targets' key, instead of their provider's own",
     )
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -315,7 +321,7 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
         OSError: If it cannot be read.
         ValueError: If it is no TOML or JSON, or holds no fields.
     """
-    if args.config is None:
+    if args.config is None or args.command is _serve:  # which reads its own
         return {}
     text = Path(args.config).read_text(encoding="utf-8")
     try:
