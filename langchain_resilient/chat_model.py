@@ -669,6 +669,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
     def _batch_desk(self, target: str | None = None) -> BatchDesk | None:
         return self._ready().batch_desk(target)
 
+    def _health(self, target: str) -> str | None:
+        return self._ready().health(target)
+
     def _price(self, target: str) -> Price | None:
         from langchain_resilient.prices import price_for  # noqa: PLC0415  # keeps import light
 

@@ -17,10 +17,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
+import logging
 import os
 import signal
+import stat
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -52,17 +56,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see the module.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal may know only ASCII
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     args = parser().parse_args(argv)
     warnings.showwarning = _show_warning
+    log = logging.getLogger("langchain_resilient")
+    handler = _LogLines(logging.WARNING)
+    log.addHandler(handler)
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`). Python flushes stdout once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()  # its reader has gone (`| head`)
         return OK
+    except OSError as error:  # the disk is full, say
+        _give_up_stdout()
+        _print_error(f"the output cannot be written: {error.strerror or error}")
+        return FAILED
+    finally:
+        log.removeHandler(handler)
+
+
+def _give_up_stdout() -> None:
+    """Write nothing more there: Python flushes it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,8 +95,13 @@ def parser() -> argparse.ArgumentParser:
     commands = main_parser.add_subparsers(required=True, metavar="COMMAND")
 
     ask = commands.add_parser("ask", help="answer one prompt", description="Answer one prompt.")
-    ask.add_argument("prompt", nargs="*", help='the prompt; "-" or nothing reads standard input')
+    ask.add_argument(
+        "prompt",
+        nargs="*",
+        help='the prompt; "-" or nothing reads standard input; what is piped in follows a prompt',
+    )
     _add_targets(ask)
+    _add_config(ask)
     _add_settings(ask)
     ask.add_argument("--json", action="store_true", help="one JSON object with text and receipt")
     ask.add_argument("--no-stream", action="store_true", help="print the answer when it is whole")
@@ -91,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     )
     batch.add_batch_arguments(batching)
     _add_targets(batching)
+    _add_config(batching)
     _add_settings(batching)
     batching.set_defaults(command=_batch)
 
@@ -130,6 +156,7 @@ def parser() -> argparse.ArgumentParser:
         "each provider is asked whether the models live, and for how long.",
     )
     _add_targets(targets)
+    _add_config(targets)
     targets.add_argument("--json", action="store_true", help="as JSON")
     targets.add_argument(
         "--check", action="store_true", help="ask each provider for its list of models"
@@ -165,6 +192,25 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
         help='a target of the chain, e.g. "openai:gpt-6.1-sol", "together:maker/model", "local"; '
         "may be given several times, in order of preference",
     )
+    parser.add_argument(
+        "--base-url",
+        metavar="URL",
+        help="where the targets are served, e.g. http://localhost:8000/v1",
+    )
+    parser.add_argument(
+        "--api-key-env",
+        metavar="NAME",
+        help="the environment variable with the targets' key, instead of their provider's own",
+    )
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="a .toml or .json file with fields of ResilientChatModel (targets, timeout, hedge, "
+        "...); options of the command line go before it",
+    )
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -199,16 +245,16 @@ def _ask(args: argparse.Namespace) -> int:
     from langchain_resilient import errors  # noqa: PLC0415  # a wrong command should fail fast
     from langchain_resilient.providers.local import LocalModelError  # noqa: PLC0415
 
-    prompt = " ".join(args.prompt)
-    if prompt in ("", "-"):
-        # A person at a terminal who gave no prompt waits for a hint, not for the end of input.
-        prompt = "" if sys.stdin.isatty() else sys.stdin.read()
+    try:
+        prompt = _prompt(" ".join(args.prompt))
+    except UnicodeDecodeError as error:
+        return _print_error(f"standard input is not UTF-8, at byte {error.start}")
     if not prompt.strip():
         return _print_error('no prompt: give one, or pipe it in ("langchain-resilient ask -h")')
     try:
         llm = _model(args)
         _preload(llm)
-    except (ValueError, LocalModelError, errors.MissingExtraError) as error:
+    except (ValueError, OSError, LocalModelError, errors.MissingExtraError) as error:
         return _print_error(_error_text(error))
     try:
         return asyncio.run(_answer(llm, _messages(args.system, prompt), args))
@@ -223,12 +269,13 @@ def _ask(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> ResilientChatModel:
     from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415
 
-    return ResilientChatModel(**{k: v for k, v in _settings(args).items() if v is not None})
+    return ResilientChatModel(**_settings(args))
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "targets": args.target,
+    config = _config(args)
+    settings = {
+        "targets": _chosen_targets(args),
         "timeout": args.timeout,
         "hedge": args.hedge,
         "max_tokens": args.max_tokens,
@@ -236,6 +283,10 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "last_resort": args.last_resort,
         "remember": None if args.forget else args.remember or _memory_file(),
     }
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "remember" in config and not args.remember:
+        given.pop("remember", None)
+    return {**config, **given}
 
 
 def _memory_file() -> Path | None:
@@ -244,6 +295,80 @@ def _memory_file() -> Path | None:
 
     named = os.environ.get("LANGCHAIN_RESILIENT_REMEMBER")
     return cache_folder() / "learned.json" if named is None else Path(named) if named else None
+
+
+def _prompt(given: str) -> str:
+    """Join what was given and what is piped in.
+
+    Raises:
+        UnicodeDecodeError: If that is no text.
+    """
+    if given in ("", "-"):
+        # A person at a terminal who gave no prompt waits for a hint, not for the end of input.
+        return "" if sys.stdin.isatty() else _stdin()
+    return f"{given}\n\n{text}" if _is_piped() and (text := _stdin()).strip() else given
+
+
+def _stdin() -> str:
+    raw = getattr(sys.stdin, "buffer", None)
+    return sys.stdin.read() if raw is None else raw.read().decode()
+
+
+def _is_piped() -> bool:
+    """Whether somebody sends us something: a pipe or a file, not what a service inherits."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+def _config(args: argparse.Namespace) -> dict[str, Any]:
+    """Read the fields of a configuration file.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no TOML or JSON, or holds no fields.
+    """
+    if args.config is None or args.command is _serve:  # which reads its own
+        return {}
+    text = Path(args.config).read_text(encoding="utf-8")
+    try:
+        fields = json.loads(text) if args.config.endswith(".json") else tomllib.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{args.config}: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{args.config} holds no table of fields")  # noqa: TRY004  # of the user's
+    return fields
+
+
+def _chosen_targets(args: argparse.Namespace) -> Any:
+    """The targets of the command line or else of the configuration, where they were told to be.
+
+    Raises:
+        ValueError: If there are none to be told where, or the key's variable is not set.
+    """
+    from langchain_resilient.options import as_target  # noqa: PLC0415  # see `_ask`
+
+    targets = args.target or _config(args).get("targets")
+    if args.base_url is None and args.api_key_env is None:
+        return targets
+    if not targets:
+        raise ValueError("--base-url and --api-key-env need a --target to say of which model")
+    place: dict[str, Any] = {}
+    if args.base_url is not None:
+        place["base_url"] = args.base_url
+    if args.api_key_env is not None:
+        place["api_key"] = os.environ.get(args.api_key_env)
+        if not place["api_key"]:
+            raise ValueError(f"{args.api_key_env} is not set")
+    chain = [as_target(target) for target in targets]
+    own = ("local", "text", "runnable")
+    return [target if target.provider in own else {**_given(target), **place} for target in chain]
+
+
+def _given(target: Target) -> dict[str, Any]:
+    return {name: getattr(target, name) for name in target.model_fields_set}
 
 
 def _preload(llm: ResilientChatModel) -> None:
@@ -277,7 +402,7 @@ async def _answer(llm: ResilientChatModel, messages: Any, args: argparse.Namespa
     if args.json:
         output = {"text": text, "model": metadata.get("model_name"), "usage": usage,
                 "receipt": metadata.get("resilience")}  # fmt: skip
-        _write(sys.stdout, json.dumps(output, ensure_ascii=False) + "\n")
+        _write_json(output)
         return OK
     _write(sys.stdout, text + "\n" if args.no_stream else "\n")
     if not args.quiet:
@@ -392,7 +517,7 @@ def _targets(args: argparse.Namespace) -> int:
     )
 
     try:
-        chain = as_chain(args.target or DEFAULT_CHAIN)
+        chain = as_chain(_chosen_targets(args) or DEFAULT_CHAIN)
         rows: list[dict[str, Any]] = [
             {
                 "target": target.name,
@@ -408,7 +533,7 @@ def _targets(args: argparse.Namespace) -> int:
         if args.check:
             for target, row in zip(chain, rows, strict=True):
                 row.update(_check(target) if row["ready"] else {})
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         return _print_error(_error_text(error))
     if args.json:
         _write(sys.stdout, json.dumps(rows) + "\n")
@@ -498,7 +623,7 @@ def _fail(args: argparse.Namespace, error: Any, code: int) -> int:
     if args.json:
         output = {"error": type(error).__name__, "message": str(error),
                 "receipt": error.receipt.as_dict() if error.receipt else None}  # fmt: skip
-        _write(sys.stdout, json.dumps(output, ensure_ascii=False) + "\n")
+        _write_json(output)
     elif code == BROKEN:
         _write(sys.stdout, "\n")
     _print_error(str(error))
@@ -513,6 +638,10 @@ def _print_error(message: str) -> int:
 
 def _error_text(error: Exception) -> str:
     """Return an error's text; of a validation error only the arguments and what is wrong."""
+    if type(error).__name__ == "NoTargetsError":
+        return _no_targets(str(error))
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"there is no file {error.filename}"
     if not isinstance(error, ValidationError):
         return str(error)
     return "; ".join(
@@ -524,12 +653,53 @@ def _error_text(error: Exception) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _warned.add(str(message))
     _write(sys.stderr, f"langchain-resilient: {message}\n")
 
 
+def _no_targets(text: str) -> str:
+    """The same advice in words of the command line."""
+    for ours, theirs in (
+        ("(or pass api_key=...)", "(or name their variable: --api-key-env NAME)"),
+        ('ResilientChatModel(targets=["local"])', "--target local"),
+        ('`last_resort="local"`', "--last-resort local"),
+    ):
+        text = text.replace(ours, theirs)
+    return text
+
+
+def _write_json(output: dict[str, Any]) -> None:
+    # What a terminal cannot show would be replaced, and the text be another.
+    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    _write(sys.stdout, json.dumps(output, ensure_ascii=not unicode) + "\n")
+
+
+_warned: set[str] = set()
+"""What was shown as a warning: it is logged too."""
+
+
+class _LogLines(logging.Handler):
+    """Writes what the library logs to standard error, on lines of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        message = record.getMessage()
+        if message not in _warned:
+            _write(sys.stderr, f"langchain-resilient: {message}\n")
+
+
+_open_lines: set[TextIO] = set()
+"""Outputs whose last line has not ended; standard error may be the same terminal."""
+
+
 def _write(out: TextIO, text: str) -> None:
+    if out is not sys.stdout and sys.stdout in _open_lines:
+        _open_lines.discard(sys.stdout)
+        text = f"\n{text}"
     out.write(text)
     out.flush()
+    if text:
+        (_open_lines.discard if text.endswith("\n") else _open_lines.add)(out)
 
 
 if __name__ == "__main__":

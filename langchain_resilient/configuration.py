@@ -183,7 +183,9 @@ class Configuration(Sampling):
     a call gives as `affinity=`."""
     spread: bool = True
     """Whether a call goes on to the next target where one is saturated (its rate limit or its
-    `max_concurrency` is used up), or waits for its turn there, as long as its deadline allows."""
+    `max_concurrency` is used up), or waits for its turn there, as long as its deadline allows. A
+    limit that is known and not used up is spent first, as a burst; with targets that are equal
+    (`order="balanced"` or `"fastest"`, or one `Target.group`) nobody waits for the first."""
     health: Health | None = Health()
     """When a target that hangs or fails is left out for a while; None for never."""
     share_learning: bool = True

@@ -413,6 +413,10 @@ class Target(Sampling):
     replicated: bool = False
     """Whether it is many machines, as the large providers' are: then a late request is asked there
     a second time where no other target is healthy."""
+    group: str = ""
+    """Targets with the same name here are as good as each other: where the limit of one holds a
+    call up, another of them is asked at once. One without a group is waited for while its limit is
+    not used up; see `spread`."""
     retry_first: bool = False
     """Ask for one quick retry of this target before the chain moves on."""
     price: tuple[Dollars, Dollars] | None = None
@@ -583,6 +587,11 @@ def checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         msg = 'must start with "http://" or "https://" and name a server'
         raise ValueError(msg)
+    try:
+        _ = parts.port
+    except ValueError:
+        msg = "names a port that is none: it is a number from 1 to 65535"
+        raise ValueError(msg) from None
     if "@" in url:  # even where an unquoted "/" in a password hides it from the parser
         msg = (
             "must not hold a user or a password: give them as api_key, or as "

@@ -164,6 +164,8 @@ class Receipt:
         lane: `"batch"` if the answer came by a batch of its provider.
         price: Dollars that such an answer cost; None where its price is not known.
         saved: Dollars that it would have cost more otherwise.
+        elsewhere: Why another target answered than the first, such as `"rate limit"`, `"late"` or
+            `"failed: server"`; None where the first did, or nobody.
     """
 
     attempts: tuple[AttemptRecord, ...]
@@ -175,6 +177,7 @@ class Receipt:
     lane: Literal["batch"] | None = None
     price: float | None = None
     saved: float | None = None
+    elsewhere: str | None = None
 
     @property
     def faults(self) -> tuple[tuple[str, Fault], ...]:
@@ -205,6 +208,8 @@ class Receipt:
             "lost_tokens": self.lost_tokens,
             "attempts": [a.as_dict() for a in self.attempts],
         }
+        if self.elsewhere is not None:
+            fields["elsewhere"] = self.elsewhere
         if self.breaks:
             fields["breaks"] = [b.as_dict() for b in self.breaks]
         if self.cached:
@@ -223,7 +228,8 @@ class Receipt:
         tries = ", ".join(_brief(a) for a in self.attempts)
         plural = "" if len(self.attempts) == 1 else "s"
         broke = "".join([f", {b.action} after {b.characters} characters" for b in self.breaks])
-        details = f"{len(self.attempts)} attempt{plural}: {tries}{broke}"
+        why = "" if self.elsewhere is None else f"; not the first target: {self.elsewhere}"
+        details = f"{len(self.attempts)} attempt{plural}: {tries}{broke}{why}"
         return f"{who} in {self.seconds:.2f} s ({details})"
 
 

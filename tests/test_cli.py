@@ -119,6 +119,150 @@ def test_without_a_key_it_says_what_to_set(capsys, monkeypatch):
     assert "OPENAI_API_KEY or TOGETHER_API_KEY" in capsys.readouterr().err
 
 
+# -- what a terminal does to it -------------------------------------------------------------------
+
+
+def ask(*args: str, **how) -> subprocess.CompletedProcess[bytes]:
+    """In a process of its own, so that its pipes are real."""
+    command = [sys.executable, "-m", "langchain_resilient", "ask", "-q", *args]
+    return subprocess.run(command, check=False, capture_output=True, timeout=60, **how)
+
+
+def test_what_is_piped_in_follows_the_prompt(sim):
+    """`echo text | ask "summarise"`."""
+    done = ask("-t", "openai:m", "Say exactly: a", input=b"piped \xc3\xa9\n")
+    assert (done.returncode, done.stderr) == (0, b"")
+    (request,) = sim.requests
+    assert request.body["messages"][-1]["content"] == "Say exactly: a\n\npiped \u00e9\n"
+
+
+def test_input_that_is_no_text_is_code_2():
+    """One line, which says where."""
+    done = ask("-t", "text:hi", input=b"ab\xff")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"langchain-resilient: standard input is not UTF-8, at byte 2\n"
+
+
+def test_a_terminal_that_knows_only_ascii_gets_what_it_can_show():
+    """And JSON with escapes, which lose nothing."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    plain = ask("-t", "text:caf\u00e9", "hello", env=environment, stdin=subprocess.DEVNULL)
+    assert (plain.returncode, plain.stdout) == (0, b"caf?\n")
+    as_json = ask("-t", "text:caf\u00e9", "--json", "x", env=environment, stdin=subprocess.DEVNULL)
+    assert json.loads(as_json.stdout)["text"] == "caf\u00e9"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
+def test_a_full_disk_is_a_sentence():
+    """No traceback, not at the interpreter's end either."""
+    command = [sys.executable, "-m", "langchain_resilient", "ask", "-q", "-t", "text:hi", "hello"]
+    with open("/dev/full", "wb") as full:  # noqa: PTH123  # a device
+        done = subprocess.run(
+            command, check=False, stdout=full, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            timeout=60,
+        )  # fmt: skip
+    assert done.returncode == cli.FAILED
+    assert done.stderr.decode().splitlines() == [
+        "langchain-resilient: the output cannot be written: No space left on device"
+    ]
+
+
+def test_the_last_resorts_line_stands_on_its_own(sim, capsys):
+    """After the text, whose line has not ended yet."""
+    sim.script("openai:m", then=InvalidKey())
+    assert run("ask", "-t", "openai:m", "--last-resort", "sorry", "hello") == cli.OK
+    out, err = capsys.readouterr()
+    assert out == "sorry\n"
+    lines = [line for line in err.splitlines() if line]
+    assert lines[0].startswith("langchain-resilient: answered by the last resort: ")
+    assert lines[1].startswith("[text answered in ")
+
+
+# -- where targets are, and a file of settings ----------------------------------------------------
+
+
+def test_a_server_of_ones_own_is_given_by_its_address(capsys, monkeypatch):
+    """With the key in a variable that is named, or without one."""
+    with ProviderSimulator() as simulator:
+        simulator.script("openai:mine", then=Reply("here"))
+        monkeypatch.setenv("MY_KEY", "sk-mine-123")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-theirs-123")
+        url = simulator.base_url("openai")
+        own = ("-q", "-t", "openai:mine", "--base-url", url)
+        assert run("ask", *own, "--api-key-env", "MY_KEY", "hello") == cli.OK
+        assert run("ask", *own, "hello") == cli.OK
+        assert simulator.count() == 2
+        assert run("targets", *own[1:]) == cli.OK
+    out, err = capsys.readouterr()
+    assert out.startswith("here\nhere\nopenai:mine")
+    assert url in out
+    assert "123" not in out.replace(url, "") + err
+
+
+@pytest.mark.parametrize("suffix", ["toml", "json"])
+def test_a_file_has_the_fields_of_the_model(sim, capsys, tmp_path, suffix):
+    """Options of the command line go before it."""
+    sim.script("openai:m", then=Reply("hi"))
+    path = tmp_path / f"chain.{suffix}"
+    if suffix == "json":
+        fields = {"targets": ["openai:m"], "max_tokens": 5, "temperature": 0.5, "hedge": None}
+        path.write_text(json.dumps(fields))
+    else:
+        path.write_text(
+            "max_tokens = 5\ntemperature = 0.5\n[hedge]\nbudget = 0.1\n"
+            '[[targets]]\nprovider = "openai"\nmodel = "m"\n'
+        )
+    command = ("ask", "-q", "--config", str(path), "--temperature", "0.25", "hello")
+    assert run(*command) == cli.OK
+    assert capsys.readouterr() == ("hi\n", "")
+    body = sim.requests[-1].body
+    assert (body["model"], body["temperature"]) == ("m", 0.25)
+    assert 5 in (body.get("max_tokens"), body.get("max_completion_tokens"))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--config", "none.toml"), "there is no file none.toml"),
+        (("--config", "bad.toml"), "bad.toml: "),
+        (
+            ("--config", "unknown.json"),
+            "targts: Extra inputs are not permitted: did you mean targets?",
+        ),
+        (("--config", "list.json"), "list.json holds no table of fields"),
+        (
+            ("-t", "openai:m", "--base-url", "http://localhost:99999/v1"),
+            "names a port that is none",
+        ),
+        (("--base-url", "http://localhost:1/v1"), "need a --target"),
+        (("-t", "openai:m", "--api-key-env", "NOT_SET_AT_ALL"), "NOT_SET_AT_ALL is not set"),
+    ],
+)
+def test_a_wrong_file_or_address_is_one_sentence(capsys, tmp_path, monkeypatch, args, message):
+    """With exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-123456")
+    (tmp_path / "bad.toml").write_text("a = = 1")
+    (tmp_path / "unknown.json").write_text('{"targts": []}')
+    (tmp_path / "list.json").write_text("[]")
+    assert run("ask", "-q", *args, "hello") == cli.WRONG
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_advice_is_for_the_command_line(capsys, monkeypatch):
+    """Not for Python."""
+    for name in ("OPENAI_API_KEY", "TOGETHER_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert run("ask", "hello") == cli.WRONG
+    err = capsys.readouterr().err
+    assert "--target local" in err
+    assert "--last-resort local" in err
+    assert "ResilientChatModel" not in err
+    assert "api_key=" not in err
+
+
 def test_targets_shows_which_keys_are_there_and_never_a_key(sim, capsys, monkeypatch):
     """In words and as JSON."""
     monkeypatch.delenv("TOGETHER_API_KEY")

@@ -23,7 +23,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from langchain_resilient.batch.files import FORMATS, PromptFile, PromptRow
+from langchain_resilient.batch.files import (
+    FORMATS,
+    SPREADSHEETS,
+    PromptFile,
+    PromptRow,
+    check_prompts_name,
+)
 from langchain_resilient.options import money
 
 if TYPE_CHECKING:
@@ -108,8 +114,13 @@ def check_batch_arguments(args: argparse.Namespace) -> None:
     files = [Path(name).absolute() for name in names if name not in (None, "-")]
     if len(set(files)) < len(files):
         raise ValueError("the prompts, the answers and the journal must be different files")
-    if Path(args.output).suffix.lower() in (".csv", ".txt"):
-        raise ValueError(f"answers are JSON lines: call the output .jsonl, not {args.output}")
+    suffix = Path(args.output).suffix.lower()
+    if suffix in (".csv", ".txt", *SPREADSHEETS):
+        raise ValueError(
+            f"answers are JSON lines: call the output .jsonl, not {args.output} "
+            "(`journal export -o FILE.csv` makes a table of them)"
+        )
+    check_prompts_name(args.file, args.format)
 
 
 def run_batch_command(args: argparse.Namespace, llm: BatchingChatModel) -> bool:
@@ -294,7 +305,7 @@ _CURRENT = "SELECT * FROM current ORDER BY position"
 _ALL = "SELECT * FROM items ORDER BY run, position, recorded"
 _NUMBER_COLUMNS = ("input_tokens", "output_tokens", "spent", "wasted", "recorded")
 _COLUMNS: tuple[str, ...] = (
-    "position", "answer", "error", "target", *_NUMBER_COLUMNS, "prompt", "exact", "run"
+    "position", "prompt", "answer", "error", "target", *_NUMBER_COLUMNS, "key", "exact", "run"
 )  # fmt: skip
 
 
@@ -308,8 +319,8 @@ def add_journal_arguments(parser: argparse.ArgumentParser) -> None:
     show.set_defaults(action=_show)
     export = actions.add_parser(
         "export",
-        help="the answers and failures of the last run, one a prompt, by position (from 0), as "
-        "JSON lines or CSV",
+        help="the prompts, answers and failures of the last run, one a prompt, by position (from "
+        "0), as JSON lines or CSV",
     )
     export.add_argument("file", metavar="FILE", type=Path, help="the journal")
     export.add_argument("-o", "--output", default="-", metavar="OUT",
@@ -389,6 +400,10 @@ def _with_iso_time(row: Any) -> dict[str, Any]:
 
 
 def _export(args: argparse.Namespace, file: JournalFile) -> None:
+    if Path(args.output).suffix.lower() in SPREADSHEETS:
+        raise ValueError(
+            f"an export is JSON lines or CSV: call it .jsonl or .csv, not {args.output}"
+        )
     rows_of = file.select(_ALL) if args.all else file.current(_CURRENT)
     with closing(rows_of) as rows, _output(args.output) as out:
         records = map(_exported, rows)
@@ -405,6 +420,7 @@ def _exported(row: Any) -> dict[str, Any]:
     from langchain_resilient.batch.journal import decode_message  # noqa: PLC0415  # import is slow
 
     timed_row = _with_iso_time(row)
+    timed_row["key"], timed_row["prompt"] = timed_row["prompt"], timed_row["text"]
     record = {name: timed_row[name] for name in _COLUMNS}
     if row["answer"] is not None:
         message = decode_message(row["answer"])

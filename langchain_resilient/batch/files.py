@@ -27,6 +27,22 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_FIELD_LENGTH = 2**31 - 1
 
 
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers", ".parquet")
+"""Files that hold tables in formats of their own."""
+
+
+def check_prompts_name(name: str, kind: str | None) -> None:
+    """Refuse files that are no text by their names, rather than at some byte of theirs.
+
+    Raises:
+        ValueError: Says what to do.
+    """
+    suffix = Path(name).suffix.lower()
+    if kind is None and suffix in SPREADSHEETS:
+        msg = f"{name} is a {suffix[1:]} file, not text: save it as .csv or .jsonl"
+        raise ValueError(msg)
+
+
 class BadRowError(ValueError):
     """A row is not a prompt; the message names the file and the line."""
 

@@ -233,7 +233,9 @@ class Journal:
     def _row(self, index: int, keys: RequestKeys | str, money: Money | None) -> JournalRow:
         keys = _as_keys(keys)
         occurrence = self._open_file().occurrence(keys.prompt, index)
-        row = JournalRow(keys.prompt, occurrence, keys.exact, index, recorded=time.time())
+        row = JournalRow(
+            keys.prompt, occurrence, keys.exact, index, recorded=time.time(), text=keys.text
+        )
         return row if money is None else row._replace(spent=money.spent, wasted=money.wasted)
 
     async def aclose(self) -> None:

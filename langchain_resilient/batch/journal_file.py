@@ -40,6 +40,7 @@ class JournalRow(NamedTuple):
     spent: float | None = None
     wasted: float | None = None
     recorded: float = 0.0
+    text: str | None = None
 
 
 class BatchRow(NamedTuple):
@@ -87,7 +88,7 @@ class PaidMark(NamedTuple):
 JournalWrite = JournalRow | BatchWrite | PaidMark
 
 
-VERSION = 2
+VERSION = 3
 """Version of the schema; a journal of a later version is refused, never rewritten."""
 
 _APPLICATION = 0x4C43524A  # "LCRJ": tells a journal from other SQLite files
@@ -112,6 +113,7 @@ CREATE TABLE items (
   spent REAL,               -- dollars, in all runs
   wasted REAL,              -- of these, for what became no answer
   recorded REAL NOT NULL,   -- seconds since 1970
+  text TEXT,                -- the prompt in words, NULL in rows of earlier versions
   PRIMARY KEY (prompt, occurrence, exact),
   CHECK ((answer IS NULL) <> (error IS NULL))
 );
@@ -130,17 +132,19 @@ _FROM_VERSION_1 = """
 INSERT INTO runs (run, began, ended) SELECT 1, 0, 0 UNION ALL SELECT 2, 0, 0;
 INSERT INTO items SELECT key, row_number() OVER (PARTITION BY key ORDER BY position) - 1, key,
   1 + (recorded = max(recorded) OVER (PARTITION BY position)), position,
-  answer, error, target, input_tokens, output_tokens, NULL, NULL, recorded FROM items_1;
+  answer, error, target, input_tokens, output_tokens, NULL, NULL, recorded, NULL FROM items_1;
 DROP TABLE items_1;
 """
+
+_FROM_VERSION_2 = "ALTER TABLE items ADD COLUMN text TEXT;"
 
 # A second answer to the same request changes nothing but what was paid: what was reported stays.
 _UPSERT = """
 INSERT INTO items (run, prompt, occurrence, exact, position, answer, error, target, input_tokens,
-  output_tokens, spent, wasted, recorded)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  output_tokens, spent, wasted, recorded, text)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (prompt, occurrence, exact) DO UPDATE SET
-  run = excluded.run, position = excluded.position,
+  run = excluded.run, position = excluded.position, text = coalesce(excluded.text, items.text),
   answer = coalesce(items.answer, excluded.answer),
   error = iif(items.answer IS NULL, excluded.error, NULL),
   target = iif(items.answer IS NULL, excluded.target, items.target),
@@ -160,7 +164,7 @@ UPDATE items SET run = ?, position = ? WHERE prompt = ? AND occurrence = ? AND e
 
 _SELECT = """
 SELECT prompt, occurrence, exact, position, answer, error, target, input_tokens, output_tokens,
-  spent, wasted, recorded
+  spent, wasted, recorded, text
 FROM items WHERE prompt IN (?, ?) AND occurrence = ? ORDER BY recorded
 """
 
@@ -334,7 +338,7 @@ class JournalFile:
     def rows_of(self, keys: RequestKeys, occurrence: int) -> list[JournalRow]:
         """Return what is known of a request, of whichever model, in the order of time."""
         try:
-            found = self._reader.execute(_SELECT, (*keys, occurrence)).fetchall()
+            found = self._reader.execute(_SELECT, (keys.prompt, keys.exact, occurrence)).fetchall()
         except sqlite3.Error as error:
             raise _journal_error(error, self._path) from error
         return [JournalRow(*row) for row in found]
@@ -390,7 +394,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, deadline: float) -> Non
             if version == 0:
                 connection.execute("PRAGMA journal_mode = WAL")
                 _create(connection, path)
-            elif version == 1:
+            elif version < VERSION:
                 _migrate(connection, path)
         except sqlite3.OperationalError as error:
             if connection.in_transaction:
@@ -414,11 +418,11 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Turn a journal of version 1 into one of today, unless another process has done it."""
+    """Turn a journal of an earlier version into one of today, unless another process has."""
     connection.execute("BEGIN IMMEDIATE")
-    if _version_of(connection, path) == 1:
-        for statement in f"{_KEEP_VERSION_1}{_TABLES}{_FROM_VERSION_1}{_MARK}".split(";"):
-            connection.execute(statement)
+    steps = {1: f"{_KEEP_VERSION_1}{_TABLES}{_FROM_VERSION_1}{_MARK}", 2: _FROM_VERSION_2 + _MARK}
+    for statement in steps.get(_version_of(connection, path), "").split(";"):
+        connection.execute(statement)
     connection.execute("COMMIT")
 
 

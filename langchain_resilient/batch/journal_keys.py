@@ -187,10 +187,12 @@ class RequestKeys(NamedTuple):
     Attributes:
         prompt: Of the prompt and what the call says beside it: whoever is asked.
         exact: Of the model too: its targets, their order, its parameters.
+        text: The prompt in words, for who reads an export; media by their kind.
     """
 
     prompt: str
     exact: str
+    text: str | None = None
 
 
 KeyFunction = Callable[[Sequence["BaseMessage"]], RequestKeys]
@@ -210,6 +212,22 @@ def key_function(model: BaseChatModel, kwargs: Mapping[str, Any]) -> KeyFunction
 
     def keys(messages: Sequence[BaseMessage]) -> RequestKeys:
         text = _messages_text(messages)
-        return RequestKeys(_digest([prompt, text]), _digest([exact, text]))
+        words = _words_of(messages)
+        return RequestKeys(_digest([prompt, text]), _digest([exact, text]), words)
 
     return keys
+
+
+def _words_of(messages: Sequence[BaseMessage]) -> str:
+    """A conversation as it is read: one prompt as it is, else who says what."""
+    said = [(message.type, _words(message)) for message in messages]
+    if len(said) == 1 and said[0][0] == "human":
+        return said[0][1]
+    return "\n".join(f"{who}: {words}" for who, words in said)
+
+
+def _words(message: BaseMessage) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    blocks = [block if isinstance(block, dict) else {"text": block} for block in message.content]
+    return "\n".join(str(block.get("text") or f"[{block.get('type')}]") for block in blocks)

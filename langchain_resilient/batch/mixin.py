@@ -366,7 +366,9 @@ class BatchingChatModel(BaseChatModel):
             limit = other if limit is None else limit
         hint = length_hint(inputs, -1) if length is None else length
         clock = asyncio.get_running_loop().time
-        stats = self._last_batch = BatchStats(None if hint < 0 else hint, clock, self._price)
+        stats = self._last_batch = BatchStats(
+            None if hint < 0 else hint, clock, self._price, self._health
+        )
         options = replace(options, max_concurrency=limit)
         make_lane = None
         if options.lane is not None:
@@ -382,6 +384,10 @@ class BatchingChatModel(BaseChatModel):
 
     def _batch_desk(self, target: str | None = None) -> BatchDesk | None:  # noqa: ARG002  # for models that have one
         """Return the batches of a target; for None of the first that has any."""
+        return None
+
+    def _health(self, target: str) -> str | None:  # noqa: ARG002  # for models that know it
+        """How a target is now; None if nobody knows."""
         return None
 
     def _price(self, target: str) -> Price | None:  # noqa: ARG002  # for models that know prices

@@ -14,7 +14,7 @@ from os import PathLike
 from typing import Any, Literal, Protocol, TextIO, cast
 
 from langchain_resilient.batch.journal import Journal, JournalMatch
-from langchain_resilient.batch.report import BatchProgress, BatchReport
+from langchain_resilient.batch.report import BatchProgress, BatchReport, elsewhere_text
 from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.options import money
 
@@ -245,6 +245,7 @@ def _details(progress: BatchProgress) -> list[str]:
         ("restored", progress.restored),
         ("by batches", progress.batched),
         ("in batches", progress.waiting),
+        (elsewhere_text(progress.elsewhere), sum(progress.elsewhere.values())),
         ("hedges", progress.hedges + progress.tail_hedges),
         ("retries", progress.retries),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import fsum
 from typing import Any
 
@@ -20,6 +20,7 @@ from langchain_resilient.observability.stats import (
     Stats,
     TargetStats,
     duration_line,
+    targets_table,
     text_table,
     time_tiles,
 )
@@ -45,6 +46,7 @@ class BatchProgress:
         restored: Of `done`, out of the journal: nothing was sent for them.
         batched: Of `done`, by batches of a provider.
         waiting: Items that are in such batches now.
+        elsewhere: Of `done`, answered by another target than the first, by the reason.
         hedges: Requests that were sent because another was late.
         retries: Requests that were sent again after a failure.
         tail_hedges: Items of the tail that were asked a second time.
@@ -65,6 +67,7 @@ class BatchProgress:
     output_tokens: int = 0
     spent: float = 0.0
     seconds: float = 0.0
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ended(self) -> int:
@@ -101,6 +104,8 @@ class BatchReport:
         cached: Of `done`, out of LangChain's cache: nothing was sent for them either.
         batched: Of `done`, by batches of a provider.
         late: Of `done`, after the time that `within` gave.
+        elsewhere: Of `done`, answered by another target than the first, by the reason, the most
+            frequent first: `"rate limit"`, `"max_concurrency"`, `"late"`, `"failed: server"`, ...
         complete: Whether the batch ran to its end.
         wall_seconds: How long it took.
         seconds: From an item's call to its answer.
@@ -149,6 +154,7 @@ class BatchReport:
     job_wasted: float | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     targets: tuple[TargetStats, ...] = ()
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -158,6 +164,24 @@ class BatchReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return {field_.name: _as_plain_data(getattr(self, field_.name)) for field_ in fields(self)}
+
+    def to_pandas(self) -> Any:
+        """The targets as a table of pandas: one row a target, and each nested figure a column.
+
+        The totals are in its `attrs`. The answers themselves are what the batch returned, or
+        `langchain-resilient journal export -o answers.csv`.
+
+        Raises:
+            MissingExtraError: Without pandas.
+
+        Example:
+            ```python
+            llm.batch_report().to_pandas()[["requests", "wins", "first_text.p50"]]
+            ```
+        """
+        table = targets_table(self.targets)
+        table.attrs = {name: x for name, x in self.as_dict().items() if name != "targets"}
+        return table
 
     def __repr__(self) -> str:
         """The totals, in a line or two."""
@@ -231,6 +255,7 @@ def _summary(report: BatchReport) -> str:
         ("from the cache", report.cached),
         ("by batches", report.batched),
         ("late", report.late),
+        (elsewhere_text(report.elsewhere), sum(report.elsewhere.values())),
         ("hedges", report.hedges),
         ("retries", report.retries),
         ("hedges in the tail", report.tail_hedges),
@@ -253,6 +278,12 @@ def _summary(report: BatchReport) -> str:
     failures = ", ".join(f"{name} {count:,}" for name, count in report.errors.items())
     line = ", ".join(filter(None, parts))
     return f"{line}\nfailures: {failures}" if failures else line
+
+
+def elsewhere_text(elsewhere: Mapping[str, int]) -> str:
+    """Say why answers are not the first target's: `elsewhere (rate limit 9, late 1)`."""
+    why = ", ".join(f"{reason} {count:,}" for reason, count in elsewhere.items())
+    return f"elsewhere ({why})"
 
 
 def _spent(by: str, spent: float | None, wasted: float | None) -> str:
@@ -282,6 +313,7 @@ class BatchStats:
         total: Items there are, if that is known.
         clock: Seconds that go forward, e.g. the loop's `time`.
         price: Finds a target's price by its name.
+        health: Says how a target is now, by its name; None if nobody knows.
 
     Attributes:
         clock: As given.
@@ -297,11 +329,16 @@ class BatchStats:
     """
 
     def __init__(
-        self, total: int | None, clock: Callable[[], float], price: Callable[[str], Price | None]
+        self,
+        total: int | None,
+        clock: Callable[[], float],
+        price: Callable[[str], Price | None],
+        health: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._total = total
         self.clock = clock
         self._price = price
+        self._health = health
         self._lock = threading.Lock()
         self._recorder = Recorder()
         self._seconds, self._first = DurationHistogram(), DurationHistogram()
@@ -309,6 +346,7 @@ class BatchStats:
         self._batched = self._late = 0
         self._saved = 0.0
         self._errors: Counter[str] = Counter()
+        self._elsewhere: Counter[str] = Counter()
         self._began = clock()
         self._ended: float | None = None
         self._complete = False
@@ -381,6 +419,8 @@ class BatchStats:
                 self._time(receipt)
 
     def _time(self, receipt: Receipt) -> None:
+        if receipt.elsewhere is not None:
+            self._elsewhere[receipt.elsewhere] += 1
         self._seconds.add(receipt.seconds)
         first = next((a.first_text for a in receipt.attempts if a.outcome is Outcome.WON), None)
         if first is not None:
@@ -409,6 +449,7 @@ class BatchStats:
                 output_tokens=sum(target.output_tokens for target in stats.targets),
                 spent=stats.spent,
                 seconds=self._wall_seconds(),
+                elsewhere=dict(self._elsewhere.most_common()) if self._elsewhere else {},
             )
 
     def report(self) -> BatchReport:
@@ -439,7 +480,8 @@ class BatchStats:
                 job_spent=None if self.earlier is None else stats.spent + self.earlier.spent,
                 job_wasted=None if self.earlier is None else stats.wasted + self.earlier.wasted,
                 errors=dict(self._errors.most_common()),
-                targets=stats.targets,
+                targets=tuple(replace(t, health=self._health(t.name)) for t in stats.targets),
+                elsewhere=dict(self._elsewhere.most_common()),
             )
 
     def _stats(self) -> Stats:

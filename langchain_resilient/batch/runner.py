@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -20,6 +21,7 @@ from langchain_resilient import notices
 from langchain_resilient.batch.journal_keys import key_function
 from langchain_resilient.batch.money import Money, as_wasted
 from langchain_resilient.batch.progress import ProgressMeter, as_display
+from langchain_resilient.batch.report import elsewhere_text
 from langchain_resilient.observability.stats import DurationHistogram
 from langchain_resilient.runtime.call import PRIORITY, RECEIPTS, Receipts
 from langchain_resilient.runtime.token_estimate import estimate_text_tokens
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from langchain_resilient.batch.report import BatchStats
     from langchain_resilient.receipt import Receipt
     from langchain_resilient.runtime.call import StoredAnswer
+
+logger: logging.Logger = logging.getLogger("langchain_resilient")
 
 TAIL_HEDGE = "tail_hedge"
 """Tag of the LangChain run that asks a straggler a second time."""
@@ -108,8 +112,12 @@ async def _show_progress(
     finally:
         stats.end(complete=False)
         meter.close()
+        report = stats.report()
+        if report.elsewhere:
+            count, why = sum(report.elsewhere.values()), elsewhere_text(report.elsewhere)
+            logger.info("%s of %s answers of a batch are from %s", count, report.done, why)
         if options.report is not None:
-            options.report(stats.report())
+            options.report(report)
 
 
 @asynccontextmanager

@@ -162,7 +162,7 @@ class Candidates:
     """
 
     __slots__ = (
-        "_pinned", "_plan", "_rejected_by", "_rng", "_spent", "candidates", "deadline",
+        "_pinned", "_plan", "_rejected_by", "_rng", "_spent", "_why_not", "candidates", "deadline",
         "wait_until",
     )  # fmt: skip
 
@@ -178,6 +178,7 @@ class Candidates:
         self._rejected_by: set[str] = set()
         self._pinned: Candidate | None = None
         self._spent = 0.0
+        self._why_not = ""
         self.wait_until = inf
         self.deadline = inf
         self.candidates = [
@@ -196,31 +197,69 @@ class Candidates:
         """The target for the next ordinary send: the first healthy one that was tried least."""
         best: Candidate | None = None
         rank = (True, inf)
+        group = ""
         for candidate in self.eligible():
+            if group and candidate.state.group != group:
+                continue
             if (
                 candidate.active
                 or candidate.available_at() > now
                 or candidate.state.concurrency.full
             ):
-                if (
-                    best is None
-                    and not self._plan.spread
-                    and self._is_worth_waiting_for(candidate, now)
-                ):
-                    return None
+                if best is None and self._is_worth_waiting_for(candidate, now):
+                    group = candidate.state.group
+                    if not group:
+                        return None
                 continue
             order = (not candidate.state.is_healthy(now), candidate.tries)
             if order < rank or best is None:
                 best, rank = candidate, order
+        if best is not None and best.index:
+            self._note_why_not(self.candidates[0], now)
         return best
 
+    def _note_why_not(self, first: Candidate, now: float) -> None:
+        """Note why another target is asked although the first one was not yet."""
+        if not first.tries:
+            self._why_not = _why_elsewhere(first, now)
+
+    def why_elsewhere(self, winner: Attempt, attempts: Sequence[Attempt]) -> str | None:
+        """Why another target answered than the first, in a word or two; None if the first did.
+
+        Args:
+            winner: The attempt that answered.
+            attempts: All of the request.
+        """
+        first = self.candidates[0] if self.candidates else None
+        if first is None or winner.candidate is first:
+            return None
+        own = [attempt for attempt in attempts if attempt.candidate is first]
+        if not own:
+            return self._why_not or "not asked"
+        fault = own[-1].fault
+        if fault is None or (fault.kind is FaultKind.TIMEOUT and own[-1].late):
+            return "late"
+        return "rate limit" if fault.kind is FaultKind.RATE_LIMIT else f"failed: {fault.kind}"
+
     def _is_worth_waiting_for(self, candidate: Candidate, now: float) -> bool:
-        """Whether an untried target is only saturated, and will have room in time."""
-        return (
-            not candidate.tries
-            and candidate.state.is_healthy(now)
-            and candidate.saturated(now)
-            and candidate.available_at() < self.wait_until
+        """Whether an untried target will have room in time, and no other is to be asked before.
+
+        Where another may be, it is waited for while its limit is not used up: what holds a request
+        up is only that requests are not sent all at once.
+        """
+        if (
+            candidate.tries
+            or self._plan.equal
+            or not candidate.state.is_healthy(now)
+            or not candidate.saturated(now)
+            or candidate.available_at() >= self.wait_until
+        ):
+            return False
+        request = candidate.queued_request
+        return not self._plan.spread or (
+            request is not None
+            and not candidate.state.concurrency.full
+            and candidate.state.turn_is_near(request, now)
         )
 
     def choose_extra(
@@ -378,7 +417,7 @@ class Candidates:
                     (rate_limiter, candidate.queued_request)
                     for rate_limiter in candidate.state.queues(now)
                 ]
-                if not self._plan.spread and self._is_worth_waiting_for(candidate, now):
+                if self._is_worth_waiting_for(candidate, now) and not candidate.state.group:
                     break
         return list(dict.fromkeys(queues))  # two targets may share a key and a model
 
@@ -507,6 +546,22 @@ def _hopeless(candidate: Candidate, fault: Fault) -> bool:
         # An answer that is empty because `max_tokens` ran out (code "length") would be so again.
         or (traits.one_more_try and (candidate.unusable_answers > 1 or fault.code == "length"))
     )
+
+
+def _why_elsewhere(first: Candidate, now: float) -> str:
+    state = first.state
+    if state.gone_until > now:
+        return "model not found"
+    if state.available_at() > now:
+        by_hint = state.available_at(ignore_block=True) > now
+        limited = by_hint and any(key.rate_limiter.paused(now) for key in state.keys)
+        return "rate limit" if limited else "asked to wait" if by_hint else "account out"
+    if state.concurrency.full:
+        return "max_concurrency"
+    request = first.queued_request
+    if request is not None and state.turn_at(request) > now:
+        return "rate limit"
+    return "money" if state.is_healthy(now) else "unhealthy"
 
 
 def _why_skipped(candidate: Candidate, now: float) -> str:

@@ -50,6 +50,7 @@ class Plan:
             answers at once, so that only a busy event loop can hold it up.
         funds: What the call may still spend; None where nothing limits that.
         cost: Gives the dollars that one more send to a target may cost; None if that is unknown.
+        equal: Whether the targets are as good as each other, so that none is waited for.
         spread: Whether another target is asked while one is saturated, rather than waiting for it.
     """
 
@@ -65,6 +66,7 @@ class Plan:
     last_resort_after: float = 5.0
     cost: Callable[[TargetState], float | None] | None = None
     spread: bool = True
+    equal: bool = False
     grace: float = 0.0
     funds: Funds | None = None
 

@@ -300,6 +300,9 @@ class Race:
             winner=winner.candidate.state.name if winner is not None else None,
             seconds=now - began,
             skipped=skipped,
+            elsewhere=None
+            if winner is None or not winner.candidate.index
+            else planner.chain.why_elsewhere(winner, planner.attempts),
         )
 
     # -- running ----------------------------------------------------------------------------------

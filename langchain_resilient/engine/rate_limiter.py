@@ -111,6 +111,12 @@ _AVERAGE_WEIGHT = 0.05
 _LOOK_SECONDS = 1.0
 """Seconds between readings of the headers while there is plenty: each costs time per call."""
 
+_PATIENCE = 0.25
+"""Seconds that a call waits for its turn at a target, rather than to go to the next one."""
+
+_BATCH_PATIENCE = 1.0
+"""The same in a batch, where nobody waits for the single answer."""
+
 _MIN_GAIN = 0.01
 """Seconds; the first in the queue is woken for a turn that is earlier by more."""
 
@@ -249,6 +255,30 @@ class RateLimiter:
                 return self._ready(request)
             first = max(self._ready(self._queue[0][3]), self._factor_at)
             return first + ahead * self._interval()
+
+    def paused(self, now: float) -> bool:
+        """Whether a refusal (429) said to wait."""
+        return self._paused_until > now
+
+    def is_near(self, request: QueuedRequest, now: float) -> bool:
+        """Whether a request is better off waiting here than elsewhere: its limit is not used up.
+
+        Its turn comes in a moment; or nothing is known of the limit yet, since no answer has come.
+        In a batch also: there is room for it and for all before it, though not in this instant.
+        """
+        turn = self.turn_at(request)
+        with self._lock:
+            if self._paused_until > now:
+                return False
+            patience = _BATCH_PATIENCE if request.batch else _PATIENCE
+            if self.fresh or turn <= now + patience:
+                return True
+            if not request.batch:
+                return False
+            self._advance(now)
+            ahead = 1 + bisect_left(self._queue, request.position)
+            tokens = ahead * request.tokens(self._answer) if self.tokens.rate else 0.0
+            return self.requests.has_room(ahead) and self.tokens.has_room(tokens)
 
     def _ready(self, request: QueuedRequest) -> float:
         if self.fresh and request.batch and self._unknown_rate_at > self._paused_until:

@@ -174,6 +174,7 @@ class TargetState:
         streams: False once it refused to stream: then whole answers are asked for.
         retry_first: Its `Target.retry_first`.
         in_process: It runs in this process: asking it twice at once only slows both down.
+        group: Other targets of this name are as good as it; empty for none.
         replicated: It is many machines: a second request reaches another one.
         one_machine: It is taken for one: a server of the user's own, of which nobody said more.
         unreachable: How many connections to it have failed in a row.
@@ -198,6 +199,7 @@ class TargetState:
         "circuit_breaker",
         "concurrency",
         "gone_until",
+        "group",
         "in_process",
         "keys",
         "last_text_at",
@@ -227,7 +229,9 @@ class TargetState:
         thinks: bool = False,
         replicated: bool = False,
         one_machine: bool = False,
+        group: str = "",
     ) -> None:
+        self.group = group
         self.replicated = replicated
         self.one_machine = one_machine
         self.unreachable = 0
@@ -304,6 +308,13 @@ class TargetState:
         if not self.paced or self.gone_until > now:
             return []
         return [key.rate_limiter for key in self.keys if key.account.not_before <= now]
+
+    def turn_is_near(self, request: QueuedRequest, now: float) -> bool:
+        """Whether only the pace of a key of its holds a request up; see `RateLimiter.is_near`."""
+        return any(
+            key.available_at() <= now and key.rate_limiter.is_near(request, now)
+            for key in self.keys
+        )
 
     def read_rate_limits(
         self, key: int, stream: object, reservation: Reservation | None, now: float

@@ -31,8 +31,10 @@ HEADROOM_SECONDS = 2.0
 
 They absorb errors of the estimate, and let an interactive call go at once beside a batch."""
 
-_SURPLUS_SECONDS = 5.0
-"""Time constant, in seconds, with which savings are spent: two thirds of them in this time."""
+_SURPLUS_SECONDS = 1.0
+"""Time constant, in seconds, with which savings are spent: two thirds of them in this time.
+
+A burst, but not in one instant: what the first answers report comes in time to stop it."""
 
 _MIN_RATE = 0.05
 """Share of the rate below which sending is never slowed: else nothing would be learned again."""
@@ -80,6 +82,7 @@ class TokenBucket:
         "_sends",
         "_sent_in_minute",
         "_share",
+        "_shown",
         "_strict",
         "capacity",
         "provider_level",
@@ -96,6 +99,7 @@ class TokenBucket:
         self._sends: deque[tuple[float, float]] = deque()
         self._sent_in_minute = 0.0
         self._strict = False
+        self._shown = False
         self._limit_is_configured = False
         self._answered = False
         self._assumed_per_second = False
@@ -212,17 +216,35 @@ class TokenBucket:
             wait = max(wait, (min(cost, self.burst) - self._level) / self._pace)
         return max(at, self._at + wait if wait > _ROUNDING else self._at)
 
+    def has_room(self, cost: float) -> bool:
+        """Whether the limit has room for so much, though perhaps not in this instant.
+
+        By what the provider's bucket holds, as far as it has said; else by what was not yet sent of
+        the user's own limit within a minute, which comes evenly.
+        """
+        if not self.rate:
+            return True
+        if self.stated and self._sent_lately() + cost > self._configured:
+            return False
+        if self._limit_is_configured:
+            return True
+        return self.provider_level >= cost + self.headroom
+
+    def _sent_lately(self) -> float:
+        """What was sent within the last minute."""
+        sends = self._sends
+        while sends and sends[0][0] <= self._at - _MINUTE:
+            self._sent_in_minute -= sends.popleft()[1]
+        return self._sent_in_minute
+
     def _minute_at(self, cost: float) -> float:
         """When the user's own limit has room for this: not too much was sent within a minute then.
 
         However much the provider's bucket holds: the user's limit is kept in every minute.
         """
-        sends = self._sends
-        while sends and sends[0][0] <= self._at - _MINUTE:
-            self._sent_in_minute -= sends.popleft()[1]
-        excess = self._sent_in_minute + min(cost, self._configured) - self._configured
+        excess = self._sent_lately() + min(cost, self._configured) - self._configured
         at = -inf
-        for sent_at, amount in sends:
+        for sent_at, amount in self._sends:
             if excess <= _ROUNDING:
                 break
             excess -= amount
@@ -236,7 +258,7 @@ class TokenBucket:
     def take(self, cost: float, *, urgent: bool) -> None:
         """Spend `cost`; what exceeds the level is owed."""
         self.sent += cost
-        if self._strict:
+        if self.stated:
             self._sends.append((self._at, cost))
             self._sent_in_minute += cost
         if self.rate:
@@ -276,10 +298,13 @@ class TokenBucket:
             now: The engine's clock, to which this was advanced.
         """
         if report.limit <= self._configured:
+            if self._limit_is_configured:
+                self.provider_level = inf  # what was assumed, until it said what it holds
             if self._limit_is_configured or abs(report.limit / _MINUTE - self.rate) > _ROUNDING:
                 self._set(report.limit, report.capacity)
             self._limit_is_configured = False
         elif report.remaining >= self.provider_level:
+            self._room_is_shown(report)
             return  # the user's own limit is the lower one, and there is room for it
         # Beside other clients the bucket never fills up, so the reported capacity (from the time to
         # a full bucket) is too large: the smallest one reported is nearest to the truth.
@@ -301,6 +326,16 @@ class TokenBucket:
             self.provider_level += follow * (reported - self.provider_level)
         self._observed = (sent_at, report.remaining, sent_before)
         self._answered = True
+
+    def _room_is_shown(self, report: RateLimitLevel) -> None:
+        """Let what the user's own limit has left go at once, where the provider has room for it.
+
+        Only of what is kept in every minute anyway.
+        """
+        if self._strict and not self._shown:
+            self._shown = True
+            self._set(self._configured, min(self._configured, report.capacity))
+            self.provider_level = min(self.capacity, self._configured - self._sent_lately())
 
     def _measure_share(self, remaining: float, sent_before: float, seconds: float) -> None:
         """Measure our share of the limit: how fast the bucket fills between two reports.

@@ -5,6 +5,7 @@ A module of its own because matplotlib is an extra, and heavy: it is imported by
 
 from __future__ import annotations
 
+from io import BytesIO
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +51,15 @@ class LatencyCurve(NamedTuple):
     doubling_tokens: int | None = None
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows by itself, without `%matplotlib` or pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        picture = BytesIO()
+        self.savefig(picture, format="png")
+        return picture.getvalue()
+
+
 def plot(curves: Sequence[LatencyCurve], width: float = 8.0, height: float = 4.5) -> Figure:
     """Draw the curves on one logarithmic time axis.
 
@@ -62,7 +72,7 @@ def plot(curves: Sequence[LatencyCurve], width: float = 8.0, height: float = 4.5
         width: Inches.
         height: Inches.
     """
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    figure = NotebookFigure(figsize=(width, height), layout="constrained", dpi=120)
     sized = [curve for curve in curves if curve.lengths and curve.doubling_tokens]
     axes, *right = figure.subplots(1, 2 if sized else 1, squeeze=False)[0]
     for number, curve in enumerate(curves):

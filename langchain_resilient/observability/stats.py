@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from math import exp, log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.options import money
 
 if TYPE_CHECKING:
@@ -162,6 +163,23 @@ class Stats:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return {each.name: _as_plain_data(getattr(self, each.name)) for each in fields(self)}
+
+    def to_pandas(self) -> Any:
+        """The targets as a table of pandas: one row a target, and each nested figure a column.
+
+        The totals are in its `attrs`.
+
+        Raises:
+            MissingExtraError: Without pandas.
+
+        Example:
+            ```python
+            llm.stats().to_pandas()[["requests", "wins", "first_text.p50"]]
+            ```
+        """
+        table = targets_table(self.targets)
+        table.attrs = {name: x for name, x in self.as_dict().items() if name != "targets"}
+        return table
 
     def plot(self, width: float = 8.0, height: float = 4.5) -> Figure:
         """Draw how soon each target shows text, and when it would be hedged.
@@ -470,3 +488,15 @@ def _seconds(value: float | None) -> str:
 
 def _money(value: float | None) -> str:
     return "" if value is None else money(value)
+
+
+def targets_table(targets: Sequence[TargetStats]) -> Any:
+    """Make a table of pandas of them; see `Stats.to_pandas`."""
+    try:
+        from pandas import json_normalize  # noqa: PLC0415  # heavy, and the user's own
+    except ImportError as error:
+        msg = "to_pandas() needs pandas: pip install pandas"
+        raise MissingExtraError(msg) from error
+    rows = [{k: v for k, v in target.as_dict().items() if k != "curve"} for target in targets]
+    table = json_normalize(rows)
+    return table.set_index("name") if rows else table

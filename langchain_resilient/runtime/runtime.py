@@ -113,6 +113,7 @@ class Runtime:
             last_resort_after=config.last_resort_after,
             grace=grace_of(config),
             spread=config.spread,
+            equal=config.spread and config.order in ("balanced", "fastest"),
         )
         self._patient = has_default_deadline(config)
         self._check = config.check
@@ -332,6 +333,11 @@ class Runtime:
             self._delays(),
         )
 
+    def health(self, name: str) -> str | None:
+        """How a target is now, in a word, as in `stats()`; None if it is none of ours."""
+        route = self._routes.get(name)
+        return None if route is None else route.state.health(_now())
+
     def _delays(self) -> dict[str, float]:
         """The delay in seconds after which each target would be hedged now."""
         hedge, now = self.plan.hedge, _now()
@@ -467,6 +473,8 @@ class Runtime:
         self._recorder.add(receipt, costs, cancelled=race.end is None)
         if receipt.winner is None and call.skipped:
             receipt = replace(receipt, skipped=(*receipt.skipped, *call.skipped))
+        elif call.skipped and (why := dict(call.skipped).get(self.chain[0].state.name)):
+            receipt = replace(receipt, elsewhere=why)
         if call.receipts is not None:
             call.receipts.append(receipt)
         if self._memory is not None:

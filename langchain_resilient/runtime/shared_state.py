@@ -126,6 +126,7 @@ class SharedState:
             target.retry_first,
             target.thinks,
             target.replicated,
+            target.group,
             keys,
             paced,
         )
@@ -311,6 +312,7 @@ def _new_state(
         thinks=target.reasons(),
         replicated=target.replicated,
         one_machine=_is_one_machine(target),
+        group=target.group,
     )
 
 

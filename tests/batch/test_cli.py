@@ -162,6 +162,8 @@ def test_a_bad_row_is_named_before_anything_is_sent(  # noqa: PLR0917
         (["missing.txt"], "missing.txt"),
         (["in.txt", "-o", "in.txt"], "must be different files"),
         (["in.txt", "-o", "out.csv"], "answers are JSON lines"),
+        (["in.txt", "-o", "out.xlsx"], "answers are JSON lines"),
+        (["in.xlsx"], "in.xlsx is a xlsx file, not text: save it as .csv or .jsonl"),
         (["in.txt", "-o", "no/out.jsonl"], "no/out.jsonl"),
         (["in.txt", "--journal", "j", "--no-journal"], "exclude each other"),
         (["in.txt", "--journal", "in.txt.old"], "is not a journal"),
@@ -216,6 +218,13 @@ def test_a_prompt_at_the_top_sends_one_and_the_export_has_one_row_for_each(sim, 
         assert cli.main(["journal", "export", "out.jsonl.journal", *args]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert [json.loads(line)["answer"] for line in lines] == list(rows)
+    assert cli.main(["journal", "export", "out.jsonl.journal", "-o", "out.csv"]) == 0
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["prompt"] for row in table] == say(*"nabXdef")
+    assert [row["answer"] for row in table] == list("nabXdef")
+    assert cli.main(["journal", "export", "out.jsonl.journal", "-o", "out.xlsx"]) == 2
+    assert "call it .jsonl or .csv, not out.xlsx" in capsys.readouterr().err
 
 
 def test_failed_prompts_are_listed_and_sent_again(sim, tmp_path, capsys):

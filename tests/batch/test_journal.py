@@ -314,6 +314,18 @@ async def test_a_journal_of_version_1_goes_on(path):
     assert await texts(path, 3, keys) == ["a", "b", "c"]
 
 
+async def test_a_journal_of_version_2_goes_on_and_keeps_prompts_from_now_on(path):
+    """Rows of before have no prompt in words until they are asked for again."""
+    await record(path, "a", "b")
+    for change in ("ALTER TABLE items DROP COLUMN text", "PRAGMA user_version = 2"):
+        statement(path, change)
+    assert await texts(path, 2) == ["a", "b"]
+    await record(path, "c", key=RequestKeys("9" * 64, "9" * 64, "What is c?"))
+    with closing(sqlite3.connect(path)) as connection:
+        said = connection.execute("SELECT text FROM items ORDER BY recorded").fetchall()
+    assert said == [(None,), (None,), ("What is c?",)]
+
+
 # -- what it keeps, whatever happens --------------------------------------------------------------
 
 

@@ -153,3 +153,12 @@ async def test_the_report_is_handed_over_at_the_end():
         assert not llm.batch_report().complete
     assert [report.complete for report in given] == [True]
     assert given[0] == llm.batch_report()
+
+
+def test_health_is_said_of_each_target():
+    """As in the model's own statistics; not a blank column."""
+    llm = ResilientChatModel(targets=["text:hi"])
+    llm.batch(["a", "b"])
+    report = llm.batch_report()
+    assert [target.health for target in report.targets] == ["ok"]
+    assert "text:hi  ok " in str(report)

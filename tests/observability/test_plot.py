@@ -8,7 +8,16 @@ import sys
 
 import pytest
 
-from langchain_resilient import AttemptKind, AttemptRecord, Hedge, Outcome, Receipt, Stats
+from langchain_resilient import (
+    AttemptKind,
+    AttemptRecord,
+    BatchReport,
+    Hedge,
+    Outcome,
+    Receipt,
+    Stats,
+)
+from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.observability.recorder import Recorder
 from langchain_resilient.observability.stats import TargetStats
 from langchain_resilient.testing import ProviderSimulator
@@ -118,3 +127,34 @@ except ImportError as error:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert 'pip install "langchain-resilient[plot]"' in outcome.stdout
+
+
+def test_a_notebook_shows_it_by_itself():
+    """As a picture, without pyplot or an inline backend."""
+    from IPython.core.formatters import DisplayFormatter
+
+    figure = stats().plot(width=4, height=3)
+    data, _ = DisplayFormatter().format(figure)
+    assert data["image/png"].startswith(b"\x89PNG")
+
+
+def test_without_pandas_the_table_says_what_to_install(monkeypatch):
+    """Of the statistics and of a batch's report."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    for figures in (stats(), BatchReport(targets=stats().targets)):
+        with pytest.raises(MissingExtraError, match="pip install pandas"):
+            figures.to_pandas()
+
+
+def test_a_table_has_one_row_a_target_and_a_column_for_each_figure():
+    """Nested figures too; the totals are beside it."""
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    report = BatchReport(done=11, targets=stats().targets)
+    for table in (stats().to_pandas(), report.to_pandas()):
+        assert list(table.index) == [A, B]
+        assert list(table["requests"]) == [10, 11]
+        assert list(table["wins"]) == [10, 1]
+        assert table.loc[A, "first_text.p50"] == pytest.approx(0.5, rel=0.02)
+        assert "curve" not in table.columns
+    assert report.to_pandas().attrs["done"] == 11
+    assert len(BatchReport().to_pandas()) == 0

@@ -18,7 +18,7 @@ ROWS = [
     Row((Limits(window="second"),), "configured", "capped", requests=500),
     Row((Limits(others=0.3),), sizes="mixed", requests=700),
     Row((Limits(window="second", others=0.3),), requests=500),
-    Row((Limits(), Limits(300, 100_000, window="second")), sizes="mixed", requests=800),
+    Row((Limits(), Limits(300, 100_000, window="second")), sizes="mixed", requests=800, equal=True),
 ]
 
 
@@ -43,6 +43,15 @@ def test_the_ideal_counts_what_is_saved_up_at_first():
     """Six hundred go at once, ten a second after them."""
     assert ideal(Row((Limits(600, 1e9),), requests=1600)) == pytest.approx(100.5)
     assert ideal(Row((Limits(600, 1e9, "second"),), requests=1600)) == pytest.approx(159.5)
+
+
+def test_the_first_targets_allowance_is_spent_before_another_is_asked():
+    """And then both work: it takes hardly longer than if both had worked from the beginning."""
+    limits = (Limits(), Limits(300, 100_000, window="second"))
+    result = play(Row(limits, sizes="mixed", requests=800))
+    assert result.sends[0] > 550
+    assert 50 < result.sends[1] < 250
+    assert result.ratio < 1.1
 
 
 def test_without_spread_the_preferred_target_does_the_work():

@@ -111,7 +111,7 @@ def _described(row: Row) -> tuple[str, float, str, str]:
     limits = row.limits[0]
     pace = row.how if row.how != "plain" else "plain semaphore"
     if len(row.limits) > 1:
-        pace += f", spread={row.spread}"
+        pace += ", equal" if row.equal else f", spread={row.spread}"
     return "both" if len(row.limits) > 1 else limits.window, limits.others, row.sizes, pace
 
 

@@ -47,6 +47,8 @@ class Row:
             tokens) by tokens; `"capped"` ones are mixed and half of them set `max_tokens`.
         requests: How many.
         spread: The model's.
+        equal: Whether its targets are equal, as of `order="balanced"`: then all limits are used
+            from the beginning; else the first target's savings are spent before.
         seed: Of the work and of all chance.
     """
 
@@ -55,6 +57,7 @@ class Row:
     sizes: Sizes = "short"
     requests: int = 2500
     spread: bool = True
+    equal: bool = False
     seed: int = 0
 
     @property
@@ -107,5 +110,6 @@ def rows(requests: int = 2500, seed: int = 0) -> list[Row]:
                 if sizes != "capped":
                     results.append(replace(row, how="plain"))
     two = (Limits(), Limits(300, 100_000, window="second"))
-    results += [Row(two, "learned", "mixed", requests, spread, seed) for spread in (True, False)]
+    for spread, equal in ((True, True), (True, False), (False, False)):
+        results.append(Row(two, "learned", "mixed", requests, spread, equal, seed))
     return results

@@ -144,7 +144,9 @@ def _ours(sources: list[LimitedSource], row: Row) -> One:
     """The engine, as `langchain_resilient.runtime.runtime` puts it together."""
     hedge, health, retry, reaper = Hedge(), Health(), Retry(), Reaper()
     budgets = Budgets.of(hedge, health, retry)
-    plan = Plan(120.0, TimeLimits(), hedge, retry, budgets, health, spread=row.spread)
+    plan = Plan(
+        120.0, TimeLimits(), hedge, retry, budgets, health, spread=row.spread, equal=row.equal
+    )
     tools = Dependencies(classify, _Answered, Random(row.seed))
     routes = []
     for number, (source, limits) in enumerate(zip(sources, row.limits, strict=True)):
