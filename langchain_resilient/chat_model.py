@@ -108,7 +108,9 @@ class ResilientChatModel(Configuration, BatchingChatModel):
                 )
                 raise TypeError(msg)
             super().__init__(**fields)
-            self._ready()
+            runtime = self._ready()
+            if self.keep_warm:
+                runtime.warm_soon()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field as if it had been given at first: validated, and in force from now on.
@@ -175,6 +177,37 @@ class ResilientChatModel(Configuration, BatchingChatModel):
             ```
         """
         return self._ready().stats()
+
+    # -- connecting -----------------------------------------------------------------------------
+
+    async def awarm(self) -> dict[str, str | None]:
+        """Get ready for calls on the running loop: then the first one is as fast as any other.
+
+        All SDKs are imported, certificates read, names resolved, and a connection to every target
+        is opened with its handshakes, all at once. One idle connection to each is kept until
+        `aclose`, or until nobody holds the model: every 45 seconds a small question about the model
+        is asked, which costs nothing. Servers that hang up sooner cannot be kept.
+
+        Returns:
+            By target what went wrong; None where nothing did. Nothing is raised: a call may still
+            be answered.
+
+        Example:
+            ```python
+            await llm.awarm()
+            ```
+        """
+        return await self._ready().warm()
+
+    def warm(self) -> dict[str, str | None]:
+        """Get ready for synchronous calls; see `awarm`, which does so for a loop's own.
+
+        Example:
+            ```python
+            llm.warm()
+            ```
+        """
+        return background_loop().run(self._ready().warm())
 
     # -- closing --------------------------------------------------------------------------------
 

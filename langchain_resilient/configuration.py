@@ -151,7 +151,9 @@ def as_plain_data(value: Any) -> Any:
 class Configuration(Sampling):
     """What is set on a model for all its targets, beside the sampling fields."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, populate_by_name=True
+    )
 
     _moved: ClassVar[Mapping[str, str]] = MODELS_WORDS
 
@@ -224,6 +226,10 @@ class Configuration(Sampling):
     observers: Observers = Field(default=(), exclude=True, repr=False)
     """Objects whose `on_receipt(receipt, *, call)` hears of every finished call, such as `OTel()`:
     see `Observer`. They change no answer."""
+    keep_warm: bool = Field(default=False, alias="warm")
+    """Whether connections to all targets are opened before they are needed and kept open, so that
+    neither a first call nor a first hedge waits for a handshake: what `awarm()` does, from the
+    model's construction on."""
     streaming: bool = False
     """LangChain's switch: stream under `invoke` too, for the sake of callback handlers."""
 

@@ -245,6 +245,12 @@ class FamilyProvider:
         if prepare is not None:
             prepare()
 
+    async def connect(self) -> None:
+        """Open a connection to the server; see `SDKProvider.connect`."""
+        connect = getattr(self._serving(self.family.model), "connect", None)
+        if connect is not None:
+            await connect()
+
     def refresh_models(self) -> None:
         """Ask for the list of models now, and remember it. Blocks."""
         self._serving(self._target.model).refresh_models()

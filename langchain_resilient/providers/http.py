@@ -183,11 +183,10 @@ MAX_HEADER_BYTES = 64 * 1024
 much, aiohttp 8 KiB unless told."""
 
 KEEPALIVE_SECONDS = 60.0
-"""How long an idle connection to a public API waits for the next call: a new one costs two or three
-round trips before the first text. The providers' own front door, Cloudflare, keeps them longer."""
-
-OTHER_KEEPALIVE_SECONDS = 5.0
-"""The same for other servers: uvicorn hangs up after five seconds."""
+"""How long an idle connection waits for the next call: a new one costs two or three round trips
+before the first text. The providers' own front door, Cloudflare, keeps them longer. A server that
+hangs up earlier (uvicorn after five seconds) is seen to; in the very moment of that, the request is
+sent again."""
 
 
 def transport_name() -> Transport:
@@ -209,7 +208,6 @@ def http_client(
     timeout: Any,
     *,
     url: str,
-    public: bool,
     proxy_variable: str | None = None,
     certificates: Certificates = (None, None),
 ) -> Any:
@@ -220,7 +218,6 @@ def http_client(
         httpx: The httpx that it is made for: `httpx2` or `httpx`.
         timeout: An `httpx.Timeout`.
         url: Where its requests go.
-        public: Whether that is a provider's own public API.
         proxy_variable: An environment variable with a proxy for this provider alone.
         certificates: Those of the authorities to trust, and this client's own.
 
@@ -239,7 +236,7 @@ def http_client(
         limits=httpx.Limits(
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=KEEPALIVE_CONNECTIONS,
-            keepalive_expiry=KEEPALIVE_SECONDS if public else OTHER_KEEPALIVE_SECONDS,
+            keepalive_expiry=KEEPALIVE_SECONDS,
         ),
         # A redirect could carry the key to another host.
         follow_redirects=False,

@@ -142,6 +142,12 @@ class RequestTemplate:
         opened: HTTPResponse = response
         return opened
 
+    async def connect(self, url: str, headers: Mapping[str, str]) -> None:
+        """Ask for something small, and leave the connection to the next request."""
+        async with self.http.stream("GET", url, headers=headers) as response:
+            async for _ in response.aiter_bytes():
+                pass
+
     async def close(self) -> None:
         """Close the client and its connections, unless they are the caller's."""
         if self._owned:

@@ -169,6 +169,13 @@ class TwoAPIs(SDKProvider):
     def _remember(self, need: Need) -> None:
         _learned.add((self._identity, need))
 
+    async def connect(self) -> None:
+        """Open a connection for each API that requests to this model go to."""
+        if self.target.api != "responses":
+            await super().connect()
+        if self._prefers_responses({"tools": [{"type": "function"}]}):
+            await self._responses.connect()
+
     async def aclose(self) -> None:
         """Close the connections to both."""
         await super().aclose()

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from functools import cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
@@ -406,6 +406,24 @@ class SDKProvider(ABC):
         with contextlib.suppress(ConnectionSetupError):  # the target's own fault, once it is asked
             tls_context(httpx)
 
+    async def connect(self) -> None:
+        """Open a connection that the next request finds, or use one so that it stays open.
+
+        A small question about the model does that, which costs nothing; what is answered does not
+        matter.
+
+        Raises:
+            Exception: The transport's, if the server cannot be reached.
+        """
+        template = await client_for(self._client_key, self._create_template)
+        url = f"{self.models_url()}/{quote(self.target.model, safe='')}"
+        try:
+            async with asyncio.timeout(self._connect_seconds or CONNECT_SECONDS):
+                await template.connect(url, self._list_headers())
+        except Exception as error:
+            redact_error(error, self._secrets)
+            raise
+
     def fetch_models(self) -> list[ListedModel]:
         """Ask for the provider's list of models. Blocks: call it in a thread.
 
@@ -491,7 +509,6 @@ class SDKProvider(ABC):
                 httpx,
                 timeout,
                 url=self._url,
-                public=self.is_public,
                 proxy_variable=self.proxy_variable,
                 certificates=(self.target.ca_certificates, self.target.client_certificate),
             )

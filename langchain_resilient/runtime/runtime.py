@@ -48,7 +48,9 @@ from langchain_resilient.prices import price_for
 from langchain_resilient.providers import address_of, create_provider, known_providers
 from langchain_resilient.providers.errors import classify
 from langchain_resilient.receipt import Receipt
+from langchain_resilient.runtime.background_loop import BackgroundLoop, background_loop
 from langchain_resilient.runtime.call import CallOptions, validator_for
+from langchain_resilient.runtime.connections import REFRESH_SECONDS, Connections
 from langchain_resilient.runtime.routing import Router
 from langchain_resilient.runtime.shared_state import (
     loop_reaper,
@@ -140,7 +142,10 @@ class Runtime:
         self.chain = self._router.arrange(routes)
         self._recorder = Recorder()
         self._dependencies = Dependencies(classify, ResponseAccumulator, rng, self._on_fault)
-        self._prepared = False
+        self._keeps_warm = config.keep_warm
+        kept = (*self.chain, self.last_resort) if self.last_resort is not None else self.chain
+        self._connections = Connections(kept)
+        self._prepared = self._imported = False
 
     async def generate(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: Any
@@ -298,6 +303,7 @@ class Runtime:
 
     async def aclose(self) -> None:
         """Close what the targets hold open on the running loop, once the losers have closed."""
+        await self._connections.close()
         await loop_reaper().drain()
         if self._memory is not None:
             await asyncio.to_thread(self._memory.save, _now(), final=True)
@@ -317,6 +323,21 @@ class Runtime:
             metadata = {**message.response_metadata, RECEIPT_KEY: receipt.as_dict()}
             generation.message = message.model_copy(update={"response_metadata": metadata})
         self._recorder.add(Receipt((), None, 0.0, cached=True))
+
+    async def warm(self) -> dict[str, str | None]:
+        """What `llm.awarm()` does."""
+        results = await self._connections.open()
+        self._connections.keep(after=REFRESH_SECONDS)
+        return results
+
+    def warm_soon(self) -> None:
+        """Do the same without waiting for it: on the running loop, else on that of sync calls."""
+        try:
+            self._connections.keep()
+        except RuntimeError:
+            loop = background_loop()
+            if isinstance(loop, BackgroundLoop):  # which there is none of at the interpreter's end
+                loop.loop.call_soon_threadsafe(self._connections.keep)
 
     def continue_from(self, other: Runtime) -> None:
         """Take over the statistics of the runtime that this one replaces."""
@@ -351,11 +372,16 @@ class Runtime:
         Half a second of import inside the race would block the loop and pass for a slow provider;
         and the first fallback of a process comes when it matters.
         """
+        if self._keeps_warm:
+            self._connections.keep()
+            if self._imported:
+                return
         alone = [self.last_resort] if self.last_resort is not None else []  # without any key
         first, *others = [getattr(r.sources[0], "prepare", None) for r in self.chain or alone]
         if first is not None:
             await asyncio.to_thread(first)
-        self._prepared = True
+        # With each call, a model that keeps warm looks at whether it does on the call's loop.
+        self._imported, self._prepared = True, not self._keeps_warm
         cold = [r.state.provider for r in self.chain if r.state.provider not in _prepared]
         _prepared.update(cold)
         if len(set(cold)) > 1:

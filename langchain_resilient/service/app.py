@@ -78,6 +78,8 @@ def create_app(llm: ResilientChatModel, config: ServiceConfig | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        if config.warm:
+            await llm.awarm()
         yield
         await llm.aclose()
 

@@ -91,6 +91,9 @@ class ServiceConfig(BaseModel):
     events."""
     drain_seconds: Count = 60
     """How long answers under way may take after SIGTERM, in seconds."""
+    warm: bool = True
+    """Whether connections to all targets are opened at the start and kept open, as by
+    `ResilientChatModel.awarm`."""
     receipts: bool = False
     """Whether answers tell under `resilience` who was asked and what became of it."""
     tls_certificate: str | None = None

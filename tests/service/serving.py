@@ -33,7 +33,7 @@ def model(
 @contextmanager
 def served(llm: ResilientChatModel, **config: Any) -> Iterator[str]:
     """Serve a model in a thread; gives the base URL, without `/v1`."""
-    server = server_for(llm, ServiceConfig(port=0, **config))
+    server = server_for(llm, ServiceConfig(**{"port": 0, "warm": False, **config}))
     ready = threading.Event()
 
     async def run() -> None:

@@ -490,6 +490,15 @@ def test_langchains_cache_and_callbacks_have_their_effect(sim):
     assert heard.calls == 3
 
 
+def test_it_starts_warm(sim):
+    """A first request opens no connection."""
+    with served(model(sim), warm=True) as url:
+        warm = set(sim._server.connections)
+        assert len(warm) >= 2
+        post(url, CHAT)
+        assert set(sim._server.connections) <= warm
+
+
 def test_metrics(sim):
     """Requests, calls, attempts with their faults, tokens and the health of targets."""
     sim.script(NAMES[0], then=Status(500))

@@ -129,7 +129,8 @@ VALUES = {
     "check": f'"python:{__name__}:agrees"', "observers": f'["python:{__name__}:QUIET"]',
     "default_query": '{ a = "b" }', "http_async_client": f'"python:{__name__}:agrees"',
     "remember": '"learned.json"', "shared": '"redis://localhost:1/0"',
-    "streaming": "true", "temperature": "0.5", "max_tokens": "5", "top_p": "0.5", "top_k": "5",
+    "keep_warm": "false", "streaming": "true", "temperature": "0.5", "max_tokens": "5",
+    "top_p": "0.5", "top_k": "5",
     "min_p": "0.1", "stop": '["x"]', "seed": "1", "frequency_penalty": "1",
     "presence_penalty": "1", "repetition_penalty": "1", "logit_bias": '{ "1" = 2 }',
     "logprobs": "true", "top_logprobs": "2", "n": "1", "reasoning_effort": '"low"',
@@ -152,6 +153,12 @@ def test_every_option_can_be_set(load, name):
     lines = "\n".join(f"{key} = {value}" for key, value in given.items())
     _, fields = load("[model]\n" + lines)
     assert name in model_of(fields).model_fields_set
+
+
+def test_a_field_may_have_its_other_name(load):
+    """As in Python, `warm`."""
+    _, fields = load('[model]\ntargets = ["text:hi"]\nwarm = true')
+    assert model_of(fields).keep_warm
 
 
 @pytest.mark.parametrize(
