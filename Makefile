@@ -12,7 +12,7 @@ PYTHONS ?= 3.11 3.12 3.13 3.14
 
 .PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits fleet kill losers standard \
   record recordings typed notebooks demo docs soak wheel audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
-  peers format clean
+  peers service format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -155,6 +155,11 @@ bench-sizes: .rivals/.installed ## what each of them installs; `make bench` prin
 
 instructions-baseline: $(VENV)/.developer ## count bytecode instructions anew: what CI compares with
 	$(BIN)/python -m verification.instructions --store
+
+service: $(VENV)/.developer ## the HTTP service: what it adds to latency, what it loses, and what being warm is worth
+	$(BIN)/python -m verification.service overhead
+	$(BIN)/python -m verification.service faults
+	$(BIN)/python -m verification.service warm
 
 judges: $(VENV)/.developer ## llmock, aimock, llama.cpp and HAProxy judge us (installs the first two into .judges)
 	$(BIN)/python -m verification.judges $(JUDGES)

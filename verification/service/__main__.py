@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from verification.service import overhead
+from verification.service import faults, overhead, warm
 
 
 def main() -> int:
@@ -15,7 +15,17 @@ def main() -> int:
     latency = programs.add_parser("overhead", help="what the service adds to latency")
     latency.add_argument("--rate", type=float, default=100, help="requests a second, each way")
     latency.add_argument("--seconds", type=float, default=30, help="for each kind of request")
+    failing = programs.add_parser("faults", help="what is lost and leaked while targets fail")
+    failing.add_argument("--requests", type=int, default=10_000)
+    failing.add_argument("--seed", type=int, default=0)
+    warming = programs.add_parser("warm", help="first calls and first hedges, cold and warm")
+    warming.add_argument("--idle", type=float, default=120, help="seconds before the hedge")
+    warming.add_argument("--tries", type=int, default=3, help="processes of each kind")
     args = parser.parse_args()
+    if args.program == "faults":
+        return faults.measure(args.requests, args.seed)
+    if args.program == "warm":
+        return warm.measure(args.idle, args.tries)
     return overhead.measure(args.rate, args.seconds)
 
 
