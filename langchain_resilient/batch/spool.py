@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
 _TABLE = """
 CREATE TABLE rows (
-  position INTEGER PRIMARY KEY, custom_id TEXT NOT NULL, prompt_key TEXT, exact_key TEXT,
+  position INTEGER PRIMARY KEY, custom_id TEXT NOT NULL, prompt_key TEXT, exact_key TEXT, key_text TEXT,
   tag TEXT NOT NULL, state INTEGER NOT NULL, prompt BLOB,
   counted TEXT  -- the batch whose answer was counted last
 )
@@ -63,7 +63,7 @@ _INDEXES = (
     "CREATE INDEX by_state ON rows (state, tag) WHERE state < 3",
 )
 
-_COLUMNS = "position, custom_id, prompt_key, exact_key, tag, state, prompt"
+_COLUMNS = "position, custom_id, prompt_key, exact_key, key_text, tag, state, prompt"
 
 _CACHE_KIB = 4096
 
@@ -113,12 +113,12 @@ class Spool:
         state: RowState = RowState.WAITING,
     ) -> None:
         """Add a prompt."""
-        two = (None, None) if keys is None else keys
+        own = (None, None, None) if keys is None else keys
         # Its only reader is this process.
         data = pickle.dumps(prompt, pickle.HIGHEST_PROTOCOL)
         self._db.execute(
-            f"INSERT INTO rows ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # our own names
-            (position, custom_id, *two, tag, state, data),
+            f"INSERT INTO rows ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # our own names
+            (position, custom_id, *own, tag, state, data),
         )
 
     def find(self, custom_id: str) -> Row | None:
@@ -170,8 +170,8 @@ class Spool:
 
 
 def _row(found: Any) -> Row:
-    position, custom_id, prompt_key, exact_key, tag, state, data = found
-    keys = None if prompt_key is None else RequestKeys(prompt_key, exact_key)
+    position, custom_id, prompt_key, exact_key, text, tag, state, data = found
+    keys = None if prompt_key is None else RequestKeys(prompt_key, exact_key, text)
     prompt = None if data is None else pickle.loads(data)  # noqa: S301  # written by this process
     return Row(position, custom_id, keys, tag, RowState(state), prompt)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.configuration import chain_of
 from langchain_resilient.testing import NoAnswer, ProviderSimulator, Reply, Status
 
 if TYPE_CHECKING:
@@ -68,11 +67,11 @@ async def first_text(llm: ResilientChatModel) -> float:
 async def compare(pair: Pair) -> tuple[float, float]:
     """Median seconds to first text of the chain and of the fallback alone, interleaved."""
     await first_text(pair.alone)
-    await first_text(chain_of(pair))
+    await first_text(pair.chain())
     with_dead, own = [], []
     for _ in range(ROUNDS):
         own.append(await first_text(pair.alone))
-        with_dead.append(await first_text(chain_of(pair)))
+        with_dead.append(await first_text(pair.chain()))
     return statistics.median(with_dead), statistics.median(own)
 
 

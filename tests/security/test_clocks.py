@@ -29,6 +29,7 @@ ALLOWED = {
     ("batch/journal_file.py", "time.time"): "the same for a journal that is moved to a new form",
     ("batch/lane.py", "time.time"): "when a provider's batch began: another process may go on",
     ("fleet/limits.py", "time.time"): "a number that no earlier process of the same id has used",
+    ("fleet/money.py", "time.time"): "the same",
     ("runtime/memory.py", "time.time"): "how old is what an earlier process has learned",
     ("service/app.py", "time.time"): "since when a model is served, as OpenAI's lists say it",
     ("service/calls.py", "time.time"): "an answer's `created`, as OpenAI's clients expect it",

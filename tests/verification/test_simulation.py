@@ -30,8 +30,10 @@ SLACK = Slack(
 
 SIZED = ("mixed-sizes", "lognormal-sizes")
 
-LONG = {name for name in THINKING if name != "thinks-20s-aloud"} | {
+LONG = {name for name in THINKING if name not in {"thinks-20s-aloud", "thinks-20s-hangs"}} | {
     "hidden-factor",
+    "outage-long-hang",
+    "outage-total-hang",
     "documents-1/s",
 }
 """Rows that only `make simulate` runs."""
