@@ -52,7 +52,8 @@ class Row(NamedTuple):
 
 _TABLE = """
 CREATE TABLE rows (
-  position INTEGER PRIMARY KEY, custom_id TEXT NOT NULL, prompt_key TEXT, exact_key TEXT, key_text TEXT,
+  position INTEGER PRIMARY KEY, custom_id TEXT NOT NULL, prompt_key TEXT, exact_key TEXT,
+  key_text TEXT,
   tag TEXT NOT NULL, state INTEGER NOT NULL, prompt BLOB,
   counted TEXT  -- the batch whose answer was counted last
 )
