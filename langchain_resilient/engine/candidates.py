@@ -151,6 +151,10 @@ class WaitList:
             limiter.forget(self._wake_up)
 
 
+MAX_BLOCK = 10.0
+"""Seconds for which a blocked account or a missing model is waited for, at most."""
+
+
 class Candidates:
     """The targets of one request, in order of preference.
 
@@ -427,6 +431,19 @@ class Candidates:
             usable = [x.state for x in self.candidates if x.available_at() <= now]
             if usable and all(state.circuit_breaker.tripped for state in usable):
                 reset_if_all_tripped(usable, now)
+
+    def only_blocked(self, now: float) -> bool:
+        """Whether all that is left are blocked accounts and missing models, and for long.
+
+        Their return is not waited for, however late the deadline: hardly a key is mended meanwhile.
+        """
+        eligible = self.eligible()
+        return bool(eligible) and all(
+            not x.ignore_block
+            and x.state.available_at()
+            > max(now, x.state.available_at(ignore_block=True)) + MAX_BLOCK
+            for x in eligible
+        )
 
     def ignore_blocks(self, now: float) -> bool:
         """Let blocked accounts and missing models be asked all the same, where no other is left.

@@ -594,7 +594,8 @@ class Planner:
             self._start_deadline(inf if full or queues else now)
         if not self._attempts.all:
             self._last_try_at = self._deadline - LAST_TRY_SECONDS
-        if self._resume_at < self._deadline or full or queues:
+        waits = self._resume_at < self._deadline and not self.chain.only_blocked(now)
+        if waits or full or queues:
             return
         if self._last_resort is None and self.chain.ignore_blocks(now):
             self._ask_next(now, out)

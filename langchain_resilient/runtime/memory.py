@@ -52,6 +52,9 @@ HEALTH_AGE = 600.0
 SAVE_SECONDS = 30.0
 """Seconds between two saves of a process that goes on."""
 
+_OWN = b'{"version":'
+"""How the file begins, damaged or not; whatever begins otherwise is somebody else's."""
+
 _LOCK_SECONDS = 2.0
 _KINDS = ("first_texts", "answers")
 
@@ -190,7 +193,11 @@ class Memory:
     def _read(self) -> dict[str, Any]:
         """The file's targets; empty if there is none, or none that can be read."""
         try:
-            content = json.loads(self.path.read_bytes())
+            data = self.path.read_bytes()
+            if data and not data.startswith(_OWN):
+                self._give_up("is no file of `remember=`: it is left alone")
+                return {}
+            content = json.loads(data)
             if (version := content["version"]) != VERSION:
                 self._give_up(f"is of version {version!r}, not {VERSION}: it is left alone")
                 return {}
