@@ -169,6 +169,7 @@ service: $(VENV)/.developer ## the HTTP service: what it adds to latency, what i
 	$(BIN)/python -m verification.service overhead
 	$(BIN)/python -m verification.service faults
 	$(BIN)/python -m verification.service warm
+	LANGCHAIN_RESILIENT_LONG=1 $(BIN)/python -m pytest -q tests/service/test_standard.py
 
 judges: $(VENV)/.developer ## llmock, aimock, llama.cpp and HAProxy judge us (installs the first two into .judges)
 	$(BIN)/python -m verification.judges $(JUDGES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ def _nothing_remembered() -> None:
     """Ports come back: what one test taught the process about an address is no news of the next."""
     shared_state.reset()
     spending.reset_ledgers()
+    logging.getLogger("langchain_resilient").setLevel(logging.NOTSET)  # which a service sets
 
 
 @pytest.fixture(autouse=True)

@@ -141,7 +141,8 @@ def run_batch(
                     usage = answer.usage_metadata or {}
                     dollars += usage["input_tokens"] * PRICE[0] + usage["output_tokens"] * PRICE[1]
             seconds = loop.time()
-            await llm.aclose()
+            # Its own loop only: that of synchronous calls, if there is one, lives in real time.
+            await llm._ready().aclose()
             cost = reports[0].spent * 1e6 / dollars if dollars else 0.0
             twice = prompts_in_two_batches(sim)
             return Run(count, seconds, count - len(right), cost, sim.count(), twice, reports[0])

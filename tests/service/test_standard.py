@@ -6,6 +6,7 @@ images, files, sounds, token counts.
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,12 @@ class TestChatOpenAI(ChatModelIntegrationTests):
         return _ask(llm, prompt, stream=stream)
 
 
+LONG = pytest.mark.skipif(
+    not os.environ.get("LANGCHAIN_RESILIENT_LONG"), reason="long: it runs with make service"
+)
+
+
+@LONG
 class TestChatOpenAIWithFallback(TestChatOpenAI):
     """The first target fails each time, and no test can tell."""
 
@@ -150,6 +157,7 @@ class TestResponses(TestChatOpenAI):
         return _ask(llm, "explain the 2008/9 economic crisis", stream=stream)
 
 
+@LONG
 class TestResponsesOverResponses(TestResponses):
     """Over a target that has it."""
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-
 from langchain_resilient.testing import NoAnswer, ProviderSimulator
 from verification import patience
 
 
-@pytest.mark.parametrize("dialect", ["openai", "together"])
-async def test_a_thinker_is_waited_for(dialect):
+async def test_a_thinker_is_waited_for():
     """A second of thought, in small: nobody else answers."""
     with ProviderSimulator(seed=1) as sim:
-        line = await patience.thinker(sim, dialect, 1.0, 2)
+        line = await patience.thinker(sim, "openai", 1.0, 2)
     assert line.holds, line
     assert "16 of 16 answers by the thinker" in line.figures
 
