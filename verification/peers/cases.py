@@ -137,10 +137,6 @@ CASES = (
          step=Reply(tool_calls=_SAID)),
     Case("a function as a tool of the call", call={"tools": [_weather]},
          step=Reply(tool_calls=[ToolCall("_weather", {"place": "Oslo"}, "call_9")])),
-    Case("a developer's message", [
-        SystemMessage("Be brief.", additional_kwargs={"__openai_role__": "developer"}),
-        HumanMessage("Hi"),
-    ]),
     Case("a schema that holds itself", schema=Tree, step=Reply('{"value": 1, "children": []}')),
     Case("a schema with an open object", schema=Counts, step=Reply('{"counts": {"a": 1}}')),
     Case("ended by an error", step=Reply("The sky", finish_reason="error")),

@@ -200,6 +200,12 @@ REASONS = (
         "Another target may answer.",
     ),
     Reason(
+        "*", "arguments *", "llm_output.*",
+        "So there is an `llm_output`.",
+        "As above.",
+        no_answer=True,
+    ),
+    Reason(
         "*", "a choice in Anthropic's words", "*",
         '`tool_choice={"type": "any"}` and the like are translated.',
         "There they are sent as they are, and refused.",
@@ -213,6 +219,11 @@ REASONS = (
         "*", "a schema that holds itself", "body.response_format.json_schema.*",
         "Of a schema that holds itself titles are left out, and `description` stands beside it.",
         "As of any other.",
+    ),
+    Reason(
+        "together", "a schema that holds itself", "*",
+        "At Together it goes by `response_format` and its answer is parsed.",
+        "There it is a forced tool, as any other schema is.",
     ),
     Reason(
         "*", "a schema with an open object", "*",
