@@ -33,21 +33,13 @@ class Connections:
             weakref.WeakKeyDictionary()
         )
 
-    def prepare(self) -> None:
-        """Import every SDK and read the root certificates. Blocks: call it in a thread."""
-        for route in self._routes:
-            prepare = getattr(route.sources[0], "prepare", None)
-            if prepare is not None:
-                with contextlib.suppress(Exception):  # whoever needs it will see the error then
-                    prepare()
-
     async def open(self) -> dict[str, str | None]:
         """Connect to every target, and shake hands, all at once.
 
         Returns:
             By target what went wrong; None where nothing did.
         """
-        await asyncio.to_thread(self.prepare)
+        await asyncio.to_thread(prepare, self._routes)
         names = [route.state.name for route in self._routes]
         return dict(zip(names, await asyncio.gather(*map(_connect, self._routes)), strict=True))
 
@@ -68,6 +60,15 @@ class Connections:
         if keeper is not None:
             keeper.cancel()
             await asyncio.wait([keeper])
+
+
+def prepare(routes: Sequence[Route]) -> None:
+    """Import the targets' SDKs and read the root certificates. Blocks: call it in a thread."""
+    for route in routes:
+        prepare_one = getattr(route.sources[0], "prepare", None)
+        if prepare_one is not None:
+            with contextlib.suppress(Exception):  # whoever needs it will see the error then
+                prepare_one()
 
 
 async def _connect(route: Route) -> str | None:

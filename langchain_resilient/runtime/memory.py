@@ -56,6 +56,8 @@ _OWN = b'{"version":'
 """How the file begins, damaged or not; whatever begins otherwise is somebody else's."""
 
 _LOCK_SECONDS = 2.0
+"""Seconds that a save waits for those of other processes."""
+
 _KINDS = ("first_texts", "answers")
 
 _Row = tuple[float, float, int, str | None, int, bool]
@@ -86,8 +88,8 @@ class Memory:
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()
         self._saved_at = 0.0
-        self._saving = False
         self._usable = True
+        self._damage_told = False
 
     def watch(
         self, state: TargetState, name: str, url: str | None, *, now: float, trip_after: int
@@ -211,7 +213,9 @@ class Memory:
             return {}
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
-        _warn(f"{self.path} is damaged: what it remembered is lost, and it is written anew")
+        if not self._damage_told:  # each target reads the file
+            self._damage_told = True
+            _warn(f"{self.path} is damaged: what it remembered is lost, and it is written anew")
         return {}
 
     def _write(self, content: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ from langchain_resilient.providers.errors import classify
 from langchain_resilient.receipt import Receipt
 from langchain_resilient.runtime.background_loop import BackgroundLoop, background_loop
 from langchain_resilient.runtime.call import CallOptions, validator_for
-from langchain_resilient.runtime.connections import REFRESH_SECONDS, Connections
+from langchain_resilient.runtime.connections import REFRESH_SECONDS, Connections, prepare
 from langchain_resilient.runtime.routing import Router
 from langchain_resilient.runtime.shared_state import (
     loop_reaper,
@@ -67,7 +67,7 @@ from langchain_resilient.wire.output import attach_receipt, to_chat_result
 from langchain_resilient.wire.provider_state import RECEIPT_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -236,7 +236,7 @@ class Runtime:
     def _options(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Any, *, stream: bool
     ) -> CallOptions:
-        given = {**self._bound, **kwargs}
+        given = {**self._bound, **kwargs} if self._bound else kwargs
         return CallOptions(
             self._defaults, messages, stop, given, stream=stream, own_limits=self._own_limits
         )
@@ -383,17 +383,15 @@ class Runtime:
             if self._imported:
                 return
         alone = [self.last_resort] if self.last_resort is not None else []  # without any key
-        first, *others = [getattr(r.sources[0], "prepare", None) for r in self.chain or alone]
-        if first is not None:
-            await asyncio.to_thread(first)
+        first, *others = self.chain or alone
+        await asyncio.to_thread(prepare, [first])
         # With each call, a model that keeps warm looks at whether it does on the call's loop.
         self._imported, self._prepared = True, not self._keeps_warm
         cold = [r.state.provider for r in self.chain if r.state.provider not in _prepared]
         _prepared.update(cold)
         if len(set(cold)) > 1:
-            prepares = [prepare for prepare in others if prepare is not None]
             with contextlib.suppress(RuntimeError):  # no thread starts at the interpreter's end
-                threading.Thread(target=_prepare_all, args=(prepares,), daemon=True).start()
+                threading.Thread(target=prepare, args=(others,), daemon=True).start()
 
     def _race(
         self,
@@ -627,12 +625,6 @@ def _trace(run: Any, targets: dict[str, Target]) -> Any:
     from langchain_resilient.observability.tracing import attempt_tracer  # noqa: PLC0415  # it is heavy
 
     return attempt_tracer(run, targets)
-
-
-def _prepare_all(prepares: Sequence[Callable[[], None]]) -> None:
-    for prepare in prepares:
-        with contextlib.suppress(Exception):  # whoever needs it will see the error then
-            prepare()
 
 
 def _now() -> float:

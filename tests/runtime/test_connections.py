@@ -158,8 +158,8 @@ def test_connections_are_used_before_they_would_be_closed(monkeypatch):
     ]
 
     async def idle() -> None:
-        async def here(function):
-            return function()  # virtual time does not wait for threads
+        async def here(function, *args):
+            return function(*args)  # virtual time does not wait for threads
 
         monkeypatch.setattr(asyncio, "to_thread", here)
         connections = Connections(routes)

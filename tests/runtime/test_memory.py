@@ -213,7 +213,7 @@ def test_a_damaged_file_is_a_warning(path, content):
         first = Process(path)
     first.ask(0.5, count=40)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MemoryFileWarning)
+        warnings.simplefilter("error", MemoryFileWarning)  # it is told once
         first.end()
     assert Process(path, wall=first.wall).usual() is not None
 
