@@ -147,7 +147,7 @@ LAYERS = {
         "providers",
         "receipt",
     },
-    "fleet": {"engine", "errors", "exchange", "faults", "fleet", "options"},
+    "fleet": {"engine", "errors", "exchange", "faults", "fleet", "notices", "options"},
     "runtime": {
         "configuration",
         "engine",

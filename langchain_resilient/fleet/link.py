@@ -13,7 +13,6 @@ import logging
 import os
 import threading
 import time
-import warnings
 from contextlib import suppress
 from math import inf
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+from langchain_resilient import notices
 from langchain_resilient.errors import MissingExtraError, SharedStateWarning
 
 if TYPE_CHECKING:
@@ -266,17 +266,16 @@ class Link:
             with suppress(Exception):
                 client.close()
         reason = _reason(error)
-        if not self.away:
-            logger.warning("the shared state at %s is away: %s", self.shared, reason)
-        self.away = reason
         if not self._warned:
             self._warned = True
-            warnings.warn(
+            notices.warn(
                 f"the shared state at {self.shared} cannot be used ({reason}): until it can, this "
                 "process keeps to its share of the limits",
                 SharedStateWarning,
-                stacklevel=2,
             )
+        elif not self.away:
+            logger.warning("the shared state at %s is away: %s", self.shared, reason)
+        self.away = reason
 
 
 def _reason(error: Exception) -> str:

@@ -240,7 +240,10 @@ def state_for(shared: Shared | None, *, share_learning: bool) -> SharedState:
     if not share_learning:
         return SharedState(link, f".{next(_number)}")
     with _warning:
-        return _of_fleets.setdefault(shared, SharedState(link))
+        state = _of_fleets.get(shared)
+        if state is None:
+            state = _of_fleets[shared] = SharedState(link)
+        return state
 
 
 def shared_name(target: Target, number: int, *more: str) -> str:

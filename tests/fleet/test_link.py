@@ -52,6 +52,15 @@ def test_models_of_one_server_share_a_limit_and_others_do_not(sim, redis_server)
     assert alone._ready()._shared is SHARED_STATE
 
 
+def test_a_further_model_adds_nothing_to_what_is_served(sim, redis_server):
+    """Programs make a model for each request: what it shares must not grow with them."""
+    model(sim, redis_server.url)._ready()
+    served = list(link_of(Shared(redis_server.url))._parts)
+    for _ in range(3):
+        model(sim, redis_server.url)._ready()
+    assert link_of(Shared(redis_server.url))._parts == served
+
+
 def test_the_server_holds_no_prompt_no_answer_and_no_key(sim, redis_server, redis_client):
     """Of the key only a hash under which nobody finds it."""
     sim.limit("openai:*", requests_per_minute=6000)
