@@ -286,11 +286,8 @@ class Sampling(BaseModel):
         if name in cls._moved:
             return cls._moved[name]
         near = get_close_matches(name, sorted(cls._names()), n=1)
-        return (
-            f"did you mean {near[0]}?"
-            if near
-            else f"a parameter of the API goes into model_kwargs={{{name!r}: ...}}"
-        )
+        own = f"a parameter of the API goes into model_kwargs={{{name!r}: ...}}"
+        return f"did you mean {near[0]}? Else {own}" if near else own
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Show what was set, not all that could be."""

@@ -83,8 +83,8 @@ async def test_metadata_of_a_target_is_sent():
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("temperatur", "did you mean temperature"),
-        ("max_token", "did you mean max_tokens"),
+        ("temperatur", r"did you mean temperature\? Else .* model_kwargs=\{'temperatur': \.\.\.\}"),
+        ("max_token", r"did you mean max_tokens\? Else .* model_kwargs"),
         ("zzz", r"model_kwargs=\{'zzz': \.\.\.\}"),
     ],
 )
