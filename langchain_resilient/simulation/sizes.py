@@ -134,7 +134,7 @@ class RecordedSizes:
     models: Sequence[TimeModel]
     hidden: bool = False
 
-    def request(self, seed: int, number: int, arrived: float) -> SizedRequest:  # noqa: ARG002
+    def request(self, seed: int, number: int, arrived: float) -> SizedRequest:  # noqa: ARG002  # as `Sizes`
         """The request of this number."""
         u = uniform(seed, _SIZE, number, 0)
         profile = self.profiles[int(u * len(self.profiles))]
