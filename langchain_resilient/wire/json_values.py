@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
 from math import isfinite
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from langchain_resilient import notices
 
@@ -29,6 +30,28 @@ def encode(body: Mapping[str, Any]) -> bytes:
         return to_json(body, inf_nan_mode="null")
     except ValueError:
         return to_json(writable(body), inf_nan_mode="null")
+
+
+def json_text(value: Mapping[str, Any], *, separators: tuple[str, str] | None = None) -> str:
+    """Write the arguments of a call as the text that a request holds, as LangChain does.
+
+    Args:
+        value: What may hold halves of surrogate pairs, NaN, dates, ...: they are mended.
+        separators: As of `json.dumps`.
+
+    Raises:
+        ValueError: If it holds an object that is nothing in JSON; names its type.
+
+    Example:
+        ```python
+        json_text({"city": "Zürich"})  # '{"city": "Zürich"}'
+        ```
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators)
+    except (TypeError, ValueError):
+        text = json.dumps(from_json(encode(value)), ensure_ascii=False, separators=separators)
+    return writable_text(text)
 
 
 def writable_text(text: str) -> str:

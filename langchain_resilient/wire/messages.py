@@ -34,6 +34,7 @@ from langchain_resilient.wire.foreign_blocks import (
     MarkedBlock,
     UnsupportedContentError,
 )
+from langchain_resilient.wire.json_values import json_text, writable_text
 from langchain_resilient.wire.provider_state import OwnedMessage, owned
 from langchain_resilient.wire.tool_names import function_name
 
@@ -470,7 +471,7 @@ def _call(id_: str | None, name: str | None, args: str) -> dict[str, Any]:
 
 
 def _json(args: Any) -> str:
-    return args if args and isinstance(args, str) else json.dumps(args or {}, ensure_ascii=False)
+    return writable_text(args) if args and isinstance(args, str) else json_text(args or {})
 
 
 _NAME = re.compile(r"[^a-zA-Z0-9_-]")

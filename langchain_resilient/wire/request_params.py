@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic_core import to_json
-
+from langchain_resilient.wire.json_values import encode
 from langchain_resilient.wire.passthrough import GivenTool, as_given
 from langchain_resilient.wire.schemas import to_function
 from langchain_resilient.wire.structured_output import to_response_format
@@ -87,7 +86,7 @@ def _response_format(given: Any) -> Any:
 
 def _check_json(name: str, value: Any) -> None:
     try:
-        to_json(value)
+        encode({name: value})
     except ValueError as error:
         msg = f"{name}= cannot be sent: {error}"
         raise ValueError(msg) from error

@@ -6,11 +6,11 @@ for any other they are left out, for their signatures and ids are good for that 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from langchain_resilient.wire.json_values import json_text
 from langchain_resilient.wire.messages import OWN_ITEMS, safe_id
 from langchain_resilient.wire.responses import KEPT
 
@@ -299,7 +299,7 @@ def _function_call(block: Item, calls: dict[str | None, Any]) -> Item:
     extras, call = block.get("extras") or {}, calls.get(block.get("id")) or block
     arguments = extras.get("arguments")
     if arguments is None:
-        arguments = json.dumps(call.get("args") or {}, separators=(",", ":"), ensure_ascii=False)
+        arguments = json_text(call.get("args") or {}, separators=(",", ":"))
     new = {
         "type": "function_call",
         "call_id": block.get("id") or "",
@@ -339,7 +339,7 @@ def _server_call(block: Item) -> Item:
         new |= {k: args[k] for k in ("queries", "code") if k in args}
         new |= {k: block[k] for k in ("container_id",) if k in block}
     elif name == "remote_mcp":
-        new["arguments"] = extras.pop("arguments", None) or json.dumps(args, separators=(",", ":"))
+        new["arguments"] = extras.pop("arguments", None) or json_text(args, separators=(",", ":"))
         new["name"] = extras.pop("tool_name", None)
     elif name == "tool_search":
         new["arguments"] = args

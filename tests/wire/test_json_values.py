@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from math import inf, nan
 
 import pytest
+from langchain_core.messages import AIMessage, ToolMessage
 
 from langchain_resilient.wire import json_values
-from langchain_resilient.wire.json_values import encode, writable_text
+from langchain_resilient.wire.json_values import encode, json_text, writable_text
+from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
+from langchain_resilient.wire.request_params import convert_params
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +61,49 @@ def test_pairs_are_joined_and_halves_replaced(text, sent):
 def test_it_holds_at_any_depth_and_for_what_is_no_text(value, sent):
     """Names, arguments and metadata come from anywhere."""
     assert json.loads(encode({"metadata": value})) == {"metadata": sent}
+
+
+@pytest.mark.filterwarnings("ignore::UnicodeWarning")
+@pytest.mark.parametrize(
+    ("args", "sent"),
+    [
+        ({"city": "Zürich", "days": [1, 2]}, '{"city": "Zürich", "days": [1, 2]}'),
+        ({"a\ud83d": "b\ude00"}, '{"a\ufffd": "b\ufffd"}'),
+        ({"a": "\ud83d\ude00"}, '{"a": "\U0001f600"}'),
+        ({"a": nan, "b": -inf}, '{"a": null, "b": null}'),
+        ({"day": datetime(2026, 1, 2, tzinfo=UTC)}, '{"day": "2026-01-02T00:00:00Z"}'),
+    ],
+)
+def test_a_calls_arguments_are_json_too(args, sent):
+    """A scraped argument comes back with the history, whose calls are read before it is sent."""
+    call = {"name": "t", "args": args, "id": "1"}
+    messages = [AIMessage("", tool_calls=[call]), ToolMessage("ok", tool_call_id="1")]
+    (wire, _) = repair_conversation(to_chat_messages(messages))
+    assert wire["tool_calls"][0]["function"]["arguments"] == sent == json_text(args)
+
+
+@pytest.mark.filterwarnings("ignore::UnicodeWarning")
+def test_arguments_that_are_a_text_already_are_mended():
+    """Those of an invalid call may be anything."""
+    call = {"name": "t", "args": '{"a": "\ud83d"', "id": "1", "error": "no JSON"}
+    (call,) = to_chat_messages([AIMessage("", invalid_tool_calls=[call])])[0]["tool_calls"]
+    assert call["function"]["arguments"] == '{"a": "\ufffd"'
+
+
+@pytest.mark.filterwarnings("ignore::UnicodeWarning")
+@pytest.mark.parametrize("name", ["tools", "functions", "response_format"])
+def test_half_a_pair_in_a_schema_is_no_reason_to_refuse_it(name):
+    """Tools are described by texts from anywhere, as those of MCP servers are."""
+    schema = {"type": "object", "properties": {}, "description": "cut\ud83d"}
+    function = {"name": "t", "description": "cut\ud83d", "parameters": schema}
+    given = {
+        "tools": [{"type": "function", "function": function}],
+        "functions": [function],
+        "response_format": {"title": "t", **schema},
+    }
+    params = {name: given[name]}
+    convert_params(params)
+    assert "cut\ufffd" in json_text(params)
 
 
 def test_nothing_of_the_callers_is_changed():
