@@ -63,7 +63,7 @@ def structured_params(
         ```
     """
     _check(schema, method)
-    traced = {"kwargs": {"method": method, "strict": strict}, "schema": _titled(schema)}
+    traced = {"kwargs": {"method": method, "strict": strict}, "schema": _traced(schema)}
     params: dict[str, Any] = {"ls_structured_output_format": traced}
     if method != "function_calling":
         return {**params, "response_format": to_response_format(schema, method, strict)}
@@ -72,6 +72,22 @@ def structured_params(
     tools = [{"type": "function", "function": function}]
     choice = to_tool_choice(function["name"], tools)
     return {**params, "tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
+
+
+def _traced(schema: Schema | None) -> Any:
+    """Give a schema in a form that LangChain can convert for its traces.
+
+    It would convert a TypedDict class that holds itself without end.
+    """
+    named = _titled(schema)
+    if not isinstance(named, type) or is_pydantic(named):
+        return named
+    function = to_function(named)
+    return {
+        "title": function["name"],
+        "description": function.get("description", ""),
+        **function["parameters"],
+    }
 
 
 def structured_parser(
@@ -186,10 +202,14 @@ def tool_of(schema: Schema | None) -> str:
     return name
 
 
-def schema_of(schema: Schema | None) -> Any:
+def schema_of(schema: Schema | None, method: Method = "json_schema") -> Any:
     """Give the JSON schema that an answer must fit."""
     if schema is None:
         return {"type": "object"}
+    if method == "json_mode" and isinstance(schema, dict):  # nothing was asked to be wrapped
+        bare = _bare(_titled(schema))
+        if needs_wrapping(bare):
+            return bare
     return to_response_format(schema)["json_schema"].get("schema", {})
 
 
@@ -248,6 +268,16 @@ def _ready(schema: Any) -> dict[str, Any] | None:
     return schema if "name" in schema and isinstance(schema.get("schema"), dict) else None
 
 
+def _bare(named: Schema) -> Any:
+    """Give the JSON schema inside a named one, with its name as the title."""
+    if (body := _ready(named)) is None:
+        return named
+    bare = {**body["schema"], "title": safe_name(str(body.get("name") or "output"))}
+    if body.get("description"):
+        bare["description"] = body["description"]
+    return bare
+
+
 def _agreeing(body: dict[str, Any], strict: bool | None) -> dict[str, Any]:
     strict_field = body.get("strict")
     if strict is not None and strict_field is not None and strict_field is not strict:
@@ -268,9 +298,7 @@ def _asked(schema: Any, method: Method) -> tuple[Any, bool]:
     if named is None or method == "json_mode":
         return named, False
     if (body := _ready(named)) is not None:
-        named = {**body["schema"], "title": safe_name(str(body.get("name") or "output"))}
-        if body.get("description"):
-            named["description"] = body["description"]
+        named = _bare(named)
         if not needs_wrapping(named):
             return (named if method == "function_calling" else schema), False
     elif not needs_wrapping(named):
@@ -388,7 +416,7 @@ class OutputSpec:
     def _problem(self, value: Any) -> str | None:
         schema, _ = _asked(self.schema, self.method)
         if not is_pydantic(schema):
-            return schema_mismatch(value, schema_of(self.schema))
+            return schema_mismatch(value, schema_of(self.schema, self.method))
         try:
             _validated(schema, value)
         except Exception as error:

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.runnables import RunnableGenerator
+from langchain_core.runnables import RunnableGenerator, RunnableLambda
 from langchain_core.tools import tool
 from pydantic import BaseModel, ConfigDict, RootModel
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
+from langchain_resilient import ResilientChatModel
 from langchain_resilient.testing.json_schemas import schema_fault
 from langchain_resilient.wire.schemas import is_open, is_recursive, to_function
 from langchain_resilient.wire.structured_output import (
@@ -186,7 +187,7 @@ def asked(schema: Any, method: str, strict: bool | None = None) -> dict[str, Any
 
 def answered(schema: Any, method: str, value: Any) -> AIMessage:
     """An answer with a value in the form that was asked for."""
-    if method == "json_schema":
+    if method != "function_calling":
         return AIMessage(json.dumps(value))
     call = {"name": asked(schema, method)["name"], "args": value, "id": "1"}
     return AIMessage("", tool_calls=[call])
@@ -214,6 +215,18 @@ def test_what_holds_itself_keeps_its_references(schema, good, bad, method, stric
     assert judge.fault(answered(schema, method, good)) is None
     assert judge.fault(answered(schema, method, bad)) is not None
     assert plain(structured_parser(schema, method).invoke(answered(schema, method, good))) == good
+
+
+@pytest.mark.parametrize("method", [*METHODS, "json_mode"])
+@pytest.mark.parametrize(("schema", "good"), [row[:2] for row in RECURSIVE])
+def test_what_holds_itself_is_answered_through_a_model(schema, good, method):
+    """LangChain converts it once more, for traces."""
+
+    def answer(_: Any) -> AIMessage:
+        return answered(schema, method, good)
+
+    llm = ResilientChatModel(targets=[RunnableLambda(answer)])
+    assert plain(llm.with_structured_output(schema, method=method).invoke("json")) == good
 
 
 @pytest.mark.parametrize("strict", [None, True])
@@ -267,9 +280,15 @@ async def test_a_wrapped_value_grows_in_a_stream():
     assert [value async for value in chain.astream("")] == [[1], [1, 2]]
 
 
-def test_json_mode_asks_for_no_wrapper():
+@pytest.mark.parametrize(("schema", "good", "bad"), NO_OBJECTS)
+def test_json_mode_asks_for_no_wrapper(schema, good, bad):
     """It cannot tell the model of one."""
-    assert structured_parser(Numbers, "json_mode").invoke(AIMessage("[1, 2]")).root == [1, 2]
+    judge = OutputSpec(schema, "json_mode")
+    assert judge.fault(AIMessage(json.dumps(good))) is None
+    for wrong in (bad, {"value": good}, {}):
+        assert judge.fault(AIMessage(json.dumps(wrong))) is not None
+    parsed = structured_parser(schema, "json_mode").invoke(AIMessage(json.dumps(good)))
+    assert plain(parsed) == good
 
 
 @pytest.mark.parametrize("method", METHODS)
