@@ -60,7 +60,8 @@ RENAMED = (
     Renamed("stream_chunk_timeout", "stream_chunk_timeout=20",
             "time_limits=TimeLimits(chunk_gap=20)", "then another target continues"),
     Renamed("use_responses_api", "use_responses_api=True", 'Target(..., api="responses")',
-            "by default each request goes where it can be answered: see [](responses.md)"),
+            "by default each request goes where it can be answered: "
+            "see [OpenAI's two APIs](responses.md)"),
     Renamed("reasoning", 'reasoning={"effort": "low"}',
             'model_kwargs={"reasoning": {"effort": "low"}}',
             "`reasoning_effort=` is understood by all providers"),

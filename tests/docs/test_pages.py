@@ -61,6 +61,13 @@ def test_the_links_at_the_root_lead_somewhere(page):
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_each_link_has_a_text():
+    """Sphinx would put the page's title into an empty one; GitHub shows nothing."""
+    texts = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.py"), *ROOT.glob("*.md")]
+    assert len(texts) >= 30
+    assert [path.name for path in texts if re.search(r"(?<!\w)\[\]\(\w", path.read_text())] == []
+
+
 @pytest.mark.parametrize(("page", "least"), [("README.md", 10), ("docs/guarantees.md", 24)])
 def test_each_claim_has_a_command_that_exists(page, least):
     """In its last column."""
