@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     warnings.showwarning = _show_warning
     log = logging.getLogger("langchain_resilient")
-    handler = _LogLines(logging.WARNING)
+    handler = _LogLines(is_service=args.command is _serve)
     log.addHandler(handler)
     command: Callable[[argparse.Namespace], int] = args.command
     try:
@@ -497,9 +497,10 @@ def _reporting_errors(command: Callable[[], int]) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     def run() -> int:
+        service.start_log(args.log_level)
         config, llm = service.configured(args, os.environ, _settings(args))
         _preload(llm)
-        service.serve(llm, config, log_level=args.log_level)
+        service.serve(llm, config)
         return OK
 
     return _reporting_errors(run)
@@ -653,8 +654,8 @@ def _error_text(error: Exception) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    _warned.add(str(message))
-    _write(sys.stderr, f"langchain-resilient: {message}\n")
+    if str(message) not in _logged:
+        _write(sys.stderr, f"langchain-resilient: {message}\n")
 
 
 def _no_targets(text: str) -> str:
@@ -674,17 +675,27 @@ def _write_json(output: dict[str, Any]) -> None:
     _write(sys.stdout, json.dumps(output, ensure_ascii=not unicode) + "\n")
 
 
-_warned: set[str] = set()
-"""What was shown as a warning: it is logged too."""
+_logged: set[str] = set()
+"""Warnings that the log has said already."""
 
 
 class _LogLines(logging.Handler):
-    """Writes what the library logs to standard error, on lines of its own."""
+    """Writes what the library logs to standard error, on lines of its own.
+
+    Args:
+        is_service: Whether the command has a log of its own, which writes them.
+    """
+
+    def __init__(self, *, is_service: bool) -> None:
+        super().__init__(logging.WARNING)
+        self._is_service = is_service
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         message = record.getMessage()
-        if message not in _warned:
+        if hasattr(record, "warning_category"):
+            _logged.add(message)
+        if not self._is_service:
             _write(sys.stderr, f"langchain-resilient: {message}\n")
 
 

@@ -30,14 +30,15 @@ logger: logging.Logger = logging.getLogger("langchain_resilient")
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the user's line. It is logged as well where somebody has set logging up.
 
-    Without that Python would print the log line beside the warning: the same words twice.
+    Without that Python would print the log line beside the warning: the same words twice. The
+    record's `warning_category` tells whoever shows both that they are one.
 
     Args:
         message: What happened, to which target.
         category: The class of the warning.
     """
     if logger.hasHandlers():
-        logger.warning(message)
+        logger.warning(message, extra={"warning_category": category.__name__})
     frame = users_frame()
     if frame is None:
         warnings.warn(message, category, stacklevel=3)

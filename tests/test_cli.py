@@ -263,6 +263,22 @@ def test_advice_is_for_the_command_line(capsys, monkeypatch):
     assert "api_key=" not in err
 
 
+def test_a_warning_is_one_line(tmp_path):
+    """In a process of its own: it is told once a process, and logged as well."""
+    environ = {k: v for k, v in os.environ.items() if k not in ("OPENAI_API_KEY", "PYTHONWARNINGS")}
+    environ["LANGCHAIN_RESILIENT_REMEMBER"] = ""
+    command = (sys.executable, "-m", "langchain_resilient")
+    asked = subprocess.run(
+        [*command, "ask", "-q", "-t", "text:hi", "-t", "openai:m", "hello"],
+        capture_output=True, text=True, timeout=100, check=False, env=environ, cwd=tmp_path,
+    )  # fmt: skip
+    assert asked.stdout == "hi\n"
+    assert asked.stderr == (
+        "langchain-resilient: openai:m is skipped: OPENAI_API_KEY is not set and no api_key was "
+        "given\n"
+    )
+
+
 def test_targets_shows_which_keys_are_there_and_never_a_key(sim, capsys, monkeypatch):
     """In words and as JSON."""
     monkeypatch.delenv("TOGETHER_API_KEY")

@@ -115,7 +115,18 @@ def server_for(llm: ResilientChatModel, config: ServiceConfig) -> uvicorn.Server
     return uvicorn.Server(settings)
 
 
-def serve(llm: ResilientChatModel, config: ServiceConfig, *, log_level: str = "info") -> None:
+def start_log(level: str) -> None:
+    """Write what uvicorn and this package log to standard error.
+
+    Args:
+        level: The least that is written, as `--log-level` has it.
+    """
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    for name in ("uvicorn", "langchain_resilient"):
+        logging.getLogger(name).setLevel(level.upper())
+
+
+def serve(llm: ResilientChatModel, config: ServiceConfig) -> None:
     """Serve a model until SIGTERM or SIGINT; then let the answers under way end.
 
     Blocks: it is a program's last call.
@@ -123,15 +134,11 @@ def serve(llm: ResilientChatModel, config: ServiceConfig, *, log_level: str = "i
     Args:
         llm: The model.
         config: How it is served.
-        log_level: Of uvicorn and of this package.
 
     Raises:
         MissingExtraError: Without the extra `serve`; says how to install it.
         SystemExit: If the port is taken.
     """
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    for name in ("uvicorn", "langchain_resilient"):
-        logging.getLogger(name).setLevel(log_level.upper())
     server = server_for(llm, config)
     # uvicorn repeats the signal when all is done; after SIGTERM that is an end like any other.
     signal.signal(signal.SIGTERM, lambda *_: None)

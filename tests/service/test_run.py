@@ -45,12 +45,26 @@ def start(sim: ProviderSimulator, *args: str):
 
 
 def address(server: subprocess.Popen[str]) -> str:
+    return first_lines(server)[1]
+
+
+def first_lines(server: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it says until it listens, and where it does."""
     lines = ""
     for line in server.stderr:
         lines += line
         if found := re.search(r"running on (http://[\d.]+:\d+)", line):
-            return found[1]
+            return lines, found[1]
     raise AssertionError(lines)
+
+
+def test_a_warning_is_one_line_of_the_log(sim, monkeypatch):
+    """In the log's own form: no second time as a warning, or in the form of other commands."""
+    monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
+    with start(sim, "-t", "openai:m", "-t", "together:m", "--client-key", "env:KEY") as server:
+        lines, _ = first_lines(server)
+    (told,) = [line for line in lines.splitlines() if "together:m is skipped" in line]
+    assert told.startswith("WARNING langchain_resilient: together:m is skipped: TOGETHER_API_KEY")
 
 
 def test_answers_under_way_end_before_the_process(sim, tmp_path):
