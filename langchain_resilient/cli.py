@@ -510,90 +510,18 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _targets(args: argparse.Namespace) -> int:
-    from langchain_resilient.options import DEFAULT_CHAIN, as_chain  # noqa: PLC0415
-    from langchain_resilient.providers import (  # noqa: PLC0415
-        address_of,
-        key_variable,
-        missing_key,
-    )
+    from langchain_resilient.options import DEFAULT_CHAIN, as_chain  # noqa: PLC0415  # see `_ask`
+    from langchain_resilient.providers.overview import as_text, overview  # noqa: PLC0415
 
     try:
         chain = as_chain(_chosen_targets(args) or DEFAULT_CHAIN)
-        rows: list[dict[str, Any]] = [
-            {
-                "target": target.name,
-                "provider": target.provider,
-                "model": target.model,
-                "key": key_variable(target),
-                "ready": missing_key(target) is None,
-                "base_url": (address := address_of(target)).url,
-                "base_url_from": address.variable,
-            }
-            for target in chain
-        ]
-        if args.check:
-            for target, row in zip(chain, rows, strict=True):
-                row.update(_check(target) if row["ready"] else {})
+        rows = overview(chain, check=args.check)
     except (OSError, ValueError) as error:
         return _print_error(_error_text(error))
-    if args.json:
-        _write(sys.stdout, json.dumps(rows) + "\n")
-    else:
-        width = max(len(str(row["target"])) for row in rows)
-        for row in rows:
-            _write(sys.stdout, f"{row['target']:<{width}}  {_target_line(row)}\n")
+    _write(sys.stdout, json.dumps(rows) + "\n" if args.json else as_text(rows))
     if not any(row["ready"] for row in rows):
         return WRONG
     return OK if any(row["ready"] and row.get("alive") is not False for row in rows) else FAILED
-
-
-def _check(target: Target) -> dict[str, Any]:
-    """Ask a target's provider for its list of models, and tell what follows for the target."""
-    from langchain_resilient.errors import RetirementWarning  # noqa: PLC0415
-    from langchain_resilient.providers import create_provider  # noqa: PLC0415
-    from langchain_resilient.providers.families import family_of  # noqa: PLC0415
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RetirementWarning)  # the line says it
-        provider: Any = create_provider(target)
-        family = family_of(provider, target)
-        if family is None:
-            return {}
-        row: dict[str, Any] = {"error": None}
-        try:
-            provider.refresh_models()
-        except Exception as error:  # noqa: BLE001  # whatever it was, it is what the user wants to know
-            row["error"] = f"{type(error).__name__}: {error}"
-        end, alive = family.end(), family.is_living()
-    row |= {
-        "asked": family.model,
-        "alive": False if row["error"] else alive,
-        "shutdown_date": end.date if end else None,
-        "successor": family.follower() or None,
-    }
-    return row
-
-
-def _target_line(row: dict[str, Any]) -> str:
-    """Say of a target whether it can be asked, where, and what is known of its model."""
-    line = "needs no key"
-    if row["key"] is not None:
-        line = f"{row['key']} is " + ("set" if row["ready"] else "not set")
-    if row["base_url"]:
-        line += f", at {row['base_url']}"
-    if row["base_url_from"]:
-        line += f" (from {row['base_url_from']})"
-    if "alive" not in row:
-        return line
-    if row["error"]:
-        return f"{line}; no list of models: {row['error']}"
-    state = {True: "lives", False: "is gone", None: "is not listed"}[row["alive"]]
-    line += f"; {row['asked']} {state}"
-    if row["shutdown_date"]:
-        line += f", until {row['shutdown_date']}"
-    if row["successor"] and (row["shutdown_date"] or not row["alive"]):
-        line += f", then {row['successor']}"
-    return line
 
 
 # -- simulate -------------------------------------------------------------------------------------
