@@ -294,6 +294,34 @@ def test_targets_shows_which_keys_are_there_and_never_a_key(sim, capsys, monkeyp
     assert "canary" not in out + shown
 
 
+@pytest.mark.parametrize("key_set", [True, False])
+def test_targets_says_that_a_key_is_not_sent_to_another_server(
+    capsys, monkeypatch, tmp_path, key_set
+):
+    """Whether the address is in an option or a file; and what to do."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    if key_set:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-123456")
+    monkeypatch.setenv("MY_KEY", "sk-canary-654321")
+    url = "http://localhost:8000/v1"
+    path = tmp_path / "chain.toml"
+    path.write_text(f'[[targets]]\nprovider = "openai"\nmodel = "m"\nbase_url = "{url}"\n')
+    no_key = (
+        f"openai:m  is sent no key, at {url} (OPENAI_API_KEY is not sent there; if that server "
+        "wants a key, name its variable with --api-key-env, or give api_key in the --config file)\n"
+    )
+    for place in (("-t", "openai:m", "--base-url", url), ("--config", str(path))):
+        assert run("targets", *place) == cli.OK
+        assert capsys.readouterr().out == no_key
+        assert run("targets", *place, "--api-key-env", "MY_KEY") == cli.OK
+        assert capsys.readouterr().out == f"openai:m  has a key of its own, at {url}\n"
+        assert run("targets", *place, "--json") == cli.OK
+        (row,) = json.loads(capsys.readouterr().out)
+        assert (row["key"], row["has_key"], row["kept_back"]) == (None, False, "OPENAI_API_KEY")
+    assert run("targets", "-t", "ollama:m", "--base-url", url) == cli.OK
+    assert capsys.readouterr().out == f"ollama:m  needs no key, at {url}\n"
+
+
 def test_targets_check_tells_what_lives_and_what_follows(sim, capsys, monkeypatch):
     """By each provider's own list; a provider that does not answer is said to."""
     monkeypatch.delenv("TOGETHER_API_KEY")

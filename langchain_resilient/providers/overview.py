@@ -6,7 +6,13 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.errors import RetirementWarning
-from langchain_resilient.providers import address_of, create_provider, key_variable, missing_key
+from langchain_resilient.providers import (
+    address_of,
+    create_provider,
+    key_for,
+    key_variable,
+    missing_key,
+)
 from langchain_resilient.providers.families import family_of
 
 if TYPE_CHECKING:
@@ -18,6 +24,9 @@ if TYPE_CHECKING:
 def overview(chain: Sequence[Target], *, check: bool = False) -> list[dict[str, Any]]:
     """Describe each target in plain data; no key is in it.
 
+    `key` is the environment variable that its key is read from, `kept_back` the one that is not
+    read, because the target's address is not its provider's own.
+
     Args:
         chain: The targets.
         check: Whether to ask their providers which models live, as far as they can be asked. A
@@ -26,22 +35,28 @@ def overview(chain: Sequence[Target], *, check: bool = False) -> list[dict[str, 
     Raises:
         ValueError: If a provider is unknown, or an environment variable holds no usable URL.
     """
-    rows: list[dict[str, Any]] = [
-        {
-            "target": target.name,
-            "provider": target.provider,
-            "model": target.model,
-            "key": key_variable(target),
-            "ready": missing_key(target) is None,
-            "base_url": (address := address_of(target)).url,
-            "base_url_from": address.variable,
-        }
-        for target in chain
-    ]
+    rows = [_row(target) for target in chain]
     if check:
         for target, row in zip(chain, rows, strict=True):
             row.update(_check(target) if row["ready"] else {})
     return rows
+
+
+def _row(target: Target) -> dict[str, Any]:
+    address, variable = address_of(target), key_variable(target)
+    given = target.api_key is not None
+    elsewhere = bool(target.base_url) and not address.public
+    return {
+        "target": target.name,
+        "provider": target.provider,
+        "model": target.model,
+        "key": None if given or elsewhere else variable,
+        "has_key": key_for(target) is not None,
+        "kept_back": variable if elsewhere and not given else None,
+        "ready": missing_key(target) is None,
+        "base_url": address.url,
+        "base_url_from": address.variable,
+    }
 
 
 def _check(target: Target) -> dict[str, Any]:
@@ -74,20 +89,35 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
-    """Say of a target whether it can be asked, where, and what is known of its model."""
-    line = "needs no key"
+    return _asked(row) + (_known(row) if "alive" in row else "")
+
+
+def _asked(row: dict[str, Any]) -> str:
+    """Say of a target whether it can be asked, and where."""
     if row["key"] is not None:
-        line = f"{row['key']} is " + ("set" if row["ready"] else "not set")
+        line = f"{row['key']} is " + ("set" if row["has_key"] else "not set")
+    elif row["has_key"]:
+        line = "has a key of its own"
+    else:
+        line = "is sent no key" if row["kept_back"] else "needs no key"
     if row["base_url"]:
         line += f", at {row['base_url']}"
     if row["base_url_from"]:
         line += f" (from {row['base_url_from']})"
-    if "alive" not in row:
-        return line
+    if row["kept_back"]:
+        line += (
+            f" ({row['kept_back']} is not sent there; if that server wants a key, name its "
+            "variable with --api-key-env, or give api_key in the --config file)"
+        )
+    return line
+
+
+def _known(row: dict[str, Any]) -> str:
+    """Say what is known of a target's model."""
     if row["error"]:
-        return f"{line}; no list of models: {row['error']}"
+        return f"; no list of models: {row['error']}"
     state = {True: "lives", False: "is gone", None: "is not listed"}[row["alive"]]
-    line += f"; {row['asked']} {state}"
+    line = f"; {row['asked']} {state}"
     if row["shutdown_date"]:
         line += f", until {row['shutdown_date']}"
     if row["successor"] and (row["shutdown_date"] or not row["alive"]):
