@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
 import logging
 import os
 import signal
-import stat
 import sys
 import tomllib
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -37,6 +35,15 @@ from langchain_resilient.configuration import chain_of
 from langchain_resilient.demo import command as demo
 from langchain_resilient.service import run as service
 from langchain_resilient.simulation import command as simulate
+from langchain_resilient.terminal import (
+    LogLines,
+    give_up_stdout,
+    prompt_of,
+    replace_unprintable,
+    show_warning,
+    write,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,13 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see the module.
     """
-    for stream in (sys.stdout, sys.stderr):  # a terminal may know only ASCII
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    replace_unprintable()
     args = parser().parse_args(argv)
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     log = logging.getLogger("langchain_resilient")
-    handler = _LogLines(is_service=args.command is _serve)
+    handler = LogLines(is_service=args.command is _serve)
     log.addHandler(handler)
     command: Callable[[argparse.Namespace], int] = args.command
     try:
@@ -70,19 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _give_up_stdout()  # its reader has gone (`| head`)
+        give_up_stdout()  # its reader has gone (`| head`)
         return OK
     except OSError as error:  # the disk is full, say
-        _give_up_stdout()
+        give_up_stdout()
         _print_error(f"the output cannot be written: {error.strerror or error}")
         return FAILED
     finally:
         log.removeHandler(handler)
-
-
-def _give_up_stdout() -> None:
-    """Write nothing more there: Python flushes it once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -246,7 +246,7 @@ def _ask(args: argparse.Namespace) -> int:
     from langchain_resilient.providers.local import LocalModelError  # noqa: PLC0415
 
     try:
-        prompt = _prompt(" ".join(args.prompt))
+        prompt = prompt_of(" ".join(args.prompt))
     except UnicodeDecodeError as error:
         return _print_error(f"standard input is not UTF-8, at byte {error.start}")
     if not prompt.strip():
@@ -295,32 +295,6 @@ def _memory_file() -> Path | None:
 
     named = os.environ.get("LANGCHAIN_RESILIENT_REMEMBER")
     return cache_folder() / "learned.json" if named is None else Path(named) if named else None
-
-
-def _prompt(given: str) -> str:
-    """Join what was given and what is piped in.
-
-    Raises:
-        UnicodeDecodeError: If that is no text.
-    """
-    if given in ("", "-"):
-        # A person at a terminal who gave no prompt waits for a hint, not for the end of input.
-        return "" if sys.stdin.isatty() else _stdin()
-    return f"{given}\n\n{text}" if _is_piped() and (text := _stdin()).strip() else given
-
-
-def _stdin() -> str:
-    raw = getattr(sys.stdin, "buffer", None)
-    return sys.stdin.read() if raw is None else raw.read().decode()
-
-
-def _is_piped() -> bool:
-    """Whether somebody sends us something: a pipe or a file, not what a service inherits."""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 def _config(args: argparse.Namespace) -> dict[str, Any]:
@@ -396,17 +370,17 @@ async def _answer(llm: ResilientChatModel, messages: Any, args: argparse.Namespa
     else:
         text, metadata, usage = "", {}, None
         async for chunk in llm.astream(messages):
-            _write(sys.stdout, str(chunk.text))
+            write(sys.stdout, str(chunk.text))
             metadata = chunk.response_metadata or metadata
             usage = chunk.usage_metadata or usage
     if args.json:
         output = {"text": text, "model": metadata.get("model_name"), "usage": usage,
                 "receipt": metadata.get("resilience")}  # fmt: skip
-        _write_json(output)
+        write_json(output)
         return OK
-    _write(sys.stdout, text + "\n" if args.no_stream else "\n")
+    write(sys.stdout, text + "\n" if args.no_stream else "\n")
     if not args.quiet:
-        _write(sys.stderr, _receipt_line(metadata, usage) + "\n")
+        write(sys.stderr, _receipt_line(metadata, usage) + "\n")
     return OK
 
 
@@ -518,7 +492,7 @@ def _targets(args: argparse.Namespace) -> int:
         rows = overview(chain, check=args.check)
     except (OSError, ValueError) as error:
         return _print_error(_error_text(error))
-    _write(sys.stdout, json.dumps(rows) + "\n" if args.json else as_text(rows))
+    write(sys.stdout, json.dumps(rows) + "\n" if args.json else as_text(rows))
     if not any(row["ready"] for row in rows):
         return WRONG
     return OK if any(row["ready"] and row.get("alive") is not False for row in rows) else FAILED
@@ -529,7 +503,7 @@ def _targets(args: argparse.Namespace) -> int:
 
 def _simulate(args: argparse.Namespace) -> int:
     try:
-        _write(sys.stdout, simulate.simulate(args))
+        write(sys.stdout, simulate.simulate(args))
     except (ImportError, OSError, ValueError) as error:
         return _print_error(_error_text(error))
     return OK
@@ -552,16 +526,16 @@ def _fail(args: argparse.Namespace, error: Any, code: int) -> int:
     if args.json:
         output = {"error": type(error).__name__, "message": str(error),
                 "receipt": error.receipt.as_dict() if error.receipt else None}  # fmt: skip
-        _write_json(output)
+        write_json(output)
     elif code == BROKEN:
-        _write(sys.stdout, "\n")
+        write(sys.stdout, "\n")
     _print_error(str(error))
     return code
 
 
 def _print_error(message: str) -> int:
     """Print one line to standard error; returns the exit code of a wrong command."""
-    _write(sys.stderr, f"langchain-resilient: {message}\n")
+    write(sys.stderr, f"langchain-resilient: {message}\n")
     return WRONG
 
 
@@ -581,11 +555,6 @@ def _error_text(error: Exception) -> str:
     )
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    if str(message) not in _logged:
-        _write(sys.stderr, f"langchain-resilient: {message}\n")
-
-
 def _no_targets(text: str) -> str:
     """The same advice in words of the command line."""
     for ours, theirs in (
@@ -595,50 +564,6 @@ def _no_targets(text: str) -> str:
     ):
         text = text.replace(ours, theirs)
     return text
-
-
-def _write_json(output: dict[str, Any]) -> None:
-    # What a terminal cannot show would be replaced, and the text be another.
-    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-    _write(sys.stdout, json.dumps(output, ensure_ascii=not unicode) + "\n")
-
-
-_logged: set[str] = set()
-"""Warnings that the log has said already."""
-
-
-class _LogLines(logging.Handler):
-    """Writes what the library logs to standard error, on lines of its own.
-
-    Args:
-        is_service: Whether the command has a log of its own, which writes them.
-    """
-
-    def __init__(self, *, is_service: bool) -> None:
-        super().__init__(logging.WARNING)
-        self._is_service = is_service
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        message = record.getMessage()
-        if hasattr(record, "warning_category"):
-            _logged.add(message)
-        if not self._is_service:
-            _write(sys.stderr, f"langchain-resilient: {message}\n")
-
-
-_open_lines: set[TextIO] = set()
-"""Outputs whose last line has not ended; standard error may be the same terminal."""
-
-
-def _write(out: TextIO, text: str) -> None:
-    if out is not sys.stdout and sys.stdout in _open_lines:
-        _open_lines.discard(sys.stdout)
-        text = f"\n{text}"
-    out.write(text)
-    out.flush()
-    if text:
-        (_open_lines.discard if text.endswith("\n") else _open_lines.add)(out)
 
 
 if __name__ == "__main__":

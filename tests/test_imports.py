@@ -112,6 +112,7 @@ LAYERS = {
     "faults": set(),
     "receipt": {"faults"},
     "exchange": set(),
+    "terminal": set(),
     "threads": set(),
     "notices": set(),
     "sampling": set(),

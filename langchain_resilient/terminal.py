@@ -1,0 +1,101 @@
+"""Standard input, output and error, as the commands use them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import stat
+import sys
+from typing import Any, TextIO
+
+
+def replace_unprintable() -> None:
+    """Print what a terminal cannot show as question marks: it may know only ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def prompt_of(given: str) -> str:
+    """Join the prompt that was given and what is piped in; empty if there is neither.
+
+    Raises:
+        UnicodeDecodeError: If that is no text.
+    """
+    if given in ("", "-"):
+        # A person at a terminal who gave no prompt waits for a hint, not for the end of input.
+        return "" if sys.stdin.isatty() else _stdin()
+    return f"{given}\n\n{text}" if _is_piped() and (text := _stdin()).strip() else given
+
+
+def _stdin() -> str:
+    raw = getattr(sys.stdin, "buffer", None)
+    return sys.stdin.read() if raw is None else raw.read().decode()
+
+
+def _is_piped() -> bool:
+    """Whether somebody sends us something: a pipe or a file, not what a service inherits."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+_open_lines: set[TextIO] = set()
+"""Outputs whose last line has not ended; standard error may be the same terminal."""
+
+
+def write(out: TextIO, text: str) -> None:
+    """Write at once; what is for standard error begins a line of its own."""
+    if out is not sys.stdout and sys.stdout in _open_lines:
+        _open_lines.discard(sys.stdout)
+        text = f"\n{text}"
+    out.write(text)
+    out.flush()
+    if text:
+        (_open_lines.discard if text.endswith("\n") else _open_lines.add)(out)
+
+
+def write_json(output: dict[str, Any]) -> None:
+    """Write one object to standard output."""
+    # What a terminal cannot show would be replaced, and the text be another.
+    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    write(sys.stdout, json.dumps(output, ensure_ascii=not unicode) + "\n")
+
+
+def give_up_stdout() -> None:
+    """Write nothing more there: Python flushes it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_logged: set[str] = set()
+"""Warnings that the log has said already."""
+
+
+class LogLines(logging.Handler):
+    """Writes what the library logs to standard error, on lines of its own.
+
+    Args:
+        is_service: Whether the command has a log of its own, which writes them.
+    """
+
+    def __init__(self, *, is_service: bool) -> None:
+        super().__init__(logging.WARNING)
+        self._is_service = is_service
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        message = record.getMessage()
+        if hasattr(record, "warning_category"):
+            _logged.add(message)
+        if not self._is_service:
+            write(sys.stderr, f"langchain-resilient: {message}\n")
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as the command line shows its messages; for `warnings.showwarning`."""
+    if str(message) not in _logged:
+        write(sys.stderr, f"langchain-resilient: {message}\n")
