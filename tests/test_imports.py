@@ -121,6 +121,7 @@ LAYERS = {
     "errors": {"faults", "receipt"},
     "prices": {"errors", "options", "providers", "receipt"},
     "configurable": set(),
+    "binding": {"configurable", "wire"},
     "fallbacks": {"faults", "options", "sampling"},
     "profiles": {"options", "prices", "providers"},
     "configuration": {"fleet", "observability", "options", "providers", "sampling"},
