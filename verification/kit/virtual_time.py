@@ -200,14 +200,19 @@ def _is_readable(sock: Any) -> bool:
     return sock is None or bool(sock.fileno().socket.read_ready())
 
 
+@functools.cache
+def _freeze_once() -> None:
+    """Hide from the collector what will stay: to look through it takes longer than a run."""
+    gc.freeze()
+
+
 @contextlib.contextmanager
 def _no_collector() -> Iterator[None]:
     """Keep the cyclic collector out: when it comes is no matter of the seed."""
     was_on = gc.isenabled()
     gc.disable()
     gc.collect()  # what was dropped before is no business of `gc.collect()` in a run
-    if not gc.get_freeze_count():
-        gc.freeze()  # nor is what will stay: to look through it takes longer than the run
+    _freeze_once()
     try:
         yield
     finally:
