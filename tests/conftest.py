@@ -58,8 +58,8 @@ def _what_was_here_before() -> Iterator[None]:
 def _what_a_module_drops() -> Iterator[None]:
     """Whatever was dropped without being closed complains before the next module.
 
-    What was here before, libraries most of all, is hidden from the collector, which many tests call:
-    it takes 0.4 s to look through it.
+    What was here before, libraries most of all, is hidden from the collector, which many tests
+    call: it takes 0.4 s to look through it.
     """
     gc.collect()
     gc.freeze()

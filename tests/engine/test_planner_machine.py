@@ -278,7 +278,7 @@ class Planners(RuleBasedStateMachine):
 
 TestPlanners = Planners.TestCase
 TestPlanners.settings = settings(
-    max_examples=500 * TIMES,
+    max_examples=300 * TIMES,
     stateful_step_count=40,
     deadline=None,
     derandomize=TIMES == 1,
