@@ -150,6 +150,7 @@ class ChoiceAccumulator:
         tools: Its tool calls.
         extra: What its provider wants back with it.
         reasoning_field: The name under which its thoughts came; empty if none came.
+        thinks_first: Whether its thoughts began before anything else that a reader sees.
         finish_reason: Why it ended, `"eos"` read as `"stop"`; None while it has not.
         name: Who speaks, where a server says so.
         seed: Together's seed, which reproduces the answer.
@@ -171,6 +172,7 @@ class ChoiceAccumulator:
         "parts",
         "reasoning_field",
         "seed",
+        "thinks_first",
         "tools",
         "whole",
     )
@@ -186,6 +188,7 @@ class ChoiceAccumulator:
         self.seed: int | None = None
         self.extra: dict[str, Any] | None = None
         self.reasoning_field: str = ""
+        self.thinks_first: bool = False
         self.whole: bool = False
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -220,11 +223,13 @@ class ChoiceAccumulator:
 
     def add(self, delta: Delta) -> None:
         """Add what one chunk brought."""
-        if delta.text:
-            self.parts.append(delta.text)
         if delta.reasoning:
+            if self.empty and not self._reasoning and not self.logprobs:
+                self.thinks_first = True
             self._reasoning.append(delta.reasoning)
             self.reasoning_field = delta.reasoning_field
+        if delta.text:
+            self.parts.append(delta.text)
         if delta.refusal:
             self._refusal.append(delta.refusal)
         for fragment in delta.calls:

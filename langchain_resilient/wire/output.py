@@ -58,7 +58,8 @@ def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str
         choice = response.choices[index]
         if index and choice.empty and not choice.ended:
             continue  # an empty place that a server put there
-        message = to_message(choice, response_metadata(response, choice, provider, model_name))
+        maker = _maker(provider) if choice.thinks_first else provider
+        message = to_message(choice, response_metadata(response, choice, maker, model_name))
         message.usage_metadata = None if generations else usage
         if response.finished is not None:
             _finish(message, response, response.finished)
@@ -75,6 +76,15 @@ def to_chat_result(response: ResponseAccumulator, provider: str, model_name: str
     if response.service_tier:
         output["service_tier"] = response.service_tier
     return ChatResult(generations=generations, llm_output=output)
+
+
+def _maker(provider: str) -> str:
+    """Name who made an answer whose thoughts came as text beside it.
+
+    OpenAI itself sends none at chat completions. LangChain reads `content_blocks` by the maker's
+    name, and under OpenAI's it would leave the thoughts out.
+    """
+    return "openai_compatible" if provider == "openai" else provider
 
 
 def to_message(choice: ChoiceAccumulator, response_metadata: dict[str, Any]) -> AIMessage:
@@ -348,6 +358,8 @@ class ChunkConverter:
         calls = [c for c in map(self._call_chunk, delta.calls) if c is not None]
         if not (delta.text or delta.reasoning or delta.refusal or calls or delta.logprobs):
             return None
+        if delta.reasoning and not self._provider_sent:
+            self._provider = _maker(self._provider)
         piece = self.text(delta.text)
         if calls:
             # LangChain parses the calls when it makes the message.

@@ -189,11 +189,12 @@ def test_extras():
     }
 
 
-def test_reasoning_becomes_a_block():
-    """LangChain's content blocks show the reasoning of a provider without a translator."""
+@pytest.mark.parametrize("provider", ["together", "openai"])
+def test_reasoning_becomes_a_block(provider):
+    """LangChain's content blocks show it, also of a compatible server behind `openai`."""
     response = ResponseAccumulator()
     response.add(chunk("Hi", reasoning="hm", finish="stop"))
-    answer = to_chat_result(response, "together", "asked").generations[0].message
+    answer = to_chat_result(response, provider, "asked").generations[0].message
     assert [block["type"] for block in answer.content_blocks] == ["reasoning", "text"]
 
 

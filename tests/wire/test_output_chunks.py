@@ -339,3 +339,14 @@ class TestNative:
             whole.id,
             whole.response_metadata,
         )
+
+
+def test_thoughts_beside_the_text_of_a_stream_are_a_block():
+    """Also where the server stands behind `openai`: OpenAI itself sends none, LangChain drops them.
+
+    A stream that thinks only after its text has named its maker already.
+    """
+    thinks_first, _ = stream(chunk(reasoning="hm"), chunk("Hi", finish="stop"))
+    assert [b["type"] for b in added(thinks_first).content_blocks] == ["reasoning", "text"]
+    thinks_late, _ = stream(chunk("Hi"), chunk(reasoning="hm", finish="stop"))
+    assert added(thinks_late).response_metadata["model_provider"] == "openai"
