@@ -313,7 +313,7 @@ def add_journal_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands of `journal`."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     show = actions.add_parser("show", help="how much is done, by whom, and what failed")
-    show.add_argument("file", metavar="FILE", type=Path, help="the journal")
+    show.add_argument("file", metavar="FILE", type=Path, help="the journal: a file or a folder")
     show.add_argument("--failed", action="store_true", help="list the failures")
     show.add_argument("--json", action="store_true", help="as JSON")
     show.set_defaults(action=_show)
@@ -322,7 +322,7 @@ def add_journal_arguments(parser: argparse.ArgumentParser) -> None:
         help="the prompts, answers and failures of the last run, one a prompt, by position (from "
         "0), as JSON lines or CSV",
     )
-    export.add_argument("file", metavar="FILE", type=Path, help="the journal")
+    export.add_argument("file", metavar="FILE", type=Path, help="the journal: a file or a folder")
     export.add_argument("-o", "--output", default="-", metavar="OUT",
                         help="a .jsonl or .csv file; standard output unless given")  # fmt: skip
     export.add_argument("--all", action="store_true",
@@ -337,9 +337,9 @@ def run_journal_command(args: argparse.Namespace) -> None:
         JournalError: If the file is not a journal or cannot be read.
         OSError: If the output cannot be written.
     """
-    from langchain_resilient.batch.journal_file import JournalFile  # noqa: PLC0415  # import is slow
+    from langchain_resilient.batch.segments import open_journal_file  # noqa: PLC0415  # import is slow
 
-    file = JournalFile(args.file, lock_timeout=_LOCK_TIMEOUT, create=False)
+    file = open_journal_file(args.file, lock_timeout=_LOCK_TIMEOUT, create=False)
     try:
         args.action(args, file)
     finally:
@@ -453,7 +453,7 @@ def add_lane_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands of `lane`."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     show = actions.add_parser("show", help="how the batches of a journal are, at their providers")
-    show.add_argument("file", metavar="FILE", type=Path, help="the journal")
+    show.add_argument("file", metavar="FILE", type=Path, help="the journal: a file or a folder")
     show.add_argument("--json", action="store_true", help="as JSON")
     show.set_defaults(cancel=False)
     cancel = actions.add_parser(
@@ -461,7 +461,7 @@ def add_lane_arguments(parser: argparse.ArgumentParser) -> None:
         help="cancel the batches of a journal that are still open; what is done of them is paid, "
         "and the next run of the same batch uses it",
     )
-    cancel.add_argument("file", metavar="FILE", type=Path, help="the journal")
+    cancel.add_argument("file", metavar="FILE", type=Path, help="the journal: a file or a folder")
     cancel.add_argument("--json", action="store_true", help="as JSON")
     cancel.set_defaults(cancel=True)
 
@@ -481,9 +481,9 @@ def run_lane_command(
     Raises:
         JournalError: If the file is not a journal or cannot be read.
     """
-    from langchain_resilient.batch.journal_file import JournalFile  # noqa: PLC0415  # import is slow
+    from langchain_resilient.batch.segments import open_journal_file  # noqa: PLC0415  # import is slow
 
-    file = JournalFile(args.file, lock_timeout=_LOCK_TIMEOUT, create=False)
+    file = open_journal_file(args.file, lock_timeout=_LOCK_TIMEOUT, create=False)
     try:
         batches = [(row, file.unpaid_of(row.tag)) for row in file.batches()]
     finally:

@@ -24,6 +24,7 @@ from langchain_resilient.batch.journal_file import (
 )
 from langchain_resilient.batch.journal_keys import RequestKeys
 from langchain_resilient.batch.money import Money
+from langchain_resilient.batch.segments import SegmentFolder, open_journal_file
 from langchain_resilient.errors import JournalDamagedError
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Journal:
     a failed `record` it is still usable, and what was recorded readable.
 
     Args:
-        path: The SQLite file; created with mode 0600 if it is missing.
+        path: The SQLite file; created with mode 0600 if it is missing. Or an existing folder, on
+            storage that several machines share: each process appends to a file of its own there,
+            and reads those of the others when it opens the journal.
         match: `"prompt"` takes an answer to the same prompt and call, whoever gave it; `"exact"`
             only one of a model with the same targets, order and parameters.
         lock_timeout: Seconds to wait while another process writes.
@@ -137,10 +140,8 @@ class Journal:
             index: The position in the batch.
             keys: Of the request; see `journal_keys.key_function`. One text is both keys.
         """
-        keys = _as_keys(keys)
-        file = self._open_file()
-        occurrence = file.occurrence(keys.prompt, index)
-        known = file.rows_of(keys, occurrence)
+        keys, occurrence = self._place(index, keys)
+        known = self._open_file().rows_of(keys, occurrence)
         self.earlier = sum((Money(r.spent or 0.0, r.wasted or 0.0) for r in known), self.earlier)
         answers = [row for row in known if row.answer is not None]
         row = next((row for row in answers if row.exact == keys.exact), None)
@@ -227,16 +228,27 @@ class Journal:
 
     def custom_id(self, index: int, keys: RequestKeys) -> str:
         """Name a request within batches: by its key, and the how many-th of equal ones it is."""
+        keys, occurrence = self._place(index, keys)
         key = keys.prompt if self.match == "prompt" else keys.exact
-        return f"{key[:48]}-{self._open_file().occurrence(keys.prompt, index)}"
+        return f"{key[:48]}-{occurrence}"
+
+    def _place(self, index: int, keys: RequestKeys | str) -> tuple[RequestKeys, int]:
+        """Where the journal has a request: under which keys, and the how many-th of equal ones."""
+        if isinstance(keys, str):
+            keys = RequestKeys(keys, keys)
+        return keys, self._open_file().occurrence(keys.prompt, index)
 
     def _row(self, index: int, keys: RequestKeys | str, money: Money | None) -> JournalRow:
-        keys = _as_keys(keys)
-        occurrence = self._open_file().occurrence(keys.prompt, index)
+        keys, occurrence = self._place(index, keys)
         row = JournalRow(
             keys.prompt, occurrence, keys.exact, index, recorded=time.time(), text=keys.text
         )
         return row if money is None else row._replace(spent=money.spent, wasted=money.wasted)
+
+    async def refresh(self) -> None:
+        """Read what others have recorded in a folder since; a file shows that by itself."""
+        if isinstance(self._file, SegmentFolder):
+            await self._write()
 
     async def aclose(self) -> None:
         """Finish what is being written and close the file. Closing it again does nothing."""
@@ -284,7 +296,7 @@ class Journal:
     ) -> None:
         """Own the file, from opening it to closing it; runs in the journal's thread."""
         try:
-            file = JournalFile(self.path, lock_timeout=self._lock_timeout)
+            file = open_journal_file(self.path, lock_timeout=self._lock_timeout)
         except Exception as error:  # noqa: BLE001  # raised by `open`
             _resolve(loop, [opened], error)
             return
@@ -293,6 +305,8 @@ class Journal:
         while more:
             batch, more = _take(waiting)
             try:
+                if isinstance(file, SegmentFolder) and not all(rows for rows, _ in batch):
+                    file.take_in()  # `refresh` wrote nothing
                 if batch:
                     file.write(row for rows, _ in batch for row in rows)
             except Exception as error:  # noqa: BLE001  # raised by `record`
@@ -309,10 +323,6 @@ class Journal:
 
 def _with(row: JournalRow, paid: PaidMark | None) -> tuple[JournalWrite, ...]:
     return (row,) if paid is None else (row, paid)
-
-
-def _as_keys(keys: RequestKeys | str) -> RequestKeys:
-    return RequestKeys(keys, keys) if isinstance(keys, str) else keys
 
 
 def _take(waiting: SimpleQueue[_PendingWrite | None]) -> tuple[list[_PendingWrite], bool]:

@@ -469,7 +469,7 @@ def newer(path):
         (lambda p: p.write_text("Dear diary, " * 99), NotAJournalError, "is not a journal"),
         (lambda p: statement(p, "CREATE TABLE t (a)"), NotAJournalError, "another SQLite"),
         (newer, NotAJournalError, "update langchain-resilient"),
-        (lambda p: p.mkdir(), JournalReadOnlyError, "cannot be opened"),
+        (lambda p: p.symlink_to("nowhere"), JournalReadOnlyError, "cannot be opened"),
     ],
 )
 def test_what_is_no_journal_is_refused_and_left_alone(path, spoil, kind, words):
