@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import sys
 import warnings
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -200,14 +201,20 @@ def _is_readable(sock: Any) -> bool:
     return sock is None or bool(sock.fileno().socket.read_ready())
 
 
+_frozen = {"modules": 0}
+"""How many there were when the collector was last told to leave alone what there is."""
+
+
 @contextlib.contextmanager
 def _no_collector() -> Iterator[None]:
     """Keep the cyclic collector out: when it comes is no matter of the seed."""
     was_on = gc.isenabled()
     gc.disable()
     gc.collect()  # what was dropped before is no business of `gc.collect()` in a run
-    if not gc.get_freeze_count():
-        gc.freeze()  # nor is what will stay: to look through it takes longer than the run
+    if len(sys.modules) > _frozen["modules"]:
+        # Nor are modules, which stay: to look through them takes longer than the run.
+        gc.freeze()
+        _frozen["modules"] = len(sys.modules)
     try:
         yield
     finally:
