@@ -24,7 +24,8 @@ logger = logging.getLogger("langchain_resilient")
 POLL_SECONDS = (30.0, 300.0)
 """Between two looks at a batch: at first, and at most."""
 
-CANCEL_POLL_SECONDS = 15.0
+CANCEL_POLL_SECONDS = (15.0, 60.0)
+"""The same once it was cancelled: answers come soon, or much later."""
 
 RETRY_SECONDS = (5.0, 300.0)
 """Between two tries of a request that failed: at first, and at most."""
@@ -66,7 +67,7 @@ class LaneBatch:
         share: How much of it is done, as far as it was told.
         moved: When that was last more than before.
         cancelling: Whether it is to be cancelled.
-        cancelled: Whether that was asked for.
+        cancelled: When that was asked for; None before.
         released: Whether its prompts are asked live.
         wake: Set when something is to be done at once.
     """
@@ -79,7 +80,7 @@ class LaneBatch:
     share: float = 0.0
     moved: float = 0.0
     cancelling: bool = False
-    cancelled: bool = False
+    cancelled: float | None = None
     released: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -187,7 +188,7 @@ class BatchCarrier:
         assert name is not None  # noqa: S101  # it was created
         while True:
             try:
-                if batch.cancelling and not batch.cancelled:
+                if batch.cancelling and batch.cancelled is None:
                     await self._cancel(batch, name)
                 state = await batch.desk.batches.retrieve(name)
             except BatchRequestError as error:
@@ -213,19 +214,21 @@ class BatchCarrier:
             logger.info("batch %s could not be cancelled: %s", name, error)
             if error.status is None or error.status >= _SERVER_ERROR:
                 return
-        batch.cancelled = True
+        batch.cancelled = self._clock()
 
     def _poll_seconds(self, batch: LaneBatch) -> float:
-        if batch.cancelling:
-            return CANCEL_POLL_SECONDS
-        first, most = POLL_SECONDS
-        return min(most, max(first, (self._clock() - batch.began) / 20))
+        (first, most), since = POLL_SECONDS, batch.began
+        if batch.cancelled is not None:
+            (first, most), since = CANCEL_POLL_SECONDS, batch.cancelled
+        elif batch.cancelling:
+            return CANCEL_POLL_SECONDS[0]
+        return min(most, max(first, (self._clock() - since) / 10))
 
     async def _pause_after(self, batch: LaneBatch, error: BatchRequestError, tries: int) -> None:
         first, most = RETRY_SECONDS
         seconds = min(most, first * 2.0 ** min(tries, 10))
         if batch.cancelling:
-            seconds = min(seconds, CANCEL_POLL_SECONDS)
+            seconds = min(seconds, CANCEL_POLL_SECONDS[0])
         logger.info("%s: %s; again in %.0f s", batch.desk.name, error, seconds)
         await self.pause(batch, max(seconds, error.retry_after or 0.0))
 
