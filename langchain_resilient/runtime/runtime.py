@@ -43,9 +43,14 @@ from langchain_resilient.errors import (
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.observability.observer import CallDetails, log_call, notify_observers
 from langchain_resilient.observability.recorder import Recorder
-from langchain_resilient.options import THINKING_DEADLINE, Target, as_target
+from langchain_resilient.options import TARGET_SYNTAX, THINKING_DEADLINE, Target, as_target
 from langchain_resilient.prices import price_for
-from langchain_resilient.providers import address_of, create_provider, known_providers
+from langchain_resilient.providers import (
+    address_of,
+    create_provider,
+    known_providers,
+    provider_entry,
+)
 from langchain_resilient.providers.errors import classify
 from langchain_resilient.receipt import Receipt
 from langchain_resilient.runtime.background_loop import BackgroundLoop, background_loop
@@ -562,7 +567,11 @@ class Runtime:
         Raises:
             ValueError: If it is neither; says what it may be.
         """
-        wanted = [models] if isinstance(models, str | Target) else list(models)
+        one = isinstance(models, str | Target) or hasattr(models, "ainvoke")
+        wanted = [models] if one else models
+        if not isinstance(wanted, list | tuple) or not wanted:
+            msg = f"model={models!r} is no target, and no list of targets; {TARGET_SYNTAX}"
+            raise ValueError(msg)
         return [self._find(model) for model in wanted]
 
     def _find(self, wanted: Any) -> Route:
@@ -574,12 +583,16 @@ class Runtime:
             return self._adopt(as_target(wanted))
         adopted = self._adopted.get(wanted)
         if adopted is None:
-            if wanted.partition(":")[0] not in known_providers():
-                msg = (
-                    f"model={wanted!r} is no target of this chain ({', '.join(self._by_name)}) and "
-                    'not of the form "provider:model"'
-                )
+            chain = f"model={wanted!r} is no target of this chain ({', '.join(self._by_name)})"
+            provider, colon, _ = wanted.partition(":")
+            if not colon and provider not in known_providers():
+                msg = f'{chain} and not of the form "provider:model"'
                 raise ValueError(msg)
+            try:
+                provider_entry(provider)
+            except ValueError as error:
+                msg = f"{chain}, and not at a provider that is known: {error}"
+                raise ValueError(msg) from None
             adopted = self._adopted[wanted] = self._adopt(as_target(wanted))
         return adopted
 
