@@ -58,6 +58,7 @@ EXPECTED_ALL = [
     "StreamBrokenError",
     "Target",
     "TimeLimits",
+    "UnreachableWarning",
     "__version__",
     "sum_chunks",
 ]

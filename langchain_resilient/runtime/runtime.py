@@ -28,6 +28,7 @@ from langchain_resilient.configuration import (
     reserve_of,
     shared_of,
 )
+from langchain_resilient.engine.candidates import UNREACHABLE_AFTER
 from langchain_resilient.engine.interfaces import Dependencies, Route
 from langchain_resilient.engine.limits import delay_for
 from langchain_resilient.engine.plan import CallEnd, Plan
@@ -36,6 +37,7 @@ from langchain_resilient.engine.stream_buffer import Segment, StreamBuffer
 from langchain_resilient.engine.target_speed import THINKING_SECONDS
 from langchain_resilient.errors import (
     ResilientError,
+    UnreachableWarning,
     all_targets_failed,
     request_rejected,
     stream_broken,
@@ -619,8 +621,23 @@ class Runtime:
         logger.info("%s: %s", name, fault)
         if fault.kind is FaultKind.NOT_FOUND:
             warn_once(f"{name} is skipped: its model was not found ({fault.message})")
+        elif fault.kind is FaultKind.CONNECTION:
+            self._warn_of_silence()
         elif fault.kind is FaultKind.INTERNAL and fault.cause is not None:
             logger.error("%s: unexpected error", name, exc_info=fault.cause)
+
+    def _warn_of_silence(self) -> None:
+        """Say early that nobody is there: the deadline may be minutes away."""
+        if any(route.state.unreachable < UNREACHABLE_AFTER for route in self.chain):
+            return
+        targets = (self._by_name[route.state.name] for route in self.chain)
+        places = dict.fromkeys(address_of(target).url or target.name for target in targets)
+        warn_once(
+            f"nobody answers at {', '.join(places)}: check base_url, the network, and whether the "
+            "server runs. The call asks again until its deadline (timeout=); max_retries=1 makes "
+            "it fail at once",
+            UnreachableWarning,
+        )
 
 
 def _memory(config: Configuration) -> Memory | None:
