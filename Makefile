@@ -115,7 +115,8 @@ notebooks: $(VENV)/.developer ## run the notebooks from top to bottom, and keep 
 demo: $(VENV)/.developer ## a two-minute live show in the terminal (no key needed)
 	@$(BIN)/langchain-resilient demo
 
-docs: $(VENV)/.documented ## the documentation as HTML, in docs/_build/html
+docs: $(VENV)/.documented ## the documentation as HTML, in docs/_build/html; what of it comes from the code is written anew
+	$(BIN)/python -m docs.generate
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 $(VENV)/.documented: $(VENV)/.installed
@@ -183,4 +184,4 @@ format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the environment and all caches
-	rm -rf .venv .venv-* .audit .peers .pytest_cache .mypy_cache .ruff_cache dist docs/_build docs/_generated
+	rm -rf .venv .venv-* .audit .peers .pytest_cache .mypy_cache .ruff_cache dist docs/_build

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # this clone's package, whatever the environment holds
 
-from docs import generate  # noqa: E402  # found through the line above
-from langchain_resilient import __version__  # noqa: E402
-
-if TYPE_CHECKING:
-    from sphinx.application import Sphinx
+from langchain_resilient import __version__  # noqa: E402  # found through the line above
 
 project = "langchain-resilient"
 author = "The langchain-resilient founders"
@@ -21,7 +16,7 @@ project_copyright = author
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx_copybutton"]
-exclude_patterns = ["_build", "_generated"]
+exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]  # the glossary
 copybutton_prompt_text = "$ "
@@ -34,8 +29,3 @@ html_css_files = ["wide.css"]
 html_show_sourcelink = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
-
-
-def setup(app: Sphinx) -> None:
-    """Generate the reference before Sphinx reads the pages."""
-    app.connect("builder-inited", lambda app: generate.write(Path(app.srcdir) / "_generated"))

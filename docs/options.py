@@ -106,11 +106,15 @@ def _expanded(annotation: str) -> str:
     for name in re.findall(r"\b[A-Z]\w+\b", annotation):
         if name in _ALIASES:
             annotation = re.sub(rf"\b{name}\b", _bare(_ALIASES[name]), annotation)
-    return annotation.replace("Runnable[Any, Any]", "Runnable").replace("dict[str, Any]", "dict")
+    return (
+        _bare(annotation)
+        .replace("Runnable[Any, Any]", "Runnable")
+        .replace("dict[str, Any]", "dict")
+    )
 
 
 def _bare(alias: str) -> str:
-    annotated = re.match(r"Annotated\[(.*), \w+\(.*\)\]$", alias)
+    annotated = re.match(r"Annotated\[(.*?), \w+\(.*\)\]$", alias)
     return annotated[1] if annotated else alias
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         SkippedTargetWarning,
         SpendCapError,
         StreamBrokenError,
+        UnreachableWarning,
     )
     from langchain_resilient.faults import Fault, FaultKind
     from langchain_resilient.fleet.options import Shared
@@ -98,6 +99,7 @@ __all__ = [
     "StreamBrokenError",
     "Target",
     "TimeLimits",
+    "UnreachableWarning",
     "__version__",
     "sum_chunks",
 ]

@@ -13,9 +13,13 @@ from langchain_core.runnables.base import RunnableSerializable
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict
 
+from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.wire.structured_output import Method
 
 T = TypeVar("T")
+
+_OF_TOOLS = frozenset({"parallel_tool_calls", "strict", "tool_choice", "tools"})
+_OF_SCHEMAS = frozenset({"include_raw", "method", "repair", "schema", "strict"})
 
 
 class BindingChatModel(BaseChatModel):
@@ -43,10 +47,12 @@ class BindingChatModel(BaseChatModel):
 
         Raises:
             ValueError: If a tool or the choice cannot be understood; says which.
+            TypeError: If a keyword is misspelt; says what was probably meant.
         """
         from langchain_resilient.wire.passthrough import as_given  # noqa: PLC0415
         from langchain_resilient.wire.tool_calls import to_tool_choice, to_tools  # noqa: PLC0415
 
+        refuse_misspelt(kwargs, batch=True, also=_OF_TOOLS)
         bound: dict[str, Any] = {"tools": as_given(to_tools(tools, strict), tools, strict)}
         if (choice := to_tool_choice(tool_choice, bound["tools"])) is not None:
             bound["tool_choice"] = choice
@@ -136,6 +142,7 @@ class BindingChatModel(BaseChatModel):
 
         Raises:
             ValueError: If the schema or the method cannot be used; says why.
+            TypeError: If a keyword is misspelt; says what was probably meant.
 
         Example:
             ```python
@@ -147,6 +154,7 @@ class BindingChatModel(BaseChatModel):
         from langchain_resilient.wire.structured_output import OutputSpec  # noqa: PLC0415
         from langchain_resilient.wire.tool_calls import to_tools  # noqa: PLC0415
 
+        refuse_misspelt(kwargs, batch=True, also=_OF_SCHEMAS)
         params = structured_output.structured_params(schema, method, strict)
         if tools := kwargs.get("tools"):
             if method == "function_calling":

@@ -368,7 +368,7 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
 
         Never of several answers, nor of one that a class judges: a misfit cannot be taken back.
         """
-        if run_manager is None or (kwargs.get("n") or self.n or 1) > 1:
+        if run_manager is None or (kwargs.get("n") or self.n or 1) != 1:
             return None
         if isinstance(kwargs.get("response_format"), type):
             return None
@@ -536,13 +536,6 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
     def __copy__(self) -> ResilientChatModel:
         copy = super().__copy__()
         copy._runtime = None  # noqa: SLF001  # our own
-        return copy
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy the model, with some fields changed; see pydantic."""
-        copy = super().model_copy(update=update, deep=deep)
-        if update and "targets" in update and isinstance(copy.profile, ChainProfile):
-            copy.__dict__["profile"] = ChainProfile(chain_of(copy))
         return copy
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResilientChatModel:

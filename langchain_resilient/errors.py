@@ -24,6 +24,7 @@ ImportError
 └── MissingExtraError                  an optional package is not installed
 UserWarning
 ├── SkippedTargetWarning               a target has no key, or its model is gone
+├── UnreachableWarning                 nobody answers at the address of any target
 ├── DroppedParameterWarning            a target's API does not take a parameter
 ├── RetirementWarning                  a target's model is shut down, or will be
 ├── InsecureConnectionWarning          a key is sent without encryption
@@ -45,6 +46,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cache
+from itertools import groupby
 from typing import Any, TypeVar, cast
 
 from langchain_core import exceptions
@@ -209,6 +211,10 @@ class SkippedTargetWarning(UserWarning):
     """A target of the chain cannot be asked: it has no key, or its model is gone."""
 
 
+class UnreachableWarning(UserWarning):
+    """Nobody answers at the address of any target; the call asks again until its deadline."""
+
+
 class DroppedParameterWarning(UserWarning):
     """A target's API does not take a parameter; it was left out for that target."""
 
@@ -347,11 +353,20 @@ def stream_broken(receipt: Receipt, partial: str, timeout: float | None) -> Stre
 
 
 def _attempt_lines(receipt: Receipt) -> str:
-    lines = [
-        f"\n  {n}. {a.target} ({a.kind.value}) after {a.ended - a.started:.2f} s: "
-        f"{a.fault or a.outcome.value}"
-        for n, a in enumerate(receipt.attempts, 1)
-    ]
+    lines = []
+    alike = groupby(
+        enumerate(receipt.attempts, 1),
+        lambda one: (one[1].target, one[1].kind, str(one[1].fault or one[1].outcome.value)),
+    )
+    for (target, kind, why), group in alike:
+        (first, a), *others = group
+        number, times = f"{first}.", ""
+        if others:
+            last, a = others[-1]
+            number, times = f"{first}.-{last}.", f", {len(others) + 1} times, the last"
+        lines.append(
+            f"\n  {number} {target} ({kind.value}{times}) after {a.ended - a.started:.2f} s: {why}"
+        )
     lines += [f"\n  -. {name} was not asked: {why}" for name, why in receipt.skipped]
     shown = lines if len(lines) <= _MAX_LINES else [*lines[:6], "\n  ...", *lines[-5:]]
     return ":" + "".join(shown)

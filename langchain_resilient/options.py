@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -21,7 +20,14 @@ from pydantic import (
 
 from langchain_resilient.faults import TRANSIENT, Fault, FaultKind
 from langchain_resilient.models import DEFAULT_FAMILIES
-from langchain_resilient.sampling import TARGETS_WORDS, Sampling, public_params, sampling_params
+from langchain_resilient.sampling import (
+    TARGETS_WORDS,
+    KnownFields,
+    Sampling,
+    no_bool,
+    public_params,
+    sampling_params,
+)
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -33,7 +39,7 @@ else:
     TargetSpec = RetryCallState = Any
 
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(no_bool)]
 
 API = Literal["auto", "chat", "responses"]
 
@@ -46,10 +52,8 @@ THINKING_DEADLINE = 600.0
 minutes of silence from today's."""
 
 
-class _Policy(BaseModel):
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True
-    )
+class _Policy(KnownFields):
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
 
 class TimeLimits(_Policy):
@@ -297,13 +301,16 @@ else:
 
 
 def _as_hedge(value: Any) -> Any:
-    if isinstance(value, bool):
-        return Hedge() if value else None
+    if value is True:
+        msg = "is Hedge(...), a delay in seconds, or None: leave it out to learn the delay"
+        raise ValueError(msg)
+    if value is False:
+        return None
     return Hedge(delay=value) if isinstance(value, int | float) else value
 
 
 HedgeOption = Annotated[Hedge | None, BeforeValidator(_as_hedge)]
-"""`Hedge(...)`, a number (its fixed delay in seconds), or None for never."""
+"""`Hedge(...)`, a number (its fixed delay in seconds), or None (or False) for never."""
 
 
 def _as_spend_cap(value: Any) -> Any:
@@ -520,7 +527,11 @@ class Target(Sampling):
                 raise ValueError(msg)
             data = {**data, "base_url": data["azure_endpoint"]}
             del data["azure_endpoint"]
-        if isinstance(data, dict) and not data.get("name"):
+        if isinstance(data, dict) and isinstance(name := data.get("name"), str):
+            if not name.strip():
+                msg = "name must not be empty: leave it out for provider:model"
+                raise ValueError(msg)
+        elif isinstance(data, dict) and name is None:
             provider, model = data.get("provider", ""), data.get("model", "")
             data = {**data, "name": f"{provider}:{model}" if model else provider}
         return data

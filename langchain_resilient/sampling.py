@@ -18,8 +18,24 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+def _as_words(value: Any) -> Any:
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not all(isinstance(w, str) and w for w in words):
+        msg = "must be a text, or a list of texts that are not empty"
+        raise ValueError(msg)
+    return words
+
+
+def no_bool(value: Any) -> Any:
+    """Refuse True and False where a number is meant: they would count as 1 and 0."""
+    if isinstance(value, bool):
+        msg = f"must be a number, not {value}"
+        raise ValueError(msg)  # noqa: TRY004  # pydantic turns ValueError into its own
+    return value
+
+
+Number = Annotated[float, BeforeValidator(no_bool)]
+Whole = Annotated[int, BeforeValidator(no_bool)]
 
 
 def _by_text(value: Any) -> Any:
@@ -32,7 +48,7 @@ if TYPE_CHECKING:
     TokenBias = Mapping[str, float] | Mapping[int, float]
     Headers = Mapping[str, str | SecretStr] | Mapping[str, str] | Mapping[str, SecretStr]
 else:
-    StopWords = Annotated[list[str], BeforeValidator(_as_list)]
+    StopWords = Annotated[list[str], BeforeValidator(_as_words)]
     TokenBias = Annotated[dict[str, float], BeforeValidator(_by_text)]
     """By the id of a token, which may be written as a number."""
     Headers = dict[str, SecretStr]
@@ -155,12 +171,8 @@ MODELS_WORDS: Mapping[str, str] = {
 """The same for a model."""
 
 
-class Sampling(BaseModel):
-    """How text is drawn from a model. None leaves a parameter to the provider's default.
-
-    What a provider's API does not take (`top_k` at OpenAI) is left out for that provider, with one
-    warning. `max_completion_tokens` and `stop_sequences` are taken for `max_tokens` and `stop`.
-    """
+class KnownFields(BaseModel):
+    """Named fields. A name that is none of them is refused, with what to write instead."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid",
@@ -168,33 +180,92 @@ class Sampling(BaseModel):
         hide_input_in_errors=True,
     )
 
-    temperature: float | None = Field(default=None, ge=0, le=2)
+    _other_names: ClassVar[frozenset[str]] = frozenset()
+    """Names that a class takes besides its fields."""
+    _moved: ClassVar[Mapping[str, str]] = {}
+    """What to write instead of names that other libraries have for what is said otherwise here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_known_names(cls, data: Any) -> Any:
+        """Say what to write instead of an unknown name."""
+        if not isinstance(data, dict):
+            return data
+        if unknown := [name for name in data if name not in cls._names()]:
+            raise ValidationError.from_exception_data(
+                cls.__name__, [cls._unknown(str(name)) for name in unknown], hide_input=True
+            )
+        return data
+
+    @classmethod
+    def _names(cls) -> set[str]:
+        aliases = {field.alias for field in cls.model_fields.values() if field.alias}
+        return {*cls.model_fields, *aliases, *cls._other_names}
+
+    @classmethod
+    def _unknown(cls, name: str) -> InitErrorDetails:
+        return InitErrorDetails(
+            type=PydanticCustomError(
+                "extra_forbidden",
+                "Extra inputs are not permitted: {hint}",
+                {"hint": cls._hint(name)},
+            ),
+            loc=(name,),
+            input=None,
+        )
+
+    @classmethod
+    def _hint(cls, name: str) -> str:
+        """What to write instead of a name that is not known."""
+        if name in cls._moved:
+            return cls._moved[name]
+        if near := get_close_matches(name, sorted(cls._names()), n=1):
+            return f"did you mean {near[0]}?"
+        return f"there are {', '.join(sorted(cls._names()))}"
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy it, with some fields changed; they are validated as by the constructor."""
+        copy = super().model_copy(deep=deep)
+        if not update:
+            return copy
+        fields = {name: getattr(copy, name) for name in copy.model_fields_set}
+        return type(self)(**{**fields, **update})
+
+
+class Sampling(KnownFields):
+    """How text is drawn from a model. None leaves a parameter to the provider's default.
+
+    What a provider's API does not take (`top_k` at OpenAI) is left out for that provider, with one
+    warning. `max_completion_tokens` and `stop_sequences` are taken for `max_tokens` and `stop`.
+    """
+
+    temperature: Number | None = Field(default=None, ge=0, le=2)
     """Randomness, 0 to 2."""
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: Whole | None = Field(default=None, ge=1)
     """The longest answer, in tokens."""
-    top_p: float | None = Field(default=None, ge=0, le=1)
+    top_p: Number | None = Field(default=None, ge=0, le=1)
     """Draw from the smallest set of tokens with this total probability, 0 to 1."""
-    top_k: int | None = Field(default=None, ge=1)
+    top_k: Whole | None = Field(default=None, ge=1)
     """Draw from this many of the likeliest tokens."""
-    min_p: float | None = Field(default=None, ge=0, le=1)
+    min_p: Number | None = Field(default=None, ge=0, le=1)
     """Drop tokens less likely than this share of the likeliest, 0 to 1."""
     stop: StopWords | None = None
     """The answer ends before any of these; where a target has no such thing, on our side."""
-    seed: int | None = None
+    seed: Whole | None = None
     """For repeatable answers, as far as a provider can."""
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: Number | None = Field(default=None, ge=-2, le=2)
     """Against words in proportion to how often they came, -2 to 2."""
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: Number | None = Field(default=None, ge=-2, le=2)
     """Against words that came at all, -2 to 2."""
-    repetition_penalty: float | None = Field(default=None, gt=0)
+    repetition_penalty: Number | None = Field(default=None, gt=0)
     """Together's and llama.cpp's own penalty; 1 is none."""
     logit_bias: TokenBias | None = None
     """Added to the score of a token id, -100 to 100."""
     logprobs: bool | None = None
     """Ask for the log probability of each token."""
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
     """Ask for those of this many likeliest tokens, 0 to 20."""
-    n: int | None = Field(default=None, ge=1, le=128)
+    n: Whole | None = Field(default=None, ge=1, le=128)
     """How many answers to one prompt, 1 to 128."""
     reasoning_effort: Annotated[str, Field(min_length=1)] | None = None
     """How long a model thinks: `"none"`, `"minimal"`, `"low"`, `"medium"`, `"high"`, `"xhigh"`, as
@@ -222,11 +293,6 @@ class Sampling(BaseModel):
     """More headers of the request; their values are kept as secrets."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Any other parameter of the chat-completions API, sent as it is."""
-
-    _other_names: ClassVar[frozenset[str]] = frozenset()
-    """Names that a class takes besides its fields."""
-    _moved: ClassVar[Mapping[str, str]] = {}
-    """What to write instead of names that other libraries have for what is said otherwise here."""
 
     _held: ClassVar[frozenset[str]] = frozenset(_HELD)
     """Fields of it that hold dicts and lists."""
@@ -257,28 +323,7 @@ class Sampling(BaseModel):
         if isinstance(more, dict) and (own := [n for n in _OUT_OF_MODEL_KWARGS if n in more]):
             rest = {n: value for n, value in more.items() if n not in own}
             data = {**{n: more[n] for n in own}, **data, "model_kwargs": rest}
-        if unknown := [name for name in data if name not in cls._names()]:
-            raise ValidationError.from_exception_data(
-                cls.__name__, [cls._unknown(str(name)) for name in unknown], hide_input=True
-            )
-        return data
-
-    @classmethod
-    def _names(cls) -> set[str]:
-        aliases = {field.alias for field in cls.model_fields.values() if field.alias}
-        return {*cls.model_fields, *aliases, *cls._other_names}
-
-    @classmethod
-    def _unknown(cls, name: str) -> InitErrorDetails:
-        return InitErrorDetails(
-            type=PydanticCustomError(
-                "extra_forbidden",
-                "Extra inputs are not permitted: {hint}",
-                {"hint": cls._hint(name)},
-            ),
-            loc=(name,),
-            input=None,
-        )
+        return super()._by_known_names(data)  # type: ignore[operator]  # a class method to be
 
     @classmethod
     def _hint(cls, name: str) -> str:

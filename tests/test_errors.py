@@ -131,6 +131,20 @@ def test_a_deadline_over_one_kind_of_failure_is_both():
     assert families(silent) == {ModelTimeoutError}
 
 
+def test_attempts_that_are_alike_are_counted_instead_of_listed():
+    """A server that is down for a whole deadline is asked dozens of times."""
+    made = receipt(*[Fault(K.CONNECTION, "no")] * 30, K.SERVER, K.SERVER)
+    alike = tuple(
+        replace(attempt, target="t", ended=float(number))
+        for number, attempt in enumerate(made.attempts)
+    )
+    error = all_targets_failed(replace(made, attempts=alike), deadline=False, timeout=9)
+    assert str(error).splitlines()[1:3] == [
+        "  1.-30. t (primary, 30 times, the last) after 29.00 s: connection: no",
+        "  31.-32. t (primary, 2 times, the last) after 31.00 s: server: no",
+    ]
+
+
 def test_probes_do_not_count():
     """Nobody waits for them."""
     attempts = receipt(K.SERVER).attempts + receipt(None, kind=AttemptKind.SHADOW).attempts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -14,14 +15,17 @@ import pytest
 from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_resilient import (
+    AllTargetsFailedError,
     DroppedParameterWarning,
     ResilientChatModel,
     RetirementWarning,
     SkippedTargetWarning,
     Target,
+    UnreachableWarning,
     notices,
 )
 from langchain_resilient.testing import ProviderSimulator
+from tests.faults.test_dead_primary import refused
 
 
 @pytest.fixture
@@ -105,6 +109,31 @@ def test_a_warning_of_a_model_points_at_what_made_or_asked_it(targets, category,
         model.stats()
     (warning,) = [w for w in seen if w.category is category]
     assert warning.filename == __file__
+
+
+def test_nobody_at_any_address_is_said_once_and_long_before_the_deadline():
+    """With the URL; the deadline here is a minute."""
+    url = refused()
+    llm = ResilientChatModel(targets=[Target("openai:m", base_url=url, api_key="test")], timeout=60)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UnreachableWarning)
+        with pytest.raises(UnreachableWarning, match=re.escape(f"nobody answers at {url}: check")):
+            llm.invoke("Hi")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            with pytest.raises(AllTargetsFailedError):
+                llm.invoke("Hi", timeout=0.1)
+    assert [w for w in seen if w.category is UnreachableWarning] == []
+
+
+def test_where_another_target_answers_there_is_no_such_warning():
+    """A fallback is no news for everybody: the log has it."""
+    dead = Target("openai:m", base_url=refused(), api_key="test")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UnreachableWarning)
+        for _ in range(3):
+            assert ResilientChatModel(targets=[dead, "text:hi"]).invoke("Hi").text == "hi"
 
 
 def test_the_filter_of_a_module_holds():

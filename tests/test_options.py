@@ -18,9 +18,12 @@ from tenacity import (
 from langchain_resilient import (
     Fault,
     FaultKind,
+    Health,
     Hedge,
     ResilientChatModel,
     Retry,
+    Shared,
+    SpendCap,
     Target,
     TimeLimits,
 )
@@ -29,6 +32,11 @@ from langchain_resilient.engine.attempt import Candidate
 from langchain_resilient.engine.candidates import retry_state
 from langchain_resilient.engine.target_state import TargetState
 from langchain_resilient.options import HedgeOption, as_chain, as_target
+from langchain_resilient.service.config import ServiceConfig
+
+
+def model(**fields):
+    return ResilientChatModel(**{"targets": ["text:x"], **fields})
 
 
 @pytest.mark.parametrize(
@@ -166,11 +174,58 @@ def test_a_deadline_must_be_positive(timeout):
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [(1.5, Hedge(delay=1.5)), (0, Hedge(delay=0)), (None, None), (False, None), (True, Hedge())],
+    [(1.5, Hedge(delay=1.5)), (0, Hedge(delay=0)), (None, None), (False, None)],
 )
 def test_a_hedge_may_be_written_as_its_delay(written, meant):
-    """A number is a fixed delay, None means never."""
+    """A number is a fixed delay, None and False mean never; True would say no delay."""
     assert TypeAdapter(HedgeOption).validate_python(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("make", "place", "words"),
+    [
+        (lambda: Hedge(dealy=1), "dealy", "did you mean delay?"),
+        (lambda: TimeLimits(frist_text=1), "frist_text", "did you mean first_text?"),
+        (lambda: Health(trip_afer=1), "trip_afer", "did you mean trip_after?"),
+        (lambda: Retry(waiting=1), "waiting", "did you mean wait?"),
+        (lambda: SpendCap(dolars=1), "dolars", "did you mean dollars?"),
+        (lambda: SpendCap(1, zzz=1), "zzz", "there are dollars, name, per"),
+        (lambda: Shared("redis://x", namspace="a"), "namspace", "did you mean namespace?"),
+        (lambda: ServiceConfig(prot=1), "prot", "did you mean port?"),
+        (lambda: model(hedge={"delya": 1}), "hedge.delya", "did you mean delay?"),
+        (lambda: model(time_limits={"first_txt": 1}), "time_limits.first_txt",
+         "did you mean first_text?"),
+        (lambda: model(targets=[{"provider": "text", "model": "x", "wieght": 1}]),
+         "targets.wieght", "did you mean weight?"),
+    ],
+    ids=["Hedge", "TimeLimits", "Health", "Retry", "SpendCap", "none", "Shared", "ServiceConfig",
+         "hedge", "time_limits", "targets"],
+)  # fmt: skip
+def test_a_misspelt_field_is_told_its_nearest_name_at_every_depth(make, place, words):
+    """In policies, in what is written as dicts (TOML), in the service's table."""
+    with pytest.raises(ValidationError) as caught:
+        make()
+    (error,) = caught.value.errors()
+    assert (".".join(map(str, error["loc"])), words in error["msg"]) == (place, True)
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_name_of_a_target_is_not_empty(name):
+    """It stands in receipts and statistics."""
+    with pytest.raises(ValidationError, match="name must not be empty"):
+        Target("openai:m", name=name)
+
+
+def test_copies_with_changes_are_validated():
+    """As if they had been given to the constructor, in a model, a target and a policy."""
+    llm = model(targets=[Target("openai:m", api_key="k", price=(1, 1))])
+    assert llm.model_copy(update={"spend_cap": 5.0}).spend_cap == SpendCap(5)
+    assert llm.model_copy(update={"hedge": 1.0}).hedge == Hedge(delay=1)
+    assert llm.model_copy(update={"targets": ["text:x"]}).invoke("a").text == "x"
+    assert Target("text:x").model_copy(update={"spend_cap": 2}).spend_cap == SpendCap(2)
+    for made in (llm, Hedge(), Target("text:x")):
+        with pytest.raises(ValidationError, match="zzz"):
+            made.model_copy(update={"zzz": 1})
 
 
 def test_by_default_a_transient_fault_is_retried_with_full_jitter():

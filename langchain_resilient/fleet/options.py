@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+
+from langchain_resilient.sampling import KnownFields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +24,7 @@ _URL = re.compile(r"^(?P<scheme>[a-z+]+)://(?:(?P<user>[^/]*)@)?(?P<rest>[^?#]*)
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class Shared(BaseModel):
+class Shared(KnownFields):
     """Where the processes of a fleet share limits, health and money: a Redis or Valkey server.
 
     What is kept there are counters: no prompt, no answer, and of keys only a hash. While the server
@@ -36,9 +38,7 @@ class Shared(BaseModel):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True
-    )
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     url: SecretStr
     """As redis-py takes it: `redis://`, `rediss://` (TLS) or `unix://`, with user, password and

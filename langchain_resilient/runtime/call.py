@@ -7,10 +7,10 @@ import logging
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
-from pydantic import TypeAdapter
+from pydantic import ConfigDict
 
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.time_model import RequestProfile
@@ -23,7 +23,7 @@ from langchain_resilient.runtime.token_estimate import (
     estimate_prompt_tokens,
     tokens_by_length,
 )
-from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS, Sampling, sampling_params
+from langchain_resilient.sampling import OTHER_NAMES, Sampling, sampling_params
 from langchain_resilient.wire.foreign_blocks import ForeignMessages
 from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
 from langchain_resilient.wire.output import to_chat_result
@@ -102,14 +102,23 @@ def has_stored_answer() -> bool:
 
 
 logger = logging.getLogger("langchain_resilient")
-_SAMPLING = frozenset((*SAMPLING_FIELDS, *OTHER_NAMES, "model_kwargs"))
 _CONVERTED = frozenset({"tools", "functions", "tool_choice", "response_format"})
 _NO_LIMITS: dict[str, int] = {}
-_timeout: TypeAdapter[float | None] = TypeAdapter(Seconds | None)
-_affinity: TypeAdapter[str | None] = TypeAdapter(str | None)
-_on_break: TypeAdapter[OnBreak | None] = TypeAdapter(OnBreak | None)
-_hedge: TypeAdapter[Any] = TypeAdapter(HedgeOption)
-_priority: TypeAdapter[Priority] = TypeAdapter(Priority)
+
+
+class _Keywords(Sampling):
+    """The keywords of a call that are ours, checked before anybody is asked."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(title="the keywords of a call")
+
+    affinity: str | None = None
+    on_break: OnBreak | None = None
+    priority: Priority = "interactive"
+    timeout: Seconds | None = None
+    hedge: HedgeOption = None
+
+
+_OWN = frozenset({*_Keywords.model_fields, *OTHER_NAMES})
 
 
 class CallOptions:
@@ -177,9 +186,9 @@ class CallOptions:
         self._size: int | None = None
         self._tokens: int | None = None
         self._plan: dict[str, Any] = {}
+        if stop is not None:
+            kwargs = {**kwargs, "stop": stop}
         overrides = self._sort(kwargs) if kwargs else {}
-        if stop:
-            overrides["stop"] = stop
         # With a conversation that the provider keeps, what is sent is only its end.
         mend = STATEFUL.isdisjoint(overrides) and STATEFUL.isdisjoint(defaults)
         wire, source = _conversation(messages, mend=mend)
@@ -268,14 +277,17 @@ class CallOptions:
         kwargs.pop("stream", None)
         self.model = kwargs.pop("model", None)
         self.structure = kwargs.pop("structure", None)
-        self.affinity = _affinity.validate_python(kwargs.pop("affinity", None))
-        self.on_break = _on_break.validate_python(kwargs.pop("on_break", None))
-        if "priority" in kwargs:
-            self.batch = _priority.validate_python(kwargs.pop("priority")) == "batch"
-        if "timeout" in kwargs:
-            self._plan["deadline"] = _timeout.validate_python(kwargs.pop("timeout"))
-        if "hedge" in kwargs:
-            self._plan["hedge"] = _hedge.validate_python(kwargs.pop("hedge"))
+        own: dict[str, Any] = {name: kwargs.pop(name) for name in _OWN & kwargs.keys()}
+        if own:
+            said = _Keywords(**own)
+            own = sampling_params(said)
+            self.affinity, self.on_break = said.affinity, said.on_break
+            if "priority" in said.model_fields_set:
+                self.batch = said.priority == "batch"
+            if "timeout" in said.model_fields_set:
+                self._plan["deadline"] = said.timeout
+            if "hedge" in said.model_fields_set:
+                self._plan["hedge"] = said.hedge
         if not _CONVERTED.isdisjoint(kwargs):
             from langchain_resilient.wire.request_params import convert_params  # noqa: PLC0415
 
@@ -283,12 +295,9 @@ class CallOptions:
                 self.structure = _structure_of(kwargs)
                 self.parses = self.structure is not None
             convert_params(kwargs)
-        sampling = {name: kwargs.pop(name) for name in _SAMPLING & kwargs.keys()}
-        if sampling:
-            kwargs.update(sampling_params(Sampling(**sampling)))
         if kwargs:
             refuse_misspelt(kwargs)
-        return kwargs
+        return {**kwargs, **own} if own else kwargs
 
 
 def _structure_of(kwargs: Mapping[str, Any]) -> OutputSpec | None:

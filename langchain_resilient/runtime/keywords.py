@@ -54,12 +54,15 @@ _NEAR = 0.8
 """From this likeness on (`difflib`) a name is a misspelling: one letter in a short word."""
 
 
-def refuse_misspelt(names: Iterable[str], *, batch: bool = False) -> None:
+def refuse_misspelt(
+    names: Iterable[str], *, batch: bool = False, also: frozenset[str] = frozenset()
+) -> None:
     """Refuse keywords that are nearly known ones, and outside a batch those of a batch.
 
     Args:
         names: Of all keywords of a call.
-        batch: Whether they were given to a batch method.
+        batch: Whether they were given to a batch method, or may reach one.
+        also: Names that the method takes which they were given to.
 
     Raises:
         TypeError: Names the keyword and what was probably meant.
@@ -76,7 +79,7 @@ def refuse_misspelt(names: Iterable[str], *, batch: bool = False) -> None:
                 f"as_completed kind, or bind it to the model of a chain whose batch() is called"
             )
             raise TypeError(msg)
-        if name not in _KNOWN and (meant := _meant(name)) is not None:
+        if name not in _KNOWN and (meant := _meant(name, also)) is not None:
             msg = (
                 f"unexpected keyword argument {name!r}: did you mean {meant!r}? A parameter of a "
                 f"server that really has this name can be given in extra_body or model_kwargs"
@@ -85,8 +88,8 @@ def refuse_misspelt(names: Iterable[str], *, batch: bool = False) -> None:
 
 
 @cache
-def _meant(name: str) -> str | None:
-    for meant in get_close_matches(name, _KNOWN, 1, _NEAR):
+def _meant(name: str, also: frozenset[str]) -> str | None:
+    for meant in get_close_matches(name, _KNOWN | also, 1, _NEAR):
         # A word more, as in `mirostat_tau`, is a name of its own.
         if not name.startswith(f"{meant}_") and not meant.startswith(f"{name}_"):
             return meant

@@ -28,6 +28,7 @@ from langchain_resilient.configuration import (
     reserve_of,
     shared_of,
 )
+from langchain_resilient.engine.candidates import UNREACHABLE_AFTER
 from langchain_resilient.engine.interfaces import Dependencies, Route
 from langchain_resilient.engine.limits import delay_for
 from langchain_resilient.engine.plan import CallEnd, Plan
@@ -36,6 +37,7 @@ from langchain_resilient.engine.stream_buffer import Segment, StreamBuffer
 from langchain_resilient.engine.target_speed import THINKING_SECONDS
 from langchain_resilient.errors import (
     ResilientError,
+    UnreachableWarning,
     all_targets_failed,
     request_rejected,
     stream_broken,
@@ -43,9 +45,14 @@ from langchain_resilient.errors import (
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.observability.observer import CallDetails, log_call, notify_observers
 from langchain_resilient.observability.recorder import Recorder
-from langchain_resilient.options import THINKING_DEADLINE, Target, as_target
+from langchain_resilient.options import TARGET_SYNTAX, THINKING_DEADLINE, Target, as_target
 from langchain_resilient.prices import price_for
-from langchain_resilient.providers import address_of, create_provider, known_providers
+from langchain_resilient.providers import (
+    address_of,
+    create_provider,
+    known_providers,
+    provider_entry,
+)
 from langchain_resilient.providers.errors import classify
 from langchain_resilient.receipt import Receipt
 from langchain_resilient.runtime.background_loop import BackgroundLoop, background_loop
@@ -562,7 +569,11 @@ class Runtime:
         Raises:
             ValueError: If it is neither; says what it may be.
         """
-        wanted = [models] if isinstance(models, str | Target) else list(models)
+        one = isinstance(models, str | Target) or hasattr(models, "ainvoke")
+        wanted = [models] if one else models
+        if not isinstance(wanted, list | tuple) or not wanted:
+            msg = f"model={models!r} is no target, and no list of targets; {TARGET_SYNTAX}"
+            raise ValueError(msg)
         return [self._find(model) for model in wanted]
 
     def _find(self, wanted: Any) -> Route:
@@ -574,12 +585,16 @@ class Runtime:
             return self._adopt(as_target(wanted))
         adopted = self._adopted.get(wanted)
         if adopted is None:
-            if wanted.partition(":")[0] not in known_providers():
-                msg = (
-                    f"model={wanted!r} is no target of this chain ({', '.join(self._by_name)}) and "
-                    'not of the form "provider:model"'
-                )
+            chain = f"model={wanted!r} is no target of this chain ({', '.join(self._by_name)})"
+            provider, colon, _ = wanted.partition(":")
+            if not colon and provider not in known_providers():
+                msg = f'{chain} and not of the form "provider:model"'
                 raise ValueError(msg)
+            try:
+                provider_entry(provider)
+            except ValueError as error:
+                msg = f"{chain}, and not at a provider that is known: {error}"
+                raise ValueError(msg) from None
             adopted = self._adopted[wanted] = self._adopt(as_target(wanted))
         return adopted
 
@@ -606,8 +621,23 @@ class Runtime:
         logger.info("%s: %s", name, fault)
         if fault.kind is FaultKind.NOT_FOUND:
             warn_once(f"{name} is skipped: its model was not found ({fault.message})")
+        elif fault.kind is FaultKind.CONNECTION:
+            self._warn_of_silence()
         elif fault.kind is FaultKind.INTERNAL and fault.cause is not None:
             logger.error("%s: unexpected error", name, exc_info=fault.cause)
+
+    def _warn_of_silence(self) -> None:
+        """Say early that nobody is there: the deadline may be minutes away."""
+        if any(route.state.unreachable < UNREACHABLE_AFTER for route in self.chain):
+            return
+        targets = (self._by_name[route.state.name] for route in self.chain)
+        places = dict.fromkeys(address_of(target).url or target.name for target in targets)
+        warn_once(
+            f"nobody answers at {', '.join(places)}: check base_url, the network, and whether the "
+            "server runs. The call asks again until its deadline (timeout=); max_retries=1 makes "
+            "it fail at once",
+            UnreachableWarning,
+        )
 
 
 def _memory(config: Configuration) -> Memory | None:

@@ -74,13 +74,13 @@ _warned: set[str] = set()
 _warning = threading.Lock()
 
 
-def warn_once(message: str) -> None:
-    """Warn of a skipped target, once per process."""
+def warn_once(message: str, category: type[Warning] = SkippedTargetWarning) -> None:
+    """Warn once per process, of a skipped target unless another category is given."""
     with _warning:
         known = message in _warned
         _warned.add(message)
     if not known:
-        notices.warn(message, SkippedTargetWarning)
+        notices.warn(message, category)
 
 
 class SharedState:

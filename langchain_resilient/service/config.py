@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from difflib import get_close_matches
 from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from langchain_resilient.options import Hedge, Seconds, TimeLimits
+from langchain_resilient.sampling import KnownFields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +43,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _OBJECT = re.compile(r"python:([\w.]+):([\w.]+)")
 
 
-class ServiceConfig(BaseModel):
+class ServiceConfig(KnownFields):
     """The table `[service]`: how the service is reached, and what it takes in.
 
     Raises:
@@ -54,9 +56,7 @@ class ServiceConfig(BaseModel):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True
-    )
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     host: str = "127.0.0.1"
     """The address to listen at; any but a loopback address wants `client_keys`."""
@@ -150,16 +150,22 @@ def load_config(
     except tomllib.TOMLDecodeError as error:
         msg = f"{path}: {error}"
         raise ValueError(msg) from error
-    if unknown := sorted(tables.keys() - {"service", "model"}):
+    if unknown := sorted(tables.keys() - _TABLES):
+        from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415  # it is heavy
+
         msg = (
             f"{path}: unknown tables or keys {', '.join(unknown)}: there are [service] and [model]"
         )
+        if near := [n for key in unknown for n in get_close_matches(key, _TABLES, n=1)]:
+            msg += f"; did you mean [{near[0]}]?"
+        elif fields := sorted(ResilientChatModel.model_fields.keys() & unknown):
+            msg += f"; {fields[0]} belongs into [model]"
         raise ValueError(msg)
     resolved = {name: _resolved(tables.get(name, {}), name, environ) for name in _TABLES}
     return resolved["service"], resolved["model"]
 
 
-_TABLES = ("service", "model")
+_TABLES = frozenset({"service", "model"})
 
 
 def _resolved(value: Any, place: str, environ: Mapping[str, str]) -> Any:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_resilient.wire.json_values import encode
@@ -33,6 +34,10 @@ def convert_params(params: dict[str, Any]) -> None:
         params["tool_choice"]  # 'required'
         ```
     """
+    for name in ("tools", "functions"):
+        if not isinstance(params.get(name, ()), list | tuple | None):
+            msg = f"{name} must be a list, not {params[name]!r}"
+            raise ValueError(msg)  # noqa: TRY004  # as of all arguments of a call
     _convert_tools(params)
     if functions := params.get("functions"):
         params["functions"] = [_function(function, n) for n, function in enumerate(functions)]
@@ -45,6 +50,9 @@ def convert_params(params: dict[str, Any]) -> None:
 
 def _convert_tools(params: dict[str, Any]) -> None:
     if "tools" not in params:
+        choice = params.get("tool_choice")
+        if not isinstance(choice, str | bool | Mapping | None):
+            to_tool_choice(choice, ())  # which says what it may be
         return
     tools = params["tools"]
     if not tools:
@@ -56,7 +64,7 @@ def _convert_tools(params: dict[str, Any]) -> None:
         _check_json("tools", converted)
         tools = params["tools"] = as_given(converted, tools)
     choice = params.pop("tool_choice", None)
-    if choice is not None and choice not in _CHOICES:
+    if choice is not None and (not isinstance(choice, str) or choice not in _CHOICES):
         choice = to_tool_choice(choice, tools)
     if choice is not None:
         params["tool_choice"] = choice

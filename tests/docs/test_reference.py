@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from langchain_core.language_models import BaseChatModel
 
 import langchain_resilient
-from docs import cli, options, simulator
+from docs import cli, generate, options, simulator
 from docs import errors as errors_page
 from langchain_resilient import FaultKind, ResilientChatModel, testing
 from langchain_resilient.faults import TRAITS
+from tests.conftest import ROOT
 from tests.docs.pages import PAGES
 
 ALL = [(cls.__name__, one) for cls in options.CLASSES for one in options.options_of(cls)]
@@ -20,6 +22,19 @@ MEASURED = re.compile(
     r"spend_cap|max_tokens"
 )
 POLICIES = {"time_limits"}  # their own fields have units
+
+
+@pytest.mark.parametrize("page", generate.PARTS)
+def test_what_is_generated_is_that_of_the_code(page):
+    """Else `python -m docs.generate` writes it anew; who reads pages on GitHub sees it too."""
+    if page == "cli.md" and sys.version_info >= (3, 13):
+        pytest.skip("argparse writes options otherwise from Python 3.13 on")
+    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == generate.generated(page)
+
+
+def test_no_page_needs_a_build_to_be_whole():
+    """GitHub shows an `include` as a block of code."""
+    assert [page.name for page in PAGES if "```{include}" in page.read_text()] == []
 
 
 @pytest.mark.parametrize(("owner", "option"), ALL, ids=lambda x: getattr(x, "name", x))

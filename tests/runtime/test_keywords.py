@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
+from pydantic import ValidationError
 
-from langchain_resilient import ResilientChatModel
+from langchain_resilient import ResilientChatModel, Target
 from langchain_resilient.runtime.keywords import (
     _KNOWN,
     BATCH_KEYWORDS,
@@ -90,6 +91,93 @@ def test_what_servers_call_their_own_is_passed_on(name):
 def test_no_known_name_is_a_misspelling_of_another(name):
     """`top_k` is not `top_p`."""
     refuse_misspelt([name])
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "words"),
+    [
+        ("stop", 5, "text, or a list of texts"),
+        ("stop", [1, "a"], "text, or a list of texts"),
+        ("stop", {"a": 1}, "text, or a list of texts"),
+        ("stop", b"x", "text, or a list of texts"),
+        ("stop", "", "not empty"),
+        ("temperature", "hot", "number"),
+        ("temperature", True, "number"),
+        ("max_tokens", "many", "integer"),
+        ("top_p", 7, "less than or equal"),
+        ("seed", 1.5, "integer"),
+        ("n", "a", "integer"),
+        ("n", True, "number"),
+        ("logit_bias", 3, "dictionary"),
+        ("reasoning_effort", 5, "string"),
+        ("user", 5, "string"),
+        ("extra_body", 5, "dictionary"),
+        ("extra_headers", 5, "dictionary"),
+        ("model_kwargs", 5, "dictionary"),
+    ],
+)
+async def test_a_parameter_of_a_wrong_type_is_refused_before_anybody_is_asked(
+    llm, sim, keyword, value, words
+):
+    """By its name, wherever it is given: to a call, bound, on the model, on a target."""
+    given = {keyword: value}
+    expected = rf"(?s)validation error.*{keyword}.*{words}"
+    with pytest.raises(ValidationError, match=expected):
+        llm.invoke("hello", **given)
+    with pytest.raises(ValidationError, match=expected):
+        [chunk async for chunk in llm.bind(**given).astream("hello")]
+    with pytest.raises(ValidationError, match=expected):
+        await llm.abatch(["hello"], **given)
+    with pytest.raises(ValidationError, match=expected):
+        ResilientChatModel(targets=["text:hi"], **given)
+    with pytest.raises(ValidationError, match=expected):
+        Target("openai:m", **given)
+    assert sim.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "words"),
+    [
+        ("timeout", "x", "timeout.*number"),
+        ("timeout", True, "timeout.*number, not True"),
+        ("hedge", True, r"hedge.*a delay in seconds, or None"),
+        ("hedge", {"dealy": 1}, "hedge.*did you mean delay"),
+        ("affinity", 5, "affinity.*string"),
+        ("on_break", "x", "on_break.*'continue', 'replace' or 'raise'"),
+        ("priority", "x", "priority.*'interactive' or 'batch'"),
+        ("tools", 5, "tools must be a list, not 5"),
+        ("functions", 5, "functions must be a list, not 5"),
+        ("tool_choice", 5, "tool_choice=5 is not possible"),
+        ("response_format", 5, "response_format=5 is none"),
+        ("model", 5, "model=5 is no target, and no list of targets"),
+        ("model", [], r"model=\[\] is no target"),
+        ("model", "zzz", r"'zzz' is no target of this chain \(openai:one\) and not of the form"),
+        ("model", "opnai:zzz", r"'opnai:zzz' is no target.*did you mean 'openai'\?"),
+    ],
+)
+def test_a_keyword_of_a_wrong_value_is_refused_by_its_name(llm, sim, keyword, value, words):
+    """What is for one call alone."""
+    with pytest.raises(ValueError, match=f"(?s){words}"):
+        llm.invoke("hello", **{keyword: value})
+    assert sim.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("bind", "name", "meant"),
+    [
+        (lambda llm, **k: llm.with_structured_output({"title": "A"}, **k), "repare", "repair"),
+        (lambda llm, **k: llm.with_structured_output({"title": "A"}, **k), "methd", "method"),
+        (lambda llm, **k: llm.with_structured_output({"title": "A"}, **k), "includeraw",
+         "include_raw"),
+        (lambda llm, **k: llm.bind_tools([], **k), "tool_choise", "tool_choice"),
+        (lambda llm, **k: llm.bind_tools([], **k), "stric", "strict"),
+    ],
+    ids=["repair", "method", "include_raw", "tool_choice", "strict"],
+)  # fmt: skip
+def test_a_misspelt_keyword_of_what_binds_is_refused_at_once(llm, bind, name, meant):
+    """Not at the first call, which may be far away."""
+    with pytest.raises(TypeError, match=rf"{name!r}: did you mean {meant!r}"):
+        bind(llm, **{name: True})
 
 
 def test_the_calls_own_keywords_are_known():

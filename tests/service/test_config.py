@@ -166,12 +166,14 @@ def test_a_field_may_have_its_other_name(load):
     [
         ("[service", "serve.toml"),
         ("[server]", "unknown tables or keys server"),
+        ("[modle]", r"did you mean \[model\]\?"),
+        ("timeout = 5", r"timeout belongs into \[model\]"),
         ('[model]\napi_key = "${NOWHERE}"', "model.api_key: .* NOWHERE is not set"),
         ('[model]\ntargets = [{ api_key = "${NOWHERE}" }]', r"model.targets\[0\].api_key"),
         ('[model]\ncheck = "python:nowhere:x"', "model.check: .*cannot be imported"),
         ('[model]\ncheck = "python:os:nowhere"', "model.check: .*cannot be imported"),
     ],
-    ids=["toml", "table", "variable", "nested", "module", "name"],
+    ids=["toml", "table", "misspelt", "bare", "variable", "nested", "module", "name"],
 )
 def test_what_is_wrong_is_named(load, text, says):
     """With its place in the file."""
