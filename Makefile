@@ -70,7 +70,8 @@ simulate: $(VENV)/.developer ## the hedging engine in virtual time: the table, a
 patience: $(VENV)/.developer ## thinking models and lone users, over real sockets and in real time
 	$(BIN)/python -m verification.patience
 
-fuzz: $(VENV)/.developer ## random fault schedules against the engine's invariants
+fuzz: $(VENV)/.developer ## random fault schedules against the engine's invariants, and its planner's
+	ENGINE_EXAMPLES=20 $(BIN)/python -m pytest -q tests/engine/test_planner_machine.py
 	$(BIN)/python -m verification.simulation fuzz --seeds 1000
 
 stack: $(VENV)/.developer ## random mixtures of faults over the real SDKs, in virtual time

@@ -201,15 +201,8 @@ def _is_readable(sock: Any) -> bool:
     return sock is None or bool(sock.fileno().socket.read_ready())
 
 
-<<<<<<< HEAD
-@functools.cache
-def _freeze_once() -> None:
-    """Hide from the collector what will stay: to look through it takes longer than a run."""
-    gc.freeze()
-=======
 _frozen = {"modules": 0}
 """How many there were when the collector was last told to leave alone what there is."""
->>>>>>> bd149bacbc79e02aa636f0ac2439641188721712
 
 
 @contextlib.contextmanager
@@ -218,14 +211,10 @@ def _no_collector() -> Iterator[None]:
     was_on = gc.isenabled()
     gc.disable()
     gc.collect()  # what was dropped before is no business of `gc.collect()` in a run
-<<<<<<< HEAD
-    _freeze_once()
-=======
     if len(sys.modules) > _frozen["modules"]:
         # Nor are modules, which stay: to look through them takes longer than the run.
         gc.freeze()
         _frozen["modules"] = len(sys.modules)
->>>>>>> bd149bacbc79e02aa636f0ac2439641188721712
     try:
         yield
     finally:
