@@ -190,6 +190,7 @@ LAYERS = {
         "receipt",
         "runtime",
     },
+    "ray": {"batch", "errors"},
     "testing": {"testing"},
     "service": {
         "configuration",

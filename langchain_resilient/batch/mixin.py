@@ -10,6 +10,7 @@ from collections.abc import (
     Callable,
     Generator,
     Iterable,
+    Mapping,
     Sequence,
     Sized,
 )
@@ -353,6 +354,8 @@ class BatchingChatModel(BaseChatModel):
         options: BatchOptions,
         kwargs: dict[str, Any],
         default_concurrency: int = BATCH_CONCURRENCY,
+        *,
+        each: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         # Imported late: together they take longer than the rest of the model.
         from langchain_resilient.batch.report import BatchStats  # noqa: PLC0415
@@ -376,8 +379,9 @@ class BatchingChatModel(BaseChatModel):
 
             make_lane = lane_maker(self._batch_desk, kwargs, options, stats)
         results = run_batch(
-            self, inputs, configs, kwargs, options=options, stats=stats, make_lane=make_lane
-        )
+            self, inputs, configs, kwargs,
+            options=options, stats=stats, make_lane=make_lane, each=each,
+        )  # fmt: skip
         async with aclosing(results):
             async for result in results:
                 yield result

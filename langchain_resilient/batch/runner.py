@@ -27,7 +27,7 @@ from langchain_resilient.runtime.call import PRIORITY, RECEIPTS, Receipts
 from langchain_resilient.runtime.token_estimate import estimate_text_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 
     from langchain_core.language_models import BaseChatModel, LanguageModelInput
     from langchain_core.messages import AIMessage, BaseMessage
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.batch.journal import Journal, JournalMatch
     from langchain_resilient.batch.journal_file import PaidMark
-    from langchain_resilient.batch.journal_keys import KeyFunction, RequestKeys
+    from langchain_resilient.batch.journal_keys import RequestKeys
     from langchain_resilient.batch.progress import BatchOptions
     from langchain_resilient.batch.report import BatchStats
     from langchain_resilient.receipt import Receipt
@@ -65,6 +65,7 @@ async def run_batch(
     options: BatchOptions,
     stats: BatchStats,
     make_lane: Callable[[ItemSource, PromptWorker, Journal], Runner] | None = None,
+    each: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> AsyncGenerator[tuple[int, Any], None]:
     """Answer every prompt; yields `(index, answer)` as completed.
 
@@ -76,11 +77,11 @@ async def run_batch(
         options: The options of the batch.
         stats: Counts what happens.
         make_lane: Makes who works through the prompts, for `lane="batch"`.
+        each: More arguments of single calls, by the prompt's index; read when one is asked.
     """
     async with _show_progress(stats, options) as meter, _open_journal(options) as journal:
-        keys = None if journal is None else key_function(model, kwargs)
         worker = PromptWorker(
-            model, configs, kwargs, stats=stats, meter=meter, journal=journal, keys=keys
+            model, configs, kwargs, stats=stats, meter=meter, journal=journal, each=each
         )
         source, workers = ItemSource(inputs), options.max_concurrency or 1
         runner: Runner
@@ -177,7 +178,10 @@ class PromptWorker:
         stats: Counts what happens.
         meter: Shows the count.
         journal: Keeps the answers; already open. None to keep none.
-        keys: Makes the journal's keys of a prompt; None without a journal.
+        each: More arguments of single calls, by the prompt's index.
+
+    Raises:
+        ValueError: If there is a journal, and an argument of all calls cannot be part of its keys.
     """
 
     def __init__(
@@ -189,7 +193,7 @@ class PromptWorker:
         stats: BatchStats,
         meter: ProgressMeter,
         journal: Journal | None = None,
-        keys: KeyFunction | None = None,
+        each: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> None:
         self._model = model
         self._configs = configs
@@ -197,7 +201,8 @@ class PromptWorker:
         self._stats = stats
         self._meter = meter
         self._journal = journal
-        self._make_keys = keys
+        self._each = each
+        self._make_keys = None if journal is None else key_function(model, kwargs)
         # Of the prompts that are being asked.
         self._keys: dict[int, RequestKeys] = {}
         self._receipts: dict[int, Receipt] = {}
@@ -211,7 +216,10 @@ class PromptWorker:
             messages = self._model._convert_input(prompt).to_messages()  # noqa: SLF001
         except ValueError:
             return None  # not a prompt at all: the call will say so
-        keys = self._make_keys(messages)
+        make_keys = self._make_keys
+        if self._each and index in self._each:
+            make_keys = key_function(self._model, self._kwargs_of(index))
+        keys = make_keys(messages)
         answer = self._journal.look_up(index, keys)
         self._stats.earlier = self._journal.earlier
         if answer is None:
@@ -220,6 +228,11 @@ class PromptWorker:
         self._stats.count_restored()
         self._meter.tick()
         return answer
+
+    def _kwargs_of(self, index: int) -> dict[str, Any]:
+        if not self._each or index not in self._each:
+            return self._kwargs
+        return {**self._kwargs, **self._each[index]}
 
     def take_keys(self, index: int) -> RequestKeys | None:
         """Give up the keys of a prompt, which somebody else keeps until `give_keys`."""
@@ -266,7 +279,7 @@ class PromptWorker:
         receipts = Receipts()
         receipts.stored = stored
         RECEIPTS.set(receipts)
-        calling = self._model.ainvoke(prompt, config, **self._kwargs)
+        calling = self._model.ainvoke(prompt, config, **self._kwargs_of(index))
         try:
             answer = await (calling if self._journal is None else _keep_if_whole(calling, receipts))
         except asyncio.CancelledError:
