@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
-.PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits fleet kill lane losers turns \
+.PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits fleet kill ray lane losers turns \
   standard record recordings typed notebooks demo docs soak wheel audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
   peers service format clean
 
@@ -88,6 +88,10 @@ fleet: $(VENV)/.developer ## four processes with one key and one Redis: makespan
 
 kill: $(VENV)/.developer ## kill -9 a batch with a journal 50 times: nothing lost, nothing asked twice
 	$(BIN)/python -m verification.kill
+
+ray: $(VENV)/.developer ## kill actors, nodes and drivers of Ray: nothing lost, nothing recorded asked twice (extra `ray`)
+	$(PIP) install --quiet 'ray[data]>=2.60,<3'
+	$(BIN)/python -m verification.ray
 
 lane: $(VENV)/.developer ## lane="batch": its cost and deadline over backlogs and random worlds, kills, memory
 	$(BIN)/python -m verification.lane backlogs

@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from tests.docs.pages import PAGES
 from tests.docs.running import PageError, run
 
-HEAD = ("page", "python run", "output compared", "only compiled", "shell run", "by name")
+HEAD = ("page", "python run", "output compared", "only compiled", "shell run", "by name", "skipped")
 
 
 def main(wanted: list[str]) -> int:

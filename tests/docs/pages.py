@@ -5,6 +5,8 @@
 - ` ```console ` contains commands after `$ `, each with its output; they are run.
 - ` ```bash ` contains commands that need time, keys or network: they are checked without running.
 - `<!-- not run: reason -->` before a block means that it is only compiled, and says why.
+- `<!-- needs: package -->` before a block: where the package is absent, it is only compiled.
+- `<!-- file: name.py -->` before a block: it is written to that file, which a command then runs.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ ROOT_PAGES = [
 PAGES = [*ROOT_PAGES, *sorted((ROOT / "docs").glob("*.md"))]
 
 _BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<reason>[^\n]*) -->\n)?"
+    r"(?:^<!-- (?:not run: (?P<reason>[^\n]*)|needs: (?P<needs>\w+)|file: (?P<file>[\w.]+)) -->\n)?"
     r"^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```$"
     r"(?:\n\n?(?P=indent)```output\n(?P<output>.*?)^(?P=indent)```$)?",
     re.DOTALL | re.MULTILINE,
@@ -43,6 +45,8 @@ class Block:
         code: Its text.
         output: What it prints; None where the page does not say.
         reason: Why it is not run; None if it is.
+        needs: The package without which it is not run; None if it needs none.
+        file: The file that it is written to; None if it is run in this process.
     """
 
     page: Path
@@ -51,6 +55,8 @@ class Block:
     code: str
     output: str | None
     reason: str | None
+    needs: str | None = None
+    file: str | None = None
 
     @property
     def place(self) -> str:
@@ -69,6 +75,8 @@ def blocks(page: Path) -> list[Block]:
             match["code"],
             match["output"],
             match["reason"],
+            match["needs"],
+            match["file"],
         )
         for match in _BLOCK.finditer(text)
     ]
