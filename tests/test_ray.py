@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_resilient import MissingExtraError, Shared, SpendCap
+from langchain_resilient import MissingExtraError, ResilientChatModel, Shared, SpendCap
 from langchain_resilient import ray as ours
 from langchain_resilient.testing import ProviderSimulator, answer_to
 from verification.kit.scripted_targets import chain, target
@@ -106,8 +106,8 @@ def test_each_worker_has_its_part_of_the_limits(sim):
 
 def test_a_model_with_a_shared_state_keeps_the_whole_limit(sim):
     """Redis hands out the parts."""
-    update = {"shared": Shared("redis://localhost:1/0"), "spend_cap": SpendCap(1)}
-    llm = chain(sim, "openai:m").model_copy(update=update)
+    llm = ResilientChatModel(targets=[target(sim, "openai:m", requests_per_minute=60)])
+    llm.__dict__["shared"] = Shared("redis://localhost:1/0")  # so that nobody connects
     assert ours._share_of(llm, 3) is llm
 
 
