@@ -127,7 +127,11 @@ def test_no_answer_holds_the_end_up_for_ever(sim, tmp_path):
 async def test_what_lasts_is_out_of_garbage_collection(sim, monkeypatch):
     """Once all is imported and connected: it would stand still for it."""
     servers = []
-    monkeypatch.setattr("uvicorn.Server.run", lambda server: servers.append(server))
+
+    def run(server) -> None:
+        servers.append(server)
+
+    monkeypatch.setattr("uvicorn.Server.run", run)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     serve(model(sim), ServiceConfig(port=0))
     before = gc.get_freeze_count()
