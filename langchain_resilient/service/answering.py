@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing, asynccontextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManager
@@ -63,14 +64,14 @@ class Door:
         self._open = config.open_to_all
         self._longest = config.max_header_bytes
 
-    def check(self, scope: Scope) -> None:
-        """Refuse whoever may not come in.
+    def check(self, scope: Scope) -> dict[bytes, bytes]:
+        """Refuse whoever may not come in; gives the headers of whoever may.
 
         Raises:
             BadRequestError: With the status that says why.
         """
         headers = dict(scope["headers"])
-        # uvicorn looks only at heads that come in several pieces.
+        # Servers look only at heads that come in several pieces.
         if sum([len(name) + len(value) for name, value in scope["headers"]]) > self._longest:
             raise BadRequestError("the head is too long", status=431)
         if self._keys:
@@ -79,14 +80,16 @@ class Door:
             fits = [hmac.compare_digest(given.strip(), key) for key in self._keys]
             if not (any(fits) and scheme.lower() == b"bearer"):
                 raise BadRequestError("Incorrect API key provided", None, "invalid_api_key", 401)
-        elif not self._open and not is_loopback(_host(headers)):
+        elif not self._open and not _is_local(headers.get(b"host", b"")):
             # DNS that is rebound to this machine: the page's own name stands there.
             raise BadRequestError("this service is for its own machine alone", status=403)
+        return headers
 
 
-def _host(headers: dict[bytes, bytes]) -> str:
-    host = headers.get(b"host", b"").decode("latin-1")
-    return host if host.endswith("]") else host.rpartition(":")[0] or host
+@lru_cache(maxsize=64)
+def _is_local(header: bytes) -> bool:
+    host = header.decode("latin-1")
+    return is_loopback(host if host.endswith("]") else host.rpartition(":")[0] or host)
 
 
 class Names:
@@ -148,13 +151,13 @@ class Queue:
             await self._wait()
         else:
             await self._turns.acquire()
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
 
     async def _wait(self) -> None:
         if self._waiting >= self._bounds.max_waiting:
             raise BusyError
         self._waiting += 1
-        self._metrics.waiting.inc()
+        self._metrics.waiting += 1
         try:
             async with asyncio.timeout(self._bounds.max_wait):
                 await self._turns.acquire()
@@ -162,11 +165,11 @@ class Queue:
             raise BusyError from None
         finally:
             self._waiting -= 1
-            self._metrics.waiting.dec()
+            self._metrics.waiting -= 1
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._turns.release()
-        self._metrics.in_flight.dec()
+        self._metrics.in_flight -= 1
 
 
 class Reply:
@@ -307,10 +310,10 @@ class Endpoint:
         began = time.perf_counter()
         reply = Reply(send)
         try:
-            self._service.door.check(scope)
-            _check_type(scope)
+            headers = self._service.door.check(scope)
+            _check_type(headers)
             async with self._service.queue:
-                await self._answer(scope, receive, reply)
+                await self._answer(headers, receive, reply)
         except ClientGoneError:
             reply.status = 499
         except BusyError:
@@ -322,17 +325,16 @@ class Endpoint:
         except Exception as error:  # noqa: BLE001  # `failure_of` logs what nobody expected
             await self._fail(reply, failure_of(error))
         finally:
-            metrics = self._service.metrics
-            metrics.requests.labels(self._path, str(reply.status)).inc()
-            metrics.seconds.labels(self._path).observe(time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._service.metrics.on_response(self._path, reply.status, seconds)
 
     async def _fail(self, reply: Reply, failure: Failure) -> None:
         if not reply.status:
             body = {"error": failure.as_dict()}
             await reply.document(failure.status, body, failure.headers())
 
-    async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        body = await read_body(scope, receive, self._config)
+    async def _answer(self, headers: dict[bytes, bytes], receive: Receive, reply: Reply) -> None:
+        body = await read_body(headers, receive, self._config)
         call = self._api.read(_parsed(body))
         target = self._service.names.find(call.model)
         if target is not None:
@@ -380,30 +382,24 @@ class Endpoint:
             await reply.event(writer.end(receipt if self._config.receipts else None), last=True)
 
 
-def _check_type(scope: Scope) -> None:
+def _check_type(headers: dict[bytes, bytes]) -> None:
     """Refuse what a browser would send for a foreign page without asking first."""
-    for name, value in scope["headers"]:
-        if (
-            name == b"content-type"
-            and value.partition(b";")[0].strip().lower() == b"application/json"
-        ):
-            return
-    raise BadRequestError("the body must be JSON: content-type: application/json", status=415)
+    given = headers.get(b"content-type", b"")
+    if given.partition(b";")[0].strip().lower() != b"application/json":
+        raise BadRequestError("the body must be JSON: content-type: application/json", status=415)
 
 
-async def read_body(scope: Scope, receive: Receive, config: ServiceConfig) -> bytes:
+async def read_body(headers: dict[bytes, bytes], receive: Receive, config: ServiceConfig) -> bytes:
     """Read the body of a request, as far as it may be long.
 
     Raises:
         BadRequestError: If it is too long, or comes too slowly.
         ClientGoneError: If the client leaves.
     """
-    length = dict(scope["headers"]).get(b"content-length", b"0")
-    too_long = BadRequestError(
-        f"the body is longer than {config.max_body_bytes} bytes", None, "body_too_large", 413
-    )
-    if length.isdigit() and int(length) > config.max_body_bytes:
-        raise too_long
+    longest = config.max_body_bytes
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and int(length) > longest:
+        raise _too_long(longest)
     body = bytearray()
     try:
         async with asyncio.timeout(config.body_timeout):
@@ -412,12 +408,17 @@ async def read_body(scope: Scope, receive: Receive, config: ServiceConfig) -> by
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError
                 body += message.get("body", b"")
-                if len(body) > config.max_body_bytes:
-                    raise too_long
+                if len(body) > longest:
+                    raise _too_long(longest)
                 if not message.get("more_body"):
                     return bytes(body)
     except TimeoutError:
         raise BadRequestError("the body came too slowly", None, "timeout", 408) from None
+
+
+def _too_long(longest: int) -> BadRequestError:
+    message = f"the body is longer than {longest} bytes"
+    return BadRequestError(message, None, "body_too_large", 413)
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

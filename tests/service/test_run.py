@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -17,8 +18,11 @@ pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
 
+from langchain_resilient.service.config import ServiceConfig
+from langchain_resilient.service.run import serve
 from langchain_resilient.testing import ProviderSimulator, Reply, Stall, answer_to
 from tests.helpers import process
+from tests.service.serving import model
 from tests.service.test_app import CHAT, until
 
 if TYPE_CHECKING:
@@ -118,6 +122,25 @@ def test_no_answer_holds_the_end_up_for_ever(sim, tmp_path):
                 list(pieces)
         assert server.wait(20) == 0
     until(lambda: sim.aborted == 1)
+
+
+async def test_what_lasts_is_out_of_garbage_collection(sim, monkeypatch):
+    """Once all is imported and connected: it would stand still for it."""
+    servers = []
+
+    def run(server) -> None:
+        servers.append(server)
+
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    serve(model(sim), ServiceConfig(port=0))
+    before = gc.get_freeze_count()
+    app = servers[0].config.app
+    try:
+        async with app.router.lifespan_context(app):
+            assert gc.get_freeze_count() > before + 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_without_the_extra_the_command_says_how_to_get_it(sim):

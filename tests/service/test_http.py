@@ -1,0 +1,139 @@
+"""What the HTTP server bears from clients that do not do as they should."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+pytest.importorskip("starlette", reason="needs the extra `serve`")
+pytest.importorskip("httptools", reason="needs the extra `serve`")
+pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
+
+from langchain_resilient.testing import ProviderSimulator, answer_to
+from tests.service.serving import model, served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BODY = json.dumps({"model": "resilient", "messages": [{"role": "user", "content": "Hi"}]}).encode()
+START = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+HEAD = START + b"content-type: application/json\r\n"
+LENGTH = b"content-length: %d\r\n\r\n" % len(BODY)
+SECONDS = 0.1
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with (
+        ProviderSimulator() as sim,
+        served(model(sim), max_header_bytes=1024, body_timeout=SECONDS, idle_timeout=1) as url,
+    ):
+        yield url
+
+
+@contextmanager
+def connection(url: str, *pieces: bytes) -> Iterator[socket.socket]:
+    """One on which some was sent, piece by piece."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 10) as sock:
+        for piece in pieces:
+            sock.sendall(piece)
+            time.sleep(0.01)
+        yield sock
+
+
+def until_closed(sock: socket.socket) -> bytes:
+    said = b""
+    while data := sock.recv(65536):
+        said += data
+    return said
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [(HEAD + LENGTH + BODY,), (HEAD + LENGTH, BODY), (HEAD[:30], HEAD[30:], LENGTH, BODY)],
+    ids=["at once", "head and body", "in pieces"],
+)
+def test_a_request_may_come_in_pieces(url, pieces):
+    """And the connection is good for another, whose time begins anew."""
+    with connection(url, *pieces) as sock:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        time.sleep(SECONDS + 0.05)
+        sock.sendall(HEAD + LENGTH + BODY)
+        said = sock.recv(65536)
+        assert json.dumps(answer_to("Hi")).encode()[1:-1] in said + sock.recv(65536)
+
+
+@pytest.mark.parametrize(
+    "endless", [b"x: " + b"y" * 600, b"x: y\r\n" * 100], ids=["one header", "many"]
+)
+def test_an_endless_head_is_refused(url, endless):
+    """Nothing gathers it; a single piece that is too long is refused by the application."""
+    with connection(url, HEAD, endless, endless) as sock:
+        assert until_closed(sock).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("begun", [b"", HEAD[:20]], ids=["nothing", "half a head"])
+def test_a_client_that_does_not_go_on_is_not_waited_for(url, begun):
+    """The connection is closed: after `body_timeout`, or `idle_timeout` if nothing came."""
+    with connection(url, begun) as sock:
+        assert until_closed(sock) == b""
+
+
+def test_an_answered_request_must_end_too(url):
+    """One that is refused may not go on for ever."""
+    with connection(url, START + b"content-type: text/plain\r\n" + LENGTH, BODY[:5]) as sock:
+        assert until_closed(sock).startswith(b"HTTP/1.1 415")
+
+
+def test_what_follows_a_body_is_nobodys(url):
+    """Trailers are dropped, however many; the answer comes."""
+    chunked = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+    body = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
+    with connection(url, chunked, body, b"x: y\r\n" * 1000, b"\r\n") as sock:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [(HEAD + OFFER + LENGTH + BODY,), (HEAD + OFFER[:9], OFFER[9:] + LENGTH, BODY)],
+    ids=["at once", "in pieces"],
+)
+def test_an_offer_of_http_2_is_passed_over(url, pieces):
+    """Java's client makes one with its first request, whose body must not be lost."""
+    with connection(url, *pieces) as sock:
+        for _ in range(2):
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+            sock.sendall(HEAD + LENGTH + BODY)
+
+
+def test_it_is_no_proxy(url):
+    """CONNECT is refused."""
+    with connection(url, b"CONNECT example.com:443 HTTP/1.1\r\n\r\n") as sock:
+        assert until_closed(sock).startswith(b"HTTP/1.1 400")
+
+
+def test_a_client_that_sends_ahead_is_answered_in_order(url):
+    """Both requests of a pipeline."""
+    with connection(url, (HEAD + LENGTH + BODY) * 2) as sock:
+        said = b""
+        while said.count(b"HTTP/1.1 200") < 2:
+            data = sock.recv(65536)
+            assert data
+            said += data
+
+
+def test_what_is_no_http_is_refused(url):
+    """And other clients are served."""
+    with connection(url, b"\x16\x03\x01\x02\x00\x01\x00") as sock:
+        assert until_closed(sock).startswith(b"HTTP/1.1 400")
+    assert httpx.get(f"{url}/healthz").status_code == 200
