@@ -100,6 +100,12 @@ def parser() -> argparse.ArgumentParser:
         nargs="*",
         help='the prompt; "-" or nothing reads standard input; what is piped in follows a prompt',
     )
+    ask.add_argument(
+        "-n",
+        "--no-stdin",
+        action="store_true",
+        help='a prompt is all: for loops whose own input is a pipe ("... | while read line; do")',
+    )
     _add_targets(ask)
     _add_config(ask)
     _add_settings(ask)
@@ -209,7 +215,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         help="a .toml or .json file with fields of ResilientChatModel (targets, timeout, hedge, "
-        "...); options of the command line go before it",
+        "...), or one for `serve`; options of the command line go before it",
     )
 
 
@@ -246,7 +252,7 @@ def _ask(args: argparse.Namespace) -> int:
     from langchain_resilient.providers.local import LocalModelError  # noqa: PLC0415
 
     try:
-        prompt = prompt_of(" ".join(args.prompt))
+        prompt = prompt_of(args.prompt, reads=not args.no_stdin)
     except UnicodeDecodeError as error:
         return _print_error(f"standard input is not UTF-8, at byte {error.start}")
     if not prompt.strip():
@@ -267,9 +273,9 @@ def _ask(args: argparse.Namespace) -> int:
 
 
 def _model(args: argparse.Namespace) -> ResilientChatModel:
-    from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415
+    from langchain_resilient.service.config import model_of  # noqa: PLC0415  # see `_ask`
 
-    return ResilientChatModel(**_settings(args))
+    return model_of(_settings(args))
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -298,12 +304,14 @@ def _memory_file() -> Path | None:
 
 
 def _config(args: argparse.Namespace) -> dict[str, Any]:
-    """Read the fields of a configuration file.
+    """Read the fields of a configuration file; of one for `serve` its table `[model]`.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no TOML or JSON, or holds no fields.
+        ValueError: If it is no TOML or JSON, holds no fields, or names what does not exist.
     """
+    from langchain_resilient.service.config import TABLES, resolved  # noqa: PLC0415  # see `_ask`
+
     if args.config is None or args.command is _serve:  # which reads its own
         return {}
     text = Path(args.config).read_text(encoding="utf-8")
@@ -313,7 +321,9 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{args.config}: {error}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{args.config} holds no table of fields")  # noqa: TRY004  # of the user's
-    return fields
+    if fields and fields.keys() <= TABLES:
+        fields = fields.get("model", {})
+    return dict(resolved(fields, args.config, os.environ))
 
 
 def _chosen_targets(args: argparse.Namespace) -> Any:

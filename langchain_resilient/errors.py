@@ -64,7 +64,13 @@ from langchain_core.exceptions import (
     OutputParserException,
 )
 
-from langchain_resilient.faults import TRAITS, Fault, FaultKind
+from langchain_resilient.faults import (
+    CHECK_FAILED,
+    CHECK_REFUSED,
+    TRAITS,
+    Fault,
+    FaultKind,
+)
 from langchain_resilient.receipt import REFUSED_BEFORE, AttemptKind, Receipt
 
 E = TypeVar("E", bound="ResilientError")
@@ -324,7 +330,7 @@ def all_targets_failed(
         error_class = _BY_NAME.get(names.pop() if len(names) == 1 else "", AllTargetsFailedError)
         head = f"all targets failed after {receipt.seconds:.2f} s"
     error = _fitting(error_class, receipt)(
-        f"{head}{_attempt_lines(receipt)}{_advice(kinds)}", receipt
+        f"{head}{_attempt_lines(receipt)}{_advice(kinds, receipt)}", receipt
     )
     error.__cause__ = next(iter(error.causes), None)
     return error
@@ -375,6 +381,18 @@ def _attempt_lines(receipt: Receipt) -> str:
 _MAX_LINES = 12
 
 
-def _advice(kinds: Collection[FaultKind]) -> str:
+_ADVICE_FOR_CHECKS: dict[frozenset[str | None], str] = {
+    frozenset({CHECK_FAILED}): "mend the `check`, which seems to fail itself whatever the answer",
+    frozenset({CHECK_REFUSED}): "loosen the `check`, say in the prompt what is wanted, or add a "
+    "more capable target",
+}
+"""Where a `check` alone refused the answers."""
+
+
+def _advice(kinds: Collection[FaultKind], receipt: Receipt) -> str:
     advice = [traits.advice for kind, traits in TRAITS.items() if kind in kinds and traits.advice]
+    refused = frozenset(f.code for _, f in receipt.faults if f.kind is FaultKind.INVALID)
+    if (better := _ADVICE_FOR_CHECKS.get(refused)) is not None:
+        usual = TRAITS[FaultKind.INVALID].advice
+        advice = [better if one == usual else one for one in advice]
     return f"\nWhat to do: {'; '.join(advice)}." if advice else ""

@@ -8,7 +8,10 @@ import logging
 import os
 import stat
 import sys
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def replace_unprintable() -> None:
@@ -18,16 +21,25 @@ def replace_unprintable() -> None:
             stream.reconfigure(errors="replace")
 
 
-def prompt_of(given: str) -> str:
+def prompt_of(words: Sequence[str], *, reads: bool = True) -> str:
     """Join the prompt that was given and what is piped in; empty if there is neither.
+
+    Args:
+        words: The prompt; `"-"` as the last stands for standard input.
+        reads: Whether what is piped in belongs to a prompt that does not say so.
 
     Raises:
         UnicodeDecodeError: If that is no text.
     """
-    if given in ("", "-"):
+    asked = words[-1:] == ["-"]
+    given = " ".join(words[:-1] if asked else words)
+    if asked or not given:
         # A person at a terminal who gave no prompt waits for a hint, not for the end of input.
-        return "" if sys.stdin.isatty() else _stdin()
-    return f"{given}\n\n{text}" if _is_piped() and (text := _stdin()).strip() else given
+        wanted = asked or reads
+        text = _stdin() if wanted and (given or not sys.stdin.isatty()) else ""
+    else:
+        text = _stdin() if reads and _is_piped() else ""
+    return f"{given}\n\n{text}" if given and text.strip() else given or text
 
 
 def _stdin() -> str:
@@ -36,12 +48,18 @@ def _stdin() -> str:
 
 
 def _is_piped() -> bool:
-    """Whether somebody sends us something: a pipe or a file, not what a service inherits."""
+    """Whether somebody sends us something: a pipe or a file, not what a service inherits.
+
+    Of a file only from its beginning: where a part of it has been read, it is the input of a shell
+    loop around us (`while read line; do ... done < lines`), which would end with it.
+    """
     try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
+        number = sys.stdin.fileno()
+        mode = os.fstat(number).st_mode
+        whole = stat.S_ISREG(mode) and not os.lseek(number, 0, os.SEEK_CUR)
     except (AttributeError, OSError, ValueError):
         return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    return whole or stat.S_ISFIFO(mode)
 
 
 _open_lines: set[TextIO] = set()

@@ -46,6 +46,7 @@ from langchain_resilient import (
     DeadlineExceededError,
     FaultKind,
     Hedge,
+    InvalidAnswersError,
     NoTargetsError,
     ResilientChatModel,
     ResilientError,
@@ -710,6 +711,33 @@ def test_check_moves_on_to_the_next_target(sim, judge):
     llm = chain(sim, "openai:a", "together:b", check=check)
     assert llm.invoke("hi").text == "good"
     assert "".join(c.text for c in llm.stream("hi")) == "good"
+
+
+def test_a_check_that_fails_itself_is_told_from_one_that_refuses(sim):
+    """With the line to mend; advice on the schema would lead nowhere."""
+
+    def broken(message: AIMessage) -> bool:
+        return message.txt == "good"  # type: ignore[attr-defined]
+
+    def strict(_: AIMessage) -> bool:
+        return False
+
+    def failing(_: AIMessage) -> bool:
+        msg = "too short"
+        raise ValueError(msg)
+
+    first = broken.__code__.co_firstlineno
+    for check, says, advice in (
+        (broken, f"test_chat_model.py:{first + 1}", "mend the `check`, which seems to fail itself"),
+        (strict, "check said False", "loosen the `check`"),
+        (failing, "check raised ValueError('too short')\n", "loosen the `check`"),
+    ):
+        llm = chain(sim, "openai:a", check=check, max_retries=0)
+        with pytest.raises(InvalidAnswersError) as caught:
+            llm.invoke("hi")
+        assert says in str(caught.value)
+        assert f"What to do: {advice}" in str(caught.value)
+        assert "schema" not in str(caught.value)
 
 
 def test_langchain_models_are_targets(sim):

@@ -121,6 +121,18 @@ def check_batch_arguments(args: argparse.Namespace) -> None:
             "(`journal export -o FILE.csv` makes a table of them)"
         )
     check_prompts_name(args.file, args.format)
+    if Path(args.file).is_dir():
+        raise ValueError(f"{args.file} is a folder: name a file of prompts")
+    _check_folders([name for name in names[1:] if name not in (None, "-")])
+
+
+def _check_folders(files: list[Any]) -> None:
+    """Refuse files that could not be written in the end, when all answers are paid for."""
+    for file in map(Path, files):
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder: name a file in it")
+        if not file.parent.is_dir():
+            raise ValueError(f"there is no folder {file.parent} for {file.name}: make it first")
 
 
 def run_batch_command(args: argparse.Namespace, llm: BatchingChatModel) -> bool:
@@ -138,6 +150,7 @@ def run_batch_command(args: argparse.Namespace, llm: BatchingChatModel) -> bool:
     with PromptFile(args.file, args.format, args.column) as rows:
         total = sum(1 for _ in rows)  # a bad row is found before anything is sent
         batch = _BatchRun(args, llm, _PromptRows(rows, args.system, total))
+        batch.warn_of_what_is_there()
         try:
             asyncio.run(batch.run())
         except (KeyboardInterrupt, asyncio.CancelledError):
@@ -195,6 +208,15 @@ class _BatchRun:
     failed: int = 0
     failures: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+
+    def warn_of_what_is_there(self) -> None:
+        """Say that a file will be replaced, unless its journal shows that it is of this batch."""
+        name, journal = self.args.output, _journal_name(self.args)
+        known = journal is not None and Path(journal).exists()
+        if name != "-" and Path(name).exists() and not known:
+            sys.stderr.write(
+                f"langchain-resilient: {name} exists and is replaced when all answers are there\n"
+            )
 
     async def run(self) -> None:
         from langchain_resilient.batch.files import AnswerFile  # noqa: PLC0415  # locks files
@@ -262,9 +284,13 @@ class _BatchRun:
         sys.stderr.write("".join(f"{line}\n" for line in lines))
         sys.stderr.flush()
 
+    def _done(self) -> int:
+        """Prompts with an answer: some may be in the journal, and not in the output as yet."""
+        return self.answered if self.journal is None else self.llm.batch_report().done
+
     def _summary(self, ended: str) -> str:
         parts = [f"{ended}: " if ended else ""]
-        parts.append(f"{self.answered} of {len(self.prompts)} prompts answered")
+        parts.append(f"{self._done()} of {len(self.prompts)} prompts answered")
         if self.journal is not None and self.journal.restored:
             parts.append(f" ({self.journal.restored} restored from {self.journal.path})")
         if self.failed:
@@ -286,7 +312,9 @@ def _journal_name(args: argparse.Namespace) -> str | None:
 _LOCK_TIMEOUT = 10.0
 
 _SUMMARY = """
-SELECT count(*) AS items, count(answer) AS done, count(error) AS failed,
+SELECT count(*) AS items, count(answer) AS done,
+  count(CASE WHEN error != 'cancelled' THEN 1 END) AS failed,
+  count(CASE WHEN error = 'cancelled' THEN 1 END) AS cancelled,
   (SELECT count(answer) FROM items) - count(answer) AS older,
   sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
   sum(spent) AS spent, sum(wasted) AS wasted,
@@ -299,7 +327,9 @@ SELECT target, count(*) AS answers, sum(input_tokens) AS input_tokens,
 FROM current WHERE answer IS NOT NULL GROUP BY target ORDER BY answers DESC, target
 """
 
-_FAILED = "SELECT position, error, recorded FROM current WHERE error IS NOT NULL ORDER BY position"
+_FAILED = """
+SELECT position, error, recorded FROM current WHERE error != 'cancelled' ORDER BY position
+"""
 
 _CURRENT = "SELECT * FROM current ORDER BY position"
 _ALL = "SELECT * FROM items ORDER BY run, position, recorded"
@@ -367,6 +397,8 @@ def _show(args: argparse.Namespace, file: JournalFile) -> None:
 
 def _summary_text(summary: dict[str, Any]) -> str:
     lines = [f"{summary['items']} items, {summary['done']} answered, {summary['failed']} failed"]
+    if summary["cancelled"]:
+        lines[0] += f", {summary['cancelled']} under way when it was interrupted"
     if summary["older"]:
         lines[0] += f"; {summary['older']} more answers to what was changed or removed since"
     if summary["spent"]:

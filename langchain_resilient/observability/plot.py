@@ -60,7 +60,11 @@ class NotebookFigure(Figure):
         return picture.getvalue()
 
 
-def plot(curves: Sequence[LatencyCurve], width: float = 8.0, height: float = 4.5) -> Figure:
+_NARROW = 34
+"""Characters of a target's name that leave room for a second column of the legend."""
+
+
+def plot(curves: Sequence[LatencyCurve], width: float = 8.0, height: float = 5.2) -> Figure:
     """Draw the curves on one logarithmic time axis.
 
     They are Kaplan-Meier estimates over all requests, including losers that were closed early, and
@@ -80,7 +84,12 @@ def plot(curves: Sequence[LatencyCurve], width: float = 8.0, height: float = 4.5
     _set_up_axes(axes, curves)
     axes.set_title("Time to first text", loc="left", fontsize=12, fontweight="bold")
     if curves:
-        axes.legend(loc="lower right", fontsize=9, framealpha=0.95, edgecolor="white")
+        # Below: inside it would lie on the curves, or on the axis where names are long.
+        handles, labels = axes.get_legend_handles_labels()
+        columns = 2 if max(len(curve.name) for curve in curves) <= _NARROW else 1
+        figure.legend(
+            handles, labels, loc="outside lower left", ncols=columns, fontsize=9, frameon=False
+        )
     else:
         axes.text(0.5, 0.5, "no target has spoken yet", ha="center", transform=axes.transAxes)
     if sized:
@@ -105,13 +114,16 @@ def _draw_lengths(axes: Axes, curves: Sequence[LatencyCurve]) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("tokens of the prompt")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    for axis in (axes.xaxis, axes.yaxis):  # prompts may be nearly of one length
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _axis_label(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_title("By the prompt's length", loc="left", fontsize=12, fontweight="bold")
-    axes.legend(loc="upper left", fontsize=9, framealpha=0.95, edgecolor="white")
+    axes.legend(loc="best", fontsize=9, framealpha=0.95, edgecolor="white")
 
 
 def _draw_curve(axes: Axes, curve: LatencyCurve, colour: str) -> None:

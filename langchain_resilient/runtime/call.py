@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
+import traceback
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
@@ -15,7 +18,13 @@ from pydantic import ConfigDict
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.exchange import ChatRequest, RequestForm
-from langchain_resilient.faults import Fault, FaultKind, is_callers_business
+from langchain_resilient.faults import (
+    CHECK_FAILED,
+    CHECK_REFUSED,
+    Fault,
+    FaultKind,
+    is_callers_business,
+)
 from langchain_resilient.options import HedgeOption, OnBreak, Seconds
 from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.runtime.token_estimate import (
@@ -418,9 +427,32 @@ class AnswerValidator:
         except Exception as error:
             if is_callers_business(error):
                 raise
-            # Any other exception is a way to say no.
-            return Fault(FaultKind.INVALID, f"check raised {error!r}", cause=error)
-        return Fault(FaultKind.INVALID, "check said False") if verdict is False else None
+            # Any other exception is a way to say no; but some look like a fault of its own.
+            broken = isinstance(error, _BUGS)
+            code = CHECK_FAILED if broken else CHECK_REFUSED
+            where = f" at {_place_of(error)}" if broken else ""
+            return Fault(
+                FaultKind.INVALID, f"check raised {error!r}{where}", code=code, cause=error
+            )
+        if verdict is False:
+            return Fault(FaultKind.INVALID, "check said False", code=CHECK_REFUSED)
+        return None
+
+
+_BUGS = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
+
+
+def _place_of(error: Exception) -> str:
+    """The line of the `check` that raised it, as `file.py:12`."""
+    lines = list(traceback.walk_tb(error.__traceback__))
+    users = (
+        (frame, line)
+        for frame, line in lines
+        if frame.f_globals.get("__name__", "").partition(".")[0]
+        not in sys.stdlib_module_names | {"langchain_resilient"}
+    )
+    frame, line = next(users, lines[-1])
+    return f"{PurePath(frame.f_code.co_filename).name}:{line}"
 
 
 def validator_for(

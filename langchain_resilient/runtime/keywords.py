@@ -79,7 +79,7 @@ def refuse_misspelt(
                 f"as_completed kind, or bind it to the model of a chain whose batch() is called"
             )
             raise TypeError(msg)
-        if name not in _KNOWN and (meant := _meant(name, also)) is not None:
+        if (meant := nearest_name(name, also)) is not None:
             msg = (
                 f"unexpected keyword argument {name!r}: did you mean {meant!r}? A parameter of a "
                 f"server that really has this name can be given in extra_body or model_kwargs"
@@ -88,7 +88,15 @@ def refuse_misspelt(
 
 
 @cache
-def _meant(name: str, also: frozenset[str]) -> str | None:
+def nearest_name(name: str, also: frozenset[str] = frozenset()) -> str | None:
+    """What was meant by a misspelt keyword; None if it is known, or like none.
+
+    Args:
+        name: The keyword.
+        also: Names that are known beside those of every call.
+    """
+    if name in _KNOWN or name in also:
+        return None
     for meant in get_close_matches(name, _KNOWN | also, 1, _NEAR):
         # A word more, as in `mirostat_tau`, is a name of its own.
         if not name.startswith(f"{meant}_") and not meant.startswith(f"{name}_"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from langchain_resilient.runtime.call import Receipts
+from langchain_resilient.runtime.keywords import nearest_name
 from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS
 from langchain_resilient.service.failures import BadRequestError
 
@@ -110,7 +111,7 @@ def sort_params(body: dict[str, Any], taken: frozenset[str]) -> dict[str, Any]:
         taken: Names that were read already.
 
     Raises:
-        BadRequestError: If one is not for clients, or has the wrong type.
+        BadRequestError: If one is misspelt, not for clients, or of the wrong type.
     """
     params: dict[str, Any] = {}
     others: dict[str, Any] = {}
@@ -119,6 +120,8 @@ def sort_params(body: dict[str, Any], taken: frozenset[str]) -> dict[str, Any]:
             continue
         if name in NOT_FOR_CLIENTS:
             raise BadRequestError(f"{name} is nothing that this service takes", name)
+        if name not in SAMPLING and (meant := nearest_name(name)) is not None:
+            raise BadRequestError(f"{name} is no parameter: did you mean {meant}?", name)
         (params if name in SAMPLING or name in BOUND else others)[name] = value
     if others:
         params["model_kwargs"] = others

@@ -150,30 +150,39 @@ def load_config(
     except tomllib.TOMLDecodeError as error:
         msg = f"{path}: {error}"
         raise ValueError(msg) from error
-    if unknown := sorted(tables.keys() - _TABLES):
+    if unknown := sorted(tables.keys() - TABLES):
         from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415  # it is heavy
 
         msg = (
             f"{path}: unknown tables or keys {', '.join(unknown)}: there are [service] and [model]"
         )
-        if near := [n for key in unknown for n in get_close_matches(key, _TABLES, n=1)]:
+        if near := [n for key in unknown for n in get_close_matches(key, TABLES, n=1)]:
             msg += f"; did you mean [{near[0]}]?"
         elif fields := sorted(ResilientChatModel.model_fields.keys() & unknown):
             msg += f"; {fields[0]} belongs into [model]"
         raise ValueError(msg)
-    resolved = {name: _resolved(tables.get(name, {}), name, environ) for name in _TABLES}
-    return resolved["service"], resolved["model"]
+    service, model = (resolved(tables.get(n, {}), n, environ) for n in ("service", "model"))
+    return service, model
 
 
-_TABLES = frozenset({"service", "model"})
+TABLES = frozenset({"service", "model"})
 
 
-def _resolved(value: Any, place: str, environ: Mapping[str, str]) -> Any:
-    """Replace what stands for something else, at every depth."""
+def resolved(value: Any, place: str, environ: Mapping[str, str]) -> Any:
+    """Replace what stands for something else, at every depth.
+
+    Args:
+        value: Out of a file.
+        place: What errors call it.
+        environ: Where `"${NAME}"` is looked up.
+
+    Raises:
+        ValueError: If it names what does not exist; says where.
+    """
     if isinstance(value, dict):
-        return {k: _resolved(v, f"{place}.{k}", environ) for k, v in value.items()}
+        return {k: resolved(v, f"{place}.{k}", environ) for k, v in value.items()}
     if isinstance(value, list):
-        return [_resolved(v, f"{place}[{n}]", environ) for n, v in enumerate(value)]
+        return [resolved(v, f"{place}[{n}]", environ) for n, v in enumerate(value)]
     if not isinstance(value, str):
         return value
     if named := _OBJECT.fullmatch(value):

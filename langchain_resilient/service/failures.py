@@ -99,8 +99,10 @@ def failure_of(error: BaseException) -> Failure:
             return _of_call(error, status, kind, code)
     if isinstance(error, ValueError | TypeError):
         # An argument that the model refuses before anything is sent.
-        logger.info("a request was refused: %s", error, exc_info=error)
-        return Failure(400, _brief(error), "invalid_request_error")
+        brief = _brief(error)
+        logger.info("a request was refused: %s", brief)
+        logger.debug("where it was refused", exc_info=error)
+        return Failure(400, brief, "invalid_request_error", param=_param(error))
     logger.error("a request failed", exc_info=error)
     return Failure(500, "internal error", code="internal_error")
 
@@ -112,7 +114,11 @@ def _of_call(error: Any, status: int, kind: str, code: str) -> Failure:
         status = told[-1] if told and told[-1] not in (401, 403) else status
     waits = [fault.retry_after for fault in faults if fault.retry_after is not None]
     wait = getattr(error, "opens_in", None) or (min(waits) if waits and status == 429 else None)  # noqa: PLR2004
-    return Failure(status, str(error), kind, code, retry_after=wait)
+    # What to do about it is advice for whoever configures the service, whose log has it.
+    message, _, advice = str(error).partition("\nWhat to do: ")
+    if advice:
+        logger.info("a call failed: %s. What to do: %s", type(error).__name__, advice)
+    return Failure(status, message, kind, code, retry_after=wait)
 
 
 def _brief(error: BaseException) -> str:
@@ -120,4 +126,13 @@ def _brief(error: BaseException) -> str:
     found = getattr(error, "errors", None)
     if not callable(found):
         return str(error)
-    return "; ".join(".".join(map(str, e["loc"])) + f": {e['msg']}" for e in found())
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in found()
+    )
+
+
+def _param(error: BaseException) -> str | None:
+    """The parameter that an error of pydantic's is about; None where it says none."""
+    found = getattr(error, "errors", None)
+    places = [e["loc"] for e in found()] if callable(found) else []
+    return str(places[0][0]) if places and places[0] else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import signal
+import socket
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +141,22 @@ def start_log(level: str) -> None:
         logging.getLogger(name).setLevel(level.upper())
 
 
+def _check_address(host: str, port: int) -> None:
+    """Find out before the start whether anybody else listens there: uvicorn only logs that."""
+    if not port:
+        return
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as trying:
+            if sys.platform != "win32":  # where it would let two listen
+                trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trying.bind(address)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        msg = f"nothing can be served at {host}:{port}: {reason}; see --host and --port"
+        raise OSError(msg) from error
+
+
 def serve(llm: ResilientChatModel, config: ServiceConfig) -> None:
     """Serve a model until SIGTERM or SIGINT; then let the answers under way end.
 
@@ -150,9 +168,10 @@ def serve(llm: ResilientChatModel, config: ServiceConfig) -> None:
 
     Raises:
         MissingExtraError: Without the extra `serve`; says how to install it.
-        SystemExit: If the port is taken.
+        OSError: If the address cannot be listened at: the port is taken, say.
     """
     server = server_for(llm, config, _spare_what_lasts)
+    _check_address(config.host, config.port)
     # uvicorn repeats the signal when all is done; after SIGTERM that is an end like any other.
     signal.signal(signal.SIGTERM, lambda *_: None)
     server.run()

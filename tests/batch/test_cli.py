@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -164,7 +165,7 @@ def test_a_bad_row_is_named_before_anything_is_sent(  # noqa: PLR0917
         (["in.txt", "-o", "out.csv"], "answers are JSON lines"),
         (["in.txt", "-o", "out.xlsx"], "answers are JSON lines"),
         (["in.xlsx"], "in.xlsx is a xlsx file, not text: save it as .csv or .jsonl"),
-        (["in.txt", "-o", "no/out.jsonl"], "no/out.jsonl"),
+        (["in.txt", "-o", "no/out.jsonl"], "there is no folder no for out.jsonl"),
         (["in.txt", "--journal", "j", "--no-journal"], "exclude each other"),
         (["in.txt", "--journal", "in.txt.old"], "is not a journal"),
         (["in.txt", "--timeout", "-1"], "timeout"),
@@ -311,6 +312,65 @@ def test_a_disk_that_fills_up_stops_the_batch_and_costs_nothing(sim, tmp_path, c
     assert batch(*args) == 0
     assert sim.count() == 3
     assert len(read(tmp_path / "out.jsonl")) == 7
+
+
+def test_what_stopped_in_the_middle_counts_the_journals_answers(sim, tmp_path, capsys):
+    """The summary, the journal and the next run agree; what was cancelled did not fail."""
+    sim.script("*", Reply(first_text=60), *[Reply()] * 5, then=Reply(first_text=60))
+    write(tmp_path / "in.jsonl", *say(*"abcdefgh"))
+    stopper = threading.Thread(target=_interrupt_after, args=(sim, 7), daemon=True)
+    stopper.start()
+    assert batch("in.jsonl", "-o", "out.jsonl", "--max-concurrency", "2") == cli.INTERRUPTED
+    assert "interrupted: 5 of 8 prompts answered in " in capsys.readouterr().err
+    assert cli.main(["journal", "show", "--failed", "out.jsonl.journal"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("7 items, 5 answered, 0 failed, 2 under way when it was interrupted\n")
+    assert "cancelled" not in out
+    sim.reset()
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    assert "8 of 8 prompts answered (5 restored from" in capsys.readouterr().err
+
+
+def _interrupt_after(sim: ProviderSimulator, requests: int) -> None:
+    until = time.monotonic() + 60
+    while sim.count() < requests and time.monotonic() < until:
+        time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_file_that_is_replaced_is_said_to_be(sim, tmp_path, capsys):
+    """Unless its journal says that it is of this very batch."""
+    write(tmp_path / "in.jsonl", *say("a"))
+    (tmp_path / "out.jsonl").write_text("mine")
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    words = "out.jsonl exists and is replaced when all answers are there"
+    assert words in capsys.readouterr().err
+    assert batch("in.jsonl", "-o", "out.jsonl") == 0
+    assert words not in capsys.readouterr().err
+    assert batch("in.jsonl", "-o", "out.jsonl", "--no-journal") == 0
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("in.jsonl", "-o", "no/where/out.jsonl"), "there is no folder no/where for out.jsonl"),
+        (("in.jsonl", "-o", "no/out.jsonl", "--no-journal"), "there is no folder no for out.jsonl"),
+        (("in.jsonl", "-o", "out.jsonl", "--journal", "no/j"), "there is no folder no for j"),
+        (("in.jsonl", "-o", "folder"), "folder is a folder: name a file in it"),
+        (("folder", "-o", "out.jsonl"), "folder is a folder: name a file of prompts"),
+    ],
+    ids=["output", "no journal", "journal", "output folder", "prompts folder"],
+)
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_sent(
+    sim, tmp_path, capsys, args, message
+):
+    """Not after all answers are paid for."""
+    write(tmp_path / "in.jsonl", *say("a"))
+    (tmp_path / "folder").mkdir()
+    assert batch(*args) == cli.WRONG
+    assert capsys.readouterr().err.startswith(f"langchain-resilient: {message}")
+    assert sim.count() == 0
 
 
 def test_two_runs_do_not_write_one_output(sim, tmp_path, capsys):

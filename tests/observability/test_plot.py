@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -90,6 +91,23 @@ def test_what_a_prompts_length_costs_has_a_part_of_its_own():
     assert list(line.get_xdata()) == [300, 4_000, 40_000]
     assert list(line.get_ydata()) == pytest.approx([seconds for _, seconds in lengths])
     assert len(right.collections[0].get_offsets()) == 3
+
+
+@pytest.mark.parametrize("model", ["m", "a-maker/with-a-very-long-name-of-a-model-to-show"])
+def test_the_legend_lies_on_nothing(model):
+    """Neither on a curve nor on an axis, however long the names are; it names each target."""
+    name = f"together:{model}"
+    curve = ((0.1, 0.3), (0.5, 0.5), (5.0, 1.0))
+    lengths = tuple((tokens, 0.5 * (1 + tokens / 4_000)) for tokens in (300, 4_000, 40_000))
+    rows = TargetStats(name, doubling_tokens=4_000, lengths=lengths, curve=curve, hedge_delay=0.3)
+    figure = Stats(targets=(rows, dataclasses.replace(rows, name="openai:a"))).plot()
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert [one for one in figure.axes if one.get_tightbbox().overlaps(box)] == []
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert f"{name}  (0 requests)" in [text.get_text() for text in legend.get_texts()]
 
 
 def test_nothing_at_all_can_be_drawn():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import time
 from contextlib import contextmanager
@@ -404,6 +405,38 @@ def test_slow_bodies_are_given_up(sim):
 
 
 @pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"temperature": "hot"}, "temperature: Input should be a valid number"),
+        ({"temperature": True}, "temperature: must be a number, not True"),
+        ({"temprature": 1}, "temprature is no parameter: did you mean temperature?"),
+        ({"max_token": 1}, "max_token is no parameter: did you mean max_tokens?"),
+        ({"response_format": 5}, "response_format=5 is none"),
+    ],
+    ids=["type", "bool", "misspelt", "near", "format"],
+)
+def test_a_refused_parameter_is_one_line_for_client_and_log(url, sim, caplog, given, says):
+    """No traceback, and no advice that the service would refuse in turn."""
+    with caplog.at_level(logging.INFO, "langchain_resilient"):
+        response = post(url, {**CHAT, **given})
+    assert (response.status_code, sim.count()) == (400, 0)
+    assert response.json()["error"]["message"].startswith(says)
+    assert "extra_body" not in response.text
+    assert "\n" not in "".join(caplog.messages)
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_advice_for_the_operator_is_not_for_clients(url, sim, caplog):
+    """A client cannot raise `timeout` of the service; its log has it."""
+    sim.script("*", then=InvalidKey())
+    with caplog.at_level(logging.INFO, "langchain_resilient"):
+        response = post(url, CHAT)
+    assert response.status_code == 502
+    assert "What to do" not in response.text
+    assert "What to do: check the key and what it is allowed to do" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("body", "param"),
     [
         ([], None),
@@ -416,7 +449,7 @@ def test_slow_bodies_are_given_up(sim):
         ({**CHAT, "stream": "yes"}, "stream"),
         ({**CHAT, "tools": ["add"]}, "tools"),
         ({**CHAT, "stop": 5}, "stop"),
-        ({**CHAT, "temperature": 5}, None),
+        ({**CHAT, "temperature": 5}, "temperature"),
         ({**CHAT, "extra_headers": {"authorization": "mine"}}, "extra_headers"),
         ({**CHAT, "extra_body": {"model": "gpt-6"}}, "extra_body"),
         ({**CHAT, "resilience": {"model": "x"}}, "resilience"),

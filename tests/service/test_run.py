@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
 
+from langchain_resilient.cli import main
 from langchain_resilient.service.config import ServiceConfig
 from langchain_resilient.service.run import serve
 from langchain_resilient.testing import ProviderSimulator, Reply, Stall, answer_to
@@ -69,6 +71,27 @@ def test_a_warning_is_one_line_of_the_log(sim, monkeypatch):
         lines, _ = first_lines(server)
     (told,) = [line for line in lines.splitlines() if "together:m is skipped" in line]
     assert told.startswith("WARNING langchain_resilient: together:m is skipped: TOGETHER_API_KEY")
+
+
+@pytest.mark.parametrize("config", ["flag", "file"])
+def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys, config):
+    """Code 2, before anything is started."""
+    file = tmp_path / "serve.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file.write_text(f"[service]\nport = {port}\n")
+        flags = ["--port", str(port)] if config == "flag" else ["--config", str(file)]
+        assert main(["serve", "-t", "text:hi", "--forget", *flags]) == 2
+    assert capsys.readouterr().err.strip() == (
+        f"langchain-resilient: nothing can be served at 127.0.0.1:{port}: address already in use; "
+        "see --host and --port"
+    )
+
+
+def test_an_address_that_is_not_here_is_one_sentence(capsys):
+    """As the system says it."""
+    assert main(["serve", "-t", "text:hi", "--forget", "--host", "192.0.2.1", "--open-to-all"]) == 2
+    assert "nothing can be served at 192.0.2.1:8000: " in capsys.readouterr().err
 
 
 def test_answers_under_way_end_before_the_process(sim, tmp_path):
