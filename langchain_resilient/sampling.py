@@ -351,7 +351,9 @@ def set_fields(
     for name, value in pairs:
         field = type(model).model_fields.get(name or "")
         usual = None if field is None else field.get_default(call_default_factory=True)
-        if value != usual and value not in ({}, ()):
+        # Compared with nothing: a profile would be looked up for that, with the prices.
+        is_empty = value.__class__ in (dict, tuple) and not value
+        if not is_empty and value != usual:
             yield name, value
 
 

@@ -130,18 +130,19 @@ def test_it_is_a_dict_in_every_way():
     assert repr(fresh()) == "..."
 
 
-def test_to_make_a_model_reads_no_profile():
-    """Nor any library that has them."""
+def test_to_make_or_show_a_model_reads_no_profile():
+    """Nor any library that has them: LangChain shows a model before its first call."""
     code = (
         "import sys; from langchain_resilient import ResilientChatModel; "
         "llm = ResilientChatModel(targets=['openai:gpt-6-luna'], api_key='k'); "
+        "shown = repr(llm); "
         "before = {'genai_prices', 'openai'} & sys.modules.keys(); "
         "llm.profile['max_input_tokens']; "
-        "print(before, 'openai' in sys.modules)"
+        "print(before, 'openai' in sys.modules, 'profile' in shown)"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "set() False"
+    assert done.stdout.strip() == "set() False False"
 
 
 # -- what LangChain's agents make of it ------------------------------------------------------------

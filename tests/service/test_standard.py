@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -17,11 +17,11 @@ pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
 
 from langchain_openai import ChatOpenAI
-from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_resilient.testing import ProviderSimulator, Status
 from tests.service.serving import model, served
 from tests.standard import media
+from tests.standard.suite import Abilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANGCHAIN_TESTS_USER_AGENT", "langchain-resilient")
 
 
-class TestChatOpenAI(ChatModelIntegrationTests):
+class TestChatOpenAI(Abilities):
     """By chat completions."""
 
     service = "healthy"
@@ -81,48 +81,6 @@ class TestChatOpenAI(ChatModelIntegrationTests):
     def model_override_value(self) -> str:
         return MODEL.partition(":")[2]
 
-    @property
-    def supports_image_inputs(self) -> bool:
-        return True
-
-    @property
-    def supports_image_urls(self) -> bool:
-        return True
-
-    @property
-    def supports_json_mode(self) -> bool:
-        return True
-
-    @property
-    def supports_anthropic_inputs(self) -> bool:
-        return True
-
-    @property
-    def supports_audio_inputs(self) -> bool:
-        return True
-
-    @property
-    def supports_image_tool_message(self) -> bool:
-        return True
-
-    @property
-    def supports_pdf_inputs(self) -> bool:
-        return True
-
-    @property
-    def supported_usage_metadata_details(self) -> dict[str, list[str]]:
-        return {"invoke": ["reasoning_output", "cache_read_input"], "stream": []}
-
-    def invoke_with_reasoning_output(self, *, stream: bool = False) -> Any:
-        llm = ChatOpenAI(**self.chat_model_params, reasoning_effort="medium")
-        return _ask(llm, "explain the 2008/9 economic crisis", stream=stream)
-
-    def invoke_with_cache_read_input(self, *, stream: bool = False) -> Any:
-        llm = ChatOpenAI(**self.chat_model_params)
-        prompt = "word " * 2000
-        llm.invoke(prompt)
-        return _ask(llm, prompt, stream=stream)
-
 
 LONG = pytest.mark.skipif(
     not os.environ.get("LANGCHAIN_RESILIENT_LONG"), reason="long: it runs with make service"
@@ -141,20 +99,14 @@ class TestResponses(TestChatOpenAI):
 
     service = "chat"
     model_override_value = "gpt-4.1"
+    supports_audio_inputs = False  # the API takes none
+    reasoning_params: ClassVar[Any] = {"reasoning": {"effort": "medium"}}
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
         params = super().chat_model_params
         del params["stream_usage"]
         return {**params, "use_responses_api": True}
-
-    @property
-    def supports_audio_inputs(self) -> bool:
-        return False  # the API takes none
-
-    def invoke_with_reasoning_output(self, *, stream: bool = False) -> Any:
-        llm = ChatOpenAI(**self.chat_model_params, reasoning={"effort": "medium"})
-        return _ask(llm, "explain the 2008/9 economic crisis", stream=stream)
 
 
 @LONG
@@ -163,12 +115,3 @@ class TestResponsesOverResponses(TestResponses):
 
     service = "responses"
     model_override_value = "gpt-6.1-sol"
-
-
-def _ask(llm: ChatOpenAI, prompt: str, *, stream: bool) -> Any:
-    if not stream:
-        return llm.invoke(prompt)
-    whole: Any = None
-    for chunk in llm.stream(prompt):
-        whole = chunk if whole is None else whole + chunk
-    return whole

@@ -33,25 +33,8 @@ class OnlyAsync(ResilientChatModel):
         yield from asyncio.run(chunks())
 
 
-class Suite(ChatModelIntegrationTests):
-    """All but where the targets are."""
-
-    dialect: ClassVar[str]
-    version: ClassVar[str | None] = None
-    face: ClassVar[type[ResilientChatModel]] = ResilientChatModel
-
-    def target(self) -> Target:
-        """The one target of the models under test."""
-        raise NotImplementedError  # a subclass's whole purpose
-
-    @property
-    def chat_model_class(self) -> type[ResilientChatModel]:
-        return self.face
-
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        version = {"output_version": self.version} if self.version else {}
-        return {"targets": [self.target()], **version}
+class Abilities(ChatModelIntegrationTests):
+    """What OpenAI's models can do; a class of tests says which of its own model are fewer."""
 
     @property
     def supports_image_inputs(self) -> bool:
@@ -79,13 +62,67 @@ class Suite(ChatModelIntegrationTests):
 
     @property
     def supports_pdf_inputs(self) -> bool:
+        return True
+
+    @property
+    def supported_usage_metadata_details(self) -> dict[str, list[str]]:
+        return {"invoke": ["reasoning_output", "cache_read_input"], "stream": []}
+
+    @property
+    def reasoning_params(self) -> dict[str, Any]:
+        """What a model is made with so that it thinks."""
+        return {"reasoning_effort": "medium"}
+
+    def invoke_with_reasoning_output(self, *, stream: bool = False) -> Any:
+        llm = self.chat_model_class(**self.chat_model_params, **self.reasoning_params)
+        return _ask(llm, "explain the 2008/9 economic crisis", stream=stream)
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> Any:
+        llm = self.chat_model_class(**self.chat_model_params)
+        prompt = "word " * 2000
+        llm.invoke(prompt)
+        return _ask(llm, prompt, stream=stream)
+
+
+def _ask(llm: Any, prompt: str, *, stream: bool) -> Any:
+    if not stream:
+        return llm.invoke(prompt)
+    whole: Any = None
+    for chunk in llm.stream(prompt):
+        whole = chunk if whole is None else whole + chunk
+    return whole
+
+
+class Suite(Abilities):
+    """All but where the targets are."""
+
+    dialect: ClassVar[str]
+    version: ClassVar[str | None] = None
+    face: ClassVar[type[ResilientChatModel]] = ResilientChatModel
+
+    def target(self) -> Target:
+        """The one target of the models under test."""
+        raise NotImplementedError  # a subclass's whole purpose
+
+    @property
+    def chat_model_class(self) -> type[ResilientChatModel]:
+        return self.face
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        version = {"output_version": self.version} if self.version else {}
+        return {"targets": [self.target()], **version}
+
+    @property
+    def supports_pdf_inputs(self) -> bool:
         return self.dialect == "openai"  # Together's API takes none
 
     @property
     def supported_usage_metadata_details(self) -> dict[str, list[str]]:
         # Together's API reports none.
-        value = ["reasoning_output", "cache_read_input"] if self.dialect == "openai" else []
-        return {"invoke": value, "stream": []}
+        if self.dialect == "openai":
+            return super().supported_usage_metadata_details
+        return {"invoke": [], "stream": []}
 
     @property
     def enable_vcr_tests(self) -> bool:
@@ -95,25 +132,6 @@ class Suite(ChatModelIntegrationTests):
     def model_override_value(self) -> str:
         return self.target().model
 
-    def invoke_with_reasoning_output(self, *, stream: bool = False) -> Any:
-        llm = self.chat_model_class(
-            **self.chat_model_params, model_kwargs={"reasoning_effort": "medium"}
-        )
-        return _ask(
-            llm, "explain the relationship between the 2008/9 economic crisis", stream=stream
-        )
-
-    def invoke_with_cache_read_input(self, *, stream: bool = False) -> Any:
-        llm = self.chat_model_class(**self.chat_model_params)
-        prompt = "word " * 2000
-        llm.invoke(prompt)
-        return _ask(llm, prompt, stream=stream)
-
-
-def _ask(llm: ResilientChatModel, prompt: str, *, stream: bool) -> Any:
-    if not stream:
-        return llm.invoke(prompt)
-    whole: Any = None
-    for chunk in llm.stream(prompt):
-        whole = chunk if whole is None else whole + chunk
-    return whole
+    @property
+    def reasoning_params(self) -> dict[str, Any]:
+        return {"model_kwargs": super().reasoning_params}

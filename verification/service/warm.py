@@ -2,7 +2,8 @@
 
 Each trial is a process of its own. Between it and the simulator stand a TLS terminator and a proxy
 that delays every byte by half a round trip, and the first ones of a connection by a whole one more,
-for TCP's own handshake.
+for TCP's own handshake. The proxy counts round trips too: they say the same on a machine that is
+busy, where milliseconds do not.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from langchain_resilient import Hedge, ResilientChatModel, Target
 from langchain_resilient.testing import ProviderSimulator, Reply
 from verification.kit.report import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROUND_TRIP = 0.05
 HEDGE_DELAY = 0.2
@@ -32,7 +37,11 @@ SILENT, QUICK = "openai:gpt-4.1", "together:qwen"
 
 
 async def _pipe(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float, earliest: float
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    delay: float,
+    earliest: float,
+    seen: Callable[[], None] = lambda: None,
 ) -> None:
     """Pass bytes on, each after the same time, and none before some point in time."""
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()
@@ -53,18 +62,48 @@ async def _pipe(
             data = await reader.read(65536)
         except OSError:
             data = b""
+        seen()
         queue.put_nowait((max(loop.time(), earliest) + delay, data))
     await writing
 
 
-async def _listen(port: int, *, delay: float = 0.0, tls: ssl.SSLContext | None = None) -> int:
-    """Listen at a port of its own for what goes on to another."""
+async def _listen(
+    port: int,
+    *,
+    delay: float = 0.0,
+    tls: ssl.SSLContext | None = None,
+    trips: list[float] | None = None,
+) -> int:
+    """Listen at a port of its own for what goes on to another.
+
+    Args:
+        port: The other port.
+        delay: Seconds that each way takes.
+        tls: What to end TLS with.
+        trips: Gets the time of every round trip's beginning, that of TCP's handshake too.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The round trip of SYN and ACK is before the first byte.
-        earliest = asyncio.get_running_loop().time() + 2 * delay
+        earliest = time.monotonic() + 2 * delay
         there, back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(_pipe(reader, back, delay, earliest), _pipe(there, writer, delay, 0))
+        asked = False
+        begun = [] if trips is None else trips
+        begun.append(time.monotonic())
+
+        def ask() -> None:
+            nonlocal asked
+            if not asked:
+                begun.append(time.monotonic())
+            asked = True
+
+        def answer() -> None:
+            nonlocal asked
+            asked = False
+
+        await asyncio.gather(
+            _pipe(reader, back, delay, earliest, ask), _pipe(there, writer, delay, 0, answer)
+        )
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     _servers.append(server)
@@ -91,7 +130,10 @@ def _certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
 
 
 async def _trial(urls: dict[str, str], cert: str, *, warm: bool, idle: float) -> dict[str, float]:
-    """Ask once, wait, and ask where the first target is silent; milliseconds of each."""
+    """Ask once, wait, and ask where the first target is silent; milliseconds of each.
+
+    Also when the hedge began and ended, on the system's clock.
+    """
 
     def target(name: str) -> Target:
         url = urls[name.partition(":")[0]]
@@ -115,12 +157,14 @@ async def _trial(urls: dict[str, str], cert: str, *, warm: bool, idle: float) ->
     if warm:
         assert set((await hedging.awarm()).values()) == {None}
     await asyncio.sleep(idle)
+    began = time.monotonic()
     answer = await hedging.ainvoke("Say exactly: hello")
     receipt = answer.response_metadata["resilience"]
     assert receipt["winner"] == QUICK
     (won,) = [a for a in receipt["attempts"] if a["outcome"] == "won"]
     assert won["kind"] == "hedge"
     found["first hedge"] = (won["first_text"] - won["started"]) * 1000
+    found["began"], found["ended"] = began, time.monotonic()
     await hedging.aclose()
     return found
 
@@ -130,14 +174,18 @@ async def _measure(idle: float, tries: int) -> dict[bool, list[dict[str, float]]
     with tempfile.TemporaryDirectory() as folder, ProviderSimulator() as sim:
         sim.script(SILENT, then=Reply(first_text=30.0))
         cert, tls = _certificate(Path(folder))
-        urls = {}
-        for dialect in ("openai", "together"):
-            base = sim.base_url(dialect)
-            port = int(base.split(":")[2].partition("/")[0])
-            outer = await _listen(await _listen(port, tls=tls), delay=ROUND_TRIP / 2)
-            urls[dialect] = base.replace(f"http://127.0.0.1:{port}", f"https://127.0.0.1:{outer}")
+        inner = {
+            dialect: await _listen(urlsplit(sim.base_url(dialect)).port or 0, tls=tls)
+            for dialect in ("openai", "together")
+        }
 
         async def one(*, warm: bool) -> None:
+            trips: dict[str, list[float]] = {"openai": [], "together": []}
+            urls = {}
+            for dialect, port in inner.items():
+                outer = await _listen(port, delay=ROUND_TRIP / 2, trips=trips[dialect])
+                path = urlsplit(sim.base_url(dialect)).path
+                urls[dialect] = f"https://127.0.0.1:{outer}{path}"
             told = json.dumps({"urls": urls, "cert": str(cert), "warm": warm, "idle": idle})
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "verification.service.warm", told,
@@ -145,7 +193,10 @@ async def _measure(idle: float, tries: int) -> dict[bool, list[dict[str, float]]
                 env={**os.environ, "LANGCHAIN_RESILIENT_MODEL_LISTS": "off"},
             )  # fmt: skip
             out, _ = await process.communicate()
-            results[warm].append(json.loads(out))
+            found = json.loads(out)
+            hedges = trips[QUICK.partition(":")[0]]
+            found["trips"] = sum(found["began"] <= at <= found["ended"] for at in hedges)
+            results[warm].append(found)
 
         for _ in range(tries):
             await asyncio.gather(one(warm=False), one(warm=True))
@@ -153,25 +204,25 @@ async def _measure(idle: float, tries: int) -> dict[bool, list[dict[str, float]]
 
 
 def measure(idle: float, tries: int) -> int:
-    """Measure and print; the exit status: a warm hedge must take no handshake.
+    """Measure and print; the exit status: a warm hedge must take one round trip, its own.
 
     Args:
         idle: Seconds before the hedge.
         tries: How many processes of each kind.
     """
     results = asyncio.run(_measure(idle, tries))
-    table = Table(("median ms", "<30"), ("cold", ">8.0f"), ("warm", ">8.0f"))
+    table = Table(("median", "<36"), ("cold", ">8.0f"), ("warm", ">8.0f"))
     print(table.header())
-    medians: dict[str, dict[bool, float]] = {}
-    for name in ("first call", "first hedge"):
-        found = {warm: statistics.median(r[name] for r in rows) for warm, rows in results.items()}
-        medians[name] = found
-        what = name if name == "first call" else f"{name}, after {idle:.0f} s"
-        print(table.line(what, found[False], found[True]))
+    for name, what in (
+        ("first call", "first call, ms"),
+        ("first hedge", f"first hedge, after {idle:.0f} s, ms"),
+        ("trips", "its round trips"),
+    ):
+        cold, warm = (statistics.median(row[name] for row in results[w]) for w in (False, True))
+        print(table.line(what, cold, warm))
     round_trip = ROUND_TRIP * 1000
     print(f"over TLS 1.3; a round trip of {round_trip:.0f} ms, {tries} processes each")
-    hedge: Any = medians["first hedge"]
-    return int(not hedge[True] < 2 * round_trip < hedge[False])
+    return int(any(row["trips"] != 1 for row in results[True]))
 
 
 if __name__ == "__main__":
