@@ -98,10 +98,10 @@ def model(name: str, base_url: str, per_minute: float | None = None) -> Resilien
 def prompts_in_two_batches(sim: ProviderSimulator) -> int:
     """Count the prompts that are in more than one batch which did not fail."""
     seen: Counter[str] = Counter()
-    store = sim._batches  # its own record of the files
-    for batch in sim.batches:
-        if batch.status != "failed":
-            lines = (store.files[batch.input_file].data or b"").splitlines()
+    # Its own record: the files are deleted once their answers are here.
+    for batch in sim._batches.batches.values():
+        if batch.failure is None:
+            lines = (batch.file.data or b"").splitlines()
             seen.update(json.loads(line)["custom_id"] for line in lines)
     return sum(count > 1 for count in seen.values())
 

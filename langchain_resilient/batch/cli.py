@@ -563,9 +563,12 @@ async def _ask_about(row: BatchRow, model: BatchingChatModel, *, cancel: bool) -
     if desk is None or row.batch is None:
         return {"problem": "this target is not known here"}
     try:
+        account = await desk.account_of(row.file or "", row.batch)
+        if account is None:
+            return {"problem": "no key of this target may see it"}
         if cancel:
-            await desk.batches.cancel(row.batch)
-        state = await desk.batches.retrieve(row.batch)
+            await account.cancel(row.batch)
+        state = await account.retrieve(row.batch)
     except BatchRequestError as error:
         return {"problem": str(error)}
     told: dict[str, Any] = {"status": state.status, "share": round(state.share, 4)}

@@ -360,6 +360,43 @@ class JournalFile:
         self._writer.close()
 
 
+class LaneLock:
+    """Keeps the lane of a journal for one run; it ends with the process, however that ends.
+
+    Args:
+        journal: The journal's file. The lock is an empty file beside it, which stays there.
+
+    Raises:
+        JournalLockedError: If another run has it.
+        JournalError: If there can be no such file.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        journal = journal.resolve()
+        with _journal_errors(journal):
+            path = journal.with_name(f"{journal.name}.lane")
+            _make_private(path)
+            self._db = sqlite3.connect(
+                path, timeout=0.0, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with _journal_errors(journal):
+                self._db.execute("BEGIN EXCLUSIVE")
+        except BaseException as error:
+            self._db.close()
+            if isinstance(error, JournalLockedError):
+                raise JournalLockedError(
+                    f"another run works through the batch lane with the journal {journal}: wait "
+                    f"for it or stop it, {_OTHER_FILE}",
+                    path=str(journal),
+                ) from None
+            raise
+
+    def release(self) -> None:
+        """Let another run have it."""
+        self._db.close()
+
+
 def _make_private(path: Path) -> None:
     """Create the file before SQLite does: its -wal and -shm inherit its permissions."""
     try:

@@ -14,24 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import secrets
 import time
 from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.batch.journal_file import BatchRow, PaidMark
+from langchain_resilient.batch.journal_file import BatchRow, LaneLock, PaidMark
 from langchain_resilient.batch.lane_batch import BatchCarrier, BatchGoneError, LaneBatch
-from langchain_resilient.batch.lane_pace import LivePace, within_seconds
-from langchain_resilient.batch.spool import Row, RowState, Shard, Spool
+from langchain_resilient.batch.lane_files import QUEUE_SHARE, Shard, ShardWriter, queue_limit
+from langchain_resilient.batch.lane_pace import Deadline, LivePace, within_seconds
+from langchain_resilient.batch.spool import Row, RowState, Spool
 from langchain_resilient.errors import ResilientError
 from langchain_resilient.exchange import BatchState, RequestForm
-from langchain_resilient.runtime.batched import (
-    StoredAnswerError,
-    UnbatchableRequestError,
-    result_lines,
-)
+from langchain_resilient.runtime.batched import StoredAnswerError, result_lines
 from langchain_resilient.runtime.call import StoredAnswer
 
 if TYPE_CHECKING:
@@ -43,7 +38,7 @@ if TYPE_CHECKING:
     from langchain_resilient.batch.progress import BatchOptions
     from langchain_resilient.batch.report import BatchStats
     from langchain_resilient.batch.runner import ItemSource, PromptWorker
-    from langchain_resilient.runtime.batched import BatchDesk
+    from langchain_resilient.runtime.batched import BatchDesk, BatchLine
 
 logger = logging.getLogger("langchain_resilient")
 
@@ -51,17 +46,8 @@ FIRST_LIVE = 20
 """From so many prompts on, the first is asked live before the others are written into files: what
 the target refuses is learned then, and how fast live answers are."""
 
-CANCEL_SECONDS = 660.0
-"""How long a cancelled batch may take until its answers are there: OpenAI says ten minutes."""
-
 MIN_BATCH_SECONDS = 600.0
 """A batch that would have less time than this is not sent."""
-
-SAFETY = 1.25
-"""By how much longer live requests may take than is reckoned."""
-
-MARGIN_SECONDS = 120.0
-"""How long before the deadline all should be there, beside the time of some answers."""
 
 SETTLE_SECONDS = 60.0
 """How long a batch is waited for when all prompts have answers: to know what it cost."""
@@ -74,10 +60,8 @@ least the number above: then not all of them have to be bought at once."""
 _TOKENS = 1000
 """Of a prompt and its answer, until one has come."""
 
-QUEUE_SECONDS = 900.0
-"""After which a batch is tried again for which the provider's queue had no room."""
-
-_QUEUE_FULL = re.compile(r"token_limit_exceeded|enqueued|queue", re.IGNORECASE)
+_MAX_MISCOUNT = 10.0
+"""A provider counts at most so many times the tokens that are reckoned here."""
 
 _PIECE = 64
 """Prompts that are read, and lines of results that are judged, at one time."""
@@ -116,24 +100,25 @@ class Lane:
         self._worker = worker
         self._journal = journal
         self._desk_of = desk_of
-        self._kwargs = kwargs
         self._stats = stats
         self._workers = workers
         self._return_exceptions = return_exceptions
         self._total = stats.total
         self._clock = asyncio.get_running_loop().time
-        self._deadline = inf if within is None else self._clock() + within
         self._within = within
         desk = desk_of(None)
         if desk is None:
             msg = "no target of this chain takes batches: those of openai and together do"
             raise ValueError(msg)
         self._desk: BatchDesk = desk
+        self._lock: LaneLock | None = None
         self._spool = Spool()
+        self._writer = ShardWriter(desk, kwargs, self._spool.folder)
         self._pace = LivePace()
+        at = inf if within is None else self._clock() + within
+        self._deadline = Deadline(at, self._pace, self._live_rate)
         self._batches: dict[str, LaneBatch] = {}
         self._resumed: dict[str, LaneBatch] = {}
-        self._shards: dict[RequestForm, Shard] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._live: set[asyncio.Task[Any]] = set()
         self._recordings: set[asyncio.Future[Any]] = set()
@@ -145,7 +130,6 @@ class Lane:
         self._read = 0
         self._left = 0  # prompts without a result, of those that were read
         self._tokens = 0.0
-        self._unbatchable = 0
         self._asked_first = False
         self._error: BaseException | None = None
         self._stopped = False
@@ -154,6 +138,7 @@ class Lane:
         """Yield `(index, result)` as completed. Closing it early leaves the batches running.
 
         Raises:
+            JournalLockedError: If another run works through the lane with the same journal.
             Exception: A prompt's, if exceptions are not returned; the source's; the journal's.
         """
         if not self._desk.discount:
@@ -162,6 +147,7 @@ class Lane:
                 "Target(batch_discount=) says otherwise", self._desk.name,
             )  # fmt: skip
         try:
+            self._lock = LaneLock(self._journal.path)
             await self._resume()
             self._spawn(self._read_source())
             if self._within is not None:
@@ -202,7 +188,7 @@ class Lane:
 
     async def _settle(self) -> None:
         """Wait a little for batches whose prompts have other answers: they cost money too."""
-        left = min(SETTLE_SECONDS, self._deadline - self._clock())
+        left = min(SETTLE_SECONDS, self._deadline.at - self._clock())
         if not self._batches or left <= 0:
             return
         for batch in self._batches.values():
@@ -221,14 +207,17 @@ class Lane:
             await asyncio.wait(tasks)
         if self._recordings:
             await asyncio.wait(set(self._recordings))
-        for shard in self._shards.values():
-            shard.close()
-            self._desk.set_aside(-shard.dollars)
+        self._writer.close()
         for batch in self._batches.values():
             self._give_back(batch, batch.dollars)
         self._spool.close()
         await self._source.aclose()
-        running = [batch for batch in self._batches.values() if batch.row.batch is not None]
+        if self._lock is not None:
+            self._lock.release()
+        running = [
+            batch for batch in self._batches.values()
+            if batch.row.batch is not None and batch.row.status == "open"
+        ]  # fmt: skip
         if running and self._finished:
             logger.warning(
                 "%d batches are still being cancelled at their provider: what they cost is not "
@@ -280,8 +269,7 @@ class Lane:
                 head = []
         for item in head:
             await self._put(*item)
-        for shard in list(self._shards.values()):
-            await self._submit(shard)
+        await self._submit_all()
         self._read_all.set()
         self._changed.set()
 
@@ -355,51 +343,37 @@ class Lane:
     async def _put(self, index: int, messages: Any, keys: Any) -> None:
         """Write a prompt into a file, or have it asked live."""
         name = self._journal.custom_id(index, keys)
-        try:
-            line = self._desk.write(messages, self._kwargs, name)
-            if len(line.data) > self._desk.batches.max_bytes:
-                raise UnbatchableRequestError("it is larger than a file may be")  # noqa: TRY301  # one way out
-            if line.dollars > self._desk.money_left():
-                raise UnbatchableRequestError("the spend cap has no room for it")  # noqa: TRY301  # as above
-        except Exception as error:  # noqa: BLE001  # the live call will say so
-            if not self._unbatchable:
-                logger.warning("prompt %d is asked live: %s", index, error)
-            self._unbatchable += 1
+        line = self._writer.line_of(index, messages, name)
+        if line is None:
             self._spool.add(index, name, keys, messages, state=RowState.LIVE)
             self._ask_more_live()
             return
-        shard = self._shards.get(line.form)
-        if shard is not None and self._is_full(shard, len(line.data)):
-            await self._submit(shard)
-            shard = None
-        if shard is None:
-            tag = secrets.token_hex(8)
-            path = self._spool.folder / f"langchain-resilient-{tag}.jsonl"
-            shard = self._shards[line.form] = Shard(path, tag, *line.form)
-        shard.add(name, line.data, line.dollars)
-        self._desk.set_aside(line.dollars)
-        self._spool.add(index, name, keys, messages, tag=shard.tag)
+        tag = await self._write(name, line)
+        self._spool.add(index, name, keys, messages, tag=tag)
         self._stats.waiting += 1
 
-    def _is_full(self, shard: Shard, more: int) -> bool:
-        batches, count = self._desk.batches, len(shard.custom_ids)
-        most = batches.max_requests
+    async def _write(self, name: str, line: BatchLine) -> str:
+        """Write a request into a file, after that which it finds full is sent; returns the tag."""
+        in_time = inf
         if self._within is not None:
-            in_time = int(self._live_rate() * self._within / _SHARDS_IN_TIME)
-            most = min(most, max(_MIN_SHARD, in_time))
-        return count >= most or shard.size + more > batches.max_bytes
+            in_time = max(_MIN_SHARD, self._live_rate() * self._within / _SHARDS_IN_TIME)
+        while (full := self._writer.take_full(line, in_time)) is not None:
+            await self._submit(full)
+        return self._writer.add(name, line)
+
+    async def _submit_all(self) -> None:
+        while (shard := self._writer.take()) is not None:
+            await self._submit(shard)
 
     async def _submit(self, shard: Shard) -> None:
         """Send a file on its way."""
-        shard.close()
-        self._shards = {form: s for form, s in self._shards.items() if s is not shard}
         now, count = self._clock(), len(shard.custom_ids)
-        row = BatchRow(shard.tag, self._desk.name, shard.endpoint, shard.json_mode, count,
-                       began=time.time())  # fmt: skip
-        batch = LaneBatch(row, self._desk, now, shard.path, shard.dollars, moved=now)
+        row = BatchRow(shard.tag, self._desk.name, *shard.form, count, began=time.time())
+        batch = LaneBatch(row, self._desk, now, shard.path, tokens=shard.tokens,
+                          dollars=shard.dollars, moved=now)  # fmt: skip
         # Those before it have been sent already, or are asked live.
         self._worker.show()
-        if self._release_at(self._outstanding()) - CANCEL_SECONDS - now < MIN_BATCH_SECONDS:
+        if self._deadline.cancel_at(self._outstanding()) - now < MIN_BATCH_SECONDS:
             self._give_back(batch, batch.dollars)
             self._release(batch)
             return
@@ -413,36 +387,90 @@ class Lane:
         self._spawn(self._follow(batch)).set_name(f"batch {batch.row.tag}")
 
     async def _follow(self, batch: LaneBatch) -> None:
+        state: BatchState | None = None
         try:
             while True:
                 await self._carrier.send(batch)
                 state = await self._carrier.watch(batch)
-                if state.status != "failed" or not _QUEUE_FULL.search(state.problem):
+                limit = queue_limit(state.problem) if state.status == "failed" else None
+                if limit is None:
                     break
                 logger.info("the queue of %s is full: %s", batch.desk.name, state.problem)
-                await self._carrier.note(batch, None)
-                self._carrier.room.clear()
-                await self._carrier.pause(batch, QUEUE_SECONDS, room=True)
+                batch.refusals += 1
+                if self._is_too_large(batch, limit):
+                    await self._split(batch, limit)
+                    return
+                await self._carrier.wait_for_room(batch)
             if state.status == "failed":
                 raise BatchGoneError("failed", f"it failed: {state.problem}")  # noqa: TRY301  # one way out
             await self._collect(batch, state)
-            await self._end(batch, "done" if state.status == "completed" else state.status)
+            await self._end(batch, "done" if state.status == "completed" else state.status, state)
         except BatchGoneError as gone:
             logger.warning(
                 "a batch of %d prompts at %s is given up, they are asked live: %s",
                 batch.row.requests, batch.desk.name, gone,
             )  # fmt: skip
-            await self._end(batch, gone.status)
+            await self._end(batch, gone.status, state)
 
-    async def _end(self, batch: LaneBatch, status: str) -> None:
+    def _is_too_large(self, batch: LaneBatch, limit: float) -> bool:
+        """Whether a batch for which the queue had no room is larger than all of it."""
+        if limit < inf and batch.tokens > limit:
+            return True
+        if limit < inf and 0 < batch.tokens <= limit / _MAX_MISCOUNT:
+            return False  # others fill the queue
+        # If it fails twice while nothing of ours is in the queue, halves may go.
+        others = [
+            other for other in self._batches.values()
+            if other is not batch and other.row.batch is not None and other.row.status == "open"
+        ]  # fmt: skip
+        return batch.refusals > 1 and not others
+
+    async def _split(self, batch: LaneBatch, limit: float) -> None:
+        """Write the prompts of a batch into smaller ones, as the provider's queue can take them."""
+        if batch.resumed:
+            await self._read_all.wait()
+        if batch.row.requests < 2:  # noqa: PLR2004  # one is not split
+            raise BatchGoneError("failed", "its only prompt is longer than the queue")
+        writer, tag = self._writer, batch.row.tag
+        if limit < inf:
+            writer.max_tokens = min(writer.max_tokens, QUEUE_SHARE * limit)
+        if limit == inf or batch.tokens <= limit:
+            writer.max_requests = min(writer.max_requests, (batch.row.requests + 1) // 2)
+        logger.warning(
+            "a batch of %d prompts is larger than the queue of %s: it is split",
+            batch.row.requests, batch.desk.name,
+        )  # fmt: skip
+        # Before its prompts are in others: a crash must not leave them in two.
+        await self._write_end(batch, "failed")
+        while (row := self._spool.next_of(tag)) is not None:
+            line = writer.line_of(row.position, row.prompt, row.custom_id)
+            if line is None:
+                self._go_live(row)
+            else:
+                self._spool.move(row.position, await self._write(row.custom_id, line))
+        if self._read_all.is_set():
+            await self._submit_all()
+        await self._drop(batch)
+
+    async def _write_end(self, batch: LaneBatch, status: str) -> None:
         batch.row = batch.row._replace(status=status, ended=time.time())
         await self._journal.write_batch(batch.row)
         self._give_back(batch, batch.dollars)
+
+    async def _end(self, batch: LaneBatch, status: str, state: BatchState | None) -> None:
+        await self._write_end(batch, status)
         if batch.resumed:
             await self._read_all.wait()
         self._release(batch)
+        await self._drop(batch, state)
+
+    async def _drop(self, batch: LaneBatch, state: BatchState | None = None) -> None:
+        """Forget a batch that has ended, and delete its files at the provider."""
+        self._carrier.make_room()
+        self._changed.set()
+        results = () if state is None else (state.output_file, state.error_file)
+        await self._carrier.delete(batch, batch.row.file, *results)
         self._batches.pop(batch.row.tag, None)
-        self._carrier.room.set()
         self._changed.set()
 
     async def _collect(self, batch: LaneBatch, state: BatchState) -> None:
@@ -552,7 +580,7 @@ class Lane:
             raise result
         self._spool.set_state(index, RowState.DONE)
         self._left -= 1
-        await self._deliver(index, result, late=self._clock() > self._deadline)
+        await self._deliver(index, result, late=self._clock() > self._deadline.at)
 
     async def _deliver(self, index: int, result: Any, *, late: bool) -> None:
         if late:
@@ -569,18 +597,10 @@ class Lane:
         tokens = self._tokens or _TOKENS
         return self._pace.rate(self._workers, self._desk.live_rate(tokens))
 
-    def _live_seconds(self, prompts: int) -> float:
-        return SAFETY * prompts / self._live_rate()
-
     def _outstanding(self) -> int:
         """Prompts that are in batches, or not yet read, as far as that is known."""
         unread = 0 if self._total is None else max(0, self._total - self._read)
         return unread + self._stats.waiting
-
-    def _release_at(self, prompts: int) -> float:
-        """The last moment at which so many prompts can be bought live in time."""
-        margin = MARGIN_SECONDS + 3.0 * self._pace.seconds
-        return self._deadline - margin - self._live_seconds(prompts)
 
     async def _keep_deadline(self) -> None:
         while True:
@@ -593,25 +613,18 @@ class Lane:
         Returns:
             When there is more to do, as far as that is known now.
         """
-        waiting = [b for b in self._batches.values() if not b.released]
-        waiting.sort(key=lambda batch: (batch.expected(now), batch.row.tag), reverse=True)
+        waiting = [b for b in self._batches.values() if not b.released and b.row.status == "open"]
         counts = {b.row.tag: self._spool.count(RowState.WAITING, b.row.tag) for b in waiting}
-        prompts, next_at = self._outstanding(), inf
-        for batch in waiting:
-            release_at = self._release_at(prompts)
-            cancel_at = release_at - CANCEL_SECONDS
-            next_at = min(next_at, cancel_at if now < cancel_at else release_at)
-            if now >= release_at:
-                logger.info("batch %s is late: its prompts are asked live", batch.row.batch)
-                self._release(batch)
-                batch.cancelling = True
-                batch.wake.set()
-            elif now >= cancel_at and not batch.cancelling:
-                logger.info("batch %s is cancelled: it would be late", batch.row.batch)
-                batch.cancelling = True
-                batch.wake.set()
-            prompts -= counts[batch.row.tag]
-        return next_at
+        due = self._deadline.due(waiting, counts, self._outstanding(), now)
+        for batch in due.late:
+            logger.info("batch %s is late: its prompts are asked live", batch.row.batch)
+            self._release(batch)
+        for batch in due.slow:
+            logger.info("batch %s is cancelled: it would be late", batch.row.batch)
+        for batch in (*due.late, *due.slow):
+            batch.cancelling = True
+            batch.wake.set()
+        return due.next_at
 
 
 def lane_maker(

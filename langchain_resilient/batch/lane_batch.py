@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from langchain_resilient.batch.journal import Journal
     from langchain_resilient.batch.journal_file import BatchRow
     from langchain_resilient.exchange import BatchState
-    from langchain_resilient.runtime.batched import BatchDesk
+    from langchain_resilient.runtime.batched import BatchDesk, ProviderBatches
 
 logger = logging.getLogger("langchain_resilient")
 
@@ -35,6 +36,10 @@ MAX_MISSING = 5
 
 MAX_SHORT = 3
 """So often results are fetched again that have fewer lines than the batch has answers."""
+
+QUEUE_SECONDS = (900.0, 3600.0)
+"""After which a batch is tried again for which the provider's queue had no room: at first, and at
+most. Nobody waits so long once another batch of ours has ended."""
 
 STUCK_SECONDS = 1800.0
 """After which a batch without progress is thought to be stuck."""
@@ -61,14 +66,17 @@ class LaneBatch:
     Attributes:
         row: As the journal knows it.
         desk: Of its target.
+        account: Whose key has made it, and nobody else may see it; None until that is known.
         began: When this run began with it, by the loop's clock.
         path: Its file; None if an earlier run has uploaded it.
+        tokens: Of its prompts, about; 0 if an earlier run has written it.
         dollars: What is set aside for it.
         share: How much of it is done, as far as it was told.
         moved: When that was last more than before.
         cancelling: Whether it is to be cancelled.
         cancelled: When that was asked for; None before.
         released: Whether its prompts are asked live.
+        refusals: How often the provider's queue had no room for it.
         wake: Set when something is to be done at once.
     """
 
@@ -76,12 +84,15 @@ class LaneBatch:
     desk: BatchDesk
     began: float
     path: Path | None = None
+    account: ProviderBatches | None = None
+    tokens: int = 0
     dollars: float = 0.0
     share: float = 0.0
     moved: float = 0.0
     cancelling: bool = False
     cancelled: float | None = None
     released: bool = False
+    refusals: int = 0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -104,14 +115,14 @@ class BatchCarrier:
         clock: The loop's.
         show: Called when there is something new to show.
 
-    Attributes:
-        room: Set when a batch has ended, so that the provider's queue has room.
     """
 
     def __init__(
         self, journal: Journal, clock: Callable[[], float], show: Callable[[], None]
     ) -> None:
-        self.room = asyncio.Event()
+        self._room = asyncio.Event()
+        self._in_line = asyncio.Lock()
+        self._turns = count()
         self._journal = journal
         self._clock = clock
         self._show = show
@@ -128,33 +139,46 @@ class BatchCarrier:
         Raises:
             BatchGoneError: If the provider refuses it, or there is no time left for it.
         """
-        tries = 0
-        if batch.row.file is None:
+        file = batch.row.file
+        if file is None:
             async with self._uploading:
-                while batch.row.file is None:
-                    file = await self._upload(batch, tries)
-                    tries += 1
-                    if file is not None:
-                        batch.row = batch.row._replace(file=file)
-                        await self._journal.write_batch(batch.row)
+                file = await self._upload(batch)
+            batch.row = batch.row._replace(file=file)
+            await self._journal.write_batch(batch.row)
+        elif batch.account is None:
+            await self._find_account(batch, file)
         if batch.path is not None:
             batch.path.unlink(missing_ok=True)
-        file = batch.row.file
-        assert file is not None  # noqa: S101  # it was uploaded
         await self._create(batch, file)
 
+    async def _find_account(self, batch: LaneBatch, file: str) -> None:
+        """Find which key has made a batch of an earlier run."""
+        tries = missing = 0
+        while batch.account is None:
+            try:
+                batch.account = await batch.desk.account_of(file, batch.row.batch)
+            except BatchRequestError as error:
+                await self._pause_after(batch, error, tries)
+                tries += 1
+                continue
+            missing += batch.account is None
+            if missing >= MAX_MISSING:
+                raise BatchGoneError("lost", f"no key of {batch.desk.name} has its file {file}")
+            if batch.account is None:
+                await self.pause(batch, RETRY_SECONDS[0])
+
     async def _create(self, batch: LaneBatch, file: str) -> None:
-        desk, tag, tries = batch.desk.batches, batch.row.tag, 0
+        account, tag, tries = _account(batch), batch.row.tag, 0
         uncertain = batch.resumed
         while batch.row.batch is None:
             in_time = not (batch.released or batch.cancelling)
             try:
-                state = await desk.find(file, tag) if uncertain else None
+                state = await account.find(file, tag) if uncertain else None
                 if state is None:
                     self._check_time(batch)
                     # From here on there may be one although no answer came.
                     uncertain = True
-                    state = await desk.create(file, batch.row.endpoint, tag)
+                    state = await account.create(file, batch.row.endpoint, tag)
             except BatchRequestError as error:
                 if error.refused:
                     raise BatchGoneError("refused", str(error)) from error
@@ -165,18 +189,26 @@ class BatchCarrier:
             else:
                 await self.note(batch, state.id)
 
-    async def _upload(self, batch: LaneBatch, tries: int) -> str | None:
-        desk, path = batch.desk.batches, batch.path
+    async def _upload(self, batch: LaneBatch) -> str:
+        """Upload the file of a batch by the key whose turn it is, or by one that may."""
+        path, accounts, tries = batch.path, batch.desk.accounts, 0
         assert path is not None  # noqa: S101  # those of earlier runs are uploaded
-        self._check_time(batch)
-        try:
-            found = await desk.find_file(path.name) if tries else None
-            return found or await desk.upload(path)
-        except BatchRequestError as error:
-            if error.refused:
-                raise BatchGoneError("refused", str(error)) from error
-            await self._pause_after(batch, error, tries)
-            return None
+        first, refusals = next(self._turns), 0
+        while True:
+            self._check_time(batch)
+            account = batch.account = accounts[(first + refusals) % len(accounts)]
+            try:
+                found = await account.find_file(path.name) if tries else None
+                return found or await account.upload(path)
+            except BatchRequestError as error:
+                if error.refused:
+                    refusals += 1
+                    if not error.missing or refusals == len(accounts):
+                        raise BatchGoneError("refused", str(error)) from error
+                    tries = 0
+                    continue
+                await self._pause_after(batch, error, tries)
+                tries += 1
 
     def _check_time(self, batch: LaneBatch) -> None:
         if batch.released or batch.cancelling:
@@ -184,13 +216,13 @@ class BatchCarrier:
 
     async def watch(self, batch: LaneBatch) -> BatchState:
         """Wait until a batch has ended; cancel it when that is wanted."""
-        name, missing, failed = batch.row.batch, 0, 0
+        name, account, missing, failed = batch.row.batch, _account(batch), 0, 0
         assert name is not None  # noqa: S101  # it was created
         while True:
             try:
                 if batch.cancelling and batch.cancelled is None:
                     await self._cancel(batch, name)
-                state = await batch.desk.batches.retrieve(name)
+                state = await account.retrieve(name)
             except BatchRequestError as error:
                 missing = missing + 1 if error.missing else 0
                 if missing >= MAX_MISSING:
@@ -200,6 +232,9 @@ class BatchCarrier:
                 continue
             missing = failed = 0
             self._show()
+            if batch.refusals and state.status == "running":
+                batch.refusals = 0
+                self._room.set()  # there may be room for the next one
             if state.share > batch.share:
                 batch.share, batch.moved = state.share, self._clock()
             if state.ended:
@@ -208,7 +243,7 @@ class BatchCarrier:
 
     async def _cancel(self, batch: LaneBatch, name: str) -> None:
         try:
-            await batch.desk.batches.cancel(name)
+            await _account(batch).cancel(name)
         except BatchRequestError as error:
             # It may be done, or nearly: how it is will tell.
             logger.info("batch %s could not be cancelled: %s", name, error)
@@ -232,17 +267,34 @@ class BatchCarrier:
         logger.info("%s: %s; again in %.0f s", batch.desk.name, error, seconds)
         await self.pause(batch, max(seconds, error.retry_after or 0.0))
 
-    async def pause(self, batch: LaneBatch, seconds: float, *, room: bool = False) -> None:
+    async def pause(self, batch: LaneBatch, seconds: float) -> None:
         """Wait; less if something is to be done at once."""
-        waits = [asyncio.ensure_future(batch.wake.wait())]
-        if room:
-            waits.append(asyncio.ensure_future(self.room.wait()))
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await _wait_for_any(seconds, batch.wake)
         batch.wake.clear()
+
+    async def wait_for_room(self, batch: LaneBatch) -> None:
+        """Wait until the provider's queue may have room: only the first in line tries it again."""
+        await self.note(batch, None)
+        async with self._in_line:
+            self._room.clear()
+            first, most = QUEUE_SECONDS
+            seconds = min(most, first * 2.0 ** min(batch.refusals - 1, 10))
+            await _wait_for_any(seconds, batch.wake, self._room)
+            batch.wake.clear()
+
+    def make_room(self) -> None:
+        """Note that a batch has ended, so that the provider's queue has room."""
+        self._room.set()
+
+    async def delete(self, batch: LaneBatch, *files: str | None) -> None:
+        """Delete files of a batch at its provider: what they held is here. Failing is no harm."""
+        for file in files:
+            if file is None or batch.account is None:
+                continue
+            try:
+                await batch.account.delete(file)
+            except BatchRequestError as error:
+                logger.info("file %s stays at %s: %s", file, batch.desk.name, error)
 
     async def fetch(self, batch: LaneBatch, file: str, path: Path, expected: int | None) -> None:
         """Fetch a file of results, however often that takes.
@@ -259,7 +311,7 @@ class BatchCarrier:
         tries = short = 0
         while True:
             try:
-                await batch.desk.batches.download(file, path)
+                await _account(batch).download(file, path)
             except BatchRequestError as error:
                 if error.missing and tries >= MAX_MISSING:
                     raise BatchGoneError("lost", str(error)) from error
@@ -270,6 +322,21 @@ class BatchCarrier:
                 return
             short += 1
             await self.pause(batch, RETRY_SECONDS[0])
+
+
+def _account(batch: LaneBatch) -> ProviderBatches:
+    account = batch.account
+    assert account is not None  # noqa: S101  # it is known once the file is there
+    return account
+
+
+async def _wait_for_any(seconds: float, *events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 def _count_lines(path: Path) -> int:

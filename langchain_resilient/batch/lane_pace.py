@@ -1,10 +1,25 @@
-"""How long live answers take, and the spans of time that users write."""
+"""How long live answers take, what a deadline asks for, and the spans of time that users write."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
 from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from langchain_resilient.batch.lane_batch import LaneBatch
+
+CANCEL_SECONDS = 660.0
+"""How long a cancelled batch may take until its answers are there: OpenAI says ten minutes."""
+
+SAFETY = 1.25
+"""By how much longer live requests may take than is reckoned."""
+
+MARGIN_SECONDS = 120.0
+"""How long before the deadline all should be there, beside the time of some answers."""
 
 _SECONDS = 10.0
 """Of a live answer, until one has come."""
@@ -51,6 +66,74 @@ class LivePace:
         """
         reckoned = workers / (2.0 * max(self.seconds, 0.5))
         return min(limit, reckoned if self._rate is None else self._rate)
+
+
+class Due(NamedTuple):
+    """What is to be done so that the deadline holds.
+
+    Attributes:
+        late: Batches whose prompts are to be asked live now.
+        slow: Batches that are to be cancelled, so that what is done of them is here in time.
+        next_at: When there is more to do, as far as that is known now.
+    """
+
+    late: list[LaneBatch]
+    slow: list[LaneBatch]
+    next_at: float
+
+
+class Deadline:
+    """When batches must be given up, so that all prompts are answered in time.
+
+    Args:
+        at: When all must be answered, by the loop's clock; `inf` for no deadline.
+        pace: Of live answers.
+        rate: Live answers a second, at any moment.
+
+    Attributes:
+        at: As given.
+    """
+
+    def __init__(self, at: float, pace: LivePace, rate: Callable[[], float]) -> None:
+        self.at = at
+        self._pace = pace
+        self._rate = rate
+
+    def release_at(self, prompts: int) -> float:
+        """The last moment at which so many prompts can be bought live in time."""
+        margin = MARGIN_SECONDS + 3.0 * self._pace.seconds
+        return self.at - margin - SAFETY * prompts / self._rate()
+
+    def cancel_at(self, prompts: int) -> float:
+        """The last moment to cancel a batch, so that what is done of it is there before that."""
+        return self.release_at(prompts) - CANCEL_SECONDS
+
+    def due(
+        self,
+        batches: Sequence[LaneBatch],
+        counts: Mapping[str, int],
+        prompts: int,
+        now: float,
+    ) -> Due:
+        """Say which batches to cancel, and which prompts to buy; the least likely first.
+
+        Args:
+            batches: Those whose prompts wait.
+            counts: Prompts that wait, by the tag of their batch.
+            prompts: How many there are in all, with those that are not yet read.
+            now: The loop's time.
+        """
+        due = Due([], [], inf)
+        for batch in sorted(batches, key=lambda b: (b.expected(now), b.row.tag), reverse=True):
+            release_at, cancel_at = self.release_at(prompts), self.cancel_at(prompts)
+            next_at = cancel_at if now < cancel_at else release_at
+            due = due._replace(next_at=min(due.next_at, next_at))
+            if now >= release_at:
+                due.late.append(batch)
+            elif now >= cancel_at and not batch.cancelling:
+                due.slow.append(batch)
+            prompts -= counts[batch.row.tag]
+        return due
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}

@@ -127,10 +127,10 @@ class Spool:
         row = self._one("custom_id = ?", custom_id)
         return None if row is None else _row(row)
 
-    def _one(self, where: str, value: Any) -> Any:
+    def _one(self, where: str, *values: Any) -> Any:
         return self._db.execute(
             f"SELECT {_COLUMNS} FROM rows WHERE {where}",  # noqa: S608  # our own texts
-            (value,),
+            values,
         ).fetchone()
 
     def set_state(self, position: int, state: RowState) -> None:
@@ -140,11 +140,20 @@ class Spool:
 
     def take_live(self) -> Row | None:
         """Take the next prompt that is to be asked live; None if there is none."""
-        row = self._one("state = ? LIMIT 1", RowState.LIVE)
+        row = self._one("state = ? AND state < 3 LIMIT 1", RowState.LIVE)
         if row is None:
             return None
         self.set_state(row[0], RowState.ASKING)
         return _row(row)
+
+    def next_of(self, tag: str) -> Row | None:
+        """The next prompt that waits for a batch; None if there is none."""
+        row = self._one("state = ? AND state < 3 AND tag = ? LIMIT 1", RowState.WAITING, tag)
+        return None if row is None else _row(row)
+
+    def move(self, position: int, tag: str) -> None:
+        """Note that a prompt is in another batch now."""
+        self._db.execute("UPDATE rows SET tag = ? WHERE position = ?", (tag, position))
 
     def count_once(self, position: int, tag: str) -> bool:
         """Note that what a batch gave for a prompt is counted; False if it was before."""
@@ -175,44 +184,3 @@ def _row(found: Any) -> Row:
     keys = None if prompt_key is None else RequestKeys(prompt_key, exact_key, text)
     prompt = None if data is None else pickle.loads(data)  # noqa: S301  # written by this process
     return Row(position, custom_id, keys, tag, RowState(state), prompt)
-
-
-class Shard:
-    """The file of one batch, while it is written.
-
-    Args:
-        path: Where.
-        tag: Of the batch.
-        endpoint: The API that it is for.
-        json_mode: How JSON is asked for.
-
-    Attributes:
-        path: As given.
-        tag: As given.
-        endpoint: As given.
-        json_mode: As given.
-        custom_ids: Its requests.
-        size: Its bytes.
-        dollars: What it will cost, about.
-    """
-
-    def __init__(self, path: Path, tag: str, endpoint: str, json_mode: str | None) -> None:
-        self.path = path
-        self.tag = tag
-        self.endpoint = endpoint
-        self.json_mode = json_mode
-        self.custom_ids: list[str] = []
-        self.size = 0
-        self.dollars = 0.0
-        self._file = path.open("xb")
-
-    def add(self, custom_id: str, line: bytes, dollars: float) -> None:
-        """Write a request, which will cost about so much."""
-        self._file.write(line)
-        self.custom_ids.append(custom_id)
-        self.size += len(line)
-        self.dollars += dollars
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()

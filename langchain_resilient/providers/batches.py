@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from langchain_resilient.exchange import BatchState, BatchStatus
@@ -21,7 +22,6 @@ from langchain_resilient.providers.together import TogetherProvider
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
     from pathlib import Path
-    from types import TracebackType
 
 REQUEST_SECONDS = 60.0
 """The longest wait for an answer about a file or a batch."""
@@ -89,19 +89,21 @@ class ProviderBatches(ABC):
         max_requests: The most requests of one batch.
         max_bytes: The most bytes of its file.
         takes_notes: Whether a batch says whose it is; else its file does.
+        lines_say_where: Whether each request says which API it is for; else its batch does.
     """
 
     max_requests: ClassVar[int] = 50_000
     max_bytes: ClassVar[int]
     takes_notes: ClassVar[bool]
+    lines_say_where: ClassVar[bool]
 
     def __init__(self, provider: SDKProvider) -> None:
         self._provider = provider
 
-    @staticmethod
-    @abstractmethod
-    def line(custom_id: str, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
+    def line(self, custom_id: str, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
         """Make the line of one request."""
+        where = {"method": "POST", "url": endpoint} if self.lines_say_where else {}
+        return {"custom_id": custom_id, **where, "body": body}
 
     async def upload(self, path: Path) -> str:
         """Upload a file of requests; returns its id.
@@ -109,12 +111,12 @@ class ProviderBatches(ABC):
         Raises:
             BatchRequestError: If it failed; it may have arrived all the same.
         """
-        async with _Asking(self._provider, TRANSFER_SECONDS) as client:
+        async with _asking(self._provider, TRANSFER_SECONDS) as client:
             return await self._upload(client, path)
 
     async def find_file(self, name: str) -> str | None:
         """Find the id of a file by the name that we gave it; None if it is not there."""
-        async with _Asking(self._provider, REQUEST_SECONDS) as client:
+        async with _asking(self._provider, REQUEST_SECONDS) as client:
             return await self._find_file(client, name)
 
     async def create(self, file: str, endpoint: str, tag: str) -> BatchState:
@@ -123,12 +125,12 @@ class ProviderBatches(ABC):
         Raises:
             BatchRequestError: If it failed; unless it was `refused`, look for it with `find`.
         """
-        async with _Asking(self._provider, REQUEST_SECONDS) as client:
+        async with _asking(self._provider, REQUEST_SECONDS) as client:
             return await self._create(client, file, endpoint, tag)
 
     async def find(self, file: str, tag: str) -> BatchState | None:
         """Find a batch of ours that was created and has not failed; None if there is none."""
-        async with _Asking(self._provider, REQUEST_SECONDS) as client:
+        async with _asking(self._provider, REQUEST_SECONDS) as client:
             async for state in self._list(client):
                 ours = state.tag == tag if self.takes_notes else state.input_file == file
                 if ours and state.status != "failed":
@@ -137,17 +139,17 @@ class ProviderBatches(ABC):
 
     async def retrieve(self, batch: str) -> BatchState:
         """Ask how a batch is."""
-        async with _Asking(self._provider, REQUEST_SECONDS) as client:
+        async with _asking(self._provider, REQUEST_SECONDS) as client:
             return self._state(await client.batches.retrieve(batch))
 
     async def cancel(self, batch: str) -> None:
         """Cancel a batch; what is done of it will be there."""
-        async with _Asking(self._provider, REQUEST_SECONDS) as client:
+        async with _asking(self._provider, REQUEST_SECONDS) as client:
             await client.batches.cancel(batch)
 
     async def download(self, file: str, path: Path) -> None:
         """Write the content of a file to disk, piece by piece."""
-        async with _Asking(self._provider, TRANSFER_SECONDS) as client:
+        async with _asking(self._provider, TRANSFER_SECONDS) as client:
             try:
                 async with client.files.with_streaming_response.content(file) as response:
                     await _store(response.iter_bytes(), path)
@@ -161,6 +163,22 @@ class ProviderBatches(ABC):
                 async with http.stream("GET", url) as stored:
                     stored.raise_for_status()
                     await _store(stored.aiter_bytes(), path)
+
+    async def has_file(self, file: str) -> bool:
+        """Say whether this account has a file."""
+        try:
+            async with _asking(self._provider, REQUEST_SECONDS) as client:
+                await client.files.retrieve(file)
+        except BatchRequestError as error:
+            if error.missing:
+                return False
+            raise
+        return True
+
+    async def delete(self, file: str) -> None:
+        """Delete a file."""
+        async with _asking(self._provider, REQUEST_SECONDS) as client:
+            await client.files.delete(file)
 
     # -- what the SDKs have under other names --
 
@@ -187,36 +205,21 @@ async def _store(pieces: AsyncIterator[bytes], path: Path) -> None:
             file.write(piece)
 
 
-class _Asking:
-    """Gives the SDK's client for one request, and makes one kind of error of what may come of it.
+@asynccontextmanager
+async def _asking(provider: SDKProvider, seconds: float) -> AsyncGenerator[Any, None]:
+    """Give the SDK's client for one request, and make one kind of error of what may come of it.
 
     Args:
         provider: Whose client it is.
         seconds: The longest time for all of it.
     """
-
-    def __init__(self, provider: SDKProvider, seconds: float) -> None:
-        self._provider = provider
-        self._timeout = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> Any:
-        await self._timeout.__aenter__()
-        client, _ = await self._provider.sdk_client(REQUEST_SECONDS)
-        return client
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError as timeout:
-            error = timeout
-        if isinstance(error, Exception) and not isinstance(error, BatchRequestError):
-            self._provider.redact(error)
-            raise _request_error(error) from error
+    client, _ = await provider.sdk_client(REQUEST_SECONDS)
+    try:
+        async with asyncio.timeout(seconds):
+            yield client
+    except Exception as error:
+        provider.redact(error)
+        raise _request_error(error) from error
 
 
 def _request_error(error: Exception) -> BatchRequestError:
@@ -235,6 +238,7 @@ class OpenAIBatches(ProviderBatches):
 
     max_bytes: ClassVar[int] = 200 * _MIB
     takes_notes: ClassVar[bool] = True
+    lines_say_where: ClassVar[bool] = True
 
     _STATUS: ClassVar[dict[str, BatchStatus]] = {
         "validating": "waiting",
@@ -246,11 +250,6 @@ class OpenAIBatches(ProviderBatches):
         "expired": "expired",
         "cancelled": "cancelled",
     }
-
-    @staticmethod
-    def line(custom_id: str, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Make the line of one request."""
-        return {"custom_id": custom_id, "method": "POST", "url": endpoint, "body": body}
 
     async def _upload(self, client: Any, path: Path) -> str:
         with path.open("rb") as file:
@@ -296,6 +295,7 @@ class TogetherBatches(ProviderBatches):
 
     max_bytes: ClassVar[int] = 100 * _MIB
     takes_notes: ClassVar[bool] = False
+    lines_say_where: ClassVar[bool] = False
 
     _STATUS: ClassVar[dict[str, BatchStatus]] = {
         "VALIDATING": "waiting",
@@ -305,11 +305,6 @@ class TogetherBatches(ProviderBatches):
         "EXPIRED": "expired",
         "CANCELLED": "cancelled",
     }
-
-    @staticmethod
-    def line(custom_id: str, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG004  # the batch says it
-        """Make the line of one request."""
-        return {"custom_id": custom_id, "body": body}
 
     async def _upload(self, client: Any, path: Path) -> str:
         sent = await client.files.upload(path, purpose="batch-api", check=False)

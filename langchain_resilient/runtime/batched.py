@@ -67,11 +67,13 @@ class BatchLine(NamedTuple):
     Attributes:
         form: In which form it is: the requests of a batch share one.
         data: The line of its file.
+        tokens: Of its prompt, about.
         dollars: What it will cost, about.
     """
 
     form: RequestForm
     data: bytes
+    tokens: int
     dollars: float
 
 
@@ -82,13 +84,13 @@ class BatchDesk:
         target: The target.
         route: How it is asked.
         provider: Writes its requests.
-        batches: Its files and batches.
+        accounts: Its files and batches, once per key.
         defaults: The model's parameters.
         router: Knows what fits and what may be spent.
         recorder: Adds up what the model did.
 
     Attributes:
-        batches: As given.
+        accounts: As given.
         name: The target's name.
         discount: The share of its price that batches save.
     """
@@ -98,13 +100,13 @@ class BatchDesk:
         target: Target,
         route: Route,
         provider: Any,
-        batches: ProviderBatches,
+        accounts: Sequence[ProviderBatches],
         defaults: Mapping[str, Any],
         *,
         router: Router,
         recorder: Recorder,
     ) -> None:
-        self.batches: ProviderBatches = batches
+        self.accounts: tuple[ProviderBatches, ...] = tuple(accounts)
         self.name: str = target.name
         self.discount: float = batch_discount(target)
         self._target = target
@@ -139,10 +141,43 @@ class BatchDesk:
             raise UnbatchableRequestError(f"it is too long for {self.name}")
         written = self._provider.write(call.request)
         price = price_for(self._target)
-        usage = Usage(call.prompt_tokens(), token_count(written.body, *_LIMITS) or _ANSWER_TOKENS)
+        tokens = call.prompt_tokens()
+        usage = Usage(tokens, token_count(written.body, *_LIMITS) or _ANSWER_TOKENS)
         dollars = 0.0 if price is None else cost(price, usage) * (1.0 - self.discount)
-        line = self.batches.line(custom_id, written.form.endpoint, written.body)
-        return BatchLine(written.form, encode(line) + b"\n", dollars)
+        line = self.accounts[0].line(custom_id, written.form.endpoint, written.body)
+        return BatchLine(written.form, encode(line) + b"\n", tokens, dollars)
+
+    @property
+    def max_requests(self) -> int:
+        """The most requests of one batch."""
+        return self.accounts[0].max_requests
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes of one batch's file."""
+        return self.accounts[0].max_bytes
+
+    async def account_of(self, file: str, batch: str | None) -> ProviderBatches | None:
+        """Find the key by which a file was uploaded, or else a batch created; None if none was.
+
+        Only that key may see them, unless keys are of one account.
+
+        Raises:
+            BatchRequestError: If that cannot be told now.
+        """
+        if len(self.accounts) == 1:
+            return self.accounts[0]
+        for account in self.accounts:
+            try:
+                if await account.has_file(file):
+                    return account
+                if batch is not None:
+                    await account.retrieve(batch)
+                    return account
+            except BatchRequestError as error:
+                if not error.missing:
+                    raise
+        return None
 
     async def judge(
         self, call: CallOptions, stored: StoredAnswer, validator: AnswerValidator | None
@@ -282,10 +317,13 @@ def open_desk(
     recorder: Recorder,
 ) -> BatchDesk | None:
     """Make the desk of a target; None if it takes no batches."""
-    provider: Any = route.sources[0]
-    if hasattr(provider, "serving"):
-        provider = provider.serving()
-    batches = batches_of(provider)
-    if batches is None:
+    providers: list[Any] = [
+        provider.serving() if hasattr(provider, "serving") else provider
+        for provider in route.sources
+    ]
+    accounts = [account for one in providers if (account := batches_of(one)) is not None]
+    if not accounts:
         return None
-    return BatchDesk(target, route, provider, batches, defaults, router=router, recorder=recorder)
+    return BatchDesk(
+        target, route, providers[0], accounts, defaults, router=router, recorder=recorder
+    )

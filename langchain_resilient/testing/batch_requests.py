@@ -98,14 +98,16 @@ class BatchRequests:
             return self._files(request, dialect, parts)
         now = self._clock()
         if len(parts) > 1:
-            return self._one_batch(dialect, parts, now)
+            return self._one_batch(request, dialect, parts, now)
         if request.head.method == "POST":
             return self._create(request, dialect, now)
         return 200, self._list(request, dialect, now), ()
 
-    def _one_batch(self, dialect: Dialect, parts: list[str], now: float) -> _Response:
+    def _one_batch(
+        self, request: HttpRequest, dialect: Dialect, parts: list[str], now: float
+    ) -> _Response:
         batch = self._store.batches.get(parts[1])
-        if batch is None or batch.dialect != dialect.name:
+        if batch is None or not _may_see(request, dialect, batch.file):
             return 404, _error(f"No batch found with id '{parts[1]}'."), ()
         if parts[-1] == "cancel" and not self._store.cancel(batch, now):
             message = f"Cannot cancel a batch with status '{batch.status(now)}'."
@@ -117,20 +119,22 @@ class BatchRequests:
         if asked.method == "POST" and len(parts) == 1:
             return self._upload(request, dialect)
         if len(parts) == 1:
-            data = [self._file(file) for file in self._store.files_of(dialect.name)]
+            files = self._store.files_of(dialect.name, asked.token)
+            data = [self._file(file) for file in files]
             return 200, {"object": "list", "data": data, "has_more": False}, ()
-        file = self._store.files.get(parts[1])
-        found: Any = None
-        if parts[-1] == "content":
-            found = self._content(dialect, parts[1], file)
-        elif file is not None:
-            found = self._file(file)
-        if found is None:
+        file, batch = self._store.files.get(parts[1]), self._batch_of(parts[1])
+        owned = file if batch is None else batch.file
+        if owned is None or not _may_see(request, dialect, owned):
             return 404, _error(f"No such File object: {parts[1]}"), ()
         if asked.method == "DELETE":
-            del self._store.files[parts[1]]
-            found = {"id": parts[1], "object": "file", "deleted": True}
-        return 200, found, ()
+            if batch is not None:
+                batch.deleted.add(parts[1])
+            else:
+                del self._store.files[parts[1]]
+            return 200, {"id": parts[1], "object": "file", "deleted": True}, ()
+        if parts[-1] == "content":
+            return 200, owned.data if batch is None else self._results(dialect, parts[1], batch), ()
+        return 200, {**self._file(owned), "id": parts[1]}, ()
 
     def _upload(self, request: HttpRequest, dialect: Dialect) -> _Response:
         form = _form(request.head.headers.get("content-type", ""), request.body)
@@ -139,16 +143,19 @@ class BatchRequests:
             if purpose != "batch" or "file" not in form:
                 return 400, _error("'file' and the purpose 'batch' are required."), ()
             data, name = form["file"]
-            return 200, self._file(self._new(dialect, name, purpose, data)), ()
+            return 200, self._file(self._new(request, dialect, name, purpose, data)), ()
         if purpose != "batch-api":
             return 400, _error("the purpose must be 'batch-api'."), ()
-        stored = self._new(dialect, form["file_name"][0].decode(), purpose, None)
+        stored = self._new(request, dialect, form["file_name"][0].decode(), purpose, None)
         host = request.head.headers.get("host", "127.0.0.1")
         location = f"http://{host}{dialect.base_path}/storage/{stored.id}"
         return 302, b"", (("location", location), ("x-together-file-id", stored.id))
 
-    def _new(self, dialect: Dialect, name: str, purpose: str, data: bytes | None) -> StoredFile:
-        return self._store.new_file(dialect.name, name, purpose, data, self._wall_clock())
+    def _new(
+        self, request: HttpRequest, dialect: Dialect, name: str, purpose: str, data: bytes | None
+    ) -> StoredFile:
+        account, created = request.head.token, self._wall_clock()
+        return self._store.new_file(dialect.name, account, name, purpose, data, created=created)
 
     def _store_content(self, request: HttpRequest, parts: list[str]) -> _Response:
         file = self._store.files.get(parts[1])
@@ -161,7 +168,7 @@ class BatchRequests:
         asked = json.loads(request.body or b"{}")
         file = self._store.files.get(asked.get("input_file_id", ""))
         endpoint = asked.get("endpoint", "")
-        if file is None or file.data is None:
+        if file is None or file.data is None or not _may_see(request, dialect, file):
             return 400, _error(f"No such File object: {asked.get('input_file_id')}"), ()
         if endpoint not in _ENDPOINTS[dialect.name]:
             return 400, _error(f"Invalid value for 'endpoint': {endpoint!r}."), ()
@@ -171,7 +178,7 @@ class BatchRequests:
         return 200, {"job": described} if dialect.name == "together" else described, ()
 
     def _list(self, request: HttpRequest, dialect: Dialect, now: float) -> Any:
-        batches = self._store.batches_of(dialect.name)
+        batches = self._store.batches_of(dialect.name, request.head.token)
         if dialect.name == "together":
             return [self._batch(batch, now) for batch in batches]
         query = parse_qs(request.head.query)
@@ -190,19 +197,20 @@ class BatchRequests:
 
     # -- what is answered --
 
-    def _content(self, dialect: Dialect, name: str, file: StoredFile | None) -> bytes | None:
-        if file is not None:
-            return file.data
+    def _batch_of(self, name: str) -> StoredBatch | None:
+        """The batch that a file of results is of; None if there is no such file."""
         kind, _, batch_id = name.partition("-")
         batch = self._store.batches.get(batch_id)
-        now = self._clock()
-        if batch is None or kind not in ("output", "errors") or batch.status(now) not in ENDED:
+        if batch is None or kind not in ("output", "errors") or name in batch.deleted:
             return None
+        return batch if batch.status(self._clock()) in ENDED else None
+
+    def _results(self, dialect: Dialect, name: str, batch: StoredBatch) -> bytes:
         return self._store.results(
             batch,
-            now,
+            self._clock(),
             lambda stored, request: self._answer(_api(dialect, stored), stored, request),
-            errors=kind == "errors",
+            errors=name.startswith("errors"),
         )
 
     def _refuses(self, batch: StoredBatch) -> bool:
@@ -230,7 +238,7 @@ class BatchRequests:
         status, done = batch.status(now), batch.done(now)
         wall = self._wall_clock() - now
         fetchable = status in ENDED and status != "failed"
-        output = f"output-{batch.id}" if fetchable and done else None
+        output = f"output-{batch.id}" if fetchable and done and batch.backlog.errors < 1 else None
         undone = done < batch.total and batch.dialect == "openai"
         errors = None
         if fetchable and (batch.backlog.errors or undone or self._refuses(batch)):
@@ -269,7 +277,9 @@ class BatchRequests:
             }
             if failed
             else None,
-            "request_counts": {"total": batch.total, "completed": done, "failed": 0},
+            "request_counts": {"total": batch.total, "completed": done, "failed": 0}
+            if batch.backlog.counts
+            else None,
             "metadata": batch.metadata,
         }
 
@@ -278,6 +288,10 @@ _ENDPOINTS = {
     "openai": ("/v1/chat/completions", "/v1/responses"),
     "together": ("/v1/chat/completions",),
 }
+
+
+def _may_see(request: HttpRequest, dialect: Dialect, file: StoredFile) -> bool:
+    return (file.dialect, file.account) == (dialect.name, request.head.token)
 
 
 def _api(dialect: Dialect, batch: StoredBatch) -> Dialect:

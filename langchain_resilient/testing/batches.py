@@ -56,6 +56,7 @@ class Backlog:
         fails: The code of the error for which every batch fails, such as `"invalid_model"`.
         enqueued_tokens: Prompt tokens of a model that may wait at one time; a batch above that
             fails, with `"token_limit_exceeded"`.
+        counts: Whether it is told how many requests are done; OpenAI's only.
         max_requests: Requests of one batch.
         max_bytes: Bytes of one file; None for the provider's own limit.
         reply: How requests are answered.
@@ -78,6 +79,7 @@ class Backlog:
     broken: float = 0.0
     fails: str | None = None
     enqueued_tokens: int | None = None
+    counts: bool = True
     max_requests: int = 50_000
     max_bytes: int | None = None
     reply: Reply = AT_ONCE
@@ -119,6 +121,7 @@ class StoredFile:
     Attributes:
         id: Its id.
         dialect: Whose it is.
+        account: Whose key has uploaded it: nobody else sees it.
         name: As it was uploaded.
         purpose: What for.
         data: Its content; None until that has come.
@@ -127,6 +130,7 @@ class StoredFile:
 
     id: str
     dialect: str
+    account: str
     name: str
     purpose: str
     data: bytes | None
@@ -157,6 +161,7 @@ class StoredBatch:
         seconds: How long it is worked on.
         order: In which its requests are worked on.
         refused: Whether some of them are refused; None until that was looked at.
+        deleted: Which of its files of results were deleted.
     """
 
     id: str
@@ -178,6 +183,7 @@ class StoredBatch:
     seconds: float = 0.0
     order: list[int] = field(default_factory=list)
     refused: bool | None = None
+    deleted: set[str] = field(default_factory=set)
 
     @property
     def expires(self) -> float:
@@ -262,18 +268,28 @@ class BatchStore:
     # -- files --
 
     def new_file(
-        self, dialect: str, name: str, purpose: str, data: bytes | None, created: float
+        self,
+        dialect: str,
+        account: str,
+        name: str,
+        purpose: str,
+        data: bytes | None,
+        *,
+        created: float,
     ) -> StoredFile:
         """Store a file."""
         stored = StoredFile(
-            f"file-{next(self._numbers):08d}", dialect, name, purpose, data, created
+            f"file-{next(self._numbers):08d}", dialect, account, name, purpose, data, created
         )
         self.files[stored.id] = stored
         return stored
 
-    def files_of(self, dialect: str) -> list[StoredFile]:
-        """List the files of a provider, the newest first."""
-        mine = [f for f in self.files.values() if f.dialect == dialect and f.data is not None]
+    def files_of(self, dialect: str, account: str) -> list[StoredFile]:
+        """List the files of an account at a provider, the newest first."""
+        mine = [
+            file for file in self.files.values()
+            if (file.dialect, file.account) == (dialect, account) and file.data is not None
+        ]  # fmt: skip
         return mine[::-1]
 
     # -- batches --
@@ -315,10 +331,11 @@ class BatchStore:
     ) -> tuple[str, str] | None:
         backlog = batch.backlog
         limit = backlog.max_bytes or (200 if batch.dialect == "openai" else 100) * 1024 * 1024
+        place = (batch.dialect, batch.model, batch.file.account)
         waiting = sum(
             other.tokens
             for other in self.batches.values()
-            if (other.dialect, other.model) == (batch.dialect, batch.model)
+            if (other.dialect, other.model, other.file.account) == place
             and other.status(now) not in ENDED
         )
         if backlog.fails is not None:
@@ -345,9 +362,13 @@ class BatchStore:
         batch.ends_cancelled = now + draw(batch.backlog.cancelling, self._random)
         return True
 
-    def batches_of(self, dialect: str) -> list[StoredBatch]:
-        """List the batches of a provider, the newest first."""
-        return [b for b in self.batches.values() if b.dialect == dialect][::-1]
+    def batches_of(self, dialect: str, account: str) -> list[StoredBatch]:
+        """List the batches of an account at a provider, the newest first."""
+        mine = [
+            batch for batch in self.batches.values()
+            if (batch.dialect, batch.file.account) == (dialect, account)
+        ]  # fmt: skip
+        return mine[::-1]
 
     def records(self, now: float) -> list[BatchRecord]:
         """Describe all batches, the oldest first."""

@@ -6,110 +6,24 @@ import asyncio
 import datetime as dt
 import json
 import logging
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from langchain_resilient import BatchReport, ResilientChatModel, SpendCap, Target
+from langchain_resilient import ResilientChatModel, SpendCap, Target
 from langchain_resilient.batch.lane_pace import LivePace, within_seconds
 from langchain_resilient.testing import (
     Backlog,
     Empty,
-    ProviderSimulator,
     Reply,
     Status,
     ToolCall,
     UnsupportedParameter,
     answer_to,
 )
+from tests.batch.lane_world import HOUR, World, both, play, questions, right
 from verification.kit.inline_journal import InlineJournal
-from verification.kit.virtual_time import VirtualLoop, run_virtual
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from pathlib import Path
-
-HOUR = 3600.0
-
-both = pytest.mark.parametrize("name", ["openai", "together"])
-
-
-@dataclass
-class World:
-    """A provider, a model, a journal, and the clock.
-
-    Attributes:
-        reports: Of all batches, in order.
-    """
-
-    sim: ProviderSimulator
-    loop: VirtualLoop
-    path: Path
-    name: str
-    reports: list[BatchReport] = field(default_factory=list)
-
-    def model(self, **more: Any) -> ResilientChatModel:
-        target = {"price": (1.0, 2.0), "batch_discount": 0.5, **more.pop("target", {})}
-        return ResilientChatModel(
-            targets=[
-                Target(
-                    f"{self.name}:m", base_url=self.sim.base_url(self.name), api_key="k", **target
-                )
-            ],
-            **more,
-        )
-
-    async def run(
-        self, llm: ResilientChatModel, prompts: list[str], *, until: int | None = None, **more: Any
-    ) -> dict[int, Any]:
-        """Answer prompts; leave after so many answers, if wanted."""
-        got: dict[int, Any] = {}
-        answers = llm.amap(
-            prompts,
-            lane="batch",
-            journal=InlineJournal(self.path / "run.db"),
-            report=self.reports.append,
-            **{"return_exceptions": True, **more},
-        )
-        async with aclosing(answers):
-            async for index, answer in answers:
-                assert index not in got
-                got[index] = answer
-                if until is not None and len(got) >= until:
-                    break
-        return got
-
-    @property
-    def report(self) -> BatchReport:
-        return self.reports[-1]
-
-
-def play(
-    name: str,
-    tmp_path: Path,
-    backlog: Backlog,
-    story: Callable[[World], Coroutine[Any, Any, None]],
-) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        async with ProviderSimulator(wall_clock=loop.calendar) as sim:
-            sim.backlog("*", backlog)
-            sim.script("*", then=Reply(latency=1.0))
-            await story(World(sim, loop, tmp_path, name))
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            assert not [task for task in others if "batch" in task.get_name()]
-
-    run_virtual(main)
-
-
-def questions(count: int) -> list[str]:
-    return [f"q{n}" for n in range(count)]
-
-
-def right(got: dict[int, Any], prompts: list[str]) -> bool:
-    return {n: a.text for n, a in got.items()} == {n: answer_to(p) for n, p in enumerate(prompts)}
 
 
 @both
@@ -173,7 +87,7 @@ def test_everything_that_changes_an_answer_is_in_the_request(tmp_path):
             questions(25), lane="batch", journal=InlineJournal(world.path / "s.db")
         )
         assert all(isinstance(one, Verdict) for one in parsed), parsed
-        [file] = [f for f in world.sim._batches.files.values() if f.purpose.startswith("batch")]
+        [file] = [batch.file for batch in world.sim._batches.batches.values()]
         bodies = [json.loads(line)["body"] for line in (file.data or b"").splitlines()]
         assert len(bodies) == 24
         live = dict(world.sim.requests[0].body)
@@ -515,7 +429,7 @@ def test_refusals_are_learned_from_the_first_prompt(tmp_path):
         world.sim.script("*", UnsupportedParameter("seed"), then=Reply())
         got = await world.run(world.model(seed=3), questions(30))
         assert right(got, questions(30))
-        [file] = world.sim._batches.files.values()
+        [file] = [batch.file for batch in world.sim._batches.batches.values()]
         assert b'"seed"' not in (file.data or b"")
         assert world.report.batched == 29
 
