@@ -238,7 +238,7 @@ class Job:
                 self.verdict.kind == "driver" or self._victims()
             ):
                 return True
-            time.sleep(0.1)
+            time.sleep(0.3)  # looking reads the whole journal
 
     def _victims(self) -> list[int]:
         """The actors that may be killed: of a node, those of the second one."""

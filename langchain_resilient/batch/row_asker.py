@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 # -- the journal ----------------------------------------------------------------------------------
 
 
+_LOCK_TIMEOUT = 60.0
+"""Seconds to wait for a file that all actors of a machine write to."""
+
+
 class RowJournal(Journal):
     """A journal that knows an answer by its row's name and its request, wherever the row is.
 
@@ -66,7 +70,7 @@ class RowJournal(Journal):
             match: See `Journal`.
             alone: Whether this batch has all rows, so that equal ones can be told apart.
         """
-        super().__init__(path, match=match)
+        super().__init__(path, match=match, lock_timeout=_LOCK_TIMEOUT)
         self.ids: dict[int, str | None] = {}
         self._alone = alone
 

@@ -79,7 +79,7 @@ class SegmentFolder(JournalFile):
     """A journal in a folder: what `JournalFile` is, for processes on several machines.
 
     What all segments hold is found by an index, a temporary SQLite file of this process. It holds
-    the places of the answers, not their texts. The first answer to a request that was read is kept.
+    the places of the answers, and no texts. The first answer to a request that was read is kept.
 
     Args:
         path: The folder. Other files in it are left alone.
@@ -169,6 +169,7 @@ class SegmentFolder(JournalFile):
         if not self._writes:  # for who looks at it: each row at a position of its own
             self._taken_in += 1
             return row._replace(position=self._taken_in - 1)
+        row = row._replace(text=None)
         if row.answer is None:
             return row
         return row._replace(answer=f"{segment.number} {begin} {length}")

@@ -12,7 +12,10 @@ import pytest
 from pydantic import BaseModel
 
 from langchain_resilient import ResilientChatModel, SpendCap, Target
+from langchain_resilient.batch import row_asker
 from langchain_resilient.batch.lane_pace import LivePace, within_seconds
+from langchain_resilient.batch.row_asker import RowAsker, RowJournal
+from langchain_resilient.batch.rows import RowPrompts
 from langchain_resilient.testing import (
     Backlog,
     Empty,
@@ -540,3 +543,28 @@ def test_the_pace_of_live_answers():
     for n in range(100):
         pace.add(n / 4, 2.0)
     assert pace.rate(64, float("inf")) == pytest.approx(4.0, rel=0.05)
+
+
+class InlineRows(RowJournal, InlineJournal):
+    """A journal of rows, in virtual time."""
+
+
+def test_rows_of_a_table_go_by_the_lane(tmp_path, monkeypatch):
+    """All in one batch, equal rows too; what is no prompt goes nowhere."""
+    monkeypatch.setattr(row_asker, "RowJournal", InlineRows)
+    rows: list[dict[str, Any]] = [{"prompt": f"q{n // 2}"} for n in range(60)]
+    rows[7]["prompt"] = None
+
+    async def story(world: World) -> None:
+        asker = RowAsker(
+            world.model(), RowPrompts(), journal=tmp_path / "run.db", lane="batch", within="6h"
+        )
+        for _ in range(2):
+            results = await asker._results(rows)
+            assert isinstance(results.pop(7), ValueError)
+            texts = [row["prompt"] for row in rows if row["prompt"]]
+            assert [result.text for result in results] == [answer_to(text) for text in texts]
+        assert len(world.sim.batches) == 1
+        assert world.sim.count() == 1
+
+    play("openai", tmp_path, Backlog(), story)
