@@ -106,7 +106,6 @@ class LeasedRateLimiter(RateLimiter):
         name: The limit's name on the server: a hash, which tells nothing of the key.
         wake: Makes the link ask soon; cheap, and from any thread.
         label: What people call it: `openai:gpt-6.1-sol`.
-        suffix: What tells it from another of this process with the same name.
         processes: How many processes share the limit, while the server has never said.
         clock: The engine's clock.
 
@@ -148,7 +147,6 @@ class LeasedRateLimiter(RateLimiter):
         "name",
         "operations",
         "sends",
-        "suffix",
     )  # fmt: skip
 
     script = "lease"
@@ -159,12 +157,11 @@ class LeasedRateLimiter(RateLimiter):
         wake: Callable[[], None],
         *,
         label: str = "",
-        suffix: str = "",
         processes: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
-        self.name, self.label, self.suffix = name, label, suffix
+        self.name, self.label = name, label
         self.members = float(processes)
         self.health: FleetHealth | None = None
         self.alone = False
