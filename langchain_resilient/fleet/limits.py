@@ -46,6 +46,9 @@ then."""
 REPORT_SECONDS = 0.5
 """Seconds between two reports of what was learned, while turns need none."""
 
+WAIT_SECONDS = 1.0
+"""Seconds for which a report waits for the next lease, to go with it."""
+
 LOOK_SECONDS = 0.2
 """Seconds between readings of the headers."""
 
@@ -349,7 +352,9 @@ class LeasedRateLimiter(RateLimiter):
             if len(self._queue) > len(turns) and (self.active or self.fresh):
                 at = max(self._next_ask, turns[-1].at - LEAD_SECONDS if turns else -inf)
             if self._report or self._reported or self._sample:
-                at = min(at, self._report_at)
+                # What can wait goes with the next lease, if one is asked for soon.
+                waits = at < inf and not self._report.refused
+                at = min(at, self._report_at + (WAIT_SECONDS if waits else 0.0))
             return at
 
     def keys(self, prefix: str) -> list[str]:
