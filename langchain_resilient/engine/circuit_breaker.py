@@ -30,8 +30,11 @@ _SICK_SLOW_SHARE = 0.7
 SLOW_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_SLOW_SHARE)
 """Nats for one slow request: the unit of `Health.trip_after`."""
 
-_FAILED_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_FAILING_SHARE)
-_FAST_EVIDENCE = log((1 - _SICK_SLOW_SHARE) / (1 - HEALTHY_SLOW_SHARE))
+FAILED_EVIDENCE = log(_SICK_SLOW_SHARE / HEALTHY_FAILING_SHARE)
+"""Nats for one that failed."""
+
+FAST_EVIDENCE = log((1 - _SICK_SLOW_SHARE) / (1 - HEALTHY_SLOW_SHARE))
+"""Nats for one that was answered in good time: below 0."""
 
 
 def silence_evidence(share: float) -> float:
@@ -49,6 +52,11 @@ def silence_evidence(share: float) -> float:
 def silent_share(evidence: float) -> float:
     """The inverse of `silence_evidence`: how unusual a silence of so many nats is; at most 1."""
     return min(1.0, _SICK_SLOW_SHARE / max(1e-9, exp(evidence) - (1 - _SICK_SLOW_SHARE)))
+
+
+def credit_for(waiting: int) -> float:
+    """The least evidence, below 0, beside so many requests that wait: twice their slow ones."""
+    return -2 * HEALTHY_SLOW_SHARE * SLOW_EVIDENCE * waiting
 
 
 _ON_TRIAL = 0.6
@@ -142,7 +150,7 @@ class CircuitBreaker:
             return False
         if started > self._fast_started and self._score < 0:
             self._score = 0.0
-        self._score += _FAILED_EVIDENCE if failed else evidence
+        self._score += FAILED_EVIDENCE if failed else evidence
         self._threshold = trip_after * SLOW_EVIDENCE - 1e-9
         if self._score < self._threshold:
             return False
@@ -164,11 +172,11 @@ class CircuitBreaker:
             if started > self.tripped_at:
                 self._count_good_probe()
             return
-        floor = -2 * HEALTHY_SLOW_SHARE * SLOW_EVIDENCE * waiting
+        floor = credit_for(waiting)
         if waiting:
             self._fast_started = max(self._fast_started, started)
         if self._score > floor:
-            self._score = max(floor, self._score + _FAST_EVIDENCE)
+            self._score = max(floor, self._score + FAST_EVIDENCE)
 
     def claim_probe(self, now: float) -> bool:
         """Whether to probe it now; the caller that gets True is the one to do it."""

@@ -295,6 +295,7 @@ class Planner:
             self._wait_list.stop_waiting_for_room()
             if not self._attempts.active_count():
                 self._ask_next(now, out)
+            self._hasten_hedges(now)
         return self._update_wake_at(out)
 
     def timer(self, now: float) -> list[Action]:
@@ -511,6 +512,17 @@ class Planner:
             ):
                 attempt.hedge_at = at
                 return
+
+    def _hasten_hedges(self, now: float) -> None:
+        """Wait less for a target of which others have found meanwhile that it is hardly well."""
+        hedge = self._plan.hedge
+        if hedge is None:
+            return
+        for attempt in self._attempts.live:
+            if now < attempt.hedge_at < inf and attempt.candidate.state.circuit_breaker.suspicion:
+                delay = hedge_delay(hedge, attempt, now, batch=self._queued_request.batch)
+                at = attempt.started + attempt.excused_seconds + delay
+                attempt.hedge_at = min(attempt.hedge_at, at)
 
     def _ask_next(
         self,

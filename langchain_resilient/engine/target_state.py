@@ -147,7 +147,7 @@ class TargetKey:
         rate_limiter: Paces what is sent with this key to this model.
     """
 
-    __slots__ = ("account", "not_before", "rate_limiter")
+    __slots__ = ("__weakref__", "account", "not_before", "rate_limiter")
 
     def __init__(self, account: Account, rate_limiter: RateLimiter | None = None) -> None:
         self.account = account

@@ -4,7 +4,8 @@
 local LIMIT, MEMBERS, VIRTUAL = KEYS[1], KEYS[2], KEYS[3]
 local VERSION = 1
 local MEMORY_MS = 3600000          -- an unused limit is forgotten after an hour
-local HORIZON = 1.0                -- seconds ahead for which turns are leased
+local HORIZON = 1.0                -- seconds of a rate that are leased at a time, in fair parts
+local REACH = 1.4                  -- seconds ahead up to which they are: so a part is leased whole
 local PER_SECOND = 1.5             -- a bucket of at most so many seconds is enforced by the second
 local BURST = 0.25                 -- seconds of a rate that may go at once
 
@@ -147,15 +148,15 @@ local function speed(k)
     local savings = level - math.min(cap / 2, rate * 2)
     x = x + savings / (savings > 0 and 5 or 2)
   elseif s.learned == 1 then
-    -- A bucket of a second: what is in it now, without what is granted ahead, is kept above this.
-    local short = level + math.max(0, s['next_' .. k] - now) * rate - 0.25 * cap
-    x = x + math.min(0, short)
+    -- A bucket of a second: what is in it now, without what is granted ahead, is kept between these.
+    local left = level + math.max(0, s['next_' .. k] - now) * rate
+    x = x + math.min(0, left - 0.25 * cap) + math.max(0, left - 0.6 * cap)
   end
   return math.max(x, 0.05 * rate)
 end
 local cost = math.max(a.cost, 1)
 local per_second, speed_t = 4, 0   -- turns; four scouts while no limit is known
-local horizon = HORIZON
+local horizon, reach = HORIZON, REACH
 if s.rate_r > 0 or s.rate_t > 0 then
   per_second = 1e9
   if s.rate_r > 0 then per_second = speed('r') end
@@ -165,8 +166,9 @@ if s.rate_r > 0 or s.rate_t > 0 then
   end
   -- more members than turns: each may hold one turn ahead
   horizon = math.max(HORIZON, 1.5 * members / per_second)
+  reach = math.max(REACH, horizon)
 else
-  horizon = BURST
+  horizon, reach = BURST, BURST
 end
 local back = (s.rate_r == 0 and s.rate_t == 0) and 1 or math.max(BURST, 1 / per_second)
 s.next_r = math.max(s.next_r, now - back)
@@ -178,10 +180,10 @@ local n, first, interval, retry = 0, 0, 1 / per_second, 0.25
 local mark_r, mark_t = s.sent_r, s.sent_t
 if a.want > 0 and not free then
   local start = math.max(s.next_r, s.paused)
-  local room = math.floor((now + horizon - start) * per_second + 1e-6)
+  local room = math.floor((now + reach - start) * per_second + 1e-6)
   if s.rate_t > 0 then
     local start_t = math.max(s.next_t, s.paused)
-    room = math.min(room, math.floor((now + horizon - start_t) * speed_t / cost + 1e-6))
+    room = math.min(room, math.floor((now + reach - start_t) * speed_t / cost + 1e-6))
     start = math.max(start, start_t)
   end
   local fair = math.max(1, math.ceil(HORIZON * per_second / members))
@@ -189,7 +191,7 @@ if a.want > 0 and not free then
   -- start-time fair queueing: who is ahead of its share waits while others want
   local virtual = math.max(tonumber(redis.call('HGET', VIRTUAL, me) or '0'), now - BURST)
   if members > 1 and start - now > 0.5 * horizon and virtual - now > horizon then
-    room, start = 0, math.max(start, virtual)
+    room, start, reach = 0, math.max(start, virtual), horizon
   end
   local grain = math.min(a.want, math.max(1, math.floor(fair / 2)))
   n = math.min(a.want, room, fair)
@@ -205,7 +207,7 @@ if a.want > 0 and not free then
     end
   else
     local turn_over = members > per_second and 0.25 * members / per_second or 0
-    retry = math.max(0.01, start + grain / per_second - now - horizon, turn_over)
+    retry = math.max(0.01, start + grain / per_second - now - reach, turn_over)
   end
 end
 

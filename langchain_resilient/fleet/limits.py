@@ -46,6 +46,9 @@ then."""
 REPORT_SECONDS = 0.5
 """Seconds between two reports of what was learned, while turns need none."""
 
+WAIT_SECONDS = 1.0
+"""Seconds for which a report waits for the next lease, to go with it."""
+
 LOOK_SECONDS = 0.2
 """Seconds between readings of the headers."""
 
@@ -106,7 +109,6 @@ class LeasedRateLimiter(RateLimiter):
         name: The limit's name on the server: a hash, which tells nothing of the key.
         wake: Makes the link ask soon; cheap, and from any thread.
         label: What people call it: `openai:gpt-6.1-sol`.
-        suffix: What tells it from another of this process with the same name.
         processes: How many processes share the limit, while the server has never said.
         clock: The engine's clock.
 
@@ -148,7 +150,6 @@ class LeasedRateLimiter(RateLimiter):
         "name",
         "operations",
         "sends",
-        "suffix",
     )  # fmt: skip
 
     script = "lease"
@@ -159,12 +160,11 @@ class LeasedRateLimiter(RateLimiter):
         wake: Callable[[], None],
         *,
         label: str = "",
-        suffix: str = "",
         processes: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
-        self.name, self.label, self.suffix = name, label, suffix
+        self.name, self.label = name, label
         self.members = float(processes)
         self.health: FleetHealth | None = None
         self.alone = False
@@ -352,7 +352,9 @@ class LeasedRateLimiter(RateLimiter):
             if len(self._queue) > len(turns) and (self.active or self.fresh):
                 at = max(self._next_ask, turns[-1].at - LEAD_SECONDS if turns else -inf)
             if self._report or self._reported or self._sample:
-                at = min(at, self._report_at)
+                # What can wait goes with the next lease, if one is asked for soon.
+                waits = at < inf and not self._report.refused
+                at = min(at, self._report_at + (WAIT_SECONDS if waits else 0.0))
             return at
 
     def keys(self, prefix: str) -> list[str]:

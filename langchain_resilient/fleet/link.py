@@ -43,8 +43,6 @@ class Part(Protocol):
 
     script: str
     """The name of the script that serves it, without `.lua`."""
-    suffix: str
-    """What tells it from other parts of this process that share the same; mostly empty."""
 
     def due_at(self) -> float:
         """When to ask the server next; `inf` while there is nothing to ask."""
@@ -156,7 +154,7 @@ class Link:
                 self._lose(error)
                 part.lost(now)
                 return
-            part.granted(reply, time.monotonic(), self.member + part.suffix)
+            part.granted(reply, time.monotonic(), self.member)
 
     def flush(self) -> None:
         """Send what is still to be reported, and close: at the end of the process."""
@@ -226,13 +224,13 @@ class Link:
             self.away = ""
         now = time.monotonic()
         for part, reply in zip(due, replies, strict=True):
-            part.granted(reply, now, self.member + part.suffix)
+            part.granted(reply, now, self.member)
 
     def _ask(self, parts: Sequence[Part], now: float) -> list[Any]:
         from redis.exceptions import NoScriptError  # noqa: PLC0415  # an extra
 
         calls = [
-            (part.script, part.keys(self.prefix), [self.member + part.suffix, *part.request(now)])
+            (part.script, part.keys(self.prefix), [self.member, *part.request(now)])
             for part in parts
         ]
         try:

@@ -50,7 +50,6 @@ class DollarLease:
     """
 
     script = "money"
-    suffix = ""
 
     def __init__(
         self,

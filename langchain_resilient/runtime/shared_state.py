@@ -8,7 +8,6 @@ import hmac
 import importlib.util
 import os
 import threading
-from itertools import count
 from random import Random
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -90,10 +89,9 @@ class SharedState:
 
     Args:
         link: To what other processes share; None for nothing.
-        suffix: What tells it from others of this process that share the same.
     """
 
-    def __init__(self, link: Link | None = None, suffix: str = "") -> None:
+    def __init__(self, link: Link | None = None) -> None:
         self.link: Link | None = link
         self._health: FleetHealth | None = None
         if link is not None:
@@ -101,13 +99,24 @@ class SharedState:
 
             self._health = FleetHealth(link.wake, lambda: bool(link.away))
             link.add(self._health)
-        self._suffix = suffix
         self._states: dict[Hashable, TargetState] = {}
         self._accounts: dict[Hashable, Account] = {}
         self._rate_limiters: dict[Hashable, RateLimiter] = {}
         self._budgets: dict[Hashable, Budgets] = {}
         self._windows: dict[Hashable, ContextWindow] = {}
         self._lock = threading.Lock()
+
+    def apart(self) -> SharedState:
+        """Make a state of the same fleet that learns for itself.
+
+        Limits and accounts are the fleet's, so they are the process's too. So a model for each call
+        adds nothing to what the link serves.
+        """
+        other = SharedState()
+        other.link, other._health = self.link, self._health
+        other._accounts, other._rate_limiters = self._accounts, self._rate_limiters
+        other._lock = self._lock
+        return other
 
     def state_of(self, target: Target) -> TargetState:
         """Find a target's state: the same object for equal targets.
@@ -140,7 +149,9 @@ class SharedState:
                     _configured(rate_limiter, target)
                 health = self._health
                 if health is not None:
-                    state.circuit_breaker = health.breaker(shared_name(target, 0, target.model))
+                    state.circuit_breaker = health.breaker(
+                        shared_name(target, 0, target.model), state.waiting
+                    )
                     for i, target_key in enumerate(state.keys):
                         health.watch_key(shared_name(target, i, target.model), target_key)
         return state
@@ -165,7 +176,6 @@ class SharedState:
                     shared_name(target, number, target.model),
                     link.wake,
                     label=f"{target.provider}:{target.model}",
-                    suffix=self._suffix,
                     processes=link.shared.processes,
                 )
                 # Before the server is asked: with the first question it is told the user's limits.
@@ -218,7 +228,6 @@ SHARED_STATE = SharedState()
 """The process's own."""
 
 _of_fleets: dict[Shared, SharedState] = {}
-_number = count(1)
 
 
 def state_for(shared: Shared | None, *, share_learning: bool) -> SharedState:
@@ -237,13 +246,11 @@ def state_for(shared: Shared | None, *, share_learning: bool) -> SharedState:
     from langchain_resilient.fleet.link import link_of  # noqa: PLC0415  # not everyone shares
 
     link = link_of(shared)
-    if not share_learning:
-        return SharedState(link, f".{next(_number)}")
     with _warning:
         state = _of_fleets.get(shared)
         if state is None:
             state = _of_fleets[shared] = SharedState(link)
-        return state
+    return state if share_learning else state.apart()
 
 
 def shared_name(target: Target, number: int, *more: str) -> str:

@@ -325,3 +325,19 @@ async def test_a_loop_that_was_held_up_reads_before_it_judges():
 def now() -> float:
     """The loop's time."""
     return asyncio.get_running_loop().time()
+
+
+@virtual_time
+@pytest.mark.parametrize(("doubts", "hedged_at"), [(4, 0.6), (3, 0.64), (1, 0.88), (0, 1.0)])
+async def test_a_request_under_way_hears_that_its_target_is_doubted(doubts, hedged_at):
+    """It is hedged when one that is sent now would be: at once if that is over."""
+    w = world(Hang(), Say(after=0.1), hedge=Hedge(cold=1.0))
+    state = w.states["p0:m"]
+    request = asyncio.ensure_future(ask(w))
+    await asyncio.sleep(0.6)
+    for _ in range(doubts):
+        state.circuit_breaker.record_slow(0.6, 5)
+    for wake in list(state.waiting.values()):
+        wake()
+    receipt = await request
+    assert receipt.attempts[1].started == pytest.approx(hedged_at, abs=0.02)

@@ -20,14 +20,15 @@ class Process:
     def __init__(self, client, name):
         self.client, self.name, self.now, self.away = client, name, 1000.0, False
         self.health = FleetHealth(lambda: None, lambda: self.away)
-        self.breaker = self.health.breaker("target")
+        self.waiting = {}
+        self.breaker = self.health.breaker("target", self.waiting)
         self.account = self.health.account("account")
         self.ask()
 
     def ask(self, now=None):
         self.now = self.now if now is None else now
         arguments = [self.name, self.now, *self.health.request(self.now)[1:]]
-        reply = self.client.eval(SCRIPT, 1, *self.health.keys("v"), *arguments)
+        reply = self.client.eval(SCRIPT, 2, *self.health.keys("v"), *arguments)
         self.health.granted(reply, self.now, self.name)
 
 
@@ -149,3 +150,128 @@ def test_a_fresh_server_is_asked_from_the_start(two, redis_client):
     one.ask()
     other.ask()
     assert other.account.not_before == pytest.approx(1300)
+
+
+@pytest.fixture
+def four(redis_client):
+    return [Process(redis_client, name) for name in "abcd"]
+
+
+def slow(process, count=1):
+    for _ in range(count):
+        process.breaker.record_slow(process.now, 5)
+    process.ask()
+
+
+def test_what_all_have_against_a_target_trips_it(four):
+    """Slow requests in a row, wherever they were sent: by hearsay for each of them."""
+    for process in four[:3]:
+        slow(process)
+    for process in four:
+        process.ask()
+    assert not any(process.breaker.tripped for process in four)
+    slow(four[3])
+    for process in four:
+        process.ask()
+    assert all(process.breaker.tripped and process.breaker.hearsay for process in four)
+    assert sum(process.breaker.trips for process in four) == 4
+
+
+def test_evidence_of_others_hastens_before_it_trips(four):
+    """Requests that wait look again when to ask another target; nothing is woken for nothing."""
+    one, other = four[:2]
+    woken = []
+    other.waiting["request"] = lambda: woken.append(other.breaker.suspicion)
+    slow(one, 3)
+    other.ask()
+    assert woken == [pytest.approx(0.6, abs=0.01)]
+    assert other.breaker.score == pytest.approx(one.breaker.score, abs=0.01)
+    other.ask()
+    assert len(woken) == 1
+
+
+def test_four_of_one_process_are_not_enough_for_others(four):
+    """What slows one process may be its own; with one more of another's they are."""
+    one, other, third, _ = four
+    slow(one, 4)
+    other.ask()
+    assert not one.breaker.tripped
+    assert not other.breaker.tripped
+    other.breaker.record_slow(other.now, 5, evidence=0.3)
+    for process in (other, one, third):
+        process.ask()
+    assert other.breaker.tripped
+    assert one.breaker.tripped
+    assert third.breaker.tripped
+
+
+def test_answers_in_good_time_elsewhere_speak_for_it(four):
+    """Slow ones that are scattered among the fast ones of others trip nothing."""
+    one, other = four[:2]
+    for _ in range(20):
+        slow(one)
+        for _ in range(3):
+            other.breaker.record_fast(started=other.now)
+        other.ask()
+        one.breaker.record_fast(started=one.now)
+        one.breaker.record_fast(started=one.now)
+        one.breaker.record_fast(started=one.now)
+        one.ask()
+    assert not one.breaker.tripped
+    assert not other.breaker.tripped
+
+
+def test_a_process_that_is_slow_alone_trips_alone(four):
+    """Its network may be sick: the others' answers are no reason to wait for more."""
+    one, *others = four
+    for _ in range(5):
+        for process in others:
+            for _ in range(3):
+                process.breaker.record_fast(started=process.now)
+            process.ask()
+        slow(one)
+    assert one.breaker.tripped
+    assert not one.breaker.hearsay
+
+
+def test_the_slow_ones_at_the_end_of_a_burst_trip_nothing(four):
+    """Of many that were sent together the fast are answered first, in every process."""
+    for process in four:
+        for waiting in range(60, 3, -1):
+            process.breaker.record_fast(started=process.now, waiting=waiting)
+        process.ask()
+    for process in four:
+        for _ in range(3):
+            process.breaker.record_slow(process.now + 1, 5, started=process.now)
+        process.ask()
+    assert not any(process.breaker.tripped for process in four)
+
+
+def test_evidence_is_forgotten_when_it_is_old_or_disproved(four):
+    """After a minute without more; after a probe that went well."""
+    one, other = four[:2]
+    slow(one, 4)
+    other.ask(1070.0)
+    assert other.breaker.score == 0
+    slow(one, 1)
+    one.breaker._recover()
+    one.ask()
+    other.ask()
+    assert other.breaker.score == 0
+
+
+def test_doubts_are_asked_about_often_and_told_at_most_so_often(four):
+    """Five times a second; otherwise once a second, and less while there is nothing new."""
+    one, other = four[:2]
+    assert one.health.due_at() == float("inf")
+    one.breaker.record_slow(1000.0, 5)
+    assert one.health.due_at() == pytest.approx(1000.2)
+    one.ask(1000.2)
+    assert one.health.due_at() == pytest.approx(1000.4)
+    other.breaker.record_fast(started=1000.0)
+    other.ask(1001.0)
+    assert other.health.due_at() == pytest.approx(1001.2)
+    other.breaker.forget_pooled()
+    for now, due in ((1002.0, 1004.0), (1004.0, 1006.0)):
+        other.ask(now)
+        assert other.health.due_at() == pytest.approx(due)

@@ -9,6 +9,7 @@ import pytest
 from langchain_resilient.engine.rate_limiter import QueuedRequest
 from langchain_resilient.exchange import RateLimitLevel, RateLimitStatus
 from langchain_resilient.fleet.limits import LeasedRateLimiter
+from verification.fleet.batches import run_batches
 from verification.fleet.workers import SCRIPT, Batch, run
 
 
@@ -63,6 +64,26 @@ def test_however_many_share_a_limit_it_is_used_whole_and_never_passed(
     assert len(counts) == workers
     assert counts[-1] <= 2 * counts[len(counts) // 2] + 1
     assert outcome.operations / len(outcome.sends) <= operations
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sizes", "limits"),
+    [
+        ("openai", (300,) * 4, {"requests_per_minute": 1800}),
+        ("together", (420, 60, 60, 60), {"tokens_per_minute": 90_000}),
+    ],
+)
+def test_batches_under_a_bucket_of_one_second_waste_little_of_it(
+    redis_client, dialect, sizes, limits
+):
+    """Nothing is refused, equal processes end together, and Redis is asked once in four calls."""
+    outcome = run_batches(redis_client, sizes, dialect, **limits)
+    assert outcome.sends == sum(sizes)
+    assert outcome.refused == 0
+    assert max(outcome.ends) - outcome.ideal < 2.0
+    assert outcome.operations / outcome.sends <= 0.25
+    if len(set(sizes)) == 1:
+        assert outcome.unevenness < 0.1
 
 
 def test_each_turn_has_a_time_of_its_own(redis_client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pickle
@@ -59,6 +60,25 @@ def test_a_further_model_adds_nothing_to_what_is_served(sim, redis_server):
     for _ in range(3):
         model(sim, redis_server.url)._ready()
     assert link_of(Shared(redis_server.url))._parts == served
+
+
+def test_models_that_learn_apart_add_nothing_to_what_is_served(sim, redis_server, redis_client):
+    """What is of the key is of the fleet, so they share it; their circuit breakers go with them."""
+    model(sim, redis_server.url)._ready()
+    link = link_of(Shared(redis_server.url))
+    served = list(link._parts)
+    models = [model(sim, redis_server.url, share_learning=False) for _ in range(3)]
+    states = [one._ready().chain[0].state for one in models]
+    assert link._parts == served
+    assert len({id(state.circuit_breaker) for state in states}) == 3
+    assert len({id(state.speed) for state in states}) == 3
+    assert len({id(state.keys[0].rate_limiter) for state in states}) == 1
+    (health,) = [part for part in link._parts if part.script == "health"]
+    assert len(health._all_breakers()) == 4
+    del models, states
+    gc.collect()
+    assert len(health._all_breakers()) == 1
+    assert sum(map(len, health._keys.values())) == 1
 
 
 def test_the_server_holds_no_prompt_no_answer_and_no_key(sim, redis_server, redis_client):
@@ -220,7 +240,7 @@ def test_a_defect_of_a_part_does_not_end_the_thread(redis_server, monkeypatch):
     monkeypatch.setattr(links, "RETRY_SECONDS", 0.01)
 
     class Broken:
-        script, suffix = "lease", ""
+        script = "lease"
         tries = 0
 
         def due_at(self):

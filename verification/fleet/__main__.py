@@ -2,7 +2,7 @@
 
 python -m verification.fleet                  the whole table
 python -m verification.fleet --only killed    rows whose description has this word
-python -m verification.fleet --workers        1,000 workers: the script driven alone
+python -m verification.fleet --workers        in virtual time: the batches, and 1,000 workers
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from typing import NamedTuple
 
 from verification.fleet import alone
+from verification.fleet.batches import run_batches
 from verification.fleet.runs import Row, play
 from verification.fleet.workers import run
 from verification.kit.redis_server import MISSING, RedisServer, installed
@@ -61,7 +62,7 @@ def main() -> int:
     """Run it; 1 if a bound is broken."""
     parser = argparse.ArgumentParser(prog="python -m verification.fleet", description=__doc__)
     parser.add_argument("--only", default="", help="a word of the row's description")
-    parser.add_argument("--workers", action="store_true", help="only the script, driven alone")
+    parser.add_argument("--workers", action="store_true", help="only what runs in virtual time")
     args = parser.parse_args()
     if not installed():
         print(MISSING)
@@ -70,7 +71,7 @@ def main() -> int:
     if not args.only and not args.workers:
         broken += alone.main()
     if not args.only:
-        broken += _many()
+        broken += _virtual_batches() + _many()
     print(f"{broken} bounds broken")
     return bool(broken)
 
@@ -104,6 +105,43 @@ def _batches(only: str) -> int:
             + (f"  BROKEN: {', '.join(wrong)}" if wrong else ""),
             flush=True,
         )
+    return broken
+
+
+def _virtual_batches() -> int:
+    import redis
+
+    print("\nthe same batches in virtual time, whatever this machine is busy with:")
+    broken = 0
+    with RedisServer() as server:
+        client = redis.Redis.from_url(server.url, decode_responses=True, protocol=2)
+        for stall in (0.0, 0.4):
+            for bound in bounds()[:8]:
+                row = bound.row
+                outcome = run_batches(
+                    client,
+                    row.sizes,
+                    row.dialect,
+                    requests_per_minute=row.requests_per_minute,
+                    tokens_per_minute=row.tokens_per_minute,
+                    stall=stall,
+                )
+                refused, a_call = (n / outcome.sends for n in (outcome.refused, outcome.operations))
+                wrong = (
+                    (outcome.times_ideal > bound.times_ideal)
+                    + (refused > bound.share_refused)
+                    + (a_call > bound.operations)
+                    + (outcome.unevenness > bound.unevenness)
+                )
+                broken += wrong
+                print(
+                    f"{bound.name:26} {outcome.times_ideal:8.3f} {refused:7.2%} {a_call:17.2f} "
+                    f"{min(outcome.ends):5.1f}-{max(outcome.ends):5.1f}"
+                    + (f"  (processes stall for up to {stall} s)" if stall else "")
+                    + ("  BROKEN" if wrong else ""),
+                    flush=True,
+                )
+        client.close()
     return broken
 
 

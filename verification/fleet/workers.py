@@ -100,8 +100,8 @@ def run(
     outcome = Outcome(seconds)
     begin = starts or [i / workers for i in range(workers)]
     limiters = []
-    for i in range(workers):
-        limiter = LeasedRateLimiter("x", lambda: None, clock=lambda: clock[0], suffix=f".{i}")
+    for _ in range(workers):
+        limiter = LeasedRateLimiter("x", lambda: None, clock=lambda: clock[0])
         limiter.configure(per_second * 60)
         limiters.append(limiter)
     requests: list[list[QueuedRequest]] = [[] for _ in range(workers)]
@@ -117,7 +117,7 @@ def run(
             waiting.append(QueuedRequest(Batch(), now, lambda: None))
             limiter.join(waiting[-1], now)
         if limiter.due_at() <= now:
-            arguments = ["m" + limiter.suffix, now, *limiter.request(now)[1:]]
+            arguments = [f"m.{i}", now, *limiter.request(now)[1:]]
             began = time.perf_counter()
             reply = client.evalsha(script, 3, *limiter.keys("v"), *arguments)
             outcome.script_seconds += time.perf_counter() - began
