@@ -200,7 +200,7 @@ class Fault:
         kind: What to believe about it.
         message: One short line for people, without secrets.
         status: The HTTP status, where there was one.
-        code: The provider's own error code, where it gave one; or that of a `check`, see above.
+        code: The provider's own error code, where it gave one; or `check_refused`, `check_failed`.
         retry_after: Seconds the server asks to wait, where it said so.
         should_retry: The server's `x-should-retry`, where it was sent.
         request_id: The provider's id for the request, for its support.

@@ -498,5 +498,12 @@ def targets_table(targets: Sequence[TargetStats]) -> Any:
         msg = "to_pandas() needs pandas: pip install pandas"
         raise MissingExtraError(msg) from error
     rows = [{k: v for k, v in target.as_dict().items() if k != "curve"} for target in targets]
-    table = json_normalize(rows)
-    return table.set_index("name") if rows else table
+    if not rows:
+        return json_normalize(rows)
+    table = json_normalize(rows).set_index("name")
+    for column in table.columns:
+        if column.startswith(("kinds.", "faults.")):
+            table[column] = table[column].fillna(0).astype(int)  # what was not counted is none
+        elif table[column].dtype == object and column != "health":
+            table[column] = table[column].astype(float)  # None is not known: NaN
+    return table

@@ -174,5 +174,20 @@ def test_a_table_has_one_row_a_target_and_a_column_for_each_figure():
         assert list(table["wins"]) == [10, 1]
         assert table.loc[A, "first_text.p50"] == pytest.approx(0.5, rel=0.02)
         assert "curve" not in table.columns
+        assert list(table["kinds.hedge"]) == [0, 10]
+        assert table["kinds.primary"].dtype == int
+        assert {str(kind) for kind in table.drop(columns="health").dtypes} == {"int64", "float64"}
     assert report.to_pandas().attrs["done"] == 11
     assert len(BatchReport().to_pandas()) == 0
+
+
+@pytest.mark.parametrize(("kind", "needs"), [("csv", "pandas"), ("excel", "openpyxl")])
+def test_a_table_can_be_written_to_a_file_and_read_again(tmp_path, kind, needs):
+    """By the methods of pandas."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    pytest.importorskip(needs, reason=f"{needs} is not installed")
+    table = BatchReport(done=11, targets=stats().targets).to_pandas().assign(health="ok")
+    path = tmp_path / f"report.{'xlsx' if kind == 'excel' else kind}"
+    getattr(table, f"to_{kind}")(path)
+    read = getattr(pandas, f"read_{kind}")(path, index_col="name")
+    pandas.testing.assert_frame_equal(read, table, check_dtype=False)
