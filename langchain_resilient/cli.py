@@ -31,13 +31,14 @@ from pydantic import ValidationError
 
 from langchain_resilient._version import __version__
 from langchain_resilient.batch import cli as batch
-from langchain_resilient.configuration import chain_of
+from langchain_resilient.configuration import Configuration, chain_of
 from langchain_resilient.demo import command as demo
 from langchain_resilient.service import run as service
 from langchain_resilient.simulation import command as simulate
 from langchain_resilient.terminal import (
     LogLines,
     give_up_stdout,
+    in_options,
     prompt_of,
     replace_unprintable,
     show_warning,
@@ -498,6 +499,7 @@ def _targets(args: argparse.Namespace) -> int:
     from langchain_resilient.providers.overview import as_text, overview  # noqa: PLC0415
 
     try:
+        _check_config(args)
         chain = as_chain(_chosen_targets(args) or DEFAULT_CHAIN)
         rows = overview(chain, check=args.check)
     except (OSError, ValueError) as error:
@@ -506,6 +508,17 @@ def _targets(args: argparse.Namespace) -> int:
     if not any(row["ready"] for row in rows):
         return WRONG
     return OK if any(row["ready"] and row.get("alive") is not False for row in rows) else FAILED
+
+
+def _check_config(args: argparse.Namespace) -> None:
+    """Refuse a configuration file that no model could be made of, keys aside."""
+    from langchain_core.language_models import BaseChatModel  # noqa: PLC0415  # see `_ask`
+
+    from langchain_resilient.service.config import with_none  # noqa: PLC0415
+
+    fields = with_none(Configuration, _config(args))
+    others = BaseChatModel.model_fields.keys() - Configuration.model_fields.keys()
+    Configuration(**{name: value for name, value in fields.items() if name not in others})
 
 
 # -- simulate -------------------------------------------------------------------------------------
@@ -545,14 +558,12 @@ def _fail(args: argparse.Namespace, error: Any, code: int) -> int:
 
 def _print_error(message: str) -> int:
     """Print one line to standard error; returns the exit code of a wrong command."""
-    write(sys.stderr, f"langchain-resilient: {message}\n")
+    write(sys.stderr, f"langchain-resilient: {in_options(message)}\n")
     return WRONG
 
 
 def _error_text(error: Exception) -> str:
     """Return an error's text; of a validation error only the arguments and what is wrong."""
-    if type(error).__name__ == "NoTargetsError":
-        return _no_targets(str(error))
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return f"there is no file {error.filename}"
     if not isinstance(error, ValidationError):
@@ -563,17 +574,6 @@ def _error_text(error: Exception) -> str:
         + detail["msg"].removeprefix("Value error, ")
         for detail in error.errors()
     )
-
-
-def _no_targets(text: str) -> str:
-    """The same advice in words of the command line."""
-    for ours, theirs in (
-        ("(or pass api_key=...)", "(or name their variable: --api-key-env NAME)"),
-        ('ResilientChatModel(targets=["local"])', "--target local"),
-        ('`last_resort="local"`', "--last-resort local"),
-    ):
-        text = text.replace(ours, theirs)
-    return text
 
 
 if __name__ == "__main__":

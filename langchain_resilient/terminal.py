@@ -89,6 +89,32 @@ def give_up_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_FOR_PYTHON = (
+    'Target("openai:model", base_url=..., api_key=...); any LangChain chat model is a target as '
+    "it is; others are added with langchain_resilient.providers.register"
+)
+_IN_OPTIONS = (
+    ("(or pass api_key=...)", "(or name their variable: --api-key-env NAME)"),
+    ('ResilientChatModel(targets=["local"])', "--target local"),
+    ('`last_resort="local"`', "--last-resort local"),
+    ("check base_url", "check --base-url"),
+    ("`base_url`", "--base-url"),
+    ("(timeout=); max_retries=1 makes it fail at once", "(--timeout)"),
+    ("raise `timeout` or `TimeLimits(first_text=...)`", "raise --timeout"),
+    ("raise `timeout`", "raise --timeout"),
+    ("try `repair=True`, ", ""),
+    (_FOR_PYTHON, "--target openai:model --base-url URL --api-key-env NAME"),
+)
+"""What messages advise in Python, and how it is said on the command line."""
+
+
+def in_options(text: str) -> str:
+    """The same advice in words of the command line."""
+    for ours, theirs in _IN_OPTIONS:
+        text = text.replace(ours, theirs)
+    return text
+
+
 _logged: set[str] = set()
 """Warnings that the log has said already."""
 
@@ -110,10 +136,10 @@ class LogLines(logging.Handler):
         if hasattr(record, "warning_category"):
             _logged.add(message)
         if not self._is_service:
-            write(sys.stderr, f"langchain-resilient: {message}\n")
+            write(sys.stderr, f"langchain-resilient: {in_options(message)}\n")
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Show a warning as the command line shows its messages; for `warnings.showwarning`."""
     if str(message) not in _logged:
-        write(sys.stderr, f"langchain-resilient: {message}\n")
+        write(sys.stderr, f"langchain-resilient: {in_options(str(message))}\n")

@@ -6,17 +6,20 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from langchain_resilient import cli
+from langchain_resilient import FaultKind, cli, terminal
+from langchain_resilient.faults import TRAITS
 from langchain_resilient.simulation.latency import HeavyTail, uniform
 from langchain_resilient.testing import (
     BadRequest,
@@ -30,6 +33,10 @@ from tests.helpers import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+TERMINAL = Path(terminal.__file__)
+PACKAGE = TERMINAL.parent
 
 
 @pytest.fixture
@@ -327,6 +334,41 @@ def test_advice_is_for_the_command_line(capsys, monkeypatch):
     assert "--last-resort local" in err
     assert "ResilientChatModel" not in err
     assert "api_key=" not in err
+
+
+def test_advice_of_errors_and_warnings_is_for_the_command_line_too(capsys):
+    """A server that is not there, and a provider that nobody knows."""
+    unreachable = (
+        "check base_url, the network. Until its deadline (timeout=); max_retries=1 makes it"
+    )
+    terminal.show_warning(UserWarning(f"nobody is there: {advice} fail at once"))
+    assert run("ask", "-n", "-t", "opnai:m", "hello") == cli.WRONG
+    advice = TRAITS[FaultKind.CONNECTION].advice
+    cli._print_error(f"all targets failed\nWhat to do: {advice}.")
+    err = capsys.readouterr().err
+    assert "check --base-url, the network. Until its deadline (--timeout)\n" in err
+    assert "What to do: check the network and --base-url.\n" in err
+    assert "--target openai:model --base-url URL --api-key-env NAME\n" in err
+    for word in ("base_url", "max_retries", "timeout=", "register"):
+        assert word not in err
+
+
+def test_the_words_that_are_replaced_are_those_of_the_messages():
+    """Else the command line would speak Python again."""
+    texts = " ".join(path.read_text() for path in PACKAGE.rglob("*.py") if path != TERMINAL)
+    said = re.sub(r"[\"\']\n\s*f?[\"\']", "", texts)  # one text over several lines
+    assert [ours for ours, _ in terminal._IN_OPTIONS if ours not in said] == []
+
+
+@pytest.mark.parametrize("command", [("ask", "-n", "hello"), ("targets",)])
+def test_a_misspelt_field_of_a_file_is_told_by_every_command(capsys, tmp_path, command):
+    """By `targets` too, which needs few of them."""
+    path = tmp_path / "chain.toml"
+    path.write_text('targets = ["text:hi"]\n[hedge]\ndealy = 1\n')
+    assert run(*command, "--config", str(path)) == cli.WRONG
+    assert capsys.readouterr().err == (
+        "langchain-resilient: hedge.dealy: Extra inputs are not permitted: did you mean delay?\n"
+    )
 
 
 def test_a_warning_is_one_line(tmp_path):

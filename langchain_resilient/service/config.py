@@ -220,20 +220,25 @@ def model_of(fields: Mapping[str, Any]) -> ResilientChatModel:
     """
     from langchain_resilient.chat_model import ResilientChatModel  # noqa: PLC0415  # it is heavy
 
-    return ResilientChatModel(**_with_none(ResilientChatModel, fields))
+    return ResilientChatModel(**with_none(ResilientChatModel, fields))
 
 
-def _with_none(owner: type[BaseModel], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the word "none" where a field has another default; elsewhere it is a text."""
+def with_none(owner: type[BaseModel], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the word "none" where a field has another default; elsewhere it is a text.
+
+    Args:
+        owner: The class whose fields they are.
+        fields: Out of a file; they stay as they are.
+    """
     made = dict(fields)
     for name, value in fields.items():
         field = owner.model_fields.get(name)
         if value == "none" and field is not None and field.default is not None:
             made[name] = None
         elif name in _NESTED and isinstance(value, dict):
-            made[name] = _with_none(_NESTED[name], value)
+            made[name] = with_none(_NESTED[name], value)
         elif name == "targets" and isinstance(value, list):
-            made[name] = [_with_none(BaseModel, v) if isinstance(v, dict) else v for v in value]
+            made[name] = [with_none(BaseModel, v) if isinstance(v, dict) else v for v in value]
     return made
 
 
