@@ -352,7 +352,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, caplog):
 
     async def story(world: World) -> None:
         await world.run(world.model(), questions(60), until=1)
-        assert "go on at their provider" not in caplog.text  # nothing was created yet
+        assert "prompts at the provider" not in caplog.text  # nothing was created yet
 
         async def leave() -> None:
             await asyncio.sleep(100)
@@ -362,7 +362,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, caplog):
         await leave()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert "1 batches with 58 prompts go on at their provider" in caplog.text
+        assert "1 batch goes on with 58 prompts at the provider" in caplog.text
         assert "lane show" in caplog.text
         assert [b.status for b in world.sim.batches] == ["in_progress"]
 
@@ -379,15 +379,16 @@ def test_what_cannot_go_by_batch_goes_live(tmp_path, caplog):
         assert right(got, questions(25))
         assert world.sim.count() == 25
         assert "extra_headers cannot be part of a batch" in caplog.text
-        plain = ResilientChatModel(targets=["text:no"])
+        azure = Target("azure:m", base_url="http://127.0.0.1:9", api_key="k")
+        plain = ResilientChatModel(targets=["text:no", azure])
         with pytest.raises(ValueError, match="no target of this chain takes batches"):
             await world.run(plain, questions(3))
 
     play("openai", tmp_path, Backlog(), story)
 
 
-def test_the_second_target_may_be_the_one(tmp_path):
-    """The first that takes batches gets them."""
+def test_the_second_target_may_be_the_one(tmp_path, caplog):
+    """The first that takes batches gets them, and the log says so."""
 
     async def story(world: World) -> None:
         openai = Target("openai:m", base_url=world.sim.base_url("openai"), api_key="k")
@@ -395,6 +396,7 @@ def test_the_second_target_may_be_the_one(tmp_path):
         got = await world.run(llm, questions(25))
         assert got[0].text == "live"
         assert got[5].text == answer_to("q5")
+        assert "batches go to openai:m: text:live takes none" in caplog.text
 
     play("openai", tmp_path, Backlog(), story)
 

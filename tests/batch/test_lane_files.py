@@ -122,6 +122,20 @@ def test_the_lock_of_a_journal(tmp_path):
     LaneLock(tmp_path / "run.db").release()
 
 
+def test_a_folder_and_a_place_without_locks(tmp_path, caplog):
+    """A folder holds its lock; where there can be none, the run goes on."""
+    caplog.set_level(logging.INFO)
+    (tmp_path / "folder").mkdir()
+    first = LaneLock(tmp_path / "folder")
+    with pytest.raises(JournalLockedError):
+        LaneLock(tmp_path / "folder")
+    first.release()
+    assert (tmp_path / "folder" / "lane").exists()
+    (tmp_path / "run.db.lane").mkdir()
+    LaneLock(tmp_path / "run.db").release()
+    assert "nothing keeps a second run" in caplog.text
+
+
 # -- what stays at the provider ---
 
 
