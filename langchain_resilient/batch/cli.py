@@ -342,22 +342,28 @@ _COLUMNS: tuple[str, ...] = (
 def add_journal_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands of `journal`."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    show = actions.add_parser("show", help="how much is done, by whom, and what failed")
-    show.add_argument("file", metavar="FILE", type=Path, help="the journal: a file or a folder")
+    show = _add_action(actions, "show", "how much is done, by whom, and what failed")
     show.add_argument("--failed", action="store_true", help="list the failures")
     show.add_argument("--json", action="store_true", help="as JSON")
     show.set_defaults(action=_show)
-    export = actions.add_parser(
+    export = _add_action(
+        actions,
         "export",
-        help="the prompts, answers and failures of the last run, one a prompt, by position (from "
-        "0), as JSON lines or CSV",
+        "the prompts, answers and failures of the last run, one a prompt, by position (from 0), as "
+        "JSON lines or CSV",
     )
-    export.add_argument("file", metavar="FILE", type=Path, help="the journal: a file or a folder")
     export.add_argument("-o", "--output", default="-", metavar="OUT",
                         help="a .jsonl or .csv file; standard output unless given")  # fmt: skip
     export.add_argument("--all", action="store_true",
                         help="also what was answered before prompts or models changed")  # fmt: skip
     export.set_defaults(action=_export)
+
+
+def _add_action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """Declare a subcommand that is about a journal."""
+    action: argparse.ArgumentParser = actions.add_parser(name, help=text)
+    action.add_argument("file", metavar="FILE", type=Path, help="the journal: a file or a folder")
+    return action
 
 
 def run_journal_command(args: argparse.Namespace) -> None:
@@ -484,18 +490,16 @@ def _open_private(path: str, flags: int) -> int:
 def add_lane_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands of `lane`."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    show = actions.add_parser("show", help="how the batches of a journal are, at their providers")
-    show.add_argument("file", metavar="FILE", type=Path, help="the journal: a file or a folder")
-    show.add_argument("--json", action="store_true", help="as JSON")
-    show.set_defaults(cancel=False)
-    cancel = actions.add_parser(
+    show = _add_action(actions, "show", "how the batches of a journal are, at their providers")
+    cancel = _add_action(
+        actions,
         "cancel",
-        help="cancel the batches of a journal that are still open; what is done of them is paid, "
-        "and the next run of the same batch uses it",
+        "cancel the batches of a journal that are still open; what is done of them is paid, and "
+        "the next run of the same batch uses it",
     )
-    cancel.add_argument("file", metavar="FILE", type=Path, help="the journal: a file or a folder")
-    cancel.add_argument("--json", action="store_true", help="as JSON")
-    cancel.set_defaults(cancel=True)
+    for action in (show, cancel):
+        action.add_argument("--json", action="store_true", help="as JSON")
+        action.set_defaults(cancel=action is cancel)
 
 
 def run_lane_command(

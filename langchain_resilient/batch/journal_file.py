@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sqlite3
 import time
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from langchain_resilient.batch.journal_keys import RequestKeys
+
+
+logger: logging.Logger = logging.getLogger("langchain_resilient")
 
 
 class JournalRow(NamedTuple):
@@ -363,38 +367,41 @@ class JournalFile:
 class LaneLock:
     """Keeps the lane of a journal for one run; it ends with the process, however that ends.
 
+    Where a file system has no locks, there is none, and a line in the log.
+
     Args:
-        journal: The journal's file. The lock is an empty file beside it, which stays there.
+        journal: The journal. The lock is an empty file beside it, or in it if it is a folder, and
+            stays there.
 
     Raises:
         JournalLockedError: If another run has it.
-        JournalError: If there can be no such file.
     """
 
     def __init__(self, journal: Path) -> None:
         journal = journal.resolve()
-        with _journal_errors(journal):
-            path = journal.with_name(f"{journal.name}.lane")
-            _make_private(path)
-            self._db = sqlite3.connect(
-                path, timeout=0.0, isolation_level=None, check_same_thread=False
-            )
+        path = journal / "lane" if journal.is_dir() else journal.with_name(f"{journal.name}.lane")
+        self._db: sqlite3.Connection | None = None
         try:
-            with _journal_errors(journal):
+            with _journal_errors(path):
+                _make_private(path)
+                self._db = sqlite3.connect(
+                    path, timeout=0.0, isolation_level=None, check_same_thread=False
+                )
                 self._db.execute("BEGIN EXCLUSIVE")
-        except BaseException as error:
-            self._db.close()
+        except JournalError as error:
+            self.release()
             if isinstance(error, JournalLockedError):
                 raise JournalLockedError(
                     f"another run works through the batch lane with the journal {journal}: wait "
                     f"for it or stop it, {_OTHER_FILE}",
                     path=str(journal),
                 ) from None
-            raise
+            logger.info("nothing keeps a second run from the lane of %s: %s", journal, error)
 
     def release(self) -> None:
         """Let another run have it."""
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
 
 
 def _make_private(path: Path) -> None:

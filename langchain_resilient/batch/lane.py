@@ -108,7 +108,11 @@ class Lane:
         self._within = within
         desk = desk_of(None)
         if desk is None:
-            msg = "no target of this chain takes batches: those of openai and together do"
+            msg = (
+                "no target of this chain takes batches: those of openai and together do; not "
+                "azure's, whose batches need deployments of their own, nor compatible servers, "
+                "local models and LangChain models. Leave out lane= to ask live"
+            )
             raise ValueError(msg)
         self._desk: BatchDesk = desk
         self._lock: LaneLock | None = None
@@ -218,18 +222,20 @@ class Lane:
             batch for batch in self._batches.values()
             if batch.row.batch is not None and batch.row.status == "open"
         ]  # fmt: skip
+        count, path = len(running), self._journal.path
         if running and self._finished:
             logger.warning(
-                "%d batches are still being cancelled at their provider: what they cost is not "
-                "counted until the next call with the journal %s",
-                len(running), self._journal.path,
+                "%s still being cancelled at the provider: what that costs is not counted until "
+                "the next call with the journal %s",
+                "1 batch is" if count == 1 else f"{count} batches are", path,
             )  # fmt: skip
         elif running:
             logger.warning(
-                "%d batches with %d prompts go on at their provider: the same call with the same "
-                "journal goes on with them; `langchain-resilient lane show %s` tells how they are, "
-                "`lane cancel` ends them",
-                len(running), sum(b.row.requests for b in running), self._journal.path,
+                "%s with %d prompts at the provider: the same call with the same journal "
+                "goes on with that; `langchain-resilient lane show %s` tells how it is, "
+                "`lane cancel` ends it",
+                "1 batch goes on" if count == 1 else f"{count} batches go on",
+                sum(batch.row.requests for batch in running), path,
             )  # fmt: skip
 
     # -- reading --

@@ -271,6 +271,8 @@ class Runtime:
     def batch_desk(self, name: str | None = None) -> BatchDesk | None:
         """Find who takes batches: the target of that name, else the first of the chain that does.
 
+        That it is not the first of all is logged.
+
         Returns:
             None if there is none.
         """
@@ -282,8 +284,12 @@ class Runtime:
                 desk = open_desk(
                     route, target, self._defaults, router=self._router, recorder=self._recorder
                 )
-                if desk is not None:
-                    return desk
+                if desk is None:
+                    continue
+                first = self.chain[0].state.name
+                if name is None and target.name != first:
+                    logger.warning("batches go to %s: %s takes none", target.name, first)
+                return desk
         return None
 
     async def _judge(self, call: CallOptions, stored: StoredAnswer) -> ChatResult:

@@ -65,6 +65,15 @@ class World:
                     break
         return got
 
+    async def answer(
+        self, count: int, llm: ResilientChatModel | None = None, **more: Any
+    ) -> dict[int, Any]:
+        """Answer so many questions, and check that each has its own answer."""
+        prompts = questions(count)
+        got = await self.run(llm or self.model(), prompts, **more)
+        assert right(got, prompts), got
+        return got
+
     @property
     def report(self) -> BatchReport:
         return self.reports[-1]

@@ -34,9 +34,7 @@ def test_half_the_price(name, tmp_path):
     """One prompt live, all others in one batch; the receipts and the report say so."""
 
     async def story(world: World) -> None:
-        prompts = questions(100)
-        got = await world.run(world.model(), prompts)
-        assert right(got, prompts)
+        got = await world.answer(100)
         assert world.sim.count() == 1
         assert [(b.status, b.total) for b in world.sim.batches] == [("completed", 99)]
         receipt = got[50].response_metadata["resilience"]
@@ -108,8 +106,7 @@ def test_the_responses_api_in_batches(tmp_path):
 
     async def story(world: World) -> None:
         llm = world.model(target={"api": "responses"})
-        got = await world.run(llm, questions(25))
-        assert right(got, questions(25))
+        got = await world.answer(25, llm)
         assert [b.endpoint for b in world.sim.batches] == ["/v1/responses"]
         assert got[3].usage_metadata["output_tokens"] > 0
         assert isinstance(got[3].content, list)
@@ -122,9 +119,7 @@ def test_bad_lines_are_bought_live(name, tmp_path):
     """Errors, and missing, repeated and broken lines: each prompt has its one answer."""
 
     async def story(world: World) -> None:
-        prompts = questions(100)
-        got = await world.run(world.model(), prompts)
-        assert right(got, prompts)
+        await world.answer(100)
         report = world.report
         assert 60 < report.batched < 92
         assert world.sim.count() == 100 - report.batched
@@ -146,8 +141,7 @@ def test_answers_are_judged(name, tmp_path):
         return not lane
 
     async def story(world: World) -> None:
-        got = await world.run(world.model(check=check), questions(30))
-        assert right(got, questions(30))
+        got = await world.answer(30, world.model(check=check))
         assert refused == [answer_to("q7")]
         assert world.sim.count() == 2
         assert "lane" not in got[7].response_metadata["resilience"]
@@ -162,8 +156,7 @@ def test_empty_answers_are_bought_live(name, tmp_path):
     """A batch of empty answers is worth nothing."""
 
     async def story(world: World) -> None:
-        got = await world.run(world.model(), questions(25))
-        assert right(got, questions(25))
+        await world.answer(25)
         assert world.report.batched == 0
 
     play(name, tmp_path, Backlog(reply=Reply("")), story)
@@ -174,9 +167,7 @@ def test_the_deadline_of_a_slow_batch(name, tmp_path):
     """Cancelled while there is time: what was done comes back, the rest is bought."""
 
     async def story(world: World) -> None:
-        prompts = questions(100)
-        got = await world.run(world.model(), prompts, within="2h")
-        assert right(got, prompts)
+        await world.answer(100, within="2h")
         assert world.loop.time() < 2 * HOUR
         assert world.report.late == 0
         assert 15 <= world.report.batched <= 19
@@ -191,8 +182,7 @@ def test_a_batch_that_is_not_cancelled_in_time_is_bought_as_well(name, tmp_path)
     """All is bought live; the cancelled batch gives its answers for nothing."""
 
     async def story(world: World) -> None:
-        got = await world.run(world.model(), questions(100), within="2h")
-        assert right(got, questions(100))
+        await world.answer(100, within="2h")
         assert world.loop.time() < 2 * HOUR
         assert world.report.batched == 0
         assert world.sim.count() == 100
@@ -207,8 +197,7 @@ def test_an_answer_that_comes_twice_counts_once(name, tmp_path):
     async def story(world: World) -> None:
         world.sim.script("*", then=Reply(latency=80.0))
         llm = world.model(timeout=300)
-        got = await world.run(llm, questions(100), within="2h", max_concurrency=4)
-        assert right(got, questions(100))
+        await world.answer(100, llm, within="2h", max_concurrency=4)
         report = world.report
         assert report.done == 100
         assert world.sim.count() > 50
@@ -226,8 +215,7 @@ def test_without_a_deadline_it_takes_as_long_as_it_takes(tmp_path):
     """Stuck at 60 %: it expires after its day, and the rest is bought."""
 
     async def story(world: World) -> None:
-        got = await world.run(world.model(), questions(101))
-        assert right(got, questions(101))
+        await world.answer(101)
         assert 24 * HOUR < world.loop.time() < 25 * HOUR
         assert world.report.batched == 60
 
@@ -239,7 +227,7 @@ def test_a_batch_that_fails_is_bought_at_once(name, tmp_path, caplog):
     """And its provider's reason is in the log."""
 
     async def story(world: World) -> None:
-        assert right(await world.run(world.model(), questions(30)), questions(30))
+        await world.answer(30)
         assert world.loop.time() < 300
         assert "invalid_model" in caplog.text
 
@@ -251,9 +239,7 @@ def test_a_full_queue_is_waited_for(name, tmp_path):
     """The second batch goes once the first is back."""
 
     async def story(world: World) -> None:
-        prompts = questions(41)
-        got = await world.run(world.model(), prompts)
-        assert right(got, prompts)
+        await world.answer(41)
         assert world.report.batched == 40
         assert {b.status for b in world.sim.batches} == {"completed", "failed"}
 
@@ -272,8 +258,7 @@ def test_lost_responses_and_errors(name, operation, tmp_path):
 
     async def story(world: World) -> None:
         world.sim.break_batches(name, operation, "lost", 500, "lost", 429, 503)
-        got = await world.run(world.model(), questions(40))
-        assert right(got, questions(40))
+        await world.answer(40)
         assert [b.status for b in world.sim.batches] == ["completed"]
         assert world.report.batched == 39
 
@@ -286,8 +271,7 @@ def test_half_a_download(name, tmp_path):
 
     async def story(world: World) -> None:
         world.sim.break_batches(name, "download", "half", "cut", "half")
-        got = await world.run(world.model(), questions(40))
-        assert right(got, questions(40))
+        await world.answer(40)
         # Together does not say how many answers there are.
         assert world.report.batched == (39 if name == "openai" else 39 - world.sim.count() + 1)
 
@@ -300,8 +284,7 @@ def test_an_hour_of_errors(name, tmp_path):
 
     async def story(world: World) -> None:
         world.sim.batch_outage(name, 100, 100 + HOUR)
-        got = await world.run(world.model(), questions(40), within="6h")
-        assert right(got, questions(40))
+        await world.answer(40, within="6h")
         assert world.report.batched == 39
         assert HOUR < world.loop.time() < 1.5 * HOUR
 
@@ -313,8 +296,7 @@ def test_an_outage_does_not_break_the_deadline(tmp_path):
 
     async def story(world: World) -> None:
         world.sim.batch_outage("openai", 0, 24 * HOUR)
-        got = await world.run(world.model(), questions(40), within="1h")
-        assert right(got, questions(40))
+        await world.answer(40, within="1h")
         assert world.loop.time() < HOUR
         assert world.sim.batches == []
 
@@ -352,7 +334,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, caplog):
 
     async def story(world: World) -> None:
         await world.run(world.model(), questions(60), until=1)
-        assert "go on at their provider" not in caplog.text  # nothing was created yet
+        assert "prompts at the provider" not in caplog.text  # nothing was created yet
 
         async def leave() -> None:
             await asyncio.sleep(100)
@@ -362,7 +344,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, caplog):
         await leave()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert "1 batches with 58 prompts go on at their provider" in caplog.text
+        assert "1 batch goes on with 58 prompts at the provider" in caplog.text
         assert "lane show" in caplog.text
         assert [b.status for b in world.sim.batches] == ["in_progress"]
 
@@ -375,19 +357,19 @@ def test_what_cannot_go_by_batch_goes_live(tmp_path, caplog):
 
     async def story(world: World) -> None:
         llm = world.model()
-        got = await world.run(llm, questions(25), extra_headers={"x-trace": "1"})
-        assert right(got, questions(25))
+        await world.answer(25, llm, extra_headers={"x-trace": "1"})
         assert world.sim.count() == 25
         assert "extra_headers cannot be part of a batch" in caplog.text
-        plain = ResilientChatModel(targets=["text:no"])
+        azure = Target("azure:m", base_url="http://127.0.0.1:9", api_key="k")
+        plain = ResilientChatModel(targets=["text:no", azure])
         with pytest.raises(ValueError, match="no target of this chain takes batches"):
             await world.run(plain, questions(3))
 
     play("openai", tmp_path, Backlog(), story)
 
 
-def test_the_second_target_may_be_the_one(tmp_path):
-    """The first that takes batches gets them."""
+def test_the_second_target_may_be_the_one(tmp_path, caplog):
+    """The first that takes batches gets them, and the log says so."""
 
     async def story(world: World) -> None:
         openai = Target("openai:m", base_url=world.sim.base_url("openai"), api_key="k")
@@ -395,6 +377,7 @@ def test_the_second_target_may_be_the_one(tmp_path):
         got = await world.run(llm, questions(25))
         assert got[0].text == "live"
         assert got[5].text == answer_to("q5")
+        assert "batches go to openai:m: text:live takes none" in caplog.text
 
     play("openai", tmp_path, Backlog(), story)
 
@@ -430,8 +413,7 @@ def test_refusals_are_learned_from_the_first_prompt(tmp_path):
 
     async def story(world: World) -> None:
         world.sim.script("*", UnsupportedParameter("seed"), then=Reply())
-        got = await world.run(world.model(seed=3), questions(30))
-        assert right(got, questions(30))
+        await world.answer(30, world.model(seed=3))
         [file] = [batch.file for batch in world.sim._batches.batches.values()]
         assert b'"seed"' not in (file.data or b"")
         assert world.report.batched == 29

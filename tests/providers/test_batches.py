@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
+    from langchain_resilient.exchange import BatchState
+
 MODEL = {"openai": "gpt-4.1-mini", "together": "openai/gpt-oss-120b"}
 CHAT = "/v1/chat/completions"
 USER = {"role": "user", "content": "Hello"}
@@ -63,6 +65,12 @@ def _write(path: Path, batches: ProviderBatches, name: str, count: int) -> Path:
     return path
 
 
+async def _create(batches: ProviderBatches, folder: Path, name: str) -> tuple[str, BatchState]:
+    """Upload ten requests, and create their batch; returns the file's id as well."""
+    file = await batches.upload(_write(folder / "a.jsonl", batches, name, 10))
+    return file, await batches.create(file, CHAT, "tag")
+
+
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 @both
 def test_from_the_file_to_the_answers(name, transport, tmp_path):
@@ -98,8 +106,7 @@ def test_cancelled_batches_keep_what_is_done(name, tmp_path):
     """And tell that they are being cancelled, where the provider does."""
 
     async def story(batches: ProviderBatches, sim: ProviderSimulator) -> None:
-        file = await batches.upload(_write(tmp_path / "a.jsonl", batches, name, 10))
-        made = await batches.create(file, CHAT, "tag")
+        _, made = await _create(batches, tmp_path, name)
         await asyncio.sleep(330)
         await batches.cancel(made.id)
         status = (await batches.retrieve(made.id)).status
@@ -126,8 +133,7 @@ def test_why_a_batch_failed(name, tmp_path):
     """In the provider's words; such a batch is not found as ours."""
 
     async def story(batches: ProviderBatches, sim: ProviderSimulator) -> None:
-        file = await batches.upload(_write(tmp_path / "a.jsonl", batches, name, 10))
-        made = await batches.create(file, CHAT, "tag")
+        file, made = await _create(batches, tmp_path, name)
         await asyncio.sleep(60)
         state = await batches.retrieve(made.id)
         assert state.status == "failed"
@@ -167,8 +173,7 @@ def test_half_a_download_is_an_error(name, tmp_path):
     """Unless it ends as if that were all: then lines are missing."""
 
     async def story(batches: ProviderBatches, sim: ProviderSimulator) -> None:
-        file = await batches.upload(_write(tmp_path / "a.jsonl", batches, name, 10))
-        made = await batches.create(file, CHAT, "tag")
+        _, made = await _create(batches, tmp_path, name)
         await asyncio.sleep(3600)
         output = (await batches.retrieve(made.id)).output_file
         assert output is not None
@@ -243,3 +248,23 @@ async def test_a_written_request_is_what_is_sent():
         data = json.dumps(live[0]).encode()
         assert [chunk async for chunk in written.read(data)] == live
         await provider.aclose()
+
+
+@both
+def test_files_of_an_account(name, tmp_path):
+    """Whether one is there; deleted, it is not, and to delete it again fails."""
+
+    async def story(batches: ProviderBatches, sim: ProviderSimulator) -> None:
+        file, _ = await _create(batches, tmp_path, name)
+        assert await batches.has_file(file)
+        await batches.delete(file)
+        assert not await batches.has_file(file)
+        with pytest.raises(BatchRequestError) as raised:
+            await batches.delete(file)
+        assert raised.value.missing
+        sim.break_batches(name, "files", 500)
+        with pytest.raises(BatchRequestError) as raised:
+            await batches.has_file(file)
+        assert not raised.value.missing
+
+    _run(name, Backlog(), story)

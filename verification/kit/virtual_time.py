@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import selectors
 import sys
 import warnings
 from types import SimpleNamespace
@@ -78,6 +79,24 @@ class ExactClock:
         self._now += delta
 
 
+def _select(selector: Any, timeout: float | None = None) -> list[tuple[Any, int]]:
+    """Do what the selector itself does: with many sockets its map takes half of a run's time."""
+    ready = []
+    for key in selector._fd_to_key.values():
+        socket, wanted = key.fd.socket, key.events
+        events = (
+            selectors.EVENT_READ if wanted & selectors.EVENT_READ and socket.read_ready() else 0
+        )
+        if wanted & selectors.EVENT_WRITE and socket.write_ready():
+            events |= selectors.EVENT_WRITE
+        if events:
+            ready.append((key, events))
+    if ready or timeout == 0:
+        return ready
+    found: list[tuple[Any, int]] = type(selector).select(selector, timeout)
+    return found
+
+
 class VirtualLoop(async_solipsism.EventLoop):  # type: ignore[misc]  # it has no types
     """A loop in virtual time that counts its callbacks and can be interrupted at each of them.
 
@@ -89,6 +108,7 @@ class VirtualLoop(async_solipsism.EventLoop):  # type: ignore[misc]  # it has no
     def __init__(self) -> None:
         super().__init__()
         self._selector.clock = self._exact_clock = ExactClock()
+        self._selector.select = functools.partial(_select, self._selector)
         self.steps = 0
         self.interrupts: dict[int, Callable[[], object]] = {}
 
