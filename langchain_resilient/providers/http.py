@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
+import sys
 import zlib
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_resilient.providers.connection import (
@@ -23,7 +26,7 @@ from langchain_resilient.providers.connection import (
 from langchain_resilient.providers.errors import AnswerError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 
 ACCEPTED = "gzip, deflate"
@@ -265,3 +268,193 @@ def _session(transport: Any) -> Any:
     return ClientSession(
         connector=connector, max_line_size=MAX_HEADER_BYTES, max_field_size=MAX_HEADER_BYTES
     )
+
+
+# -- past the client -------------------------------------------------------------------------------
+
+
+class PlainResponse:
+    """A response of aiohttp that has succeeded and is not compressed, as `sse` reads it.
+
+    Args:
+        response: What aiohttp gave; this owns it now.
+        as_httpx: Makes an exception of aiohttp the client's own.
+    """
+
+    __slots__ = ("_as_httpx", "_read", "_response", "headers", "status_code")
+
+    def __init__(self, response: Any, as_httpx: Callable[[Exception], Exception]) -> None:
+        self._response = response
+        self._read = response.content.readany
+        self._as_httpx = as_httpx
+        self.headers: Mapping[str, str] = response.headers
+        self.status_code: int = response.status
+
+    def aiter_bytes(self) -> PlainResponse:
+        """Give the body's pieces as they come."""
+        return self
+
+    def __aiter__(self) -> PlainResponse:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            data: bytes = await self._read()
+        except Exception as error:
+            raise self._as_httpx(error) from error
+        if data:
+            return data
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Free the connection."""
+        try:
+            await self._response.__aexit__(None, None, None)
+        except Exception as error:
+            raise self._as_httpx(error) from error
+
+
+class DirectPost:
+    """Posts through the aiohttp session of an HTTP client, past the client's own objects.
+
+    Those cost more than the exchange itself. What is not a plain success (an error, a compressed
+    body) becomes the client's own response nevertheless.
+
+    Args:
+        client: The HTTP client; it has sent a request already.
+        httpx: The httpx that it is of.
+        transport: Its aiohttp transport.
+        url: Where to.
+        headers: Those of each request.
+        timeout: As in the extensions of the client's requests.
+    """
+
+    __slots__ = ("_client", "_headers", "_httpx", "_log", "_mapping", "_stream", "_timeout",
+                 "_transport", "_url")  # fmt: skip
+
+    def __init__(
+        self,
+        client: Any,
+        httpx: Any,
+        transport: Any,
+        *,
+        url: str,
+        headers: list[tuple[str, str]],
+        timeout: Mapping[str, float | None],
+    ) -> None:
+        from aiohttp import ClientTimeout  # noqa: PLC0415  # the SDKs' import is lazy too
+        from multidict import CIMultiDict  # noqa: PLC0415
+        from yarl import URL  # noqa: PLC0415
+
+        module = sys.modules[type(transport).handle_async_request.__module__]
+        self._client = client
+        self._httpx = httpx
+        self._transport = transport
+        self._mapping: Callable[[], Any] = module.map_aiohttp_exceptions
+        self._stream: Any = module.AiohttpResponseStream
+        self._url = URL(url)
+        self._headers = CIMultiDict(headers)
+        self._timeout = ClientTimeout(
+            sock_connect=timeout.get("connect"),
+            sock_read=timeout.get("read"),
+            connect=timeout.get("pool"),
+        )
+        self._log = logging.getLogger(httpx.__name__)
+
+    @property
+    def usable(self) -> bool:
+        """Whether nobody would miss the client's own line in the log."""
+        return not self._log.isEnabledFor(logging.INFO)
+
+    async def send(
+        self, content: bytes, headers: Mapping[str, str] | None, request: Callable[[], Any]
+    ) -> Any:
+        """Post a body and return the open response.
+
+        Args:
+            content: The body.
+            headers: More headers for this request alone.
+            request: Makes the client's own object for it, where that is needed.
+
+        Raises:
+            Exception: The client's own.
+        """
+        every = self._headers
+        if headers:
+            every = every.copy()
+            every.update(headers)
+        try:
+            response = await self._transport.client.post(
+                self._url,
+                data=content,
+                headers=every,
+                timeout=self._timeout,
+                allow_redirects=False,
+                auto_decompress=False,
+            )
+        except Exception as error:
+            raise self._as_httpx(request, error) from error
+        if response.status < _ERROR and "content-encoding" not in response.headers:
+            return PlainResponse(response, functools.partial(self._as_httpx, request))
+        try:
+            return await self._full(response, request())
+        except BaseException:
+            response.close()
+            raise
+
+    def _as_httpx(self, request: Callable[[], Any], error: Exception) -> Exception:
+        """Make an exception of aiohttp the client's own, which knows its request."""
+        try:
+            with self._mapping():
+                raise error  # noqa: TRY301  # for the mapping to see it
+        except Exception as mapped:  # noqa: BLE001  # whatever it is
+            if isinstance(mapped, self._httpx.TransportError):
+                mapped.request = request()
+            return mapped
+
+    async def _full(self, response: Any, request: Any) -> Any:
+        """Make the client's own response, and run its hooks."""
+        full = self._httpx.Response(
+            status_code=response.status,
+            headers=response.raw_headers,
+            stream=self._stream(response),
+            request=request,
+            extensions={"reason_phrase": (response.reason or "").encode()},
+        )
+        for hook in self._client.event_hooks["response"]:
+            await hook(full)
+        return full
+
+
+def direct_post(
+    client: Any,
+    httpx: Any,
+    *,
+    url: Any,
+    headers: list[tuple[str, str]],
+    timeout: Mapping[str, float | None],
+) -> DirectPost | None:
+    """Make what posts past a client of `http_client`; None where the client itself must send.
+
+    It must where a proxy is in between, where its transport is not aiohttp's, and where its `send`
+    has been replaced by one that watches its requests.
+
+    Args:
+        client: The HTTP client; it has sent a request already.
+        httpx: The httpx that it is of.
+        url: Where to, as a URL of that httpx.
+        headers: Those of each request.
+        timeout: As in the extensions of the client's requests.
+    """
+    send = httpx.AsyncClient.send
+    home = os.path.dirname(httpx.__file__)  # noqa: PTH120  # as the code objects say it
+    transport = client._transport_for_url(url)  # noqa: SLF001  # no other way
+    if (
+        not isinstance(send, FunctionType)
+        or not send.__code__.co_filename.startswith(home)
+        or not hasattr(transport, "get_client")
+        or transport.proxy is not None
+    ):
+        return None
+    return DirectPost(client, httpx, transport, url=str(url), headers=headers, timeout=timeout)

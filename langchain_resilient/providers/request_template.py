@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from langchain_resilient.providers.errors import was_closed
+from langchain_resilient.providers.http import direct_post
 from langchain_resilient.wire.json_values import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from collections.abc import Set as AbstractSet
 
+    from langchain_resilient.providers.http import DirectPost
     from langchain_resilient.providers.sse import HTTPResponse
 
 
@@ -33,7 +36,8 @@ class RequestTemplate:
     """Posts request bodies to one URL through one SDK client.
 
     The SDK sends the first request. Its URL and headers are kept, and later requests are built from
-    them directly, which saves most of the SDK's time. Errors are the SDK's own in both cases.
+    them directly, which saves most of the SDK's time; through an HTTP client of our own they go
+    past its objects too. Errors are the SDK's own in all cases.
 
     Args:
         client: The SDK client; the template owns it from now on.
@@ -43,7 +47,7 @@ class RequestTemplate:
         url: The URL to post to.
         changing: Headers that each request brings itself.
         on_first: Called when the first answer has begun.
-        owned: Whether closing it closes the HTTP client.
+        owned: Whether the HTTP client is one of our own, which closing this closes.
 
     Attributes:
         client: The SDK client.
@@ -52,6 +56,7 @@ class RequestTemplate:
 
     __slots__ = (
         "_changing",
+        "_direct",
         "_httpx",
         "_moves",
         "_on_first",
@@ -85,6 +90,7 @@ class RequestTemplate:
         self._on_first = on_first
         self._moves = 0
         self._request_args: dict[str, Any] | None = None
+        self._direct: DirectPost | None = None
 
     def moved(self, error: Exception) -> bool:
         """Follow a 307 or 308 to another address of the same server; never to another server."""
@@ -94,7 +100,7 @@ class RequestTemplate:
         url = urljoin(str(response.url), response.headers.get("location") or "")
         if urlsplit(url)[:2] != urlsplit(str(response.url))[:2] or url == str(response.url):
             return False
-        self._url, self._request_args = url, None
+        self._url, self._request_args, self._direct = url, None, None
         self._moves += 1
         return True
 
@@ -124,19 +130,25 @@ class RequestTemplate:
             merged = self._httpx.Headers(request_args["headers"])
             merged.update(headers)
             request_args = {**request_args, "headers": merged}
-        request = self._httpx.Request("POST", content=content, **request_args)
+        request = partial(self._httpx.Request, "POST", content=content, **request_args)
+        direct = self._direct
+        if direct is not None and not direct.usable:
+            direct = None
+        full_request = request() if direct is None else None
         time = asyncio.get_running_loop().time
         latest = time() + STALE_SECONDS
         try:
-            response: Any = await self.http.send(request, stream=True)
-        except self._httpx.TimeoutException as error:
-            if again and was_closed(error) and time() < latest:
-                return await self.post(body, headers, again=False)
-            raise self._sdk.APITimeoutError(request=request) from error
+            response: Any = (
+                await self.http.send(full_request, stream=True)
+                if direct is None
+                else await direct.send(content, headers, request)
+            )
         except Exception as error:
             if again and was_closed(error) and time() < latest:
                 return await self.post(body, headers, again=False)
-            raise self._sdk.APIConnectionError(request=request) from error
+            if isinstance(error, self._httpx.TimeoutException):
+                raise self._sdk.APITimeoutError(request=request()) from error
+            raise self._sdk.APIConnectionError(request=request()) from error
         if response.status_code > 299:  # noqa: PLR2004  # HTTP's own numbers read best as such
             raise await self._status_error(response)
         opened: HTTPResponse = response
@@ -174,11 +186,16 @@ class RequestTemplate:
                 for header in request.headers.multi_items()
                 if header[0] not in _PER_REQUEST_HEADERS
             ]
+            timeout = request.extensions.get("timeout")
             self._request_args = {
                 "url": request.url,
                 "headers": self._httpx.Headers(kept),
-                "extensions": {k: v for k, v in request.extensions.items() if k == "timeout"},
+                "extensions": {} if timeout is None else {"timeout": timeout},
             }
+            if self._owned:
+                self._direct = direct_post(
+                    self.http, self._httpx, url=request.url, headers=kept, timeout=timeout or {}
+                )
         opened: HTTPResponse = response
         return opened
 
