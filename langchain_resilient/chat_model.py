@@ -11,10 +11,14 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, suppress
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from langchain_core.language_models import LangSmithParams, LanguageModelInput
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core import __version__ as core_version
+from langchain_core.globals import get_llm_cache
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
+from langchain_core.language_models import chat_models as core
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import (
     ChatGeneration,
     ChatGenerationChunk,
@@ -24,6 +28,8 @@ from langchain_core.outputs import (
 )
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
+from langchain_core.utils.utils import LC_ID_PREFIX
+from langchain_core.utils.uuid import uuid7
 from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from langchain_resilient._version import __version__
@@ -270,6 +276,49 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
         self.close()
 
     # -- generating -----------------------------------------------------------------------------
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,  # noqa: A002  # LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answer; see `BaseChatModel.ainvoke`, whose callbacks cost as much as the wire."""
+        if config or not self._goes_straight(kwargs):
+            return await super().ainvoke(input, config, stop=stop, **kwargs)
+        if input.__class__ is str:
+            messages: list[BaseMessage] = [HumanMessage(input)]
+        else:
+            messages = self._convert_input(input).to_messages()
+            if any(message.content.__class__ is not str for message in messages):
+                messages = core._normalize_messages(messages)  # type: ignore[attr-defined]  # noqa: SLF001
+        result = await self._agenerate(messages, stop, None, **kwargs)
+        generation = result.generations[0]
+        message = cast("AIMessage", generation.message)
+        if message.id is None:
+            message.id = f"{LC_ID_PREFIX}-{uuid7()}-0"
+        output = result.llm_output if len(result.generations) == 1 else None
+        message.response_metadata = {
+            **(output or {}), **(generation.generation_info or {}), **message.response_metadata
+        }  # fmt: skip
+        return message
+
+    def _goes_straight(self, kwargs: Mapping[str, Any]) -> bool:
+        """Whether nothing of what LangChain does around `_agenerate` could be seen."""
+        return (
+            self.__class__ is ResilientChatModel
+            and _passed_over() == _PASSED_OVER
+            and not self.callbacks
+            and not (self.verbose or self.streaming)
+            and not self.cache
+            and self.rate_limiter is None
+            and self.output_version != "v1"
+            and get_llm_cache() is None
+            and (not kwargs or _SEEN_BY_LANGCHAIN.isdisjoint(kwargs))
+            and run_context.is_unwatched()
+        )
 
     async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
         """Answer conversations; see `BaseChatModel`, which stumbles over what is no `Exception`."""
@@ -555,6 +604,41 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
             return super().__deepcopy__({**(memo or {}), **shared})
         finally:
             self._runtime = runtime
+
+
+_SEEN_BY_LANGCHAIN = frozenset(
+    {"stream", "ls_structured_output_format", "structured_output_format", "callbacks", "tags",
+     "metadata", "run_name", "run_id"}
+)  # fmt: skip
+"""Keywords of a call that LangChain takes out, or that choose another way through it."""
+
+
+def _passed_over() -> tuple[Any, ...]:
+    """The methods that a call which goes straight passes over, as they are now."""
+    return (
+        BaseChatModel.ainvoke,
+        BaseChatModel.agenerate_prompt,
+        BaseChatModel.agenerate,
+        BaseChatModel._agenerate_with_cache,  # noqa: SLF001  # only looked at
+        ResilientChatModel.agenerate_prompt,
+        ResilientChatModel.agenerate,
+        ResilientChatModel._agenerate_with_cache,  # noqa: SLF001
+    )
+
+
+def _are_known(methods: tuple[Any, ...]) -> bool:
+    """Whether they do what `ainvoke` does without them: nobody wraps them, and of this version."""
+    return core_version in _KNOWN_CORE and all(
+        isinstance(method, FunctionType) and not hasattr(method, "__wrapped__")
+        for method in methods
+    )
+
+
+_KNOWN_CORE = frozenset({"1.8.3", "1.8.4"})
+"""Versions of langchain-core whose `ainvoke` does what ours does; any other does it itself. Once a
+version stands here, `tests/test_ainvoke.py` compares the two."""
+
+_PASSED_OVER = _passed_over() if _are_known(_passed_over()) else None
 
 
 async def _told(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from langchain_core.callbacks import (
+    AsyncCallbackManager,
     AsyncCallbackManagerForLLMRun,
     CallbackManager,
     CallbackManagerForLLMRun,
@@ -20,6 +21,7 @@ from langchain_core.callbacks import (
 from langchain_core.globals import get_debug
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langchain_core.tracers.context import _configure_hooks, tracing_v2_callback_var
+from langchain_core.utils.env import env_var_is_set
 from langsmith.utils import tracing_is_enabled
 
 if TYPE_CHECKING:
@@ -102,6 +104,21 @@ def _has_no_handlers(config: RunnableConfig | None) -> bool:
         or get_debug()
         or tracing_is_enabled()
     )
+
+
+def is_unwatched() -> bool:
+    """Whether a call without a configuration is nobody's but its caller's.
+
+    Then nothing that LangChain does around it can be seen. Some tracers put themselves into every
+    callback manager: so one is made.
+    """
+    return not (
+        var_child_runnable_config.get()
+        or env_var_is_set("LANGCHAIN_TRACING")
+        or env_var_is_set("LANGCHAIN_HANDLER")
+        or any(variable and env_var_is_set(variable) for *_, variable in _configure_hooks)
+        or AsyncCallbackManager([]).handlers
+    ) and _has_no_handlers(None)
 
 
 def _with_handlers(callbacks: Any, manager: Any) -> Any:
