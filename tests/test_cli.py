@@ -341,7 +341,7 @@ def test_advice_of_errors_and_warnings_is_for_the_command_line_too(capsys):
     unreachable = (
         "check base_url, the network. Until its deadline (timeout=); max_retries=1 makes it"
     )
-    terminal.show_warning(UserWarning(f"nobody is there: {advice} fail at once"))
+    terminal.show_warning(UserWarning(f"nobody is there: {unreachable} fail at once"))
     assert run("ask", "-n", "-t", "opnai:m", "hello") == cli.WRONG
     advice = TRAITS[FaultKind.CONNECTION].advice
     cli._print_error(f"all targets failed\nWhat to do: {advice}.")

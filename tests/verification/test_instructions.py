@@ -37,6 +37,6 @@ def test_the_guard_sees_more_work():
 
 
 def test_the_work_that_it_sees_is_as_much_as_said():
-    """Else a guard that fails at twice the work would pass for one that fails at a twentieth more."""
+    """Else a guard that fails at twice the work would pass for one that fails at 5 % more."""
     burdened, stored = counted("--burden", "0.085"), baseline()["counts"]
     assert 1.05 < burdened["ainvoke ours"] / stored["ainvoke ours"] < 1.11
