@@ -338,15 +338,15 @@ def test_advice_is_for_the_command_line(capsys, monkeypatch):
 
 def test_advice_of_errors_and_warnings_is_for_the_command_line_too(capsys):
     """A server that is not there, and a provider that nobody knows."""
-    unreachable = (
-        "check base_url, the network. Until its deadline (timeout=); max_retries=1 makes it"
+    told = (
+        "check base_url, the network. Its deadline (timeout=); max_retries=1 makes it fail at once"
     )
-    terminal.show_warning(UserWarning(f"nobody is there: {unreachable} fail at once"))
+    terminal.show_warning(UserWarning(told))
     assert run("ask", "-n", "-t", "opnai:m", "hello") == cli.WRONG
     advice = TRAITS[FaultKind.CONNECTION].advice
     cli._print_error(f"all targets failed\nWhat to do: {advice}.")
     err = capsys.readouterr().err
-    assert "check --base-url, the network. Until its deadline (--timeout)\n" in err
+    assert "check --base-url, the network. Its deadline (--timeout)\n" in err
     assert "What to do: check the network and --base-url.\n" in err
     assert "--target openai:model --base-url URL --api-key-env NAME\n" in err
     for word in ("base_url", "max_retries", "timeout=", "register"):
