@@ -224,13 +224,15 @@ class Receipt:
         """One line: `openai:gpt-6-luna answered in 1.21 s (2 attempts: ...)`."""
         if self.cached:
             return f"an answer of {self.winner or 'a model'}, out of the cache"
-        who = f"{self.winner} answered" if self.winner else "no answer"
+        won = any(a.outcome is Outcome.WON for a in self.attempts)
+        how = "answered in" if won else "was answering, for"  # until its reader went away
+        who = f"{self.winner} {how}" if self.winner else "no answer in"
         tries = ", ".join(_brief(a) for a in self.attempts)
         plural = "" if len(self.attempts) == 1 else "s"
         broke = "".join([f", {b.action} after {b.characters} characters" for b in self.breaks])
         why = "" if self.elsewhere is None else f"; not the first target: {self.elsewhere}"
         details = f"{len(self.attempts)} attempt{plural}: {tries}{broke}{why}"
-        return f"{who} in {self.seconds:.2f} s ({details})"
+        return f"{who} {self.seconds:.2f} s ({details})"
 
 
 def _brief(a: AttemptRecord) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import logging
 import pickle
+import re
 import threading
+from contextlib import aclosing
 
 import pytest
 from pydantic import ValidationError
 
 from langchain_resilient import AllTargetsFailedError, Observer, ResilientChatModel
 from langchain_resilient.batch.journal_keys import request_key
-from langchain_resilient.testing import Cut, ProviderSimulator, Status
+from langchain_resilient.testing import Cut, ProviderSimulator, Reply, Status
 from tests.observability.watching import PROMPT, SLOW, WAYS, Receipts, ask
 from verification.kit.scripted_targets import CANARY, chain
 
@@ -52,6 +55,19 @@ def test_a_failed_call_is_heard_of(sim, way):
     ((receipt, call),) = receipts.heard
     assert receipt == caught.value.receipt
     assert call.end == "exhausted"
+
+
+async def test_the_log_line_of_a_stream_that_is_left_does_not_say_that_it_was_answered(sim, caplog):
+    """It was answering, until its reader went away."""
+    sim.script("openai:m", Reply("one two three four five six", rate=5), then=Reply("one"))
+    llm = chain(sim, "openai:m")
+    with caplog.at_level(logging.DEBUG, "langchain_resilient.calls"):
+        async with aclosing(llm.astream("hi")) as stream:
+            await anext(stream)
+        assert (await llm.ainvoke("hi")).text
+    left, whole = (r.message for r in caplog.records if r.name == "langchain_resilient.calls")
+    assert re.match(r"cancelled: openai:m was answering, for \d\.\d\d s \(1 attempt: ", left)
+    assert re.match(r"answered: openai:m answered in \d\.\d\d s \(1 attempt: ", whole)
 
 
 def test_a_cancelled_call_is_heard_of(sim):
