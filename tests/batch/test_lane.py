@@ -291,6 +291,31 @@ def test_an_hour_of_errors(name, tmp_path):
     play(name, tmp_path, Backlog(seconds=300), story)
 
 
+@pytest.mark.parametrize("first", [5, 40])
+def test_a_slow_source_does_not_break_the_deadline(first, tmp_path):
+    """What was read is asked in time, although no file is full and the source has not ended."""
+
+    async def story(world: World) -> None:
+        async def source():
+            for n in range(first):
+                yield f"q{n}"
+            await asyncio.sleep(2 * HOUR)
+            yield f"q{first}"
+
+        answers: dict[int, float] = {}
+        journal = InlineJournal(world.path / "run.db")
+        async for index, answer in world.model().amap(
+            source(), lane="batch", within="1h", journal=journal, report=world.reports.append
+        ):
+            assert answer.text == answer_to(f"q{index}")
+            answers[index] = world.loop.time()
+        assert sorted(answers) == list(range(first + 1))
+        assert max(at for index, at in answers.items() if index < first) < HOUR
+        assert world.report.late == 1
+
+    play("openai", tmp_path, Backlog(), story)
+
+
 def test_an_outage_does_not_break_the_deadline(tmp_path):
     """A provider whose batches cannot even be created: bought live in time."""
 
