@@ -128,6 +128,7 @@ class Lane:
         self._recordings: set[asyncio.Future[Any]] = set()
         self._carrier = BatchCarrier(journal, self._clock, worker.show)
         self._read_all = asyncio.Event()
+        self._head: list[tuple[int, Any, Any]] = []  # read, and not yet written into a file
         self._results: deque[tuple[int, Any]] = deque()
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
@@ -261,7 +262,6 @@ class Lane:
                 self._follow_in_task(batch)
 
     async def _read_source(self) -> None:
-        head: list[tuple[int, Any, Any]] = []
         while (numbered := await self._source.next()) is not None:
             self._read += 1
             if not self._read % _PIECE:
@@ -269,13 +269,10 @@ class Lane:
             item = await self._take_in(*numbered)
             if item is None:
                 continue
-            head.append(item)
-            if self._asked_first or len(head) >= FIRST_LIVE:
-                await self._put_all(head)
-                head = []
-        for item in head:
-            await self._put(*item)
-        await self._submit_all()
+            self._head.append(item)
+            if self._asked_first or len(self._head) >= FIRST_LIVE:
+                await self._put_head()
+        await self._send_all()
         self._read_all.set()
         self._changed.set()
 
@@ -295,13 +292,21 @@ class Lane:
             return None
         return index, self._worker.messages_of(prompt), keys
 
-    async def _put_all(self, items: list[tuple[int, Any, Any]]) -> None:
-        if not self._asked_first:
+    async def _put_head(self) -> None:
+        """Write down the prompts that were read last; of many, the first is asked live."""
+        items, self._head = self._head, []
+        if not self._asked_first and len(items) >= FIRST_LIVE:
             self._asked_first = True
             if not await self._ask_first(*items[0]):
                 items = items[1:]
         for item in items:
             await self._put(*item)
+
+    async def _send_all(self) -> None:
+        """Send all that was read, however little it is."""
+        await self._put_head()
+        while (shard := self._writer.take()) is not None:
+            await self._submit(shard)
 
     def _is_in_batch(self, index: int, prompt: Any, keys: Any) -> bool:
         """Whether an earlier run has sent a prompt with a batch that is still open."""
@@ -366,10 +371,6 @@ class Lane:
         while (full := self._writer.take_full(line, in_time)) is not None:
             await self._submit(full)
         return self._writer.add(name, line)
-
-    async def _submit_all(self) -> None:
-        while (shard := self._writer.take()) is not None:
-            await self._submit(shard)
 
     async def _submit(self, shard: Shard) -> None:
         """Send a file on its way."""
@@ -454,8 +455,7 @@ class Lane:
                 self._go_live(row)
             else:
                 self._spool.move(row.position, await self._write(row.custom_id, line))
-        if self._read_all.is_set():
-            await self._submit_all()
+        await self._send_all()
         await self._drop(batch)
 
     async def _write_end(self, batch: LaneBatch, status: str) -> None:
@@ -611,6 +611,8 @@ class Lane:
     async def _keep_deadline(self) -> None:
         while True:
             now = self._clock()
+            if self._deadline.cancel_at(self._outstanding()) - now < MIN_BATCH_SECONDS:
+                await self._send_all()  # a slow source does not hold up what was read
             await asyncio.sleep(min(60.0, max(1.0, self._enforce(now) - now)))
 
     def _enforce(self, now: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import json
 import logging
 from typing import Any
@@ -13,7 +12,6 @@ from pydantic import BaseModel
 
 from langchain_resilient import ResilientChatModel, SpendCap, Target
 from langchain_resilient.batch import row_asker
-from langchain_resilient.batch.lane_pace import LivePace, within_seconds
 from langchain_resilient.batch.row_asker import RowAsker, RowJournal
 from langchain_resilient.batch.rows import RowPrompts
 from langchain_resilient.testing import (
@@ -291,6 +289,31 @@ def test_an_hour_of_errors(name, tmp_path):
     play(name, tmp_path, Backlog(seconds=300), story)
 
 
+@pytest.mark.parametrize("first", [5, 40])
+def test_a_slow_source_does_not_break_the_deadline(first, tmp_path):
+    """What was read is asked in time, although no file is full and the source has not ended."""
+
+    async def story(world: World) -> None:
+        async def source():
+            for n in range(first):
+                yield f"q{n}"
+            await asyncio.sleep(2 * HOUR)
+            yield f"q{first}"
+
+        answers: dict[int, float] = {}
+        journal = InlineJournal(world.path / "run.db")
+        async for index, answer in world.model().amap(
+            source(), lane="batch", within="1h", journal=journal, report=world.reports.append
+        ):
+            assert answer.text == answer_to(f"q{index}")
+            answers[index] = world.loop.time()
+        assert sorted(answers) == list(range(first + 1))
+        assert max(at for index, at in answers.items() if index < first) < HOUR
+        assert world.report.late == 1
+
+    play("openai", tmp_path, Backlog(), story)
+
+
 def test_an_outage_does_not_break_the_deadline(tmp_path):
     """A provider whose batches cannot even be created: bought live in time."""
 
@@ -479,23 +502,6 @@ def test_one_answer_wrong_in_the_live_lane_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"),
-    [("6h", 21600), ("1h 30min", 5400), ("90m", 5400), ("1.5d", 129600), ("45s", 45), (60, 60),
-     (dt.timedelta(hours=1), 3600), (None, None)],
-)  # fmt: skip
-def test_spans_of_time(given, seconds):
-    """As one writes them."""
-    assert within_seconds(given) == seconds
-
-
-@pytest.mark.parametrize("given", ["", "soon", "6", "6h soon", 0, -1, float("inf"), True, "0h"])
-def test_what_is_no_span_of_time(given):
-    """Says what it may be."""
-    with pytest.raises(ValueError, match="within must be a time"):
-        within_seconds(given)
-
-
-@pytest.mark.parametrize(
     ("options", "problem"),
     [
         ({"lane": "batch"}, "needs journal="),
@@ -513,18 +519,6 @@ def test_on_a_single_call_it_is_refused():
     """It belongs to a batch."""
     with pytest.raises(TypeError, match="belongs to a batch"):
         ResilientChatModel(targets=["text:no"]).invoke("a", lane="batch")
-
-
-def test_the_pace_of_live_answers():
-    """Reckoned from the first answer, then measured; never above the limit."""
-    pace = LivePace()
-    pace.seconds = 2.0
-    assert pace.rate(64, float("inf")) == 16.0
-    assert pace.rate(64, 5.0) == 5.0
-    pace.begin(0.0)
-    for n in range(100):
-        pace.add(n / 4, 2.0)
-    assert pace.rate(64, float("inf")) == pytest.approx(4.0, rel=0.05)
 
 
 class InlineRows(RowJournal, InlineJournal):

@@ -18,6 +18,7 @@ from langchain_resilient.errors import JournalLockedError
 from langchain_resilient.providers.batches import ProviderBatches
 from langchain_resilient.testing import Backlog, answer_to
 from tests.batch.lane_world import HOUR, World, both, play, questions, right
+from verification.lane import prompts_in_two_batches
 
 TOLD = (
     "token_limit_exceeded: Enqueued token limit reached for gpt-4o in organization org-1. Limit: "
@@ -205,21 +206,21 @@ def test_a_batch_that_is_larger_than_the_queue(name, within, tmp_path, caplog):
     play(name, tmp_path, Backlog(seconds=HOUR, enqueued_tokens=2200), story)
 
 
-def test_a_large_batch_of_an_earlier_run_is_split(tmp_path):
-    """Whose size in tokens nobody knows any more."""
+@pytest.mark.parametrize("at", [10.0, 950.0, 3000.0])
+def test_a_large_batch_of_an_earlier_run_is_split(at, tmp_path):
+    """Whatever it was doing when that run ended: no prompt is in two batches."""
 
     async def story(world: World) -> None:
-        prompts = questions(61)
-        running = asyncio.ensure_future(world.run(world.model(), prompts))
-        await asyncio.sleep(10)
+        running = asyncio.ensure_future(world.run(world.model(), questions(61)))
+        await asyncio.sleep(at)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert [b.total for b in world.sim.batches] == [60]
-        assert right(await world.run(world.model(), prompts), prompts)
-        assert world.report.batched == 60
+        assert world.sim.batches[0].total == 60
+        await world.answer(61)
+        assert prompts_in_two_batches(world.sim) == 0
         assert world.sim.count() == 1
-        assert right(await world.run(world.model(), prompts), prompts)
+        await world.answer(61)
         assert world.report.restored == 61
 
     play("openai", tmp_path, Backlog(seconds=HOUR, enqueued_tokens=1200), story)
