@@ -27,7 +27,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_head = self._in_request = False
+        self._in_head = self._in_request = self._refused = False
         self._head_size = 0
         self._limit: asyncio.TimerHandle | None = None
 
@@ -46,6 +46,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what came; most requests come in one piece, and need no timer."""
+        if self._refused:
+            return
         self._unset_keepalive_if_required()
         goes_on = self._in_head  # else the beginning may be of an earlier request
         try:
@@ -63,9 +65,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._limit = self.loop.call_later(self.seconds, self._too_slow)
         if self._in_head and goes_on:
             self._head_size += len(data)
-            if self._head_size > self.longest_head and not self.transport.is_closing():
-                self.transport.write(_TOO_LONG)
-                self.transport.close()
+            if self._head_size > self.longest_head:
+                self._refuse()
+
+    def _refuse(self) -> None:
+        """Say that the head is too long.
+
+        What the client is still sending is dropped until it stops, or its time is over: a
+        connection that is closed before takes the answer with it.
+        """
+        self._refused = True
+        self.transport.write(_TOO_LONG)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def _pass_over(self, rest: bytes) -> None:
         """Read a request as if it offered no other protocol.

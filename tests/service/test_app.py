@@ -315,6 +315,14 @@ def test_a_client_that_leaves_stops_its_upstream(sim, stream):
         until(lambda: 'status="499"} 1.0' in httpx.get(f"{url}/metrics").text)
 
 
+def test_a_last_resort_answers_here_too(sim):
+    """Whatever the chain has is behind the service."""
+    sim.script("*", then=InvalidKey())
+    with served(model(sim, last_resort="Sorry.")) as url:
+        answer = post(url, CHAT).json()
+    assert answer["choices"][0]["message"]["content"] == "Sorry."
+
+
 def test_a_client_that_does_not_read_holds_up_its_upstream_alone(sim):
     """Back-pressure goes all the way: little is read that nobody takes."""
     sim.script(NAMES[0], then=Reply("word " * 100_000))
