@@ -167,11 +167,20 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
 
         return cls(**{**fields_of(chain), **fields})
 
-    def stats(self) -> Stats:
+    def stats(self, *, fleet: bool = False) -> Stats:
         """What this model did since it was made, and what is known of its targets now.
 
         Prints as a table, in a terminal and in a notebook; `as_dict()` is plain JSON. Copies of a
         model count for themselves.
+
+        Args:
+            fleet: Add up what all models of all processes did that share what this one shares
+                (`shared=`), in the last day; the state of targets is as this process sees it. Asks
+                the server, and waits for that at most for its timeout.
+
+        Raises:
+            ValueError: If `fleet` is asked for and nothing is shared.
+            ConnectionError: If the fleet's server cannot be used; says why.
 
         Example:
             ```python
@@ -179,7 +188,7 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
             print(llm.stats())
             ```
         """
-        return self._ready().stats()
+        return self._ready().stats(fleet=fleet)
 
     # -- connecting -----------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ class TargetSpeed:
     """
 
     __slots__ = (
+        "__weakref__",
         "_expected",
         "_held_samples",
         "_percentiles",

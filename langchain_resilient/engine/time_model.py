@@ -433,13 +433,12 @@ class TimeModel:
 
     def _fit(self) -> None:
         """Fit the scale to the recent samples, and compute the residuals anew if it has moved."""
-        before = [self.scale(sample.profile) for sample in self._samples]
-        logs = [
-            log(sample.seconds) - self._effort(sample.profile.effort) for sample in self._samples
-        ]
-        censored = [sample.censored for sample in self._samples]
-        prompts = [sample.profile.prompt_tokens for sample in self._samples]
-        answers = [sample.profile.answer_tokens for sample in self._samples]
+        samples = self.samples()
+        before = [self.scale(sample.profile) for sample in samples]
+        logs = [log(sample.seconds) - self._effort(sample.profile.effort) for sample in samples]
+        censored = [sample.censored for sample in samples]
+        prompts = [sample.profile.prompt_tokens for sample in samples]
+        answers = [sample.profile.answer_tokens for sample in samples]
         rest = [answer / self._answer for answer in answers]
         fit = _TokenFit(logs, censored, prompts, rest)
         self._prompt = fit.doubling(DOUBLING_TOKENS, self._prompt)
@@ -451,20 +450,20 @@ class TimeModel:
         # Samples were of one scale before and may be of several now: what counts is the ratio.
         ratios = sorted(
             log(self.scale(sample.profile) / old)
-            for sample, old in zip(self._samples, before, strict=True)
+            for sample, old in zip(samples, before, strict=True)
         )
         if max(ratios[-1], -ratios[0]) > _CHANGED:
             self._renew_residuals()
 
     def _renew_residuals(self) -> None:
         self.residuals = LatencyHistogram(self.residuals.half_life)
-        for sample in self._samples:
+        for sample in self.samples():
             residual = sample.seconds / self.scale(sample.profile)
             self.residuals.add(residual, sample.at, censored=sample.censored)
 
     def _fit_efforts(self) -> None:
         by_effort: dict[str | None, list[float]] = {}
-        for sample in self._samples:
+        for sample in self.samples():
             profile = sample.profile
             if not sample.censored:
                 tokens = profile.prompt_tokens / self._prompt + profile.answer_tokens / self._answer

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from math import inf
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from langchain_resilient.engine.circuit_breaker import (
@@ -24,11 +24,12 @@ from langchain_resilient.engine.circuit_breaker import (
 )
 from langchain_resilient.engine.target_state import Account
 from langchain_resilient.faults import FaultKind
+from langchain_resilient.fleet.times import FleetTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from langchain_resilient.engine.target_state import TargetKey
+    from langchain_resilient.engine.target_state import TargetKey, TargetState
 
 POLL_SECONDS = 1.0
 """Seconds between two questions for news, while requests are sent."""
@@ -71,6 +72,18 @@ _LEAST = -1e6
 """Nats: written for no bound."""
 
 
+class Counter(Protocol):
+    """What a process counts of its calls; `FleetRecorder` is one."""
+
+    def totals(self) -> str:
+        """Everything so far, as text."""
+        ...
+
+    def forget(self) -> None:
+        """Begin at 0."""
+        ...
+
+
 class _News(NamedTuple):
     kind: str
     name: str
@@ -98,11 +111,14 @@ class FleetHealth:
         self._lock = Lock()
         self._ours: list[_News] = []
         self._sent: list[_News] = []
-        self._known = -1
+        self._known = self._known_samples = -1
+        self._times = FleetTimes()
         self._poll_seconds = POLL_SECONDS
         self._asked_at = -inf
         self._ask_at = -inf
         self._busy_until = -inf
+        self._counter: Counter | None = None
+        self._counts = ""
         self._accounts: dict[str, SharedAccount] = {}
         self._breakers: dict[str, WeakSet[SharedCircuitBreaker]] = {}
         self._keys: dict[str, WeakSet[TargetKey]] = {}
@@ -126,6 +142,19 @@ class FleetHealth:
             self._breakers.setdefault(name, WeakSet()).add(breaker)
         return breaker
 
+    def watch(self, name: str, state: TargetState, *, times: bool = True) -> None:
+        """Have a target's evidence and times pooled.
+
+        Args:
+            name: The target's on the server.
+            state: The target's.
+            times: Whether its times are; else it learns them for itself.
+        """
+        state.circuit_breaker = self.breaker(name, state.waiting)
+        if times:
+            with self._lock:
+                self._times.watch(name, state.speed)
+
     def watch_key(self, name: str, key: TargetKey) -> None:
         """Have a key wait as long as its provider told anybody."""
         with self._lock:
@@ -139,6 +168,10 @@ class FleetHealth:
                 self._ours.append(news)
             self._ask_at = -inf
         self._wake()
+
+    def count_with(self, counter: Counter) -> None:
+        """Keep on the server what this process has counted."""
+        self._counter = counter
 
     def doubt(self) -> None:
         """Tell soon what there is against a target."""
@@ -163,8 +196,9 @@ class FleetHealth:
         return self._ask_at if self._ask_at < self._busy_until else inf
 
     def keys(self, prefix: str) -> list[str]:
-        """Two for the whole namespace, in one slot of a cluster."""
-        return [f"{prefix}:{{health}}", f"{prefix}:{{health}}:members"]
+        """Those of the whole namespace, in one slot of a cluster."""
+        base = f"{prefix}:{{health}}"
+        return [base, f"{base}:members", f"{base}:times", f"{base}:counts"]
 
     def request(self, now: float) -> list[Any]:
         """Our news, and which of the others' we know."""
@@ -173,8 +207,13 @@ class FleetHealth:
             self._sent += self._ours
             self._ours = []
             self._asked_at = now
-            news = [*self._sent, *doubts]
-            return [0, self._known, *(value for each in news for value in each)]
+            times = [
+                _News("time", name, float(row.split(",")[1]), row)
+                for name, row in self._times.news(now, self.members)
+            ]
+            news = [*self._sent, *doubts, *times, *self._new_counts()]
+            known = [self._known, self._known_samples]
+            return [0, *known, *(value for each in news for value in each)]
 
     def _doubts(self) -> list[_News]:
         """The evidence since the last time; it is told once, and lost with a reply that is."""
@@ -183,6 +222,12 @@ class FleetHealth:
             for breaker in self._all_breakers()
             if (evidence := breaker.take_evidence()) is not None
         ]
+
+    def _new_counts(self) -> list[_News]:
+        if self._counter is None:
+            return []
+        before, self._counts = self._counts, self._counter.totals()
+        return [_News("counts", "", 0.0, self._counts)] if self._counts != before else []
 
     def _all_breakers(self) -> list[SharedCircuitBreaker]:
         with self._lock:
@@ -195,10 +240,15 @@ class FleetHealth:
             self._sent = []
             quiet = self._known == int(reply[1])
             self._known = int(reply[1])
-            self.members = max(1, int(reply[2]))
-        for i in range(3, len(reply), 5):
+            self.members, self._known_samples = max(1, int(reply[2])), int(reply[3])
+        times: dict[str, list[str]] = {}
+        for i in range(4, len(reply), 5):
             kind, name, seconds, who, detail = reply[i : i + 5]
-            if kind == "claim":
+            if kind == "time":
+                what, _, rest = detail.partition(",")
+                row = f"{what},{seconds},{rest.partition(',')[2]}"  # its age by now
+                times.setdefault(name, []).append(row)
+            elif kind == "claim":
                 for breaker in self._breakers.get(name, ()) if who == member else ():
                     breaker.probe_until = now + float(seconds)
             elif kind == "doubt":
@@ -207,6 +257,8 @@ class FleetHealth:
                     breaker.take_pooled(float(score), now, several=several == "1")
             elif who != member:
                 self._learn(_News(kind, name, float(seconds), detail), now)
+        for name, rows in times.items():
+            self._times.learn(name, rows, now)
         doubted = any(breaker.suspicion > 0 for breaker in self._all_breakers())
         with self._lock:
             self._poll_seconds = min(MAX_POLL_SECONDS, 2 * self._poll_seconds if quiet else 1.0)
@@ -236,7 +288,12 @@ class FleetHealth:
     def forked(self) -> None:
         """The parent process tells its own."""
         self._lock = Lock()
-        self._ours, self._sent, self._known = [], [], -1
+        self._ours, self._sent = [], []
+        self._known = self._known_samples = -1
+        self._times.forget()
+        self._counts = ""
+        if self._counter is not None:
+            self._counter.forget()
         self._asked_at = self._ask_at = -inf
         for breaker in self._all_breakers():
             breaker.forget_pooled()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -74,7 +76,7 @@ class Link:
         shared: Where.
 
     Attributes:
-        member: This process's name among the fleet's: random, and another after a fork.
+        member: This process's name among the fleet's: another after a fork.
         away: Why the server is not used now; empty while it is.
         closing: Whether this is the end of the process.
         operations: How many scripts were run.
@@ -84,7 +86,7 @@ class Link:
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
         self.prefix = f"lcr{FORMAT}:{shared.namespace}"
-        self.member = uuid4().hex[:12]
+        self.member = _member()
         self.away = ""
         self.operations = 0
         self._parts: list[Part] = []
@@ -156,6 +158,26 @@ class Link:
                 return
             part.granted(reply, time.monotonic(), self.member)
 
+    def counts(self) -> list[str]:
+        """What the processes have counted in the last day, this one too.
+
+        Raises:
+            ConnectionError: If the server cannot be used; says why.
+        """
+        for part in self._all():
+            if part.script == "health":
+                self.ask_now(part)
+        client = connect(self.shared)
+        try:
+            held = client.hvals(f"{self.prefix}:{{health}}:counts")
+        except Exception as error:  # noqa: BLE001  # whatever it is, it says why
+            msg = f"the shared state at {self.shared} cannot be used: {_reason(error)}"
+            raise ConnectionError(msg) from None  # whose text may name the user
+        finally:
+            with suppress(Exception):
+                client.close()
+        return [str(text) for text in held]
+
     def flush(self) -> None:
         """Send what is still to be reported, and close: at the end of the process."""
         self.closing = True
@@ -170,7 +192,7 @@ class Link:
 
     def forked(self) -> None:
         """Begin anew in a child process: connection, thread and leases are the parent's."""
-        self.member = uuid4().hex[:12]
+        self.member = _member()
         self._client, self._thread = None, None
         self._lock, self._due = threading.Lock(), threading.Event()
         self._serving = threading.Lock()
@@ -274,6 +296,12 @@ class Link:
         elif not self.away:
             logger.warning("the shared state at %s is away: %s", self.shared, reason)
         self.away = reason
+
+
+def _member() -> str:
+    """A name for this process that no other has: host, process id, chance."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:24]
+    return f"{host}.{os.getpid()}.{uuid4().hex[:8]}"
 
 
 def _reason(error: Exception) -> str:

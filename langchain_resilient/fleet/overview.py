@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 _MINUTE = 60
 
+_NAMED = 20
+"""Processes that are named; of more, how many they are."""
+
 
 def overview(shared: Shared) -> str:
-    """Describe the limits, caps and troubles of a namespace, a line each.
+    """Describe the processes, limits, caps and troubles of a namespace, a line each.
 
     Raises:
         MissingExtraError: If redis-py is not installed.
@@ -29,10 +32,13 @@ def overview(shared: Shared) -> str:
         names = sorted(client.scan_iter(f"{link.prefix}:*", count=1000))
         clock = client.time()
         now = clock[0] + clock[1] / 1e6
+        members = client.zrange(f"{link.prefix}:{{health}}:members", 0, -1, withscores=True)
+        if members:
+            lines.append(_members(members, now))
         for name in names:
             if name.startswith(f"{link.prefix}:limit:") and name.endswith("}"):
-                members = client.zcard(f"{name}:members")
-                lines.append(_limit(client.hgetall(name), members, now))
+                users = client.zcard(f"{name}:members")
+                lines.append(_limit(client.hgetall(name), users, now))
             elif name.startswith(f"{link.prefix}:cap:"):
                 lines.append(_cap(client.hgetall(name), now))
             elif name == f"{link.prefix}:{{health}}":
@@ -40,6 +46,15 @@ def overview(shared: Shared) -> str:
     finally:
         client.close()
     return "\n".join(lines if len(lines) > 1 else [*lines, "nothing is shared here"])
+
+
+def _members(members: list[tuple[str, float]], now: float) -> str:
+    """How many there are, and the first of them with when they last asked."""
+    seen = sorted((max(0.0, now - at), name) for name, at in members)
+    named = ", ".join(f"{name} ({ago:.0f} s ago)" for ago, name in seen[:_NAMED])
+    more = f", and {len(seen) - _NAMED} more" if len(seen) > _NAMED else ""
+    count = f"{len(seen)} process{'' if len(seen) == 1 else 'es'} asked lately"
+    return f"fleet  {count}: {named}{more}"
 
 
 def _limit(state: dict[str, str], members: int, now: float) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.observability.stats import DurationHistogram, Stats, TargetStats
 from langchain_resilient.prices import Price, Usage, cost, was_refused
@@ -89,6 +90,28 @@ class Recorder:
                     totals = self._by_target[attempt.target] = _TargetTotals()
                 totals.add_batched(attempt)
 
+    def absorb(self, totals: str) -> None:
+        """Add what another process has counted: `FleetRecorder.totals`; nonsense is left out."""
+        try:
+            told = json.loads(totals)
+            calls, asked, cancelled, cached = map(int, told["calls"])
+            by_target = {
+                name: _TargetTotals.from_dict(entry) for name, entry in told["targets"].items()
+            }
+            seconds = DurationHistogram.from_dict(told["seconds"])
+            breaks = {str(name): int(count) for name, count in told["breaks"].items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return  # of another version, or not ours
+        with self._lock:
+            self._calls += calls
+            self._asked += asked
+            self._cancelled += cancelled
+            self._cached += cached
+            self._seconds.merge(seconds)
+            _add_counts(self._breaks, breaks)
+            for name, entry in by_target.items():
+                self._by_target.setdefault(name, _TargetTotals()).merge(entry)
+
     def snapshot(
         self,
         states: Mapping[str, TargetState | None],
@@ -135,6 +158,86 @@ class Recorder:
             wasted=sum(t.wasted or 0.0 for t in targets),
             targets=targets,
         )
+
+
+class FleetRecorder(Recorder):
+    """Adds up the calls of all models of a process, to be told to the others of its fleet.
+
+    Example:
+        ```python
+        fleet = FleetRecorder()
+        recorder = fleet.part(prices.get)
+        recorder.add(race.receipt())
+        fleet.totals()  # of this and all other parts
+        ```
+    """
+
+    __slots__ = ("_prices",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._prices: dict[str, Price | None] = {}
+
+    def part(self, price: Callable[[str], Price | None]) -> Recorder:
+        """Make the recorder of one model, which adds to this one too.
+
+        Args:
+            price: Finds a target's price by its name.
+        """
+        return _RecorderOfFleet(self, price)
+
+    def learn_price(self, name: str, price: Callable[[str], Price | None]) -> None:
+        """Find a target's price, once."""
+        if name not in self._prices:
+            self._prices[name] = price(name)
+
+    def forget(self) -> None:
+        """Begin at 0: in a child process, for what it inherits is the parent's."""
+        Recorder.__init__(self)
+
+    def totals(self) -> str:
+        """Everything that was added, as JSON for `absorb`."""
+        with self._lock:
+            return json.dumps(
+                {
+                    "calls": [self._calls, self._asked, self._cancelled, self._cached],
+                    "breaks": self._breaks,
+                    "seconds": self._seconds.as_dict(),
+                    "targets": {
+                        name: totals.as_dict(self._prices.get(name))
+                        for name, totals in self._by_target.items()
+                    },
+                },
+                separators=(",", ":"),
+            )
+
+
+class _RecorderOfFleet(Recorder):
+    """A model's recorder, and a part of its process's."""
+
+    __slots__ = ("_fleet", "_price")
+
+    def __init__(self, fleet: FleetRecorder, price: Callable[[str], Price | None]) -> None:
+        super().__init__()
+        self._fleet, self._price = fleet, price
+
+    def add(
+        self, receipt: Receipt, costs: Sequence[float] | None = None, *, cancelled: bool = False
+    ) -> None:
+        """Count a finished call, here and for the fleet; see `Recorder.add`."""
+        super().add(receipt, costs, cancelled=cancelled)
+        self._learn_prices(receipt)
+        self._fleet.add(receipt, costs, cancelled=cancelled)
+
+    def add_batched(self, receipt: Receipt) -> None:
+        """Count an answer of a provider's batch; see `Recorder.add_batched`."""
+        super().add_batched(receipt)
+        self._learn_prices(receipt)
+        self._fleet.add_batched(receipt)
+
+    def _learn_prices(self, receipt: Receipt) -> None:
+        for attempt in receipt.attempts:
+            self._fleet.learn_price(attempt.target, self._price)
 
 
 def _prompt_tokens(attempts: Sequence[AttemptRecord]) -> int:
@@ -219,6 +322,46 @@ class _TargetTotals:
         spent, wasted = self.paid or (0.0, 0.0)
         self.paid = (spent + dollars, wasted if won else wasted + dollars)
 
+    def as_dict(self, price: Price | None) -> dict[str, Any]:
+        """For another process, with dollars in place of prices."""
+        tokens = self._all_tokens()
+        return {
+            "counts": [self.kinds, self.wins, self.faults],
+            "breaks": self.breaks,
+            "times": [self.first.as_dict(), self.whole.as_dict()],
+            "tokens": [sum(t.input for t in tokens), sum(t.output for t in tokens)],
+            "dollars": self._dollars(price),
+        }
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> _TargetTotals:
+        """What another process has written; see `as_dict`."""
+        totals = cls()
+        totals.kinds, totals.wins, totals.faults = (
+            {str(name): int(count) for name, count in counts.items()} for counts in told["counts"]
+        )
+        totals.breaks = int(told["breaks"])
+        totals.first, totals.whole = map(DurationHistogram.from_dict, told["times"])
+        totals.won.input, totals.won.output = map(int, told["tokens"])
+        spent, wasted = told["dollars"]
+        totals.paid = None if spent is None else (float(spent), float(wasted))
+        return totals
+
+    def merge(self, other: _TargetTotals) -> None:
+        """Add another process's."""
+        for ours, theirs in (
+            (self.kinds, other.kinds), (self.wins, other.wins), (self.faults, other.faults)
+        ):  # fmt: skip
+            _add_counts(ours, theirs)
+        self.breaks += other.breaks
+        self.first.merge(other.first)
+        self.whole.merge(other.whole)
+        self.won.input += other.won.input
+        self.won.output += other.won.output
+        if other.paid is not None:
+            spent, wasted = self.paid or (0.0, 0.0)
+            self.paid = (spent + other.paid[0], wasted + other.paid[1])
+
     def stats(
         self, name: str, state: TargetState | None, now: float, price: Price | None
     ) -> TargetStats:
@@ -250,7 +393,7 @@ class _TargetTotals:
 
     def _dollars(self, price: Price | None) -> tuple[float | None, float | None]:
         if price is None:
-            return None, None
+            return self.paid or (None, None)
         by_batch = {
             key: totals.dollars(price) * (1.0 - key[1]) for key, totals in self.batched.items()
         }
@@ -263,6 +406,11 @@ class _TargetTotals:
 
     def _all_tokens(self) -> tuple[_TokenTotals, ...]:
         return (self.won, self.lost, *self.batched.values())
+
+
+def _add_counts(ours: dict[str, int], theirs: Mapping[str, int]) -> None:
+    for name, count in theirs.items():
+        ours[name] = ours.get(name, 0) + count
 
 
 def _sorted(counts: dict[str, int]) -> dict[str, int]:

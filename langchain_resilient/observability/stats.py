@@ -278,6 +278,25 @@ class DurationHistogram:
         counts = self._cut if cut else self._ended
         counts[step] = counts.get(step, 0) + 1
 
+    def as_dict(self) -> list[dict[int, int]]:
+        """Plain JSON, for `from_dict`."""
+        return [self._ended, self._cut]
+
+    @classmethod
+    def from_dict(cls, told: Sequence[Mapping[str, int]]) -> DurationHistogram:
+        """What `as_dict` wrote; the steps are texts in JSON."""
+        histogram = cls()
+        histogram._ended, histogram._cut = (
+            {int(step): int(count) for step, count in counts.items()} for counts in told
+        )
+        return histogram
+
+    def merge(self, other: DurationHistogram) -> None:
+        """Add what another one was given."""
+        for ours, theirs in ((self._ended, other._ended), (self._cut, other._cut)):
+            for step, count in theirs.items():
+                ours[step] = ours.get(step, 0) + count
+
     @property
     def count(self) -> int:
         """The number that were not cut short."""

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.time_model import RequestProfile
     from langchain_resilient.observability.stats import Stats
     from langchain_resilient.options import OnBreak
+    from langchain_resilient.prices import Price
     from langchain_resilient.runtime.batched import BatchDesk
     from langchain_resilient.runtime.call import AnswerValidator, StoredAnswer
     from langchain_resilient.runtime.memory import Memory
@@ -148,7 +149,8 @@ class Runtime:
         rng = shared_rng()
         self._router = Router(config, self._by_name, self._shared, rng)
         self.chain = self._router.arrange(routes)
-        self._recorder = Recorder()
+        fleet = self._shared.recorder
+        self._recorder = Recorder() if fleet is None else fleet.part(self._price)
         self._dependencies = Dependencies(classify, ResponseAccumulator, rng, self._on_fault)
         self._keeps_warm = config.keep_warm
         kept = (*self.chain, self.last_resort) if self.last_resort is not None else self.chain
@@ -351,15 +353,26 @@ class Runtime:
         """Take over the statistics of the runtime that this one replaces."""
         self._recorder = other._recorder  # another of ours
 
-    def stats(self) -> Stats:
+    def stats(self, *, fleet: bool = False) -> Stats:
         """What `llm.stats()` returns."""
+        recorder = self._recorder
+        if fleet:
+            if (link := self._shared.link) is None:
+                msg = "stats(fleet=True) needs a model with shared=: without it nothing is shared"
+                raise ValueError(msg)
+            recorder = Recorder()
+            for totals in link.counts():
+                recorder.absorb(totals)
         routes = [*self.chain, *([self.last_resort] if self.last_resort else [])]
-        return self._recorder.snapshot(
+        return recorder.snapshot(
             {route.state.name: route.state for route in routes},
             _now(),
-            lambda name: price_for(self._by_name[name]) if name in self._by_name else None,
+            self._price,
             self._delays(),
         )
+
+    def _price(self, name: str) -> Price | None:
+        return price_for(self._by_name[name]) if name in self._by_name else None
 
     def health(self, name: str) -> str | None:
         """How a target is now, in a word, as in `stats()`; None if it is none of ours."""

@@ -18,6 +18,7 @@ from langchain_resilient.engine.rate_limiter import RateLimiter
 from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.engine.target_state import Account, TargetState
 from langchain_resilient.errors import NoTargetsError, SkippedTargetWarning
+from langchain_resilient.observability.recorder import FleetRecorder
 from langchain_resilient.providers import (
     address_of,
     families,
@@ -89,15 +90,23 @@ class SharedState:
 
     Args:
         link: To what other processes share; None for nothing.
+
+    Attributes:
+        link: As above.
+        recorder: Adds up the calls of all models of this process, for the fleet.
     """
 
     def __init__(self, link: Link | None = None) -> None:
         self.link: Link | None = link
+        self.recorder: FleetRecorder | None = None
+        self._is_apart = False
         self._health: FleetHealth | None = None
         if link is not None:
             from langchain_resilient.fleet.health import FleetHealth  # noqa: PLC0415
 
             self._health = FleetHealth(link.wake, lambda: bool(link.away))
+            self.recorder = FleetRecorder()
+            self._health.count_with(self.recorder)
             link.add(self._health)
         self._states: dict[Hashable, TargetState] = {}
         self._accounts: dict[Hashable, Account] = {}
@@ -113,7 +122,8 @@ class SharedState:
         adds nothing to what the link serves.
         """
         other = SharedState()
-        other.link, other._health = self.link, self._health
+        other.link, other.recorder, other._health = self.link, self.recorder, self._health
+        other._is_apart = True
         other._accounts, other._rate_limiters = self._accounts, self._rate_limiters
         other._lock = self._lock
         return other
@@ -149,8 +159,8 @@ class SharedState:
                     _configured(rate_limiter, target)
                 health = self._health
                 if health is not None:
-                    state.circuit_breaker = health.breaker(
-                        shared_name(target, 0, target.model), state.waiting
+                    health.watch(
+                        shared_name(target, 0, target.model), state, times=not self._is_apart
                     )
                     for i, target_key in enumerate(state.keys):
                         health.watch_key(shared_name(target, i, target.model), target_key)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import langchain_resilient.fleet
+from langchain_resilient.engine.target_speed import TargetSpeed
 from langchain_resilient.engine.target_state import TargetKey
+from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.fleet.health import FleetHealth
 
@@ -23,12 +25,14 @@ class Process:
         self.waiting = {}
         self.breaker = self.health.breaker("target", self.waiting)
         self.account = self.health.account("account")
+        self.speed = TargetSpeed({})
+        self.health._times.watch("target", self.speed)
         self.ask()
 
     def ask(self, now=None):
         self.now = self.now if now is None else now
         arguments = [self.name, self.now, *self.health.request(self.now)[1:]]
-        reply = self.client.eval(SCRIPT, 2, *self.health.keys("v"), *arguments)
+        reply = self.client.eval(SCRIPT, 4, *self.health.keys("v"), *arguments)
         self.health.granted(reply, self.now, self.name)
 
 
@@ -275,3 +279,51 @@ def test_doubts_are_asked_about_often_and_told_at_most_so_often(four):
     for now, due in ((1002.0, 1004.0), (1004.0, 1006.0)):
         other.ask(now)
         assert other.health.due_at() == pytest.approx(due)
+
+
+def answer(process, seconds=0.4, count=1, tokens=300):
+    for _ in range(count):
+        process.now += 0.01
+        profile = RequestProfile(tokens, "low")
+        process.speed.record(seconds, process.now, profile, plain=False)
+    process.ask()
+
+
+def test_what_is_usual_is_known_to_all(two, redis_client):
+    """To who comes later at once; each sample once, whoever passes it on, and not all of many."""
+    one, other = two
+    for _ in range(2):
+        answer(one, 0.4, 15)
+    answer(other, 0.5, 4)
+    for _ in range(2):
+        one.ask()
+        other.ask()
+    late = Process(redis_client, "c")
+    late.ask(1001.0)
+    assert [len(p.speed.first_texts.samples()) for p in (one, other, late)] == [34, 34, 34]
+    assert redis_client.llen("v:{health}:times") == 34
+    assert late.speed.learned_delay(1001.0) == pytest.approx(0.5, rel=0.1)
+    sample = late.speed.first_texts.samples()[0]
+    assert sample.profile == RequestProfile(300, "low", 0)
+    assert sample.seconds == pytest.approx(0.4)
+    assert sample.at == pytest.approx(1000.01, abs=0.001)
+    assert late.speed.answers.count == 0
+    late.health.members = 10
+    late.speed.first_texts.add(0.4, 1002.0, RequestProfile(300, "low"))
+    for i in range(9):
+        late.speed.first_texts.add(0.4, 1002.1 + i, RequestProfile(300, "low"))
+    late.ask(1012.0)
+    assert redis_client.llen("v:{health}:times") == 38
+
+
+def test_samples_that_make_no_sense_are_left_out(two, redis_client):
+    """Of another version, or by another hand."""
+    one, _ = two
+    redis_client.rpush("v:{health}:times", *(f"1000|x|target|{row}" for row in ROWS))
+    redis_client.hset("v:{health}", "samples", len(ROWS))
+    one.ask()
+    assert [sample.seconds for sample in one.speed.first_texts.samples()] == [0.3]
+
+
+ROWS = ("first,0,0.3,300,,0,0", "first,0,nan,1,,0,0", "first,0,-1,1,,0,0", "first,0,1,-1,,0,0",
+        "first,0", "junk", "third,0,1,1,,0,0", "first,0,1,x,,0,0")  # fmt: skip

@@ -88,6 +88,7 @@ def test_the_server_holds_no_prompt_no_answer_and_no_key(sim, redis_server, redi
     answers = llm.batch(["canary prompt"] * 5)
     link = link_of(Shared(redis_server.url))
     wait_for(lambda: link.operations > 1 and not link.away)
+    assert llm.stats(fleet=True).calls == 5
     held = ""
     for name in redis_client.scan_iter("*"):
         kind = redis_client.type(name)
@@ -95,7 +96,10 @@ def test_the_server_holds_no_prompt_no_answer_and_no_key(sim, redis_server, redi
         held += f"{name} {value} "
         if kind == "zset":
             held += str(redis_client.zrange(name, 0, -1))
+        if kind == "list":
+            held += str(redis_client.lrange(name, 0, -1))
     assert "openai:m" in held
+    assert "first," in held
     for secret in (KEY, KEY[:12], "canary", answers[0].text[:10]):
         assert secret not in held
 
