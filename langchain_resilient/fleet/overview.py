@@ -31,6 +31,8 @@ def overview(shared: Shared) -> str:
         lines = [f"{shared}"]
         names = sorted(client.scan_iter(f"{link.prefix}:*", count=1000))
         clock = client.time()
+        if isinstance(clock, dict):  # of each server of a cluster
+            clock = max(clock.values())
         now = clock[0] + clock[1] / 1e6
         members = client.zrange(f"{link.prefix}:{{health}}:members", 0, -1, withscores=True)
         if members:
