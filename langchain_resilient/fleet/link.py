@@ -36,6 +36,9 @@ logger: logging.Logger = logging.getLogger("langchain_resilient")
 RETRY_SECONDS = 1.0
 """Seconds between two tries of a server that is away."""
 
+PATIENT_SECONDS = 2.0
+"""Seconds that the server may take where a person asks what it holds."""
+
 FORMAT = 1
 """The version of what is kept on the server: a part of the names of keys that may not be mixed."""
 
@@ -170,7 +173,7 @@ class Link:
                 self.ask_now(part)
         client = None
         try:
-            client = connect(self.shared)
+            client = connect(patient(self.shared))
             held = client.hvals(f"{self.prefix}:{{health}}:counts")
         except Exception as error:  # noqa: BLE001  # whatever it is, it says why
             msg = f"the shared state at {self.shared} cannot be used: {_reason(error)}"
@@ -317,6 +320,11 @@ def _reason(error: Exception) -> str:
 
 def _source(name: str) -> str:
     return (Path(__file__).parent / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def patient(shared: Shared) -> Shared:
+    """The same server for questions that a person asks: no call waits for them."""
+    return shared.model_copy(update={"timeout": max(PATIENT_SECONDS, shared.timeout)})
 
 
 def _package() -> Any:

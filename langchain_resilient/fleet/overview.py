@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.fleet.link import Link
+from langchain_resilient.fleet.link import Link, patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def overview(shared: Shared) -> str:
         MissingExtraError: If redis-py is not installed.
         ConnectionError: If the server cannot be used; says why.
     """
-    link = Link(shared)
+    link = Link(patient(shared))
     link.check()
     client = link.client()
     try:

@@ -92,7 +92,7 @@ def test_the_server_holds_no_prompt_no_answer_and_no_key(sim, redis_server, redi
     answers = llm.batch(["canary prompt"] * 5)
     link = link_of(Shared(redis_server.url))
     wait_for(lambda: link.operations > 1 and not link.away)
-    assert llm.stats(fleet=True).calls == 5
+    wait_for(lambda: llm.stats(fleet=True).calls == 5)
     held = ""
     for name in redis_client.scan_iter("*"):
         kind = redis_client.type(name)
@@ -234,7 +234,7 @@ def shares(sim, shared):
     assert "fleet  1 process" in shown
     assert "cap    team: $" in shown
     assert PASSWORD not in shown
-    assert llm.stats(fleet=True).calls == 3
+    wait_for(lambda: llm.stats(fleet=True).calls == 3)
 
 
 def test_a_server_with_tls(sim, tls):
@@ -336,7 +336,7 @@ def test_threads_with_loops_of_their_own_share_one_link(sim, redis_server):
     for thread in threads:
         thread.join(20)
     assert len(texts) == 6
-    assert models[0].stats(fleet=True).calls == 6
+    wait_for(lambda: models[0].stats(fleet=True).calls == 6)
     ours = [t for t in threading.enumerate() if t.name == "langchain-resilient-fleet"]
     assert len([t for t in ours if t is link_of(shared)._thread]) == 1
 
