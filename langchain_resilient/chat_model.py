@@ -182,7 +182,7 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
         Args:
             fleet: Add up what all models of all processes did that share what this one shares
                 (`shared=`), in the last day; the state of targets is as this process sees it. Asks
-                the server, and waits for that at most for its timeout.
+                the server, and waits for that at most two seconds.
 
         Raises:
             ValueError: If `fleet` is asked for and nothing is shared.

@@ -36,6 +36,9 @@ logger: logging.Logger = logging.getLogger("langchain_resilient")
 RETRY_SECONDS = 1.0
 """Seconds between two tries of a server that is away."""
 
+PATIENT_SECONDS = 2.0
+"""Seconds that the server may take where a person asks what it holds."""
+
 FORMAT = 1
 """The version of what is kept on the server: a part of the names of keys that may not be mixed."""
 
@@ -89,6 +92,7 @@ class Link:
         self.member = _member()
         self.away = ""
         self.operations = 0
+        self._is_cluster = "+cluster:" in shared.address
         self._parts: list[Part] = []
         self._lock = threading.Lock()
         self._serving = threading.Lock()
@@ -167,15 +171,17 @@ class Link:
         for part in self._all():
             if part.script == "health":
                 self.ask_now(part)
-        client = connect(self.shared)
+        client = None
         try:
+            client = connect(patient(self.shared))
             held = client.hvals(f"{self.prefix}:{{health}}:counts")
         except Exception as error:  # noqa: BLE001  # whatever it is, it says why
             msg = f"the shared state at {self.shared} cannot be used: {_reason(error)}"
             raise ConnectionError(msg) from None  # whose text may name the user
         finally:
-            with suppress(Exception):
-                client.close()
+            if client is not None:
+                with suppress(Exception):
+                    client.close()
         return [str(text) for text in held]
 
     def flush(self) -> None:
@@ -267,12 +273,14 @@ class Link:
         client = self.client()
         for name in {name for name, _, _ in calls} - self._scripts.keys():
             self._scripts[name] = client.script_load(_source(name))
-        pipeline = client.pipeline(transaction=False) if len(calls) > 1 else client
+        # A cluster's keys may be at several servers, and redis-py sends no scripts to them at once.
+        together = len(calls) > 1 and not self._is_cluster
+        pipeline = client.pipeline(transaction=False) if together else client
         replies = [
             pipeline.evalsha(self._scripts[name], len(keys), *keys, *args)
             for name, keys, args in calls
         ]
-        replies = pipeline.execute() if len(calls) > 1 else replies
+        replies = pipeline.execute() if together else replies
         for reply in replies:
             if reply[0] == "-1":
                 msg = f"its state is of version {float(reply[2]):.0f}, not {FORMAT}"
@@ -306,12 +314,31 @@ def _member() -> str:
 
 def _reason(error: Exception) -> str:
     """Say what went wrong, without what may be secret: some texts of redis-py name the user."""
-    text = str(error).splitlines()[0] if str(error) else ""
+    text = str(error).partition("\n")[0].partition(" : <")[0]  # which is a client's repr
     return type(error).__name__ if "://" in text or not text else text
 
 
 def _source(name: str) -> str:
     return (Path(__file__).parent / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def patient(shared: Shared) -> Shared:
+    """The same server for questions that a person asks: no call waits for them."""
+    return shared.model_copy(update={"timeout": max(PATIENT_SECONDS, shared.timeout)})
+
+
+def _package() -> Any:
+    """redis-py.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    try:
+        import redis  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        msg = 'a shared state needs an extra: pip install "langchain-resilient[shared]"'
+        raise MissingExtraError(msg) from error
+    return redis
 
 
 def connect(shared: Shared) -> Any:
@@ -320,13 +347,10 @@ def connect(shared: Shared) -> Any:
     Raises:
         MissingExtraError: If redis-py is not installed.
     """
-    try:
-        import redis  # noqa: PLC0415  # an extra
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-        from redis.retry import Retry  # noqa: PLC0415
-    except ImportError as error:
-        msg = 'a shared state needs an extra: pip install "langchain-resilient[shared]"'
-        raise MissingExtraError(msg) from error
+    redis = _package()
+    from redis.backoff import NoBackoff  # noqa: PLC0415  # an extra
+    from redis.retry import Retry  # noqa: PLC0415
+
     options: dict[str, Any] = {
         "socket_timeout": shared.timeout,
         "socket_connect_timeout": shared.timeout,
@@ -386,7 +410,7 @@ def link_of(shared: Shared) -> Link:
             if shared.required:
                 link.check()
             else:
-                link.client()  # which connects with the first request, but needs its package now
+                _package()  # the thread connects, but that it can must be known now
             _links[shared] = link
     return link
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from langchain_resilient.fleet.link import Link
+from langchain_resilient.fleet.link import Link, patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +24,15 @@ def overview(shared: Shared) -> str:
         MissingExtraError: If redis-py is not installed.
         ConnectionError: If the server cannot be used; says why.
     """
-    link = Link(shared)
+    link = Link(patient(shared))
     link.check()
     client = link.client()
     try:
         lines = [f"{shared}"]
         names = sorted(client.scan_iter(f"{link.prefix}:*", count=1000))
         clock = client.time()
+        if isinstance(clock, dict):  # of each server of a cluster
+            clock = max(clock.values())
         now = clock[0] + clock[1] / 1e6
         members = client.zrange(f"{link.prefix}:{{health}}:members", 0, -1, withscores=True)
         if members:

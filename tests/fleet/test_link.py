@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
 import pytest
 
-from langchain_resilient import ResilientChatModel, Shared, SharedStateWarning, Target
+from langchain_resilient import ResilientChatModel, Shared, SharedStateWarning, SpendCap, Target
 from langchain_resilient.fleet import link as links
 from langchain_resilient.fleet.link import Link, link_of
+from langchain_resilient.fleet.overview import overview
 from langchain_resilient.runtime.shared_state import SHARED_STATE
 from langchain_resilient.testing import ProviderSimulator
-from verification.kit.redis_server import MISSING, RedisServer, installed
+from verification.kit.redis_server import MISSING, RedisServer, free_port, installed
 
 KEY = "sk-canary-key-of-the-fleet"
 PASSWORD = "canary-pa55word"
@@ -31,7 +35,7 @@ def sim():
 
 
 def model(sim, shared, **fields):
-    target = Target("openai:m", base_url=sim.base_url("openai"), api_key=KEY)
+    target = Target("openai:m", base_url=sim.base_url("openai"), api_key=KEY, price=(1, 1))
     return ResilientChatModel(targets=[target], shared=shared, **fields)
 
 
@@ -88,7 +92,7 @@ def test_the_server_holds_no_prompt_no_answer_and_no_key(sim, redis_server, redi
     answers = llm.batch(["canary prompt"] * 5)
     link = link_of(Shared(redis_server.url))
     wait_for(lambda: link.operations > 1 and not link.away)
-    assert llm.stats(fleet=True).calls == 5
+    wait_for(lambda: llm.stats(fleet=True).calls == 5)
     held = ""
     for name in redis_client.scan_iter("*"):
         kind = redis_client.type(name)
@@ -104,10 +108,11 @@ def test_the_server_holds_no_prompt_no_answer_and_no_key(sim, redis_server, redi
         assert secret not in held
 
 
-def test_an_unreachable_server_is_one_warning_and_a_share(sim, caplog):
+@pytest.mark.parametrize("kind", ["redis", "redis+cluster", "redis+sentinel"])
+def test_an_unreachable_server_is_one_warning_and_a_share(sim, caplog, kind):
     """Every call is answered; the password stands in no message."""
     pytest.importorskip("redis")
-    url = f"redis://user:{PASSWORD}@127.0.0.1:1/0"
+    url = f"{kind}://user:{PASSWORD}@127.0.0.1:1/0"
     with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
         llm = model(sim, Shared(url, processes=4))
@@ -195,6 +200,82 @@ def test_a_server_in_trouble_costs_no_call_and_is_used_again(sim, harm):
     links.forget_links()
 
 
+@pytest.fixture
+def tls(tmp_path):
+    """A server with TLS, whose certificate is its own; and where that is."""
+    openssl = shutil.which("openssl")
+    if openssl is None or not installed():
+        pytest.skip(f"openssl, or {MISSING}")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    try:
+        server = RedisServer("--port", "0", "--tls-cert-file", str(certificate),
+                             "--tls-key-file", str(key), "--tls-auth-clients", "no")  # fmt: skip
+        server._options += ("--tls-port", str(server.port), "--requirepass", PASSWORD)
+        with server:
+            yield server.port, certificate
+    except AssertionError as error:
+        pytest.skip(f"a Redis without TLS: {error}")
+
+
+def shares(sim, shared):
+    """Whether two models at the server use one limit of it, and its overview says so."""
+    sim.limit("openai:*", requests_per_minute=6000)
+    llm = model(sim, shared, spend_cap=SpendCap(5, name="team"))
+    assert len(llm.batch(["a"] * 3)) == 3
+    link = link_of(shared)
+    wait_for(lambda: not link.away and "openai:m: 6,000 requests" in overview(shared), 10)
+    shown = overview(shared)
+    assert "fleet  1 process" in shown
+    assert "cap    team: $" in shown
+    assert PASSWORD not in shown
+    wait_for(lambda: llm.stats(fleet=True).calls == 3)
+
+
+def test_a_server_with_tls(sim, tls):
+    """With a password, and a certificate that is known; one that is not is a warning."""
+    port, certificate = tls
+    base = f"rediss://:{PASSWORD}@localhost:{port}/0"
+    shares(sim, Shared(f"{base}?ssl_ca_certs={certificate}"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SharedStateWarning)
+        assert model(sim, Shared(base)).batch(["a", "b"])
+        wait_for(lambda: link_of(Shared(base)).away)
+    assert "CERTIFICATE_VERIFY_FAILED" in str(caught[0].message)
+    assert PASSWORD not in str(caught[0].message)
+
+
+def test_the_master_of_a_sentinel(sim, tmp_path):
+    """Whose address the Sentinel says."""
+    if not installed():
+        pytest.skip(MISSING)
+    with RedisServer("--requirepass", PASSWORD) as master:
+        settings = tmp_path / "sentinel.conf"
+        settings.write_text(
+            f"sentinel monitor main 127.0.0.1 {master.port} 1\nsentinel auth-pass main {PASSWORD}\n"
+        )
+        with RedisServer(program_options=(str(settings), "--sentinel")) as sentinel:
+            shares(sim, Shared(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/main"))
+
+
+def test_a_cluster(sim, tmp_path):
+    """Whose keys are at several servers: nothing is sent to them at once."""
+    if not installed():
+        pytest.skip(MISSING)
+    import redis
+
+    with RedisServer("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
+        with redis.Redis(port=server.port) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            wait_for(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
+        shares(sim, Shared(f"redis+cluster://127.0.0.1:{server.port}"))
+
+
 FORKS = """
 import os, sys
 from langchain_resilient import ResilientChatModel, Target
@@ -237,6 +318,27 @@ def test_a_pickled_model_shares_where_it_arrives(sim, redis_server):
     assert copy.invoke("a").text
     one, two = (m._ready().chain[0].state.keys[0].rate_limiter for m in (llm, copy))
     assert one is two
+
+
+def test_threads_with_loops_of_their_own_share_one_link(sim, redis_server):
+    """Of several models too: one thread of ours serves them all."""
+    sim.limit("openai:*", requests_per_minute=6000)
+    shared = Shared(redis_server.url, namespace="threads")
+    models = [model(sim, shared), model(sim, shared, max_tokens=9)]
+    texts = []
+
+    def ask(llm):
+        texts.append(asyncio.run(llm.ainvoke("a")).text)
+
+    threads = [threading.Thread(target=ask, args=(llm,)) for llm in models * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(texts) == 6
+    wait_for(lambda: models[0].stats(fleet=True).calls == 6)
+    ours = [t for t in threading.enumerate() if t.name == "langchain-resilient-fleet"]
+    assert len([t for t in ours if t is link_of(shared)._thread]) == 1
 
 
 def test_a_defect_of_a_part_does_not_end_the_thread(redis_server, monkeypatch):

@@ -62,10 +62,11 @@ def test_nothing_shared_and_no_server_are_said(redis_server, capsys):
 def test_the_table_over_all_processes(redis_server, redis_client):
     """What another process counted is added to what this one did; nonsense is left out."""
     redis_client.flushall()
+    shared = Shared(redis_server.url, timeout=5.0)
     with ProviderSimulator() as sim:
         target = Target("openai:m", base_url=sim.base_url("openai"), api_key="k", price=(2.5, 10))
-        llm = ResilientChatModel(targets=[target], shared=redis_server.url)
-        other = ResilientChatModel(targets=[target], shared=redis_server.url, max_tokens=9)
+        llm = ResilientChatModel(targets=[target], shared=shared)
+        other = ResilientChatModel(targets=[target], shared=shared, max_tokens=9)
         llm.invoke("a")
         other.invoke("b")
         mine, ours = llm.stats(), llm.stats(fleet=True)
@@ -82,7 +83,7 @@ def test_the_table_over_all_processes(redis_server, redis_client):
     assert both["openai:m"].spent == pytest.approx(2 * ours["openai:m"].spent)
     assert both["openai:m"].first_text.p50 == pytest.approx(ours["openai:m"].first_text.p50)
     assert both["openai:m"].health == "ok"
-    link_of(Shared(redis_server.url)).forked()
+    link_of(shared).forked()
     assert llm.stats(fleet=True).calls == 4  # those of the parent process stay, and are not ours
 
 

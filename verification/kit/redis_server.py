@@ -33,6 +33,7 @@ class RedisServer:
 
     Args:
         *options: More of its options: `"--requirepass", "..."`.
+        program_options: What stands before all options: a file of settings, `"--sentinel"`.
 
     Attributes:
         port: Where it listens, after a restart too.
@@ -44,8 +45,9 @@ class RedisServer:
         ```
     """
 
-    def __init__(self, *options: str) -> None:
-        self.port = _free_port()
+    def __init__(self, *options: str, program_options: tuple[str, ...] = ()) -> None:
+        self.port = free_port()
+        self._program_options = program_options
         self._options = options
         self._directory = tempfile.mkdtemp(prefix="redis-")
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,8 +64,8 @@ class RedisServer:
         log = Path(self._directory) / "log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-                 "--appendonly", "no", "--dir", self._directory, *self._options],
+                [program, *self._program_options, "--port", str(self.port), "--bind", "127.0.0.1",
+                 "--save", "", "--appendonly", "no", "--dir", self._directory, *self._options],
                 stdout=output, stderr=output, env=os.environ | {"LC_ALL": "C"},
             )  # fmt: skip
         until = time.monotonic() + 10
@@ -104,7 +106,8 @@ class RedisServer:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
