@@ -160,9 +160,10 @@ fuzz-wire: $(VENV)/.developer ## 100,000 malformed answers, and sizes that no pr
 	$(PYTHON) -m venv .rivals/litellm
 	.rivals/bin/python -m pip install --quiet -r benchmarks/rivals-requirements.txt --editable .
 	.rivals/litellm/bin/python -m pip install --quiet -r benchmarks/litellm-requirements.txt
+	-.rivals/bin/python -m pip install --quiet liter-llm
 	@touch $@
 
-bench: .rivals/.installed ## beside the bare SDK, LangChain, litellm and pydantic-ai (ten minutes)
+bench: .rivals/.installed ## beside the bare SDK, LangChain, litellm, pydantic-ai and a client in Rust (ten minutes)
 	@.rivals/bin/python -m benchmarks
 
 bench-sizes: .rivals/.installed ## what each of them installs; `make bench` prints it from then on

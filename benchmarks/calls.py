@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders import CONTENDERS
+from benchmarks.environments import installed
 from benchmarks.figures import add
 from benchmarks.fleet import Crew, crew, instant_server
 from benchmarks.instant_server import CHUNKS
@@ -39,7 +40,7 @@ class Effort:
 def measure(effort: Effort) -> tuple[Rounds, dict[str, dict[str, str]]]:
     """Run all rounds; figures, and what versions each contender ran with."""
     rounds: Rounds = {}
-    with instant_server() as url, crew(CONTENDERS) as workers:
+    with instant_server() as url, crew(installed(CONTENDERS)) as workers:
         built = {name: workers.do(name, "build", url=url) for name in workers.names}
         for name, item in built.items():
             add(rounds, "memory_import", name, item["memory"])

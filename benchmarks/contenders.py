@@ -200,6 +200,33 @@ def litellm_router(primary: Endpoint, fallback: Endpoint, timeout: float) -> Con
     return _litellm(router.acompletion, model="first")
 
 
+def liter(primary: Endpoint, _fallback: Endpoint, timeout: float) -> Contender:
+    """Use the client that is written in Rust, with its retries off as it has no fallback."""
+    from liter_llm import ChatCompletionRequest, create_client
+    from liter_llm.api import chat, chat_stream
+
+    client = create_client(
+        api_key=primary.key,
+        base_url=primary.url,
+        timeout_secs=int(timeout),
+        max_retries=0,
+        model_hint="openai",  # else the name of the model tells where to ask
+    )
+
+    def request(prompt: str) -> Any:
+        return ChatCompletionRequest(model=primary.model, messages=_messages(prompt))
+
+    async def ask(prompt: str) -> str:
+        return str((await chat(client, request(prompt))).choices[0].message.content or "")
+
+    async def stream(prompt: str) -> AsyncIterator[str]:
+        async for chunk in chat_stream(client, request(prompt)):
+            for choice in chunk.choices:
+                yield choice.delta.content or ""
+
+    return Contender(ask, stream)
+
+
 def pydantic_ai(primary: Endpoint, fallback: Endpoint, timeout: float) -> Contender:
     """Ask the FallbackModel directly, without an agent; SDK retries off, as its manual advises."""
     from openai import AsyncOpenAI
@@ -260,6 +287,8 @@ def _messages(prompt: str) -> list[Any]:
 BASE = "openai SDK"
 """Ratios are to this one."""
 
+RUST = "liter-llm (Rust)"
+
 CONTENDERS: dict[str, Factory] = {
     "raw aiohttp": aiohttp,
     BASE: openai,
@@ -269,13 +298,14 @@ CONTENDERS: dict[str, Factory] = {
     "litellm acompletion": litellm_bare,
     "litellm Router": litellm_router,
     "pydantic-ai FallbackModel": pydantic_ai,
+    RUST: liter,
     "ours": ours,
     "ours, plain": ours_plain,
 }
 """For calls: without faults, `acompletion` needs no fallback."""
 
 UNDER_FAULTS: dict[str, Factory] = {
-    **{name: made for name, made in CONTENDERS.items() if name != "raw aiohttp"},
+    **{name: made for name, made in CONTENDERS.items() if name not in ("raw aiohttp", RUST)},
     "litellm acompletion": litellm_plain,
 }
-"""For faults: a raw socket has nothing to say about them."""
+"""For faults: a client without fallbacks has nothing to say about them, but for the SDK itself."""

@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.environments import ROOT, SHARED, python_of
+from benchmarks.contenders import RUST
+from benchmarks.environments import ROOT, SHARED, installed, python_of
 from benchmarks.figures import add
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ IMPORTS = {
         "from pydantic_ai.models.fallback import FallbackModel\n"
         "from pydantic_ai.models.openai import OpenAIChatModel"
     ),
+    RUST: "import liter_llm",
     "ours": "from langchain_resilient import ResilientChatModel",
     "ours, plain": "from langchain_resilient import ResilientChatModel",
     CORE: "from langchain_core.language_models import BaseChatModel",
@@ -58,6 +60,7 @@ PACKAGES = {
     "litellm acompletion": "litellm",
     "litellm Router": "litellm",
     "pydantic-ai FallbackModel": "pydantic-ai-slim[openai]",
+    RUST: "liter-llm",
     "ours": str(ROOT),
     "ours, plain": str(ROOT),
     CORE: "langchain-core",
@@ -75,8 +78,8 @@ def imports(count: int, rounds: Rounds) -> None:
         rounds: Where to note `import` and `modules`.
     """
     for number in range(count + 1):
-        for name, statement in IMPORTS.items():
-            result = _import(python_of(name), statement)
+        for name in installed(IMPORTS):
+            result = _import(python_of(name), IMPORTS[name])
             if number:
                 add(rounds, "import", name, result["cpu"])
                 add(rounds, "modules", name, result["modules"])

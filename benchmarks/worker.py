@@ -24,7 +24,7 @@ from benchmarks.instant_server import LONG, SHORT, TEXT
 from benchmarks.trial import Trials
 
 PACKAGES = ("openai", "aiohttp", "langchain-core", "langchain-openai", "litellm")
-PACKAGES += ("pydantic-ai-slim", "pydantic", "langchain-resilient")
+PACKAGES += ("pydantic-ai-slim", "pydantic", "liter-llm", "langchain-resilient")
 CALL_TIMEOUT = 60.0
 
 

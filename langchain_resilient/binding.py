@@ -14,7 +14,7 @@ from langchain_core.tools import BaseTool
 from pydantic import ConfigDict
 
 from langchain_resilient.runtime.keywords import refuse_misspelt
-from langchain_resilient.wire.structured_output import Method
+from langchain_resilient.wire.json_schema import Method
 
 T = TypeVar("T")
 

@@ -51,7 +51,6 @@ from langchain_resilient.observability.stats import Stats
 from langchain_resilient.prices import Price
 from langchain_resilient.profiles import ChainProfile
 from langchain_resilient.runtime.background_loop import background_loop, started_loops
-from langchain_resilient.runtime.token_estimate import estimate_prompt_tokens, token_ids
 from langchain_resilient.sampling import public_params
 
 if TYPE_CHECKING:
@@ -554,6 +553,8 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
         """
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
+        from langchain_resilient.runtime.token_estimate import token_ids  # noqa: PLC0415  # keeps import light
+
         return token_ids(text, chain_of(self)[0].model)
 
     def get_num_tokens_from_messages(
@@ -562,6 +563,7 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
         tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
     ) -> int:
         """Count the tokens of a conversation as pacing and spend caps do; see `get_token_ids`."""
+        from langchain_resilient.runtime.token_estimate import estimate_prompt_tokens  # noqa: PLC0415
         from langchain_resilient.wire.messages import to_chat_messages  # noqa: PLC0415
         from langchain_resilient.wire.tool_calls import to_tools  # noqa: PLC0415
 

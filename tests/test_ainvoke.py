@@ -211,7 +211,6 @@ def test_nothing_is_passed_by_where_it_could_be_seen(monkeypatch):
         assert not straight()
     hook: ContextVar[Any] = ContextVar("hook", default=None)
     monkeypatch.setattr(tracing, "_configure_hooks", hooks := list(tracing._configure_hooks))
-    monkeypatch.setattr("langchain_resilient.observability.run_context._configure_hooks", hooks)
     hooks.append((hook, True, Watcher, "WATCH_ME"))
     assert straight()
     for variable in ("WATCH_ME", "LANGCHAIN_TRACING", "LANGCHAIN_HANDLER"):

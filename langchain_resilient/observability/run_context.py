@@ -7,6 +7,7 @@ stream begins.
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ from langchain_core.callbacks import (
 )
 from langchain_core.globals import get_debug
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
-from langchain_core.tracers.context import _configure_hooks, tracing_v2_callback_var
 from langchain_core.utils.env import env_var_is_set
 from langsmith.utils import tracing_is_enabled
 
@@ -95,15 +95,25 @@ def choose_run(
 
 def _has_no_handlers(config: RunnableConfig | None) -> bool:
     """Whether nothing asks for a callback handler: checking is far cheaper than `configure`."""
-    above = var_child_runnable_config.get()
+    above, tracing = var_child_runnable_config.get(), _tracing()
     return not (
         (config is not None and config.get("callbacks"))
         or (above is not None and above.get("callbacks"))
-        or tracing_v2_callback_var.get() is not None
-        or any(var.get() is not None for var, *_ in _configure_hooks)
+        or (
+            tracing is not None
+            and (
+                tracing.tracing_v2_callback_var.get() is not None
+                or any(var.get() is not None for var, *_ in tracing._configure_hooks)  # noqa: SLF001
+            )
+        )
         or get_debug()
         or tracing_is_enabled()
     )
+
+
+def _tracing() -> Any:
+    """LangChain's module of tracers, which takes long to import; None while nobody has used it."""
+    return sys.modules.get("langchain_core.tracers.context")
 
 
 def is_unwatched() -> bool:
@@ -112,11 +122,12 @@ def is_unwatched() -> bool:
     Then nothing that LangChain does around it can be seen. Some tracers put themselves into every
     callback manager: so one is made.
     """
+    hooks = getattr(_tracing(), "_configure_hooks", ())
     return not (
         var_child_runnable_config.get()
         or env_var_is_set("LANGCHAIN_TRACING")
         or env_var_is_set("LANGCHAIN_HANDLER")
-        or any(variable and env_var_is_set(variable) for *_, variable in _configure_hooks)
+        or any(variable and env_var_is_set(variable) for *_, variable in hooks)
         or AsyncCallbackManager([]).handlers
     ) and _has_no_handlers(None)
 

@@ -16,7 +16,6 @@ from langchain_resilient import notices
 from langchain_resilient.errors import RetirementWarning
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.models import ANY_MODEL, RETIREMENTS, Retirement
-from langchain_resilient.providers.errors import classify
 from langchain_resilient.providers.model_lists import (
     FetchList,
     ListedModel,
@@ -226,6 +225,8 @@ class FamilyProvider:
             try:
                 answer: ChunkStream = await provider.open(request, stream=stream)
             except Exception as error:
+                from langchain_resilient.providers.errors import classify  # noqa: PLC0415  # keeps import light
+
                 if classify(error).kind is not FaultKind.NOT_FOUND:
                     raise
                 fetch = getattr(provider, "fetch_models_async", _no_list)

@@ -8,7 +8,7 @@ here forbids nothing.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     Schema = Mapping[str, Any]
     Check = Callable[[Any, Schema, "_Location"], Iterator[str]]
 
+
+Method = Literal["function_calling", "json_schema", "json_mode"]
+"""The ways to ask a model for what fits a schema, by LangChain's names."""
 
 _MAX_DEPTH = 12  # a schema may lead back into itself without the value getting any smaller
 

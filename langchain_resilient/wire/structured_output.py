@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -16,7 +16,7 @@ from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, R
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from langchain_resilient.faults import Fault, FaultKind, is_callers_business
-from langchain_resilient.wire.json_schema import schema_mismatch
+from langchain_resilient.wire.json_schema import Method, schema_mismatch
 from langchain_resilient.wire.messages import assistant_blocks, safe_name
 from langchain_resilient.wire.schemas import (
     VALUE,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from langchain_core.language_models import LanguageModelInput
 
 
-Method = Literal["function_calling", "json_schema", "json_mode"]
 Schema = dict[str, Any] | type
 _METHODS = ("function_calling", "json_schema", "json_mode")
 
