@@ -219,7 +219,8 @@ class Candidates:
                     if not group:
                         return None
                 continue
-            order = (not candidate.state.is_healthy(now), candidate.tries)
+            tries = 0 if self._was_only_refused(candidate) else candidate.tries
+            order = (not candidate.state.is_healthy(now), tries)
             if order < rank or best is None:
                 best, rank = candidate, order
         if best is not None and best.index:

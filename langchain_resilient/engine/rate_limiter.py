@@ -125,8 +125,9 @@ _LOOK_SECONDS = 1.0
 _PATIENCE = 0.25
 """Seconds that a call waits for its turn at a target, rather than to go to the next one."""
 
-BATCH_PATIENCE = 1.1
-"""The same in a batch, where nobody waits for the single answer: a second's hint, with jitter."""
+BATCH_PATIENCE = 2.0
+"""The same in a batch, where nobody waits for the single answer: whole seconds are what is hinted,
+and what a limit by the second has no room for now, it has in a moment."""
 
 _MIN_GAIN = 0.01
 """Seconds; the first in the queue is woken for a turn that is earlier by more."""
