@@ -32,6 +32,7 @@ class Candidate:
         no_charge: That try costs no retry token: it uses another key, or does not stream.
         ignore_block: It may be asked although its account is blocked, for want of any other.
         queued_request: The request as its rate limiters see it; None where it is not paced.
+        refused: Its last answer was a refusal (429): only its limit is in the way.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Candidate:
         "no_charge",
         "queued_request",
         "ready_at",
+        "refused",
         "retry_at_once",
         "state",
         "tries",
@@ -68,6 +70,7 @@ class Candidate:
         self.no_charge = False
         self.ignore_block = False
         self.queued_request = queued_request
+        self.refused = False
 
     def available_at(self) -> float:
         """The earliest time at which this request may ask it."""

@@ -37,6 +37,9 @@ LAST_TRY_SECONDS = 1.9
 MIN_TRY_SECONDS = 0.05
 """Seconds before it in which nothing is tried any more."""
 
+MAX_REFUSALS = 2
+"""Refusals (429) after each of which a batch call waits a moment for the same target."""
+
 UNREACHABLE_AFTER = 2
 """Connections to a target that failed in a row, after which it counts as out of reach."""
 
@@ -166,8 +169,8 @@ class Candidates:
     """
 
     __slots__ = (
-        "_pinned", "_plan", "_rejected_by", "_rng", "_spent", "_why_not", "candidates", "deadline",
-        "wait_until",
+        "_pinned", "_plan", "_rejected_by", "_request", "_rng", "_spent", "_why_not", "candidates",
+        "deadline", "wait_until",
     )  # fmt: skip
 
     def __init__(
@@ -179,6 +182,7 @@ class Candidates:
     ) -> None:
         self._plan = plan
         self._rng = rng
+        self._request = request
         self._rejected_by: set[str] = set()
         self._pinned: Candidate | None = None
         self._spent = 0.0
@@ -215,7 +219,8 @@ class Candidates:
                     if not group:
                         return None
                 continue
-            order = (not candidate.state.is_healthy(now), candidate.tries)
+            tries = 0 if self._was_only_refused(candidate) else candidate.tries
+            order = (not candidate.state.is_healthy(now), tries)
             if order < rank or best is None:
                 best, rank = candidate, order
         if best is not None and best.index:
@@ -237,7 +242,9 @@ class Candidates:
         first = self.candidates[0] if self.candidates else None
         if first is None or winner.candidate is first:
             return None
-        own = [attempt for attempt in attempts if attempt.candidate is first]
+        # One that was only hedged to the first target went elsewhere before that.
+        before = attempts[: attempts.index(winner)] if winner in attempts else attempts
+        own = [attempt for attempt in before if attempt.candidate is first]
         if not own:
             return self._why_not or "not asked"
         fault = own[-1].fault
@@ -246,13 +253,14 @@ class Candidates:
         return "rate limit" if fault.kind is FaultKind.RATE_LIMIT else f"failed: {fault.kind}"
 
     def _is_worth_waiting_for(self, candidate: Candidate, now: float) -> bool:
-        """Whether an untried target will have room in time, and no other is to be asked before.
+        """Whether a target will have room in time, and no other is to be asked before.
 
-        Where another may be, it is waited for while its limit is not used up: what holds a request
+        It is one that was not tried yet, or that has only refused the request for its limit. Where
+        another may be asked, it is waited for while its limit is not used up: what holds a request
         up is only that requests are not sent all at once.
         """
         if (
-            candidate.tries
+            (candidate.tries and not self._was_only_refused(candidate))
             or self._plan.equal
             or not candidate.state.is_healthy(now)
             or not candidate.saturated(now)
@@ -265,6 +273,15 @@ class Candidates:
             and not candidate.state.concurrency.full
             and candidate.state.turn_is_near(request, now)
         )
+
+    def _was_only_refused(self, candidate: Candidate) -> bool:
+        """Whether its limit alone kept it from answering, and its next turn is worth a try.
+
+        With other targets to ask, a batch call that is refused again and again goes to those.
+        """
+        if not candidate.refused or self._request is None:
+            return False
+        return not self._plan.spread or (self._request.batch and candidate.tries <= MAX_REFUSALS)
 
     def choose_extra(
         self, now: float, beside: Collection[str], lost: Collection[Candidate] = ()
@@ -376,17 +393,21 @@ class Candidates:
         )
 
     def ignore_pace(self, now: float) -> bool:
-        """Let targets be asked ahead of their turn whose limit is only learned.
+        """Let targets be asked ahead of their turn where that passes no limit that the user stated.
 
         For a request whose turn would come after its deadline: one try may find room, for what was
-        learned may be wrong. What the user stated is kept to.
+        learned or told may be wrong. What the user stated is kept in every minute, but need not
+        come evenly.
 
         Returns:
             Whether that opened one.
         """
         for candidate in self.eligible():
-            if candidate.saturated(now) and not any(
-                key.rate_limiter.stated for key in candidate.state.keys
+            request = candidate.queued_request
+            if (
+                request is not None
+                and candidate.saturated(now)
+                and all(key.rate_limiter.may_try(request, now) for key in candidate.state.keys)
             ):
                 candidate.queued_request = None
         return any(is_open(candidate, now) for candidate in self.eligible())
@@ -479,6 +500,7 @@ class Candidates:
         if fault.kind is FaultKind.BAD_REQUEST:
             self._rejected_by.add(candidate.state.provider)
         candidate.no_charge = False
+        self._note_refusal(candidate, fault)
         candidate.unusable_answers += fault.traits.one_more_try
         if fault.kind is FaultKind.NO_STREAMING:
             # From now on whole answers are asked for (`TargetState.streams`); if it refuses that
@@ -497,9 +519,28 @@ class Candidates:
             candidate.retry_at_once = (
                 candidate.state.retry_first and candidate.tries == 1 and wait is not None
             )
-            if wait is not None and fault.retry_after is None and self._plan.retry.wait is None:
-                wait = min(wait, self._last_chance(now))
+            if wait is not None and self._plan.retry.wait is None:
+                wait = self._until_try(candidate, fault, wait, now)
             candidate.ready_at = now if candidate.retry_at_once or wait is None else now + wait
+
+    def _note_refusal(self, candidate: Candidate, fault: Fault) -> None:
+        """Note whether only its limit kept it from answering: then its next turn is waited for."""
+        candidate.refused = fault.kind is FaultKind.RATE_LIMIT
+        if candidate.refused and candidate.queued_request is None:
+            request = _paced(candidate.state, self._request)
+            if request is not None and candidate.state.turn_at(request) < self.deadline:
+                candidate.queued_request = request
+
+    def _until_try(self, candidate: Candidate, fault: Fault, wait: float, now: float) -> float:
+        """Fit a backoff of our own to what is known: a turn of its limit, or the deadline."""
+        if candidate.refused and self._has_turn(candidate, now):
+            return 0.0
+        return min(wait, self._last_chance(now)) if fault.retry_after is None else wait
+
+    def _has_turn(self, candidate: Candidate, now: float) -> bool:
+        """Whether its rate limiter says when it may be asked again, in time."""
+        request = candidate.queued_request
+        return request is not None and now < candidate.state.turn_at(request) < self.deadline
 
     def spare_the_only_machine(self, candidate: Candidate, now: float) -> None:
         """Put off asking the only target again beside a request that it is silent about.
@@ -527,7 +568,15 @@ class Candidates:
         trip_after = 0 if health is None else health.trip_after
         if attempt.late and fault.kind is FaultKind.TIMEOUT:
             trip_after = 0  # the same silence was counted before, as lateness
-        attempt.candidate.state.record_failure(fault, now, self._rng, attempt.key, trip_after)
+        attempt.candidate.state.record_failure(
+            fault,
+            now,
+            self._rng,
+            attempt.key,
+            trip_after,
+            sent_at=attempt.started,
+            reservation=attempt.reservation,
+        )
 
     @staticmethod
     def _has_other_key(candidate: Candidate, now: float) -> bool:

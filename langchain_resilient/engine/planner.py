@@ -68,6 +68,9 @@ _NO_LIMITS = TimeLimits(first_text=None, thinking=None, chunk_gap=None, answer=N
 _MIN_ANSWER_SECONDS = 1.0
 """Seconds before its deadline from which a token would come too late to help a request."""
 
+_MAX_HINT = 120.0
+"""Seconds; a limit that lasts longer than that is no matter of turns."""
+
 _POLL = 1.0
 """Seconds after which a request that waits for a retry token, for room at the last resort, or for
 others to be done, looks again: a budget's income over time wakes nothing by itself."""
@@ -602,7 +605,8 @@ class Planner:
             self._wait_list.wait_for_room(full)
         queues = self.chain.queues(now)
         self._wait_list.join_queues(queues, now)
-        if self._queued_request.batch and not self._attempts.all:
+        soon = not self._attempts.all or self._resume_at < now + _MAX_HINT
+        if soon and self._is_unserved():
             self._start_deadline(inf if full or queues else now)
         if not self._attempts.all:
             self._last_try_at = self._deadline - LAST_TRY_SECONDS
@@ -634,7 +638,7 @@ class Planner:
             self._wait_list.wait_for_room([state])
             return False
         self._wait_list.leave(now)
-        if self._queued_request.batch and not self._attempts.all:
+        if self._is_unserved():
             self._start_deadline(now)
         state.record_send(now)
         attempt = self._attempt(len(self._attempts.all) + 1, candidate, kind, now)
@@ -666,8 +670,15 @@ class Planner:
             )
         return attempt
 
+    def _is_unserved(self) -> bool:
+        """Whether it is a batch call that only limits have kept from being worked on."""
+        return self._queued_request.batch and all(a.candidate.refused for a in self._attempts.all)
+
     def _start_deadline(self, now: float) -> None:
-        """Start the time of a batch call at its first send: waiting for a turn costs it nothing."""
+        """Start the time of a batch call at its first send: waiting for a turn costs it nothing.
+
+        At the first that is let in: a refusal (429) has cost the provider nothing either.
+        """
         if self._plan.deadline is None:
             return
         self._deadline = now + self._plan.deadline

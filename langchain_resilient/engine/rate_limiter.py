@@ -19,11 +19,13 @@ from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
+from langchain_resilient.engine.learned_limit import LearnedLimit
 from langchain_resilient.engine.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from langchain_resilient.engine.learned_limit import Refusal
     from langchain_resilient.exchange import RateLimitStatus
 
 
@@ -102,6 +104,15 @@ _MIN_FACTOR = 0.05
 UNKNOWN_RATE = 4
 """Batch calls per second before the first answer has shown the limits."""
 
+_OPENING_SECONDS = 0.1
+"""Seconds in which that doubles once an answer has come that tells no limit.
+
+About the time in which a refusal comes back: so a crowd meets a limit that nobody told with few of
+its requests, and has no more than a second to wait where there is none."""
+
+_OPEN_RATE = 256.0
+"""Batch calls per second from which on they are not held back any more."""
+
 ANSWER_TOKENS = 256.0
 """The assumed length of an answer, in tokens, before any was seen."""
 
@@ -114,8 +125,9 @@ _LOOK_SECONDS = 1.0
 _PATIENCE = 0.25
 """Seconds that a call waits for its turn at a target, rather than to go to the next one."""
 
-_BATCH_PATIENCE = 1.0
-"""The same in a batch, where nobody waits for the single answer."""
+BATCH_PATIENCE = 2.0
+"""The same in a batch, where nobody waits for the single answer: whole seconds are what is hinted,
+and what a limit by the second has no room for now, it has in a moment."""
 
 _MIN_GAIN = 0.01
 """Seconds; the first in the queue is woken for a turn that is earlier by more."""
@@ -186,8 +198,10 @@ class RateLimiter:
         "_decreased_at",
         "_factor",
         "_factor_at",
+        "_learned",
         "_lock",
         "_look_at",
+        "_opened_at",
         "_paused_until",
         "_queue",
         "_unknown_rate_at",
@@ -202,6 +216,7 @@ class RateLimiter:
         self.tokens = TokenBucket()
         self.active = False
         self.fresh = True
+        self._learned: LearnedLimit | None = None
         self._lock = Lock()
         self._queue: list[QueuePosition] = []
         self._factor = 1.0
@@ -210,6 +225,7 @@ class RateLimiter:
         self._paused_until = -inf
         self._unknown_rate_at = -inf
         self._look_at = -inf
+        self._opened_at = inf
         self._answer = ANSWER_TOKENS
         self._cost = 1.0
 
@@ -229,11 +245,6 @@ class RateLimiter:
                 self.tokens.configure(tokens_per_minute)
             self.active = bool(self.requests.rate or self.tokens.rate)
 
-    @property
-    def stated(self) -> bool:
-        """Whether a limit is the user's own: it is never passed."""
-        return self.requests.stated or self.tokens.stated
-
     def describe(self) -> str:
         """Its limits in words, such as `3 requests a minute`; empty while none is known."""
         buckets = ((self.requests, "requests"), (self.tokens, "tokens"))
@@ -248,6 +259,9 @@ class RateLimiter:
         A request whose turn is overdue, because those before it do not take theirs, may go first.
         """
         if not self.active and not (self.fresh and request.batch):
+            return -inf
+        learned = self._learned
+        if learned is not None and not (request.batch or learned.binds_all):
             return -inf
         with self._lock:
             ahead = bisect_left(self._queue, request.position)
@@ -264,13 +278,14 @@ class RateLimiter:
         """Whether a request is better off waiting here than elsewhere: its limit is not used up.
 
         Its turn comes in a moment; or nothing is known of the limit yet, since no answer has come.
-        In a batch also: there is room for it and for all before it, though not in this instant.
+        In a batch also: it was refused only for a moment; or there is room for it and for all
+        before it, though not in this instant.
         """
         turn = self.turn_at(request)
         with self._lock:
+            patience = BATCH_PATIENCE if request.batch else _PATIENCE
             if self._paused_until > now:
-                return False
-            patience = _BATCH_PATIENCE if request.batch else _PATIENCE
+                return request.batch and turn <= now + patience
             if self.fresh or turn <= now + patience:
                 return True
             if not request.batch:
@@ -279,6 +294,13 @@ class RateLimiter:
             ahead = 1 + bisect_left(self._queue, request.position)
             tokens = ahead * request.tokens(self._answer) if self.tokens.rate else 0.0
             return self.requests.has_room(ahead) and self.tokens.has_room(tokens)
+
+    def may_try(self, request: QueuedRequest, now: float) -> bool:
+        """Whether it may be sent ahead of its turn: within what the user stated for any minute."""
+        with self._lock:
+            self._advance(now)
+            tokens = request.tokens(self._answer) if self.tokens.stated else 0.0
+            return self.requests.within_stated(1.0) and self.tokens.within_stated(tokens)
 
     def _ready(self, request: QueuedRequest) -> float:
         if self.fresh and request.batch and self._unknown_rate_at > self._paused_until:
@@ -295,28 +317,50 @@ class RateLimiter:
     def _interval(self) -> float:
         """Seconds between two turns."""
         seconds = max(self.requests.seconds_for(1.0), self.tokens.seconds_for(self._cost))
-        return max(seconds, 1 / UNKNOWN_RATE) if self.fresh else seconds
+        return max(seconds, 1 / self._unknown_rate(self._factor_at)) if self.fresh else seconds
+
+    def _unknown_rate(self, now: float) -> float:
+        """Batch calls per second while nothing is known of a limit."""
+        if now < self._opened_at:
+            return UNKNOWN_RATE
+        doublings = min(8.0, (now - self._opened_at) / _OPENING_SECONDS)
+        return float(min(_OPEN_RATE, UNKNOWN_RATE * 2.0**doublings))
 
     def reserve(self, request: QueuedRequest, now: float) -> Reservation:
         """Reserve one request and its tokens, regardless of the queue."""
         urgent = not request.batch
+        woken: list[QueuedRequest] = []
         with self._lock:
             self._advance(now)
             cost = request.tokens(self._answer) if self.tokens.rate else 0.0
             self._cost += _AVERAGE_WEIGHT * (cost - self._cost)
             self.requests.take(1.0, urgent=urgent)
             self.tokens.take(cost, urgent=urgent)
+            if self._learned is not None and self._learned.record_send(now):
+                self._forget_learned()
             if self.fresh:
                 # A few at once, then a few per second (GCRA).
-                step = 1 / UNKNOWN_RATE
-                self._unknown_rate_at = (
-                    max(self._unknown_rate_at, now - (UNKNOWN_RATE - 1) * step) + step
-                )
-            return Reservation(self, request, cost, now)
+                rate = self._unknown_rate(now)
+                since = max(self._unknown_rate_at, now - (UNKNOWN_RATE - 1) / rate)
+                self._unknown_rate_at = since + 1 / rate
+                if rate >= _OPEN_RATE:
+                    woken = self._end_fresh()
+            reservation = Reservation(self, request, cost, now)
+        for waiting in woken:
+            waiting.wake()
+        return reservation
+
+    def _end_fresh(self) -> list[QueuedRequest]:
+        """End the careful beginning; returns who need not wait any more."""
+        self.fresh = False
+        self._opened_at = inf
+        return [] if self.active else [position[3] for position in self._queue]
 
     def _advance(self, now: float) -> None:
         factor = self._factor + max(0.0, now - self._factor_at) * RECOVERY
         self._factor, self._factor_at = min(1.0, factor), now
+        if self._learned is not None and self._learned.pacing:
+            self.requests.follow(self._learned.rate)
         self.requests.advance(now, self._factor)
         self.tokens.advance(now, self._factor)
 
@@ -363,31 +407,39 @@ class RateLimiter:
                     )
                 if status.tokens is not None:
                     self.tokens.observe(status.tokens, reservation.tokens_sent, reservation.at, now)
-            self.fresh = False
+                if status.requests is not None or status.tokens is not None:
+                    self._learned = None  # it is told, and need not be learned
             self.requests.record_answer()
             self.tokens.record_answer()
             self.active = bool(self.requests.rate or self.tokens.rate)
+            woken: list[QueuedRequest] = []
+            if self.fresh and (self.active or now >= self._opened_at + 1.0 or not self._queue):
+                woken = self._end_fresh()
+            elif self.fresh:
+                self._opened_at = min(self._opened_at, now)
+                self._unknown_rate_at = min(self._unknown_rate_at, now)
             watch = self._queue or self.requests.below_half or self.tokens.below_half
             self._look_at = now if watch else now + _LOOK_SECONDS
-            woken = (
-                self._first_if_sooner(before)
-                if self.active
-                else [position[3] for position in self._queue]
-            )
+            woken = woken or self._first_if_sooner(before)
         for request in woken:
             request.wake()
 
-    def record_refusal(self, now: float, until: float) -> None:
-        """Slow down after a refusal (429).
+    def record_refusal(self, now: float, until: float, refusal: Refusal | None = None) -> None:
+        """Slow down after a refusal (429); learn the limit from it, where nobody has told one.
 
         Args:
             now: The engine's clock.
             until: When the provider wants to be asked again.
+            refusal: The refused request; None to learn nothing from it.
         """
         with self._lock:
             self._advance(now)
             self._look_at = now
             self._paused_until = max(self._paused_until, until)
+            told = self._learned is None and (self.requests.rate or self.tokens.rate)
+            if refusal is not None and not told:
+                self._learn_from_refusal(refusal, now)
+                return
             if now < self._decreased_at + DECREASE_SECONDS:
                 return
             self._decreased_at = now
@@ -403,6 +455,37 @@ class RateLimiter:
                 self.tokens.assume_per_second()
             self._advance(now)
 
+    def _learn_from_refusal(self, refusal: Refusal, now: float) -> None:
+        """Learn a limit that nobody has told from a refusal."""
+        learned, bucket = self._learned, self.requests
+        admitted = bucket.sent if refusal.sent_before is None else refusal.sent_before
+        if learned is None:
+            learned = self._learned = LearnedLimit(refusal, admitted, now)
+        else:
+            in_plenty = learned.pacing and bucket.provider_level > bucket.rate + 1
+            if not learned.record_refusal(refusal, admitted, now, in_plenty=in_plenty):
+                return
+            if in_plenty:
+                bucket.assume_per_second()
+        if learned.pacing:
+            self.active = True
+            self._factor = 1.0
+            bucket.record_answer()
+            bucket.follow(learned.rate)
+            bucket.advance(now, 1.0)
+            # What was sent since is returned if it is refused, too.
+            bucket.set_level(learned.level(now) - (bucket.sent - admitted))
+
+    def _forget_learned(self) -> None:
+        self._learned = None
+        self.requests.forget()
+        self.active = bool(self.tokens.rate)
+
+    @property
+    def counting(self) -> bool:
+        """Whether what is sent is counted: a limit is known, or may still become known."""
+        return self.active or self.fresh or self._learned is not None
+
     def settle(self, tokens: float, now: float) -> None:
         """Return tokens that were not used; a negative amount was used beyond the reservation."""
         with self._lock:
@@ -416,9 +499,13 @@ class RateLimiter:
     def cancel(self, tokens: float, now: float) -> None:
         """Return a refused request and its tokens."""
         with self._lock:
+            before = self._first_turn()
             self._advance(now)
             self.requests.cancel(1.0)
             self.tokens.cancel(tokens)
+            woken = self._first_if_sooner(before)
+        for request in woken:
+            request.wake()
 
     def record_answer_length(self, tokens: float) -> None:
         """Average the length of answers, in tokens."""

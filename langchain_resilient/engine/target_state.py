@@ -13,7 +13,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.engine.circuit_breaker import SLOW_EVIDENCE, CircuitBreaker
-from langchain_resilient.engine.rate_limiter import RateLimiter
+from langchain_resilient.engine.learned_limit import Refusal
+from langchain_resilient.engine.rate_limiter import BATCH_PATIENCE, RateLimiter
 from langchain_resilient.engine.target_speed import TargetSpeed
 from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile
 from langchain_resilient.faults import Fault, FaultKind
@@ -114,6 +115,9 @@ SLOW_PROBES = 40
 
 _SILENCE = 0.6
 """Share of the evidence of a late request that makes a loser's silence count as such a request."""
+
+_HINT_JITTER = 0.05
+"""Share of a hint by which it is exceeded at most: a low limit's gaps are no longer than that."""
 
 _RECENT_TEXT_SECONDS = 30.0
 """Seconds within which text clears a target when all have tripped."""
@@ -311,8 +315,9 @@ class TargetState:
 
     def turn_is_near(self, request: QueuedRequest, now: float) -> bool:
         """Whether only the pace of a key of its holds a request up; see `RateLimiter.is_near`."""
+        until = now + BATCH_PATIENCE if request.batch else now
         return any(
-            key.available_at() <= now and key.rate_limiter.is_near(request, now)
+            key.available_at() <= until and key.rate_limiter.is_near(request, now)
             for key in self.keys
         )
 
@@ -331,7 +336,7 @@ class TargetState:
         if rate_limiter.wants_status(now):
             status = getattr(stream, "rate_limit_status", None)
             rate_limiter.observe(None if status is None else status(), reservation, now)
-            self.paced = any(key.rate_limiter.active or key.rate_limiter.fresh for key in self.keys)
+            self.paced = any(key.rate_limiter.counting for key in self.keys)
 
     # -- what it does -----------------------------------------------------------------------------
 
@@ -444,7 +449,15 @@ class TargetState:
             self._wake_waiters()
 
     def record_failure(
-        self, fault: Fault, now: float, rng: Random, key: int, trip_after: int
+        self,
+        fault: Fault,
+        now: float,
+        rng: Random,
+        key: int,
+        trip_after: int,
+        *,
+        sent_at: float | None = None,
+        reservation: Reservation | None = None,
     ) -> None:
         """Remember of a failure what concerns later requests.
 
@@ -454,6 +467,8 @@ class TargetState:
             rng: The engine's generator.
             key: Which of its keys was used.
             trip_after: How many slow or failed requests in a row trip it; 0 for never.
+            sent_at: When the request was sent; None to learn no limit from its refusal.
+            reservation: What was reserved for it.
         """
         self._note_reachability(fault)
         if fault.traits.blocks_account:
@@ -464,12 +479,16 @@ class TargetState:
             self.streams = False
         elif fault.retry_after is not None:
             # Never before the hint, and with jitter, so that not all requests return at once.
-            wait = fault.retry_after * (1 + 0.1 * rng.random())
+            wait = fault.retry_after * (1 + _HINT_JITTER * rng.random())
             self.keys[key].not_before = max(self.keys[key].not_before, now + wait)
         if fault.kind is FaultKind.RATE_LIMIT or fault.status == 503:  # noqa: PLR2004
             self.overloaded_until = now + OVERLOADED_SECONDS
         if fault.kind is FaultKind.RATE_LIMIT:
-            self.keys[key].rate_limiter.record_refusal(now, self.keys[key].not_before)
+            limiter = self.keys[key].rate_limiter
+            before = None if reservation is None else reservation.requests - 1
+            refusal = None if sent_at is None else Refusal(sent_at, before, fault.retry_after)
+            limiter.record_refusal(now, self.keys[key].not_before, refusal)
+            self.paced = self.paced or limiter.counting
         if fault.traits.sick:
             self._failures += 1
             self._ask_again_at = now + DOWN_SECONDS

@@ -153,6 +153,26 @@ class TokenBucket:
         """The level at which the provider's bucket is kept."""
         return min(self.capacity / 2, self.rate * HEADROOM_SECONDS)
 
+    def follow(self, rate: float) -> None:
+        """Take a limit that was learned from refusals.
+
+        Args:
+            rate: Per second.
+        """
+        self.capacity = max(1.0, rate if self._assumed_per_second else rate * _MINUTE)
+        self.rate = rate
+        self._pace = self._target_pace(1.0)
+
+    def set_level(self, level: float) -> None:
+        """Set what the provider's bucket holds, as far as a refusal has shown it."""
+        self.provider_level = min(level, self.capacity)
+        self._level = min(self._level, self.burst)
+
+    def forget(self) -> None:
+        """Forget a learned limit: there is none."""
+        self.rate = 0.0
+        self.capacity = self.provider_level = inf
+
     # -- spending ---------------------------------------------------------------------------------
 
     def advance(self, now: float, factor: float) -> None:
@@ -224,11 +244,15 @@ class TokenBucket:
         """
         if not self.rate:
             return True
-        if self.stated and self._sent_lately() + cost > self._configured:
+        if not self.within_stated(cost):
             return False
         if self._limit_is_configured:
             return True
         return self.provider_level >= cost + self.headroom
+
+    def within_stated(self, cost: float) -> bool:
+        """Whether the user's own limit has room for so much in the last minute; no limit has."""
+        return not self.stated or self._sent_lately() + cost <= self._configured
 
     def _sent_lately(self) -> float:
         """What was sent within the last minute."""

@@ -29,6 +29,7 @@ from langchain_resilient.fleet.health import MIN_PAUSE_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from langchain_resilient.engine.learned_limit import Refusal
     from langchain_resilient.exchange import RateLimitLevel, RateLimitStatus
     from langchain_resilient.fleet.health import FleetHealth
 
@@ -316,7 +317,16 @@ class LeasedRateLimiter(RateLimiter):
                 reservation.at, reservation.requests, reservation.tokens_sent, *left
             )
 
-    def record_refusal(self, now: float, until: float) -> None:
+    def may_try(self, request: QueuedRequest, now: float) -> bool:  # noqa: ARG002  # as above
+        """Whether a request may be sent ahead of its turn: only the server counts what all send."""
+        return not (self.requests.stated or self.tokens.stated)
+
+    def record_refusal(
+        self,
+        now: float,
+        until: float,
+        refusal: Refusal | None = None,  # noqa: ARG002  # the base class's
+    ) -> None:
         """Have the whole fleet slow down after a refusal (429)."""
         if self.health is not None and until - now > MIN_PAUSE_SECONDS:
             self.health.tell("limited", self.name, until - now)

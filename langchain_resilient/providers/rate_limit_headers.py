@@ -167,6 +167,10 @@ def _level(headers: Mapping[str, str], kind: str) -> RateLimitLevel | None:
     # The bucket is full again after `reset`: that tells its window and its size.
     if remaining < limit and reset * limit / (limit - remaining) > _MAX_WINDOW_SECONDS:
         return None
+    # What remains is rounded down. A bucket of a whole minute tells the rest of a request, too.
+    level = limit - reset * limit / _MINUTE
+    if remaining < level < remaining + 1:
+        remaining = level
     return RateLimitLevel(
         limit, remaining, min(limit, max(1.0, remaining + reset * limit / _MINUTE))
     )

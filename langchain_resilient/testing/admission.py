@@ -72,10 +72,16 @@ def check_admission(
     pattern = most_specific(rules.limits, request.target) if rules.limits else None
     if pattern is None:
         return None, UNLIMITED
-    exceeded, states = rules.limits[pattern].admit(request, key, now)
+    limit = rules.limits[pattern]
+    exceeded, states = limit.admit(request, key, now)
+    if not limit.headers:
+        states = UNLIMITED
     if exceeded is None:
         return None, states
     dialect = request.dialect
+    if not limit.headers:
+        error = dialect.error(exceeded.kind, request, exceeded.details)
+        return (replace(error, message="Too many requests"), {}), states
     hints = dict(dialect.ok_headers(*states))
     hints.pop("retry-after", None)  # Together has one on successes, which says nothing here
     if exceeded.wait is not None:
@@ -164,6 +170,7 @@ class RateLimit:
         window: `"minute"` admits a minute's worth at once, `"second"` a second's worth.
         per: `"model"` has one bucket for each model, `"key"` one for each API key.
         others: The share of the limit that others use up unseen, from 0 to less than 1.
+        headers: Whether headers tell of it.
     """
 
     requests_per_minute: float | None
@@ -171,6 +178,7 @@ class RateLimit:
     window: Window = "minute"
     per: Per = "model"
     others: float = 0.0
+    headers: bool = True
     _buckets: dict[str, tuple[Bucket | None, Bucket | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

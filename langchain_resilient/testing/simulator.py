@@ -146,6 +146,7 @@ class ProviderSimulator(Lifecycle):
         window: Window = "minute",
         per: Per = "model",
         others: float = 0.0,
+        headers: bool = True,
     ) -> None:
         """Put some targets under a rate limit, with accurate headers on every response.
 
@@ -161,11 +162,12 @@ class ProviderSimulator(Lifecycle):
                 second's worth, as Together does.
             per: `"model"` limits each model, `"key"` each API key over all models of the pattern.
             others: The share of the limit that others use up unseen, from 0 to less than 1.
+            headers: False has no header tell of it, not even how long to wait.
 
         Raises:
             ValueError: If a number is out of range or the pattern can match no target.
         """
-        limit = RateLimit(requests_per_minute, tokens_per_minute, window, per, others)
+        limit = RateLimit(requests_per_minute, tokens_per_minute, window, per, others, headers)
         self._rules.limits = {**self._rules.limits, checked_pattern(pattern): limit}
 
     def context_window(self, pattern: str, tokens: int) -> None:

@@ -139,6 +139,38 @@ def test_without_spread_nothing_goes_on_and_it_takes_what_the_limit_takes():
     assert played.seconds <= 1.05 * 30 + 3
 
 
+@pytest.mark.parametrize(
+    ("prompts", "limit", "window", "seconds"),
+    [(90, 60, "minute", 30), (60, 300, "second", 12), (12, 6, "minute", 60)],
+)
+def test_without_spread_a_limit_that_nobody_tells_costs_no_more_than_it_must(
+    prompts, limit, window, seconds
+):
+    """What is refused (429) waits for its turn at the first target; few are."""
+    played = play(prompts, 64, first="together:a", limit=limit, window=window, spread=False)
+    assert played.winners == {"together:a": prompts}
+    assert played.report.elsewhere == {}
+    assert played.refused <= 5
+    assert played.seconds <= 1.1 * seconds + 3
+
+
+@pytest.mark.parametrize("first", [A, "together:a"])
+def test_a_limit_by_the_second_is_used_up_for_a_moment_only(first):
+    """Eight at once and eight a second, told or not: twenty stay, or nearly all."""
+    played = play(20, 20, first=first, window="second")
+    assert played.winners[first] >= 18
+    assert played.refused <= 2
+    assert sum(played.report.elsewhere.values()) == played.winners[B]
+
+
+def test_what_is_refused_and_goes_on_is_counted_as_the_limits():
+    """Six are let in; the others are not kept waiting for ten seconds each."""
+    played = play(30, 64, first="together:a", limit=6)
+    assert played.winners == {"together:a": 6, B: 24}
+    assert played.report.elsewhere == {"rate limit": 24}
+    assert played.refused <= 4
+
+
 @pytest.mark.parametrize("how", ["balanced", "group"])
 def test_targets_that_are_equal_share_the_work(how):
     """The user said that the other is as good: then nobody waits for the first."""

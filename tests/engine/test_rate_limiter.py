@@ -12,6 +12,7 @@ from threading import Thread
 import pytest
 
 from langchain_resilient import AttemptKind, FaultKind, Hedge
+from langchain_resilient.engine.candidates import LAST_TRY_SECONDS
 from langchain_resilient.engine.plan import CallEnd
 from langchain_resilient.engine.rate_limiter import (
     DECREASE,
@@ -432,7 +433,7 @@ def test_a_request_larger_than_the_minutes_tokens_waits_for_its_share():
     assert [b - a for a, b in pairwise(times)] == pytest.approx([300.0] * (len(times) - 1), rel=0.1)
 
 
-def limited_world(*, stated: bool, deadline: float = 20.0, limit: int = 3):
+def limited_world(*, stated: bool, deadline: float = 20.0, limit: int = 3, sent: int = 1):
     """A target with a low limit, that was asked a moment ago."""
     w = world(Say(), deadline=deadline)
     rate_limiter = w.states["p0:m"].keys[0].rate_limiter
@@ -441,7 +442,8 @@ def limited_world(*, stated: bool, deadline: float = 20.0, limit: int = 3):
         rate_limiter.observe(None, None, 0.0)
     else:
         rate_limiter.observe(status(limit, 1), rate_limiter.reserve(queued(), 0.0), 0.0)
-    rate_limiter.reserve(queued(), 0.0)
+    for _ in range(sent):
+        rate_limiter.reserve(queued(), 0.0)
     return w
 
 
@@ -454,20 +456,39 @@ async def test_a_turn_that_comes_before_the_deadline_is_waited_for():
 
 
 @virtual_time
-async def test_a_turn_after_the_deadline_is_an_error_that_names_the_limit():
-    """And when it would be free; what the user stated is not passed."""
+async def test_a_turn_after_the_deadline_is_tried_where_the_minute_has_room():
+    """Two of three in this minute: the user's number is kept, though not evenly."""
     w = limited_world(stated=True, deadline=10.0)
+    race = w.race(size=Asked(batch=False))
+    assert await race.answer() is not None
+    assert w.sends() == 1
+    assert race.receipt().seconds == pytest.approx(10.0 - LAST_TRY_SECONDS, abs=0.1)
+
+
+@virtual_time
+async def test_a_turn_after_the_deadline_is_an_error_that_names_the_limit():
+    """And when it would be free; what the user stated is not passed in any minute."""
+    w = limited_world(stated=True, deadline=10.0, sent=3)
     race = w.race(size=Asked(batch=False))
     assert await race.answer() is None
     ((name, why),) = race.receipt().skipped
     assert (name, w.sends()) == ("p0:m", 0)
-    assert why == "its limit of 3 requests a minute has no room for another 10 s"
+    assert why == "its limit of 3 requests a minute has no room for another 50 s"
+
+
+@virtual_time
+async def test_of_crowded_calls_only_as_many_are_tried_as_the_minute_has_room_for():
+    """All run out of time at once."""
+    w = limited_world(stated=True, deadline=10.0, sent=1)
+    races = [w.race(size=Asked(batch=False)) for _ in range(6)]
+    answers = await asyncio.gather(*(race.answer() for race in races))
+    assert w.sends() == sum(answer is not None for answer in answers) == 2
 
 
 @virtual_time
 async def test_a_turn_that_comes_with_the_deadline_is_told_as_a_limit_too():
     """Not as a turn that never came."""
-    w = limited_world(stated=True, deadline=20.0)
+    w = limited_world(stated=True, deadline=60.0, sent=3)
     race = w.race(size=Asked(batch=False))
     assert await race.answer() is None
     ((_, why),) = race.receipt().skipped

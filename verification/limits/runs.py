@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     Item = dict[str, Any]
     One = Callable[[Item], Awaitable[bool]]
     from langchain_resilient.exchange import RateLimitStatus
-    from langchain_resilient.testing.admission import RateLimitStates
+    from langchain_resilient.testing.admission import RateLimitStates, Window
     from verification.kit.virtual_time import VirtualLoop
     from verification.limits.rows import Limits
 
@@ -297,16 +299,23 @@ def play_whole_stack(row: Row) -> Result:
     return virtual_time.run_virtual(main, seed=row.seed)
 
 
+_FEW = 10
+"""Requests a minute up to which answers are quick, so that only the limit takes time."""
+
+
 @dataclass(frozen=True)
 class LowLimit:
     """A few calls at a target that lets in very little, over the real SDK, in virtual time.
 
     Attributes:
         limit: Requests a minute.
-        how: As of `Row`; a provider's own headers say the limit where it is `"learned"`.
+        how: As of `Row`. Where it is `"learned"`, OpenAI's headers say the limit, Together's only
+            when they refuse how long to wait, and in whole seconds.
         batch: Whether the calls are one batch, rather than one after the other.
         dialect: Whose SDK.
         minutes: How many minutes' worth of calls.
+        window: What the provider lets in at once.
+        hints: Whether its refusals say how long to wait.
     """
 
     limit: int
@@ -314,6 +323,8 @@ class LowLimit:
     batch: bool
     dialect: str = "openai"
     minutes: float = 2.0
+    window: Window = "minute"
+    hints: bool = True
 
     def calls(self) -> int:
         """One more than these minutes' worth."""
@@ -321,8 +332,13 @@ class LowLimit:
 
     def fair(self) -> float:
         """Seconds that they take at least: a provider's bucket is full at first."""
-        saved = self.limit if self.how == "learned" else 1
-        return (self.calls() - saved) * 60 / self.limit
+        return (self.calls() - self.burst()) * 60 / self.limit
+
+    def burst(self) -> int:
+        """How many may come at once at first."""
+        if self.how == "configured":
+            return 1
+        return self.limit if self.window == "minute" else max(1, self.limit // 60)
 
 
 @dataclass(frozen=True)
@@ -334,12 +350,14 @@ class LowResult:
         busiest: The most that came within a minute.
         refused: How many the server refused.
         answered: How many were answered.
+        gap: The longest time between two that were let in, after the first burst.
     """
 
     seconds: float
     busiest: int
     refused: int
     answered: int
+    gap: float
 
 
 def play_low(low: LowLimit, *, real: bool = False) -> LowResult:
@@ -349,22 +367,32 @@ def play_low(low: LowLimit, *, real: bool = False) -> LowResult:
         clock = time.time if real else loop.calendar
         async with ProviderSimulator(0, wall_clock=clock) as sim:
             name = f"{low.dialect}:m"
-            sim.script(name, then=Reply(words=3, first_text=0.3))
-            sim.limit(name, requests_per_minute=low.limit)
+            text: Any = Uniform(FASTEST, SLOWEST) if low.limit > _FEW else 0.3
+            sim.script(name, then=Reply(words=3, first_text=text))
+            sim.limit(
+                name,
+                requests_per_minute=low.limit,
+                window=low.window,
+                headers=low.hints,
+            )
             stated = {"requests_per_minute": low.limit} if low.how == "configured" else {}
             url = sim.base_url(low.dialect)
             target = Target(name, base_url=url, api_key="k", **stated)
             llm = ResilientChatModel(targets=[target], timeout=600)
             began, prompts = loop.time(), [f"question {n}" for n in range(low.calls())]
             if low.batch:
-                answers = await llm.abatch(prompts)
+                answers = await llm.abatch(prompts, {"max_concurrency": WORKERS})
             else:
                 answers = [await llm.ainvoke(prompt) for prompt in prompts]
             seconds = loop.time() - began
             await loop_clients.close_clients()
             times = [request.at for request in sim.requests]
-            busiest = max(sum(a <= t < a + 59.9 for t in times) for a in times)
-        return LowResult(seconds, busiest, sim.count(name, status=429), len(answers))
+            busiest = max(bisect_left(times, at + 59.9) - i for i, at in enumerate(times))
+            served = [request.at for request in sim.requests if request.status == 200]
+            gaps = [b - a for a, b in pairwise(served[max(1, low.burst()) - 1 :])]
+        return LowResult(
+            seconds, busiest, sim.count(name, status=429), len(answers), max(gaps, default=0.0)
+        )
 
     async def in_real_time() -> LowResult:
         return await main(asyncio.get_running_loop())
