@@ -46,7 +46,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cache
-from itertools import groupby
 from typing import Any, TypeVar, cast
 
 from langchain_core import exceptions
@@ -359,20 +358,15 @@ def stream_broken(receipt: Receipt, partial: str, timeout: float | None) -> Stre
 
 
 def _attempt_lines(receipt: Receipt) -> str:
+    alike: dict[tuple[str, AttemptKind, str], list[int]] = {}
+    for n, a in enumerate(receipt.attempts):
+        alike.setdefault((a.target, a.kind, str(a.fault or a.outcome.value)), []).append(n)
     lines = []
-    alike = groupby(
-        enumerate(receipt.attempts, 1),
-        lambda one: (one[1].target, one[1].kind, str(one[1].fault or one[1].outcome.value)),
-    )
-    for (target, kind, why), group in alike:
-        (first, a), *others = group
-        number, times = f"{first}.", ""
-        if others:
-            last, a = others[-1]
-            number, times = f"{first}.-{last}.", f", {len(others) + 1} times, the last"
-        lines.append(
-            f"\n  {number} {target} ({kind.value}{times}) after {a.ended - a.started:.2f} s: {why}"
-        )
+    for (target, kind, why), numbers in alike.items():
+        times = f", {len(numbers)} times, the last" if len(numbers) > 1 else ""
+        last = receipt.attempts[numbers[-1]]
+        seconds = f"{last.ended - last.started:.2f} s"
+        lines.append(f"\n  {numbers[0] + 1}. {target} ({kind.value}{times}) after {seconds}: {why}")
     lines += [f"\n  -. {name} was not asked: {why}" for name, why in receipt.skipped]
     shown = lines if len(lines) <= _MAX_LINES else [*lines[:6], "\n  ...", *lines[-5:]]
     return ":" + "".join(shown)
