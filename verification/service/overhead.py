@@ -2,16 +2,19 @@
 
 Each request goes to the upstream directly and through the service, in turn: whatever else this
 machine does meets both alike. Requests are sent on time, whether or not earlier ones have ended.
-The upstream (`benchmarks/instant_server.py`) costs little, so that the service is measured.
+The upstream (`benchmarks/instant_server.py`) costs little, so that the service is measured. The
+service's CPU time per request is told too: it depends less on what else the machine does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 
@@ -48,7 +51,7 @@ async def _ask(
     async with session.post(url, data=body, headers={"content-type": "application/json"}) as reply:
         async for piece, _ in reply.content.iter_chunks():
             data += piece
-            if not first and b'"content":"' in data:
+            if not first and b'"content":' in data:
                 first = time.perf_counter()
         assert reply.status == 200, data
     ended = time.perf_counter()
@@ -82,6 +85,12 @@ def _body(prompt: str, *, stream: bool) -> bytes:
     return json.dumps(body).encode()
 
 
+def _cpu(pid: int) -> float:
+    """Seconds of CPU time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user's and system's
+
+
 def measure(rate: float, seconds: float) -> int:
     """Measure plain answers, short streams and long ones; the exit status.
 
@@ -98,26 +107,29 @@ def measure(rate: float, seconds: float) -> int:
     table = Table(
         ("ms", "<22"), ("rate", ">6"), ("direct p50", ">12.2f"), ("p99", ">9.2f"),
         ("service p50", ">13.2f"), ("p99", ">9.2f"), ("added p50", ">11.2f"), ("p99", ">9.2f"),
-        ("first p50", ">11.2f"),
+        ("first p50", ">11.2f"), ("CPU", ">7.2f"),
     )  # fmt: skip
     print(table.header())
     status = 0
     with (
         instant_server() as upstream,
-        service("-t", "openai:m", OPENAI_BASE_URL=upstream, OPENAI_API_KEY="none") as (url, _),
+        service("-t", "openai:m", OPENAI_BASE_URL=upstream, OPENAI_API_KEY="none") as running,
     ):
+        url, process = running
         urls = {
             "direct": f"{upstream}/chat/completions",
             "service": f"{url}/v1/chat/completions",
         }
         for kind, (body, expected, at) in kinds.items():
+            before = _cpu(process.pid)
             found = asyncio.run(_series(urls, body, expected, rate=at, seconds=seconds))
+            cpu = (_cpu(process.pid) - before) * 1000 / (at * (seconds + WARM_UP))
             direct, through = found["direct"], found["service"]
             p50, p99 = (through.quantile(q) - direct.quantile(q) for q in (0.5, 0.99))
             first = statistics.median(through.first) - statistics.median(direct.first)
             figures = (
                 direct.quantile(0.5), direct.quantile(0.99), through.quantile(0.5),
-                through.quantile(0.99), p50, p99, first,
+                through.quantile(0.99), p50, p99, first, cpu,
             )  # fmt: skip
             print(table.line(kind, f"{at:.0f}/s", *figures))
             if kind == "plain" and (p50 > MAX_P50 or p99 > MAX_P99):
