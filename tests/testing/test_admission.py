@@ -121,6 +121,19 @@ async def test_together_headers_are_true(sim: ProviderSimulator) -> None:
     assert (wire.headers["retry-after"], wire.headers["x-ratelimit-reset"]) == ("1", "1")
 
 
+@pytest.mark.parametrize("dialect", ["openai", "together"])
+async def test_a_limit_need_not_be_told(sim: ProviderSimulator, dialect: str) -> None:
+    """As some compatible servers: they refuse, and no header says more."""
+    sim.limit("*", requests_per_minute=1, headers=False)
+    for status in (200, 429):
+        wire = await ask(sim, dialect=dialect)
+        assert wire.status == status
+        assert wire.headers.get("x-ratelimit-remaining-requests") is None
+        assert wire.headers.get("x-ratelimit-remaining") != "0"
+    assert "retry-after" not in wire.headers
+    assert wire.error["message"] == "Too many requests"
+
+
 async def test_a_request_too_large_on_the_wire(sim: ProviderSimulator) -> None:
     """All of the limit remains, and there is no hint."""
     sim.limit("openai:*", tokens_per_minute=100)

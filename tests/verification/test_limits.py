@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 
@@ -83,6 +84,33 @@ def test_a_low_limit_is_used_and_kept(low):
     if low.how == "configured":
         assert result.refused == 0
         assert result.busiest <= low.limit
+
+
+UNTOLD = [
+    LowLimit(6, "learned", batch=False, dialect="together", minutes=3.0),
+    LowLimit(6, "learned", batch=True, dialect="together", minutes=3.0),
+    LowLimit(60, "learned", batch=True, dialect="together", minutes=1.5),
+    LowLimit(60, "learned", True, "together", 1.0, "second"),
+]
+
+
+@pytest.mark.parametrize("low", UNTOLD, ids=str)
+def test_a_limit_that_no_answer_tells_is_learned_with_few_refusals(low):
+    """See `python -m verification.limits --untold`."""
+    result = play_low(low)
+    assert result.answered == low.calls()
+    assert result.refused <= 4 + math.log2(low.calls())
+    slower = 1.1 if low.window == "minute" else 1.35
+    assert result.seconds <= slower * low.fair() + 3
+
+
+def test_without_any_header_it_is_learned_too():
+    """Only that it refuses is known of such a server."""
+    low = LowLimit(10, "learned", batch=True, dialect="together", minutes=3.0, hints=False)
+    result = play_low(low)
+    assert result.answered == low.calls()
+    assert result.refused <= 0.3 * low.calls()
+    assert result.seconds <= 1.3 * low.fair()
 
 
 @pytest.mark.parametrize(("deadline", "answered"), [(600, 3), (20, 1)])

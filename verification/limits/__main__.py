@@ -5,12 +5,14 @@ python -m verification.limits --requests 1000    smaller batches
 python -m verification.limits --only mixed       rows whose description has this word
 python -m verification.limits --low              limits of 1 to 10 a minute, over the SDKs
 python -m verification.limits --low --real       the same in real time: some four minutes
+python -m verification.limits --untold           limits of 1 to 3000 a minute that no answer tells
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import multiprocessing
 import time
 
@@ -43,9 +45,12 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--low", action="store_true", help="limits of 1 to 10 a minute instead")
     parser.add_argument("--real", action="store_true", help="with --low: in real time")
+    parser.add_argument("--untold", action="store_true", help="limits that no answer tells")
     args = parser.parse_args()
     if args.low:
         return low(real=args.real)
+    if args.untold:
+        return untold()
     began = time.monotonic()
     wanted = [row for row in rows(args.requests, args.seed) if args.only in str(_described(row))]
     print(
@@ -65,7 +70,8 @@ def main() -> int:
 
 _LOW = Table(
     ("a minute", ">8"), ("dialect", "<8"), ("limit", "<10"), ("calls", "<10"),
-    ("fair", ">7.1f"), ("took", ">7.1f"), ("x fair", ">7.3f"), ("429s", ">5"), ("", "<1"),
+    ("fair", ">7.1f"), ("took", ">7.1f"), ("x fair", ">7.3f"), ("gap", ">6.2f"), ("429s", ">5"),
+    ("", "<1"),
     gap=" ",
 )  # fmt: skip
 
@@ -92,10 +98,56 @@ def low(*, real: bool) -> bool:
                 broken += wrong
                 kind = f"{row.calls()} {'batch' if batch else 'alone'}"
                 ratio = result.seconds / row.fair()
-                print(_LOW.line(limit, dialect, how, kind, row.fair(), result.seconds, ratio,
+                gap = result.gap * limit / 60
+                print(_LOW.line(limit, dialect, how, kind, row.fair(), result.seconds, ratio, gap,
                                 result.refused, "broken" if wrong else ""), flush=True)  # fmt: skip
     print(f"{broken} rows break the bound")
     return bool(broken)
+
+
+_UNTOLD = Table(
+    ("a minute", ">8"), ("window", "<7"), ("hints", "<5"), ("calls", "<10"), ("fair", ">7.1f"),
+    ("took", ">7.1f"), ("x fair", ">7.3f"), ("gap", ">6.2f"), ("429s", ">5"),
+    ("of sends", ">8.1%"), ("", "<1"), gap=" ",
+)  # fmt: skip
+
+
+def untold() -> bool:
+    """Show how a limit is learned from refusals alone; whether a bound is broken."""
+    print(
+        "Together's SDK. Hints: whether refusals tell how long to wait, in whole seconds. The gap "
+        "is the longest, in fair gaps.\nBounds where they do: answered, 4 refusals and the binary "
+        "logarithm of the calls, 1.1 x the fair time, 1.35 x by the second; without hints 2 x.\n"
+        f"{_UNTOLD.header()}"
+    )
+    broken = 0
+    for limit in (1, 2, 3, 6, 10, 60, 120, 300, 3000):
+        for window in ("minute", "second"):
+            for hints in (True, False):
+                for batch in (False, True):
+                    few = limit <= 10
+                    if (few and window == "second") or not (few or batch):
+                        continue
+                    low = LowLimit(limit, "learned", batch, "together", 3.0 if few else 2.0,
+                                   window, hints)  # fmt: skip
+                    broken += _untold(low)
+    print(f"{broken} rows break a bound")
+    return bool(broken)
+
+
+def _untold(low: LowLimit) -> bool:
+    result = play_low(low)
+    most = 1.1 if low.window == "minute" else 1.35
+    wrong = result.answered != low.calls()
+    if low.hints:
+        wrong |= result.refused > 4 + math.log2(low.calls())
+    wrong |= result.seconds > (most if low.hints else 2.0) * low.fair() + 3
+    kind = f"{low.calls()} {'batch' if low.batch else 'alone'}"
+    print(_UNTOLD.line(low.limit, low.window, "yes" if low.hints else "no", kind, low.fair(),
+                       result.seconds, result.seconds / low.fair(), result.gap * low.limit / 60,
+                       result.refused, result.refused / (result.refused + result.answered),
+                       "broken" if wrong else ""), flush=True)  # fmt: skip
+    return wrong
 
 
 def line(result: Result) -> str:
