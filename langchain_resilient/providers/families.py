@@ -212,7 +212,8 @@ class FamilyProvider:
     def _serving(self, model: str) -> Any:
         provider = self._providers.get(model)
         if provider is None:
-            target = self._target.model_copy(update={"model": model})
+            # Copies are validated: a model may not be among its own successors.
+            target = self._target.model_copy(update={"model": model, "successors": ()})
             provider = self._providers[model] = self._make(target)
         return provider
 
