@@ -148,7 +148,7 @@ class ProviderSimulator(Lifecycle):
         others: float = 0.0,
         headers: bool = True,
     ) -> None:
-        """Put some targets under a rate limit, with accurate headers on every response.
+        """Put some targets under a rate limit, by default with accurate headers on every response.
 
         A request costs the larger of its prompt's tokens and its `max_tokens`, at admission.
         The most specific limit that fits a target counts; setting it again restarts it.
@@ -162,7 +162,8 @@ class ProviderSimulator(Lifecycle):
                 second's worth, as Together does.
             per: `"model"` limits each model, `"key"` each API key over all models of the pattern.
             others: The share of the limit that others use up unseen, from 0 to less than 1.
-            headers: False has no header tell of it, not even how long to wait.
+            headers: False has no header tell of it, beside the usual ones of answers: refusals
+                do not even say how long to wait.
 
         Raises:
             ValueError: If a number is out of range or the pattern can match no target.

@@ -117,7 +117,7 @@ def untold() -> bool:
     print(
         "Together's SDK. Hints: whether refusals tell how long to wait, in whole seconds. The gap "
         "is the longest, in fair gaps.\nBounds where they do: answered, 4 refusals and the binary "
-        "logarithm of the calls, 1.1 x the fair time, 1.35 x by the second; without hints 2 x.\n"
+        "logarithm of the calls, or 1 %, 1.1 x the fair time, 1.35 x by the second; without, 2 x.\n"
         f"{_UNTOLD.header()}"
     )
     broken = 0
@@ -140,7 +140,7 @@ def _untold(low: LowLimit) -> bool:
     most = 1.1 if low.window == "minute" else 1.35
     wrong = result.answered != low.calls()
     if low.hints:
-        wrong |= result.refused > 4 + math.log2(low.calls())
+        wrong |= result.refused > max(4 + math.log2(low.calls()), 0.01 * low.calls())
     wrong |= result.seconds > (most if low.hints else 2.0) * low.fair() + 3
     kind = f"{low.calls()} {'batch' if low.batch else 'alone'}"
     print(_UNTOLD.line(low.limit, low.window, "yes" if low.hints else "no", kind, low.fair(),

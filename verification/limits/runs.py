@@ -332,7 +332,9 @@ class LowLimit:
 
     def fair(self) -> float:
         """Seconds that they take at least: a provider's bucket is full at first."""
-        return (self.calls() - self.burst()) * 60 / self.limit
+        limited = (self.calls() - self.burst()) * 60 / self.limit
+        # Else what takes time is that only so many are asked at once.
+        return max(limited, self.calls() / WORKERS) if self.limit > _FEW else limited
 
     def burst(self) -> int:
         """How many may come at once at first."""
