@@ -379,7 +379,9 @@ class LaneLock:
 
     def __init__(self, journal: Path) -> None:
         journal = journal.resolve()
-        path = journal / "lane" if journal.is_dir() else journal.with_name(f"{journal.name}.lane")
+        # `Path.is_dir` raises where a folder above is closed to us.
+        folder = os.path.isdir(journal)  # noqa: PTH112
+        path = journal / "lane" if folder else journal.with_name(f"{journal.name}.lane")
         self._db: sqlite3.Connection | None = None
         try:
             with _journal_errors(path):

@@ -55,7 +55,7 @@ def open_journal_file(path: Path, *, lock_timeout: float, create: bool = True) -
     Raises:
         JournalError: If it cannot be used.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # `Path.is_dir` raises where a folder above is closed
         return SegmentFolder(path, lock_timeout=lock_timeout, create=create)
     return JournalFile(path, lock_timeout=lock_timeout, create=create)
 

@@ -88,6 +88,7 @@ class LearnedLimit:
     """
 
     __slots__ = (
+        "_again",
         "_anchor",
         "_free_at",
         "_growth",
@@ -108,6 +109,7 @@ class LearnedLimit:
     def __init__(self, refusal: Refusal, admitted: float, now: float) -> None:
         self.measured = False
         self._may_leap, self._leapt = True, False
+        self._again = False  # whether there was a second refusal that said anything
         self._measured_rate = 0.0
         self._restart(refusal, admitted, now)
 
@@ -125,8 +127,11 @@ class LearnedLimit:
 
     @property
     def binds_all(self) -> bool:
-        """Whether interactive calls keep to it too, rather than batches alone."""
-        return (self.measured or self.hinted) and self.rate <= ALWAYS_PACED_RATE
+        """Whether interactive calls keep to it too, rather than batches alone.
+
+        One refusal may have been chance: its hint is kept, but is no rate yet.
+        """
+        return (self.measured or (self.hinted and self._again)) and self.rate <= ALWAYS_PACED_RATE
 
     def level(self, now: float) -> float:
         """What the provider's bucket holds after a refusal, as far as that tells."""
@@ -172,6 +177,7 @@ class LearnedLimit:
         if refusal.sent_at <= self._known_at:
             return False
         self._known_at = now
+        self._again = True
         hint = refusal.hint
         mark = _Mark(refusal.sent_at + (hint or 0.0), admitted)
         self._free_at = None if hint is None else mark.at

@@ -286,7 +286,7 @@ class RateLimiter:
             patience = BATCH_PATIENCE if request.batch else _PATIENCE
             if self._paused_until > now:
                 return request.batch and turn <= now + patience
-            if self.fresh or turn <= now + patience:
+            if turn <= now + patience or (self.fresh and self._learned is None):
                 return True
             if not request.batch:
                 return False

@@ -97,11 +97,14 @@ def played(provider: Provider, minutes: float, **how) -> Caller:
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 10])
 @pytest.mark.parametrize("hint", ["whole", "exact"])
 def test_a_low_limit_is_learned_with_few_refusals(limit, batch, hint):
-    """Two or three at first, and then one whenever twice as much was let in; the gaps are fair."""
+    """Two or three at first, and then one whenever twice as much was let in; the gaps are fair.
+
+    Hints in whole seconds are up to a sixth of a gap of six: so far off the first measure may be.
+    """
     caller = played(Provider(limit, hint), minutes=5.0, batch=batch, seconds=0.3)
     assert caller.refused <= 2 + log2(len(caller.admitted))
     gaps = [b - a for a, b in pairwise(caller.admitted[limit:])]
-    assert max(gaps) <= 1.12 * 60 / limit
+    assert max(gaps) <= (1.16 if hint == "whole" else 1.12) * 60 / limit
     assert caller.now <= 1.05 * 300 + 1
 
 

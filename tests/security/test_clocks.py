@@ -28,6 +28,7 @@ ALLOWED = {
     ("batch/journal.py", "time.time"): "when an answer was recorded, for people who read journals",
     ("batch/journal_file.py", "time.time"): "the same for a journal that is moved to a new form",
     ("batch/lane.py", "time.time"): "when a provider's batch began: another process may go on",
+    ("batch/segments.py", "time.time_ns"): "names of segments, which say their order",
     ("fleet/limits.py", "time.time"): "a number that no earlier process of the same id has used",
     ("fleet/money.py", "time.time"): "the same",
     ("runtime/memory.py", "time.time"): "how old is what an earlier process has learned",
