@@ -69,10 +69,10 @@ def test_the_picture_fits_the_terminal(width, height):
 
 
 async def test_without_langchain_openai_the_baseline_uses_the_plain_sdk(monkeypatch):
-    """And the footer says so."""
+    """And the footer says so. Which of its calls meets a fault is a matter of real time."""
     monkeypatch.setitem(sys.modules, "langchain_openai", None)
     monkeypatch.setattr(baseline, "find_spec", lambda _: None)
     show = Show(length=4, rate=1, seed=0)
     await show.run()
-    assert show.theirs.score.calls[0].fate == "answered"
+    assert "answered" in {call.fate for call in show.theirs.score.calls}
     assert "OpenAI SDK" in baseline.recipe()
