@@ -370,9 +370,7 @@ async def test_many_records_share_a_transaction(path, monkeypatch):
 
     monkeypatch.setattr(journal_file.JournalFile, "write", counted)
     async with Journal(path) as journal:
-        records = [
-            asyncio.create_task(journal.record(i, KEY, AIMessage("a"))) for i in range(2000)
-        ]
+        records = [asyncio.create_task(journal.record(i, KEY, AIMessage("a"))) for i in range(2000)]
         asyncio.get_running_loop().call_later(0.0, all_wait.set)
         await asyncio.gather(*records)
     assert sum(sizes) == 2000
