@@ -364,6 +364,14 @@ class JournalFile:
         self._writer.close()
 
 
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a journal is a folder of segments; not if that cannot be seen.
+
+    `Path.is_dir` would raise where a folder above is closed to us.
+    """
+    return os.path.isdir(path)  # noqa: PTH112  # see above
+
+
 class LaneLock:
     """Keeps the lane of a journal for one run; it ends with the process, however that ends.
 
@@ -379,9 +387,7 @@ class LaneLock:
 
     def __init__(self, journal: Path) -> None:
         journal = journal.resolve()
-        # `Path.is_dir` raises where a folder above is closed to us.
-        folder = os.path.isdir(journal)  # noqa: PTH112
-        path = journal / "lane" if folder else journal.with_name(f"{journal.name}.lane")
+        path = journal / "lane" if is_folder(journal) else journal.with_name(f"{journal.name}.lane")
         self._db: sqlite3.Connection | None = None
         try:
             with _journal_errors(path):

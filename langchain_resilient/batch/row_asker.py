@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_resilient.batch.journal import Journal
+from langchain_resilient.batch.journal_file import is_folder
 from langchain_resilient.batch.journal_keys import RequestKeys
 from langchain_resilient.batch.mixin import BATCH_CONCURRENCY
 from langchain_resilient.batch.progress import BatchOptions
@@ -99,7 +100,7 @@ def journal_path(journal: str | os.PathLike[str]) -> tuple[str, bool]:
         msg = f"journal={text!r}: a journal is a file, or a folder on shared storage, not a URL"
         raise ValueError(msg)
     path = Path(text).absolute()
-    return str(path), path.is_dir() or text.endswith(("/", "\\")) or not path.suffix
+    return str(path), is_folder(path) or text.endswith(("/", "\\")) or not path.suffix
 
 
 # -- asking ---------------------------------------------------------------------------------------
@@ -166,8 +167,8 @@ class RowAsker:
         self._match: JournalMatch = journal_match
         self._path: str | None = None
         if journal is not None:
-            self._path, is_folder = journal_path(journal)
-            if is_folder:
+            self._path, in_folder = journal_path(journal)
+            if in_folder:
                 Path(self._path).mkdir(parents=True, exist_ok=True)
         self._options = BatchOptions(
             return_exceptions, progress, self._path, None, lane is not None, max_concurrency,
@@ -257,8 +258,8 @@ class RowAsker:
         options = replace(self._options, journal=journal)
         batch = _batch(self._parts, prompts, options, self._kwargs)
         async with aclosing(batch) as results:
-            found = {index: result async for index, result in results}
-        return [found[n] for n in range(len(questions))]
+            answers = {index: result async for index, result in results}
+        return [answers[n] for n in range(len(questions))]
 
 
 class _Stream:

@@ -64,12 +64,12 @@ class RowPrompts:
     @property
     def columns(self) -> set[str] | None:
         """The columns that are read; None for all, where only a row's template says which."""
-        found = {name for name in (self.options, self.id) if name is not None}
+        names = {name for name in (self.options, self.id) if name is not None}
         if self.template is None:
-            return found | {self.messages or self.prompt}
+            return names | {self.messages or self.prompt}
         if self._template_column() is not None:
             return None
-        return found | set(_as_template(self.template).input_variables)
+        return names | set(_as_template(self.template).input_variables)
 
     def check_columns(self, present: Iterable[str]) -> None:
         """Check that a table has what is read of it.
@@ -281,16 +281,16 @@ def parts_of(llm: Runnable[Any, Any]) -> ModelParts:
         TypeError: If there is not exactly one `ResilientChatModel` in it.
     """
     steps = llm.steps if isinstance(llm, RunnableSequence) else [llm]
-    found = [(n, parts) for n, step in enumerate(steps) if (parts := _bound(step)) is not None]
-    if len(found) != 1:
+    models = [(n, parts) for n, step in enumerate(steps) if (parts := _bound(step)) is not None]
+    if len(models) != 1:
         kind = type(llm).__name__
         msg = (
             "llm must be a ResilientChatModel, one with tools or a schema bound, or a chain of "
             f"prompts, one such model and parsers (not include_raw=True); this {kind} is not"
         )
         raise TypeError(msg)
-    place, (model, kwargs, config) = found[0]
-    before, after = steps[:place], steps[place + 1 :]
+    index, (model, kwargs, config) = models[0]
+    before, after = steps[:index], steps[index + 1 :]
     return ModelParts(
         model,
         kwargs,

@@ -28,6 +28,7 @@ from langchain_resilient.batch.journal_file import (
     JournalRow,
     JournalWrite,
     PaidMark,
+    is_folder,
 )
 from langchain_resilient.errors import JournalFullError, JournalReadOnlyError, NotAJournalError
 
@@ -55,7 +56,7 @@ def open_journal_file(path: Path, *, lock_timeout: float, create: bool = True) -
     Raises:
         JournalError: If it cannot be used.
     """
-    if os.path.isdir(path):  # noqa: PTH112  # `Path.is_dir` raises where a folder above is closed
+    if is_folder(path):
         return SegmentFolder(path, lock_timeout=lock_timeout, create=create)
     return JournalFile(path, lock_timeout=lock_timeout, create=create)
 
@@ -94,6 +95,7 @@ class SegmentFolder(JournalFile):
     def __init__(self, path: Path, *, lock_timeout: float, create: bool = True) -> None:
         self._index = tempfile.TemporaryDirectory(prefix="langchain-resilient-")
         self._segments: dict[str, _Segment] = {}
+        self._by_number: list[_Segment] = []
         self._own: tuple[_Segment, int] | None = None
         self._writes = create
         self._taken_in = 0
@@ -118,7 +120,7 @@ class SegmentFolder(JournalFile):
         rows: list[JournalWrite] = []
         own = None if self._own is None else self._own[0].path.name
         with _segment_errors(self._path):
-            # A path's name begins with the time: the oldest goes first.
+            # Names begin with the time: the oldest goes first.
             for path in sorted(self._path.glob(_PATTERN)):
                 if path.name == own:
                     continue
@@ -138,7 +140,8 @@ class SegmentFolder(JournalFile):
             self._damaged = 0
 
     def _known(self, path: Path) -> _Segment:
-        segment = self._segments[path.name] = _Segment(len(self._segments), path)
+        segment = self._segments[path.name] = _Segment(len(self._by_number), path)
+        self._by_number.append(segment)
         return segment
 
     def _new_rows(self, segment: _Segment) -> Iterator[JournalWrite]:
@@ -192,8 +195,7 @@ class SegmentFolder(JournalFile):
         if not self._writes:
             return place
         number, begin, length = map(int, place.split())
-        segment = next(s for s in self._segments.values() if s.number == number)
-        with _segment_errors(self._path), segment.path.open("rb") as file:
+        with _segment_errors(self._path), self._by_number[number].path.open("rb") as file:
             file.seek(begin)
             row = _row_of(json.loads(file.read(length)))
         assert isinstance(row, JournalRow)  # noqa: S101  # only those have a place
@@ -205,7 +207,7 @@ class SegmentFolder(JournalFile):
         """Write all rows; they are on disk when it returns."""
         rows = list(rows)
         lines = [(row, line) for row in rows if (line := _line_of(row)) is not None]
-        placed: list[JournalWrite] = [row for row in rows if _line_of_nothing(row)]
+        placed: list[JournalWrite] = [row for row in rows if _only_says_where(row)]
         if lines:
             segment, file = self._own = self._own or self._begin_segment()
             begin = segment.read
@@ -272,14 +274,15 @@ def _line_of(row: JournalWrite) -> bytes | None:
         fields: dict[str, Any] = {"batch": row.row._asdict(), "custom_ids": row.custom_ids}
     elif isinstance(row, PaidMark):
         fields = {"paid": row._asdict()}
-    elif _line_of_nothing(row):
+    elif _only_says_where(row):
         return None
     else:
         fields = {name: value for name, value in row._asdict().items() if value is not None}
     return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
-def _line_of_nothing(row: JournalWrite) -> bool:
+def _only_says_where(row: JournalWrite) -> bool:
+    """Whether a row says only where a recorded answer was used: no other machine needs it."""
     return isinstance(row, JournalRow) and row.answer is None and row.error is None
 
 
