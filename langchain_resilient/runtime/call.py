@@ -118,7 +118,10 @@ _NO_LIMITS: dict[str, int] = {}
 class _Keywords(Sampling):
     """The keywords of a call that are ours, checked before anybody is asked."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(title="the keywords of a call")
+    # Built by the first call that has any, not by every import.
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        title="the keywords of a call", defer_build=True
+    )
 
     affinity: str | None = None
     on_break: OnBreak | None = None
