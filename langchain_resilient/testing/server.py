@@ -18,7 +18,7 @@ from langchain_resilient.testing.http import (
 )
 
 _CLOSE_TIMEOUT = 2.0  # seconds that stopping waits for connections and tasks to end
-_LOOP_PASSES = 10  # in which the loop tells aborted connections that they are lost
+_LOOP_PASSES = 10  # in which the loop makes what it accepted, and tells of what was aborted
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -207,6 +207,12 @@ class Server:
         server, self._server = self._server, None
         if server is None:
             return
+        # What is accepted but not made yet when a server closes, asyncio leaves open (CPython 3.11,
+        # `Server._attach`): accept no more, let those be made, then close.
+        loop = asyncio.get_running_loop()
+        for listening in server.sockets:
+            loop.remove_reader(listening.fileno())
+        await _passes()
         server.close()
         for connection in list(self.connections):
             connection.abort()
@@ -214,8 +220,12 @@ class Server:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT)
-        for _ in range(_LOOP_PASSES):
-            if self.connections:
-                await asyncio.sleep(0)
+        if self.connections:
+            await _passes()
         with suppress(TimeoutError):
             await asyncio.wait_for(server.wait_closed(), _CLOSE_TIMEOUT)
+
+
+async def _passes() -> None:
+    for _ in range(_LOOP_PASSES):
+        await asyncio.sleep(0)

@@ -7,6 +7,8 @@ import gc
 import http.client
 import json
 import math
+import socket
+import sys
 import threading
 import warnings
 
@@ -61,6 +63,19 @@ def test_stopping_twice_does_nothing() -> None:
     sim.start()
     sim.stop()
     sim.stop()
+
+
+def test_stopping_closes_what_has_only_just_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accepted, but not yet made a connection of: asyncio alone would leave it open."""
+    leaks: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda leak: leaks.append(str(leak.exc_value)))
+    for _ in range(5):
+        sim = ProviderSimulator().start()
+        with socket.create_connection(("127.0.0.1", sim.port)):
+            sim.stop()
+        del sim
+    gc.collect()
+    assert leaks == []
 
 
 def test_starting_twice_is_refused() -> None:
