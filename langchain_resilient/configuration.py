@@ -170,7 +170,8 @@ class Configuration(Sampling):
     """For targets without their own: the HTTP client, see `Target.http_async_client`."""
     timeout: Seconds | None = 120.0
     """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks. Where it
-    is left out and a model of the chain reasons, or the call asks for that, it is 600."""
+    is left out and a model of the chain reasons, or the call asks for that, it is 600. In a batch
+    each prompt has its own, which runs from when it is first sent."""
     time_limits: TimeLimits = TimeLimits()
     """Limits inside the deadline, for targets without their own."""
     hedge: HedgeField = Hedge()

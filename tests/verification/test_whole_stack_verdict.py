@@ -122,3 +122,21 @@ def test_a_connection_that_is_not_given_back_is_found(monkeypatch, transport):
     script = {PRIMARY: nonsense, SECOND: HEALTHY}
     run = play(replace(QUIET, script=script, calls=QUIET.calls[:1]), transport)
     assert any("a pool holds" in problem for problem in problems(run))
+
+
+def test_a_probe_is_repeated_once_on_a_fresh_connection_and_a_batch_counts_from_its_first_send(run):
+    """What looks the same, but came a moment later, is found."""
+    first = next(seen for seen in run.seen if seen.target == SECOND)
+    ended = run.outcomes[0].ended
+    probe = replace(first, at=ended - 0.2, ended_at=ended + 0.1, status=None, step="Reset")
+    run.seen.extend([probe, replace(probe, at=ended + 0.1)])
+    assert problems(run) == []
+    run.seen[-1].at += 0.01
+    assert found(run, "was asked")
+    run.seen[-2:] = []
+    run.outcomes[0].call = replace(run.outcomes[0].call, timeout=0.1)
+    assert found(run, "its deadline was 0.1 s")
+    run.outcomes[0].call = replace(run.outcomes[0].call, how="abatch")
+    assert found(run, "its deadline was 0.1 s")
+    run.seen[:2] = [replace(first, at=ended - 0.1)]
+    assert problems(run) == []

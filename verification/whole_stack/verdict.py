@@ -6,12 +6,13 @@ from asyncio import CancelledError
 from typing import TYPE_CHECKING
 
 from langchain_resilient import DeadlineExceededError, Hedge, StreamBrokenError
+from langchain_resilient.providers.request_template import STALE_SECONDS
 from verification.whole_stack.scenario import HINT, prompt_of, right_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from verification.whole_stack.scenario import Scenario
+    from langchain_resilient.testing import RecordedRequest
     from verification.whole_stack.world import CallOutcome, Run
 
 GRACE = 0.05
@@ -30,7 +31,7 @@ def problems(run: Run) -> list[str]:
     """
     return [
         *(p for outcome in run.outcomes for p in _wrong_answers(outcome)),
-        *(p for outcome in run.outcomes for p in _late(outcome, run.scenario)),
+        *(p for outcome in run.outcomes for p in _late(outcome, run)),
         *run.leaks,
         *_sent_too_late(run),
         *_before_the_hint(run),
@@ -63,23 +64,49 @@ def _is_allowed(outcome: CallOutcome) -> bool:
     )
 
 
-def _late(outcome: CallOutcome, scenario: Scenario) -> Iterator[str]:
-    """Find ends after the deadline; a reader that pauses has only itself to blame."""
+def _late(outcome: CallOutcome, run: Run) -> Iterator[str]:
+    """Find ends after the deadline; a reader that pauses has only itself to blame.
+
+    A batch's prompts may wait for their turn: their deadline runs from when they are first sent.
+    """
     call, took = outcome.call, outcome.ended - outcome.began
-    deadline = call.timeout or scenario.model.get("timeout")
-    if deadline is not None and not call.pause and took > deadline + GRACE:
+    deadline = call.timeout or run.scenario.model.get("timeout")
+    began = outcome.began
+    if call.how == "abatch":
+        began = max(_first_sent(run, prompt, began) for prompt in call.prompts)
+    if deadline is not None and not call.pause and outcome.ended - began > deadline + GRACE:
         yield f"call {call.number} took {took:.3f} s, its deadline was {deadline:g} s"
     if call.cancel_after is not None and took > call.cancel_after + _TICK:
         yield f"call {call.number} took {took:.3f} s, but was cancelled at {call.cancel_after:g} s"
 
 
+def _first_sent(run: Run, prompt: str, unsent: float) -> float:
+    return next((seen.at for seen in run.seen if prompt_of(seen.body) == prompt), unsent)
+
+
 def _sent_too_late(run: Run) -> Iterator[str]:
-    """Find requests that were sent when their caller was gone already."""
+    """Find requests that were sent when their caller was gone already.
+
+    A shadow probe outlives its caller, and is repeated as any request is whose kept connection
+    turns out to be closed.
+    """
     gone = {prompt: outcome.ended for outcome in run.outcomes for prompt in outcome.call.prompts}
     for seen in run.seen:
         prompt = prompt_of(seen.body)
-        if seen.at > gone[prompt] + _TICK:
+        if seen.at > gone[prompt] + _TICK and not _repeats(seen, run.seen):
             yield f"{seen.target} was asked {prompt} at {seen.at:.3f} s, over at {gone[prompt]:.3f}"
+
+
+def _repeats(request: RecordedRequest, seen: Sequence[RecordedRequest]) -> bool:
+    """Whether it repeats one whose connection was reset this very moment, soon after it began."""
+    return any(
+        (earlier.target, earlier.body, earlier.status) == (request.target, request.body, None)
+        and earlier.ended_at is not None
+        and abs(request.at - earlier.ended_at) <= _TICK
+        and request.at - earlier.at < STALE_SECONDS
+        for earlier in seen
+        if earlier is not request
+    )
 
 
 def _before_the_hint(run: Run) -> Iterator[str]:
