@@ -54,11 +54,11 @@ from langchain_resilient.options import TimeLimits
 from langchain_resilient.receipt import AttemptKind, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from random import Random
 
     from langchain_resilient.engine.budgets import TokenWaiter
-    from langchain_resilient.engine.rate_limiter import RequestSize
+    from langchain_resilient.engine.rate_limiter import RateLimiter, RequestSize
     from langchain_resilient.engine.target_state import TargetState
     from langchain_resilient.engine.time_model import RequestProfile
 
@@ -607,7 +607,7 @@ class Planner:
         self._wait_list.join_queues(queues, now)
         soon = not self._attempts.all or self._resume_at < now + _MAX_HINT
         if soon and self._is_unserved():
-            self._start_deadline(inf if full or queues else now)
+            self._start_deadline(inf if full else self._waits_since(queues, now))
         if not self._attempts.all:
             self._last_try_at = self._deadline - LAST_TRY_SECONDS
         waits = self._resume_at < self._deadline and not self.chain.only_blocked(now)
@@ -673,6 +673,18 @@ class Planner:
     def _is_unserved(self) -> bool:
         """Whether it is a batch call that only limits have kept from being worked on."""
         return self._queued_request.batch and all(a.candidate.refused for a in self._attempts.all)
+
+    def _waits_since(
+        self, queues: Sequence[tuple[RateLimiter, QueuedRequest]], now: float
+    ) -> float:
+        """When the time of an unserved batch call began; `inf` while it costs it nothing to wait.
+
+        A queue that moves is waited in for as long as that takes, one that lets nobody in is not.
+        """
+        if queues:
+            return max(rate_limiter.refusing_since for rate_limiter, _ in queues)
+        since = [a.candidate.state.refusing_since for a in self._attempts.all]
+        return min(now, max(since, default=now))
 
     def _start_deadline(self, now: float) -> None:
         """Start the time of a batch call at its first send: waiting for a turn costs it nothing.

@@ -182,6 +182,8 @@ class RateLimiter:
         tokens: The limit of tokens.
         active: Whether a limit is known.
         fresh: Whether no answer has come yet.
+        refusing_since: When what it refused first should have been let in, by its own hint, if it
+            has let nobody in after that; else `inf`.
 
     Example:
         ```python
@@ -207,11 +209,13 @@ class RateLimiter:
         "_unknown_rate_at",
         "active",
         "fresh",
+        "refusing_since",
         "requests",
         "tokens",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.refusing_since = inf
         self.requests = TokenBucket()
         self.tokens = TokenBucket()
         self.active = False
@@ -284,9 +288,11 @@ class RateLimiter:
         turn = self.turn_at(request)
         with self._lock:
             patience = BATCH_PATIENCE if request.batch else _PATIENCE
+            # Who only refuses has had its moment.
+            patience += min(now, self.refusing_since)
             if self._paused_until > now:
-                return request.batch and turn <= now + patience
-            if turn <= now + patience or (self.fresh and self._learned is None):
+                return request.batch and turn <= patience
+            if turn <= patience or (self.fresh and self._learned is None):
                 return True
             if not request.batch:
                 return False
@@ -398,6 +404,7 @@ class RateLimiter:
             now: The engine's clock.
         """
         with self._lock:
+            self.refusing_since = inf
             before = self._first_turn()
             self._advance(now)
             if status is not None and reservation is not None:
@@ -436,6 +443,7 @@ class RateLimiter:
             self._advance(now)
             self._look_at = now
             self._paused_until = max(self._paused_until, until)
+            self.refusing_since = min(self.refusing_since, max(now, until))
             told = self._learned is None and (self.requests.rate or self.tokens.rate)
             if refusal is not None and not told:
                 self._learn_from_refusal(refusal, now)

@@ -286,6 +286,7 @@ class LeasedRateLimiter(RateLimiter):
     ) -> None:
         """Learn from an answer's headers; the server is told with the next report."""
         with self._lock:
+            self.refusing_since = inf
             first, self.fresh, self._answered = self.fresh, False, True
             levels = (None, None) if status is None else status
             if reservation is not None and any(levels):
@@ -332,6 +333,7 @@ class LeasedRateLimiter(RateLimiter):
             self.health.tell("limited", self.name, until - now)
         with self._lock:
             self._look_at = now
+            self.refusing_since = min(self.refusing_since, max(now, until))
             if not self.active:
                 return
             self._report.refused += 1

@@ -12,6 +12,8 @@ from langchain_resilient import (
     RequestRejectedError,
     StreamBrokenError,
 )
+from langchain_resilient.engine.candidates import MAX_REFUSALS
+from langchain_resilient.engine.rate_limiter import BATCH_PATIENCE
 from verification.kit.ways import TURNS
 from verification.matrix.cells import LATE, About, Problem, resort_text
 from verification.matrix.rows import STREAMS
@@ -163,6 +165,8 @@ def bound(cell: Cell, noise: float = NOISE) -> float:
     """Return the seconds that a cell may take, noise included."""
     limits, turns = cell.place.limits, TURNS.get(cell.way, 1)
     wait = limits.of(cell.row.waits) if cell.row.breaks(cell.way) else 0.0
+    if _stays(cell):
+        noise += BATCH_PATIENCE
     if cell.fails:
         # Between two draws at one target there is a backoff; and nothing but the deadline ends it.
         return noise + (limits.deadline if cell.row.passes or cell.row.draws > 1 else wait)
@@ -170,6 +174,11 @@ def bound(cell: Cell, noise: float = NOISE) -> float:
         # The one that is late is asked again to go on, where the other began and broke off.
         wait += limits.hedge + (4 if cell.row.says else 2) * LATE
     return turns * (noise + (0.0 if cell.place.name == "last" else wait))
+
+
+def _stays(cell: Cell) -> bool:
+    """Whether it is a batch at a rate limit: it stays with who may have room in a moment."""
+    return cell.way == "abatch" and FaultKind.RATE_LIMIT in cell.row.kinds
 
 
 def _time(result: Result, noise: float) -> Iterator[str]:
@@ -198,6 +207,8 @@ def allowed_attempts(cell: Cell) -> tuple[tuple[int, int], tuple[int, int]]:
     if not cell.place.everywhere:
         # What a target is known for, the second turn of an agent does not ask it again.
         most = row.asks if row.known and cell.way == "agent" else several
+        if _stays(cell):
+            most *= 1 + MAX_REFUSALS
         return (1, most), (calls, calls + 2 if row.says and cell.way in STREAMS else calls)
     if row.passes:
         return (1, MOST * calls), (1, MOST * calls)
