@@ -170,6 +170,7 @@ class Race:
         "_reaper",
         "_request",
         "_streaming",
+        "_timed_at",
         "_timer",
         "_validate",
         "_wake",
@@ -219,6 +220,7 @@ class Race:
         self._wake: asyncio.Future[None] | None = None
         self._reader_ready: asyncio.Future[None] | None = None
         self._closed = False
+        self._timed_at = -inf
         self._interruption: BaseException | None = None
         self._buffer = buffer
         self.listener = listener
@@ -378,6 +380,7 @@ class Race:
             self._notify()
 
     def _on_time(self, now: float) -> None:
+        self._timed_at = now
         try:
             self._apply(self._planner.timer(now))
         except BaseException as error:  # the user's policies run in the planner
@@ -391,8 +394,11 @@ class Race:
 
     def _on_wake(self) -> None:
         if self.end is None and not self._closed:
+            # A timer may have run ahead of the loop's clock (by a millisecond in uvloop). Requests
+            # that then go back in time would pass a token on to each other, endlessly.
+            now = max(self._loop.time(), self._timed_at)
             try:
-                self._apply(self._planner.woken(self._loop.time()))
+                self._apply(self._planner.woken(now))
             except BaseException as error:  # the user's policies run in the planner
                 if not self._interrupt(error):
                     raise

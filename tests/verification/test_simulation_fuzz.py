@@ -14,6 +14,12 @@ def test_the_invariants_hold_under_random_faults(first):
     assert {seed: what for seed, what in fields.items() if what} == {}
 
 
+@pytest.mark.timeout(30)
+def test_requests_do_not_pass_a_token_on_to_each_other_for_ever():
+    """As they did where a timer ran ahead of the clock that its request saw when it was woken."""
+    assert fuzz.check(144) == []
+
+
 def test_a_seed_makes_the_same_scenario_again():
     """Or a failure could not be replayed."""
     assert str(fuzz.scenario(11).targets) != str(fuzz.scenario(12).targets)
