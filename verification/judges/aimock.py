@@ -118,13 +118,24 @@ def chaos(judge: Aimock) -> list[Check]:
 
 
 async def _counted(judge: Aimock) -> str:
-    """Answer every call, and name every fault as the judge does: nothing is asked twice at once."""
+    """Answer every call, and name every fault as the judge does: nothing is asked twice at once.
+
+    A kept connection that closes in the place of an answer is no fault yet: the request is sent
+    again on a fresh one, and our receipts do not tell of that.
+    """
     before = len(await asyncio.to_thread(judge.journal))
     met = await _calls(judge, hedge=None, health=None)
     journal = (await asyncio.to_thread(judge.journal))[before:]
     did = Counter(e["response"]["chaosAction"] for e in journal if "chaosAction" in e["response"])
-    assert met == Counter({KINDS[action]: number for action, number in did.items()}), (met, did)
-    return f"{_answered()}; its journal and our receipts agree on every fault: {_counts(met)}"
+    named = Counter({KINDS[action]: number for action, number in did.items()})
+    again = named.total() - met.total()
+    assert 0 <= again <= did["disconnect"], (met, did)
+    assert all(abs(met[kind] - named[kind]) <= again for kind in KINDS.values()), (met, did)
+    assert all(met[kind] == named[kind] for kind in ("server", "rate_limit")), (met, did)
+    return (
+        f"{_answered()}; its journal and our receipts agree on every fault: {_counts(met)}; "
+        f"{again} closed connections, and the request sent again on a fresh one"
+    )
 
 
 async def _hedged(judge: Aimock) -> str:

@@ -157,6 +157,7 @@ def _model(judge: Llmock, scene: Scene, dialect: str) -> ResilientChatModel:
         base_url=judge.base_url(dialect),
         api_key="sk-judge",
         retry_first=scene.chain == "same first",
+        replicated=True,  # the judge speaks for a provider, which has more than one machine
     )
     second = Target(f"{other}:second", base_url=judge.base_url(other), api_key="sk-judge")
     return ResilientChatModel(

@@ -149,6 +149,8 @@ def happened(
         return False
     if fault.survives:
         return True
+    if not fault.says and getattr(fault.step, "resume", False):
+        return _was_found_broken(got, first)  # the server goes on until it hears that it is left
     if not fault.says:
         silent = not any(seen.pieces for seen in played)
         return silent and (fault.waits != "nothing" or _failed_first(played, second))
@@ -160,6 +162,13 @@ def _failed_first(first: list[RecordedRequest], second: list[RecordedRequest]) -
     """Whether each request failed before the next target was asked: else that was a hedge."""
     pairs = zip(first, second, strict=False)
     return all(a.ended_at is not None and a.ended_at <= b.at for a, b in pairs)
+
+
+def _was_found_broken(got: Got, first: list[RecordedRequest]) -> bool:
+    """Whether the first target's answer was given up as broken; a parser throws receipts away."""
+    attempts = [a for receipt in got.receipts for a in receipt["attempts"]]
+    faults = [a.get("fault") for a in attempts if a["target"] == first[0].target]
+    return not got.receipts or "broken" in faults
 
 
 def _was_heard(
