@@ -96,7 +96,7 @@ class ScriptedSource:
 
     Args:
         script: What to do.
-        place: Its number among the targets of the run: part of what its latencies depend on.
+        position: Its number among the targets of the run: part of what its latencies depend on.
         seed: The run's.
         trace: Told every event.
 

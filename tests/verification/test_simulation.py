@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 
+from verification.simulation import overhead
 from verification.simulation.bounds import Slack
 from verification.simulation.examine import Found, examine, judge
 from verification.simulation.rows import ROWS, SMALL, THINKING, Size
@@ -81,3 +82,8 @@ def test_a_cost_that_is_too_high_is_told():
     assert good.holds
     bad = [replace(good, lost=9.0), replace(good, longest=6.0), replace(good, answered=False)]
     assert not any(cost.holds for cost in bad)
+
+
+def test_the_overhead_can_be_measured():
+    """How much it is depends on the machine: `python -m verification.simulation overhead`."""
+    assert overhead.measure(requests=200, rounds=1) < 0.1

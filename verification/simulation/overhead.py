@@ -34,7 +34,7 @@ async def _cpu(
     script = Recorded([0.5])
     trace = Trace()
     sources = [
-        ScriptedSource(Script(f"p{i}:m", script), place=i, seed=0, trace=trace) for i in range(3)
+        ScriptedSource(Script(f"p{i}:m", script), position=i, seed=0, trace=trace) for i in range(3)
     ]
     one, numbers = make(sources), iter(range(requests))
 
