@@ -34,11 +34,15 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 """Seconds between two questions for news, while requests are sent."""
 
-MAX_POLL_SECONDS = 2.0
-"""The same where there was no news the last time; whoever has some of its own asks at once."""
+MAX_POLL_SECONDS = 4.0
+"""The same where there was only evidence lately; whoever has news of its own asks at once."""
 
 QUICK_SECONDS = 0.2
 """The same while a target is doubted; and the least between two reports of evidence."""
+
+_DOUBTED = 0.3
+"""Share of the evidence that trips a target, from which on it is doubted: one late request of five
+is nothing unusual, and is told to the others with what follows."""
 
 IDLE_SECONDS = 10.0
 """Seconds without a request after which nothing is asked any more."""
@@ -238,7 +242,7 @@ class FleetHealth:
         """Take the others' news."""
         with self._lock:
             self._sent = []
-            quiet = self._known == int(reply[1])
+            quiet = self._known >= 0  # else it has only just come
             self._known = int(reply[1])
             self.members, self._known_samples = max(1, int(reply[2])), int(reply[3])
         times: dict[str, list[str]] = {}
@@ -256,12 +260,14 @@ class FleetHealth:
                 for breaker in self._breakers.get(name, ()):
                     breaker.take_pooled(float(score), now, several=several == "1")
             elif who != member:
+                quiet = False
                 self._learn(_News(kind, name, float(seconds), detail), now)
         for name, rows in times.items():
             self._times.learn(name, rows, now)
-        doubted = any(breaker.suspicion > 0 for breaker in self._all_breakers())
+        doubted = any(breaker.suspicion > _DOUBTED for breaker in self._all_breakers())
         with self._lock:
-            self._poll_seconds = min(MAX_POLL_SECONDS, 2 * self._poll_seconds if quiet else 1.0)
+            longer = min(MAX_POLL_SECONDS, 2 * self._poll_seconds)
+            self._poll_seconds = longer if quiet and not doubted else POLL_SECONDS
             wait = QUICK_SECONDS if doubted else self._poll_seconds
             self._ask_at = -inf if self._ours else now + wait
 

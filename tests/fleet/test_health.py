@@ -265,18 +265,22 @@ def test_evidence_is_forgotten_when_it_is_old_or_disproved(four):
 
 
 def test_doubts_are_asked_about_often_and_told_at_most_so_often(four):
-    """Five times a second; otherwise once a second, and less while there is nothing new."""
+    """Five times a second, after more than one late request; less while there is nothing new."""
     one, other = four[:2]
     assert one.health.due_at() == float("inf")
     one.breaker.record_slow(1000.0, 5)
     assert one.health.due_at() == pytest.approx(1000.2)
     one.ask(1000.2)
+    assert one.health.due_at() == pytest.approx(1002.2)
+    one.breaker.record_slow(1000.3, 5)
     assert one.health.due_at() == pytest.approx(1000.4)
+    one.ask(1000.4)
+    assert one.health.due_at() == pytest.approx(1000.6)
     other.breaker.record_fast(started=1000.0)
     other.ask(1001.0)
     assert other.health.due_at() == pytest.approx(1001.2)
     other.breaker.forget_pooled()
-    for now, due in ((1002.0, 1004.0), (1004.0, 1006.0)):
+    for now, due in ((1002.0, 1004.0), (1004.0, 1008.0)):
         other.ask(now)
         assert other.health.due_at() == pytest.approx(due)
 
