@@ -250,6 +250,19 @@ def test_a_server_with_tls(sim, tls):
     assert PASSWORD not in str(caught[0].message)
 
 
+def test_a_user_with_few_rights(sim):
+    """Its own keys, and nothing that administers the server, is enough."""
+    if not installed():
+        pytest.skip(MISSING)
+    import redis
+
+    with RedisServer("--requirepass", "another") as server:
+        with redis.Redis(port=server.port, password="another") as admin:
+            rights = ["reset", "on", f">{PASSWORD}", "~lcr1:*", "+@all", "-@admin", "-@dangerous"]
+            admin.execute_command("ACL", "SETUSER", "worker", *rights)
+        shares(sim, Shared(server.url.replace("://", f"://worker:{PASSWORD}@")))
+
+
 def test_the_master_of_a_sentinel(sim, tmp_path):
     """Whose address the Sentinel says."""
     if not installed():
