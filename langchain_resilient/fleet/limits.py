@@ -385,10 +385,8 @@ class LeasedRateLimiter(RateLimiter):
         """What to send to the server: the arguments of the script after the process's name."""
         with self._lock:
             self._give_back_late(now)
-            if self.alone:
-                # Those granted here are known to nobody: beside leased ones they would be too many.
-                self._turns.clear()
-            turns = self._turns
+            # Those granted here are known to nobody, and go when the server grants others.
+            turns = () if self.alone else self._turns
             want = 0
             if self.active or self.fresh:
                 soon = not turns or turns[-1].at - now <= LEAD_SECONDS
@@ -427,6 +425,8 @@ class LeasedRateLimiter(RateLimiter):
          allowance, allowed_tokens, heard, paused, _) = map(float, reply)  # fmt: skip
         with self._lock:
             self.operations += 1
+            if self.alone:  # beside leased turns those granted here would be too many
+                self._turns.clear()
             self.alone = False
             self._reported = None
             self._report_at = now + REPORT_SECONDS

@@ -314,6 +314,7 @@ def test_a_disk_that_fills_up_stops_the_batch_and_costs_nothing(sim, tmp_path, c
     assert len(read(tmp_path / "out.jsonl")) == 7
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_what_stopped_in_the_middle_counts_the_journals_answers(sim, tmp_path, capsys):
     """The summary, the journal and the next run agree; what was cancelled did not fail."""
     sim.script("*", Reply(first_text=60), *[Reply()] * 5, then=Reply(first_text=60))
