@@ -120,6 +120,8 @@ def _before_the_hint(run: Run) -> Iterator[str]:
     for at, comes, seen in sorted(events, key=lambda event: event[0]):
         if not comes:
             until[seen.target] = max(at + HINT, until.get(seen.target, 0.0))
+        elif _repeats(seen, run.seen):
+            continue  # it had been sent before the hint came
         elif at < until.get(seen.target, 0.0) - _TICK and at > until[seen.target] - HINT:
             yield f"{seen.target} was asked at {at:.3f} s, not before {until[seen.target]:.3f} s"
 
