@@ -54,7 +54,7 @@ from langchain_resilient.options import TimeLimits
 from langchain_resilient.receipt import AttemptKind, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from random import Random
 
     from langchain_resilient.engine.budgets import TokenWaiter
@@ -306,6 +306,8 @@ class Planner:
         if self.end is not None:
             return []
         out: list[Action] = []
+        if now >= min(self._last_resort_at, self._last_try_at, self._deadline):
+            self._look_at_queues(now)
         if now >= self._last_resort_at and self._may_ask_last_resort():
             self._ask_last_resort(now, out)
         if now >= self._deadline:
@@ -607,7 +609,7 @@ class Planner:
         self._wait_list.join_queues(queues, now)
         soon = not self._attempts.all or self._resume_at < now + _MAX_HINT
         if soon and self._is_unserved():
-            self._start_deadline(inf if full else self._waits_since(queues, now))
+            self._start_deadline(self._waits_since(full, queues, now))
         if not self._attempts.all:
             self._last_try_at = self._deadline - LAST_TRY_SECONDS
         waits = self._resume_at < self._deadline and not self.chain.only_blocked(now)
@@ -675,16 +677,34 @@ class Planner:
         return self._queued_request.batch and all(a.candidate.refused for a in self._attempts.all)
 
     def _waits_since(
-        self, queues: Sequence[tuple[RateLimiter, QueuedRequest]], now: float
+        self,
+        full: Collection[TargetState],
+        queues: Sequence[tuple[RateLimiter, QueuedRequest]],
+        now: float,
     ) -> float:
         """When the time of an unserved batch call began; `inf` while it costs it nothing to wait.
 
         A queue that moves is waited in for as long as that takes, one that lets nobody in is not.
         """
-        if queues:
-            return max(rate_limiter.refusing_since for rate_limiter, _ in queues)
-        since = [a.candidate.state.refusing_since for a in self._attempts.all]
-        return min(now, max(since, default=now))
+        if full:
+            return inf
+        limiters = [rate_limiter for rate_limiter, _ in queues]
+        if not limiters:
+            asked = self._attempts.all
+            limiters = [a.candidate.state.keys[a.key].rate_limiter for a in asked]
+        since = max((limiter.refusing_since for limiter in limiters), default=now)
+        # What was refused before this call began is no matter of its time.
+        return max(self.started, since if queues else min(now, since))
+
+    def _look_at_queues(self, now: float) -> None:
+        """Give an unserved batch call its time again, where others were let in meanwhile."""
+        if self._attempts.active_count() or not self._is_unserved():
+            return
+        full, queues = self.chain.full_targets(now), self.chain.queues(now)
+        since = self._waits_since(full, queues, now) if full or queues else -inf
+        if self._plan.deadline is not None and since + self._plan.deadline > self._deadline:
+            self._start_deadline(since)
+            self._last_try_at = self._deadline - LAST_TRY_SECONDS
 
     def _start_deadline(self, now: float) -> None:
         """Start the time of a batch call at its first send: waiting for a turn costs it nothing.

@@ -288,8 +288,8 @@ class RateLimiter:
         turn = self.turn_at(request)
         with self._lock:
             patience = BATCH_PATIENCE if request.batch else _PATIENCE
-            # Who only refuses has had its moment.
-            patience += min(now, self.refusing_since)
+            # Who only refuses has had its moment: counted from when the request was there, too.
+            patience += min(now, max(self.refusing_since, request.position[1]))
             if self._paused_until > now:
                 return request.batch and turn <= patience
             if turn <= patience or (self.fresh and self._learned is None):

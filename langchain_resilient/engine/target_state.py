@@ -299,11 +299,6 @@ class TargetState:
             return self.keys[0].rate_limiter.active
         return any(key.rate_limiter.active for key in self.keys)
 
-    @property
-    def refusing_since(self) -> float:
-        """Since when all its keys have only been refused (429); `inf` if one was let in."""
-        return max(key.rate_limiter.refusing_since for key in self.keys)
-
     def turn_at(self, request: QueuedRequest) -> float:
         """When a request's turn comes at one of its keys; see `RateLimiter.turn_at`."""
         if len(self.keys) == 1:

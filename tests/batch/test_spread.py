@@ -6,6 +6,7 @@ limits: OpenAI's headers, and Together's, which says nothing until it refuses.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from langchain_resilient import BatchReport, ResilientChatModel, Target
+from langchain_resilient import BatchReport, ResilientChatModel, ResilientError, Target
 from langchain_resilient.batch.progress import progress_line
 from langchain_resilient.providers import loop_clients
 from langchain_resilient.testing import ProviderSimulator, Reply, Status, Uniform
@@ -209,3 +210,29 @@ def test_a_receipt_says_why_another_target_answered():
     assert answer.response_metadata["resilience"]["elsewhere"] == "failed: server"
     assert seen[0].elsewhere == "failed: server"
     assert "not the first target: failed: server" in str(seen[0])
+
+
+@pytest.mark.parametrize("refusal", [Status(429), Status(429, retry_after=1)])
+@pytest.mark.parametrize("first", [A, "together:a"])
+def test_who_only_refuses_is_waited_for_as_long_as_the_timeout_and_forgiven_later(first, refusal):
+    """Nothing but refusals end a batch; an hour after, they count for nothing."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with ProviderSimulator(0, wall_clock=loop.calendar) as sim:
+            url = sim.base_url(first.partition(":")[0])
+            llm = ResilientChatModel(
+                targets=[Target(first, base_url=url, api_key="k")], timeout=20, share_learning=False
+            )
+            prompts = [f"question {n}" for n in range(30)]
+            sim.script(first, then=refusal)
+            began = loop.time()
+            answers = await llm.abatch(prompts, return_exceptions=True)
+            assert all(isinstance(answer, ResilientError) for answer in answers)
+            assert 15 < loop.time() - began < 30
+            await asyncio.sleep(3600)
+            sim.script(first, then=Reply())
+            answers = await llm.abatch(prompts, return_exceptions=True)
+            assert [answer for answer in answers if isinstance(answer, Exception)] == []
+            await loop_clients.close_clients()
+
+    run_virtual(main, seed=0)

@@ -124,7 +124,7 @@ def test_a_connection_that_is_not_given_back_is_found(monkeypatch, transport):
     assert any("a pool holds" in problem for problem in problems(run))
 
 
-def test_a_probe_is_repeated_once_on_a_fresh_connection_and_a_batch_counts_from_its_first_send(run):
+def test_a_probe_may_be_repeated_on_a_fresh_connection(run):
     """What looks the same, but came a moment later, is found."""
     first = next(seen for seen in run.seen if seen.target == SECOND)
     ended = run.outcomes[0].ended
@@ -133,7 +133,12 @@ def test_a_probe_is_repeated_once_on_a_fresh_connection_and_a_batch_counts_from_
     assert problems(run) == []
     run.seen[-1].at += 0.01
     assert found(run, "was asked")
-    run.seen[-2:] = []
+
+
+def test_the_deadline_of_a_batch_counts_from_its_first_send(run):
+    """That of a single call from its beginning."""
+    first = next(seen for seen in run.seen if seen.target == SECOND)
+    ended = run.outcomes[0].ended
     run.outcomes[0].call = replace(run.outcomes[0].call, timeout=0.1)
     assert found(run, "its deadline was 0.1 s")
     run.outcomes[0].call = replace(run.outcomes[0].call, how="abatch")
