@@ -43,18 +43,24 @@ class QueuedRequest:
 
     Attributes:
         batch: Whether no user is waiting for it.
-        position: What queues are sorted by.
+        since: As given.
     """
 
-    __slots__ = ("_answer", "_prompt", "_size", "batch", "position", "wake")
+    __slots__ = ("_answer", "_number", "_prompt", "_size", "batch", "since", "wake")
 
     def __init__(self, size: RequestSize | None, since: float, wake: Callable[[], None]) -> None:
         self._answer = 0 if size is None else size.max_tokens
         self.batch = size is not None and size.batch
         self.wake = wake
-        self.position: QueuePosition = (self.batch, since, next(_number), self)
+        self.since = since
+        self._number = next(_number)
         self._size = size
         self._prompt: int | None = None
+
+    @property
+    def position(self) -> QueuePosition:
+        """What queues are sorted by. Made when asked for: kept, it would be a circle."""
+        return self.batch, self.since, self._number, self
 
     def at(self, target: str) -> QueuedRequest:
         """The same request at a target, which may have a limit of its own on answers."""
@@ -62,7 +68,7 @@ class QueuedRequest:
         limit = 0 if size is None else size.max_tokens_at(target)
         if limit == self._answer:
             return self
-        other = QueuedRequest(size, self.position[1], self.wake)
+        other = QueuedRequest(size, self.since, self.wake)
         other._answer = limit  # its own class
         return other
 
@@ -289,7 +295,7 @@ class RateLimiter:
         with self._lock:
             patience = BATCH_PATIENCE if request.batch else _PATIENCE
             # Who only refuses has had its moment: counted from when the request was there, too.
-            patience += min(now, max(self.refusing_since, request.position[1]))
+            patience += min(now, max(self.refusing_since, request.since))
             if self._paused_until > now:
                 return request.batch and turn <= patience
             if turn <= patience or (self.fresh and self._learned is None):

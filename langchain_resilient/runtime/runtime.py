@@ -527,6 +527,7 @@ class Runtime:
             receipt = replace(receipt, elsewhere=why)
         if call.receipts is not None:
             call.receipts.append(receipt)
+            call.receipts = None  # it knows the race, whose planner knows the call: a circle
         if self._memory is not None:
             self._memory.note(asyncio.get_running_loop().time())
         self._report(call, race, receipt, costs)
