@@ -23,7 +23,7 @@ class Candidate:
         state: What all requests know of it.
         limits: Its own, or the chat model's.
         tries: How often it was asked. Not counted: a last resort that was stopped for an answer
-            that had only begun (see `Planner._restore_last_resort`).
+            that had only begun (see `CallTime.restore_last_resort`).
         unusable_answers: How many of its whole answers were empty or invalid.
         active: How many of its attempts are still counted on.
         ready_at: When its backoff is over.
@@ -79,6 +79,13 @@ class Candidate:
         if state.paced and self.queued_request is not None:
             return max(at, state.turn_at(self.queued_request))
         return at
+
+    def needs_token(self, now: float) -> bool:
+        """Whether a send costs a retry token, as all but first tries do.
+
+        A target that is down must be tried now and then, but not by every request at once.
+        """
+        return not self.no_charge and (self.tries > 0 or self.state.down(now))
 
     def saturated(self, now: float) -> bool:
         """Whether only its rate limit, its hint or its concurrency is in the way."""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from langchain_resilient.engine.circuit_breaker import SLOW_EVIDENCE
-from langchain_resilient.engine.limits import DEFAULT_COLD, MIN_LATE_SECONDS
+from langchain_resilient.engine.limits import (
+    DEFAULT_COLD,
+    MIN_LATE_SECONDS,
+    hedge_delay,
+    late_after,
+    rescue_after,
+    start_throughput_window,
+    text_limit,
+)
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.receipt import AttemptKind, Outcome
 
@@ -13,25 +22,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from langchain_resilient.engine.attempt import Attempt, Candidate
+    from langchain_resilient.options import Health, Hedge
 
 
 class AttemptList:
     """The attempts of one request, and what opening and closing one means for its target.
 
     Args:
-        trip_after: How many slow requests in a row trip a target; 0 for never.
-        cold: Seconds by which a target is taken to speak of which nothing has been learned.
+        hedge: When another target is asked beside a slow one; None for never.
+        health: When a target counts as sick; None for never.
+        batch: Whether the request is one of a batch.
 
     Attributes:
         all: All that were started, in order.
         live: Those that are being read.
     """
 
-    __slots__ = ("_cold", "_trip_after", "all", "live")
+    __slots__ = ("_batch", "_cold", "_hedge", "_trip_after", "all", "live")
 
-    def __init__(self, trip_after: int = 0, cold: float = DEFAULT_COLD) -> None:
-        self._trip_after = trip_after
-        self._cold = cold
+    def __init__(self, hedge: Hedge | None, health: Health | None, *, batch: bool) -> None:
+        self._hedge = hedge
+        self._batch = batch
+        self._cold = DEFAULT_COLD if hedge is None else hedge.cold
+        # How many slow requests in a row trip a target; None where none counts as sick.
+        self._trip_after = None if health is None else health.trip_after
         self.all: list[Attempt] = []
         self.live: list[Attempt] = []
 
@@ -58,21 +72,65 @@ class AttemptList:
         """Whether a target of theirs answers again after a silence."""
         return any(a.late and a.started < a.candidate.state.answering_since for a in self.live)
 
-    def open(self, attempt: Attempt, on_trip: Callable[[], None] | None) -> None:
-        """Begin one.
+    def open(self, attempt: Attempt, now: float, wake: Callable[[], None]) -> None:
+        """Begin one, and its limits; the last resort has none.
 
         Args:
             attempt: Its place at the target has been taken already.
-            on_trip: Called when its target falls silent or answers again; None for no call.
+            now: The engine's clock.
+            wake: Called when its target falls silent or answers again.
         """
         candidate = attempt.candidate
+        start_throughput_window(attempt, now)
+        if attempt.kind is not AttemptKind.LAST_RESORT:
+            attempt.text_limit = text_limit(attempt, now)
+            if self._hedge is not None:
+                delay = hedge_delay(self._hedge, attempt, now, batch=self._batch)
+                attempt.hedge_at = now + delay
+            if self._trip_after is not None:
+                attempt.late_at = now + late_after(self._hedge, attempt, now)
+                candidate.state.waiting[attempt] = wake
         candidate.tries += 1
         candidate.active += 1
         candidate.retry_at_once = False
-        if on_trip is not None:
-            candidate.state.waiting[attempt] = on_trip
         self.all.append(attempt)
         self.live.append(attempt)
+
+    def hasten_hedges(self, now: float) -> None:
+        """Wait less for a target of which others have found meanwhile that it is hardly well."""
+        if self._hedge is None:
+            return
+        for attempt in self.live:
+            if now < attempt.hedge_at < inf and attempt.candidate.state.circuit_breaker.suspicion:
+                delay = hedge_delay(self._hedge, attempt, now, batch=self._batch)
+                at = attempt.started + attempt.excused_seconds + delay
+                attempt.hedge_at = min(attempt.hedge_at, at)
+
+    def postpone_hedge(self, at: float) -> None:
+        """Look for a hedge again when a target is open to one, unless one is due anyway."""
+        silent = [a for a in self.live if not a.timed_out and a.first_text is None]
+        if self._hedge is not None and silent and not any(a.hedge_at < inf for a in silent):
+            silent[0].hedge_at = at
+
+    def plan_rescues(self, now: float) -> None:
+        """There is no token for a hedge: have each rescued once its silence is unusual.
+
+        Only where few requests are under way. A single user whose first target begins to hang would
+        else wait for a token that nobody earns.
+        """
+        for attempt in self.live:
+            if not attempt.timed_out and attempt.first_text is None:
+                seconds = rescue_after(attempt, now, self._cold)
+                at = attempt.started + attempt.excused_seconds + seconds
+                attempt.rescue_at = max(now, at)
+
+    def record_late(self, attempt: Attempt, now: float) -> None:
+        """Record its silence with the target."""
+        attempt.late_at = inf
+        attempt.late = True
+        if self._trip_after is not None:
+            state = attempt.candidate.state
+            state.record_late(now, self._trip_after, started=attempt.started)
 
     def mark_timed_out(self, attempt: Attempt) -> bool:
         """Stop counting on it.
@@ -107,6 +165,17 @@ class AttemptList:
             profile=attempt.profile,
         )
         state.waiting.pop(attempt, None)
+
+    def record_answer(self, attempt: Attempt, now: float) -> None:
+        """Record its whole and valid answer with the target."""
+        if attempt.first_text is None:
+            attempt.first_text = now
+            self.record_first_text(attempt, now)
+        attempt.fault = None
+        state = attempt.candidate.state
+        state.record_success(attempt.key)
+        if attempt.pause_limit < inf:
+            state.speed.record_longest_pause(attempt.longest_pause, now)
 
     def close(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         """End one, return its place at the target, and settle its reservation."""
@@ -159,13 +228,13 @@ class AttemptList:
                     seconds, now, plain=attempt.plain, profile=attempt.profile
                 )
                 if self._trip_after and not attempt.thinks:
-                    self._record_silence(attempt, now)
+                    self._record_silence(attempt, now, self._trip_after)
             # One that was over a limit failed; one that was merely slower lost.
             self.close(attempt, Outcome.FAILED if attempt.fault else how, now)
             stopped.append(attempt)
         return stopped
 
-    def _record_silence(self, attempt: Attempt, now: float) -> None:
+    def _record_silence(self, attempt: Attempt, now: float, trip_after: int) -> None:
         """Count a loser's silence against its target; all but what its lateness was counted for."""
         state = attempt.candidate.state
         if attempt.late or attempt.kind is AttemptKind.LAST_RESORT:
@@ -175,9 +244,7 @@ class AttemptList:
             evidence = state.speed.silence_evidence(
                 seconds, plain=attempt.plain, cold=self._cold, profile=attempt.profile
             )
-            state.record_silence(
-                min(SLOW_EVIDENCE, evidence), now, self._trip_after, attempt.started
-            )
+            state.record_silence(min(SLOW_EVIDENCE, evidence), now, trip_after, attempt.started)
 
 
 def _lost(attempt: Attempt) -> bool:

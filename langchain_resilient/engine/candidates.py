@@ -1,4 +1,4 @@
-"""Which target of a request to ask next, and when; and what a request has to wait for.
+"""Which target of a request to ask next, and when.
 
 The order is that of the chain, healthy targets before sick ones and untried ones before tried ones.
 A hedge or a rescue is held to more than a first send (gRPC proposal A6 lets a server push hedges
@@ -18,16 +18,15 @@ from tenacity import RetryCallState
 from langchain_resilient.engine.attempt import Attempt, Candidate
 from langchain_resilient.engine.target_state import reset_if_all_tripped
 from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.receipt import REFUSED_BEFORE, AttemptKind
+from langchain_resilient.receipt import REFUSED_BEFORE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from random import Random
 
-    from langchain_resilient.engine.budgets import Budget, TokenWaiter
-    from langchain_resilient.engine.plan import Plan
+    from langchain_resilient.engine.interfaces import Plan
     from langchain_resilient.engine.rate_limiter import QueuedRequest, RateLimiter
-    from langchain_resilient.engine.target_state import ConcurrencyLimiter, TargetState
+    from langchain_resilient.engine.target_state import TargetState
     from langchain_resilient.options import TimeLimits
 
 
@@ -74,84 +73,6 @@ def retry_state(
     state.rng = rng
     typed: RetryCallState = state
     return typed
-
-
-class WaitList:
-    """What one request waits for: at most one token, and its turn at full or paced targets.
-
-    Args:
-        since: When the request began: the oldest is served first.
-        useful_until: After this time a token would come too late to help it.
-        wake: Called from any thread when something it waits for may have come.
-
-    Attributes:
-        useful_until: After this time a token would come too late to help it.
-        ticket: Its place in a budget's queue, until a granted token is taken.
-        kind: What the token is for.
-    """
-
-    __slots__ = ("_full", "_joined", "_since", "_wake_up", "kind", "ticket", "useful_until")
-
-    def __init__(self, since: float, useful_until: float, wake: Callable[[], None]) -> None:
-        self._since = since
-        self.useful_until = useful_until
-        self._wake_up = wake
-        self._full: list[ConcurrencyLimiter] = []
-        self._joined: list[tuple[RateLimiter, QueuedRequest]] = []
-        self.ticket: TokenWaiter | None = None
-        self.kind: AttemptKind = AttemptKind.HEDGE
-
-    def request_token(
-        self, budget: Budget, kind: AttemptKind, now: float, size: float = 0.0
-    ) -> None:
-        """Wait for a token of this budget, and for none of another any longer."""
-        if self.ticket is not None:
-            if self.ticket.budget is budget:
-                return
-            self.ticket.give_up(now)
-        self.kind = kind
-        self.ticket = budget.wait(self._since, self.useful_until, self._wake_up, size)
-
-    def take_granted(self) -> TokenWaiter | None:
-        """Take the token, if it has come. The caller must spend it or give it up."""
-        ticket = self.ticket
-        if ticket is None or not ticket.granted:
-            return None
-        self.ticket = None
-        return ticket
-
-    def wait_for_room(self, full: Iterable[TargetState]) -> None:
-        """Wait for room at these targets."""
-        for state in full:
-            if state.concurrency not in self._full:
-                self._full.append(state.concurrency)
-                state.concurrency.wait(self._wake_up)
-
-    def join_queues(self, queues: Sequence[tuple[RateLimiter, QueuedRequest]], now: float) -> None:
-        """Join these queues and leave all others; a place that is held already is kept."""
-        left = [queue for queue in self._joined if queue not in queues]
-        for rate_limiter, request in queues:
-            if (rate_limiter, request) not in self._joined:
-                rate_limiter.join(request, now)
-        self._joined = list(queues)
-        for rate_limiter, request in left:
-            rate_limiter.leave(request)
-
-    def leave(self, now: float) -> None:
-        """Stop waiting for anything."""
-        if self.ticket is not None:
-            ticket, self.ticket = self.ticket, None
-            ticket.give_up(now)
-        if self._full:
-            self.stop_waiting_for_room()
-        if self._joined:
-            self.join_queues((), now)
-
-    def stop_waiting_for_room(self) -> None:
-        """Stop waiting for room; room that was offered already is passed on to the next."""
-        limiters, self._full = self._full, []
-        for limiter in limiters:
-            limiter.forget(self._wake_up)
 
 
 MAX_BLOCK = 10.0

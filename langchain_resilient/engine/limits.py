@@ -9,6 +9,7 @@ from langchain_resilient.engine.circuit_breaker import HEALTHY_SLOW_SHARE
 from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.options import Hedge
+from langchain_resilient.receipt import AttemptKind
 
 if TYPE_CHECKING:
     from langchain_resilient.engine.attempt import Attempt
@@ -200,6 +201,35 @@ def next_limit_at(attempt: Attempt) -> float:
     if not attempt.paused:
         at = min(at, attempt.last_chunk + attempt.pause_limit)
     return at if limits.chunk_gap is None else min(at, attempt.last_chunk + limits.chunk_gap)
+
+
+def check_answer(attempt: Attempt, now: float) -> Fault | None:
+    """Check whether its whole answer takes too long; see `TimeLimits.answer`."""
+    limit = attempt.candidate.limits.answer
+    if limit is None or now < attempt.started + attempt.excused_seconds + limit:
+        return None
+    return Fault(FaultKind.TIMEOUT, f"the answer took over {limit:g} s")
+
+
+def text_fault(attempt: Attempt, now: float) -> tuple[Fault, bool]:
+    """The fault of one whose text is overdue, and whether it is final.
+
+    One that only reasons is not read on: it could do so for ever.
+    """
+    seconds = now - attempt.started - attempt.excused_seconds
+    if attempt.thinks and seconds >= attempt.thinking_limit:
+        message = f"only reasoning for {attempt.thinking_limit:g} s"
+        return Fault(FaultKind.TIMEOUT, message), True
+    return Fault(FaultKind.TIMEOUT, f"no text within {seconds:.3g} s"), False
+
+
+def start_text_limits(attempt: Attempt, hedge: Hedge | None, now: float) -> None:
+    """Begin those of an answer whose first text has come."""
+    attempt.first_text = attempt.last_chunk = now
+    attempt.longest_pause = 0.0
+    start_throughput_window(attempt, now)
+    if attempt.kind is not AttemptKind.LAST_RESORT:
+        attempt.pause_limit = pause_limit(hedge, attempt, now)
 
 
 def restart_limits(attempt: Attempt, now: float) -> None:

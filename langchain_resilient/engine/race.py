@@ -14,9 +14,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.engine.attempt import Attempt, attempt_record
-from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start
+from langchain_resilient.engine.background import start_probe
+from langchain_resilient.engine.interfaces import Action, CallEnd, Commit, Finish, Plan, Start
 from langchain_resilient.engine.planner import Planner
-from langchain_resilient.engine.probe import start_probe
 from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD, Segment, StreamBuffer
 from langchain_resilient.engine.time_model import UNKNOWN
 from langchain_resilient.faults import Fault, FaultKind, is_callers_business
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
+    from langchain_resilient.engine.background import Reaper
     from langchain_resilient.engine.interfaces import AttemptListener, Dependencies, Route
     from langchain_resilient.engine.rate_limiter import RequestSize
-    from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.engine.time_model import RequestProfile
     from langchain_resilient.exchange import ChatRequest, Chunk
 

@@ -22,7 +22,7 @@ from langchain_resilient.providers.langchain import RUN_CONFIG
 from langchain_resilient.receipt import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from uuid import UUID
 
     from langchain_core.callbacks import (
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from langchain_core.outputs import Generation
 
     from langchain_resilient.engine.attempt import Attempt
-    from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.options import Target
     from langchain_resilient.receipt import AttemptRecord
 
@@ -151,14 +150,14 @@ class AttemptTracer:
             now = asyncio.get_running_loop().time()
             self._events.put_nowait((attempt, attempt_record(attempt, attempt.started, now)))
 
-    async def close(self, reaper: Reaper) -> None:
+    async def close(self, keep: Callable[[asyncio.Task[None]], None]) -> None:
         """End the runs of attempts under way, and wait until everything is reported."""
         if self._worker is None:
             return
         for attempt in list(self._open):
             self.over(attempt)
         self._events.put_nowait(None)
-        reaper.keep(self._worker)  # a caller that goes away meanwhile must not end it
+        keep(self._worker)  # a caller that goes away meanwhile must not end it
         await asyncio.shield(self._worker)
 
     # -- reporting -------------------------------------------------------------------------------

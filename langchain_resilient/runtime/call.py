@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
 from pydantic import ConfigDict
 
-from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.interfaces import CallEnd
 from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.exchange import ChatRequest, RequestForm
 from langchain_resilient.faults import (
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from langchain_core.outputs import ChatResult
 
     from langchain_resilient.engine.attempt import Attempt
-    from langchain_resilient.engine.plan import Plan
+    from langchain_resilient.engine.interfaces import Plan
     from langchain_resilient.engine.race import Race
     from langchain_resilient.options import Target
     from langchain_resilient.receipt import Receipt

@@ -20,11 +20,11 @@ from langchain_resilient.receipt import Outcome
 from langchain_resilient.runtime.spending import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from asyncio import Task
+    from collections.abc import Callable, Iterable
 
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.interfaces import AttemptListener
-    from langchain_resilient.engine.reaper import Reaper
     from langchain_resilient.engine.target_state import TargetState
     from langchain_resilient.exchange import ChatRequest
     from langchain_resilient.prices import Price
@@ -176,10 +176,10 @@ class CallReservations:
         if self.listener is not None:
             self.listener.over(attempt)
 
-    async def close(self, reaper: Reaper) -> None:
+    async def close(self, keep: Callable[[Task[None]], None]) -> None:
         """Close the other one."""
         if self.listener is not None:
-            await self.listener.close(reaper)
+            await self.listener.close(keep)
 
     def settled(self) -> None:
         """Give everything back: the ledgers hold now what was spent."""

@@ -29,9 +29,8 @@ from langchain_resilient.configuration import (
     shared_of,
 )
 from langchain_resilient.engine.candidates import UNREACHABLE_AFTER
-from langchain_resilient.engine.interfaces import Dependencies, Route
+from langchain_resilient.engine.interfaces import CallEnd, Dependencies, Plan, Route
 from langchain_resilient.engine.limits import delay_for
-from langchain_resilient.engine.plan import CallEnd, Plan
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.stream_buffer import Segment, StreamBuffer
 from langchain_resilient.engine.target_speed import THINKING_SECONDS
@@ -178,7 +177,7 @@ class Runtime:
                 receipt = self._settle(call, race)
             finally:
                 if race.listener is not None:
-                    await race.listener.close(loop_reaper())
+                    await race.listener.close(loop_reaper().keep)
         answered = race.winner
         if answered is None and validator is not None:
             answered = validator.kept
@@ -228,7 +227,7 @@ class Runtime:
                 receipt = self._settle(call, race, assembler)
             finally:
                 if race.listener is not None:
-                    await race.listener.close(loop_reaper())
+                    await race.listener.close(loop_reaper().keep)
         winner = race.winner
         if winner is None and assembler.partial is None and call.structure is None:
             winner = race.kept

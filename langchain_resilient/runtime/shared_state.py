@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from langchain_resilient import notices
+from langchain_resilient.engine.background import Reaper
 from langchain_resilient.engine.budgets import Budgets
 from langchain_resilient.engine.rate_limiter import RateLimiter
-from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.engine.target_state import Account, TargetState
 from langchain_resilient.errors import NoTargetsError, SkippedTargetWarning
 from langchain_resilient.observability.recorder import FleetRecorder

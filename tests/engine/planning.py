@@ -24,7 +24,7 @@ from langchain_resilient import (
 )
 from langchain_resilient.engine.attempt import Attempt
 from langchain_resilient.engine.budgets import RETRIES_PER_SECOND, Budget, Budgets, TokenWaiter
-from langchain_resilient.engine.plan import Action, CallEnd, Commit, Finish, Plan, Start, Stop
+from langchain_resilient.engine.interfaces import Action, CallEnd, Commit, Finish, Plan, Start, Stop
 from langchain_resilient.engine.planner import Planner
 from langchain_resilient.engine.target_state import Account, ConcurrencyLimiter, TargetState
 from langchain_resilient.faults import TRAITS

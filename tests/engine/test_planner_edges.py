@@ -18,7 +18,7 @@ from langchain_resilient import (
     TimeLimits,
 )
 from langchain_resilient.engine.attempt import Attempt
-from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.interfaces import CallEnd
 from tests.engine.planning import Bench, Call, Setup
 from tests.engine.test_planner_machine import Planners
 

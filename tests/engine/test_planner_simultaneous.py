@@ -10,7 +10,7 @@ import pytest
 
 from langchain_resilient import Fault, FaultKind, Health, Hedge, Outcome, TimeLimits
 from langchain_resilient.engine.attempt import Attempt
-from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.interfaces import CallEnd
 from tests.engine.planning import Bench, Call, Setup
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
 from langchain_resilient import AttemptKind, Fault, FaultKind, Hedge, Outcome, Retry, TimeLimits
-from langchain_resilient.engine.interfaces import Route
-from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.interfaces import CallEnd, Route
 from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD
 from langchain_resilient.engine.target_state import TargetState
 from verification.kit.scripted_engine import (

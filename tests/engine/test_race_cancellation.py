@@ -12,8 +12,7 @@ import pytest
 from langchain_resilient import Fault, FaultKind, Health, Hedge, Retry, TimeLimits
 from langchain_resilient.engine import race
 from langchain_resilient.engine.circuit_breaker import PROBE_SECONDS
-from langchain_resilient.engine.interfaces import Route
-from langchain_resilient.engine.plan import Plan
+from langchain_resilient.engine.interfaces import Plan, Route
 from langchain_resilient.engine.target_state import TargetState
 from tests.engine.stepping import Act, SteppedLoop, Upstream, read, run_stepped
 from verification.kit.scripted_engine import Continues, World, world

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from langchain_resilient import TimeLimits
-from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.interfaces import CallEnd
 from langchain_resilient.engine.stream_buffer import MAX_READ_AHEAD
 from verification.kit.scripted_engine import Hang, Say, Scripted, Step, World, shown, world
 from verification.kit.virtual_time import virtual_time

@@ -11,9 +11,9 @@ import pytest
 
 from langchain_resilient import AttemptKind, FaultKind, Outcome, TimeLimits
 from langchain_resilient.engine.attempt import Attempt, Candidate
+from langchain_resilient.engine.background import start_probe
 from langchain_resilient.engine.circuit_breaker import PROBES_TO_RECOVER
 from langchain_resilient.engine.interfaces import Dependencies, Route
-from langchain_resilient.engine.probe import start_probe
 from langchain_resilient.exchange import ChatRequest
 from tests.engine.states import silence, state
 from verification.kit.scripted_engine import Failure, WordAccumulator, classify

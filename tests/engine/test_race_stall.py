@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from langchain_resilient import TimeLimits
-from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.interfaces import CallEnd
 from langchain_resilient.engine.target_speed import ENOUGH_SAMPLES
 from verification.kit.scripted_engine import Hang, Say, World, shown, world
 from verification.kit.virtual_time import virtual_time

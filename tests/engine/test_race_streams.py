@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_resilient import AttemptKind, Fault, FaultKind, Hedge, Outcome, TimeLimits
-from langchain_resilient.engine.interfaces import Route
-from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.interfaces import CallEnd, Route
 from langchain_resilient.engine.stream_buffer import Segment
 from langchain_resilient.engine.target_state import TargetState
 from verification.kit.scripted_engine import Continues, Failure, Hang, Say, Scripted, shown, world

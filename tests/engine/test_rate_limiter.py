@@ -13,7 +13,7 @@ import pytest
 
 from langchain_resilient import AttemptKind, FaultKind, Hedge
 from langchain_resilient.engine.candidates import LAST_TRY_SECONDS
-from langchain_resilient.engine.plan import CallEnd
+from langchain_resilient.engine.interfaces import CallEnd
 from langchain_resilient.engine.rate_limiter import (
     DECREASE,
     UNKNOWN_RATE,

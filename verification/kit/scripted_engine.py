@@ -9,11 +9,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient import Fault, FaultKind, Health, Hedge, Retry, TimeLimits
+from langchain_resilient.engine.background import Reaper
 from langchain_resilient.engine.budgets import Budgets
-from langchain_resilient.engine.interfaces import Dependencies, Route
-from langchain_resilient.engine.plan import Plan
+from langchain_resilient.engine.interfaces import Dependencies, Plan, Route
 from langchain_resilient.engine.race import Race
-from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.engine.stream_buffer import Segment, StreamBuffer
 from langchain_resilient.engine.target_state import Account, TargetState
 from langchain_resilient.exchange import ChatRequest

@@ -24,11 +24,10 @@ from langchain_resilient import (
     Target,
     TimeLimits,
 )
+from langchain_resilient.engine.background import Reaper
 from langchain_resilient.engine.budgets import Budgets
-from langchain_resilient.engine.interfaces import Dependencies, Route
-from langchain_resilient.engine.plan import Plan
+from langchain_resilient.engine.interfaces import Dependencies, Plan, Route
 from langchain_resilient.engine.race import Race
-from langchain_resilient.engine.reaper import Reaper
 from langchain_resilient.engine.target_state import TargetState
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.providers import loop_clients

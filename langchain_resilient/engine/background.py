@@ -1,4 +1,10 @@
-"""Probes of a target that is out: a shadow of an ordinary request, for which nobody waits."""
+"""Tasks that nothing waits for: losers while they close, and probes of targets that are out.
+
+Each has one owner, the reaper of its event loop. A pooled connection is lost for good if a
+streaming task is cancelled twice (together on httpx/httpcore: encode/httpx#3782), so a task handed
+to the reaper is cancelled here, once, and nothing else touches it. Nothing waits for it either,
+except `drain` at the very end. A probe is a shadow of an ordinary request.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +20,47 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.interfaces import Dependencies, Route
     from langchain_resilient.exchange import ChatRequest
+
+
+class Reaper:
+    """Holds the losers' tasks of one event loop until they have closed their connections."""
+
+    __slots__ = ("_closing", "_probes")
+
+    def __init__(self) -> None:
+        self._closing: set[asyncio.Task[None]] = set()
+        self._probes: set[asyncio.Task[None]] = set()
+
+    def take(self, task: asyncio.Task[None]) -> None:
+        """Cancel a task, once, and keep it until it is done."""
+        if task.done() or task in self._closing:
+            return
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        task.cancel()
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Hold a task that is ending by itself (closing its connection) without cancelling it."""
+        if not task.done():
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def host(self, task: asyncio.Task[None]) -> None:
+        """Hold a background task (a probe) while it works; `drain` cancels it."""
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    async def drain(self, seconds: float = 2.0) -> int:
+        """Wait until the losers are closed, at most `seconds`.
+
+        Returns:
+            How many are still open.
+        """
+        for probe in tuple(self._probes):
+            self.take(probe)
+        if self._closing:
+            await asyncio.wait(set(self._closing), timeout=seconds)
+        return len(self._closing)
 
 
 _PROBE_PATIENCE = 4.0

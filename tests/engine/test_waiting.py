@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from langchain_resilient import AttemptKind
 from langchain_resilient.engine.budgets import Budget
-from langchain_resilient.engine.candidates import WaitList
+from langchain_resilient.engine.waiting import WaitList
 from tests.engine.states import state
 
 
