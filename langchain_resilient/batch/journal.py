@@ -23,7 +23,7 @@ from langchain_resilient.batch.journal_file import (
     PaidMark,
 )
 from langchain_resilient.batch.journal_keys import RequestKeys
-from langchain_resilient.batch.money import Money
+from langchain_resilient.batch.report import Money
 from langchain_resilient.batch.segments import SegmentFolder, open_journal_file
 from langchain_resilient.errors import JournalDamagedError
 

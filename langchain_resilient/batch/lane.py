@@ -20,8 +20,15 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.batch.journal_file import BatchRow, LaneLock, PaidMark
-from langchain_resilient.batch.lane_batch import BatchCarrier, BatchGoneError, LaneBatch
-from langchain_resilient.batch.lane_files import QUEUE_SHARE, Shard, ShardWriter, queue_limit
+from langchain_resilient.batch.lane_batch import (
+    QUEUE_SHARE,
+    BatchCarrier,
+    BatchGoneError,
+    LaneBatch,
+    Shard,
+    ShardWriter,
+    queue_limit,
+)
 from langchain_resilient.batch.lane_pace import Deadline, LivePace, within_seconds
 from langchain_resilient.batch.spool import Row, RowState, Spool
 from langchain_resilient.errors import ResilientError
@@ -36,8 +43,9 @@ if TYPE_CHECKING:
 
     from langchain_resilient.batch.journal import Journal
     from langchain_resilient.batch.progress import BatchOptions
+    from langchain_resilient.batch.prompt_worker import PromptWorker
     from langchain_resilient.batch.report import BatchStats
-    from langchain_resilient.batch.runner import ItemSource, PromptWorker
+    from langchain_resilient.batch.runner import ItemSource
     from langchain_resilient.runtime.batched import BatchDesk, BatchLine
 
 logger = logging.getLogger("langchain_resilient")

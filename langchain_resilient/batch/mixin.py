@@ -358,8 +358,9 @@ class BatchingChatModel(BaseChatModel):
         each: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         # Imported late: together they take longer than the rest of the model.
+        from langchain_resilient.batch.prompt_worker import PromptConfigs  # noqa: PLC0415
         from langchain_resilient.batch.report import BatchStats  # noqa: PLC0415
-        from langchain_resilient.batch.runner import PromptConfigs, run_batch  # noqa: PLC0415
+        from langchain_resilient.batch.runner import run_batch  # noqa: PLC0415
 
         refuse_misspelt(kwargs, batch=True)
         length = len(inputs) if isinstance(inputs, Sized) else None

@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import fsum
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage
 
-from langchain_resilient.batch.money import Money
 from langchain_resilient.observability.recorder import Recorder
 from langchain_resilient.observability.stats import (
     UNKNOWN_QUANTILES,
@@ -25,7 +24,7 @@ from langchain_resilient.observability.stats import (
     time_tiles,
 )
 from langchain_resilient.options import money
-from langchain_resilient.prices import Price, attempt_cost
+from langchain_resilient.prices import Price, attempt_cost, was_refused
 from langchain_resilient.receipt import AttemptKind, Outcome, Receipt
 
 
@@ -33,6 +32,42 @@ def is_cached(message: AIMessage) -> bool:
     """Whether a message is out of LangChain's cache, which marks it with a cost of 0."""
     usage: Mapping[str, Any] = message.usage_metadata or {}
     return "total_cost" in usage
+
+
+class Money(NamedTuple):
+    """Dollars.
+
+    Attributes:
+        spent: All of them.
+        wasted: Of these, for what became no answer.
+    """
+
+    spent: float = 0.0
+    wasted: float = 0.0
+
+    def __add__(self, other: Any) -> Money:
+        """Add two sums."""
+        return Money(self.spent + other.spent, self.wasted + other.wasted)
+
+
+def as_wasted(receipt: Receipt, prompt_tokens: int) -> Receipt:
+    """Make the receipt of a cancelled call count as paid in vain, whatever came of it.
+
+    Args:
+        receipt: The call's.
+        prompt_tokens: What its prompt has, about: of a call that was cut short nobody says.
+    """
+    attempts = tuple(
+        a
+        if was_refused(a)
+        else replace(
+            a,
+            outcome=Outcome.CANCELLED if a.outcome is Outcome.WON else a.outcome,
+            input_tokens=prompt_tokens if a.input_tokens is None else a.input_tokens,
+        )
+        for a in receipt.attempts
+    )
+    return replace(receipt, attempts=attempts, winner=None)
 
 
 @dataclass(frozen=True, slots=True)

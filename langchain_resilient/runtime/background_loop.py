@@ -12,18 +12,17 @@ import os
 import threading
 import time
 from _queue import SimpleQueue  # that of `queue` is gevent's, where gevent has put its own
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from langchain_resilient.runtime.lasting_executor import LastingExecutor
 from langchain_resilient.threads import gevent_patches, start_thread, thread_number
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 
 
 T = TypeVar("T")
@@ -364,3 +363,36 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class LastingExecutor(ThreadPoolExecutor):
+    """The usual executor; when that takes no more work, a thread for each piece of it.
+
+    It takes none once the main thread has ended, and with it asyncio resolves no more names; but a
+    thread of a pool, or a function at exit, may still ask a model.
+
+    From Python 3.12 on not even a thread starts at the interpreter's end: then the work is done
+    where it is handed in.
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Have a function called; see `concurrent.futures.Executor.submit`."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:
+            future: Future[T] = Future()
+            work = (future, fn, args, kwargs)
+            try:
+                threading.Thread(target=_do, args=work, daemon=True).start()
+            except RuntimeError:
+                _do(*work)
+            return future
+
+
+def _do(future: Future[T], fn: Callable[..., T], args: Any, kwargs: Any) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(fn(*args, **kwargs))
+    except BaseException as error:  # noqa: BLE001  # whoever waits for it raises it
+        future.set_exception(error)

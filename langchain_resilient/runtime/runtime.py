@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
@@ -44,19 +43,16 @@ from langchain_resilient.errors import (
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.observability.observer import CallDetails, log_call, notify_observers
 from langchain_resilient.observability.recorder import Recorder
-from langchain_resilient.options import TARGET_SYNTAX, THINKING_DEADLINE, Target, as_target
+from langchain_resilient.options import THINKING_DEADLINE, Target
 from langchain_resilient.prices import price_for
 from langchain_resilient.providers import (
     address_of,
-    create_provider,
-    known_providers,
-    provider_entry,
 )
 from langchain_resilient.providers.errors import classify
 from langchain_resilient.receipt import Receipt
 from langchain_resilient.runtime.background_loop import BackgroundLoop, background_loop
 from langchain_resilient.runtime.call import CallOptions, validator_for
-from langchain_resilient.runtime.connections import REFRESH_SECONDS, Connections, prepare
+from langchain_resilient.runtime.routes import REFRESH_SECONDS, Connections, Routes, clock, prepare
 from langchain_resilient.runtime.routing import Router
 from langchain_resilient.runtime.shared_state import (
     loop_reaper,
@@ -133,18 +129,18 @@ class Runtime:
         # A class there is converted, and parsed, as in a call.
         form = self._defaults.get("response_format")
         self._bound = {"response_format": form} if isinstance(form, type) else {}
-        # LangChain's class for OpenAI takes this wish for its form for one for this API.
-        self._wants_responses = getattr(config, "output_version", None) == "responses/v1"
         self._memory = _memory(config)
-        self._by_name = {t.name: t for t in self.targets}
-        self._own_limits = {t.name: t.max_tokens for t in self.targets if t.max_tokens}
-        # By the name of the target, for closing; and by what a call gave as `model=`.
-        self._routes: dict[str, Route] = {}
-        self._adopted: dict[str, Route] = {}
-        routes = [self.route(t) for t in self.targets]
-        self.last_resort = self.route(last_resort) if last_resort is not None else None
-        if last_resort is not None:
-            self._by_name[last_resort.name] = last_resort
+        self._routes = Routes(
+            config.time_limits,
+            self._shared,
+            health=config.health,
+            memory=self._memory,
+            # LangChain's class for OpenAI takes this wish for its form for one for this API.
+            wants_responses=getattr(config, "output_version", None) == "responses/v1",
+        )
+        self._by_name = self._routes.by_name
+        routes = [self._routes.add(t) for t in self.targets]
+        self.last_resort = None if last_resort is None else self._routes.make(last_resort)
         rng = shared_rng()
         self._router = Router(config, self._by_name, self._shared, rng)
         self.chain = self._router.arrange(routes)
@@ -246,7 +242,7 @@ class Runtime:
     ) -> CallOptions:
         given = {**self._bound, **kwargs} if self._bound else kwargs
         return CallOptions(
-            self._defaults, messages, stop, given, stream=stream, own_limits=self._own_limits
+            self._defaults, messages, stop, given, stream=stream, own_limits=self._routes.own_limits
         )
 
     def _whole(self, attempt: Attempt) -> ChatResult:
@@ -321,12 +317,8 @@ class Runtime:
         await self._connections.close()
         await loop_reaper().drain()
         if self._memory is not None:
-            await asyncio.to_thread(self._memory.save, _now(), final=True)
-        for route in tuple(self._routes.values()):
-            for provider in route.sources:
-                close = getattr(provider, "aclose", None)
-                if close is not None:
-                    await close()
+            await asyncio.to_thread(self._memory.save, clock(), final=True)
+        await self._routes.aclose()
 
     def count_cached(self, generations: Sequence[ChatGeneration]) -> None:
         """Count the answers to a call that are out of LangChain's cache, and write it on them."""
@@ -371,7 +363,7 @@ class Runtime:
         routes = [*self.chain, *([self.last_resort] if self.last_resort else [])]
         return recorder.snapshot(
             {route.state.name: route.state for route in routes},
-            _now(),
+            clock(),
             self._price,
             self._delays(),
         )
@@ -381,12 +373,12 @@ class Runtime:
 
     def health(self, name: str) -> str | None:
         """How a target is now, in a word, as in `stats()`; None if it is none of ours."""
-        route = self._routes.get(name)
-        return None if route is None else route.state.health(_now())
+        route = self._routes.named(name)
+        return None if route is None else route.state.health(clock())
 
     def _delays(self) -> dict[str, float]:
         """The delay in seconds after which each target would be hedged now."""
-        hedge, now = self.plan.hedge, _now()
+        hedge, now = self.plan.hedge, clock()
         if hedge is None or len(self.chain) < 2:  # noqa: PLR2004  # no other target to ask
             return {}
         plain, limits = hedge.on == "response", self.plan.time_limits
@@ -470,7 +462,7 @@ class Runtime:
         Raises:
             SpendCapError: If the money is spent and no target is left that could answer.
         """
-        chain = self.chain if call.model is None else self._chosen(call.model)
+        chain = self.chain if call.model is None else self._routes.chosen(call.model, self.chain)
         now = asyncio.get_running_loop().time()
         chosen = self._router.choose(chain, call, now, profile)
         if not chosen and self.last_resort is None:
@@ -556,75 +548,6 @@ class Runtime:
     def _target_of(self, attempt: Attempt) -> Target:
         return self._by_name[attempt.candidate.state.name]
 
-    def route(self, target: Target) -> Route:
-        """Make the place of a target in a chain."""
-        limits = target.time_limits or self.plan.time_limits
-        api = target.api
-        if self._wants_responses and api == "auto" and target.provider == "openai":
-            api = "responses"
-        keys = target.api_key if isinstance(target.api_key, tuple) else (target.api_key,)
-        first, *others = (
-            create_provider(
-                target.model_copy(update={"time_limits": limits, "api_key": key, "api": api})
-            )
-            for key in keys
-        )
-        route = Route(self._shared.state_of(target), first, limits, other_keys=others)
-        self._routes[target.name] = route
-        if self._memory is not None:
-            health = self.plan.health
-            self._memory.watch(
-                route.state,
-                target.name,
-                None if target.runnable else address_of(target).url,
-                now=_now(),
-                trip_after=health.trip_after if health is not None else 0,
-            )
-        return route
-
-    def _chosen(self, models: Any) -> list[Route]:
-        """Find the routes for a `model=` override: targets of the chain, or any others.
-
-        Raises:
-            ValueError: If it is neither; says what it may be.
-        """
-        one = isinstance(models, str | Target) or hasattr(models, "ainvoke")
-        wanted = [models] if one else models
-        if not isinstance(wanted, list | tuple) or not wanted:
-            msg = f"model={models!r} is no target, and no list of targets; {TARGET_SYNTAX}"
-            raise ValueError(msg)
-        return [self._find(model) for model in wanted]
-
-    def _find(self, wanted: Any) -> Route:
-        for route in self.chain:
-            target = self._by_name[route.state.name]
-            if wanted in (target.name, target.model):
-                return route
-        if not isinstance(wanted, str):
-            return self._adopt(as_target(wanted))
-        adopted = self._adopted.get(wanted)
-        if adopted is None:
-            chain = f"model={wanted!r} is no target of this chain ({', '.join(self._by_name)})"
-            provider, colon, _ = wanted.partition(":")
-            if not colon and provider not in known_providers():
-                msg = f'{chain} and not of the form "provider:model"'
-                raise ValueError(msg)
-            try:
-                provider_entry(provider)
-            except ValueError as error:
-                msg = f"{chain}, and not at a provider that is known: {error}"
-                raise ValueError(msg) from None
-            adopted = self._adopted[wanted] = self._adopt(as_target(wanted))
-        return adopted
-
-    def _adopt(self, target: Target) -> Route:
-        """Make the route of a target from outside the chain, for one call."""
-        usable_targets([target])
-        self._by_name[target.name] = target
-        if target.max_tokens:
-            self._own_limits[target.name] = target.max_tokens
-        return self.route(target)
-
     def _error(
         self, race: Race, plan: Plan, receipt: Receipt, partial: str | None = None
     ) -> ResilientError:
@@ -674,11 +597,3 @@ def _trace(run: Any, targets: dict[str, Target]) -> Any:
     from langchain_resilient.observability.tracing import attempt_tracer  # noqa: PLC0415  # it is heavy
 
     return attempt_tracer(run, targets)
-
-
-def _now() -> float:
-    """The engine's clock, inside a loop or out of one."""
-    try:
-        return asyncio.get_running_loop().time()
-    except RuntimeError:
-        return time.monotonic()  # what the loops of asyncio and uvloop go by

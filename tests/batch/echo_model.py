@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
 from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.batch.money import Money
+from langchain_resilient.batch.report import Money
 
 if TYPE_CHECKING:
     from collections.abc import Callable

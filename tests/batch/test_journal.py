@@ -29,7 +29,7 @@ from langchain_resilient import (
 from langchain_resilient.batch import journal_file
 from langchain_resilient.batch.journal import Journal, decode_message, encode_message
 from langchain_resilient.batch.journal_keys import RequestKeys
-from langchain_resilient.batch.money import Money
+from langchain_resilient.batch.report import Money
 from tests.helpers import process
 
 KEY = RequestKeys("0" * 64, "a" * 64)

@@ -20,7 +20,7 @@ from langchain_resilient.batch import segments
 from langchain_resilient.batch.journal import Journal
 from langchain_resilient.batch.journal_file import BatchRow, PaidMark
 from langchain_resilient.batch.journal_keys import RequestKeys
-from langchain_resilient.batch.money import Money
+from langchain_resilient.batch.report import Money
 from langchain_resilient.testing import ProviderSimulator
 from verification.kit.scripted_targets import chain
 

@@ -18,9 +18,9 @@ from langchain_resilient.runtime.background_loop import (
     MAX_ITEMS_AHEAD,
     BackgroundLoop,
     CallersLoop,
+    LastingExecutor,
     _Pipe,
 )
-from langchain_resilient.runtime.lasting_executor import LastingExecutor
 
 
 @pytest.fixture

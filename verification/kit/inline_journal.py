@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.batch.journal import Journal
 from langchain_resilient.batch.journal_file import JournalFile
-from langchain_resilient.batch.money import Money
+from langchain_resilient.batch.report import Money
 
 if TYPE_CHECKING:
     from langchain_resilient.batch.journal_file import JournalWrite

@@ -13,7 +13,7 @@ import pytest
 
 from langchain_resilient import Hedge, ResilientChatModel, Target
 from langchain_resilient.providers.http import KEEPALIVE_SECONDS
-from langchain_resilient.runtime.connections import REFRESH_SECONDS, Connections
+from langchain_resilient.runtime.routes import REFRESH_SECONDS, Connections
 from langchain_resilient.simulation.clock import run_virtual
 from langchain_resilient.testing import ProviderSimulator, Reply
 from tests.streaming.stories import until

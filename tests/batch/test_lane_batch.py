@@ -12,7 +12,7 @@ import pytest
 
 from langchain_resilient.batch.journal_file import LaneLock
 from langchain_resilient.batch.journal_keys import RequestKeys
-from langchain_resilient.batch.lane_files import queue_limit
+from langchain_resilient.batch.lane_batch import queue_limit
 from langchain_resilient.batch.spool import RowState, Spool
 from langchain_resilient.errors import JournalLockedError
 from langchain_resilient.providers.batches import ProviderBatches
