@@ -214,7 +214,8 @@ def attempt_record(a: Attempt, began: float, now: float) -> AttemptRecord:
         now: The engine's clock.
     """
     unknown = Outcome.OPEN if a.kind is AttemptKind.SHADOW else Outcome.CANCELLED
-    cached, written = a.response.cache_tokens()
+    response = a.response  # None if nothing has come
+    cached, written = (None, None) if response is None else response.cache_tokens()
     return AttemptRecord(
         target=a.candidate.state.name,
         kind=a.kind,
@@ -223,8 +224,8 @@ def attempt_record(a: Attempt, began: float, now: float) -> AttemptRecord:
         ended=(now if a.ended is None else a.ended) - began,
         outcome=a.outcome or unknown,
         fault=a.fault,
-        input_tokens=a.response.input_tokens(),
-        output_tokens=a.response.output_tokens(),
+        input_tokens=None if response is None else response.input_tokens(),
+        output_tokens=None if response is None else response.output_tokens(),
         cached_tokens=cached,
         written_tokens=written,
     )

@@ -340,14 +340,12 @@ class Race:
 
     # -- running ----------------------------------------------------------------------------------
 
-    async def _sleep(self) -> None:
+    def _sleep(self) -> asyncio.Future[None]:
+        """What to await until something has happened."""
         if self._interruption is not None:
             raise self._interruption
         self._wake = self._loop.create_future()
-        try:
-            await self._wake
-        finally:
-            self._wake = None
+        return self._wake
 
     def _resume_reading(self) -> None:
         ready, self._reader_ready = self._reader_ready, None
@@ -395,12 +393,12 @@ class Race:
             self._timer.arm(self._planner.wake_at)
 
     def _start(self, attempt: Attempt) -> None:
-        attempt.response = self._dependencies.response()
         request = self._request if self._buffer is None else self._buffer.request(self._request)
         if self.listener is not None:
             self.listener.began(attempt)
         if attempt.kind is AttemptKind.SHADOW:
             route = self._chain[attempt.candidate.index]
+            attempt.response = self._dependencies.response()
             self._reaper.host(start_probe(attempt, route, request, self._dependencies))
         else:
             attempt.task = self._loop.create_task(self._read(attempt, request))
@@ -455,6 +453,8 @@ class Race:
                 streams = not self._plain and route.state.streams
                 source = route.sources[attempt.key]
                 stream = await source.open(request, stream=streams)
+                # Not before: while a call waits, it holds as little as it can.
+                attempt.response = self._dependencies.response()
                 if route.state.paced:
                     route.state.read_rate_limits(
                         attempt.key, stream, attempt.reservation, self._loop.time()

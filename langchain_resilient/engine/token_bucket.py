@@ -182,14 +182,17 @@ class TokenBucket:
             now: The engine's clock.
             factor: Share of the rate that is left after refusals, from 0 to 1.
         """
-        seconds = now - self._at
-        if not self.rate or seconds < 0:
+        rate, seconds = self.rate, now - self._at
+        if not rate or seconds < 0:
             return
-        self._level = min(self.burst, self._level + seconds * self._pace)
-        self.provider_level = min(
-            self.capacity + self._margin, self.provider_level + seconds * self._refill
-        )
-        self._at = now
+        if seconds:
+            level = self._level + seconds * self._pace
+            self._level = min(self.burst, level)
+            level = self.provider_level + seconds * self._refill
+            if level > (full := self.capacity + self._margin):
+                level = full
+            self.provider_level = level
+            self._at = now
         self._factor = factor
         self._pace = self._target_pace(factor)
 

@@ -50,7 +50,7 @@ from langchain_resilient.wire.provider_state import FIELDS, give_back
 from langchain_resilient.wire.tool_names import RenamedCalls, rename_tools
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     from langchain_resilient.exchange import ChatRequest, ChunkStream
@@ -254,12 +254,12 @@ class SDKProvider(ABC):
 
     # -- what it inherits --
 
-    async def open(self, request: ChatRequest, *, stream: bool) -> ChunkStream:
+    def open(self, request: ChatRequest, *, stream: bool) -> Coroutine[Any, Any, ChunkStream]:
         """Send the request; see `langchain_resilient.exchange.Provider.open`."""
         body = request.body(self._params)
         if request.foreign:
             body["messages"] = ForeignMessages(request.messages)
-        return await self.send(body, stream=stream)
+        return self.send(body, stream=stream)
 
     async def send(self, original: dict[str, Any], *, stream: bool) -> ChunkStream:
         """Send a chat-completions body, in this API's dialect.
