@@ -287,13 +287,7 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
         """Answer; see `BaseChatModel.ainvoke`, whose callbacks cost as much as the wire."""
         if config or not self._goes_straight(kwargs):
             return await super().ainvoke(input, config, stop=stop, **kwargs)
-        if input.__class__ is str:
-            messages: list[BaseMessage] = [HumanMessage(input)]
-        else:
-            messages = self._convert_input(input).to_messages()
-            if any(message.content.__class__ is not str for message in messages):
-                messages = core._normalize_messages(messages)  # type: ignore[attr-defined]  # noqa: SLF001
-        result = await self._agenerate(messages, stop, None, **kwargs)
+        result = await self._agenerate(self._messages_of(input), stop, None, **kwargs)
         generation = result.generations[0]
         message = cast("AIMessage", generation.message)
         if message.id is None:
@@ -304,8 +298,17 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
         }  # fmt: skip
         return message
 
+    def _messages_of(self, given: LanguageModelInput) -> list[BaseMessage]:
+        """Convert what a call was given as LangChain does."""
+        if given.__class__ is str:
+            return [HumanMessage(given)]
+        messages = self._convert_input(given).to_messages()
+        if any(message.content.__class__ is not str for message in messages):
+            messages = core._normalize_messages(messages)  # type: ignore[attr-defined]  # noqa: SLF001
+        return messages
+
     def _goes_straight(self, kwargs: Mapping[str, Any]) -> bool:
-        """Whether nothing of what LangChain does around `_agenerate` could be seen."""
+        """Whether nothing of what LangChain does around ours could be seen."""
         return (
             self.__class__ is ResilientChatModel
             and _passed_over() == _PASSED_OVER
@@ -464,10 +467,34 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
-        """Answer in pieces; see `BaseChatModel.astream`."""
+        """Answer in pieces; see `BaseChatModel.astream`, which keeps them all for its callbacks."""
+        if not config and not self.disable_streaming and self._goes_straight(kwargs):
+            return self._astream_straight(input, stop, kwargs)
         config, run = run_context.choose_run(config, self.callbacks)
         chunks = super().astream(input, config, stop=stop, **kwargs)
         return chunks if run is None else run_context.atraced(chunks, run)
+
+    async def _astream_straight(
+        self, given: LanguageModelInput, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> AsyncGenerator[AIMessageChunk, None]:
+        """Give the pieces as `BaseChatModel.astream` does, and keep none of them."""
+        run_id, message = f"{LC_ID_PREFIX}-{uuid7()}", None
+        pieces = self._astream(self._messages_of(given), stop, None, **kwargs)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                message = cast("AIMessageChunk", piece.message)
+                if message.id is None:
+                    message.id = run_id
+                if piece.generation_info:
+                    metadata = {**piece.generation_info, **message.response_metadata}
+                    message.response_metadata = metadata
+                yield message
+        if message is None:
+            msg = "No generation chunks were returned"
+            raise ValueError(msg)
+        if not message.chunk_position:
+            nothing: Any = "" if isinstance(message.content, str) else []
+            yield AIMessageChunk(content=nothing, chunk_position="last", id=run_id)
 
     # -- identity -------------------------------------------------------------------------------
 
@@ -619,6 +646,7 @@ def _passed_over() -> tuple[Any, ...]:
     """The methods that a call which goes straight passes over, as they are now."""
     return (
         BaseChatModel.ainvoke,
+        BaseChatModel.astream,
         BaseChatModel.agenerate_prompt,
         BaseChatModel.agenerate,
         BaseChatModel._agenerate_with_cache,  # noqa: SLF001  # only looked at
@@ -629,7 +657,7 @@ def _passed_over() -> tuple[Any, ...]:
 
 
 def _are_known(methods: tuple[Any, ...]) -> bool:
-    """Whether they do what `ainvoke` does without them: nobody wraps them, and of this version."""
+    """Whether they do what is done here without them: nobody wraps them, and of this version."""
     return core_version in _KNOWN_CORE and all(
         isinstance(method, FunctionType) and not hasattr(method, "__wrapped__")
         for method in methods
@@ -637,8 +665,8 @@ def _are_known(methods: tuple[Any, ...]) -> bool:
 
 
 _KNOWN_CORE = frozenset({"1.8.3", "1.8.4"})
-"""Versions of langchain-core whose `ainvoke` does what ours does; any other does it itself. Once a
-version stands here, `tests/test_ainvoke.py` compares the two."""
+"""Versions of langchain-core whose `ainvoke` and `astream` do what ours do; any other goes its way.
+Once a version stands here, `tests/test_ainvoke.py` compares the two."""
 
 _PASSED_OVER = _passed_over() if _are_known(_passed_over()) else None
 

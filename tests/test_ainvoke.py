@@ -1,7 +1,8 @@
-"""`ainvoke` passes LangChain's own by where nobody could see it, and then gives the same."""
+"""`ainvoke` and `astream` pass LangChain's own by where nobody could see it, and give the same."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -77,6 +78,53 @@ async def test_it_gives_what_langchains_own_gives(sim, given, on):
     await llm.aclose()
 
 
+@pytest.mark.parametrize("given", INPUTS)
+async def test_it_streams_what_langchains_own_streams(sim, given):
+    """Piece by piece, their sum, and what is sent."""
+    llm = chain(sim, "openai:m", temperature=0.5)
+    straight = [told(piece) async for piece in llm.astream(INPUTS[given], stop=["END"])]
+    theirs = [
+        told(piece) async for piece in BaseChatModel.astream(llm, INPUTS[given], stop=["END"])
+    ]
+    assert straight == theirs
+    assert len(straight) > 2
+    assert {piece["id"] for piece in straight} == {"lc_run--UUID"}
+    assert [piece["chunk_position"] for piece in straight][-2:] == [None, "last"]
+    first, second = [request.body for request in sim.requests]
+    assert first == second
+    await llm.aclose()
+
+
+async def test_streamed_calls_of_tools_are_the_same(sim):
+    """But for the ids that the provider made up."""
+    sim.script("openai:m", then=Reply(tool_calls=[ToolCall("add", {"a": 1})]))
+    llm = chain(sim, "openai:m")
+    schema = {"type": "function", "function": {"name": "add", "parameters": {}}}
+    both = []
+    for ask in (ResilientChatModel.astream, BaseChatModel.astream):
+        pieces = [piece async for piece in ask(llm, "hi", tools=[schema])]
+        both.append([[call["args"] for call in piece.tool_call_chunks] for piece in pieces])
+        whole = pieces[0]
+        for piece in pieces[1:]:
+            whole += piece
+        assert [(call["name"], call["args"]) for call in whole.tool_calls] == [("add", {"a": 1})]
+    assert both[0] == both[1]
+    await llm.aclose()
+
+
+async def test_a_stream_that_is_left_early_stops_its_request(sim):
+    """As through LangChain: whoever closes the generator, or is cancelled, frees the connection."""
+    sim.script("openai:m", then=Reply("word " * 200, rate=100))
+    llm = chain(sim, "openai:m")
+    pieces = llm.astream("hi")
+    assert (await anext(pieces)).text
+    await pieces.aclose()
+    async with asyncio.timeout(5):
+        while not sim.aborted:  # noqa: ASYNC110  # a server in a thread of its own
+            await asyncio.sleep(0.01)
+    await llm.aclose()
+
+
 async def test_calls_of_tools_are_the_same(sim):
     """But for the ids that the provider made up."""
     sim.script("openai:m", then=Reply(tool_calls=[ToolCall("add", {"a": 1})]))
@@ -103,6 +151,12 @@ async def test_errors_are_the_same(sim):
                 await ask(llm, given, **kwargs)
             errors.append((type(caught.value), re.sub(r"[\d.]+ m?s", "", str(caught.value))))
         assert errors[0] == errors[1]
+        streamed = []
+        for ask in (ResilientChatModel.astream, BaseChatModel.astream):
+            with pytest.raises(Exception) as caught:  # noqa: PT011  # compared below
+                _ = [piece async for piece in ask(llm, given, **kwargs)]
+            streamed.append((type(caught.value), re.sub(r"[\d.]+ m?s", "", str(caught.value))))
+        assert streamed[0] == streamed[1] == errors[0]
     await llm.aclose()
 
 
@@ -130,6 +184,15 @@ async def test_handlers_are_told():
 
     await RunnableLambda(inside).ainvoke("hi", {"callbacks": [watcher]})
     assert watcher.runs == 3
+
+    _ = [piece async for piece in plain.astream("hi", {"callbacks": [watcher]})]
+    assert watcher.runs == 4
+
+    async def streams(_: object) -> str:
+        return "".join([piece.text async for piece in plain.astream("hi")])
+
+    await RunnableLambda(streams).ainvoke("hi", {"callbacks": [watcher]})
+    assert watcher.runs == 5
 
 
 async def test_usage_is_counted_by_langchains_context(sim):
@@ -169,6 +232,26 @@ async def test_a_method_that_is_wrapped_is_called(monkeypatch, name):
     monkeypatch.setattr(BaseChatModel, name, wrapped)
     await ResilientChatModel(targets=["text:x"]).ainvoke("hi")
     assert calls == [name]
+
+
+async def test_a_stream_method_that_is_wrapped_is_called(monkeypatch):
+    """The same of `astream`, which is a generator."""
+    real, calls = BaseChatModel.astream, []
+
+    def wrapped(self, *args, **kwargs):
+        calls.append("astream")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(BaseChatModel, "astream", wrapped)
+    assert [piece async for piece in ResilientChatModel(targets=["text:x"]).astream("hi")]
+    assert calls == ["astream"]
+
+
+async def test_streaming_that_is_disabled_is_left_to_langchain(sim):
+    """It then gives the whole answer as one piece."""
+    llm = chain(sim, "openai:m", disable_streaming=True)
+    assert len([piece async for piece in llm.astream("hi")]) == 1
+    await llm.aclose()
 
 
 class Mine(ResilientChatModel):
