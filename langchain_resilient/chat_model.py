@@ -82,7 +82,7 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
     """
 
     # Of its bases the last would win: LangChain ignores a field that is misspelt.
-    model_config = ConfigDict(extra="forbid", defer_build=False)
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     _runtime: Any = PrivateAttr(default=None)  # a `Runtime`, whose module loads on first use
 

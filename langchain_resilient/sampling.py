@@ -178,6 +178,8 @@ class KnownFields(BaseModel):
         extra="forbid",
         # A key in a misspelt or misplaced argument would stand in the error.
         hide_input_in_errors=True,
+        # Of most classes no instance is ever made, and of bases none: built by the first that is.
+        defer_build=True,
     )
 
     _other_names: ClassVar[frozenset[str]] = frozenset()
