@@ -36,7 +36,7 @@ from langchain_resilient.wire.foreign_blocks import (
 )
 from langchain_resilient.wire.json_values import json_text, writable_text
 from langchain_resilient.wire.provider_state import OwnedMessage, owned
-from langchain_resilient.wire.tool_names import function_name
+from langchain_resilient.wire.tool_calls import function_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
