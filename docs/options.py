@@ -23,6 +23,7 @@ from langchain_resilient import (
     TimeLimits,
     configuration,
     options,
+    policies,
     sampling,
 )
 from langchain_resilient.batch.mixin import AMAP_CONCURRENCY, BATCH_CONCURRENCY, BatchingChatModel
@@ -40,11 +41,13 @@ CLASSES: tuple[type[BaseModel], ...] = (
 )  # fmt: skip
 """The classes whose fields are the options, in the order of the page."""
 
-_NAMED_DEFAULTS = ((options.ALL_FAULTS, "every kind"), (options.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
+_NAMED_DEFAULTS = ((policies.ALL_FAULTS, "every kind"), (options.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
 """Defaults that are too long for a cell."""
 
 _ALIASES = {
-    k: v for m in (configuration, options, sampling, service) for k, v in aliases(m).items()
+    k: v
+    for m in (configuration, options, policies, sampling, service)
+    for k, v in aliases(m).items()
 }
 
 _UNITS = (

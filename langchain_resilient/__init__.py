@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from langchain_resilient.fleet.options import Shared
     from langchain_resilient.observability.observer import CallDetails, Observer
     from langchain_resilient.observability.stats import Stats
-    from langchain_resilient.options import Health, Hedge, Retry, SpendCap, Target, TimeLimits
+    from langchain_resilient.options import Target
+    from langchain_resilient.policies import Health, Hedge, Retry, SpendCap, TimeLimits
     from langchain_resilient.receipt import AttemptKind, AttemptRecord, Outcome, Receipt
     from langchain_resilient.runtime.streaming import sum_chunks
 
@@ -112,7 +113,8 @@ _MODULES = {
     "fleet.options": ("Shared",),
     "observability.observer": ("CallDetails", "Observer"),
     "observability.stats": ("Stats",),
-    "options": ("Health", "Hedge", "Retry", "SpendCap", "Target", "TimeLimits"),
+    "options": ("Target",),
+    "policies": ("Health", "Hedge", "Retry", "SpendCap", "TimeLimits"),
     "receipt": ("AttemptKind", "AttemptRecord", "Outcome", "Receipt"),
     "runtime.streaming": ("sum_chunks",),
 }

@@ -15,9 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 
 from langchain_resilient.fleet.options import Shared, SharedOption
 from langchain_resilient.observability.observer import Observer
-from langchain_resilient.options import (
+from langchain_resilient.options import DEFAULT_CHAIN, Target, as_chain, as_target, checked_client
+from langchain_resilient.policies import (
     ALL_FAULTS,
-    DEFAULT_CHAIN,
     THINKING_DEADLINE,
     FallbackOn,
     Health,
@@ -28,11 +28,7 @@ from langchain_resilient.options import (
     Seconds,
     SpendCap,
     SpendCapOption,
-    Target,
     TimeLimits,
-    as_chain,
-    as_target,
-    checked_client,
 )
 from langchain_resilient.providers import known_providers, provider_entry
 from langchain_resilient.sampling import MODELS_WORDS, TARGETS_WORDS, Sampling

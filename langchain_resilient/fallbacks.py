@@ -9,7 +9,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFallbacks
 from langchain_core.runnables.retry import RunnableRetry
 
-from langchain_resilient.options import Target, TimeLimits
+from langchain_resilient.options import Target
+from langchain_resilient.policies import TimeLimits
 from langchain_resilient.sampling import SAMPLING_FIELDS
 
 if TYPE_CHECKING:

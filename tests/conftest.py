@@ -109,7 +109,7 @@ def _transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if not request.node.get_closest_marker("vcr"):
         yield
         return
-    from langchain_resilient.providers.loop_clients import close_clients
+    from langchain_resilient.providers.connection import close_clients
     from langchain_resilient.runtime.background_loop import background_loop
 
     monkeypatch.setenv("LANGCHAIN_RESILIENT_TRANSPORT", "httpx")

@@ -30,7 +30,7 @@ from langchain_resilient.batch.files import (
     PromptRow,
     check_prompts_name,
 )
-from langchain_resilient.options import money
+from langchain_resilient.policies import money
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

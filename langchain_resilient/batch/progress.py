@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TextIO, cast
 from langchain_resilient.batch.journal import Journal, JournalMatch
 from langchain_resilient.batch.report import BatchProgress, BatchReport, elsewhere_text
 from langchain_resilient.errors import MissingExtraError
-from langchain_resilient.options import money
+from langchain_resilient.policies import money
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from langchain_resilient.observability.stats import (
     text_table,
     time_tiles,
 )
-from langchain_resilient.options import money
+from langchain_resilient.policies import money
 from langchain_resilient.prices import Price, attempt_cost, was_refused
 from langchain_resilient.receipt import AttemptKind, Outcome, Receipt
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.rate_limiter import QueuedRequest, Reservation
     from langchain_resilient.engine.target_state import TargetState
     from langchain_resilient.faults import Fault
-    from langchain_resilient.options import TimeLimits
+    from langchain_resilient.policies import TimeLimits
 
 
 class Candidate:

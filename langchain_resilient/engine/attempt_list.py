@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from langchain_resilient.engine.attempt import Attempt, Candidate
-    from langchain_resilient.options import Health, Hedge
+    from langchain_resilient.policies import Health, Hedge
 
 
 class AttemptList:

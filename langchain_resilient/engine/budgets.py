@@ -12,13 +12,13 @@ from bisect import insort
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from langchain_resilient.options import Health
+from langchain_resilient.policies import Health
 from langchain_resilient.receipt import AttemptKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from langchain_resilient.options import Hedge, Retry
+    from langchain_resilient.policies import Hedge, Retry
 
 
 RETRIES_PER_SECOND = 5.0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.interfaces import Plan
     from langchain_resilient.engine.rate_limiter import QueuedRequest, RateLimiter
     from langchain_resilient.engine.target_state import TargetState
-    from langchain_resilient.options import TimeLimits
+    from langchain_resilient.policies import TimeLimits
 
 
 LAST_TRY_SECONDS = 1.9

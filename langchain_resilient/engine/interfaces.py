@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langchain_resilient.options import ALL_FAULTS
+from langchain_resilient.policies import ALL_FAULTS
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.target_state import TargetState
     from langchain_resilient.exchange import ChatRequest, Chunk, Provider
     from langchain_resilient.faults import Fault
-    from langchain_resilient.options import FallbackOn, Health, Hedge, Retry, TimeLimits
+    from langchain_resilient.policies import FallbackOn, Health, Hedge, Retry, TimeLimits
 
 
 class Accumulator(Protocol):

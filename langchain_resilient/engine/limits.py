@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from langchain_resilient.engine.circuit_breaker import HEALTHY_SLOW_SHARE
 from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile
 from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import Hedge
+from langchain_resilient.policies import Hedge
 from langchain_resilient.receipt import AttemptKind
 
 if TYPE_CHECKING:
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.target_state import TargetState
-    from langchain_resilient.options import TimeLimits
+    from langchain_resilient.policies import TimeLimits
 
 
 DEFAULT_COLD = Hedge().cold

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.rate_limiter import RequestSize
     from langchain_resilient.engine.target_state import TargetState
     from langchain_resilient.engine.time_model import RequestProfile
-    from langchain_resilient.options import TimeLimits
+    from langchain_resilient.policies import TimeLimits
 
 
 class Planner:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from langchain_resilient.engine.attempt import Candidate
 from langchain_resilient.engine.candidates import LAST_TRY_SECONDS
 from langchain_resilient.engine.limits import start_throughput_window
-from langchain_resilient.options import TimeLimits
+from langchain_resilient.policies import TimeLimits
 from langchain_resilient.receipt import AttemptKind
 
 if TYPE_CHECKING:

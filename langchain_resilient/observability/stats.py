@@ -11,7 +11,7 @@ from math import exp, log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.errors import MissingExtraError
-from langchain_resilient.options import money
+from langchain_resilient.policies import money
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from itertools import groupby
 from math import log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from langchain_resilient.options import money
+from langchain_resilient.policies import money
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from langchain_resilient.exchange import BatchState, BatchStatus
 from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.providers.errors import classify, error_details, error_status
+from langchain_resilient.providers.error_details import error_details, error_status
+from langchain_resilient.providers.errors import classify
 from langchain_resilient.providers.openai import OpenAIProvider
 from langchain_resilient.providers.sdk import SDKProvider
 from langchain_resilient.providers.together import TogetherProvider

@@ -8,20 +8,28 @@ Each rule has a test in `tests/providers/test_errors.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import ValidationError, from_json
+from pydantic_core import ValidationError
 
 from langchain_resilient.faults import TRAITS, Fault, FaultKind
-from langchain_resilient.providers.errors_context import token_counts
+from langchain_resilient.providers.error_details import (
+    causes,
+    class_names,
+    error_details,
+    error_headers,
+    error_status,
+    error_text,
+    request_id,
+    token_counts,
+    truncate,
+)
 from langchain_resilient.providers.rate_limit_headers import retry_after, should_retry
 from langchain_resilient.providers.redaction import clear_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
 
 # -- the classifier --------------------------------------------------------------------------------
@@ -156,7 +164,7 @@ def _in_stream(codes: Collection[str], text: str) -> FaultKind:
 
 
 def _bad_request(error: BaseException, details: Mapping[str, Any], text: str) -> FaultKind:
-    if _CONTEXT.search(text) or "ContextOverflowError" in _names(error):
+    if _CONTEXT.search(text) or "ContextOverflowError" in class_names(error):
         return FaultKind.CONTEXT_LENGTH
     if _FILTER.search(text):
         return FaultKind.CONTENT_FILTER
@@ -171,14 +179,14 @@ def _bad_request(error: BaseException, details: Mapping[str, Any], text: str) ->
 
 def _by_name(error: BaseException, message: str) -> FaultKind:
     """Classify by the names in the exception's and its causes' family trees."""
-    own = _names(error)
+    own = class_names(error)
     for name, kind in _BY_OWN_NAME.items():
         if name in own:
             return kind
     if own & _DECODE_NAMES or _UNWRITABLE.search(message):
         return FaultKind.BROKEN if own & _DECODE_NAMES else FaultKind.BAD_REQUEST
     # aiohttp's transports report a dropped connection as a timeout: the cause knows better.
-    if any(_names(e) & _RESET_NAMES for e in _chain(error)):
+    if any(class_names(e) & _RESET_NAMES for e in causes(error)):
         return FaultKind.CONNECTION
     if own & _TIMEOUT_NAMES:
         return FaultKind.TIMEOUT
@@ -199,28 +207,17 @@ def _is_lasting(error: BaseException, status: int | None) -> bool:
     """Whether a connection fails for a reason that no second try removes."""
     # A status is a redirect, or the page of a front door.
     return status is not None or any(
-        _names(e) & _LASTING_NAMES or "CERTIFICATE_VERIFY_FAILED" in str(e) for e in _chain(error)
+        class_names(e) & _LASTING_NAMES or "CERTIFICATE_VERIFY_FAILED" in str(e)
+        for e in causes(error)
     )
 
 
 def was_closed(error: BaseException) -> bool:
     """Whether a server had closed the connection before it read the request, as far as one sees."""
     return any(
-        "ServerDisconnectedError" in _names(e) or "without sending a response" in str(e)
-        for e in _chain(error)
+        "ServerDisconnectedError" in class_names(e) or "without sending a response" in str(e)
+        for e in causes(error)
     )
-
-
-def _names(error: BaseException) -> set[str]:
-    return {c.__name__ for c in type(error).__mro__}
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(6):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _inside(error: BaseException) -> Iterator[BaseException]:
@@ -357,9 +354,6 @@ _RESET_NAMES = frozenset(
      "ClientPayloadError", "ReadError", "WriteError", "ConnectError", "ConnectTimeout"}
 )  # fmt: skip
 
-_REFUSED_NAMES = frozenset({"ClientConnectorError", "ServerDisconnectedError"})
-"""aiohttp's, for what is no timeout."""
-
 _LASTING_NAMES = frozenset(
     {"ConnectionSetupError", "SSLCertVerificationError", "ClientConnectorCertificateError",
      "UnsupportedProtocol", "InvalidURL"}
@@ -391,160 +385,6 @@ _BY_OWN_NAME = {
     "ConnectionSetupError": FaultKind.CONNECTION,
     "NotImplementedError": FaultKind.BAD_REQUEST,
 }
-
-
-# -- what an exception holds -----------------------------------------------------------------------
-
-MAX_MESSAGE_LENGTH = 300
-"""Characters of a message that is shown to people."""
-
-MAX_TEXT_READ = 8000
-"""Characters that are read of a message: on more, the expressions here would spend minutes."""
-
-_TAG = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-
-_SECRET = re.compile(
-    r"\b(?:sk|tgp|pk|rk|gsk|key|xai)[-_][\w*-]{6,}|(?<=bearer )[^\s'\"]{6,}|"
-    r"(?<=api[-_]key[=:])\S+|(?<=key provided: )\S+?(?=[.,;]?(?:\s|$))",
-    re.IGNORECASE,
-)
-
-
-def error_headers(error: BaseException) -> Mapping[str, str]:
-    """Return the response's headers, names in lower case."""
-    response = getattr(error, "response", None)
-    headers = getattr(response, "headers", None) or getattr(error, "headers", None)
-    if headers is None and isinstance(response, dict):
-        headers = _amazon(response).get("HTTPHeaders")
-    items: Iterable[tuple[Any, Any]] = headers.items() if isinstance(headers, Mapping) else ()
-    return {str(name).lower(): str(value) for name, value in items}
-
-
-def error_details(error: BaseException) -> Mapping[str, Any]:
-    """The error object: OpenAI's body is it, Together's holds it, others are flat; {} if none."""
-    body = getattr(error, "body", None)
-    if isinstance(body, str) and body.lstrip().startswith("{"):
-        with suppress(ValueError):
-            body = from_json(body)
-    response = getattr(error, "response", None)
-    if body is None and isinstance(response, dict):
-        body = {str(name).lower(): value for name, value in (response.get("Error") or {}).items()}
-    if isinstance(body, list) and body:
-        body = body[0]  # Google's, in its compatible dialect
-    if not isinstance(body, dict):
-        return {}
-    inner = body.get("error")
-    if isinstance(inner, dict):
-        return inner
-    if isinstance(inner, str):
-        return {"message": inner, **{k: body[k] for k in ("code", "type") if body.get(k)}}
-    if isinstance(body.get("detail"), dict):
-        detail: dict[str, Any] = body["detail"]
-        return detail
-    if isinstance(body.get("detail"), str | list):
-        return {**body, "message": _located(body["detail"])}
-    return body
-
-
-def _located(detail: Any) -> str:
-    """Describe FastAPI's validation errors without the input that they repeat."""
-    if isinstance(detail, str):
-        return detail
-    lines = (line for line in detail if isinstance(line, dict))
-    return "; ".join(f"{'.'.join(map(str, d.get('loc') or ()))}: {d.get('msg')}" for d in lines)
-
-
-def error_status(error: BaseException, details: Mapping[str, Any]) -> int | None:
-    """Return the HTTP status, wherever the exception keeps it.
-
-    Args:
-        error: The exception.
-        details: Its `error_details`.
-    """
-    if _is_of_the_parser(error):
-        return None
-    for number in _numbers(error):
-        if isinstance(number, int) and 200 <= number < 600:  # noqa: PLR2004  # HTTP's own numbers
-            return int(number)
-    # Some servers put the status into the error object, as a number or as digits.
-    for key in ("status", "status_code", "code"):
-        digits = str(details.get(key, ""))
-        if len(digits) == 3 and digits.isdecimal() and digits[0] in "45":  # noqa: PLR2004
-            return int(digits)
-    return None
-
-
-def _is_of_the_parser(error: BaseException) -> bool:
-    """Whether aiohttp could not read what came as HTTP: the 400 that it then has is no server's."""
-    cause = error.__cause__ or error
-    return "HttpProcessingError" in {kind.__name__ for kind in type(cause).__mro__}
-
-
-def _numbers(error: BaseException) -> Iterator[Any]:
-    if any(c.__name__ == "HttpProcessingError" for c in type(error.__cause__).__mro__):
-        return  # the 400 is aiohttp's own: what came was no HTTP
-    response = getattr(error, "response", None)
-    yield getattr(error, "status_code", None)
-    yield getattr(error, "status", None)
-    yield getattr(response, "status_code", None)
-    yield getattr(error, "code", None)
-    if isinstance(response, dict):
-        yield _amazon(response).get("HTTPStatusCode")
-
-
-def _amazon(response: Mapping[str, Any]) -> Mapping[str, Any]:
-    return response.get("ResponseMetadata") or {}
-
-
-def error_text(error: BaseException, details: Mapping[str, Any]) -> str:
-    """Return the whole message of an exception on one line, without secrets.
-
-    Args:
-        error: The exception.
-        details: Its `error_details`.
-    """
-    body = getattr(error, "body", None)
-    words = details.get("message") or (body if isinstance(body, str) else None)
-    text = str(words or _client_text(error)) or type(error).__name__
-    metadata, cause = details.get("metadata"), error.__cause__
-    if isinstance(metadata, dict) and metadata.get("raw"):
-        # OpenRouter's own message is always "Provider returned error".
-        text = f"{text}: {metadata['raw']}"
-    if not details and cause is not None and str(cause):
-        if any(_names(e) & _REFUSED_NAMES for e in _chain(cause)):
-            # httpx-aiohttp takes any failure to connect for a timeout: the causes know better.
-            text, cause = "Connection error.", cause.__cause__ or cause
-        text = f"{text} ({type(cause).__name__}: {cause})"
-    text = text[:MAX_TEXT_READ]
-    if "<html" in text[:1000].lower():
-        text = _TAG.sub(" ", text)
-    # The SDKs read half of a surrogate pair out of JSON, which nothing can write down again.
-    text = text.encode("utf-8", "replace").decode()
-    return " ".join(_SECRET.sub("[key]", text).split())
-
-
-def _client_text(error: BaseException) -> str:
-    """Describe pydantic's validation errors without the input that they repeat, a prompt or key."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return _located(error.errors(include_url=False, include_input=False, include_context=False))
-
-
-def truncate(text: str) -> str:
-    """Truncate a message for display."""
-    return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_MESSAGE_LENGTH]}..."
-
-
-def request_id(error: BaseException, headers: Mapping[str, str]) -> str | None:
-    """The provider's id for the request.
-
-    Args:
-        error: The exception.
-        headers: Its `error_headers`.
-    """
-    names = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
-    own = getattr(error, "request_id", None)
-    return own or next((headers[name] for name in names if headers.get(name)), None)
 
 
 # -- parameters that the target refuses ------------------------------------------------------------

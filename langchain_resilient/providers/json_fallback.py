@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import ValidationError
 
 from langchain_resilient.faults import FaultKind
-from langchain_resilient.providers.errors import classify, error_details, error_text
+from langchain_resilient.providers.error_details import error_details, error_text
+from langchain_resilient.providers.errors import classify
 from langchain_resilient.wire.json_modes import JSONModeConverter
 
 if TYPE_CHECKING:

@@ -27,12 +27,8 @@ from pydantic import SecretStr
 from langchain_resilient import notices
 from langchain_resilient.errors import DroppedParameterWarning
 from langchain_resilient.faults import is_callers_business
-from langchain_resilient.providers.errors import (
-    error_details,
-    error_status,
-    error_text,
-    refused_parameters,
-)
+from langchain_resilient.providers.error_details import error_details, error_status, error_text
+from langchain_resilient.providers.errors import refused_parameters
 from langchain_resilient.providers.json_fallback import JSONFallback
 from langchain_resilient.providers.redaction import redact_error
 from langchain_resilient.providers.refusals import Refusals
@@ -47,7 +43,7 @@ from langchain_resilient.wire.json_modes import (
 from langchain_resilient.wire.json_values import writable
 from langchain_resilient.wire.refused_messages import outlines, rename_source_calls
 from langchain_resilient.wire.stop_words import MessageStop
-from langchain_resilient.wire.tool_names import function_name, has_odd_names, renamed_tools
+from langchain_resilient.wire.tool_calls import function_name, has_odd_names, renamed_tools
 
 if TYPE_CHECKING:
     from collections.abc import (

@@ -17,11 +17,9 @@ from pydantic import ValidationError
 from langchain_resilient import notices
 from langchain_resilient.errors import DroppedParameterWarning
 from langchain_resilient.faults import FaultKind
+from langchain_resilient.providers.error_details import error_details, error_status, error_text
 from langchain_resilient.providers.errors import (
     classify,
-    error_details,
-    error_status,
-    error_text,
     refused_parameter,
     refused_parameters,
     refuses_names,

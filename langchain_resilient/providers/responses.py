@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic_core import from_json
 
-from langchain_resilient.providers.errors import (
-    AnswerError,
-    error_details,
-    error_status,
-    error_text,
-)
+from langchain_resilient.providers.error_details import error_details, error_status, error_text
+from langchain_resilient.providers.errors import AnswerError
 from langchain_resilient.providers.json_text import MAX_LENIENT_BYTES
 from langchain_resilient.providers.redaction import redact
 from langchain_resilient.providers.refusals import ResponsesRefusals

@@ -22,11 +22,17 @@ from langchain_resilient import notices
 from langchain_resilient.errors import InsecureConnectionWarning
 from langchain_resilient.exchange import RequestForm, WrittenRequest
 from langchain_resilient.providers import address_of, key_for, organization_of
-from langchain_resilient.providers.connection import ConnectionSetupError, proxy_for, tls_context
+from langchain_resilient.providers.connection import (
+    ConnectionSetupError,
+    client_for,
+    close_client,
+    proxy_for,
+    tls_context,
+)
+from langchain_resilient.providers.emulation import MAX_WORDS, merged_answers, stopped
 from langchain_resilient.providers.errors import refused_fields, wants_reasoning
 from langchain_resilient.providers.http import http_client
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
-from langchain_resilient.providers.loop_clients import client_for, close_client
 from langchain_resilient.providers.model_lists import (
     ListedModel,
     directory_for,
@@ -37,9 +43,7 @@ from langchain_resilient.providers.model_lists import (
 from langchain_resilient.providers.redaction import MIN_SECRET_LENGTH, redact_error
 from langchain_resilient.providers.refusals import Refusals, without_refused_marks
 from langchain_resilient.providers.request_template import RequestTemplate
-from langchain_resilient.providers.several_answers import merged_answers
 from langchain_resilient.providers.sse import StoredResponse, open_answer
-from langchain_resilient.providers.stopped_stream import MAX_WORDS, stopped
 from langchain_resilient.wire.foreign_blocks import (
     ForeignMessages,
     express_foreign_blocks,
@@ -47,7 +51,7 @@ from langchain_resilient.wire.foreign_blocks import (
 )
 from langchain_resilient.wire.json_modes import requested_json, reshape
 from langchain_resilient.wire.provider_state import FIELDS, give_back
-from langchain_resilient.wire.tool_names import RenamedCalls, rename_tools
+from langchain_resilient.wire.tool_calls import RenamedCalls, rename_tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping

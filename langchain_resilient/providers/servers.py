@@ -109,7 +109,7 @@ SERVERS: tuple[CompatibleServer, ...] = (
         renames={"max_tokens": "max_completion_tokens"},
         responses=True, openai_models=True, price_name="azure",
         endpoint_env="AZURE_OPENAI_ENDPOINT", endpoint_path="/openai/v1",
-        served_by="azure:AzureProvider",
+        served_by="compatible:AzureProvider",
     ),
     _hosted("anthropic", "Anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY",
             "claude-sonnet-5-5", refuses=_OWN | _ODDS | {"seed", "frequency_penalty",

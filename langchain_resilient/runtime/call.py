@@ -25,7 +25,7 @@ from langchain_resilient.faults import (
     FaultKind,
     is_callers_business,
 )
-from langchain_resilient.options import HedgeOption, OnBreak, Seconds
+from langchain_resilient.policies import HedgeOption, OnBreak, Seconds
 from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.runtime.token_estimate import (
     count_characters,
@@ -34,7 +34,8 @@ from langchain_resilient.runtime.token_estimate import (
 )
 from langchain_resilient.sampling import OTHER_NAMES, Sampling, sampling_params
 from langchain_resilient.wire.foreign_blocks import ForeignMessages
-from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
+from langchain_resilient.wire.message_repair import repair_conversation
+from langchain_resilient.wire.messages import to_chat_messages
 from langchain_resilient.wire.output import to_chat_result
 from langchain_resilient.wire.responses_request import STATEFUL
 

@@ -25,7 +25,7 @@ from langchain_resilient.runtime.shared_state import usable_targets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from langchain_resilient.options import Health, TimeLimits
+    from langchain_resilient.policies import Health, TimeLimits
     from langchain_resilient.runtime.memory import Memory
     from langchain_resilient.runtime.shared_state import SharedState
 

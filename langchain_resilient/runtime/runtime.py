@@ -43,7 +43,7 @@ from langchain_resilient.errors import (
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.observability.observer import CallDetails, log_call, notify_observers
 from langchain_resilient.observability.recorder import Recorder
-from langchain_resilient.options import THINKING_DEADLINE, Target
+from langchain_resilient.policies import THINKING_DEADLINE
 from langchain_resilient.prices import price_for
 from langchain_resilient.providers import (
     address_of,
@@ -78,7 +78,8 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.attempt import Attempt
     from langchain_resilient.engine.time_model import RequestProfile
     from langchain_resilient.observability.stats import Stats
-    from langchain_resilient.options import OnBreak
+    from langchain_resilient.options import Target
+    from langchain_resilient.policies import OnBreak
     from langchain_resilient.prices import Price
     from langchain_resilient.runtime.batched import BatchDesk
     from langchain_resilient.runtime.call import AnswerValidator, StoredAnswer

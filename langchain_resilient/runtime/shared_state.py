@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from langchain_resilient.fleet.health import FleetHealth
     from langchain_resilient.fleet.link import Link
     from langchain_resilient.fleet.options import Shared
-    from langchain_resilient.options import Health, Hedge, Retry, Target
+    from langchain_resilient.options import Target
+    from langchain_resilient.policies import Health, Hedge, Retry
 
 
 def usable_targets(targets: Sequence[Target], last_resort: Target | None = None) -> list[Target]:

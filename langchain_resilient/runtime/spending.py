@@ -10,7 +10,7 @@ from math import fsum, inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from langchain_resilient.errors import SpendCapError
-from langchain_resilient.options import money
+from langchain_resilient.policies import money
 from langchain_resilient.prices import Usage, attempt_cost, cost, price_for, prices_for
 from langchain_resilient.providers import keys_for
 from langchain_resilient.receipt import Outcome
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from langchain_resilient.fleet.link import Link
     from langchain_resilient.fleet.options import Shared
-    from langchain_resilient.options import SpendCap, Target
+    from langchain_resilient.options import Target
+    from langchain_resilient.policies import SpendCap
     from langchain_resilient.receipt import AttemptRecord, Receipt
 
 

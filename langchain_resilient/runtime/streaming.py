@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.interfaces import BreakStrategy
     from langchain_resilient.engine.race import Race
     from langchain_resilient.exchange import ChatRequest, Chunk
-    from langchain_resilient.options import OnBreak, Target
+    from langchain_resilient.options import Target
+    from langchain_resilient.policies import OnBreak
     from langchain_resilient.wire.accumulator import ResponseAccumulator
 
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from langchain_resilient.options import Hedge, Seconds, TimeLimits
+from langchain_resilient.policies import Hedge, Seconds, TimeLimits
 from langchain_resilient.sampling import KnownFields
 
 if TYPE_CHECKING:

@@ -143,7 +143,7 @@ def _prices(given: Sequence[tuple[str, float]], targets: Mapping[str, Any]) -> d
 
 
 def _rules(args: argparse.Namespace) -> Rules:
-    from langchain_resilient.options import Hedge  # noqa: PLC0415
+    from langchain_resilient.policies import Hedge  # noqa: PLC0415
     from langchain_resilient.simulation.engine import Rules  # noqa: PLC0415
 
     if not 0 < args.timeout <= MAX_TIMEOUT:

@@ -18,7 +18,7 @@ from langchain_resilient.engine.target_state import Account, TargetState
 from langchain_resilient.engine.time_model import UNKNOWN, RequestProfile
 from langchain_resilient.exchange import ChatRequest, Chunk
 from langchain_resilient.faults import Fault, FaultKind
-from langchain_resilient.options import Health, Hedge, Retry, TimeLimits
+from langchain_resilient.policies import Health, Hedge, Retry, TimeLimits
 from langchain_resilient.simulation.targets import ScriptedError
 
 if TYPE_CHECKING:

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.wire import passthrough
-from langchain_resilient.wire.answer_faults import fault_of_calls, fault_of_reason
 from langchain_resilient.wire.chunk_parser import (
     MAX_CHOICES,
     BadChunkError,
     choices_of,
     parse_choice,
 )
-from langchain_resilient.wire.finish_reasons import Ending, ending_of
+from langchain_resilient.wire.finish_reasons import Ending, ending_of, fault_of_reason
 from langchain_resilient.wire.provider_state import CALLS_KEY
-from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler
+from langchain_resilient.wire.tool_call_assembler import ToolCallAssembler, fault_of_calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,6 +6,8 @@ import logging
 from enum import Enum
 from typing import Any
 
+from langchain_resilient.faults import Fault, FaultKind
+
 logger: logging.Logger = logging.getLogger("langchain_resilient")
 
 
@@ -197,6 +199,17 @@ def ending_of(reason: str | None) -> Ending:
         _logged.add(short)
         logger.warning("an answer ended with the unknown finish_reason %r; it counts", short)
     return Ending.WHOLE
+
+
+def fault_of_reason(reason: str | None) -> Fault | None:
+    """Return the fault that a finish reason stands for; None for an answer that counts."""
+    ending = ending_of(reason)
+    if ending is Ending.FILTERED:
+        return Fault(FaultKind.CONTENT_FILTER, "stopped by the provider's content filter")
+    if ending is Ending.BROKEN:
+        shown = str(reason)[:60]
+        return Fault(FaultKind.BROKEN, f"the provider broke off: finish_reason {shown!r}")
+    return None
 
 
 def _plain(reason: str) -> str:

@@ -2,7 +2,7 @@
 
 What is mended: a fence around the JSON, JSON that was encoded twice, a comma before a closing
 bracket, arguments that each fragment repeats from the start. It is done while they come, so that
-what a stream shows adds up to the same call.
+what a stream shows adds up to the same call. At the end it is seen whether one of them can be run.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from langchain_resilient.faults import Fault, FaultKind
 from langchain_resilient.wire.chunk_parser import MAX_CALLS, BadChunkError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from langchain_resilient.exchange import ChatRequest
     from langchain_resilient.wire.chunk_parser import ToolCallFragment
 
 
@@ -323,3 +327,52 @@ def _begins_anew(call: ToolCallBuilder, fragment: ToolCallFragment) -> bool:
     if call.repeats(args):
         return False
     return bool(fragment.name) or not call.has_empty_object()
+
+
+# -- whether they can be run ----------------------------------------------------------------------
+
+
+def fault_of_calls(calls: Sequence[tuple[str, str]], request: ChatRequest | None) -> Fault | None:
+    """Return the fault of an answer that has only tool calls; None if one of them can be run.
+
+    Args:
+        calls: Their names and arguments.
+        request: What was asked: the schemas of its tools say which arguments a call needs.
+    """
+    needed = _needed_arguments(request)
+    problems = [_call_problem(name, args, needed) for name, args in calls]
+    if not all(problems):
+        return None
+    message = f"no tool call that can be run: {problems[0]}"
+    return Fault(FaultKind.INVALID, message, kept=True)
+
+
+def _needed_arguments(request: ChatRequest | None) -> dict[str, set[str]]:
+    """Find the required arguments of each tool of a request."""
+    if request is None:
+        return {}
+    needed = {}
+    for tool in request.overrides.get("tools") or request.defaults.get("tools") or ():
+        function = _as_dict(_as_dict(tool).get("function"))
+        required = _as_dict(function.get("parameters")).get("required")
+        if isinstance(required, list | tuple):
+            needed[str(function.get("name"))] = {n for n in required if isinstance(n, str)}
+    return needed
+
+
+def _call_problem(name: str, text: str, needed: Mapping[str, set[str]]) -> str:
+    """Say why a call cannot be run; empty if it can."""
+    if not name:
+        return "it has no name"
+    try:
+        args = read_arguments(text)
+    except ValueError:
+        return "its arguments are not JSON"
+    if not isinstance(args, dict):
+        return "its arguments are not a JSON object"
+    missing = needed.get(name, set()) - args.keys()
+    return f"it lacks {', '.join(sorted(missing))}" if missing else ""
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -16,7 +16,7 @@ import pytest
 
 from langchain_resilient import BatchReport, ResilientChatModel, ResilientError, Target
 from langchain_resilient.batch.progress import progress_line
-from langchain_resilient.providers import loop_clients
+from langchain_resilient.providers import connection
 from langchain_resilient.testing import ProviderSimulator, Reply, Status, Uniform
 from verification.kit.virtual_time import VirtualLoop, run_virtual
 
@@ -69,7 +69,7 @@ def play(
                 progress=seen.append,
             )
             seconds = loop.time() - began
-            await loop_clients.close_clients()
+            await connection.close_clients()
             winners = Counter(m.response_metadata["resilience"]["winner"] for m in answers)
             refused = sim.count(first, status=429)
         return Played(seconds, winners, refused, llm.batch_report(), progress_line(seen[-1]))
@@ -233,6 +233,6 @@ def test_who_only_refuses_is_waited_for_as_long_as_the_timeout_and_forgiven_late
             sim.script(first, then=Reply())
             answers = await llm.abatch(prompts, return_exceptions=True)
             assert [answer for answer in answers if isinstance(answer, Exception)] == []
-            await loop_clients.close_clients()
+            await connection.close_clients()
 
     run_virtual(main, seed=0)

@@ -24,7 +24,7 @@ from langchain_resilient import (
     Target,
 )
 from langchain_resilient.configuration import spend_cap_of
-from langchain_resilient.options import money
+from langchain_resilient.policies import money
 from langchain_resilient.prices import Price, attempt_cost
 from langchain_resilient.runtime.spending import BUCKETS, Ledger, SpendLimiter, _span, ledger_of
 

@@ -26,7 +26,7 @@ ALLOWED = {
     ("batch/spool.py", "call pickle.loads"): "of what it wrote there itself",
     ("observability/observer.py", "import pickle"): "only writes, to find out who can be pickled",
     (
-        "providers/loop_clients.py",
+        "providers/connection.py",
         "import ctypes",
     ): "keeps sockets of a parent from being finalised",
     ("providers/local/model.py", "import ctypes"): "ends the process without C++ destructors",

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from langchain_resilient import Hedge, ResilientChatModel, Target, cli
 from langchain_resilient.configuration import Configuration, chain_of
-from langchain_resilient.options import TimeLimits
+from langchain_resilient.policies import TimeLimits
 from langchain_resilient.service.config import ServiceConfig, load_config, model_of
 
 

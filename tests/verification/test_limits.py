@@ -8,7 +8,7 @@ import math
 import pytest
 
 from langchain_resilient import DeadlineExceededError, ResilientChatModel, Target
-from langchain_resilient.providers import loop_clients
+from langchain_resilient.providers import connection
 from langchain_resilient.testing import ProviderSimulator, Reply
 from verification.kit import virtual_time
 from verification.limits.rows import Limits, Row, ideal
@@ -131,7 +131,7 @@ def test_a_request_larger_than_a_minutes_tokens_is_sent_all_the_same(deadline, a
                     errors.append(str(error))
                 else:
                     times.append(loop.time())
-            await loop_clients.close_clients()
+            await connection.close_clients()
             assert sim.count() == len(times)
         return times, errors
 

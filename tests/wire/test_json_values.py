@@ -12,7 +12,8 @@ from langchain_core.messages import AIMessage, ToolMessage
 
 from langchain_resilient.wire import json_values
 from langchain_resilient.wire.json_values import encode, json_text, writable_text
-from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
+from langchain_resilient.wire.message_repair import repair_conversation
+from langchain_resilient.wire.messages import to_chat_messages
 from langchain_resilient.wire.request_params import convert_params
 
 

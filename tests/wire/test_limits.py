@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from langchain_resilient.providers import sse
-from langchain_resilient.providers.errors import MAX_TEXT_READ, AnswerError, classify, error_text
+from langchain_resilient.providers.error_details import MAX_TEXT_READ, error_text
+from langchain_resilient.providers.errors import AnswerError, classify
 from langchain_resilient.providers.rate_limit_headers import retry_after
 from langchain_resilient.providers.sse import decode_body
 from langchain_resilient.providers.sse_decoder import MAX_LINES, EventTooLongError, SSEDecoder

@@ -18,7 +18,8 @@ from langchain_core.messages import (
 )
 
 from langchain_resilient.testing.request_validation import find_error
-from langchain_resilient.wire.messages import NOT_RUN, repair_conversation, to_chat_messages
+from langchain_resilient.wire.message_repair import NOT_RUN, repair_conversation
+from langchain_resilient.wire.messages import to_chat_messages
 
 MORE = settings(max_examples=200, deadline=None)
 

@@ -10,7 +10,8 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from langchain_resilient.wire.accumulator import ResponseAccumulator
-from langchain_resilient.wire.messages import repair_conversation, to_chat_messages
+from langchain_resilient.wire.message_repair import repair_conversation
+from langchain_resilient.wire.messages import to_chat_messages
 from langchain_resilient.wire.output import ChunkConverter, attach_receipt, to_chat_result
 from langchain_resilient.wire.provider_state import give_back
 

@@ -28,7 +28,7 @@ from langchain_resilient import (
     sum_chunks,
 )
 from langchain_resilient.providers import http
-from langchain_resilient.providers.loop_clients import close_clients
+from langchain_resilient.providers.connection import close_clients
 from langchain_resilient.runtime import shared_state, spending
 from verification.fuzz.answers import Answer, Case, case
 from verification.fuzz.nonsense import Dice

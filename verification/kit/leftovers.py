@@ -21,7 +21,7 @@ from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from langchain_resilient.providers import loop_clients
+from langchain_resilient.providers import connection
 from langchain_resilient.runtime.background_loop import background_loop
 from langchain_resilient.runtime.shared_state import loop_reaper
 
@@ -163,7 +163,7 @@ async def _drain_everywhere() -> list[str]:
 
 async def _drain() -> list[str]:
     losers = await loop_reaper().drain()
-    await loop_clients.close_clients()
+    await connection.close_clients()
     return [f"{losers} losers are not closed"] if losers else []
 
 
@@ -207,9 +207,7 @@ def busy_connections(
         loop: Only the clients of this loop; None for all loops.
         keys: Only the clients of these API keys; None for all keys.
     """
-    pools = (
-        list(loop_clients._by_loop.values()) if loop is None else [loop_clients._by_loop.get(loop)]
-    )
+    pools = list(connection._by_loop.values()) if loop is None else [connection._by_loop.get(loop)]
     made = [client for pool in pools if pool is not None for client in list(pool.by_key.values())]
     chosen = [client for client in made if keys is None or client.client.api_key in keys]
     held = [_in_use(client.http._transport) for client in chosen]

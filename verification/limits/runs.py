@@ -30,7 +30,7 @@ from langchain_resilient.engine.interfaces import Dependencies, Plan, Route
 from langchain_resilient.engine.race import Race
 from langchain_resilient.engine.target_state import TargetState
 from langchain_resilient.exchange import ChatRequest
-from langchain_resilient.providers import loop_clients
+from langchain_resilient.providers import connection
 from langchain_resilient.providers.rate_limit_headers import rate_limit_status, retry_after
 from langchain_resilient.runtime.token_estimate import estimate_prompt_tokens
 from langchain_resilient.simulation.clock import run_virtual
@@ -289,7 +289,7 @@ def play_whole_stack(row: Row) -> Result:
             began = loop.time()
             failed = await crowd(one, row)
             seconds = loop.time() - began
-            await loop_clients.close_clients()
+            await connection.close_clients()
             names = [f"openai:m{number}" for number in range(len(row.limits))]
             sends = tuple(sim.count(name) for name in names)
             refused = sum(sim.count(name, status=429) for name in names)
@@ -386,7 +386,7 @@ def play_low(low: LowLimit, *, real: bool = False) -> LowResult:
             else:
                 answers = [await llm.ainvoke(prompt) for prompt in prompts]
             seconds = loop.time() - began
-            await loop_clients.close_clients()
+            await connection.close_clients()
             times = [request.at for request in sim.requests]
             busiest = max(bisect_left(times, at + 59.9) - i for i, at in enumerate(times))
             served = [request.at for request in sim.requests if request.status == 200]

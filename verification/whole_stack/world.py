@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient import ResilientChatModel, ResilientError, Target
-from langchain_resilient.providers import loop_clients
+from langchain_resilient.providers import connection
 from langchain_resilient.testing import ProviderSimulator, Step
 from verification.kit.leftovers import busy_connections, tasks
 from verification.kit.virtual_time import Transport, VirtualLoop, run_virtual
@@ -125,7 +125,7 @@ async def leftovers(sim: ProviderSimulator, seconds: float) -> list[str]:
 
 async def close(sim: ProviderSimulator) -> list[str]:
     """Close the SDKs' clients, and list the sockets that the server still has open."""
-    await loop_clients.close_clients()
+    await connection.close_clients()
     await asyncio.sleep(_TICK)
     return [f"{sim.open_sockets} sockets are open at the server"] if sim.open_sockets else []
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from langchain_resilient.providers import create_provider, loop_clients
-from langchain_resilient.providers.loop_clients import client_for, close_clients
+from langchain_resilient.providers import connection, create_provider
+from langchain_resilient.providers.connection import client_for, close_clients
 from langchain_resilient.testing import ProviderSimulator
 from tests.helpers import UNWARNED_FORK
 from tests.providers.asking import DIALECTS, ask, provider_at
@@ -71,7 +71,7 @@ def test_clients_are_closed_on_their_loop_when_it_ends(run):
 
     client, loop = run(use())
     assert client.closed_on is loop
-    assert loop not in loop_clients._by_loop
+    assert loop not in connection._by_loop
 
 
 async def test_clients_can_be_closed_before():
@@ -130,7 +130,7 @@ def test_the_clients_of_a_loop_closed_badly_are_let_go_later():
     client = loop.run_until_complete(client_for("a", Client))
     loop.close()
     asyncio.run(client_for("a", Client))
-    assert loop not in loop_clients._by_loop
+    assert loop not in connection._by_loop
     assert client.closed_on is not None
 
 
@@ -161,7 +161,7 @@ async def test_equal_targets_share_a_client_and_others_do_not(sim, dialect):
                {"default_headers": {"x": "y"}}, {"organization": "o"}]  # fmt: skip
     for change in changes:
         await ask(create_provider(type(base)(**{**base.model_dump(exclude={"name"}), **change})))
-    assert len(loop_clients._by_loop[asyncio.get_running_loop()].by_key) == 4
+    assert len(connection._by_loop[asyncio.get_running_loop()].by_key) == 4
 
 
 # -- at the interpreter's end, and after a fork -----------------------------------------------
@@ -169,7 +169,7 @@ async def test_equal_targets_share_a_client_and_others_do_not(sim, dialect):
 HEAD = """
 import asyncio, os, sys, threading
 from langchain_resilient import ResilientChatModel, Target
-from langchain_resilient.providers import loop_clients
+from langchain_resilient.providers import connection
 
 llm = ResilientChatModel(
     targets=[Target("{dialect}:m", base_url=sys.argv[1], api_key="sk-0123456789")], hedge=None
@@ -238,7 +238,7 @@ FORKS = {
         pid = os.fork()
         if pid == 0:
             asyncio.run(asyncio.wait_for(one(), 3))
-            assert not loop_clients._by_loop
+            assert not connection._by_loop
             sys.exit(0)
         assert os.waitpid(pid, 0)[1] == 0
         loop.run_until_complete(asyncio.wait_for(one(), 3))
@@ -248,7 +248,7 @@ FORKS = {
         loop.run_until_complete(one())
         held, forked = threading.Event(), threading.Event()
         def hold():
-            with loop_clients._lock:
+            with connection._lock:
                 held.set()
                 forked.wait()
         threading.Thread(target=hold).start()

@@ -6,8 +6,8 @@ import pytest
 
 from langchain_resilient import FaultKind
 from langchain_resilient import testing as t
+from langchain_resilient.providers.error_details import token_counts
 from langchain_resilient.providers.errors import AnswerError, classify
-from langchain_resilient.providers.errors_context import token_counts
 from langchain_resilient.providers.local.model import to_error
 from tests.providers.asking import DIALECTS, fault_of, provider_at
 
