@@ -47,6 +47,7 @@ class Routes:
         wants_responses: Whether OpenAI is asked by its Responses API where a target may choose.
 
     Attributes:
+        made: The routes, by the names of their targets.
         by_name: The targets, those that calls named too.
         own_limits: `max_tokens` of the targets that have their own.
     """
@@ -65,7 +66,7 @@ class Routes:
         self._health = health
         self._memory = memory
         self._wants_responses = wants_responses
-        self._made: dict[str, Route] = {}
+        self.made: dict[str, Route] = {}
         self._adopted: dict[str, Route] = {}  # by what a call gave as `model=`
         self.by_name: dict[str, Target] = {}
         self.own_limits: dict[str, int] = {}
@@ -76,13 +77,9 @@ class Routes:
             self.own_limits[target.name] = target.max_tokens
         return self.make(target)
 
-    def named(self, name: str) -> Route | None:
-        """The route of the target with this name, if there is one."""
-        return self._made.get(name)
-
     async def aclose(self) -> None:
         """Close what the targets hold open on the running loop."""
-        for route in tuple(self._made.values()):
+        for route in tuple(self.made.values()):
             for provider in route.sources:
                 close = getattr(provider, "aclose", None)
                 if close is not None:
@@ -143,7 +140,7 @@ class Routes:
             for key in keys
         )
         route = Route(self._shared.state_of(target), first, limits, other_keys=others)
-        self._made[target.name] = route
+        self.made[target.name] = route
         if self._memory is not None:
             self._memory.watch(
                 route.state,

@@ -374,7 +374,7 @@ class Runtime:
 
     def health(self, name: str) -> str | None:
         """How a target is now, in a word, as in `stats()`; None if it is none of ours."""
-        route = self._routes.named(name)
+        route = self._routes.made.get(name)
         return None if route is None else route.state.health(clock())
 
     def _delays(self) -> dict[str, float]:
