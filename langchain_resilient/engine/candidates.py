@@ -444,6 +444,17 @@ class Candidates:
                 wait = self._until_try(candidate, fault, wait, now)
             candidate.ready_at = now if candidate.retry_at_once or wait is None else now + wait
 
+    def end_backoffs(self, now: float) -> None:
+        """Let all be asked at once: a target had nothing to add to text that broke off.
+
+        That text was whole, it seems, and its reader waits for no more than to be told so. Two
+        answers have to agree; the second is worth more than a pause. No target is asked more often
+        for it: two that are empty end the call.
+        """
+        if self._plan.retry.wait is None:
+            for candidate in self.candidates:
+                candidate.ready_at = min(candidate.ready_at, now)
+
     def _note_refusal(self, candidate: Candidate, fault: Fault) -> None:
         """Note whether only its limit kept it from answering: then its next turn is waited for."""
         candidate.refused = fault.kind is FaultKind.RATE_LIMIT

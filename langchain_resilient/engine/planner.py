@@ -200,6 +200,8 @@ class Planner:
         attempt.fault = fault
         self._attempts.close(attempt, Outcome.FAILED, now)
         self.chain.record_failure(self._attempts.all, attempt, fault, now)
+        if fault.kind is FaultKind.EMPTY and self._follows_a_break(attempt):
+            self.chain.end_backoffs(now)
         if attempt.kind is AttemptKind.LAST_RESORT:
             self._time.end_overtime()
         elif fault.kind is FaultKind.CONNECTION:
@@ -214,6 +216,12 @@ class Planner:
         if self.winner is None:
             self._ask_next(now, out, failed=attempt.candidate)
         return self._update_wake_at(out)
+
+    def _follows_a_break(self, attempt: Attempt) -> bool:
+        """Whether it was to go on from text that is shown: then it may have had nothing to add."""
+        return not self._whole_only and any(
+            other.first_text is not None for other in self._attempts.all if other is not attempt
+        )
 
     def woken(self, now: float) -> list[Action]:
         """A token was granted, a target has room, or one that is waited for tripped."""

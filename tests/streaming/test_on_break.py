@@ -8,12 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from langchain_resilient import StreamBrokenError, sum_chunks
-from langchain_resilient.testing import Reply
+from langchain_resilient.providers.connection import close_clients
+from langchain_resilient.testing import Cut, Empty, ProviderSimulator, Reply
 from tests.streaming.stories import ORDERS, PROMPT, WHOLE, Speaker, added, cut, model, read, read_on
+from verification.kit.scripted_targets import chain
+from verification.kit.virtual_time import run_virtual
 
 if TYPE_CHECKING:
     from langchain_resilient import ResilientChatModel
-    from langchain_resilient.testing import ProviderSimulator
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 
@@ -170,3 +172,21 @@ async def test_a_chain_inside_the_chain_may_replace(sim: ProviderSimulator):
     assert sum_chunks(chunks).text == ANEW
     assert added(chunks[marker_of(chunks) :]).text == ANEW
     assert (await outer.ainvoke(PROMPT)).text == ANEW
+
+
+def test_a_whole_answer_that_broke_off_is_confirmed_without_a_pause():
+    """Two answers that add nothing: the reader waits for no backoff to be told that it is whole."""
+
+    async def read_all(_: object) -> None:
+        async with ProviderSimulator() as sim:
+            sim.script("openai:one", Cut(2000, reply=Reply("All is said.")), then=Empty())
+            sim.script("together:two", then=Empty())
+            llm = chain(sim, "openai:one", "together:two")
+            pieces = [piece async for piece in llm.astream("hi")]
+            receipt = pieces[-1].response_metadata["resilience"]
+            assert "".join(piece.text for piece in pieces) == "All is said."
+            assert 3 <= len(receipt["attempts"]) <= 4
+            assert receipt["attempts"][-1]["ended"] - receipt["breaks"][0]["seconds"] < 0.05
+            await close_clients()
+
+    run_virtual(read_all)
