@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("loop_is_left_empty")
 
-WORDS = 800
+WORDS = 1200
 LONG = answer_to(PROMPT, words=WORDS)
 BULKY = "m" * 16_000
 """A model's name, which stands in every chunk: far more than the sockets between us can hold."""
