@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
-.PHONY: help run test pythons lint typecheck unit simulate patience fuzz stack streams limits fleet kill ray lane losers turns \
+.PHONY: help run test pythons oldest tox lint typecheck unit simulate patience fuzz stack streams limits fleet kill ray lane losers turns \
   standard record recordings typed notebooks demo docs soak wheel audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
   peers service format clean
 
@@ -46,6 +46,17 @@ pythons: ## `make test` with each Python that PYTHONS names and that is found, o
 	done; \
 	echo "make test passed on:$${tested:- none}; failed on:$${failed:- none}; not found:$${absent:- none}"; \
 	[ -z "$$failed" ] && [ -n "$$tested" ]
+
+.oldest/.installed: pyproject.toml
+	test -x .oldest/bin/python || $(PYTHON) -m venv .oldest
+	.oldest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade uv
+	VIRTUAL_ENV=.oldest .oldest/bin/uv pip install --quiet --resolution lowest-direct --editable '.[local,progress]' --group test
+	@touch $@
+
+oldest: .oldest/.installed ## the tests with the oldest version of each dependency that pyproject.toml admits
+	.oldest/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+
+tox: oldest pythons wheel ## all that a release is tested with: the oldest dependencies, every Python, the wheel
 
 lint: $(VENV)/.developer ## ruff
 	$(BIN)/ruff check .
@@ -190,4 +201,4 @@ format: $(VENV)/.developer ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the environment and all caches
-	rm -rf .venv .venv-* .audit .peers .pytest_cache .mypy_cache .ruff_cache dist docs/_build
+	rm -rf .venv .venv-* .oldest .audit .peers .pytest_cache .mypy_cache .ruff_cache dist docs/_build

@@ -51,7 +51,7 @@ AT_ONCE = 0.15
 HEAD_START = 0.1
 """Seconds that the other callers of a scenario, if it has any, begin earlier."""
 
-FEWEST_STEPS = 20
+FEWEST_STEPS = 12
 """A sweep of fewer steps would have missed most of a request."""
 
 
