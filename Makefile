@@ -48,7 +48,7 @@ pythons: ## `make test` with each Python that PYTHONS names and that is found, o
 	[ -z "$$failed" ] && [ -n "$$tested" ]
 
 .oldest/.installed: pyproject.toml
-	test -x .oldest/bin/python || $(PYTHON) -m venv .oldest
+	$(PYTHON) -m venv --clear .oldest
 	.oldest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade uv
 	VIRTUAL_ENV=.oldest .oldest/bin/uv pip install --quiet --resolution lowest-direct --editable '.[local,progress]' --group test
 	@touch $@

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import openai
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.structured_output import ProviderStrategy
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.testing import Exchange
 
+OPENAI = tuple(map(int, openai.__version__.split(".")[:2]))
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 TEXTS = [{"type": "text", "text": "sunny"}]
 
@@ -270,6 +272,8 @@ WAYS = {
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)
 def test_no_request_is_wasted_from_the_second_turn_on(sim, refusal, kind):
     """And no turn moves to the target that follows."""
+    if (refusal.name, kind) == ("schema", "wrapped") and OPENAI < (3, 20):
+        pytest.skip("this openai SDK wants strict tools beside a schema")
     model = f"{refusal.name}-{kind}"
     name = f"openai:{model}"
     sim.script(name, then=Refuses(refusal))

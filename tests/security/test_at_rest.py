@@ -52,7 +52,11 @@ class Tree(BaseTracer):
         self.told: list[str] = []
 
     def _persist_run(self, run: Any) -> None:
-        self.told.append(repr(run) + run.model_dump_json(serialize_as_any=True, fallback=repr))
+        try:
+            whole = run.model_dump_json(serialize_as_any=True, fallback=repr)
+        except ValueError:  # pydantic 2.11 takes one that stands there twice for a circle
+            whole = repr(vars(run))
+        self.told.append(repr(run) + whole)
 
 
 class Answer(BaseModel):
