@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -16,6 +17,7 @@ pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("httptools", reason="needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
 
+from langchain_resilient.service.http import GatheringTransport
 from langchain_resilient.testing import ProviderSimulator, answer_to
 from tests.service.serving import model, served
 
@@ -148,3 +150,48 @@ def test_what_is_no_http_is_refused(url):
     with connection(url, b"\x16\x03\x01\x02\x00\x01\x00") as sock:
         assert until_closed(sock).startswith(b"HTTP/1.1 400")
     assert httpx.get(f"{url}/healthz").status_code == 200
+
+
+class Wire:
+    """A transport that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[bytes | str] = []
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def write_eof(self) -> None:
+        self.told.append("eof")
+
+    def close(self) -> None:
+        self.told.append("close")
+        self.closing = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+async def test_what_is_written_in_one_turn_is_sent_in_one_piece():
+    """Nothing waits longer than that, not much is kept, and all is sent before the end."""
+    wire = Wire()
+    transport = GatheringTransport(wire, asyncio.get_running_loop())
+    transport.write(b"head ")
+    transport.write(b"body")
+    assert wire.told == []
+    await asyncio.sleep(0)
+    assert wire.told == [b"head body"]
+    for size in (40_000, 30_000):
+        transport.write(b"x" * size)
+    assert [len(one) for one in wire.told] == [9, 70_000]
+    await asyncio.sleep(0)
+    transport.write(b"last")
+    transport.write_eof()
+    transport.write(b"more")
+    transport.close()
+    assert wire.told[2:] == [b"last", "eof", b"more", "close"]
+    assert transport.is_closing()
+    transport.write(b"too late")
+    await asyncio.sleep(0)
+    assert wire.told[-1] == "close"
