@@ -404,11 +404,16 @@ class DirectPost:
             raise
 
     def _as_httpx(self, request: Callable[[], Any], error: Exception) -> Exception:
-        """Make an exception of aiohttp the client's own, which knows its request."""
+        """Make an exception of aiohttp the client's own, which knows its request.
+
+        aiohttp raises one and the same object wherever a connection was closed by us. It would keep
+        each of its tracebacks for ever, and with them the objects of every call that read on.
+        """
         try:
             with self._mapping():
                 raise error  # noqa: TRY301  # for the mapping to see it
         except Exception as mapped:  # noqa: BLE001  # whatever it is
+            error.__traceback__ = None
             if isinstance(mapped, self._httpx.TransportError):
                 mapped.request = request()
             return mapped
