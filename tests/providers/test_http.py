@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from functools import partial
+from types import SimpleNamespace
 
+import aiohttp
 import httpx
+import httpx_aiohttp
 import openai
 import pytest
 import together
@@ -317,3 +321,27 @@ async def test_a_plain_breakdown_says_nothing_of_streams(status):
     """It is the server's."""
     async with replying(http('{"error":{"message":"boom"}}', status=status)) as target:
         assert (await fault_of(create_provider(target))).kind is K.SERVER
+
+
+async def test_an_error_that_many_calls_share_keeps_none_of_them():
+    """Wherever we closed a connection, aiohttp raises one object: it would hold every reader."""
+    shared = aiohttp.ClientConnectionError("Connection closed")
+
+    async def readany() -> bytes:
+        raise shared
+
+    def request() -> httpx.Request:
+        return httpx.Request("POST", "http://127.0.0.1/v1")
+
+    transport = httpx_aiohttp.AiohttpTransport()
+    post = provider_http.DirectPost(
+        None, httpx, transport, url="http://127.0.0.1/v1", headers=[], timeout={}
+    )
+    content = SimpleNamespace(readany=readany)
+    answer = SimpleNamespace(content=content, headers={}, status=200)
+    for _ in range(3):
+        reader = provider_http.PlainResponse(answer, partial(post._as_httpx, request))
+        with pytest.raises(httpx.TransportError) as caught:
+            await anext(reader)
+        assert caught.value.__cause__ is shared
+        assert shared.__traceback__ is None
