@@ -198,23 +198,27 @@ async def timed(llm):
 
 @pytest.mark.parametrize("survivor", range(4))
 async def test_three_of_four_places_dead_cost_20_ms(vendors, survivor):
-    """Of the first call, when nobody knows yet; the best of ten, the simulator's time included."""
+    """Of the first call, when nobody knows yet; the best of ten, the simulator's time included.
+
+    That is where a call by itself takes two milliseconds of CPU; in proportion on a slower machine.
+    """
     for place, (provider, ids) in enumerate(PLACES):
         if place != survivor:
             vendors.retire(*(f"{provider}:{name}" for name in ids))
     alone = ResilientChatModel(targets=[DEFAULT_CHAIN[survivor]], share_learning=False)
     for _ in range(2):  # imports and connections are nobody's time
         await alone.ainvoke("hello")
-    excess = []
+    excess, single = [], []
     for _ in range(10):
         own, _ = await timed(alone)
+        single.append(own[1])
         model_lists.forget()
         families.forget()
         whole, answer = await timed(ResilientChatModel(share_learning=False))
         excess.append([ours - theirs for ours, theirs in zip(whole, own, strict=True)])
         assert answer.response_metadata["model_name"] in PLACES[survivor][1]
     on_the_clock, on_the_processor = map(min, zip(*excess, strict=True))
-    assert on_the_processor <= 0.02
+    assert on_the_processor <= max(0.02, 10 * min(single))
     assert on_the_clock <= 0.2  # nothing sleeps: on an idle machine it is the other figure
 
 
