@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +24,7 @@ from langchain_core.tracers import context as tracing
 
 from langchain_resilient import AllTargetsFailedError, Hedge, ResilientChatModel, chat_model
 from langchain_resilient.testing import BadRequest, ProviderSimulator, Reply, ToolCall
+from tests.streaming.stories import until
 from verification.kit.scripted_targets import chain
 
 if TYPE_CHECKING:
@@ -119,9 +119,7 @@ async def test_a_stream_that_is_left_early_stops_its_request(sim):
     pieces = llm.astream("hi")
     assert (await anext(pieces)).text
     await pieces.aclose()
-    async with asyncio.timeout(5):
-        while not sim.aborted:  # noqa: ASYNC110  # a server in a thread of its own
-            await asyncio.sleep(0.01)
+    await until(lambda: sim.aborted)
     await llm.aclose()
 
 

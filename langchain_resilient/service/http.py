@@ -16,8 +16,8 @@ _TOO_LONG = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"connection: close\r\ncontent-length: 0\r\n\r\n"
 )
-_GATHERED = 64 * 1024
-"""Bytes that are sent without waiting for more: as much as transports buffer themselves."""
+_MAX_GATHERED_BYTES = 64 * 1024
+"""What is sent without waiting for more: as much as transports buffer themselves."""
 
 _OF_UPGRADES = (b"connection", b"upgrade", b"http2-settings")
 
@@ -50,7 +50,7 @@ class GatheringTransport:
             self._loop.call_soon(self._send)
         self._pieces.append(data)
         self._size += len(data)
-        if self._size >= _GATHERED:
+        if self._size >= _MAX_GATHERED_BYTES:
             self._send()
 
     def write_eof(self) -> None:

@@ -12,17 +12,25 @@ import gc
 import pytest
 
 from langchain_resilient import Hedge, ResilientChatModel
+from langchain_resilient.runtime.shared_state import loop_reaper
 from langchain_resilient.testing import ProviderSimulator, Status
 from verification.kit.scripted_targets import target
 
 CALLS = 10
 
 
+async def settled() -> None:
+    """Let losers, streams and callbacks end, without waiting for the clock."""
+    await loop_reaper().drain()
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def ours_left_by(once) -> dict[str, int]:
     """Which objects of the product only the collector can free after some calls, when warm."""
     for _ in range(3):
         await once()
-    await asyncio.sleep(0.05)
+    await settled()
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
@@ -30,7 +38,7 @@ async def ours_left_by(once) -> dict[str, int]:
     try:
         for _ in range(CALLS):
             await once()
-        await asyncio.sleep(0.05)  # tasks and streams end
+        await settled()
         gc.collect()
         for each in gc.garbage:
             module = type(each).__module__
