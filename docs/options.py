@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from docs.docstrings import aliases, attributes, bullets, description, section
@@ -35,13 +34,15 @@ from langchain_resilient.service.config import ServiceConfig
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydantic import BaseModel
+
 CLASSES: tuple[type[BaseModel], ...] = (
     Configuration, Sampling, Target, Hedge, TimeLimits, Retry, Health, SpendCap, Shared,
     ServiceConfig,
 )  # fmt: skip
 """The classes whose fields are the options, in the order of the page."""
 
-_NAMED_DEFAULTS = ((policies.ALL_FAULTS, "every kind"), (options.DEFAULT_CHAIN, "DEFAULT_CHAIN"))
+_NAMED_DEFAULTS = ((policies.ALL_FAULTS, "every kind"),)
 """Defaults that are too long for a cell."""
 
 _ALIASES = {
@@ -123,14 +124,13 @@ def _bare(alias: str) -> str:
 
 def _default(field: Any) -> str:
     if field.default_factory is not None:
-        return repr(field.default_factory())
+        made = field.default_factory()
+        return repr(made) if made == {} else f"{field.default_factory.__name__}()"
     if field.default is PydanticUndefined:
         return "required"
     for value, name in _NAMED_DEFAULTS:
         if field.default is value:
             return name
-    if isinstance(field.default, BaseModel):
-        return f"{type(field.default).__name__}()"
     return repr(field.default)
 
 
@@ -149,6 +149,7 @@ def _keyword_type(parameter: inspect.Parameter) -> str:
     expanded = {
         "Progress": "bool | Callable[[BatchProgress], object]",
         "JournalOption": "Journal | str | PathLike | None",
+        "MatchOption": "JournalMatch | None",
         "ReportOption": "Callable[[BatchReport], object] | None",
     }
     return expanded.get(str(parameter.annotation), str(parameter.annotation))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import ConfigurableField, Runnable
 from langchain_core.runnables.base import RunnableSerializable
-from langchain_core.tools import BaseTool
 from pydantic import ConfigDict
 
 from langchain_resilient.runtime.keywords import refuse_misspelt
 from langchain_resilient.wire.json_schema import Method
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+else:
+    # Annotations are evaluated at run time too, where LangChain's tools need not be loaded.
+    BaseTool = Any
 
 T = TypeVar("T")
 

@@ -27,7 +27,6 @@ from langchain_core.outputs import (
     LLMResult,
 )
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.tools import BaseTool
 from langchain_core.utils.utils import LC_ID_PREFIX
 from langchain_core.utils.uuid import uuid7
 from pydantic import ConfigDict, PrivateAttr, model_validator
@@ -55,10 +54,14 @@ from langchain_resilient.sampling import public_params
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+    from langchain_core.tools import BaseTool
 
     from langchain_resilient.runtime.batched import BatchDesk
     from langchain_resilient.runtime.runtime import Runtime
     from langchain_resilient.runtime.streaming import Audience, ChunkCollector
+else:
+    # Annotations are evaluated at run time too, where LangChain's tools need not be loaded.
+    BaseTool = Any
 
 
 class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):

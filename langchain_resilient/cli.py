@@ -495,12 +495,12 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _targets(args: argparse.Namespace) -> int:
-    from langchain_resilient.options import DEFAULT_CHAIN, as_chain  # noqa: PLC0415  # see `_ask`
+    from langchain_resilient.options import as_chain, default_chain  # noqa: PLC0415  # see `_ask`
     from langchain_resilient.providers.overview import as_text, overview  # noqa: PLC0415
 
     try:
         _check_config(args)
-        chain = as_chain(_chosen_targets(args) or DEFAULT_CHAIN)
+        chain = as_chain(_chosen_targets(args) or default_chain())
         rows = overview(chain, check=args.check)
     except (OSError, ValueError) as error:
         return _print_error(_error_text(error))

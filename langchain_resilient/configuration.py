@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 
 from langchain_resilient.fleet.options import Shared, SharedOption
 from langchain_resilient.observability.observer import Observer
-from langchain_resilient.options import DEFAULT_CHAIN, Target, as_chain, as_target, checked_client
+from langchain_resilient.options import Target, as_chain, as_target, checked_client, default_chain
 from langchain_resilient.policies import (
     ALL_FAULTS,
     THINKING_DEADLINE,
@@ -30,13 +30,20 @@ from langchain_resilient.policies import (
     SpendCapOption,
     TimeLimits,
 )
-from langchain_resilient.providers import known_providers, provider_entry
 from langchain_resilient.sampling import MODELS_WORDS, TARGETS_WORDS, Sampling
+
+
+def _provider_entry(name: str) -> ProviderEntry:
+    from langchain_resilient.providers import provider_entry  # noqa: PLC0415  # keeps import light
+
+    return provider_entry(name)
 
 
 def _as_last_resort(value: Any) -> Target | None:
     if value is None or isinstance(value, Target):
         return value
+    from langchain_resilient.providers import known_providers  # noqa: PLC0415  # keeps import light
+
     if isinstance(value, str) and value.partition(":")[0] not in known_providers():
         return Target(provider="text", model=value, name="text")
     return as_target(value)
@@ -49,6 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from langchain_core.runnables import Runnable
+
+    from langchain_resilient.providers import ProviderEntry
 
     # For type checkers: what a user may write. What it becomes, `chain_of` and its neighbours tell.
     Chain = Sequence[str | Target | Runnable[Any, Any] | dict[str, Any]]
@@ -155,7 +164,7 @@ class Configuration(Sampling):
     # LangChain reads and writes its own `metadata`.
     _held: ClassVar[frozenset[str]] = Sampling._held - {"metadata"}  # noqa: SLF001  # our own
 
-    targets: Chain = Field(default=DEFAULT_CHAIN, validate_default=True)
+    targets: Chain = Field(default_factory=default_chain, validate_default=True)
     """The chain, in order of preference: `"provider:model"`, `Target(...)`, LangChain models."""
     api_key: Keys = Field(default=None, repr=False)
     """For targets without their own: the key of their provider, a function that gives the key of
@@ -168,9 +177,9 @@ class Configuration(Sampling):
     """The deadline for the whole call, in seconds, over all retries, hedges and fallbacks. Where it
     is left out and a model of the chain reasons, or the call asks for that, it is 600. In a batch
     each prompt has its own, which runs from when it is first sent."""
-    time_limits: TimeLimits = TimeLimits()
+    time_limits: TimeLimits = Field(default_factory=TimeLimits)
     """Limits inside the deadline, for targets without their own."""
-    hedge: HedgeField = Hedge()
+    hedge: HedgeField = Field(default_factory=Hedge)
     """When to ask a second target beside a late one: `Hedge(...)`, a delay in seconds, or None."""
     order: Literal["chain", "fastest", "cheapest", "balanced"] = "chain"
     """Which target is asked first: as given; the one that speaks first by what was learned (one
@@ -185,7 +194,7 @@ class Configuration(Sampling):
     `max_concurrency` is used up), or waits for its turn there, as long as its deadline allows. A
     limit that is known and not used up is spent first, as a burst; with targets that are equal
     (`order="balanced"` or `"fastest"`, or one `Target.group`) nobody waits for the first."""
-    health: Health | None = Health()
+    health: Health | None = Field(default_factory=Health)
     """When a target that hangs or fails is left out for a while; None for never."""
     share_learning: bool = True
     """Whether what is learned of targets (speed, health, limits, budgets) is shared with the other
@@ -197,7 +206,7 @@ class Configuration(Sampling):
     shared: SharedField = Field(default=None, exclude=True)
     """Where several processes share limits: the URL of a Redis or Valkey server, or `Shared(...)`
     (extra `shared`). None shares nothing beyond this process."""
-    retry: Retry = Retry()
+    retry: Retry = Field(default_factory=Retry)
     """When a failed target is asked again: tenacity objects."""
     max_retries: int | None = Field(default=None, ge=0)
     """How often one target may be asked again within a call; None goes on until the deadline."""
@@ -238,7 +247,7 @@ class Configuration(Sampling):
     @classmethod
     def _known_providers(cls, chain: tuple[Target, ...]) -> tuple[Target, ...]:
         for target in chain:
-            provider_entry(target.provider)
+            _provider_entry(target.provider)
         return chain
 
     @field_validator("http_async_client")
@@ -300,7 +309,7 @@ def keyed_targets(config: Configuration) -> list[Target]:
     """
     chain = chain_of(config)
     key = cast("SecretStr | dict[str, SecretStr | KeySource] | KeySource | None", config.api_key)
-    without = [t for t in chain if t.api_key is None and provider_entry(t.provider).api_key_env]
+    without = [t for t in chain if t.api_key is None and _provider_entry(t.provider).api_key_env]
     providers = sorted({t.provider for t in without})
     if key and not isinstance(key, dict) and len(providers) > 1:
         example = ", ".join(f'"{name}": ...' for name in providers)
@@ -321,7 +330,11 @@ def _with_key(
     target: Target, key: SecretStr | dict[str, SecretStr | KeySource] | KeySource | None
 ) -> Target:
     own = key.get(target.provider) if isinstance(key, dict) else key
-    if own is None or target.api_key is not None or not provider_entry(target.provider).api_key_env:
+    if (
+        own is None
+        or target.api_key is not None
+        or not _provider_entry(target.provider).api_key_env
+    ):
         return target
     return target.model_copy(update={"api_key": own})
 

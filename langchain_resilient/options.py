@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -285,10 +286,12 @@ def _parse(spec: Any) -> dict[str, Any]:
     raise TypeError(msg)
 
 
-DEFAULT_CHAIN: tuple[Target, ...] = tuple(
-    Target(f"{provider}:{ids[0]}", successors=ids[1:]) for provider, ids in DEFAULT_FAMILIES
-)
-"""Two providers with two models each, and of each model who follows it."""
+@cache
+def default_chain() -> tuple[Target, ...]:
+    """Two providers with two models each, and of each model who follows it."""
+    return tuple(
+        Target(f"{provider}:{ids[0]}", successors=ids[1:]) for provider, ids in DEFAULT_FAMILIES
+    )
 
 
 def checked_url(url: str) -> str:

@@ -15,8 +15,6 @@ from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_resilient.errors import MissingExtraError
-from langchain_resilient.providers.families import current_model
-from langchain_resilient.providers.servers import BY_NAME as SERVERS_BY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -169,7 +167,9 @@ def price_of(provider: str, model: str, base_url: str | None = None) -> Price | 
     """
     if provider in _FREE_PROVIDERS:
         return FREE
-    server = SERVERS_BY_NAME.get(provider)
+    from langchain_resilient.providers.servers import BY_NAME  # noqa: PLC0415  # keeps import light
+
+    server = BY_NAME.get(provider)
     if server is not None:
         if server.price_name is None:
             return FREE
@@ -188,6 +188,8 @@ def price_for(target: Target) -> Price | None:
     if target.runnable is not None:
         names = _langsmith_names(target.runnable)
         return price_of(*names) if names else None
+    from langchain_resilient.providers.families import current_model  # noqa: PLC0415  # as above
+
     return price_of(target.provider, current_model(target), target.base_url)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.prices import price_for
-from langchain_resilient.providers.families import current_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -189,6 +188,8 @@ def _known(target: Target) -> Mapping[str, Any] | None:
 
         return getattr(chat_model_of(target.runnable), "profile", None)
     package = _INTEGRATIONS.get(target.provider)
+    from langchain_resilient.providers.families import current_model  # noqa: PLC0415  # keeps import light
+
     return _profiles_in(package).get(current_model(target)) if package else None
 
 

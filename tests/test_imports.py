@@ -91,7 +91,19 @@ ResilientChatModel(targets=[FakeListChatModel(responses=["yes"])]).invoke("hello
             "import langchain_resilient",
             ("langchain_core", "openai", "together", "aiohttp", "tenacity", "genai_prices"),
         ),
-        ("from langchain_resilient import ResilientChatModel", ("openai", "together")),
+        (
+            "from langchain_resilient import ResilientChatModel",
+            # Loaded with the first model, the first journal, the first tool.
+            (
+                "openai",
+                "together",
+                "langchain_resilient.providers",
+                "langchain_resilient.engine",
+                "langchain_resilient.batch.journal",
+                "sqlite3",
+                "langchain_core.tools.base",
+            ),
+        ),
         (
             "import langchain_resilient as r\n" + _MAKE,
             ("openai", "together", "xllamacpp", "genai_prices"),

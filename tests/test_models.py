@@ -10,7 +10,7 @@ import pytest
 
 from langchain_resilient import Target
 from langchain_resilient.models import ANY_MODEL, DEFAULT_FAMILIES, RETIREMENTS
-from langchain_resilient.options import DEFAULT_CHAIN
+from langchain_resilient.options import default_chain
 from langchain_resilient.prices import price_of
 
 ROOT = Path(__file__).parents[1]
@@ -44,14 +44,14 @@ def test_what_people_read_names_living_ids(page):
 
 def test_two_providers_with_two_models_each():
     """Interleaved; no id serves two places, or both would die with it."""
-    assert [t.provider for t in DEFAULT_CHAIN] == ["openai", "together", "openai", "together"]
+    assert [t.provider for t in default_chain()] == ["openai", "together", "openai", "together"]
     assert len(set(NAMED)) == len(NAMED)
-    assert all(t.successors[-1] == ANY_MODEL and len(t.successors) > 2 for t in DEFAULT_CHAIN)
+    assert all(t.successors[-1] == ANY_MODEL and len(t.successors) > 2 for t in default_chain())
 
 
 def test_the_strong_model_costs_more_than_the_light_one():
     """What is called light is."""
-    for strong, light in (DEFAULT_CHAIN[0::2], DEFAULT_CHAIN[1::2]):
+    for strong, light in (default_chain()[0::2], default_chain()[1::2]):
         prices = [price_of(t.provider, t.model) for t in (strong, light)]
         assert prices[0].output > prices[1].output
 

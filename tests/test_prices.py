@@ -16,7 +16,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_openai import ChatOpenAI
 
 from langchain_resilient import Target, prices
-from langchain_resilient.options import DEFAULT_CHAIN
+from langchain_resilient.options import default_chain
 from langchain_resilient.prices import (
     FREE,
     Price,
@@ -79,7 +79,7 @@ def test_a_cost_is_the_librarys_own(usage, monkeypatch):
     assert compared > 200
 
 
-@pytest.mark.parametrize("target", DEFAULT_CHAIN)
+@pytest.mark.parametrize("target", default_chain())
 def test_the_default_chain_has_prices(target):
     """Together's long ids among them."""
     price = price_for(target)

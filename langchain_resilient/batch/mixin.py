@@ -17,7 +17,6 @@ from collections.abc import (
 from contextlib import aclosing
 from dataclasses import replace
 from operator import itemgetter, length_hint
-from os import PathLike
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -27,8 +26,13 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig, RunnableSequence
 from pydantic import ConfigDict, PrivateAttr
 
-from langchain_resilient.batch.journal import Journal, JournalMatch
-from langchain_resilient.batch.progress import BatchOptions, Progress, Within
+from langchain_resilient.batch.progress import (
+    BatchOptions,
+    JournalOption,
+    MatchOption,
+    Progress,
+    Within,
+)
 from langchain_resilient.batch.report import BatchReport, BatchStats
 from langchain_resilient.prices import Price
 from langchain_resilient.runtime.background_loop import background_loop
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
     from langchain_resilient.runtime.batched import BatchDesk
 
 Config = RunnableConfig | Sequence[RunnableConfig] | None
-JournalOption = Journal | str | PathLike[str] | None
 LaneOption = Literal["batch"] | None
 ReportOption = Callable[[BatchReport], object] | None
 
@@ -114,7 +117,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
-        journal_match: JournalMatch | None = None,
+        journal_match: MatchOption = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         lane: LaneOption = None,
@@ -161,7 +164,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
-        journal_match: JournalMatch | None = None,
+        journal_match: MatchOption = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         lane: LaneOption = None,
@@ -205,7 +208,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
-        journal_match: JournalMatch | None = None,
+        journal_match: MatchOption = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         lane: LaneOption = None,
@@ -250,7 +253,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
-        journal_match: JournalMatch | None = None,
+        journal_match: MatchOption = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         lane: LaneOption = None,
@@ -300,7 +303,7 @@ class BatchingChatModel(BaseChatModel):
         return_exceptions: bool = False,
         progress: Progress = False,
         journal: JournalOption = None,
-        journal_match: JournalMatch | None = None,
+        journal_match: MatchOption = None,
         report: ReportOption = None,
         tail_hedge: bool = True,
         lane: LaneOption = None,

@@ -11,12 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from os import PathLike
-from typing import Any, Literal, Protocol, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeAlias, cast
 
-from langchain_resilient.batch.journal import Journal, JournalMatch
 from langchain_resilient.batch.report import BatchProgress, BatchReport, elsewhere_text
 from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.policies import money
+
+if TYPE_CHECKING:
+    from langchain_resilient.batch.journal import Journal, JournalMatch
+
+    JournalOption: TypeAlias = Journal | str | PathLike[str] | None
+    MatchOption: TypeAlias = JournalMatch | None
+else:
+    # Annotations are evaluated at run time too, where SQLite need not be loaded.
+    JournalOption = MatchOption = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +48,11 @@ class BatchOptions:
 
     return_exceptions: bool = False
     progress: Progress = False
-    journal: Journal | str | PathLike[str] | None = None
+    journal: JournalOption = None
     report: Callable[[BatchReport], object] | None = None
     tail_hedge: bool = True
     max_concurrency: int | None = None
-    journal_match: JournalMatch | None = None
+    journal_match: MatchOption = None
     lane: Literal["batch"] | None = None
     within: Within = None
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from langchain_resilient import ResilientChatModel, RetirementWarning, Target
-from langchain_resilient.options import DEFAULT_CHAIN
+from langchain_resilient.options import default_chain
 from langchain_resilient.prices import price_for
 from langchain_resilient.providers import create_provider, families, model_lists
 from langchain_resilient.providers.model_lists import (
@@ -186,7 +186,7 @@ async def test_a_list_that_cannot_be_had_changes_nothing(sim, monkeypatch):
 
 # -- the default chain -----------------------------------------------------------------------------
 
-PLACES = [(t.provider, (t.model, *t.successors[:-1])) for t in DEFAULT_CHAIN]
+PLACES = [(t.provider, (t.model, *t.successors[:-1])) for t in default_chain()]
 
 
 async def timed(llm):
@@ -205,7 +205,7 @@ async def test_three_of_four_places_dead_cost_20_ms(vendors, survivor):
     for place, (provider, ids) in enumerate(PLACES):
         if place != survivor:
             vendors.retire(*(f"{provider}:{name}" for name in ids))
-    alone = ResilientChatModel(targets=[DEFAULT_CHAIN[survivor]], share_learning=False)
+    alone = ResilientChatModel(targets=[default_chain()[survivor]], share_learning=False)
     for _ in range(2):  # imports and connections are nobody's time
         await alone.ainvoke("hello")
     excess, single = [], []
