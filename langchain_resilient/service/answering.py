@@ -40,6 +40,9 @@ Headers = list[tuple[bytes, bytes]]
 
 logger = logging.getLogger("langchain_resilient.service")
 
+_UNWATCHED_SECONDS = 0.05
+"""How long nobody looks whether a client is still there."""
+
 _COMMENT = b": still working\n\n"
 _EVENT_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -340,7 +343,7 @@ class Endpoint:
         if target is not None:
             call.params["model"] = target
         call.params.update(self._service.overrides)
-        async with _while_connected(receive, reply):
+        async with _WhileConnected(receive, reply):
             if not call.stream:
                 await self._whole(call, reply)
             elif call.answers > 1:
@@ -431,34 +434,50 @@ def _parsed(body: bytes) -> dict[str, Any]:
     return parsed
 
 
-@asynccontextmanager
-async def _while_connected(receive: Receive, reply: Reply) -> AsyncIterator[None]:
-    """Cancel what is done for a client when that leaves.
+class _WhileConnected:
+    """Cancels what is done for a client when that leaves.
+
+    It begins to look after a moment: most short answers have been sent by then, and a task that
+    watches costs as much as to write one.
+
+    Args:
+        receive: The server's.
+        reply: The response; once that is done, nobody is missed.
 
     Raises:
         ClientGoneError: If it has left.
     """
-    task = asyncio.current_task()
-    gone = False
 
-    async def wait() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
+    __slots__ = ("_gone", "_receive", "_reply", "_task", "_timer", "_watch")
+
+    def __init__(self, receive: Receive, reply: Reply) -> None:
+        self._receive = receive
+        self._reply = reply
+        self._gone = False
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        self._watch = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not reply.done and task is not None:
-            gone = True
-            task.cancel()
+        if not self._reply.done and self._task is not None:
+            self._gone = True
+            self._task.cancel()
 
-    watch = asyncio.create_task(wait())
-    try:
-        yield
-    except asyncio.CancelledError:
+    async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         # Whoever else has cancelled it, such as the server at its end, is heard.
-        if gone and task is not None and not task.uncancel():
+        left = self._gone and isinstance(error, asyncio.CancelledError)
+        if left and self._task is not None and not self._task.uncancel():
             raise ClientGoneError from None
-        raise
-    finally:
-        watch.cancel()
 
 
 @asynccontextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
@@ -15,7 +16,9 @@ import pytest
 import together
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models import FakeListChatModel
 
+from langchain_resilient import ResilientChatModel
 from langchain_resilient.testing import (
     BadRequest,
     ContextTooLong,
@@ -36,6 +39,7 @@ pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
 
+from langchain_resilient.service.app import create_app
 from tests.service.serving import NAMES, model, served
 
 if TYPE_CHECKING:
@@ -300,6 +304,28 @@ def test_a_silent_stream_is_commented(sim):
     assert response.text.count(": still working\n\n") >= 2
     last = json.loads(response.text.rstrip().rpartition("data: ")[2])
     assert last["error"]["code"] == "deadline_exceeded"
+
+
+async def test_nobody_watches_over_an_answer_that_comes_at_once():
+    """It would cost as much as to write it."""
+    app = create_app(ResilientChatModel(targets=[FakeListChatModel(responses=["ha"])]))
+    asked, sent = 0, []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": json.dumps(CHAT).encode()}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 200
+    assert asked == 1  # for its body
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
