@@ -86,8 +86,10 @@ def test_a_missing_tqdm_is_named():
     assert "pip install 'langchain-resilient[progress]'" in process.stdout
 
 
-def test_a_bar_shows_counts_and_details():
+def test_a_bar_shows_counts_and_details(monkeypatch):
     """And ends its line."""
+    for name in ("COLUMNS", "LINES"):  # by which tqdm cuts what is written to no real terminal
+        monkeypatch.delenv(name, raising=False)
     stream = Terminal()
     bar = BarDisplay(stream)
     bar.show(SOME)

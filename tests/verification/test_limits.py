@@ -46,6 +46,12 @@ def test_the_ideal_counts_what_is_saved_up_at_first():
     assert ideal(Row((Limits(600, 1e9, "second"),), requests=1600)) == pytest.approx(159.5)
 
 
+def test_the_ideal_keeps_a_stated_limit_in_every_minute():
+    """600 in each of the first two minutes, and the rest at the beginning of the third."""
+    stated = Row((Limits(600, 1e9),), "configured", requests=1600)
+    assert ideal(stated) == pytest.approx(120.5)
+
+
 def test_the_first_targets_allowance_is_spent_before_another_is_asked():
     """And then both work: it takes hardly longer than if both had worked from the beginning."""
     limits = (Limits(), Limits(300, 100_000, window="second"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Literal
@@ -82,7 +83,9 @@ class Row:
 def ideal(row: Row) -> float:
     """Seconds that the work takes at least: a fluid that flows as fast as all limits let it.
 
-    All buckets begin full, and are empty at the end. What is let in last takes `FASTEST` seconds.
+    All buckets begin full, and are empty at the end. What is let in last takes `FASTEST` seconds. A
+    limit of requests that the user states is kept in every single minute, though: what was saved up
+    at the provider is no more than the first minute's share of it.
     """
     costs = [max(prompt_tokens(w), max_answer_tokens(w) or 0) for w in row.work()]
     waits = [0.0]
@@ -91,6 +94,9 @@ def ideal(row: Row) -> float:
         saved = sum(r * (60 if x.window == "minute" else 1) for r, x in _zip(rates, row.limits))
         flow = sum(r * (1 - x.others) for r, x in _zip(rates, row.limits))
         waits.append((amount - saved) / flow)
+    if row.how == "configured":
+        a_minute = sum(limits.requests for limits in row.limits)
+        waits.append(60 * (math.ceil(len(costs) / a_minute) - 1))
     return max(waits) + FASTEST
 
 
