@@ -24,6 +24,10 @@ MAX_JSON_VALUES = 1_000_000
 MAX_LENIENT_BYTES = 4 * MAX_JSON_VALUES
 """Bytes from which on they are counted, and only strict JSON is read."""
 
+MAX_DEPTH = 200
+"""How deep objects and lists may be nested: jiter's own limit, and about as deep as pydantic writes
+a message that holds them."""
+
 REPLACEMENT = "\ufffd"
 """Stands for a character of which only a part came."""
 
@@ -59,7 +63,7 @@ def parse_json(data: bytes) -> Any:
 
     Raises:
         AnswerError: If it would take too much memory.
-        ValueError: If it is none, or nested more than 200 deep (jiter's own limit).
+        ValueError: If it is none, or nested more than `MAX_DEPTH` deep.
     """
     if len(data) >= MAX_LENIENT_BYTES and data.count(b"{") + data.count(b"[") > MAX_JSON_VALUES:
         message = f"the answer holds more than {MAX_JSON_VALUES} objects and lists"
@@ -79,7 +83,8 @@ def parse_leniently(data: bytes) -> Any:
         data: What a strict parser refused.
 
     Raises:
-        ValueError: If it cannot be read; it may be cut short, or be something else.
+        ValueError: If it cannot be read; it may be cut short, nested more than `MAX_DEPTH` deep, or
+            be something else.
 
     Example:
         ```python
@@ -92,12 +97,25 @@ def parse_leniently(data: bytes) -> Any:
     text = text.strip(_PADDING).removesuffix(",")
     try:
         try:
-            return json.loads(text, strict=False)
+            value = json.loads(text, strict=False)
         except ValueError:
-            return json.loads("".join(_strict_tokens(text)), strict=False)
+            value = json.loads("".join(_strict_tokens(text)), strict=False)
+        if not _is_nested_deeper(value, MAX_DEPTH):
+            return value
     except RecursionError:
-        msg = "nested too deep"
-        raise ValueError(msg) from None
+        pass
+    msg = "nested too deep"
+    raise ValueError(msg)
+
+
+def _is_nested_deeper(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most + 1):
+        level = [v for v in level if isinstance(v, dict | list)]
+        if not level:
+            return False
+        level = [m for v in level for m in (v.values() if isinstance(v, dict) else v)]
+    return True
 
 
 def _strict_tokens(text: str) -> Iterator[str]:

@@ -7,10 +7,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
 
 from langchain_resilient.providers.json_text import (
+    MAX_DEPTH,
     SurrogateJoiner,
     join_surrogates,
+    parse_json,
     parse_leniently,
 )
 
@@ -45,6 +48,19 @@ def test_what_has_no_one_reading_is_refused(data):
     """Nothing is guessed."""
     with pytest.raises(ValueError, match=r"\S"):
         parse_leniently(data)
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, MAX_DEPTH + 1, 900, 10_000])
+def test_what_is_read_can_be_written_again(depth):
+    """Both ways to read have one limit: a message that holds it fits into caches and journals."""
+    data = b'{"a":' * (depth - 1) + b"[1]" + b"}" * (depth - 1)
+    if depth > MAX_DEPTH:
+        for read in (parse_json, parse_leniently):
+            with pytest.raises(ValueError, match=r"recursion limit|nested too deep"):
+                read(data)
+        return
+    assert parse_leniently(data) == parse_json(data)
+    AIMessage("", response_metadata=parse_json(data)).model_dump_json()
 
 
 @given(st.recursive(
