@@ -99,7 +99,8 @@ class SSEDecoder:
                 return [data[6:-2]]
             return self._payloads(data[:-2].split(b"\n\n"))
         events = self._feed_any(data)
-        self._clean = self._started and not (self._pieces or self._after_cr or self.done)
+        unfinished = self._pieces or self._after_cr or self.done
+        self._clean = self._started and self._json is None and not unfinished
         return events
 
     def _feed_any(self, data: bytes) -> list[bytes | NamedEvent]:

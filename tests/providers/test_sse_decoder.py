@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from langchain_resilient.providers.sse_decoder import EventTooLongError, NamedEvent, SSEDecoder
@@ -62,6 +62,22 @@ def test_any_response_cut_anywhere(parts, data):
     pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     assert decode(*pieces) == reference(whole)
     assert decode(*(bytes([b]) for b in whole)) == reference(whole)
+
+
+JSON_PARTS = [b'{"a":1}', b"}]}", b"{", b"x", b"data: {}", b"[DONE]", b"\n", b"\n\n", b"\r\n"]
+
+
+@given(st.lists(st.sampled_from(JSON_PARTS), max_size=12), st.data())
+@example([b"}]}", b"\n\n"], None)
+@settings(max_examples=200, deadline=None)
+def test_any_json_to_a_line_cut_anywhere(parts, data):
+    """What comes out does not hang on where the pieces are cut, as that of one piece a line."""
+    whole = b'{"a":0}\n' + b"".join(parts)
+    at = range(8, len(whole))
+    cuts = sorted(data.draw(st.lists(st.sampled_from(at), max_size=6))) if data and at else [8]
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert decode(*pieces) == decode(whole)
+    assert decode(*(bytes([b]) for b in whole)) == decode(whole)
 
 
 def test_plain_events():
