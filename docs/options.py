@@ -149,7 +149,7 @@ def _keyword_type(parameter: inspect.Parameter) -> str:
     expanded = {
         "Progress": "bool | Callable[[BatchProgress], object]",
         "JournalOption": "Journal | str | PathLike | None",
-        "MatchOption": "JournalMatch | None",
+        "JournalMatchOption": "JournalMatch | None",
         "ReportOption": "Callable[[BatchReport], object] | None",
     }
     return expanded.get(str(parameter.annotation), str(parameter.annotation))

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from langchain_resilient.batch.journal import Journal, JournalMatch
 
     JournalOption: TypeAlias = Journal | str | PathLike[str] | None
-    MatchOption: TypeAlias = JournalMatch | None
+    JournalMatchOption: TypeAlias = JournalMatch | None
 else:
     # Annotations are evaluated at run time too, where SQLite need not be loaded.
-    JournalOption = MatchOption = Any
+    JournalOption = JournalMatchOption = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class BatchOptions:
     report: Callable[[BatchReport], object] | None = None
     tail_hedge: bool = True
     max_concurrency: int | None = None
-    journal_match: MatchOption = None
+    journal_match: JournalMatchOption = None
     lane: Literal["batch"] | None = None
     within: Within = None
 

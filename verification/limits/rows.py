@@ -84,8 +84,8 @@ def ideal(row: Row) -> float:
     """Seconds that the work takes at least: a fluid that flows as fast as all limits let it.
 
     All buckets begin full, and are empty at the end. What is let in last takes `FASTEST` seconds. A
-    limit of requests that the user states is kept in every single minute, though: what was saved up
-    at the provider is no more than the first minute's share of it.
+    limit of requests that the user has stated is kept in every single minute, whatever was saved up
+    at the provider: the last requests wait a minute for each time that it is used up before them.
     """
     costs = [max(prompt_tokens(w), max_answer_tokens(w) or 0) for w in row.work()]
     waits = [0.0]
