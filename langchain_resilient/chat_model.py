@@ -46,7 +46,6 @@ from langchain_resilient.errors import NoTargetsError
 from langchain_resilient.faults import CarriedError, is_callers_business
 from langchain_resilient.observability import run_context
 from langchain_resilient.observability.observer import picklable_observers
-from langchain_resilient.observability.stats import Stats
 from langchain_resilient.prices import Price
 from langchain_resilient.profiles import ChainProfile
 from langchain_resilient.runtime.background_loop import background_loop, started_loops
@@ -56,12 +55,13 @@ if TYPE_CHECKING:
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
     from langchain_core.tools import BaseTool
 
+    from langchain_resilient.observability.stats import Stats
     from langchain_resilient.runtime.batched import BatchDesk
     from langchain_resilient.runtime.runtime import Runtime
     from langchain_resilient.runtime.streaming import Audience, ChunkCollector
 else:
-    # Annotations are evaluated at run time too, where LangChain's tools need not be loaded.
-    BaseTool = Any
+    # Annotations are evaluated at run time too, where these need not be loaded.
+    BaseTool = Stats = Any
 
 
 class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):

@@ -1,6 +1,6 @@
 """The fields of `ResilientChatModel`: what a user may set, validated once."""
 
-from __future__ import annotations
+# Not `from __future__ import annotations`: pydantic would compile each of them anew.
 
 import hashlib
 import re
@@ -33,7 +33,7 @@ from langchain_resilient.policies import (
 from langchain_resilient.sampling import MODELS_WORDS, TARGETS_WORDS, Sampling
 
 
-def _provider_entry(name: str) -> ProviderEntry:
+def _provider_entry(name: str) -> "ProviderEntry":
     from langchain_resilient.providers import provider_entry  # noqa: PLC0415  # keeps import light
 
     return provider_entry(name)

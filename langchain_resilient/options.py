@@ -1,6 +1,6 @@
 """`Target`: one model at one provider, frozen and validated; what a user may write for it."""
 
-from __future__ import annotations
+# Not `from __future__ import annotations`: pydantic would compile each of them anew.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """The policies of a model, frozen and validated: limits, hedges, retries, health, spend caps."""
 
-from __future__ import annotations
+# Not `from __future__ import annotations`: pydantic would compile each of them anew.
 
 from collections.abc import Callable, Collection
 from math import inf
@@ -173,7 +173,7 @@ class Retry(_Policy):
             raise ValueError(msg)
         return value
 
-    def at_most(self, retries: int | None) -> Retry:
+    def at_most(self, retries: int | None) -> "Retry":
         """Return this, limited to so many retries of one target; None leaves it as it is."""
         if retries is None:
             return self

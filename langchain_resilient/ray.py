@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.batch.journal import JournalMatch
     from langchain_resilient.batch.mixin import BatchingChatModel, LaneOption
-    from langchain_resilient.batch.progress import Progress, Within
+    from langchain_resilient.batch.options import Progress, Within
 
 __all__ = ["map_prompts"]
 

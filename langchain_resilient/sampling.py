@@ -1,6 +1,6 @@
 """What may be set on the model, a target and a call alike: how text is drawn from a model."""
 
-from __future__ import annotations
+# Not `from __future__ import annotations`: pydantic would compile each of them anew.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches

@@ -93,13 +93,15 @@ ResilientChatModel(targets=[FakeListChatModel(responses=["yes"])]).invoke("hello
         ),
         (
             "from langchain_resilient import ResilientChatModel",
-            # Loaded with the first model, the first journal, the first tool.
+            # Loaded with the first model, batch, journal, tool, or look at what was done.
             (
                 "openai",
                 "together",
                 "langchain_resilient.providers",
                 "langchain_resilient.engine",
+                "langchain_resilient.batch.report",
                 "langchain_resilient.batch.journal",
+                "langchain_resilient.observability.stats",
                 "sqlite3",
                 "langchain_core.tools.base",
             ),

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
 
     from langchain_resilient.batch.journal import Journal
-    from langchain_resilient.batch.progress import BatchOptions
+    from langchain_resilient.batch.options import BatchOptions
     from langchain_resilient.batch.prompt_worker import PromptWorker
     from langchain_resilient.batch.report import BatchStats
     from langchain_resilient.batch.runner import ItemSource

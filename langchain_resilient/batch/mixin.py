@@ -26,20 +26,23 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig, RunnableSequence
 from pydantic import ConfigDict, PrivateAttr
 
-from langchain_resilient.batch.progress import (
+from langchain_resilient.batch.options import (
     BatchOptions,
     JournalMatchOption,
     JournalOption,
     Progress,
     Within,
 )
-from langchain_resilient.batch.report import BatchReport, BatchStats
 from langchain_resilient.prices import Price
 from langchain_resilient.runtime.background_loop import background_loop
 from langchain_resilient.runtime.keywords import BATCH_KEYWORDS, refuse_misspelt
 
 if TYPE_CHECKING:
+    from langchain_resilient.batch.report import BatchReport, BatchStats
     from langchain_resilient.runtime.batched import BatchDesk
+else:
+    # Annotations are evaluated at run time too, where a batch's modules need not be loaded.
+    BatchReport = BatchStats = Any
 
 Config = RunnableConfig | Sequence[RunnableConfig] | None
 LaneOption = Literal["batch"] | None

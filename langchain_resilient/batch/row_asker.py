@@ -19,7 +19,7 @@ from langchain_resilient.batch.journal import Journal
 from langchain_resilient.batch.journal_file import is_folder
 from langchain_resilient.batch.journal_keys import RequestKeys
 from langchain_resilient.batch.mixin import BATCH_CONCURRENCY
-from langchain_resilient.batch.progress import BatchOptions
+from langchain_resilient.batch.options import BatchOptions
 from langchain_resilient.batch.rows import (
     ANSWER_COLUMNS,
     PARSED,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from langchain_resilient.batch.journal import JournalMatch
     from langchain_resilient.batch.mixin import LaneOption
-    from langchain_resilient.batch.progress import Progress, Within
+    from langchain_resilient.batch.options import Progress, Within
 
 
 # -- the journal ----------------------------------------------------------------------------------

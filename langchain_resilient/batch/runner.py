@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
 
     from langchain_resilient.batch.journal import Journal, JournalMatch
-    from langchain_resilient.batch.progress import BatchOptions
+    from langchain_resilient.batch.options import BatchOptions
     from langchain_resilient.batch.report import BatchStats
 
 logger: logging.Logger = logging.getLogger("langchain_resilient")
