@@ -70,6 +70,8 @@ async def lose(scene: Scene, stage: Stage) -> Loss:
     server = stage.llama
     await server.until(lambda s: not s.busy and not s.clients, after=server.samples[-1].at)
     at = await scene.play(stage)
+    if at is None:
+        return Loss(happened=False, closed=0.0, idle=0.0, decodes=0, later=0)
     before = server.before(at)
     closed = await server.until(lambda s: not s.clients, after=at)
     idle = await server.until(lambda s: not s.busy, after=at)

@@ -1,6 +1,7 @@
 """The ways to lose, or to be no longer wanted, while llama.cpp is at work.
 
-Each scene returns the moment from which on nobody wants the server's answer.
+Each scene returns the moment from which on nobody wants the server's answer, or None if that did
+not come.
 """
 
 from __future__ import annotations
@@ -146,14 +147,15 @@ async def paused(stage: Stage) -> float:
     return at
 
 
-async def crawling(stage: Stage) -> float:
+async def crawling(stage: Stage) -> float | None:
     """It is given up in the middle, since it generates too slowly; another goes on."""
     limits = TimeLimits(min_tokens_per_second=10_000, throughput_window=1.0)
     began = time.monotonic()
     last: Any = None
     async for chunk in stage.raced(time_limits=limits).astream(stage.prompt):
         last = chunk.response_metadata.get("resilience", last)
-    return began + float(last["breaks"][0]["seconds"])
+    breaks = (last or {}).get("breaks")
+    return began + float(breaks[0]["seconds"]) if breaks else None
 
 
 async def read(stream: AsyncIterator[Any], chunks: int | None = None) -> None:
@@ -187,7 +189,7 @@ class Scene:
     """
 
     name: str
-    play: Callable[[Stage], Awaitable[float]]
+    play: Callable[[Stage], Awaitable[float | None]]
     bound: float
 
 
