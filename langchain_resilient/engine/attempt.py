@@ -88,11 +88,18 @@ class Candidate:
         return not self.no_charge and (self.tries > 0 or self.state.down(now))
 
     def saturated(self, now: float) -> bool:
-        """Whether only its rate limit, its hint or its concurrency is in the way."""
-        if self.excluded or self.ready_at > now:
+        """Whether its rate limit, its hint or its concurrency is in the way, last of all.
+
+        A backoff of its own that is over before does not count: whether it is over already when
+        another target has refused as well is chance.
+        """
+        if self.excluded:
             return False
-        if self.available_at() <= now:
+        at = self.available_at()
+        if at <= now:
             return self.state.concurrency.full
+        if self.ready_at >= at:
+            return False
         return self.queued_request is not None and bool(self.state.queues(now))
 
 

@@ -36,6 +36,9 @@ LAST_TRY_SECONDS = 1.9
 MIN_TRY_SECONDS = 0.05
 """Seconds before it in which nothing is tried any more."""
 
+MAX_HINT = 120.0
+"""Seconds; a limit that lasts longer than that is no matter of turns."""
+
 MAX_REFUSALS = 2
 """Refusals (429) after each of which a batch call waits a moment for the same target."""
 
@@ -358,6 +361,7 @@ class Candidates:
                 candidate.queued_request is not None
                 and candidate.saturated(now)
                 and not candidate.state.concurrency.full
+                and self._comes_in_time(candidate, now)
             ):
                 queues += [
                     (rate_limiter, candidate.queued_request)
@@ -366,6 +370,17 @@ class Candidates:
                 if self._is_worth_waiting_for(candidate, now) and not candidate.state.group:
                     break
         return list(dict.fromkeys(queues))  # two targets may share a key and a model
+
+    def _comes_in_time(self, candidate: Candidate, now: float) -> bool:
+        """Whether its turn is worth waiting for, where it has refused this request before.
+
+        The time of a batch call has not begun while it is only refused.
+        """
+        if not candidate.refused:
+            return True
+        batch = self._request is not None and self._request.batch
+        until = max(self.deadline, now + MAX_HINT) if batch else self.deadline
+        return candidate.available_at() < until
 
     def reset_if_all_tripped(self, now: float) -> None:
         """Clear the targets if all that could be asked have tripped."""

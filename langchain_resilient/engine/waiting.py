@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from langchain_resilient.engine.attempt import Candidate
-from langchain_resilient.engine.candidates import LAST_TRY_SECONDS
+from langchain_resilient.engine.candidates import LAST_TRY_SECONDS, MAX_HINT
 from langchain_resilient.engine.limits import start_throughput_window
 from langchain_resilient.policies import TimeLimits
 from langchain_resilient.receipt import AttemptKind
@@ -33,9 +33,6 @@ others to be done, looks again: a budget's income over time wakes nothing by its
 
 _MIN_ANSWER_SECONDS = 1.0
 """Seconds before its deadline from which a token would come too late to help a request."""
-
-_MAX_HINT = 120.0
-"""Seconds; a limit that lasts longer than that is no matter of turns."""
 
 _NO_LIMITS = TimeLimits(first_text=None, thinking=None, chunk_gap=None, answer=None)
 """Of the last resort: nothing is left to ask after it, so only the deadline ends it."""
@@ -202,7 +199,7 @@ class CallTime:
         """
         unsent = not self._attempts.all
         limit = self._plan.deadline
-        if limit is not None and (unsent or until < now + _MAX_HINT) and self.is_unserved():
+        if limit is not None and (unsent or until < now + MAX_HINT) and self.is_unserved():
             self._begin(self._waits_since(full, queues, now), limit)
         if unsent:
             self.last_try_at = self.deadline - LAST_TRY_SECONDS

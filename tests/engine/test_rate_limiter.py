@@ -328,6 +328,60 @@ async def test_a_batch_call_has_its_whole_time_and_no_more():
     assert now == pytest.approx(made.targets["p0:m"].sent[0] + 10.0)
 
 
+REFUSED_ELSEWHERE = pytest.mark.parametrize("after", [0.0, 0.1, 0.5, 1.0, 3.0])
+"""Seconds in which a second target refuses: the backoff from the first is over then, or is not."""
+
+
+@REFUSED_ELSEWHERE
+@virtual_time
+async def test_a_refused_batch_call_waits_for_a_hint_beyond_its_deadline(after):
+    """Its time begins with the first request that is not refused, however late that is known."""
+    refusal = Fail(FaultKind.RATE_LIMIT, retry_after=30.0)
+    elsewhere = Fail(FaultKind.RATE_LIMIT, after=after, retry_after=300.0)
+    made = world([refusal, Say()], elsewhere, deadline=10.0)
+    race = made.race(size=Asked())
+    assert await race.answer() is not None
+    assert 30.0 <= made.targets["p0:m"].sent[1] <= 33.1
+
+
+@REFUSED_ELSEWHERE
+@virtual_time
+async def test_a_batch_call_that_is_only_refused_ends_with_its_time(after):
+    """That began when the provider said that it would have room."""
+    refusal = Fail(FaultKind.RATE_LIMIT, retry_after=30.0)
+    elsewhere = Fail(FaultKind.RATE_LIMIT, after=after, retry_after=30.0)
+    made = world(refusal, elsewhere, deadline=10.0)
+    race = made.race(size=Asked())
+    assert await race.answer() is None
+    assert 30.0 < asyncio.get_running_loop().time() <= 43.1 + after
+
+
+@REFUSED_ELSEWHERE
+@virtual_time
+async def test_a_call_that_is_refused_beyond_its_deadline_ends_at_once(after):
+    """Outside batches: its caller has nothing to wait for."""
+    refusal = Fail(FaultKind.RATE_LIMIT, retry_after=30.0)
+    elsewhere = Fail(FaultKind.RATE_LIMIT, after=after, retry_after=30.0)
+    made = world(refusal, elsewhere, deadline=10.0, hedge=None)
+    race = made.race(size=Asked(batch=False))
+    assert await race.answer() is None
+    assert race.end is CallEnd.EXHAUSTED
+    assert asyncio.get_running_loop().time() == pytest.approx(after)
+
+
+@REFUSED_ELSEWHERE
+@virtual_time
+async def test_a_hint_of_many_minutes_ends_a_batch_call(after):
+    """That is no matter of turns."""
+    refusal = Fail(FaultKind.RATE_LIMIT, retry_after=600.0)
+    elsewhere = Fail(FaultKind.RATE_LIMIT, after=after, retry_after=600.0)
+    made = world(refusal, elsewhere, deadline=10.0, hedge=None)
+    race = made.race(size=Asked())
+    assert await race.answer() is None
+    assert race.end is CallEnd.EXHAUSTED
+    assert asyncio.get_running_loop().time() == pytest.approx(after)
+
+
 @virtual_time
 async def test_an_interactive_call_never_waits_past_its_deadline():
     """Its caller sits and waits."""

@@ -26,7 +26,7 @@ from verification.matrix.rows import ROWS
 from verification.matrix.runs import run_in
 
 RIGHT = "the right answer"
-STEPS = {"500": "Status 500", "cut, in text": "Cut", "429, retry-after 30": "Status 429"}
+STEPS = {"500": "Status 500", "cut, in text": "Cut", "429, retry-after 300": "Status 429"}
 
 
 def cell(row: str = "500", place: str = "first", way: str = "ainvoke") -> Cell:
@@ -73,12 +73,12 @@ def test_an_error_where_somebody_could_answer_is_found():
 @pytest.mark.parametrize(
     ("row", "error", "expected"),
     [
-        ("429, retry-after 30", RateLimitedError("x"), set()),
-        ("429, retry-after 30", AllTargetsFailedError("x"), {About.ERROR}),
-        ("429, retry-after 30", OSError(), {About.ERROR}),
+        ("429, retry-after 300", RateLimitedError("x"), set()),
+        ("429, retry-after 300", AllTargetsFailedError("x"), {About.ERROR}),
+        ("429, retry-after 300", OSError(), {About.ERROR}),
         ("500", DeadlineExceededError("x"), set()),
         ("500", StreamBrokenError("x"), {About.ERROR}),
-        ("429, retry-after 30", None, {About.TEXT}),
+        ("429, retry-after 300", None, {About.TEXT}),
     ],
 )
 def test_the_wrong_error_is_found(row, error, expected):

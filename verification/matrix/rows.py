@@ -261,7 +261,7 @@ def _auth(name: str, step: Step) -> Row:
 
 
 def _limited(name: str, step: Step) -> Row:
-    """Make a row for a limit that lasts longer than the call."""
+    """Make a row for a limit that lasts longer than the call: a batch waits two minutes for one."""
     return final(name, step, K.RATE_LIMIT, error=RateLimitedError, known=True)
 
 
@@ -305,12 +305,12 @@ STATUSES = (
     fault("503", t.Status(503), K.SERVER),
 )
 HINTS = (
-    _limited("429, retry-after 30", t.Status(429, retry_after=30)),
+    _limited("429, retry-after 300", t.Status(429, retry_after=300)),
     *variants(
-        _limited("429, retry-after as a date", t.Status(429, retry_after=t.HttpDate(30))),
-        _limited("429, retry-after-ms", t.Status(429, retry_after_ms=30_000)),
-        _limited("429, reset 30 s", t.Status(429, reset=30.0)),
-        _limited("429, hint in other headers", t.Status(429, headers={"retry-after": "30"})),
+        _limited("429, retry-after as a date", t.Status(429, retry_after=t.HttpDate(300))),
+        _limited("429, retry-after-ms", t.Status(429, retry_after_ms=300_000)),
+        _limited("429, reset 300 s", t.Status(429, reset=300.0)),
+        _limited("429, hint in other headers", t.Status(429, headers={"retry-after": "300"})),
         fault("429, retry-after is garbage", t.Status(429, retry_after="soon"), K.RATE_LIMIT),
     ),
     fault("429, retry-after 0", t.Status(429, retry_after=0), K.RATE_LIMIT),
@@ -319,8 +319,8 @@ HINTS = (
     fault("500, should be retried", t.Status(500, should_retry=True), K.SERVER),
 )
 NAMED = (
-    _limited("rate limit, requests", t.RateLimited(30.0)),
-    _limited("rate limit, tokens", t.RateLimited(30.0, of="tokens")),
+    _limited("rate limit, requests", t.RateLimited(300.0)),
+    _limited("rate limit, tokens", t.RateLimited(300.0, of="tokens")),
     fault("rate limit for a moment", t.RateLimited(0.1), K.RATE_LIMIT),
     final("request too large", t.RequestTooLarge(limit=20_000), K.TOO_LARGE),
     _quota("quota exhausted", t.Quota()),

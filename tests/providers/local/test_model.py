@@ -280,11 +280,14 @@ async def test_unloading_ends_answers_with_an_error(model):
 # -- processes ----------------------------------------------------------------------------------
 
 _PRELUDE = """
-import asyncio, os, signal, sys, threading, time
+import asyncio, logging, os, signal, sys, threading, time
 from langchain_resilient.providers.local import model as local_model
 from langchain_resilient.providers.local import LocalProvider, preload
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.options import Target
+
+# Python's development mode tells of steps that a busy machine made slow.
+logging.getLogger("asyncio").addFilter(lambda record: "Executing" not in record.msg)
 
 async def ask(text="Hi", **overrides):
     request = ChatRequest([{"role": "user", "content": text}], overrides=overrides)
