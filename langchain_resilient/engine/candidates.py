@@ -372,14 +372,14 @@ class Candidates:
         return list(dict.fromkeys(queues))  # two targets may share a key and a model
 
     def _comes_in_time(self, candidate: Candidate, now: float) -> bool:
-        """Whether its turn is worth waiting for, where it has refused this request before.
+        """Whether its turn is worth waiting for, where it has failed this request before.
 
-        The time of a batch call has not begun while it is only refused.
+        The time of a batch call has not begun while it is only refused for a limit.
         """
-        if not candidate.refused:
+        if not candidate.tries:
             return True
-        batch = self._request is not None and self._request.batch
-        until = max(self.deadline, now + MAX_HINT) if batch else self.deadline
+        patient = candidate.refused and self._request is not None and self._request.batch
+        until = max(self.deadline, now + MAX_HINT) if patient else self.deadline
         return candidate.available_at() < until
 
     def reset_if_all_tripped(self, now: float) -> None:

@@ -370,11 +370,14 @@ async def test_a_call_that_is_refused_beyond_its_deadline_ends_at_once(after):
 
 
 @REFUSED_ELSEWHERE
+@pytest.mark.parametrize(
+    ("kind", "hint"), [(FaultKind.RATE_LIMIT, 600.0), (FaultKind.SERVER, 30.0)]
+)
 @virtual_time
-async def test_a_hint_of_many_minutes_ends_a_batch_call(after):
-    """That is no matter of turns."""
-    refusal = Fail(FaultKind.RATE_LIMIT, retry_after=600.0)
-    elsewhere = Fail(FaultKind.RATE_LIMIT, after=after, retry_after=600.0)
+async def test_what_is_no_matter_of_turns_ends_a_batch_call(after, kind, hint):
+    """A limit for many minutes, and a server that is down until after the deadline."""
+    refusal = Fail(kind, retry_after=hint)
+    elsewhere = Fail(kind, after=after, retry_after=hint)
     made = world(refusal, elsewhere, deadline=10.0, hedge=None)
     race = made.race(size=Asked())
     assert await race.answer() is None
