@@ -154,6 +154,15 @@ def test_a_deadline_does_not_excuse_a_last_resort():
     assert excused == [True, False]
 
 
+def test_a_busy_machine_does_not_excuse_a_call_that_hung():
+    """Once it was tried again, alone, and passed: it had waited for a limit by chance."""
+    hung = Got(RIGHT, "", error=TimeoutError(), seconds=6.2)
+    result = Result(cell(place="all"), [hung], requests(cell(place="all"), 1, 1))
+    judge(result)
+    assert About.TIME in {problem.about for problem in result.problems}
+    assert not result.noisy
+
+
 async def test_a_thread_and_a_file_that_are_left_are_found(tmp_path):
     """By their names and kinds."""
     before, go = stock(), threading.Event()

@@ -193,6 +193,8 @@ class Result:
     @property
     def noisy(self) -> bool:
         """Whether all that is wrong may come from a busy machine."""
+        if any(type(got.error) is TimeoutError for got in self.gots):
+            return False  # taken for hung: no machine is as busy as that
         about = {problem.about for problem in self.problems}
         late = About.TIME in about
         if not self.cell.place.resort:
