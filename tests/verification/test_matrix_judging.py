@@ -154,13 +154,20 @@ def test_a_deadline_does_not_excuse_a_last_resort():
     assert excused == [True, False]
 
 
-def test_a_busy_machine_does_not_excuse_a_call_that_hung():
-    """Once it was tried again, alone, and passed: it had waited for a limit by chance."""
+@pytest.mark.parametrize(
+    ("row", "way", "counts", "excused"),
+    [("500", "ainvoke", (1, 1), False),
+     ("429, retry-after 300", "abatch", (3, 3), False),
+     ("429, retry-after 300", "abatch", (2, 2), True)],
+)  # fmt: skip
+def test_a_busy_machine_does_not_excuse_a_call_that_hung(row, way, counts, excused):
+    """Unless it was never sent: a batch call that comes when others were refused has to wait."""
+    case = cell(row, "all", way)
     hung = Got(RIGHT, "", error=TimeoutError(), seconds=6.2)
-    result = Result(cell(place="all"), [hung], requests(cell(place="all"), 1, 1))
+    result = Result(case, [hung], requests(case, *counts))
     judge(result)
     assert About.TIME in {problem.about for problem in result.problems}
-    assert not result.noisy
+    assert result.noisy == excused
 
 
 async def test_a_thread_and_a_file_that_are_left_are_found(tmp_path):

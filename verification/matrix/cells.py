@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_resilient import DeadlineExceededError, Hedge, ResilientChatModel, TimeLimits
 from langchain_resilient.configuration import chain_of
+from langchain_resilient.faults import FaultKind
 from langchain_resilient.runtime import shared_state
 from langchain_resilient.testing import ProviderSimulator, Reply
 from verification.kit.leftovers import WORKER_THREADS, Census, busy_connections, settled
@@ -193,14 +194,21 @@ class Result:
     @property
     def noisy(self) -> bool:
         """Whether all that is wrong may come from a busy machine."""
-        if any(type(got.error) is TimeoutError for got in self.gots):
-            return False  # taken for hung: no machine is as busy as that
+        hung = any(type(got.error) is TimeoutError for got in self.gots)
+        if hung and not self._unsent:
+            return False  # no machine is as busy as that
         about = {problem.about for problem in self.problems}
         late = About.TIME in about
         if not self.cell.place.resort:
             # A last resort answers on a busy machine too: no deadline is an excuse there.
             late |= any(isinstance(got.error, DeadlineExceededError) for got in self.gots)
         return bool(about) and about <= NOISY | ({About.ERROR} if late else set())
+
+    @property
+    def _unsent(self) -> bool:
+        """Whether a call of a batch came when others were refused: it waits for its turn."""
+        limited = self.cell.way == "abatch" and FaultKind.RATE_LIMIT in self.cell.row.kinds
+        return limited and self.attempts < len(self.cell.place.roles) * self.cell.calls
 
     @property
     def mark(self) -> str:
