@@ -37,7 +37,7 @@ MIN_TRY_SECONDS = 0.05
 """Seconds before it in which nothing is tried any more."""
 
 MAX_HINT = 120.0
-"""Seconds; a limit that lasts longer than that is no matter of turns."""
+"""Seconds; a batch call that was refused (429) waits for no longer hint: that is a quota."""
 
 MAX_REFUSALS = 2
 """Refusals (429) after each of which a batch call waits a moment for the same target."""
@@ -372,15 +372,18 @@ class Candidates:
         return list(dict.fromkeys(queues))  # two targets may share a key and a model
 
     def _comes_in_time(self, candidate: Candidate, now: float) -> bool:
-        """Whether its turn is worth waiting for, where it has failed this request before.
+        """Whether its turn is worth waiting for.
 
-        The time of a batch call has not begun while it is only refused for a limit.
+        The time of a batch call has not begun while it waits, or is only refused for a limit. Any
+        other call has to be sent before its deadline: if nothing was sent yet then, ahead of its
+        turn (`ignore_pace`), but never before a server's own hint.
         """
-        if not candidate.tries:
-            return True
-        patient = candidate.refused and self._request is not None and self._request.batch
-        until = max(self.deadline, now + MAX_HINT) if patient else self.deadline
-        return candidate.available_at() < until
+        if self._request is not None and self._request.batch:
+            until = max(self.deadline, now + MAX_HINT) if candidate.refused else self.deadline
+            return not candidate.tries or candidate.available_at() < until
+        if any(other.tries for other in self.candidates):
+            return candidate.available_at() < self.deadline
+        return candidate.state.available_at(ignore_block=candidate.ignore_block) < self.deadline
 
     def reset_if_all_tripped(self, now: float) -> None:
         """Clear the targets if all that could be asked have tripped."""

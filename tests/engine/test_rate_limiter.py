@@ -369,6 +369,29 @@ async def test_a_call_that_is_refused_beyond_its_deadline_ends_at_once(after):
     assert asyncio.get_running_loop().time() == pytest.approx(after)
 
 
+@virtual_time
+async def test_a_hint_beyond_the_deadline_ends_later_calls_at_once_too():
+    """They send nothing, and do not wait for what cannot come in time."""
+    refusal = Fail(FaultKind.RATE_LIMIT, retry_after=300.0)
+    made = world(refusal, refusal, deadline=10.0)
+    await made.race(size=Asked(batch=False)).answer()
+    race = made.race(size=Asked(batch=False))
+    assert await race.answer() is None
+    assert (race.end, asyncio.get_running_loop().time()) == (CallEnd.EXHAUSTED, 0.0)
+    assert made.sends() == 2
+
+
+@virtual_time
+async def test_a_hint_to_another_call_is_not_waited_for_beside_a_refusal():
+    """One target is limited already when the other one refuses this call."""
+    refusal = Fail(FaultKind.RATE_LIMIT, retry_after=300.0)
+    made = world(refusal, [Say(), refusal], deadline=10.0)
+    assert await made.race(size=Asked(batch=False)).answer() is not None
+    race = made.race(size=Asked(batch=False))
+    assert await race.answer() is None
+    assert (race.end, asyncio.get_running_loop().time()) == (CallEnd.EXHAUSTED, 0.0)
+
+
 @REFUSED_ELSEWHERE
 @pytest.mark.parametrize(
     ("kind", "hint"), [(FaultKind.RATE_LIMIT, 600.0), (FaultKind.SERVER, 30.0)]

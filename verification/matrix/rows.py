@@ -261,7 +261,7 @@ def _auth(name: str, step: Step) -> Row:
 
 
 def _limited(name: str, step: Step) -> Row:
-    """Make a row for a limit that lasts longer than the call: a batch waits two minutes for one."""
+    """Make a row for a limit that lasts longer than a call waits for, in a batch too."""
     return final(name, step, K.RATE_LIMIT, error=RateLimitedError, known=True)
 
 
