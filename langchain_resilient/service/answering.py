@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from langchain_resilient.configuration import chain_of
 from langchain_resilient.runtime.call import RECEIPTS
-from langchain_resilient.service.calls import as_json
+from langchain_resilient.service.calls import as_document
 from langchain_resilient.service.config import is_loopback
 from langchain_resilient.service.failures import BadRequestError, Failure, failure_of
 from langchain_resilient.wire.provider_state import RECEIPT_KEY
@@ -198,7 +198,7 @@ class Reply:
 
     async def document(self, status: int, body: dict[str, Any], headers: Headers) -> None:
         """Send a whole JSON response."""
-        content = as_json(body).encode()
+        content = as_document(body)
         self.status = status
         head = [
             (b"content-type", b"application/json"),

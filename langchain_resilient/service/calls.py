@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic_core import to_json
 
 from langchain_resilient.runtime.call import Receipts
 from langchain_resilient.runtime.keywords import nearest_name
@@ -43,7 +45,7 @@ class Call:
     answers: int = 1
     usage: bool = False
     sent: dict[str, Any] = field(default_factory=dict)
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = field(default_factory=lambda: os.urandom(16).hex())
     receipts: Receipts = field(default_factory=Receipts)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -194,7 +196,19 @@ def event(data: dict[str, Any], name: str | None = None) -> bytes:
 
 
 as_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
-"""Writes JSON in ASCII, which holds even half of a surrogate pair."""
+"""Writes JSON in ASCII.
+
+It holds even half of a surrogate pair, and nothing that some client takes for the end of a line of
+events, as httpx does with U+2028.
+"""
+
+
+def as_document(value: dict[str, Any]) -> bytes:
+    """Write a whole document as JSON: in UTF-8, which is faster, where that can hold it."""
+    try:
+        return to_json(value, inf_nan_mode="null", fallback=str)
+    except ValueError:
+        return as_json(value).encode()
 
 
 def details(usage: Any, name: str) -> dict[str, int]:

@@ -40,6 +40,7 @@ pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
 
 from langchain_resilient.service.app import create_app
+from langchain_resilient.service.calls import as_document
 from tests.service.serving import NAMES, model, served
 
 if TYPE_CHECKING:
@@ -183,6 +184,27 @@ def test_tool_calls_plain_and_streamed(url, sim):
             model="resilient", messages=[*HELLO, said, *results], tools=[ADD]
         )
     assert last.choices[0].message.content == "It is 3."
+
+
+@pytest.mark.parametrize("text", ["Grüße, 你好 😀", "two\u2028lines\x85"])
+def test_any_text_arrives_as_it_was_made(url, sim, text):
+    """And an event is one line to any client."""
+    sim.script("*", then=Reply(text))
+    answer = json.loads(post(url, CHAT).content)
+    assert answer["choices"][0]["message"]["content"] == text
+    stream = post(url, {**CHAT, "stream": True})
+    assert stream.content.isascii()
+    lines = [line for line in stream.text.splitlines() if line]
+    assert lines.pop() == "data: [DONE]"
+    deltas = [json.loads(line.removeprefix("data: "))["choices"][0]["delta"] for line in lines]
+    assert "".join(delta.get("content", "") for delta in deltas) == text
+
+
+@pytest.mark.parametrize("value", ["Zürich", "cut in two \ud83d", None, 0.1, float("nan"), ...])
+def test_any_value_of_a_document_is_json(value):
+    """Also half of a surrogate pair, which no UTF-8 holds, and what is nothing in JSON."""
+    read = json.loads(as_document({"value": value}), parse_constant=pytest.fail)["value"]
+    assert read == {"nan": None, "Ellipsis": "Ellipsis"}.get(str(value), value)
 
 
 def test_several_answers_plain_and_streamed(url):
