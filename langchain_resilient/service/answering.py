@@ -24,6 +24,7 @@ from langchain_resilient.wire.provider_state import RECEIPT_KEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from typing import Self
 
     from langchain_core.messages import AIMessage, AIMessageChunk
 
@@ -41,7 +42,7 @@ Headers = list[tuple[bytes, bytes]]
 logger = logging.getLogger("langchain_resilient.service")
 
 _UNWATCHED_SECONDS = 0.05
-"""How long nobody looks whether a client is still there."""
+"""How long nobody looks whether a client is slow, or still there."""
 
 _COMMENT = b": still working\n\n"
 _EVENT_HEADERS: Headers = [
@@ -337,13 +338,14 @@ class Endpoint:
             await reply.document(failure.status, body, failure.headers())
 
     async def _answer(self, headers: dict[bytes, bytes], receive: Receive, reply: Reply) -> None:
-        body = await read_body(headers, receive, self._config)
-        call = self._api.read(_parsed(body))
-        target = self._service.names.find(call.model)
-        if target is not None:
-            call.params["model"] = target
-        call.params.update(self._service.overrides)
-        async with _WhileConnected(receive, reply):
+        with _Watch(receive, reply, self._config.body_timeout) as watch:
+            body = await read_body(headers, receive, self._config.max_body_bytes)
+            watch.body_came()
+            call = self._api.read(_parsed(body))
+            target = self._service.names.find(call.model)
+            if target is not None:
+                call.params["model"] = target
+            call.params.update(self._service.overrides)
             if not call.stream:
                 await self._whole(call, reply)
             elif call.answers > 1:
@@ -392,31 +394,26 @@ def _check_type(headers: dict[bytes, bytes]) -> None:
         raise BadRequestError("the body must be JSON: content-type: application/json", status=415)
 
 
-async def read_body(headers: dict[bytes, bytes], receive: Receive, config: ServiceConfig) -> bytes:
+async def read_body(headers: dict[bytes, bytes], receive: Receive, longest: int) -> bytes:
     """Read the body of a request, as far as it may be long.
 
     Raises:
-        BadRequestError: If it is too long, or comes too slowly.
+        BadRequestError: If it is too long.
         ClientGoneError: If the client leaves.
     """
-    longest = config.max_body_bytes
     length = headers.get(b"content-length", b"0")
     if length.isdigit() and int(length) > longest:
         raise _too_long(longest)
     body = bytearray()
-    try:
-        async with asyncio.timeout(config.body_timeout):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                body += message.get("body", b"")
-                if len(body) > longest:
-                    raise _too_long(longest)
-                if not message.get("more_body"):
-                    return bytes(body)
-    except TimeoutError:
-        raise BadRequestError("the body came too slowly", None, "timeout", 408) from None
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        body += message.get("body", b"")
+        if len(body) > longest:
+            raise _too_long(longest)
+        if not message.get("more_body"):
+            return bytes(body)
 
 
 def _too_long(longest: int) -> BadRequestError:
@@ -434,50 +431,74 @@ def _parsed(body: bytes) -> dict[str, Any]:
     return parsed
 
 
-class _WhileConnected:
-    """Cancels what is done for a client when that leaves.
+class _Watch:
+    """Cancels what is done for a client that does not send its body in time, or that leaves.
 
-    It begins to look after a moment: most short answers have been sent by then, and a task that
-    watches costs as much as to write one.
+    It begins to look after a moment: most bodies have come and most short answers have been sent by
+    then, and a task that watches costs as much as to write one.
 
     Args:
         receive: The server's.
         reply: The response; once that is done, nobody is missed.
+        body_timeout: Seconds that the body may take.
 
     Raises:
-        ClientGoneError: If it has left.
+        BadRequestError: If it took longer.
+        ClientGoneError: If the client has left.
     """
 
-    __slots__ = ("_gone", "_receive", "_reply", "_task", "_timer", "_watch")
+    __slots__ = ("_body_timeout", "_ended", "_has_body", "_late", "_receive", "_reply", "_task",
+                 "_timer", "_waiting")  # fmt: skip
 
-    def __init__(self, receive: Receive, reply: Reply) -> None:
+    def __init__(self, receive: Receive, reply: Reply, body_timeout: float) -> None:
         self._receive = receive
         self._reply = reply
-        self._gone = False
-        self._watch: asyncio.Task[None] | None = None
+        self._body_timeout = body_timeout
+        self._has_body = self._late = False
+        self._ended: Exception | None = None
+        self._waiting: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, self._begin)
+        return self
+
+    def body_came(self) -> None:
+        """From now on the client may only leave."""
+        self._has_body = True
+        if self._late:
+            self._timer.cancel()
+            self._begin()
 
     def _begin(self) -> None:
-        self._watch = asyncio.create_task(self._wait())
+        if self._has_body:
+            self._waiting = asyncio.create_task(self._wait())
+            return
+        self._late = True
+        left = self._body_timeout - _UNWATCHED_SECONDS
+        error = BadRequestError("the body came too slowly", None, "timeout", 408)
+        self._timer = asyncio.get_running_loop().call_later(max(0, left), self._end, error)
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self._reply.done and self._task is not None:
-            self._gone = True
+        if not self._reply.done:
+            self._end(ClientGoneError())
+
+    def _end(self, error: Exception) -> None:
+        if self._task is not None and self._ended is None:
+            self._ended = error
             self._task.cancel()
 
-    async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         self._timer.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
         # Whoever else has cancelled it, such as the server at its end, is heard.
-        left = self._gone and isinstance(error, asyncio.CancelledError)
-        if left and self._task is not None and not self._task.uncancel():
-            raise ClientGoneError from None
+        if self._ended is None or not isinstance(error, asyncio.CancelledError):
+            return
+        if self._task is not None and not self._task.uncancel():
+            raise self._ended from None
 
 
 @asynccontextmanager

@@ -363,6 +363,21 @@ def test_a_client_that_leaves_stops_its_upstream(sim, stream):
         until(lambda: 'status="499"} 1.0' in httpx.get(f"{url}/metrics").text)
 
 
+@pytest.mark.parametrize("stay", [True, False], ids=["stays", "leaves"])
+def test_a_client_may_take_its_time_to_send_a_body(sim, stay):
+    """And is missed from then on, should it leave."""
+    sim.script("*", then=Reply("ok") if stay else Stall(after=2))
+    with served(model(sim)) as url, sent(url, CHAT, whole=False) as sock:
+        time.sleep(0.12)  # longer than nobody looks
+        sock.sendall(json.dumps(CHAT).encode()[1:])
+        if stay:
+            assert sock.recv(20).startswith(b"HTTP/1.1 200")
+            return
+        until(lambda: sim.requests)
+        sock.close()
+        until(lambda: sim.aborted == 1)
+
+
 def test_a_last_resort_answers_here_too(sim):
     """Whatever the chain has is behind the service."""
     sim.script("*", then=InvalidKey())

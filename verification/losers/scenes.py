@@ -150,9 +150,10 @@ async def paused(stage: Stage) -> float:
 async def crawling(stage: Stage) -> float | None:
     """It is given up in the middle, since it generates too slowly; another goes on."""
     limits = TimeLimits(min_tokens_per_second=10_000, throughput_window=1.0)
-    began = time.monotonic()
+    model = stage.raced(time_limits=limits)
+    began = time.monotonic()  # as the call does, which knows nothing of what went before
     last: Any = None
-    async for chunk in stage.raced(time_limits=limits).astream(stage.prompt):
+    async for chunk in model.astream(stage.prompt):
         last = chunk.response_metadata.get("resilience", last)
     breaks = (last or {}).get("breaks")
     return began + float(breaks[0]["seconds"]) if breaks else None
