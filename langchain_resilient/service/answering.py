@@ -447,8 +447,17 @@ class _Watch:
         ClientGoneError: If the client has left.
     """
 
-    __slots__ = ("_body_timeout", "_ended", "_has_body", "_late", "_receive", "_reply", "_task",
-                 "_timer", "_waiting")  # fmt: skip
+    __slots__ = (
+        "_body_timeout",
+        "_ended",
+        "_has_body",
+        "_late",
+        "_receive",
+        "_reply",
+        "_task",
+        "_timer",
+        "_waiting",
+    )
 
     def __init__(self, receive: Receive, reply: Reply, body_timeout: float) -> None:
         self._receive = receive

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
 
+from langchain_resilient.service import answering
 from langchain_resilient.service.app import create_app
 from langchain_resilient.service.calls import as_document
 from tests.service.serving import NAMES, model, served
@@ -364,11 +366,13 @@ def test_a_client_that_leaves_stops_its_upstream(sim, stream):
 
 
 @pytest.mark.parametrize("stay", [True, False], ids=["stays", "leaves"])
-def test_a_client_may_take_its_time_to_send_a_body(sim, stay):
+def test_a_client_may_take_its_time_to_send_a_body(sim, monkeypatch, stay):
     """And is missed from then on, should it leave."""
+    late, begin = threading.Event(), answering._Watch._begin
+    monkeypatch.setattr(answering._Watch, "_begin", lambda watch: (begin(watch), late.set()))
     sim.script("*", then=Reply("ok") if stay else Stall(after=2))
     with served(model(sim)) as url, sent(url, CHAT, whole=False) as sock:
-        time.sleep(0.12)  # longer than nobody looks
+        assert late.wait(5)
         sock.sendall(json.dumps(CHAT).encode()[1:])
         if stay:
             assert sock.recv(20).startswith(b"HTTP/1.1 200")

@@ -88,7 +88,7 @@ async def late(stage: Stage) -> float:
 
 
 async def whole(stage: Stage) -> float:
-    """It generates a whole, unstreamed answer when the hedge's comes: `hedge_on="response"`."""
+    """It generates a whole, unstreamed answer when the hedge's comes: `Hedge(on="response")`."""
     await stage.raced(hedge=Hedge(delay=1.0, on="response")).ainvoke(stage.prompt)
     return time.monotonic()
 
@@ -201,7 +201,7 @@ _SILENT = 3.0
 
 SCENES = (
     Scene("hedge speaks first, while it reads its prompt", late, _SILENT),
-    Scene('whole answers raced, hedge_on="response"', whole, _SILENT),
+    Scene('whole answers raced, Hedge(on="response")', whole, _SILENT),
     Scene("astream: consumer closes the stream", closed_early, _SENDING),
     Scene("stream: consumer breaks out of the loop", closed_early_sync, _SENDING),
     Scene("astream: caller is cancelled", cancelled, _SENDING),
