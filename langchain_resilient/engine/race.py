@@ -433,7 +433,7 @@ class Race:
         self._closed = True
         self._timer.stop()
         for action in self._planner.cancel(self._loop.time()):
-            if not isinstance(action, Finish):
+            if not isinstance(action, Finish) and action.attempt.task is not None:
                 self._reaper.take(action.attempt.task)
         self._waker.race = None
 
@@ -475,6 +475,8 @@ class Race:
         finally:
             if stream is not None:
                 await _close_quietly(stream)
+            # A cancelled task keeps its error, which keeps these frames: they let go of the task.
+            attempt.task = None
 
     async def _read_whole(self, attempt: Attempt, stream: Any) -> None:
         """Read an answer that counts when it is complete."""

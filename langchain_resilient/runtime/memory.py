@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import json
 import os
 import threading
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+from pydantic_core import from_json, to_json
 
 from langchain_resilient import notices
 from langchain_resilient.engine.target_speed import HELD_SECONDS
@@ -199,7 +199,7 @@ class Memory:
             if data and not data.startswith(_OWN):
                 self._give_up("is no file of `remember=`: it is left alone")
                 return {}
-            content = json.loads(data)
+            content = from_json(data)
             if (version := content["version"]) != VERSION:
                 self._give_up(f"is of version {version!r}, not {VERSION}: it is left alone")
                 return {}
@@ -222,8 +222,9 @@ class Memory:
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(content, file, separators=(",", ":"))
+            with os.fdopen(descriptor, "wb") as file:
+                # Not `json.dump`, which encodes in Python: calls under way would wait meanwhile.
+                file.write(to_json(content))
             draft.replace(self.path)
         except OSError:
             draft.unlink(missing_ok=True)

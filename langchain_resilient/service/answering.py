@@ -6,8 +6,8 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -364,7 +364,7 @@ class Endpoint:
     async def _several(self, call: Call, reply: Reply) -> None:
         """Send several answers as a stream: no model streams more than one here."""
         writer = self._api.writer(call)
-        async with _commented(reply, self._config.comment_interval):
+        with _Comments(reply, self._config.comment_interval):
             messages = await self._asker.answers(call)
         receipt = messages[0].response_metadata.get(RECEIPT_KEY) if self._config.receipts else None
         await reply.event(writer.whole(messages) + writer.end(receipt), last=True)
@@ -374,11 +374,12 @@ class Endpoint:
         receipt = None
         answer = self._asker.chunks(call)
         try:
-            async with _commented(reply, self._config.comment_interval), aclosing(answer) as chunks:
-                async for chunk in chunks:
-                    receipt = chunk.response_metadata.get(RECEIPT_KEY, receipt)
-                    if data := writer.add(chunk):
-                        await reply.event(data)
+            with _Comments(reply, self._config.comment_interval):
+                async with aclosing(answer) as chunks:
+                    async for chunk in chunks:
+                        receipt = chunk.response_metadata.get(RECEIPT_KEY, receipt)
+                        if data := writer.add(chunk):
+                            await reply.event(data)
         except Exception as error:
             if not reply.status:
                 raise
@@ -503,34 +504,45 @@ class _Watch:
         self._timer.cancel()
         if self._waiting is not None:
             self._waiting.cancel()
+        # Tasks keep the error that ended them, which refers to its frames: no circle through us.
+        task, self._task, self._waiting = self._task, None, None
         # Whoever else has cancelled it, such as the server at its end, is heard.
         if self._ended is None or not isinstance(error, asyncio.CancelledError):
             return
-        if self._task is not None and not self._task.uncancel():
+        if task is not None and not task.uncancel():
             raise self._ended from None
 
 
-@asynccontextmanager
-async def _commented(reply: Reply, interval: float | None) -> AsyncIterator[None]:
-    """Send comments while nothing else is sent for so many seconds."""
-    if interval is None:
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
+class _Comments:
+    """Sends comments while nothing else is sent for so many seconds.
 
-    def due() -> None:
-        nonlocal timer
-        left = reply.sent_at + interval - loop.time()
-        if left <= 0 and reply.commenting is None:
-            reply.commenting = loop.create_task(reply.comment())
-        timer = loop.call_later(left if left > 0 else interval, due)
+    Args:
+        reply: The stream.
+        interval: Seconds; None for no comments.
+    """
 
-    timer = loop.call_later(interval, due)
-    try:
-        yield
-    finally:
-        timer.cancel()
+    __slots__ = ("_interval", "_loop", "_reply", "_timer")
+
+    def __init__(self, reply: Reply, interval: float | None) -> None:
+        self._reply = reply
+        self._interval = interval
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        if self._interval is not None:
+            self._timer = self._loop.call_later(self._interval, self._due, self._interval)
+
+    def _due(self, interval: float) -> None:
+        left = self._reply.sent_at + interval - self._loop.time()
+        if left <= 0 and self._reply.commenting is None:
+            self._reply.commenting = self._loop.create_task(self._reply.comment())
+        self._timer = self._loop.call_later(left if left > 0 else interval, self._due, interval)
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _header(receipt: dict[str, Any]) -> bytes:

@@ -7,50 +7,14 @@ all that was ever imported.
 from __future__ import annotations
 
 import asyncio
-import gc
+import contextlib
 
 import pytest
 
 from langchain_resilient import Hedge, ResilientChatModel
-from langchain_resilient.runtime.shared_state import loop_reaper
-from langchain_resilient.testing import ProviderSimulator, Status
+from langchain_resilient.testing import NoAnswer, ProviderSimulator, Stall, Status
+from tests.garbage import ours_left_by
 from verification.kit.scripted_targets import target
-
-CALLS = 10
-
-
-async def settled() -> None:
-    """Let losers, streams and callbacks end, without waiting for the clock."""
-    await loop_reaper().drain()
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-async def ours_left_by(once) -> dict[str, int]:
-    """Which objects of the product only the collector can free after some calls, when warm."""
-    for _ in range(3):
-        await once()
-    await settled()
-    gc.collect()
-    gc.disable()
-    gc.freeze()  # what an earlier test's model leaves, when its last thread lets go of it
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    left: dict[str, int] = {}
-    try:
-        for _ in range(CALLS):
-            await once()
-        await settled()
-        gc.collect()
-        for each in gc.garbage:
-            module = type(each).__module__
-            if module.startswith("langchain_resilient.") and ".testing" not in module:
-                left[type(each).__name__] = left.get(type(each).__name__, 0) + 1
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.unfreeze()
-        gc.enable()
-    return left
 
 
 @pytest.mark.parametrize("api", ["chat", "responses"])
@@ -72,6 +36,50 @@ async def test_a_call_leaves_no_circles(way, on, api):
                 assert len(await model.abatch(["hi", "ho"])) == 2
             else:
                 assert (await model.ainvoke("hi")).text
+
+        assert await ours_left_by(once) == {}
+        await model.aclose()
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+@pytest.mark.parametrize("silent", [NoAnswer(), Stall(after=0), Stall(after=2)], ids=str)
+@pytest.mark.parametrize("way", ["hedge", "cancel", "leave"])
+async def test_what_is_stopped_leaves_no_circles(way, silent, api):
+    """A task keeps the error that cancelled it, and that the frames it went through."""
+    async with ProviderSimulator() as sim:
+        sim.script("openai:first", then=silent)
+        hedge = Hedge(delay=0.01, budget=1, burst=1000, on="response")
+        targets = [target(sim, "openai:first", api=api)]
+        if way == "hedge":
+            targets.append(target(sim, "together:second"))
+        model = ResilientChatModel(targets=targets, hedge=hedge if way == "hedge" else False)
+        calls = 0
+
+        async def leave() -> None:
+            stream = model.astream("hi")
+            if silent == Stall(after=2):
+                await anext(stream)
+                await stream.aclose()
+            else:
+                await cancel(anext(stream))
+
+        async def cancel(call) -> None:
+            task = asyncio.ensure_future(call)
+            await sim.await_requests(calls)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        async def once() -> None:
+            nonlocal calls
+            calls += 1
+            if way == "hedge":
+                answer = await model.ainvoke("hi")
+                assert answer.response_metadata["resilience"]["winner"] == "together:second"
+            elif way == "leave":
+                await leave()
+            else:
+                await cancel(model.ainvoke("hi"))
 
         assert await ours_left_by(once) == {}
         await model.aclose()

@@ -43,6 +43,8 @@ pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
 from langchain_resilient.service import answering
 from langchain_resilient.service.app import create_app
 from langchain_resilient.service.calls import as_document
+from langchain_resilient.service.config import ServiceConfig
+from tests.garbage import ours_left_by
 from tests.service.serving import NAMES, model, served
 
 if TYPE_CHECKING:
@@ -330,17 +332,16 @@ def test_a_silent_stream_is_commented(sim):
     assert last["error"]["code"] == "deadline_exceeded"
 
 
-async def test_nobody_watches_over_an_answer_that_comes_at_once():
-    """It would cost as much as to write it."""
-    app = create_app(ResilientChatModel(targets=[FakeListChatModel(responses=["ha"])]))
-    asked, sent = 0, []
+async def ask(app: Any, body: dict[str, Any]) -> tuple[list[Any], int]:
+    """What an application sends a client that never leaves, and how often it looked for it."""
+    bodies, sent, asked = [json.dumps(body).encode()], [], 0
 
     async def receive() -> dict[str, Any]:
         nonlocal asked
         asked += 1
-        if asked > 1:
+        if not bodies:
             await asyncio.Event().wait()
-        return {"type": "http.request", "body": json.dumps(CHAT).encode()}
+        return {"type": "http.request", "body": bodies.pop()}
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -349,7 +350,29 @@ async def test_nobody_watches_over_an_answer_that_comes_at_once():
     scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
     await app(scope, receive, send)
     assert sent[0]["status"] == 200
+    return sent, asked
+
+
+async def test_nobody_watches_over_an_answer_that_comes_at_once():
+    """It would cost as much as to write it."""
+    app = create_app(ResilientChatModel(targets=[FakeListChatModel(responses=["ha"])]))
+    _, asked = await ask(app, CHAT)
     assert asked == 1  # for its body
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_what_is_watched_leaves_nothing_for_the_collector(monkeypatch, stream):
+    """Real answers take a while: their clients are watched, their streams commented."""
+    monkeypatch.setattr(answering, "_UNWATCHED_SECONDS", 0)
+    llm = ResilientChatModel(targets=[FakeListChatModel(responses=["ha"], sleep=0.02)])
+    app = create_app(llm, ServiceConfig(comment_interval=0.005))
+
+    async def once() -> None:
+        sent, asked = await ask(app, {**CHAT, "stream": stream})
+        assert asked > 1
+        assert stream == any(b": still working" in each.get("body", b"") for each in sent)
+
+    assert await ours_left_by(once) == {}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
