@@ -53,9 +53,14 @@ def _end(started: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def instant_server() -> Iterator[str]:
-    """Start the server of prepared bytes; yields its base URL."""
-    with process(sys.executable, str(HERE / "instant_server.py")) as started:
+def instant_server(*pace: float) -> Iterator[str]:
+    """Start the server of prepared bytes; yields its base URL.
+
+    Args:
+        *pace: Seconds before the first text and before each further one; nothing for all at once.
+    """
+    seconds = [str(each) for each in pace]
+    with process(sys.executable, str(HERE / "instant_server.py"), *seconds) as started:
         assert started.stdout is not None
         yield started.stdout.readline().strip()
 

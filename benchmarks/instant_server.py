@@ -1,10 +1,11 @@
 """A server that costs little: prepared bytes for every request, so that clients are measured.
 
-    python benchmarks/instant_server.py
+    python benchmarks/instant_server.py [FIRST GAP]
 
 Prints its base URL. Whoever asks for `LONG` gets a stream of `CHUNKS` pieces, any other the short
-`TEXT`, plainly or as a stream, each in a single write. It runs in a process of its own and ends
-when its standard input does.
+`TEXT`, plainly or as a stream: each in a single write, or as a provider speaks, the first text
+after `FIRST` seconds and each further one `GAP` seconds later. It runs in a process of its own and
+ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -58,8 +59,11 @@ def _chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, object
     }
 
 
-def stream(pieces: Iterable[str]) -> bytes:
-    """Return a whole response that is a stream, each event a chunk of HTTP too."""
+def stream(pieces: Iterable[str]) -> list[bytes]:
+    """Return a whole response that is a stream, each event a chunk of HTTP too.
+
+    Cut where a provider that speaks would pause: before each text but the first.
+    """
     results = [_chunk({"role": "assistant", "content": ""})]
     results += [_chunk({"content": piece}) for piece in pieces]
     results += [_chunk({}, "stop"), {**_chunk({}), "choices": [], "usage": _usage()}]
@@ -68,15 +72,38 @@ def stream(pieces: Iterable[str]) -> bytes:
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     lines = [f"data: {event}\n\n" for event in events]
-    return (head + "".join(f"{len(line):x}\r\n{line}\r\n" for line in lines) + "0\r\n\r\n").encode()
+    chunks = [f"{len(line):x}\r\n{line}\r\n".encode() for line in lines]
+    role, *texts, stop, usage, done = chunks
+    texts[0] = head.encode() + role + texts[0]
+    texts[-1] += stop + usage + done + b"0\r\n\r\n"
+    return texts
+
+
+class Streamed:
+    """A stream, in one piece and cut where a provider that speaks would pause.
+
+    Args:
+        texts: Its texts.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.pieces = stream(texts)
+        self.at_once = b"".join(self.pieces)
 
 
 class Instant(asyncio.Protocol):
-    """One connection: reads requests, answers each with prepared bytes."""
+    """One connection: reads requests, answers each with prepared bytes.
 
-    plain = plain()
-    short = stream(re.findall(r"\s?\S+", TEXT))
-    long = stream(f" word{number}" for number in range(CHUNKS))
+    Args:
+        pace: Seconds before the first text and before each further one; None for all at once.
+    """
+
+    whole = plain()
+    short = Streamed(re.findall(r"\s?\S+", TEXT))
+    long = Streamed(f" word{number}" for number in range(CHUNKS))
+
+    def __init__(self, pace: tuple[float, float] | None = None) -> None:
+        self._pace = pace
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -92,18 +119,28 @@ class Instant(asyncio.Protocol):
             if len(self._seen) < size:
                 return
             request, self._seen = self._seen[:size], self._seen[size:]
-            self._transport.write(self._answer(request))
+            self._answer(request)
 
-    def _answer(self, request: bytes) -> bytes:
-        if not _STREAM.search(request):
-            return self.plain
-        return self.long if _LONG in request else self.short
+    def _answer(self, request: bytes) -> None:
+        answer = self.long if _LONG in request else self.short
+        streams = _STREAM.search(request)
+        if self._pace is None:
+            self._transport.write(answer.at_once if streams else self.whole)
+            return
+        first, gap = self._pace
+        loop = asyncio.get_running_loop()
+        at = loop.time() + first
+        if not streams:
+            loop.call_at(at + (len(answer.pieces) - 1) * gap, self._transport.write, self.whole)
+            return
+        for number, piece in enumerate(answer.pieces):
+            loop.call_at(at + number * gap, self._transport.write, piece)
 
 
-async def main() -> None:
+async def main(pace: tuple[float, float] | None) -> None:
     """Serve until standard input ends."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Instant, "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: Instant(pace), "127.0.0.1", 0, backlog=1024)
     sys.stdout.write(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1\n")
     sys.stdout.flush()
     async with server:
@@ -111,4 +148,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    given = [float(each) for each in sys.argv[1:]]
+    asyncio.run(main((given[0], given[1]) if given else None))

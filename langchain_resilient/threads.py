@@ -102,7 +102,10 @@ class Threads:
         future: asyncio.Future[T] = loop.create_future()
         call = partial(copy_context().run, function, *args)
         self._submit(partial(_run_job, loop, future, call))
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # its error refers to this frame: no circle
 
     async def iterate(self, make: Callable[[], Iterable[T]]) -> AsyncGenerator[T, None]:
         """Yield what a blocking iterator yields; it lives in one thread.
@@ -177,6 +180,7 @@ def _run_job(
         error = RuntimeError("StopIteration") if isinstance(raised, StopIteration) else raised
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
         loop.call_soon_threadsafe(_settle, future, value, error)
+    del future, error  # as in `Threads.run`
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

@@ -468,6 +468,8 @@ class Race:
                 if _passes(attempt, error):
                     raise
                 fault = self._dependencies.classify(error)  # every failure becomes a fault
+                # Its frames were cleared, but not this one, which refers to the fault: no circle.
+                error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             self._attempt_ended(attempt, fault)
         except BaseException as error:
             if not self._interrupt(error):

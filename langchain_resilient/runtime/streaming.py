@@ -252,9 +252,6 @@ class StreamAssembler:
     Args:
         break_strategy: What follows a break; it knows whether that is added or replaces.
         target_of: Which target an attempt went to.
-
-    Attributes:
-        add: Converts one chunk; another after each `turn`.
     """
 
     __slots__ = (
@@ -266,7 +263,6 @@ class StreamAssembler:
         "_segments",
         "_starts",
         "_target_of",
-        "add",
     )  # fmt: skip
 
     def __init__(
@@ -281,7 +277,11 @@ class StreamAssembler:
         self._held: list[ChatGenerationChunk] = []
         self._id: str | None = None
         self._deltas = ChunkConverter("")
-        self.add: Callable[[Chunk], ChatGenerationChunk | None] = self._deltas.add
+
+    @property
+    def add(self) -> Callable[[Chunk], ChatGenerationChunk | None]:
+        """Converts one chunk; another after each `turn`."""
+        return self._deltas.add if len(self._segments) <= 1 else self._add_more
 
     def turn(self, segment: Segment) -> ChatGenerationChunk | None:
         """Begin the next part.
@@ -293,12 +293,10 @@ class StreamAssembler:
         if len(self._segments) == 1:
             self._starts.append(0)
             self._deltas = ChunkConverter(self._target_of(segment.attempt).provider)
-            self.add = self._deltas.add
             return None
         messages = self._segments[0].attempt.response.native
         self._id = messages[0].id if messages else None
         self._deltas.start_next_answer()
-        self.add = self._add_more
         self._join, self._held = None, []
         if self._break_strategy is not None and self._break_strategy.appends:
             self._starts.append(self._starts[-1])

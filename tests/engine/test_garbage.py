@@ -11,31 +11,55 @@ import contextlib
 
 import pytest
 
-from langchain_resilient import Hedge, ResilientChatModel
-from langchain_resilient.testing import NoAnswer, ProviderSimulator, Stall, Status
+from langchain_resilient import Health, Hedge, ResilientChatModel, ResilientError
+from langchain_resilient.testing import Cut, NoAnswer, ProviderSimulator, Stall, Status
 from tests.garbage import ours_left_by
 from verification.kit.scripted_targets import target
 
 
 @pytest.mark.parametrize("api", ["chat", "responses"])
 @pytest.mark.parametrize("on", ["first_text", "response"])
-@pytest.mark.parametrize("way", ["ainvoke", "astream", "fallback", "batch"])
+@pytest.mark.parametrize(
+    "way", ["ainvoke", "astream", "fallback", "batch", "dead", "check", "break"]
+)
 async def test_a_call_leaves_no_circles(way, on, api):
-    """Whole or streamed, answered by the first or the second, alone or in a paced batch."""
+    """Whole or streamed, answered by the first, the second or none, alone or in a paced batch."""
+
+    def check(_: object) -> None:
+        if way == "check":
+            raise ValueError
+
     async with ProviderSimulator() as sim:
-        if way == "fallback":
-            sim.script("openai:first", then=Status(500))
+        if way == "break":
+            sim.script("openai:first", then=Cut(after=2))
+        if way in {"fallback", "dead"}:
+            sim.script("openai:first" if way == "fallback" else "*", then=Status(500))
         first = target(sim, "openai:first", api=api, requests_per_minute=60_000)
-        second = target(sim, "together:second")
-        model = ResilientChatModel(targets=[first, second], hedge=Hedge(on=on))
+        # A refusal by httpx, which Together's SDK uses, is in a circle of its own making.
+        second = target(sim, "openai:second" if way == "dead" else "together:second")
+        health = Health(trip_after=1000)  # or the first would soon not be asked any more
+        model = ResilientChatModel(
+            targets=[first, second],
+            hedge=Hedge(on=on),
+            health=health,
+            max_retries=0,
+            check=check if way == "check" else None,
+        )
 
         async def once() -> None:
-            if way == "astream":
+            if way in {"astream", "break"}:
                 assert [chunk async for chunk in model.astream("hi")]
             elif way == "batch":
                 assert len(await model.abatch(["hi", "ho"])) == 2
+            elif way in {"dead", "check"}:
+                with pytest.raises(ResilientError):
+                    await model.ainvoke("hi")
             else:
-                assert (await model.ainvoke("hi")).text
+                answer = await model.ainvoke("hi")
+                used = [
+                    each["target"] for each in answer.response_metadata["resilience"]["attempts"]
+                ]
+                assert ("together:second" in used) == (way == "fallback")
 
         assert await ours_left_by(once) == {}
         await model.aclose()

@@ -2,9 +2,14 @@
 
 Each request goes to the upstream directly and through the service, in turn: whatever else this
 machine does meets both alike. Requests are sent on time, whether or not earlier ones have ended.
-The last kind is for a model that asks its targets for whole answers too (`Hedge(on="response")`).
-The upstream (`benchmarks/instant_server.py`) costs little, so that the service is measured. The
-service's CPU time per request is told too: it depends less on what else the machine does.
+"Asked whole" is a model that asks its targets for whole answers too (`Hedge(on="response")`).
+The upstream (`benchmarks/instant_server.py`) costs little, so that the service is measured;
+"spoken" answers come at a provider's pace: many are under way at once, and whatever holds the
+service up delays them all. "Awake" keeps the cores from sleeping between requests, as they do where
+there is more to do: a virtual core takes its time to wake up, and is slow at first. CPU time per
+request is told too.
+
+`beside` puts other proxies beside it: the least that one costs, and litellm's.
 """
 
 from __future__ import annotations
@@ -13,9 +18,11 @@ import asyncio
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +32,12 @@ import aiohttp
 from benchmarks.fleet import instant_server
 from benchmarks.instant_server import CHUNKS, LONG, SHORT, TEXT
 from verification.kit.report import Table
-from verification.service.process import service
+from verification.service.process import bare_proxy, litellm_proxy, service
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from verification.service.process import Started
 
 MAX_P50, MAX_P99 = 2.0, 10.0
 """The bar, in milliseconds, for whole short answers."""
@@ -36,11 +45,24 @@ MAX_P50, MAX_P99 = 2.0, 10.0
 WARM_UP = 1.0
 """Seconds that do not count: of SDKs that are imported, and first connections."""
 
+PACE = (0.15, 0.01)
+"""A provider's: seconds before its first text, and before each further one."""
+
 TABLE = Table(
     ("ms", "<22"), ("rate", ">6"), ("direct p50", ">12.2f"), ("p99", ">9.2f"),
     ("service p50", ">13.2f"), ("p99", ">9.2f"), ("added p50", ">11.2f"), ("p99", ">9.2f"),
     ("first p50", ">11.2f"), ("CPU", ">7.2f"),
 )  # fmt: skip
+BESIDE = Table(
+    ("ms", "<18"), ("rate", ">6"), ("", "<22"), ("added p50", ">10.2f"), ("p99", ">9.2f"),
+    ("CPU", ">7.2f"), gap=" ",
+)  # fmt: skip
+
+
+def _body(prompt: str, *, stream: bool) -> bytes:
+    message = {"role": "user", "content": prompt}
+    body = {"model": "resilient", "messages": [message], **({"stream": True} if stream else {})}
+    return json.dumps(body).encode()
 
 
 @dataclass(frozen=True)
@@ -60,6 +82,10 @@ class Kind:
     expected: bytes
     rate: float
     bar: bool = False
+
+
+PLAIN = Kind("plain", _body(SHORT, stream=False), TEXT.encode(), 100)
+STREAM = Kind("stream, 9 chunks", _body(SHORT, stream=True), b"[DONE]", 100)
 
 
 @dataclass
@@ -108,16 +134,21 @@ async def _series(urls: dict[str, str], kind: Kind, seconds: float) -> dict[str,
     return found
 
 
-def _body(prompt: str, *, stream: bool) -> bytes:
-    message = {"role": "user", "content": prompt}
-    body = {"model": "resilient", "messages": [message], **({"stream": True} if stream else {})}
-    return json.dumps(body).encode()
-
-
 def _cpu(pid: int) -> float:
     """Seconds of CPU time that a process has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user's and system's
+
+
+@contextmanager
+def _awake() -> Iterator[None]:
+    """Have something to do for each core that gives way to whatever else there is."""
+    spin = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    with ExitStack() as started:
+        for _ in range(os.cpu_count() or 1):
+            spinner = started.enter_context(subprocess.Popen([sys.executable, "-c", spin]))
+            started.callback(spinner.kill)
+        yield
 
 
 def measure(rate: float, seconds: float) -> int:
@@ -128,19 +159,26 @@ def measure(rate: float, seconds: float) -> int:
         seconds: How long, for each kind.
     """
     last = f"word{CHUNKS - 1}".encode()
-    plain = Kind("plain", _body(SHORT, stream=False), TEXT.encode(), rate, bar=True)
+    plain = replace(PLAIN, rate=rate, bar=True)
+    stream = replace(STREAM, rate=rate)
     kinds = (
         plain,
-        Kind("stream, 9 chunks", _body(SHORT, stream=True), b"[DONE]", rate),
+        stream,
         Kind(f"stream, {CHUNKS} chunks", _body(LONG, stream=True), last, rate / 10),
     )
-    asked_whole = (replace(plain, name="plain, asked whole", bar=False),)
     print(f"Python {sys.version}\n{TABLE.header()}", flush=True)
-    with instant_server() as upstream, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "serve.toml")
         config.write_text('[model]\nhedge = { on = "response" }\n', "utf-8")
-        met = _measure(kinds, upstream, seconds)
-        met &= _measure(asked_whole, upstream, seconds, "-c", str(config))
+        with instant_server() as upstream:
+            met = _measure(kinds, upstream, seconds)
+            with _awake():
+                _measure((replace(plain, name="plain, awake", bar=False),), upstream, seconds)
+            asked_whole = replace(plain, name="plain, asked whole", bar=False)
+            _measure((asked_whole,), upstream, seconds, "-c", str(config))
+        with instant_server(*PACE) as upstream:
+            spoken = [replace(kind, name=f"{kind.name}, spoken", bar=False) for kind in kinds[:2]]
+            _measure(spoken, upstream, seconds)
     print(f"the bar for plain answers: {MAX_P50:g} ms at p50, {MAX_P99:g} ms at p99")
     return 0 if met else 1
 
@@ -148,14 +186,10 @@ def measure(rate: float, seconds: float) -> int:
 def _measure(kinds: Sequence[Kind], upstream: str, seconds: float, *flags: str) -> bool:
     """Print a line for each kind of request to one service; whether the bar was met."""
     met = True
-    key = {"OPENAI_BASE_URL": upstream, "OPENAI_API_KEY": "none"}
-    with service(*flags, "-t", "openai:m", **key) as (url, process):
-        urls = {"direct": f"{upstream}/chat/completions", "service": f"{url}/v1/chat/completions"}
+    with service(*flags, "-t", "openai:m", **_key(upstream)) as ours:
         for kind in kinds:
-            before = _cpu(process.pid)
-            found = asyncio.run(_series(urls, kind, seconds))
-            cpu = (_cpu(process.pid) - before) * 1000 / (kind.rate * (seconds + WARM_UP))
-            direct, through = found["direct"], found["service"]
+            direct, (proxied,) = _through(kind, upstream, [ours], seconds)
+            through, cpu = proxied
             p50, p99 = (through.quantile(q) - direct.quantile(q) for q in (0.5, 0.99))
             figures = (
                 direct.quantile(0.5), direct.quantile(0.99),
@@ -165,3 +199,52 @@ def _measure(kinds: Sequence[Kind], upstream: str, seconds: float, *flags: str) 
             print(TABLE.line(kind.name, f"{kind.rate:.0f}/s", *figures), flush=True)
             met &= not kind.bar or (p50 <= MAX_P50 and p99 <= MAX_P99)
     return met
+
+
+def compare(rate: float, seconds: float, litellm: Path | None) -> int:
+    """Measure the service beside other proxies, all in turn; the exit status.
+
+    Args:
+        rate: Requests a second, each way.
+        seconds: How long, for each kind.
+        litellm: litellm's program, if its proxy is installed.
+    """
+    print(f"Python {sys.version}", flush=True)
+    with ExitStack() as open_:
+        upstream = open_.enter_context(instant_server())
+        folder = Path(open_.enter_context(tempfile.TemporaryDirectory()))
+        proxies = {
+            "langchain-resilient": service("-t", "openai:m", **_key(upstream)),
+            "bytes passed on": bare_proxy(upstream),
+        }
+        if litellm is not None:
+            proxies["litellm"] = litellm_proxy(litellm, upstream, folder)
+        started = [open_.enter_context(each) for each in proxies.values()]
+        print(BESIDE.header(), flush=True)
+        for kind in (replace(PLAIN, rate=rate), replace(STREAM, rate=rate)):
+            direct, proxied = _through(kind, upstream, started, seconds)
+            for name, (through, cpu) in zip(proxies, proxied, strict=True):
+                p50, p99 = (through.quantile(q) - direct.quantile(q) for q in (0.5, 0.99))
+                print(BESIDE.line(kind.name, f"{rate:.0f}/s", name, p50, p99, cpu), flush=True)
+    return 0
+
+
+def _through(
+    kind: Kind, upstream: str, proxies: Sequence[Started], seconds: float
+) -> tuple[Series, list[tuple[Series, float]]]:
+    """Ask directly and through each of some proxies, in turn.
+
+    Returns:
+        How long it took directly, and through each proxy, with its CPU time per request in ms.
+    """
+    urls = {"": f"{upstream}/chat/completions"}
+    urls |= {url: f"{url}/v1/chat/completions" for url, _ in proxies}
+    before = [_cpu(process.pid) for _, process in proxies]
+    found = asyncio.run(_series(urls, kind, seconds))
+    requests = kind.rate * (seconds + WARM_UP)
+    cpu = [(_cpu(p.pid) - b) * 1000 / requests for (_, p), b in zip(proxies, before, strict=True)]
+    return found[""], list(zip([found[url] for url, _ in proxies], cpu, strict=True))
+
+
+def _key(upstream: str) -> dict[str, str]:
+    return {"OPENAI_BASE_URL": upstream, "OPENAI_API_KEY": "none"}
