@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
 .PHONY: help run test pythons oldest tox lint typecheck unit simulate patience fuzz stack streams limits fleet kill ray lane losers turns \
-  standard record recordings typed notebooks demo docs soak wheel audit sbom matrix fuzz-wire bench bench-sizes instructions-baseline judges \
+  standard record recordings typed notebooks demo docs soak wheel audit sbom matrix fuzz-wire proxies bench bench-sizes instructions-baseline judges \
   peers service format clean
 
 help: ## show this list
@@ -188,6 +188,14 @@ service: $(VENV)/.developer ## the HTTP service: what it adds to latency, what i
 	$(BIN)/python -m verification.service faults
 	$(BIN)/python -m verification.service warm
 	LANGCHAIN_RESILIENT_LONG=1 $(BIN)/python -m pytest -q tests/service/test_standard.py
+
+.rivals/proxy/.installed: benchmarks/litellm-proxy-requirements.txt
+	$(PYTHON) -m venv .rivals/proxy
+	.rivals/proxy/bin/python -m pip install --quiet -r benchmarks/litellm-proxy-requirements.txt
+	@touch $@
+
+proxies: .rivals/proxy/.installed $(VENV)/.developer ## the HTTP service beside a bare proxy and litellm's
+	$(BIN)/python -m verification.service beside --litellm .rivals/proxy/bin/litellm
 
 judges: $(VENV)/.developer ## llmock, aimock, llama.cpp and HAProxy judge us (installs the first two into .judges)
 	$(BIN)/python -m verification.judges $(JUDGES)
