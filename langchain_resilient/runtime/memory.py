@@ -21,7 +21,7 @@ from pydantic_core import from_json, to_json
 
 from langchain_resilient import notices
 from langchain_resilient.engine.target_speed import HELD_SECONDS
-from langchain_resilient.engine.time_model import RequestProfile, Sample
+from langchain_resilient.engine.time_model import SMALLEST, RequestProfile, Sample
 from langchain_resilient.errors import MemoryFileWarning
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ _LOCK_SECONDS = 2.0
 """Seconds that a save waits for those of other processes."""
 
 _KINDS = ("first_texts", "answers")
+
+_MOST = 1e9
+"""Seconds or tokens that make no sense any more."""
 
 _Row = tuple[float, float, int, str | None, int, bool]
 """A sample in the file: seconds since 1970, seconds it took, tokens of the prompt, reasoning
@@ -299,12 +302,13 @@ def _rows(rows: Any) -> list[_Row]:
 def _checked(row: Any) -> _Row | None:
     try:
         at, seconds, prompt, effort, answer, censored = row
-        good = isfinite(at) and 0 <= seconds < float("inf") and prompt >= 0 and answer >= 0
+        good = isfinite(at) and 0 <= seconds < _MOST and 0 <= prompt < _MOST and 0 <= answer < _MOST
     except (TypeError, ValueError):
         return None
     if not good or not (effort is None or isinstance(effort, str)):
         return None
-    return float(at), float(seconds), int(prompt), effort, int(answer), bool(censored)
+    # What came at once is 0 in the file, which has four decimals; the model takes logarithms.
+    return float(at), max(SMALLEST, seconds), int(prompt), effort, int(answer), bool(censored)
 
 
 def _row(sample: Sample, at: float) -> _Row:

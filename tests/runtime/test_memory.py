@@ -12,6 +12,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from langchain_resilient import MemoryFileWarning, cli
 from langchain_resilient.engine.target_state import TargetState
@@ -263,6 +265,54 @@ def test_an_entry_that_makes_no_sense_is_nothing(path, entry):
     process.ask(0.5)
     process.end()
     assert len(json.loads(path.read_text())["targets"]["other"]["first_texts"]) == 40
+
+
+def test_a_target_that_answers_at_once(path):
+    """Its times are 0 in the file, of which there is no logarithm: every later start failed."""
+    first = Process(path)
+    first.ask(0.00001, count=40)
+    first.end()
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert 0 in {row[1] for row in entry["first_texts"]}
+    assert Process(path, wall=first.wall + 1).usual() == pytest.approx(0.001, rel=0.1)
+
+
+_NUMBERS = st.one_of(
+    st.integers(), st.floats(), st.sampled_from([0, -0.0, 5e-324, 1e308, 10**400, 1e9]), st.none()
+)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.floats(0, 60),
+            _NUMBERS,
+            _NUMBERS,
+            st.sampled_from([None, "low", "max", ""]),
+            _NUMBERS,
+            st.booleans(),
+        ),
+        min_size=30,
+        max_size=60,
+    )
+)
+def test_no_number_in_the_file_stops_a_start(tmp_path_factory, rows):
+    """A file is never a reason to raise."""
+    path = tmp_path_factory.mktemp("memory") / "learned.json"
+    probe = Process(path)
+    probe.ask(0.5, count=4)
+    probe.end()
+    content = json.loads(path.read_text())
+    (entry,) = content["targets"].values()
+    entry["first_texts"] = [[1e9 + at, *rest] for at, *rest in rows]
+    entry["answers"] = entry["first_texts"][::-1]
+    path.write_text(json.dumps(content))
+    again = Process(path, wall=1e9 + 100)
+    assert again.usual() is None or again.usual() > 0
+    again.ask(0.5, count=40)
+    again.end()
+    assert Process(path, wall=again.wall + 1).usual() > 0
 
 
 def test_a_file_of_another_version_is_left_alone(path):
