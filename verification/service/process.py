@@ -8,16 +8,17 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import httpx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SECONDS_TO_START = 60.0
 
@@ -29,9 +30,12 @@ Started = tuple[str, "subprocess.Popen[str]"]
 def service(*args: str, **environ: str) -> Iterator[Started]:
     """Start `langchain-resilient serve` at a free port; gives its URL and its process."""
     command = [sys.executable, "-m", "langchain_resilient", "serve", "--port", "0", *args]
-    quiet = {"LANGCHAIN_RESILIENT_MODEL_LISTS": "off"}
-    with _started(command, {**quiet, **environ}) as process:
-        yield _address(process), process
+    with tempfile.TemporaryDirectory() as folder:
+        # It remembers, as it does by default, but not among what the user's own targets taught.
+        own = {"LANGCHAIN_RESILIENT_REMEMBER": str(Path(folder, "learned.json"))}
+        quiet = {"LANGCHAIN_RESILIENT_MODEL_LISTS": "off"}
+        with _started(command, {**own, **quiet, **environ}) as process:
+            yield _address(process), process
 
 
 @contextmanager
