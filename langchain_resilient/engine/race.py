@@ -443,8 +443,8 @@ class Race:
         """Read one stream into its accumulator, and report to the planner. Owns the stream."""
         route = self._chain[attempt.candidate.index]
         stream: Any = None
+        fault: Fault | None = None
         try:
-            fault: Fault | None
             try:
                 if attempt.retry_state is not None and self._on_retry is not None:
                     await _await_if_needed(self._on_retry(attempt.retry_state))
@@ -468,8 +468,6 @@ class Race:
                 if _passes(attempt, error):
                     raise
                 fault = self._dependencies.classify(error)  # every failure becomes a fault
-                # Its frames were cleared, but not this one, which refers to the fault: no circle.
-                error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             self._attempt_ended(attempt, fault)
         except BaseException as error:
             if not self._interrupt(error):
@@ -477,8 +475,9 @@ class Race:
         finally:
             if stream is not None:
                 await _close_quietly(stream)
-            # A cancelled task keeps its error, which keeps these frames: they let go of the task.
+            # A task and a fault keep the error, which keeps this frame: it lets go of all it knows.
             attempt.task = None
+            del self, attempt, request, route, stream, fault
 
     async def _read_whole(self, attempt: Attempt, stream: Any) -> None:
         """Read an answer that counts when it is complete."""

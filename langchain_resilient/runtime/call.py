@@ -435,8 +435,8 @@ class AnswerValidator:
             broken = isinstance(error, _BUGS)
             code = CHECK_FAILED if broken else CHECK_REFUSED
             where = f" at {_place_of(error)}" if broken else ""
-            # Without this frame, which knows the attempt that keeps the fault: no circle.
-            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            if not broken:  # its frames lead to the attempt that keeps the fault: no circle
+                error.__traceback__ = None
             return Fault(
                 FaultKind.INVALID, f"check raised {error!r}{where}", code=code, cause=error
             )

@@ -283,7 +283,8 @@ def faded(rows: Iterable[_Row], wall_now: float) -> list[_Row]:
         rows: Of one target; in any order.
         wall_now: Seconds since 1970.
     """
-    recent = sorted(row for row in rows if wall_now - MAX_AGE <= row[0] <= wall_now + 60)
+    recent = [row for row in rows if wall_now - MAX_AGE <= row[0] <= wall_now + 60]
+    recent.sort(key=lambda row: row[0])  # an effort may be None, which is not less than another
     if not recent:
         return []
     age = max(0.0, wall_now - recent[-1][0])

