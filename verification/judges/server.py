@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -31,23 +32,30 @@ def free_ports(number: int) -> list[int]:
 
 
 @contextmanager
-def serving(command: Sequence[str], port: int, output: IO[Any] | int) -> Iterator[None]:
-    """Run a server as long as the block, from when its port answers.
+def serving(
+    command: Sequence[str], port: int, output: IO[Any] | int, **environ: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server as long as the block, from when its port answers; gives its process.
 
     Args:
         command: Starts it in the foreground.
         port: Where it listens.
         output: Where all that it prints goes.
+        **environ: More environment variables.
 
     Raises:
         RuntimeError: If it ends, or does not listen within a minute.
     """
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        command,
+        env={**os.environ, **environ},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
     )
     try:
         _until_it_listens(process, port)
-        yield
+        yield process
     finally:
         process.terminate()
         try:

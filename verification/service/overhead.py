@@ -5,9 +5,7 @@ machine does meets both alike. Requests are sent on time, whether or not earlier
 "Asked whole" is a model that asks its targets for whole answers too (`Hedge(on="response")`).
 The upstream (`benchmarks/instant_server.py`) costs little, so that the service is measured;
 "spoken" answers come at a provider's pace: many are under way at once, and whatever holds the
-service up delays them all. "Awake" keeps the cores from sleeping between requests, as they do where
-there is more to do: a virtual core takes its time to wake up, and is slow at first. CPU time per
-request is told too.
+service up delays them all. CPU time per request is told too.
 
 `beside` puts other proxies beside it: the least that one costs, and litellm's.
 """
@@ -18,11 +16,10 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +32,7 @@ from verification.kit.report import Table
 from verification.service.process import bare_proxy, litellm_proxy, service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from verification.service.process import Started
 
@@ -49,7 +46,7 @@ PACE = (0.15, 0.01)
 """A provider's: seconds before its first text, and before each further one."""
 
 TABLE = Table(
-    ("ms", "<22"), ("rate", ">6"), ("direct p50", ">12.2f"), ("p99", ">9.2f"),
+    ("ms", "<24"), ("rate", ">6"), ("direct p50", ">12.2f"), ("p99", ">9.2f"),
     ("service p50", ">13.2f"), ("p99", ">9.2f"), ("added p50", ">11.2f"), ("p99", ">9.2f"),
     ("first p50", ">11.2f"), ("CPU", ">7.2f"),
 )  # fmt: skip
@@ -140,17 +137,6 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user's and system's
 
 
-@contextmanager
-def _awake() -> Iterator[None]:
-    """Have something to do for each core that gives way to whatever else there is."""
-    spin = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
-    with ExitStack() as started:
-        for _ in range(os.cpu_count() or 1):
-            spinner = started.enter_context(subprocess.Popen([sys.executable, "-c", spin]))
-            started.callback(spinner.kill)
-        yield
-
-
 def measure(rate: float, seconds: float) -> int:
     """Measure plain answers, short streams and long ones; the exit status.
 
@@ -172,8 +158,6 @@ def measure(rate: float, seconds: float) -> int:
         config.write_text('[model]\nhedge = { on = "response" }\n', "utf-8")
         with instant_server() as upstream:
             met = _measure(kinds, upstream, seconds)
-            with _awake():
-                _measure((replace(plain, name="plain, awake", bar=False),), upstream, seconds)
             asked_whole = replace(plain, name="plain, asked whole", bar=False)
             _measure((asked_whole,), upstream, seconds, "-c", str(config))
         with instant_server(*PACE) as upstream:

@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import httpx
+from verification.judges.server import free_ports, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECONDS_TO_START = 60.0
 
-Started = tuple[str, "subprocess.Popen[str]"]
+Started = tuple[str, "subprocess.Popen[Any]"]
 """A server's URL and its process."""
 
 
@@ -32,9 +30,11 @@ def service(*args: str, **environ: str) -> Iterator[Started]:
     command = [sys.executable, "-m", "langchain_resilient", "serve", "--port", "0", *args]
     with tempfile.TemporaryDirectory() as folder:
         # It remembers, as it does by default, but not among what the user's own targets taught.
-        own = {"LANGCHAIN_RESILIENT_REMEMBER": str(Path(folder, "learned.json"))}
-        quiet = {"LANGCHAIN_RESILIENT_MODEL_LISTS": "off"}
-        with _started(command, {**own, **quiet, **environ}) as process:
+        own = {
+            "LANGCHAIN_RESILIENT_REMEMBER": str(Path(folder, "learned.json")),
+            "LANGCHAIN_RESILIENT_MODEL_LISTS": "off",
+        }
+        with _started(command, **{**own, **environ}) as process:
             yield _address(process), process
 
 
@@ -42,7 +42,7 @@ def service(*args: str, **environ: str) -> Iterator[Started]:
 def bare_proxy(upstream: str) -> Iterator[Started]:
     """Start the least of a proxy."""
     command = [sys.executable, "-m", "verification.service.bare_proxy", upstream]
-    with _started(command, {}) as process:
+    with _started(command) as process:
         yield _address(process), process
 
 
@@ -64,23 +64,17 @@ def litellm_proxy(program: Path, upstream: str, folder: Path) -> Iterator[Starte
         "LITELLM_LOG": "ERROR",
         "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
     }
-    port = _free_port()
+    (port,) = free_ports(1)
     flags = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-    log = folder / "litellm.log"
-    with log.open("w") as said, _started([str(program), *flags], quiet, said) as process:
-        url = f"http://127.0.0.1:{port}"
-        if not _is_up(f"{url}/health/liveliness", process):
-            raise RuntimeError(log.read_text("utf-8")[-4000:])
-        yield url, process
+    command = [str(program), *flags]
+    with serving(command, port, subprocess.DEVNULL, **quiet) as process:
+        yield f"http://127.0.0.1:{port}", process
 
 
 @contextmanager
-def _started(
-    command: list[str], environ: dict[str, str], log: IO[str] | None = None
-) -> Iterator[subprocess.Popen[str]]:
-    complaints = subprocess.PIPE if log is None else log
+def _started(command: list[str], **environ: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        command, env={**os.environ, **environ}, stdout=log, stderr=complaints, text=True
+        command, env={**os.environ, **environ}, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             yield process
@@ -90,24 +84,6 @@ def _started(
                 process.wait(SECONDS_TO_START)
             finally:
                 process.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def _is_up(url: str, process: subprocess.Popen[str]) -> bool:
-    """Wait until a server answers; False if it does not in time, or ends."""
-    until = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            return httpx.get(url).is_success
-        except httpx.TransportError:
-            time.sleep(0.2)
-    return False
 
 
 def _address(process: subprocess.Popen[str]) -> str:
