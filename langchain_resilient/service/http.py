@@ -47,23 +47,24 @@ class GatheringTransport:
     def write(self, data: bytes) -> None:
         """Send soon."""
         if not self._pieces:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.send)
         self._pieces.append(data)
         self._size += len(data)
         if self._size >= _MAX_GATHERED_BYTES:
-            self._send()
+            self.send()
 
     def write_eof(self) -> None:
         """Send all, and that nothing follows."""
-        self._send()
+        self.send()
         self._transport.write_eof()
 
     def close(self) -> None:
         """Send all, then close."""
-        self._send()
+        self.send()
         self._transport.close()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send all now."""
         pieces, self._pieces, self._size = self._pieces, [], 0
         if pieces and not self._transport.is_closing():
             self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -165,6 +166,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             self._in_request = False
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Send the end of an answer at once: what is done after it can wait, the client cannot."""
+        self.transport.send()  # type: ignore[attr-defined]  # a GatheringTransport
+        super().on_response_complete()
 
     def _stop_limit(self) -> None:
         if self._limit is not None:

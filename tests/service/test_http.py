@@ -8,7 +8,7 @@ import socket
 import time
 from contextlib import contextmanager
 from http.client import HTTPResponse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
@@ -17,7 +17,11 @@ pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("httptools", reason="needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
 
-from langchain_resilient.service.http import GatheringTransport
+import uvicorn
+from uvicorn.server import ServerState
+
+from langchain_resilient.service.config import ServiceConfig
+from langchain_resilient.service.http import GatheringTransport, bounded
 from langchain_resilient.testing import ProviderSimulator, answer_to
 from tests.service.serving import model, served
 
@@ -171,6 +175,33 @@ class Wire:
 
     def is_closing(self) -> bool:
         return self.closing
+
+    def get_extra_info(self, name: str) -> None:
+        """Nothing is known of its ends."""
+
+    def resume_reading(self) -> None:
+        """Nothing was paused."""
+
+
+async def test_the_end_of_an_answer_does_not_wait_for_what_its_application_does_after_it():
+    wire, sent_by_then = Wire(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"4")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        sent_by_then.append(len(wire.told))
+        await send({"type": "http.response.body", "body": b"text"})
+        sent_by_then.append(len(wire.told))
+
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config.load()
+    protocol = bounded(ServiceConfig())(config, ServerState(), {})
+    protocol.connection_made(cast("asyncio.Transport", wire))
+    protocol.data_received(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    await asyncio.gather(*protocol.tasks)
+    protocol.connection_lost(None)
+    assert sent_by_then == [0, 1]
+    assert wire.told[0].endswith(b"\r\n\r\ntext")
 
 
 async def test_what_is_written_in_one_turn_is_sent_in_one_piece():
