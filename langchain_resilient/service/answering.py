@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, AIMessageChunk
 
     from langchain_resilient.chat_model import ResilientChatModel
-    from langchain_resilient.service.calls import API, Call
+    from langchain_resilient.service.calls import API, Call, StreamWriter
     from langchain_resilient.service.config import ServiceConfig
     from langchain_resilient.service.metrics import Metrics
 
@@ -200,14 +200,13 @@ class Reply:
     async def document(self, status: int, body: dict[str, Any], headers: Headers) -> None:
         """Send a whole JSON response."""
         content = as_document(body)
-        self.status = status
+        self.status, self.done = status, True
         head = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(content)).encode()),
             *headers,
         ]
         await self._send({"type": "http.response.start", "status": status, "headers": head})
-        self.done = True
         await self._send({"type": "http.response.body", "body": content})
 
     async def event(self, data: bytes, *, last: bool = False) -> None:
@@ -217,8 +216,9 @@ class Reply:
         await self._event(data, last=last)
 
     async def comment(self) -> None:
-        """Send a comment, which clients skip."""
-        await self._event(_COMMENT)
+        """Send a comment, which clients skip; too late if the answer has ended meanwhile."""
+        if not self.done:
+            await self._event(_COMMENT)
         self.commenting = None
 
     async def _event(self, data: bytes, *, last: bool = False) -> None:
@@ -346,12 +346,7 @@ class Endpoint:
             if target is not None:
                 call.params["model"] = target
             call.params.update(self._service.overrides)
-            if not call.stream:
-                await self._whole(call, reply)
-            elif call.answers > 1:
-                await self._several(call, reply)
-            else:
-                await self._stream(call, reply)
+            await (self._stream if call.stream else self._whole)(call, reply)
 
     async def _whole(self, call: Call, reply: Reply) -> None:
         messages = await self._asker.answers(call)
@@ -361,31 +356,33 @@ class Endpoint:
             document["resilience"] = receipt
         await reply.document(200, document, [(b"x-resilient-target", _header(receipt))])
 
-    async def _several(self, call: Call, reply: Reply) -> None:
-        """Send several answers as a stream: no model streams more than one here."""
-        writer = self._api.writer(call)
-        with _Comments(reply, self._config.comment_interval):
-            messages = await self._asker.answers(call)
-        receipt = messages[0].response_metadata.get(RECEIPT_KEY) if self._config.receipts else None
-        await reply.event(writer.whole(messages) + writer.end(receipt), last=True)
-
     async def _stream(self, call: Call, reply: Reply) -> None:
         writer = self._api.writer(call)
-        receipt = None
-        answer = self._asker.chunks(call)
+        send = self._several if call.answers > 1 else self._in_pieces
         try:
             with _Comments(reply, self._config.comment_interval):
-                async with aclosing(answer) as chunks:
-                    async for chunk in chunks:
-                        receipt = chunk.response_metadata.get(RECEIPT_KEY, receipt)
-                        if data := writer.add(chunk):
-                            await reply.event(data)
+                receipt = await send(call, writer, reply)
         except Exception as error:
             if not reply.status:
                 raise
             await reply.event(writer.failure(failure_of(error)), last=True)
         else:
             await reply.event(writer.end(receipt if self._config.receipts else None), last=True)
+
+    async def _in_pieces(self, call: Call, writer: StreamWriter, reply: Reply) -> Any:
+        receipt = None
+        async with aclosing(self._asker.chunks(call)) as chunks:
+            async for chunk in chunks:
+                receipt = chunk.response_metadata.get(RECEIPT_KEY, receipt)
+                if data := writer.add(chunk):
+                    await reply.event(data)
+        return receipt
+
+    async def _several(self, call: Call, writer: StreamWriter, reply: Reply) -> Any:
+        """Send several answers as a stream: no model streams more than one here."""
+        messages = await self._asker.answers(call)
+        await reply.event(writer.whole(messages))
+        return messages[0].response_metadata.get(RECEIPT_KEY)
 
 
 def _check_type(headers: dict[bytes, bytes]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import to_json
@@ -16,7 +17,7 @@ from langchain_resilient.sampling import OTHER_NAMES, SAMPLING_FIELDS
 from langchain_resilient.service.failures import BadRequestError
 
 if TYPE_CHECKING:
-    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCallChunk
 
     from langchain_resilient.service.failures import Failure
 
@@ -195,12 +196,27 @@ def event(data: dict[str, Any], name: str | None = None) -> bytes:
     return f"{head}data: {as_json(data)}\n\n".encode()
 
 
-as_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
-"""Writes JSON in ASCII.
+_as_strict_json = json.JSONEncoder(separators=(",", ":"), default=str, allow_nan=False).encode
 
-It holds even half of a surrogate pair, and nothing that some client takes for the end of a line of
-events, as httpx does with U+2028.
-"""
+
+def as_json(value: Any) -> str:
+    """Write JSON in ASCII; what is no number in JSON, as the logarithm of nothing, is null.
+
+    It holds even half of a surrogate pair, and nothing that some client takes for the end of a line
+    of events, as httpx does with U+2028.
+    """
+    try:
+        return _as_strict_json(value)
+    except ValueError:
+        return _as_strict_json(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def as_document(value: dict[str, Any]) -> bytes:
@@ -220,6 +236,25 @@ def details(usage: Any, name: str) -> dict[str, int]:
             if key.endswith(f"_{kind}") and value:
                 found[kind] = value
     return found
+
+
+class CallKeys:
+    """Tells the pieces of tool calls apart that a stream brings.
+
+    Each has the index of its call. From a LangChain model it may have none: then each with a name
+    or an id begins a call, and others belong to the one before.
+    """
+
+    def __init__(self) -> None:
+        self._unnumbered: object = None
+
+    def key(self, piece: ToolCallChunk) -> object:
+        """The same for all pieces of one call."""
+        if (index := piece.get("index")) is not None:
+            return index
+        if self._unnumbered is None or piece.get("name") or piece.get("id"):
+            self._unnumbered = object()
+        return self._unnumbered
 
 
 def whole_calls(message: AIMessage) -> list[tuple[str, str, str]]:

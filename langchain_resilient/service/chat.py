@@ -16,6 +16,7 @@ from langchain_core.messages import (
 
 from langchain_resilient.service.calls import (
     Call,
+    CallKeys,
     as_json,
     details,
     event,
@@ -28,15 +29,22 @@ from langchain_resilient.service.calls import (
     whole_calls,
 )
 from langchain_resilient.service.failures import BadRequestError
-from langchain_resilient.wire.finish_reasons import Ending, ending_of
+from langchain_resilient.wire.finish_reasons import KEYS, Ending, ending_of
 from langchain_resilient.wire.messages import assistant_blocks
-from langchain_resilient.wire.provider_state import CALLS_KEY
+from langchain_resilient.wire.provider_state import CALLS_KEY, REASONING_FIELD_KEY, RECEIPT_KEY
 from langchain_resilient.wire.responses import reasoning_text
 
 if TYPE_CHECKING:
-    from langchain_core.messages import AIMessageChunk, BaseMessage
+    from collections.abc import Mapping
+
+    from langchain_core.messages import AIMessageChunk, BaseMessage, ToolCallChunk
 
     from langchain_resilient.service.failures import Failure
+
+_EXTRAS = ("audio", "annotations", "function_call", "reasoning_details")
+"""What an answer may hold beside its text, thoughts, refusal and calls."""
+
+_GIVEN_BACK = ("refusal", "audio", "function_call", "reasoning_content", "reasoning_details")
 
 _READ = frozenset({"model", "messages", "stream", "stream_options", "resilience"})
 
@@ -122,7 +130,7 @@ def read_message(given: dict[str, Any], place: str) -> BaseMessage:
 
 
 def _assistant(given: dict[str, Any], content: Any, named: dict[str, Any], place: str) -> AIMessage:
-    calls, invalid = [], []
+    calls, invalid, signed = [], [], {}
     given_calls = given.get("tool_calls") or []
     if not is_list_of(given_calls, dict):
         raise BadRequestError(f"{place}.tool_calls must be a list of objects", place)
@@ -132,6 +140,8 @@ def _assistant(given: dict[str, Any], content: Any, named: dict[str, Any], place
             raise BadRequestError(f"{place}.tool_calls holds a call without a function", place)
         name, args = function.get("name"), function.get("arguments", function.get("input"))
         known = {"name": name, "args": args or "{}", "id": call.get("id")}
+        if call.get("extra_content"):
+            signed[str(call.get("id"))] = call["extra_content"]
         try:
             parsed = json.loads(args or "{}") if is_text(args or "{}") else args
         except (ValueError, RecursionError):
@@ -142,14 +152,25 @@ def _assistant(given: dict[str, Any], content: Any, named: dict[str, Any], place
             error = "the arguments are not a JSON object"
             known["args"] = args if is_text(args) else json.dumps(args)
             invalid.append({**known, "error": error, "type": "invalid_tool_call"})
-    extras = {k: given[k] for k in ("refusal", "audio", "function_call") if given.get(k)}
+    extras = {name: given[name] for name in _GIVEN_BACK if given.get(name)}
     return AIMessage(
         content=content,
         tool_calls=calls,
         invalid_tool_calls=invalid,
-        additional_kwargs=extras,
+        additional_kwargs={**extras, CALLS_KEY: signed} if signed else extras,
+        response_metadata=read_maker(given),
         **named,
     )
+
+
+def read_maker(given: dict[str, Any]) -> dict[str, Any]:
+    """Read who made an answer, as `maker_of` wrote it, into the metadata of a message."""
+    made = given.get(RECEIPT_KEY)
+    if not isinstance(made, dict) or not is_text(made.get("winner")):
+        return {}
+    field = made.get(REASONING_FIELD_KEY)
+    more = {REASONING_FIELD_KEY: field} if is_text(field) else {}
+    return {RECEIPT_KEY: {"winner": made["winner"]}, **more}
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -163,14 +184,31 @@ _WORDS = {
 _OWN_WORDS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
 
-def finish_reason(message: AIMessage) -> str:
-    """Why an answer ended, in OpenAI's words whatever its provider said."""
-    reason = message.response_metadata.get("finish_reason")
+def finish_reason(message: AIMessage, *, calls: bool = False) -> str:
+    """Why an answer ended, in OpenAI's words whatever its provider or its integration said.
+
+    Args:
+        message: The answer, or the last piece of its stream.
+        calls: Whether earlier pieces called tools.
+    """
+    metadata = message.response_metadata
+    reason = next((metadata[name] for name in KEYS if metadata.get(name)), None)
     if reason in _OWN_WORDS:
         return str(reason)
-    if message.tool_calls or message.invalid_tool_calls:
+    word = _WORDS[ending_of(reason if isinstance(reason, str) else None)]
+    if word == "stop" and (calls or message.tool_calls or message.invalid_tool_calls):
         return "tool_calls"
-    return _WORDS[ending_of(reason if isinstance(reason, str) else None)]
+    return word
+
+
+def thoughts_in(block: Mapping[str, Any]) -> str:
+    """The thoughts in a block, as OpenAI, Anthropic or Bedrock have it; else empty."""
+    kind = block.get("type")
+    if kind == "thinking":
+        return str(block.get("thinking") or "")
+    if kind == "reasoning_content" and isinstance(inner := block.get(kind), dict):
+        return str(inner.get("text") or "")
+    return reasoning_text(block)
 
 
 def reasoning_of(message: AIMessage) -> str:
@@ -180,7 +218,7 @@ def reasoning_of(message: AIMessage) -> str:
     content = message.content
     if not isinstance(content, list):
         return ""
-    return "".join(reasoning_text(block) for block in content if isinstance(block, dict))
+    return "".join(thoughts_in(block) for block in content if isinstance(block, dict))
 
 
 def refusal_of(message: AIMessage) -> str:
@@ -211,15 +249,27 @@ def _answer(message: AIMessage) -> dict[str, Any]:
     if thoughts := reasoning_of(message):
         answer["reasoning_content"] = thoughts
     extras = message.additional_kwargs
-    for name in ("audio", "annotations", "function_call", "reasoning_details"):
-        if extras.get(name):
-            answer[name] = extras[name]
+    answer |= {name: extras[name] for name in _EXTRAS if extras.get(name)}
     signed = extras.get(CALLS_KEY) or {}
     if calls := [_call(*call, extra=signed.get(call[0])) for call in whole_calls(message)]:
         answer["tool_calls"] = calls
     elif not (text or refusal or answer.keys() & {"audio", "function_call"}):
         answer["content"] = ""
+    if signed or answer.keys() & {"reasoning_content", "reasoning_details"}:
+        answer |= maker_of(message, message.response_metadata.get(RECEIPT_KEY))
     return answer
+
+
+def maker_of(message: AIMessage, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Say who made an answer: what it wants back (thoughts, signatures) goes back to it alone.
+
+    Clients that give back the whole message give this back too. Nothing, where several made it.
+    """
+    if not receipt or not receipt.get("winner") or receipt.get("breaks"):
+        return {}
+    field = message.response_metadata.get(REASONING_FIELD_KEY)
+    more = {REASONING_FIELD_KEY: field} if field else {}
+    return {RECEIPT_KEY: {"winner": receipt["winner"], **more}}
 
 
 def _call(id_: str, name: str, args: str, *, extra: Any = None) -> dict[str, Any]:
@@ -271,7 +321,10 @@ class ChatStream:
         self._before = f'data: {head}{null},"choices":[{{"index":0,"delta":{{"content":'
         self._after = '},"logprobs":null,"finish_reason":null}]}\n\n'
         self._begun = False
-        self._calls: dict[Any, int] = {}
+        self._keys = CallKeys()
+        self._calls: dict[object, int] = {}
+        self._ids: dict[Any, int] = {}
+        self._wants_back = False
         self._last: AIMessage | None = None
 
     def add(self, chunk: AIMessageChunk) -> bytes:
@@ -297,16 +350,22 @@ class ChatStream:
             delta["reasoning_content"] = thoughts
         if refusal := refusal_of(chunk):
             delta["refusal"] = refusal
-        if calls := [self._call_piece(piece) for piece in chunk.tool_call_chunks]:
-            delta["tool_calls"] = [call for call in calls if call is not None]
-        written = b""
-        logprobs = chunk.response_metadata.get("logprobs")
-        is_last = "finish_reason" in chunk.response_metadata or chunk.usage_metadata is not None
-        if delta or logprobs or not self._begun:
-            written = self._opened(delta, logprobs)
-        if is_last:
+        extras = chunk.additional_kwargs
+        delta |= {name: extras[name] for name in _EXTRAS if extras.get(name)}
+        calls = [each for piece in chunk.tool_call_chunks if (each := self._call_piece(piece))]
+        if signed := extras.get(CALLS_KEY):
+            calls += [self._signature(id_, extra) for id_, extra in signed.items()]
+        if calls:
+            delta["tool_calls"] = calls
+        if signed or delta.keys() & {"reasoning_content", "reasoning_details"}:
+            self._wants_back = True
+        metadata = chunk.response_metadata
+        if not metadata.keys().isdisjoint(KEYS) or chunk.usage_metadata is not None:
             self._last = chunk
-        return written
+            if self._wants_back:
+                delta |= maker_of(chunk, metadata.get(RECEIPT_KEY))
+        logprobs = metadata.get("logprobs")
+        return self._opened(delta, logprobs) if delta or logprobs or not self._begun else b""
 
     def _opened(
         self, delta: dict[str, Any], logprobs: Any = None, *, index: int = 0, first: bool = False
@@ -317,19 +376,25 @@ class ChatStream:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
         return self._event([choice])
 
-    def _call_piece(self, piece: Any) -> dict[str, Any] | None:
+    def _call_piece(self, piece: ToolCallChunk) -> dict[str, Any] | None:
         """Write a piece of a tool call, numbered in the order in which calls begin."""
-        index, args = piece.get("index"), piece.get("args") or ""
-        if index in self._calls:
+        key, args = self._keys.key(piece), piece.get("args") or ""
+        if key in self._calls:
             if not args and not piece.get("name"):
                 return None
             function = {"arguments": args}
             if piece.get("name"):
-                function["name"] = piece["name"]
-            return {"index": self._calls[index], "function": function}
-        number = self._calls[index] = len(self._calls)
+                function["name"] = piece["name"] or ""
+            return {"index": self._calls[key], "function": function}
+        number = self._calls[key] = len(self._calls)
+        self._ids[piece.get("id")] = number
         call = _call(piece.get("id") or "", piece.get("name") or "", args)
         return {"index": number, **call}
+
+    def _signature(self, id_: str, extra: Any) -> dict[str, Any]:
+        """Write what a provider wants back with a call, known once the answer is whole."""
+        index = self._ids.get(id_, 0)
+        return {"index": index, "function": {"arguments": ""}, "extra_content": extra}
 
     def whole(self, messages: list[AIMessage]) -> bytes:
         """Write several answers that came as wholes."""
@@ -360,9 +425,7 @@ class ChatStream:
     def _finish(
         self, message: AIMessage, index: int, receipt: dict[str, Any] | None = None
     ) -> bytes:
-        reason = finish_reason(message)
-        if reason == "stop" and self._calls and not message.response_metadata.get("finish_reason"):
-            reason = "tool_calls"
+        reason = finish_reason(message, calls=bool(self._calls) and not index)
         choice = {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
         more = {**_known(message), **({"resilience": receipt} if receipt else {})}
         return self._event([choice], _model_name(message, self._call), **more)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
 
-from langchain_resilient.service.calls import details, event, whole_calls
-from langchain_resilient.service.chat import finish_reason
+from langchain_resilient.service.calls import CallKeys, details, event, whole_calls
+from langchain_resilient.service.chat import finish_reason, thoughts_in
 from langchain_resilient.service.responses_request import read_request, sealed
+from langchain_resilient.wire.finish_reasons import KEYS
+from langchain_resilient.wire.provider_state import CALLS_KEY, RECEIPT_KEY
 from langchain_resilient.wire.responses import KEPT, reasoning_text
 
 if TYPE_CHECKING:
@@ -50,7 +52,9 @@ class ResponseStream:
         self._number = -1
         self._begun = False
         self._items: list[Item] = []
-        self._open: dict[Any, int] = {}
+        self._keys = CallKeys()
+        self._open: dict[object, int] = {}
+        self._by_id: dict[Any, int] = {}
         self._kind = ""
         self._last: AIMessage = AIMessageChunk(content="")
         self.response: dict[str, Any] = {}
@@ -60,25 +64,35 @@ class ResponseStream:
     def add(self, chunk: AIMessageChunk) -> bytes:
         """Write a chunk."""
         written = b"" if self._begun else self._opening()
-        if "finish_reason" in chunk.response_metadata or chunk.usage_metadata is not None:
+        metadata = chunk.response_metadata
+        if not metadata.keys().isdisjoint(KEYS) or chunk.usage_metadata is not None:
             self._last = chunk
-        logprobs = (chunk.response_metadata.get("logprobs") or {}).get("content") or []
-        if isinstance(chunk.content, list):
-            for block in chunk.content:
-                if isinstance(block, dict):
-                    written += self._block(block, logprobs)
-            if refusal := chunk.additional_kwargs.get("refusal"):
-                written += self._text(refusal, "refusal")
-            return written
-        if thoughts := chunk.additional_kwargs.get("reasoning_content"):
+        logprobs = (metadata.get("logprobs") or {}).get("content") or []
+        blocks: list[Any] = chunk.content if isinstance(chunk.content, list) else [chunk.content]
+        if blocks is not chunk.content and (
+            thoughts := chunk.additional_kwargs.get("reasoning_content")
+        ):
             written += self._thoughts(str(thoughts))
-        if chunk.content:
-            written += self._text(chunk.content, "output_text", logprobs)
-        if refusal := chunk.additional_kwargs.get("refusal"):
+        for block in blocks:
+            if isinstance(block, dict):
+                written += self._block(block, logprobs)
+            elif block:
+                written += self._text(block, "output_text", logprobs)
+        return written + self._beside(chunk, blocks)
+
+    def _beside(self, chunk: AIMessageChunk, blocks: list[Any]) -> bytes:
+        """Write what of a chunk stands beside its content."""
+        written, extras = b"", chunk.additional_kwargs
+        if refusal := extras.get("refusal"):
             written += self._text(str(refusal), "refusal")
-        for piece in chunk.tool_call_chunks:
-            name, args = piece.get("name"), piece.get("args") or ""
-            written += self._arguments(piece.get("index"), name, piece.get("id"), args)
+        if not _holds_calls(blocks):
+            for piece in chunk.tool_call_chunks:
+                name, args = piece.get("name"), piece.get("args") or ""
+                written += self._arguments(self._keys.key(piece), name, piece.get("id"), args)
+        for note in extras.get("annotations") or ():
+            written += self._text("", "output_text") + self._annotation(_flat(note))
+        for id_, extra in (extras.get(CALLS_KEY) or {}).items():
+            self._sign(id_, extra)
         return written
 
     def whole(self, messages: list[AIMessage]) -> bytes:
@@ -90,17 +104,16 @@ class ResponseStream:
             response_metadata=message.response_metadata,
             usage_metadata=message.usage_metadata,
         )
-        if isinstance(message.content, str):
-            chunk.tool_call_chunks = [
-                tool_call_chunk(index=n, id=id_, name=name, args=args)
-                for n, (id_, name, args) in enumerate(whole_calls(message))
-            ]
+        chunk.tool_call_chunks = [
+            tool_call_chunk(index=n, id=id_, name=name, args=args)
+            for n, (id_, name, args) in enumerate(whole_calls(message))
+        ]
         return self.add(chunk)
 
     def end(self, receipt: dict[str, Any] | None) -> bytes:
         """Write the ends of what is open, and the whole answer."""
         written = b"" if self._begun else self._opening()
-        written += self._close()
+        written += self._close() + self._close_calls()
         reason = finish_reason(self._last)
         why = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(reason)
         status = "incomplete" if why else "completed"
@@ -111,14 +124,15 @@ class ResponseStream:
 
     def failure(self, failure: Failure) -> bytes:
         """Write that the answer broke off."""
+        written = b"" if self._begun else self._opening()
         error = {"code": failure.code or failure.kind, "message": failure.message}
         response = {**self._response("failed", None), "error": error}
-        return self._event("response.failed", response=response)
+        return written + self._event("response.failed", response=response)
 
     # The parts of an answer.
 
     def _block(self, block: Item, logprobs: list[Any]) -> bytes:
-        """Write a block of an answer that came from the same API."""
+        """Write a block of an answer, as the same API has it or a LangChain model."""
         kind = block.get("type")
         if kind == "text":
             text, notes = block.get("text") or "", block.get("annotations") or []
@@ -135,7 +149,8 @@ class ResponseStream:
             key = block.get("index", id_)
             return self._arguments(key, block.get("name"), id_, args)
         if kind not in KEPT:
-            return b""
+            thoughts = thoughts_in(block)
+            return self._thoughts(thoughts) if thoughts else b""
         item = {k: v for k, v in block.items() if k != "index"}
         item.setdefault("id", self._id("item"))
         return self._close() + self._add_item(item) + self._done(len(self._items) - 1)
@@ -237,7 +252,8 @@ class ResponseStream:
                 "call_id": id_ or self._id("call"), "name": name or "", "arguments": "",
             }  # fmt: skip
             written += self._add_item(call)
-            self._open[key] = len(self._items) - 1
+            number = self._open[key] = len(self._items) - 1
+            self._by_id[id_] = number
         number = self._open[key]
         item = self._items[number]
         item["arguments"] += args
@@ -245,6 +261,13 @@ class ResponseStream:
             return written
         kind = "response.function_call_arguments.delta"
         return written + self._event(kind, item_id=item["id"], output_index=number, delta=args)
+
+    def _sign(self, id_: str, extra: Any) -> None:
+        """Let a call hold what its provider wants back with it, and who that is."""
+        maker, number = self._call.receipts.answering, self._by_id.get(id_)
+        if maker and number is not None:
+            signed = {"extra_content": extra, RECEIPT_KEY: {"winner": maker}}
+            self._items[number].update(signed)
 
     # The events around them.
 
@@ -265,7 +288,7 @@ class ResponseStream:
         return self._event(kind, **at, **fields)
 
     def _close(self) -> bytes:
-        """Write the ends of the items that are open."""
+        """Write the end of the text, refusal or thoughts that are open."""
         kind, self._kind = self._kind, ""
         written = b""
         if kind == "reasoning":
@@ -277,6 +300,11 @@ class ResponseStream:
             written += self._on_part(f"response.{kind}.done", **{name: part[name]}, **more)
             written += self._on_part("response.content_part.done", part=part)
             written += self._done(len(self._items) - 1)
+        return written
+
+    def _close_calls(self) -> bytes:
+        """Write the ends of the calls: until the end of all, more of them may come."""
+        written = b""
         for number in self._open.values():
             item = self._items[number]
             written += self._event(
@@ -285,7 +313,6 @@ class ResponseStream:
                 arguments=item["arguments"],
             )  # fmt: skip
             written += self._done(number)
-        self._open.clear()
         return written
 
     def _close_reasoning(self) -> bytes:
@@ -348,6 +375,19 @@ class ResponseStream:
             "truncation": sent.get("truncation") or "disabled",
             "usage": _usage(self._last) if ended else None,
         }
+
+
+def _holds_calls(blocks: list[Any]) -> bool:
+    """Whether the calls of an answer of this API stand among its blocks."""
+    kinds = [block.get("type") for block in blocks if isinstance(block, dict)]
+    return "function_call" in kinds or "custom_tool_call" in kinds
+
+
+def _flat(note: Item) -> Item:
+    """Write an annotation of chat completions as this API has it."""
+    kind = note.get("type")
+    inner = note.get(kind) if isinstance(kind, str) else None
+    return {"type": kind, **inner} if isinstance(inner, dict) else note
 
 
 def _usage(message: AIMessage) -> dict[str, Any] | None:

@@ -22,10 +22,11 @@ from langchain_resilient.service.calls import (
     resilience_params,
     sort_params,
 )
-from langchain_resilient.service.chat import read_message
+from langchain_resilient.service.chat import read_maker, read_message
 from langchain_resilient.service.failures import BadRequestError
 from langchain_resilient.wire.messages import OWN_ITEMS
-from langchain_resilient.wire.provider_state import RECEIPT_KEY
+from langchain_resilient.wire.passthrough import FORM_KEY, RESPONSES_FORM
+from langchain_resilient.wire.provider_state import CALLS_KEY, RECEIPT_KEY
 from langchain_resilient.wire.responses import KEPT, reasoning_text
 from langchain_resilient.wire.responses_request import ENCRYPTED
 
@@ -40,6 +41,8 @@ _READ = frozenset(
      "text", "reasoning", "include", "max_output_tokens", "truncation", "resilience", *_NEEDS_STORE}
 )  # fmt: skip
 _CALLS = frozenset({"function_call", "custom_tool_call"})
+_OURS = frozenset({"extra_content", RECEIPT_KEY})
+"""What stands in an item of a call for who made it alone."""
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -173,6 +176,7 @@ def _answer(items: list[Item]) -> AIMessage:
     """Put the items of one answer together, as the model's own messages hold them."""
     content: list[Any] = []
     calls: list[dict[str, Any]] = []
+    signed: dict[str, Any] = {}
     maker, thoughts = None, ""
     for item in items:
         kind = item.get("type") or "message"
@@ -188,7 +192,12 @@ def _answer(items: list[Item]) -> AIMessage:
             continue
         if kind in _CALLS:
             calls.append(_call_of(item))
-        content.append(item)
+            if extra := item.get("extra_content"):
+                signed[calls[-1]["id"]] = extra
+                maker = maker or read_maker(item).get(RECEIPT_KEY, {}).get("winner")
+        content.append({k: v for k, v in item.items() if k not in _OURS})
+    extras: dict[str, Any] = {"reasoning_content": thoughts} if thoughts else {}
+    made = {RECEIPT_KEY: {"winner": maker}} if maker else {}
     return AIMessage(
         content=content,
         tool_calls=[call for call in calls if isinstance(call["args"], dict)],
@@ -197,8 +206,8 @@ def _answer(items: list[Item]) -> AIMessage:
             for call in calls
             if not isinstance(call["args"], dict)
         ],
-        additional_kwargs={"reasoning_content": thoughts} if thoughts else {},
-        response_metadata={RECEIPT_KEY: {"winner": maker}} if maker else {},
+        additional_kwargs={**extras, CALLS_KEY: signed} if signed else extras,
+        response_metadata={**made, FORM_KEY: RESPONSES_FORM},
     )
 
 

@@ -124,6 +124,9 @@ ENDINGS: dict[Ending, frozenset[str]] = {
 
 _BY_REASON = {reason: ending for ending, reasons in ENDINGS.items() for reason in reasons}
 
+KEYS = ("finish_reason", "stop_reason", "done_reason")
+"""Where LangChain's integrations say in `response_metadata` why an answer ended."""
+
 NORMALIZED_KEY = "normalized_finish_reason"
 """In the `response_metadata` of a message: why it ended in LangChain's words, from its core 1.8.4
 on. (Its third word, `finish_state`, is Anthropic's alone, and passes through.)"""

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.wire.chunk_parser import BadChunkError
-from langchain_resilient.wire.finish_reasons import NORMALIZED_KEY, normalized
+from langchain_resilient.wire.finish_reasons import KEYS, NORMALIZED_KEY, normalized
 from langchain_resilient.wire.messages import assistant_blocks
 from langchain_resilient.wire.provider_state import RECEIPT_KEY
 
@@ -21,11 +21,15 @@ REPLACED_KEY = "resilience_replaced"
 """In the `response_metadata` of a chunk: it replaces everything before it, and the whole answer
 follows."""
 
+FORM_KEY = "output_version"
+"""In the `response_metadata` of a message: LangChain's name for the form of its blocks."""
+
+RESPONSES_FORM = "responses/v1"
+"""The form of OpenAI's Responses API."""
+
 _THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
 _VISIBLE_EXTRAS = ("refusal", "function_call", "audio", "tool_outputs", "images")
 """Where integrations put what has no place in a text: a built-in tool's outputs, approvals."""
-
-_ENDS = ("finish_reason", "stop_reason", "done_reason")
 
 
 def as_message(value: Any) -> AIMessage:
@@ -79,7 +83,7 @@ def refusal_of(messages: list[AIMessage]) -> str:
 
 def finish_reason(messages: list[AIMessage]) -> str | None:
     """Return why the model stopped, under whichever name its integration uses."""
-    return _metadata_of(messages, *_ENDS)
+    return _metadata_of(messages, *KEYS)
 
 
 def usage_of(messages: list[AIMessage]) -> dict[str, Any] | None:
@@ -155,7 +159,7 @@ def given_tools(tools: Sequence[Any]) -> tuple[list[Any], bool | None]:
     return [tool.given if isinstance(tool, GivenTool) else tool for tool in tools], strict
 
 
-_AT_ONCE = frozenset({"model_provider", "output_version", REPLACED_KEY})
+_AT_ONCE = frozenset({"model_provider", FORM_KEY, REPLACED_KEY})
 """Metadata that stays on its chunk; LangChain does not concatenate the first two."""
 
 
@@ -301,12 +305,14 @@ def _plain(message: BaseMessage, formats: Collection[str], target: str) -> BaseM
         return message
     by, receipt = map(message.response_metadata.get, ("model_provider", RECEIPT_KEY))
     winner = receipt.get("winner") if isinstance(receipt, dict) else None
-    if (by is None or by in formats) and (not target or winner in (None, target)):
+    # Whoever made it, a client of the service has sent it in this form.
+    readable = "openai" in formats or message.response_metadata.get(FORM_KEY) != RESPONSES_FORM
+    if readable and (by is None or by in formats) and (not target or winner in (None, target)):
         return message
-    if target and winner == target:
+    if readable and target and winner == target:
         return message
     text, refusal, _ = assistant_blocks(message.content)
-    metadata = {k: v for k, v in message.response_metadata.items() if k != "output_version"}
+    metadata = {k: v for k, v in message.response_metadata.items() if k != FORM_KEY}
     return AIMessage(
         text or refusal,
         tool_calls=message.tool_calls,
