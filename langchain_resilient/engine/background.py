@@ -77,13 +77,19 @@ def start_probe(
     """
     loop = asyncio.get_running_loop()
     good = late_after(None, attempt, attempt.started)
-    task = loop.create_task(_run_probe(attempt, route, request, dependencies, good))
+    # Not made by the loop, whose factory may be an eager one.
+    probing = _run_probe(attempt, route, request, dependencies, good)
+    task = asyncio.Task(probing, loop=loop)
 
     def settle(_: asyncio.Task[None]) -> None:
         attempt.ended = loop.time()
         attempt.outcome = Outcome.LOST if attempt.fault is None else Outcome.FAILED
-        spoke = None if attempt.first_text is None else attempt.first_text - attempt.started
         route.state.concurrency.give_back()
+        if task.cancelled() and attempt.first_text is None:
+            # By us: its loop ends, or the connections are closed. That says nothing of the target.
+            route.state.circuit_breaker.abandon_probe()
+            return
+        spoke = None if attempt.first_text is None else attempt.first_text - attempt.started
         route.state.record_probe(
             spoke, loop.time(), plain=attempt.plain, good=good, profile=attempt.profile
         )

@@ -75,7 +75,7 @@ PROBES_TO_RECOVER = 3
 """Good probes in a row after which the target has recovered."""
 
 PROBE_EXPIRY = 60.0
-"""Seconds without a request that could probe it, after which the next one simply tries it."""
+"""Seconds without the outcome of any probe, after which the next request simply tries it."""
 
 NO_TRIP_SECONDS = 30.0
 """Seconds in which nothing trips after all targets had tripped."""
@@ -91,6 +91,7 @@ class CircuitBreaker:
     """
 
     __slots__ = (
+        "_due_since",
         "_fast_started",
         "_good_probes",
         "_no_trip_until",
@@ -111,6 +112,7 @@ class CircuitBreaker:
         self._threshold = inf
         self._no_trip_until = 0.0
         self._probe_at = 0.0
+        self._due_since = 0.0
         self._probe_wait = PROBE_SECONDS
         self._good_probes = 0
         self._fast_started = -inf
@@ -186,8 +188,17 @@ class CircuitBreaker:
             self._recover(half=True)
             return False
         # No second probe before the outcome of this one is known, or it is given up for lost.
-        self._probe_at = now + PROBE_EXPIRY
+        self._due_since, self._probe_at = self._probe_at, now + PROBE_EXPIRY
         return True
+
+    def abandon_probe(self) -> None:
+        """Have it probed again, as if the last one had not been sent: it was stopped by us.
+
+        Where every probe is, since each request has an event loop of its own that ends with it, a
+        request simply tries the target in the end (`PROBE_EXPIRY`).
+        """
+        if self.tripped:
+            self._probe_at = self._due_since
 
     def record_probe(self, now: float, *, well: bool) -> None:
         """Count the outcome of a probe."""

@@ -158,6 +158,9 @@ _TAIL = 1.0
 _END = 0.1
 """Seconds to wait for the stream's end after that: only then can its connection be used again."""
 
+_GOES_ON = 5.0
+"""Seconds to wait for more once text has followed a `finish_reason`, which so has meant nothing."""
+
 
 class Race:
     """One request, raced over a chain of targets. Call `answer()` or `chunks()`, once.
@@ -401,7 +404,9 @@ class Race:
             attempt.response = self._dependencies.response()
             self._reaper.host(start_probe(attempt, route, request, self._dependencies))
         else:
-            attempt.task = self._loop.create_task(self._read(attempt, request))
+            # Not made by the loop, whose factory may be an eager one: it would begin before this
+            # race knows it.
+            attempt.task = asyncio.Task(self._read(attempt, request), loop=self._loop)
 
     def _announce(self, attempt: Attempt) -> None:
         if self._streaming and self._buffer is not None:
@@ -492,7 +497,7 @@ class Race:
                 if planner.winner is not attempt:
                     self._apply(self._report_content(attempt, seen, now))
             if response.ended:
-                await self._read_trailer(attempt, stream)
+                await self._read_trailer(attempt, stream, seen)
                 return
 
     async def _read_shown(self, attempt: Attempt, stream: Any, buffer: StreamBuffer) -> None:
@@ -526,7 +531,7 @@ class Race:
                     if planner.winner is not attempt:
                         self._apply(self._report_content(attempt, seen, now))
             if response.ended:
-                await self._read_trailer(attempt, stream)
+                await self._read_trailer(attempt, stream, seen)
                 return
 
     def _report_content(self, attempt: Attempt, seen: int, now: float) -> Sequence[Action]:
@@ -537,21 +542,25 @@ class Race:
         self._planner.reasoning(attempt, now)
         return ()
 
-    async def _read_trailer(self, attempt: Attempt, stream: Any) -> None:
-        """Read what follows a `finish_reason`: usage. The answer is complete, whatever happens."""
+    async def _read_trailer(self, attempt: Attempt, stream: Any, seen: int) -> None:
+        """Read what follows a `finish_reason`: usage. The answer is complete, whatever happens.
+
+        Some servers send a `finish_reason` with every chunk: where text follows one, more may.
+        """
         response, time = attempt.response, self._loop.time
         attempt.last_chunk = attempt.window_ends_at = inf
+        patience = _TAIL if seen else _END
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(_END if response.has_usage else _TAIL) as limit:
+            async with asyncio.timeout(patience if response.has_usage else _TAIL) as limit:
                 async for chunk in stream:
-                    seen = response.add(
-                        chunk
-                    )  # before it is shown: what cannot be parsed raises here
+                    # Before it is shown: what cannot be parsed raises here.
+                    seen = response.add(chunk)
                     attempt.pending_chunks.append(chunk)
-                    # Some servers send a `finish_reason` with every chunk.
-                    if seen and self._planner.winner is attempt:
-                        self._announce(attempt)
-                    limit.reschedule(time() + (_END if response.has_usage else _TAIL))
+                    if seen:
+                        patience = _GOES_ON
+                        if self._planner.winner is attempt:
+                            self._announce(attempt)
+                    limit.reschedule(time() + max(patience, 0 if response.has_usage else _TAIL))
 
     async def _wait_for_reader(self, attempt: Attempt) -> None:
         """Let a slow consumer catch up, without taking its slowness for the provider's."""

@@ -16,6 +16,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from math import inf
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -37,6 +38,7 @@ class BackgroundLoop:
     def __init__(self) -> None:
         self._inner: BackgroundLoop | None = None
         self._ended = False
+        self._filling: set[asyncio.Task[None]] = set()
         # Made in its thread: gevent's selectors belong to the thread that makes them.
         started: SimpleQueue[tuple[asyncio.AbstractEventLoop, int]] = SimpleQueue()
         work = partial(self._run_forever, started)
@@ -66,6 +68,11 @@ class BackgroundLoop:
     def ended(self) -> bool:
         """Whether its thread is gone: closed, or by a defect."""
         return self._ended
+
+    def hold(self, task: asyncio.Task[None]) -> None:
+        """Keep a task of this loop until it is done; asyncio alone does not."""
+        self._filling.add(task)
+        task.add_done_callback(self._filling.discard)
 
     def _is_here(self) -> bool:
         return thread_number() == self._number
@@ -110,21 +117,27 @@ class BackgroundLoop:
         Args:
             source: The generator.
             ahead: How many items are read before they are wanted.
-            wait: Whether closing early, or Ctrl-C, waits until the generator is closed.
+            wait: Whether closing early, or Ctrl-C, waits until the generator is closed; closing it
+                for a few seconds at most.
         """
         if self._is_here():
             yield from self._next().iterate(source, ahead=ahead, wait=wait)
             return
         pipe: _Pipe[T] = _Pipe(self, source, ahead)
+        patience = inf
         try:
             # Ctrl-C may come while this hands the work over: what it started is stopped below.
             pipe.start()
             yield from pipe.drain()
+        except GeneratorExit:
+            # Closed, or collected: in any thread, with any lock in its hands that the loop needs.
+            patience = _PATIENCE
+            raise
         finally:
             pipe.stop()
             # An iterator may be collected in the loop's own thread, which must not wait for itself.
             if wait and not self._is_here():
-                pipe.wait()
+                pipe.wait(patience)
 
     def close(self) -> None:
         """Cancel what runs, close the clients and the loop."""
@@ -234,10 +247,12 @@ class _Pipe(Generic[T]):
         if not self._ended.is_set() and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._cancel)
 
-    def wait(self) -> None:
-        """Wait until the source is closed."""
-        while not self._loop.is_closed() and not self._ended.wait(_LOOK_UP):
-            pass
+    def wait(self, seconds: float) -> None:
+        """Wait until the source is closed, so long at most."""
+        until = time.monotonic() + seconds
+        while not self._loop.is_closed() and (left := until - time.monotonic()) > 0:
+            if self._ended.wait(min(_LOOK_UP, left)):
+                return
 
     def _get(self) -> Any:
         if self._greenlets:
@@ -256,6 +271,9 @@ class _Pipe(Generic[T]):
     def _begin(self) -> None:
         self._task = self._loop.create_task(self._fill())
         self._task.add_done_callback(self._end)
+        # While it waits for room, nothing else would: not even a reader that is garbage, which the
+        # collector would free together with the call, instead of letting it end.
+        self._background.hold(self._task)
 
     async def _fill(self) -> None:
         try:
@@ -289,6 +307,9 @@ class _Pipe(Generic[T]):
 _LOOK_UP = 1.0
 """Seconds after which a waiting thread looks up: a Ctrl-C in the moment before it falls asleep does
 not wake it."""
+
+_PATIENCE = 5.0
+"""Seconds that whoever closes an iterator waits for its source, at most."""
 
 _POLL = 0.002
 """Seconds between two looks of a greenlet at what its stream has brought."""

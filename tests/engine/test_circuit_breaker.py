@@ -198,6 +198,30 @@ def test_the_outcome_of_a_probe_that_came_too_late_is_nothing():
     assert not breaker.tripped
 
 
+def test_a_probe_that_we_stopped_ourselves_was_none():
+    """The next request may probe at once, and the wait does not grow."""
+    breaker = tripped()
+    for _ in range(5):
+        assert breaker.claim_probe(PROBE_SECONDS + 0.1)
+        breaker.abandon_probe()
+    assert breaker.claim_probe(PROBE_SECONDS + 0.1)
+    breaker.record_probe(2.0, well=False)
+    assert next_probe(breaker, 2.0) == PROBE_SECONDS
+
+
+def test_stopped_by_us_for_a_minute_it_is_on_trial():
+    """Where each request has a loop of its own, which ends with it, no probe ever ends."""
+    breaker = tripped()
+    now = PROBE_SECONDS + 0.1
+    while breaker.claim_probe(now):
+        breaker.abandon_probe()
+        now += 1.0
+    assert not breaker.tripped
+    assert now == pytest.approx(PROBE_SECONDS + PROBE_EXPIRY, abs=1.5)
+    breaker.abandon_probe()
+    assert not breaker.tripped
+
+
 def test_unprobed_for_a_minute_it_is_on_trial():
     """Nobody came by to probe: the next request simply tries it."""
     breaker = tripped()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -98,3 +99,24 @@ async def test_a_provider_that_swallows_the_callers_cancel_is_closed_all_the_sam
     await asyncio.wait({caller})
     await asyncio.sleep(100.0)
     assert (deaf.closed, w.sends()) == (1, 1)
+
+
+class AtOnce:
+    """A provider that answers without waiting for anything."""
+
+    async def open(self, request, *, stream):
+        async def answer():
+            yield {"word": "done "}
+            yield {"finish": True}
+
+        return answer()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks yet")
+@virtual_time
+async def test_eager_tasks_change_nothing():
+    """They would begin, and with such a provider end, before the race knows them."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    w = world(Say("no"))
+    w.targets["p0:m"] = AtOnce()
+    assert (await w.race().answer()).text == "done "

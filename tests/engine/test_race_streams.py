@@ -392,3 +392,24 @@ async def test_text_after_a_finish_reason_is_still_heard():
     w = world(Say("no"))
     w.targets["p0:m"] = Eager()
     assert await words(w.stream(Continues())) == ["a", "b", "c"]
+
+
+@virtual_time
+async def test_text_after_a_finish_reason_may_take_its_time():
+    """Once some has followed it, the reason has meant nothing; usage with each is no end either."""
+
+    class Eager:
+        async def open(self, request, *, stream):
+            async def answer():
+                yield {"word": "a ", "finish": True, "usage": True}
+                await asyncio.sleep(0.9)
+                for word in ("b ", "c "):
+                    yield {"word": word, "finish": True}
+                    await asyncio.sleep(4.5)
+
+            return answer()
+
+    w = world(Say("no"))
+    w.targets["p0:m"] = Eager()
+    assert await words(w.stream(Continues())) == ["a", "b", "c"]
+    assert (await w.race().answer()).text == "a b c "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import importlib.util
 import subprocess
 import sys
@@ -138,6 +139,63 @@ def test_a_waiting_iterator_closes_its_source_before_it_returns(portal):
     assert next(items) == 0
     items.close()
     assert closed == [True]
+
+
+def test_whoever_closes_an_iterator_does_not_wait_for_ever(portal, monkeypatch):
+    """It may be the collector, in a thread with a lock in its hands that the source waits for."""
+    monkeypatch.setattr(background_loop_module, "_PATIENCE", 0.05)
+    lock, closed = threading.Lock(), threading.Event()
+
+    async def source():
+        try:
+            while True:
+                yield 1
+                await asyncio.sleep(0)
+        finally:
+            with lock:
+                closed.set()
+
+    items = portal.iterate(source(), wait=True)
+    next(items)
+    with lock:
+        items.close()
+        assert not closed.is_set()
+    assert closed.wait(5)
+
+
+def test_an_iterator_that_only_the_collector_frees_closes_its_source(portal, monkeypatch):
+    """And not the collector itself, which would, in its own thread, if nothing held the call."""
+    told, made, closed = [], [], threading.Event()
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    portal.loop.call_soon_threadsafe(
+        portal.loop.set_exception_handler, lambda _, context: told.append(context)
+    )
+
+    async def source():
+        try:
+            for i in range(10**6):
+                made.append(i)
+                yield i
+        finally:
+            await asyncio.sleep(0)
+            closed.set()
+
+    gc.collect()
+    gc.disable()
+    try:
+        items = portal.iterate(source(), ahead=4)
+        next(items)
+        while len(made) < 4:
+            time.sleep(0.001)
+        portal.run(asyncio.sleep(0.01))  # now it waits for its reader
+        circle = [items]
+        circle.append(circle)
+        del items, circle
+        gc.collect()
+    finally:
+        gc.enable()
+    assert closed.wait(5)
+    assert told == []
 
 
 def test_little_is_read_ahead_where_that_is_wanted(portal):
