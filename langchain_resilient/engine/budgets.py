@@ -256,7 +256,7 @@ class Budgets:
         retry: For asking the same target again within a request.
     """
 
-    __slots__ = ("hedge", "rescue", "retry")
+    __slots__ = ("__weakref__", "hedge", "rescue", "retry")
 
     def __init__(self, hedge: Budget, rescue: Budget, retry: Budget) -> None:
         self.hedge: Budget = hedge

@@ -201,6 +201,7 @@ class RateLimiter:
     """
 
     __slots__ = (
+        "__weakref__",
         "_answer",
         "_cost",
         "_decreased_at",

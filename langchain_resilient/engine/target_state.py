@@ -126,7 +126,7 @@ _RECENT_TEXT_SECONDS = 30.0
 class Account:
     """A provider's account: a refused key or used-up credit stops all targets that share it."""
 
-    __slots__ = ("not_before", "reason", "strikes")
+    __slots__ = ("__weakref__", "not_before", "reason", "strikes")
 
     def __init__(self) -> None:
         self.not_before: float = 0.0
@@ -192,6 +192,7 @@ class TargetState:
     """
 
     __slots__ = (
+        "__weakref__",
         "_ask_again_at",
         "_failures",
         "_key_turn",

@@ -303,6 +303,9 @@ def today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime())
 
 
+MAX_KEPT = 500
+"""Accounts whose models are known in memory: a service may get a key with each request."""
+
 _directories: dict[tuple[str, str | None], ModelDirectory] = {}
 _lock = threading.Lock()
 
@@ -320,8 +323,16 @@ def directory_for(url: str, key: str | None, *, keep: bool = True) -> ModelDirec
         if directory is None:
             directory = ModelDirectory(_path(url, key) if keep else None)
             directory.load()
+            _let_go_of_the_oldest()
             _directories[(url, key)] = directory
     return directory
+
+
+def _let_go_of_the_oldest() -> None:
+    while len(_directories) >= MAX_KEPT:
+        oldest = _directories.pop(next(iter(_directories)))
+        if oldest.unsaved:
+            oldest.save()
 
 
 def _path(url: str, key: str | None) -> Path:

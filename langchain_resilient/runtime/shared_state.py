@@ -9,8 +9,8 @@ import importlib.util
 import os
 import threading
 from random import Random
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from langchain_resilient import notices
 from langchain_resilient.engine.background import Reaper
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from langchain_resilient.fleet.options import Shared
     from langchain_resilient.options import Target
     from langchain_resilient.policies import Health, Hedge, Retry
+
+T = TypeVar("T")
 
 
 def usable_targets(targets: Sequence[Target], last_resort: Target | None = None) -> list[Target]:
@@ -84,6 +86,40 @@ def warn_once(message: str, category: type[Warning] = SkippedTargetWarning) -> N
         notices.warn(message, category)
 
 
+MAX_KEPT = 500
+"""Targets, accounts, rate limiters and budgets that are kept after their last model is gone."""
+
+
+class _LastUsed(Generic[T]):
+    """Objects by what they belong to: all that somebody uses, and the last that somebody has used.
+
+    A service whose users bring their own keys would otherwise keep the state of each key for ever.
+    """
+
+    def __init__(self) -> None:
+        self._living: WeakValueDictionary[Hashable, T] = WeakValueDictionary()
+        self._kept: dict[Hashable, T] = {}
+
+    def get(self, key: Hashable) -> T | None:
+        """Find one; it is the last used now."""
+        found = self._living.get(key)
+        return None if found is None else self.add(key, found)
+
+    def add(self, key: Hashable, value: T) -> T:
+        """Put one in, and let go of the one that nobody has asked for for longest."""
+        self._living[key] = value
+        self._kept.pop(key, None)
+        self._kept[key] = value
+        if len(self._kept) > MAX_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return value
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._living.clear()
+        self._kept.clear()
+
+
 class SharedState:
     """What was learned of targets: readiness, speed, health, and the budgets of chains.
 
@@ -109,10 +145,10 @@ class SharedState:
             self.recorder = FleetRecorder()
             self._health.count_with(self.recorder)
             link.add(self._health)
-        self._states: dict[Hashable, TargetState] = {}
-        self._accounts: dict[Hashable, Account] = {}
-        self._rate_limiters: dict[Hashable, RateLimiter] = {}
-        self._budgets: dict[Hashable, Budgets] = {}
+        self._states: _LastUsed[TargetState] = _LastUsed()
+        self._accounts: _LastUsed[Account] = _LastUsed()
+        self._rate_limiters: _LastUsed[RateLimiter] = _LastUsed()
+        self._budgets: _LastUsed[Budgets] = _LastUsed()
         self._windows: dict[Hashable, ContextWindow] = {}
         self._lock = threading.Lock()
 
@@ -136,26 +172,13 @@ class SharedState:
         """
         if target.runnable is not None:
             return _new_state(target, [Account()], [_configured(RateLimiter(), target)])
-        server = (target.provider, address_of(target).url)
-        keys = tuple((*server, hash(key)) for key in keys_for(target))
-        paced = (target.requests_per_minute, target.tokens_per_minute)
-        name = (
-            target.name,
-            target.model,
-            target.max_concurrency,
-            target.retry_first,
-            target.thinks,
-            target.replicated,
-            target.group,
-            keys,
-            paced,
-        )
+        name, keys = _identity(target)
         with self._lock:
             state = self._states.get(name)
             if state is None:
                 accounts = [self._account(target, i, key) for i, key in enumerate(keys)]
                 rate_limiters = [self._rate_limiter(target, i, key) for i, key in enumerate(keys)]
-                state = self._states[name] = _new_state(target, accounts, rate_limiters)
+                state = self._states.add(name, _new_state(target, accounts, rate_limiters))
                 for rate_limiter in rate_limiters:
                     _configured(rate_limiter, target)
                 health = self._health
@@ -168,10 +191,12 @@ class SharedState:
         return state
 
     def _account(self, target: Target, number: int, key: Hashable) -> Account:
+        known = self._accounts.get(key)
+        if known is not None:
+            return known
         health = self._health
-        if health is None:
-            return self._accounts.setdefault(key, Account())
-        return self._accounts.setdefault(key, health.account(shared_name(target, number)))
+        name = shared_name(target, number)
+        return self._accounts.add(key, Account() if health is None else health.account(name))
 
     def _rate_limiter(self, target: Target, number: int, key: Hashable) -> RateLimiter:
         """The pace of one of a target's keys: of this process, or of all that share it."""
@@ -194,7 +219,7 @@ class SharedState:
                 leased.configure(target.requests_per_minute, target.tokens_per_minute)
                 link.add(leased)
                 rate_limiter = leased
-            self._rate_limiters[key, target.model] = rate_limiter
+            self._rate_limiters.add((key, target.model), rate_limiter)
         return rate_limiter
 
     def window_of(self, target: Target) -> ContextWindow:
@@ -217,12 +242,12 @@ class SharedState:
         if any(target.runnable is not None for target in targets):
             return Budgets.of(hedge, health, retry)
         paid = None if hedge is None else (hedge.budget, hedge.burst)
-        states = tuple(id(self.state_of(target)) for target in targets)
-        key = (states, paid, health, retry.budget, retry.burst)
+        names = tuple(_identity(target)[0] for target in targets)
+        key = (names, paid, health, retry.budget, retry.burst)
         with self._lock:
             budgets = self._budgets.get(key)
             if budgets is None:
-                budgets = self._budgets[key] = Budgets.of(hedge, health, retry)
+                budgets = self._budgets.add(key, Budgets.of(hedge, health, retry))
         return budgets
 
     def forget(self) -> None:
@@ -233,6 +258,25 @@ class SharedState:
             self._rate_limiters.clear()
             self._budgets.clear()
             self._windows.clear()
+
+
+def _identity(target: Target) -> tuple[Hashable, tuple[Hashable, ...]]:
+    """By what a target's state is known, and its accounts."""
+    server = (target.provider, address_of(target).url)
+    keys = tuple((*server, hash(key)) for key in keys_for(target))
+    paced = (target.requests_per_minute, target.tokens_per_minute)
+    name = (
+        target.name,
+        target.model,
+        target.max_concurrency,
+        target.retry_first,
+        target.thinks,
+        target.replicated,
+        target.group,
+        keys,
+        paced,
+    )
+    return name, keys
 
 
 SHARED_STATE = SharedState()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+from weakref import WeakSet
 
 import pytest
 from langchain_core.messages import HumanMessage
 
-from langchain_resilient import ResilientChatModel, Target
+from langchain_resilient import Health, Hedge, ResilientChatModel, Retry, Target
 from langchain_resilient.engine.rate_limiter import RateLimiter
+from langchain_resilient.providers import model_lists
+from langchain_resilient.runtime import shared_state
 from langchain_resilient.runtime.call import CallOptions
 from langchain_resilient.runtime.shared_state import SharedState, reset, shared_rng
 from langchain_resilient.runtime.token_estimate import estimate_text_tokens
@@ -174,3 +178,53 @@ async def test_limits_are_learned_from_the_first_answer():
 def test_a_server_of_ones_own_is_taken_for_one_machine(target, one):
     """A vendor's service is many; what runs in this process is no server."""
     assert SharedState().state_of(target).one_machine is one
+
+
+def kept_by(memory: SharedState) -> int:
+    kept = (memory._states, memory._accounts, memory._rate_limiters, memory._budgets)
+    return max(len(each._kept) for each in kept)
+
+
+def budgets_of(memory: SharedState, target: Target):
+    return memory.budgets_of([target], Hedge(), Health(), Retry())
+
+
+def test_the_state_of_keys_that_come_and_go_is_not_kept_for_ever(monkeypatch):
+    """Users of a service may bring their own."""
+    monkeypatch.setattr(shared_state, "MAX_KEPT", 3)
+    memory = SharedState()
+    used = Target("openai:m", api_key="in-use-all-the-time")
+    state, budgets = memory.state_of(used), budgets_of(memory, used)
+    states = WeakSet()
+    for number in range(10):
+        target = Target("openai:m", api_key=f"of-user-{number}")
+        states.add(memory.state_of(target))
+        budgets_of(memory, target)
+    gc.collect()
+    assert kept_by(memory) == 3
+    assert len(states) == 3
+    assert memory.state_of(used) is state
+    assert budgets_of(memory, used) is budgets
+
+
+def test_what_was_learned_outlives_a_model():
+    """A model for each call is nothing unusual."""
+    memory = SharedState()
+    target = Target("openai:m", api_key="a-key")
+    learned = id(memory.state_of(target)), id(budgets_of(memory, target))
+    gc.collect()
+    assert (id(memory.state_of(target)), id(budgets_of(memory, target))) == learned
+
+
+def test_the_models_of_accounts_that_come_and_go_are_not_kept_for_ever(monkeypatch, tmp_path):
+    """What an account that is let go of has not written down yet is written then."""
+    monkeypatch.setattr(model_lists, "MAX_KEPT", 3)
+    monkeypatch.setattr(model_lists, "_directories", {})
+    monkeypatch.setattr(model_lists, "_path", lambda _, key: tmp_path / f"{key}.json")
+    first = model_lists.directory_for("https://one", "0")
+    first.unsaved = True
+    for number in range(1, 5):
+        model_lists.directory_for("https://one", str(number))
+    assert len(model_lists._directories) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["0.json"]
+    assert model_lists.directory_for("https://one", "4") is not first
