@@ -12,7 +12,7 @@ import hashlib
 import os
 import threading
 import time
-from math import ceil, isfinite
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +60,11 @@ _LOCK_SECONDS = 2.0
 
 _KINDS = ("first_texts", "answers")
 
-_MOST = 1e9
-"""Seconds or tokens that make no sense any more."""
+_CLOCKS_APART = 60.0
+"""Seconds that another clock may be ahead; a later time is of one that was wrong."""
+
+_MOST = 1e12
+"""Seconds, since 1970 too, or tokens that make no sense any more; no float holds every integer."""
 
 _Row = tuple[float, float, int, str | None, int, bool]
 """A sample in the file: seconds since 1970, seconds it took, tokens of the prompt, reasoning
@@ -124,7 +127,7 @@ class Memory:
         if not trip_after or not isinstance(health, dict):
             return
         at, score = _number(health.get("at")), _number(health.get("score"))
-        if at is not None and 0 <= self._wall_clock() - at <= HEALTH_AGE:
+        if at is not None and _is_recent(at, self._wall_clock(), HEALTH_AGE):
             tripped = health.get("tripped") is True
             state.circuit_breaker.restore(
                 now, trip_after, tripped=tripped, evidence=max(0.0, score or 0.0)
@@ -174,25 +177,26 @@ class Memory:
         """An entry with the news of this process, whose times become seconds since 1970."""
         kept = entry if isinstance(entry, dict) else {}
         merged: dict[str, Any] = {}
-        oldest = self._wall_clock() - MAX_AGE
+        wall_now = self._wall_clock()
         for kind in _KINDS:
             since, samples = news[kind]
-            first = max(oldest, since + offset)
-            rows = [row for row in _rows(kept.get(kind)) if row[0] >= first]
+            rows = [row for row in _rows(kept.get(kind)) if row[0] >= since + offset]
+            rows = [row for row in rows if _is_recent(row[0], wall_now)]
             rows += [_row(sample, sample.at + offset) for sample in samples]
             merged[kind] = sorted(rows, key=lambda row: row[0])[-MAX_SAMPLES:]
-        merged["health"] = {**news["health"], "at": round(self._wall_clock(), 3)}
+        merged["health"] = {**news["health"], "at": round(wall_now, 3)}
         return merged
 
     def _recent(self, targets: dict[str, Any]) -> dict[str, Any]:
         """The targets that were asked lately."""
-        oldest = self._wall_clock() - MAX_AGE
+        wall_now = self._wall_clock()
         return {
             name: entry
             for name, entry in targets.items()
             if isinstance(entry, dict)
             and isinstance(health := entry.get("health"), dict)
-            and (_number(health.get("at")) or 0) >= oldest
+            and (at := _number(health.get("at"))) is not None
+            and _is_recent(at, wall_now)
         }
 
     def _read(self) -> dict[str, Any]:
@@ -283,12 +287,16 @@ def faded(rows: Iterable[_Row], wall_now: float) -> list[_Row]:
         rows: Of one target; in any order.
         wall_now: Seconds since 1970.
     """
-    recent = [row for row in rows if wall_now - MAX_AGE <= row[0] <= wall_now + 60]
+    recent = [row for row in rows if _is_recent(row[0], wall_now)]
     recent.sort(key=lambda row: row[0])  # an effort may be None, which is not less than another
     if not recent:
         return []
     age = max(0.0, wall_now - recent[-1][0])
     return recent[-ceil(MAX_SAMPLES * 0.5 ** (age / HALF_LIFE)) :]
+
+
+def _is_recent(at: float, wall_now: float, age: float = MAX_AGE) -> bool:
+    return -_CLOCKS_APART <= wall_now - at <= age
 
 
 def _models(speed: TargetSpeed) -> tuple[TimeModel, TimeModel]:
@@ -303,7 +311,7 @@ def _rows(rows: Any) -> list[_Row]:
 def _checked(row: Any) -> _Row | None:
     try:
         at, seconds, prompt, effort, answer, censored = row
-        good = isfinite(at) and 0 <= seconds < _MOST and 0 <= prompt < _MOST and 0 <= answer < _MOST
+        good = abs(at) < _MOST and all(0 <= n < _MOST for n in (seconds, prompt, answer))
     except (TypeError, ValueError):
         return None
     if not good or not (effort is None or isinstance(effort, str)):
@@ -329,7 +337,7 @@ def _sample(row: _Row, at: float) -> Sample:
 
 
 def _number(value: Any) -> float | None:
-    usable = isinstance(value, int | float) and isfinite(value)
+    usable = isinstance(value, int | float) and abs(value) < _MOST
     return float(value) if usable else None
 
 

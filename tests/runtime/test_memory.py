@@ -156,6 +156,37 @@ def test_what_is_old_is_believed_less():
     assert faded(rows, 1e9 - 3600) == [], "from the future: a clock was wrong"
 
 
+def test_a_clock_that_was_ahead_blocks_nothing(path):
+    """What it wrote makes room at once, not in a year; and a target it alone knew is dropped."""
+    wrong = Process(path, wall=1e9 + 400 * DAY)
+    wrong.ask(0.5, count=2 * MAX_SAMPLES)
+    wrong.end()
+    content = json.loads(path.read_text())
+    (entry,) = content["targets"].values()
+    content["targets"]["retired"] = entry
+    path.write_text(json.dumps(content, separators=(",", ":")))
+    right = Process(path)
+    right.ask(0.2, count=40)
+    right.end()
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert len(entry["first_texts"]) == 40
+    assert Process(path, wall=right.wall + 1).usual() == pytest.approx(0.2, rel=0.1)
+
+
+def test_clocks_may_be_apart(path):
+    """By a minute: what one that is ahead says of a target's health is believed, too."""
+    ahead = Process(path, wall=1e9 + 50)
+    for _ in range(6):
+        ahead.state.record_late(ahead.clock, 5, started=ahead.clock - 5)
+    ahead.end()
+    behind = Process(path, wall=1e9)
+    assert behind.state.circuit_breaker.tripped
+    behind.ask(0.5)
+    behind.end()
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert len(entry["first_texts"]) == 1
+
+
 def test_a_target_that_was_out_is_out_and_probed(path):
     """The next process does not wait for it; long after, it is asked as any other."""
     first = Process(path)
@@ -278,15 +309,21 @@ def test_a_target_that_answers_at_once(path):
 
 
 _NUMBERS = st.one_of(
-    st.integers(), st.floats(), st.sampled_from([0, -0.0, 5e-324, 1e308, 10**400, 1e9]), st.none()
+    st.integers(),
+    st.floats(),
+    st.sampled_from([0, -0.0, 5e-324, 1e308, 1e9, 1e12]),
+    st.sampled_from([10**400, -(10**400)]),
+    st.none(),
 )
+_TIMES = st.booleans().flatmap(lambda good: st.floats(1e9, 1e9 + 60) if good else _NUMBERS)
+_HEALTH = st.fixed_dictionaries({"score": _NUMBERS, "tripped": st.booleans(), "at": _TIMES})
 
 
 @settings(deadline=None, max_examples=50)
 @given(
     rows=st.lists(
         st.tuples(
-            st.floats(0, 60),
+            _TIMES,
             _NUMBERS,
             _NUMBERS,
             st.sampled_from([None, "low", "max", ""]),
@@ -295,24 +332,45 @@ _NUMBERS = st.one_of(
         ),
         min_size=30,
         max_size=60,
-    )
+    ),
+    health=_HEALTH,
+    other=_HEALTH,
 )
-def test_no_number_in_the_file_stops_a_start(tmp_path_factory, rows):
+def test_no_number_in_the_file_stops_a_start(tmp_path_factory, rows, health, other):
     """A file is never a reason to raise."""
     path = tmp_path_factory.mktemp("memory") / "learned.json"
     probe = Process(path)
     probe.ask(0.5, count=4)
     probe.end()
-    content = json.loads(path.read_text())
-    (entry,) = content["targets"].values()
-    entry["first_texts"] = [[1e9 + at, *rest] for at, *rest in rows]
-    entry["answers"] = entry["first_texts"][::-1]
-    path.write_text(json.dumps(content))
+    (name,) = json.loads(path.read_text())["targets"]
+    entry = {"first_texts": rows, "answers": rows[::-1], "health": health}
+    targets = {name: entry, "other": {**entry, "health": other}}
+    path.write_text(json.dumps({"version": 1, "targets": targets}, separators=(",", ":")))
     again = Process(path, wall=1e9 + 100)
     again.ask(0.5, count=40)
     again.end()
     last = Process(path, wall=again.wall + 1)
     assert all(usual is None or usual > 0 for usual in (again.usual(), last.usual()))
+
+
+@pytest.mark.parametrize("place", ["row", "health.at", "health.score"])
+def test_a_number_that_no_float_holds(path, place):
+    """JSON has no bound for integers."""
+    first = Process(path)
+    first.ask(0.5, count=40)
+    first.end()
+    content = json.loads(path.read_text())
+    (entry,) = content["targets"].values()
+    if place == "row":
+        entry["first_texts"][0][0] = 10**400
+    else:
+        entry["health"][place.partition(".")[2]] = 10**400
+    path.write_text(json.dumps(content, separators=(",", ":")))
+    second = Process(path, wall=first.wall + 1)
+    assert second.usual() == pytest.approx(0.5, rel=0.1)
+    second.ask(0.5)
+    second.end()
+    assert "0" * 400 not in path.read_text()
 
 
 def test_samples_of_one_moment_with_and_without_an_effort(path):
@@ -324,11 +382,12 @@ def test_samples_of_one_moment_with_and_without_an_effort(path):
     assert Process(path, wall=first.wall + 1).usual() > 0
 
 
-def test_a_file_of_another_version_is_left_alone(path):
+@pytest.mark.parametrize("version", [2, 10**400], ids=["next", "huge"])
+def test_a_file_of_another_version_is_left_alone(path, version):
     """It belongs to a newer release that runs beside this one."""
     path.parent.mkdir()
-    path.write_text(text := '{"version":2,"whatever":1}')
-    with pytest.warns(MemoryFileWarning, match="version 2"):
+    path.write_text(text := f'{{"version":{version},"whatever":1}}')
+    with pytest.warns(MemoryFileWarning, match=f"version {version}"):
         process = Process(path)
     process.ask(0.5)
     process.end()
