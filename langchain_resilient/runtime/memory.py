@@ -8,6 +8,7 @@ lock, and replaces the file in one step. What is old counts less and less, and i
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import os
 import threading
@@ -58,6 +59,9 @@ _OWN = b'{"version":'
 _LOCK_SECONDS = 2.0
 """Seconds that a save waits for those of other processes."""
 
+_SAVING_SECONDS = 5.0
+"""Seconds that a save waits for another one of this process."""
+
 _KINDS = ("first_texts", "answers")
 
 _CLOCKS_APART = 60.0
@@ -92,10 +96,23 @@ class Memory:
         self.path = path
         self._wall_clock = wall_clock
         self._watched: dict[str, _Watched] = {}
-        self._lock = threading.Lock()
         self._saved_at = 0.0
         self._usable = True
         self._damage_told = False
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._saving = threading.Lock()
+
+    def begin_in_child(self) -> None:
+        """Begin anew after a fork: a thread that is not there may hold a lock of ours.
+
+        What was seen before the fork is the parent's to write.
+        """
+        self._make_locks()
+        for watched in self._watched.values():
+            watched.written_to = time.monotonic()
 
     def watch(
         self, state: TargetState, name: str, url: str | None, *, now: float, trip_after: int
@@ -120,7 +137,8 @@ class Memory:
             age = self._wall_clock() - now
             for kind, times in zip(_KINDS, _models(state.speed), strict=True):
                 rows = faded(_rows(entry.get(kind)), self._wall_clock())
-                times.restore([_sample(row, row[0] - age) for row in rows])
+                # By a clock that is ahead they may be of later; but what is new is of this process.
+                times.restore([_sample(row, min(now, row[0] - age)) for row in rows])
             self._restore_health(state, entry.get("health"), now, trip_after)
 
     def _restore_health(self, state: TargetState, health: Any, now: float, trip_after: int) -> None:
@@ -142,7 +160,8 @@ class Memory:
         if now - self._saved_at < SAVE_SECONDS:
             return
         self._saved_at = now
-        threading.Thread(target=self.save, args=(now,), daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no thread starts at the interpreter's end
+            threading.Thread(target=self.save, args=(now,), daemon=True).start()
 
     def save(self, now: float, *, final: bool = False) -> None:
         """Add what was learned since the last time to the file.
@@ -151,8 +170,17 @@ class Memory:
             now: The engine's clock.
             final: Whether the process ends: then samples count too that are still held back.
         """
-        if not self._usable:
+        # One after the other: else the process would end while a thread still writes what is no
+        # news any more. A disk that hangs holds up no end, though.
+        if not self._saving.acquire(timeout=_SAVING_SECONDS):
             return
+        try:
+            if self._usable:
+                self._save(now, final=final)
+        finally:
+            self._saving.release()
+
+    def _save(self, now: float, *, final: bool) -> None:
         with self._lock:
             news = {
                 name: entry
@@ -248,13 +276,17 @@ class _Watched:
     Args:
         state: The target's.
         now: The engine's clock.
+
+    Attributes:
+        state: As given.
+        written_to: Up to when, by the engine's clock.
     """
 
     def __init__(self, state: TargetState, now: float) -> None:
         self.state = state
         self._models = _models(state.speed)
         self._since = [-float("inf")] * len(_KINDS)  # what the file has from before is forgotten
-        self._written_to = now
+        self.written_to = now
 
     def news(self, now: float, *, final: bool) -> dict[str, Any] | None:
         """What there is to write; None if nothing happened."""
@@ -271,12 +303,12 @@ class _Watched:
         count = 0
         for i, (kind, model) in enumerate(zip(_KINDS, models, strict=True)):
             samples = [*model.samples(), *held[i]]
-            samples = [s for s in samples if self._written_to < s.at <= until]
+            samples = [s for s in samples if self.written_to < s.at <= until]
             count += len(samples)
             entry[kind] = (self._since[i], samples)
         if not count and not breaker.tripped and not breaker.score:
             return None
-        self._written_to = max(self._written_to, until)
+        self.written_to = max(self.written_to, until)
         return entry
 
 
@@ -362,3 +394,14 @@ def _save_at_exit() -> None:
 
 
 atexit.register(_save_at_exit)
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    for memory in _memories.values():
+        memory.begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -326,7 +326,8 @@ simulator.start()
 url = simulator.base_url("openai").replace("127.0.0.1", "localhost")
 targets = [Target(f"openai:{m}", base_url=at, api_key="k")
            for m, at in (("dead", "http://127.0.0.1:9/v1"), ("m", url))]
-llm = ResilientChatModel(targets=targets, timeout=20, max_retries=0, hedge=None)
+options = {"timeout": 20, "max_retries": 0, "hedge": None, "remember": sys.argv[3]}
+llm = ResilientChatModel(targets=targets, **options)
 if sys.argv[2] == "used":
     llm.invoke("hello")
 
@@ -351,11 +352,16 @@ else:
 @pytest.mark.parametrize(
     ("where", "used"), [("thread", "used"), ("pool", "used"), ("pool", "new"), ("atexit", "new")]
 )
-def test_a_call_after_the_end_of_the_main_thread_is_answered(where, used):
-    """In a thread, a pool's job, or at exit: by the fallback, whole, as a stream, and at last."""
-    command = [sys.executable, "-W", "ignore", "-c", _LATE, where, used]
+def test_a_call_after_the_end_of_the_main_thread_is_answered(where, used, tmp_path):
+    """In a thread, a pool's job, or at exit: by the fallback, whole, as a stream, and at last.
+
+    What it has learned is remembered.
+    """
+    path = tmp_path / "learned.json"
+    command = [sys.executable, "-W", "ignore", "-c", _LATE, where, used, path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout.split(), done.stderr) == (["True", "True", "True"], "")
+    assert path.exists()
 
 
 @pytest.mark.parametrize("threads", [True, False])

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -107,6 +107,116 @@ def test_nothing_is_written_twice(path):
     second.end()
     (entry,) = json.loads(path.read_text())["targets"].values()
     assert len(entry["first_texts"]) == 12
+
+
+def test_what_a_clock_that_is_ahead_has_seen_is_not_written_twice(path):
+    """For a process whose clock is behind it lies in the future, but it was not seen there."""
+    ahead = Process(path, wall=1e9 + 30)
+    ahead.ask(0.5, count=10)
+    ahead.end()
+    for _ in range(3):
+        behind = Process(path, wall=1e9)
+        assert len(behind.state.speed.first_texts.samples()) == 10
+        behind.clock += 60
+        behind.end()
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert len(entry["first_texts"]) == 10
+
+
+class SlowDisk:
+    """Writes nothing until it may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.writes, self.may_write = threading.Event(), threading.Event()
+        self._to_json = memory_module.to_json
+        monkeypatch.setattr(memory_module, "to_json", self.to_json)
+
+    def to_json(self, content: dict[str, Any]) -> bytes:
+        """As the memory encodes what it writes, but late."""
+        self.writes.set()
+        assert self.may_write.wait(30)
+        return self._to_json(content)
+
+
+def test_the_last_save_waits_for_one_that_is_under_way(path, monkeypatch):
+    """What a thread still writes is no news any more: the process must not end before."""
+    first = Process(path)
+    first.ask(1.0, count=20)
+    first.clock += 10  # nothing is held back any more
+    disk = SlowDisk(monkeypatch)
+    first.memory.note(first.clock)
+    assert disk.writes.wait(30)
+    threading.Timer(0.2, disk.may_write.set).start()
+    first.end()
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert len(entry["first_texts"]) == 20
+
+
+def test_a_disk_that_hangs_holds_up_no_end(path, monkeypatch):
+    """The last save waits only so long for another one."""
+    monkeypatch.setattr(memory_module, "_SAVING_SECONDS", 0.05)
+    first = Process(path)
+    first.ask(1.0, count=20)
+    disk = SlowDisk(monkeypatch)
+    thread = threading.Thread(target=first.end)
+    thread.start()
+    assert disk.writes.wait(30)
+    first.end()
+    assert not path.exists()
+    disk.may_write.set()
+    thread.join(30)
+    assert path.exists()
+
+
+FORK = """
+import os, sys, time
+from pathlib import Path
+from langchain_resilient.engine.target_state import TargetState
+from langchain_resilient.engine.time_model import RequestProfile
+from langchain_resilient.runtime.memory import Memory, memory_at
+
+def ask(at, count):
+    for i in range(count):
+        state.speed.first_texts.add(0.5, at + i / 1000, RequestProfile(300))
+
+write = Memory._write
+Memory._write = lambda *args: (time.sleep(0.5), write(*args))
+memory, state, now = memory_at(Path(sys.argv[1])), TargetState("m", "openai"), time.monotonic()
+memory.watch(state, "m", None, now=now - 60, trip_after=5)
+ask(now - 50, 10)
+memory.note(now)
+time.sleep(0.2)
+ask(now, 10)
+if os.fork():
+    os.wait()
+else:
+    ask(time.monotonic(), 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
+def test_a_fork_while_a_thread_saves(path):
+    """The child saves what is its own, and the parent the rest; nobody waits for nobody's lock."""
+    command = [sys.executable, "-W", "ignore", "-c", FORK, path]
+    subprocess.run(command, check=True, timeout=60)
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert len(entry["first_texts"]) == 21
+
+
+def test_without_a_thread_the_last_save_writes_all(path, monkeypatch):
+    """None starts at the interpreter's end: that is no reason for a call to fail."""
+
+    def refused(_: threading.Thread) -> None:
+        msg = "can't create new thread at interpreter shutdown"
+        raise RuntimeError(msg)
+
+    first = Process(path)
+    first.ask(0.5, count=10)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    first.memory.note(first.clock)
+    first.end()
+    (entry,) = json.loads(path.read_text())["targets"].values()
+    assert len(entry["first_texts"]) == 10
 
 
 def test_several_processes_at_once(path):
