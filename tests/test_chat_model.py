@@ -740,6 +740,25 @@ def test_a_check_that_fails_itself_is_told_from_one_that_refuses(sim):
         assert "schema" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_a_check_in_which_something_is_cancelled_fails_itself(sim, kind):
+    """That is no fault of the target's connection: it is not asked until the deadline."""
+
+    async def acheck(_: AIMessage) -> None:
+        given_up = asyncio.ensure_future(asyncio.sleep(5))
+        given_up.cancel()
+        await given_up
+
+    def check(_: AIMessage) -> None:
+        raise asyncio.CancelledError
+
+    llm = chain(sim, "openai:a", check=acheck if kind == "async" else check, max_retries=0)
+    with pytest.raises(InvalidAnswersError, match=r"test_chat_model\.py(.|\n)*mend the `check`"):
+        await llm.ainvoke("hi")
+    assert sim.count() == 1
+    assert llm.stats().targets[0].faults == {"invalid": 1}
+
+
 def test_langchain_models_are_targets(sim):
     """Before or behind the SDKs' targets; their messages pass unchanged."""
     sim.script("openai:a", then=Status(500))

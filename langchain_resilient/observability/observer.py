@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
 from collections.abc import Iterable, Mapping
@@ -155,7 +156,7 @@ def notify_observers(
     for observer in observers:
         try:
             context.run(observer.on_receipt, receipt, call=call)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # the call is not: it awaits nothing
             if is_callers_business(error):
                 raise
             logger.exception("%s.on_receipt failed", type(observer).__name__)

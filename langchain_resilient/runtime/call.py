@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import sys
@@ -428,8 +429,8 @@ class AnswerValidator:
             else:
                 verdict = await self._threads.run(check, message)
                 verdict = await verdict if inspect.isawaitable(verdict) else verdict
-        except Exception as error:
-            if is_callers_business(error):
+        except (Exception, asyncio.CancelledError) as error:
+            if is_callers_business(error) or _is_cancellation(error):
                 raise
             # Any other exception is a way to say no; but some look like a fault of its own.
             broken = isinstance(error, _BUGS)
@@ -445,10 +446,23 @@ class AnswerValidator:
         return None
 
 
-_BUGS = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
+_BUGS = (
+    AttributeError,
+    ImportError,
+    NameError,
+    NotImplementedError,
+    TypeError,
+    asyncio.CancelledError,
+)
 
 
-def _place_of(error: Exception) -> str:
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether the call itself is cancelled, not only something that a `check` waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and (task is None or bool(task.cancelling()))
+
+
+def _place_of(error: BaseException) -> str:
     """The line of the `check` that raised it, as `file.py:12`."""
     lines = list(traceback.walk_tb(error.__traceback__))
     users = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from operator import itemgetter
@@ -418,10 +419,11 @@ class OutputSpec:
             return schema_mismatch(value, schema_of(self.schema, self.method))
         try:
             _validated(schema, value)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if is_callers_business(error):
                 raise
-            # Validators are the user's: any other exception is a way to say no.
+            # Validators are the user's: any other exception is a way to say no. The call itself is
+            # only ever cancelled where it awaits something.
             return _describe_error(error)
         return None
 
@@ -492,7 +494,7 @@ def _schema_name(schema: Any) -> str:
     return str(getattr(schema, "__name__", None) or named or "the schema")
 
 
-def _describe_error(error: Exception) -> str:
+def _describe_error(error: BaseException) -> str:
     """Say what a validation found, without the values: they belong in no log."""
     errors: Any = getattr(error, "errors", None)
     if not callable(errors):

@@ -131,6 +131,24 @@ def test_validators_count(sim):
     assert message.setup == "nice"
 
 
+def test_a_validator_in_which_something_was_cancelled_says_no(sim):
+    """It is no cancellation of the call, which is only ever cancelled where it waits."""
+
+    class Waiting(Joke):
+        @field_validator("setup")
+        @classmethod
+        def _wait(cls, setup: str) -> str:
+            if setup == "slow":
+                raise asyncio.CancelledError
+            return setup
+
+    sim.script("openai:a", then=Reply('{"setup": "slow", "rating": 1}'))
+    sim.script("openai:b", then=Reply('{"setup": "quick", "rating": 1}'))
+    llm = chain(sim, "openai:a", "openai:b")
+    assert llm.with_structured_output(Waiting).invoke("a joke").setup == "quick"
+    assert llm.stats().targets[0].faults == {"invalid": 1}
+
+
 def test_the_accepted_message_is_the_raw_one(sim):
     """`include_raw` gives what was accepted, and its receipt tells of what was not."""
     sim.script("openai:a", then=Reply(BAD))
