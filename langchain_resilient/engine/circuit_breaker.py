@@ -88,6 +88,7 @@ class CircuitBreaker:
         tripped: The target is passed over while others are healthy.
         tripped_at: When it last tripped.
         trips: How often it has tripped.
+        sick_at: When something last showed that a tripped target is sick: the trip, or a probe.
     """
 
     __slots__ = (
@@ -99,6 +100,7 @@ class CircuitBreaker:
         "_probe_wait",
         "_score",
         "_threshold",
+        "sick_at",
         "tripped",
         "tripped_at",
         "trips",
@@ -108,6 +110,7 @@ class CircuitBreaker:
         self.tripped: bool = False
         self.tripped_at: float = float("-inf")
         self.trips: int = 0
+        self.sick_at: float = float("-inf")
         self._score = 0.0
         self._threshold = inf
         self._no_trip_until = 0.0
@@ -121,6 +124,11 @@ class CircuitBreaker:
     def score(self) -> float:
         """The evidence against it so far, in nats; at least 0."""
         return max(0.0, self._score)
+
+    @property
+    def good_probes(self) -> int:
+        """Good probes in a row since it tripped."""
+        return self._good_probes
 
     @property
     def suspicion(self) -> float:
@@ -205,6 +213,7 @@ class CircuitBreaker:
         if not self.tripped:
             return
         if not well:
+            self.sick_at = now
             self._good_probes = 0
             self._probe_at = now + self._probe_wait
             self._probe_wait = min(MAX_PROBE_SECONDS, 2 * self._probe_wait)
@@ -226,7 +235,16 @@ class CircuitBreaker:
         self._recover()
         self._no_trip_until = now + NO_TRIP_SECONDS
 
-    def restore(self, now: float, trip_after: int, *, tripped: bool, evidence: float) -> None:
+    def restore(
+        self,
+        now: float,
+        trip_after: int,
+        *,
+        tripped: bool,
+        evidence: float,
+        sick_at: float = -inf,
+        good_probes: int = 0,
+    ) -> None:
         """Take over what another process has found out.
 
         Args:
@@ -234,11 +252,15 @@ class CircuitBreaker:
             trip_after: How many late requests in a row trip it.
             tripped: It was out: the first request that can probes it.
             evidence: Nats against it; so much is taken over that one more late request trips it.
+            sick_at: When something last showed that one that was out is sick.
+            good_probes: Good probes in a row since it tripped: a process of one call makes one.
         """
         self._threshold = trip_after * SLOW_EVIDENCE - 1e-9
         if tripped:
             self._trip(now)
             self._probe_at = now
+            self.sick_at = min(now, sick_at)
+            self._good_probes = max(0, min(good_probes, PROBES_TO_RECOVER - 1))
         else:
             self._score = min(evidence, self._threshold - SLOW_EVIDENCE + 1e-6)
 
@@ -247,7 +269,7 @@ class CircuitBreaker:
             # A target that trips again soon keeps its longer wait between probes.
             self._probe_wait = PROBE_SECONDS
         self.tripped = True
-        self.tripped_at = now
+        self.tripped_at = self.sick_at = now
         self.trips += 1
         self._score = 0.0
         self._good_probes = 0

@@ -131,7 +131,7 @@ class Memory:
             watched = self._watched.get(identity)
             if watched is not None and watched.state is state:
                 return
-            self._watched[identity] = _Watched(state, now)
+            watched = self._watched[identity] = _Watched(state, now)
         entry = self._read().get(identity)
         if isinstance(entry, dict) and not any(times.count for times in _models(state.speed)):
             age = self._wall_clock() - now
@@ -140,15 +140,21 @@ class Memory:
                 # By a clock that is ahead they may be of later; but what is new is of this process.
                 times.restore([_sample(row, min(now, row[0] - age)) for row in rows])
             self._restore_health(state, entry.get("health"), now, trip_after)
+            watched.was_out = state.circuit_breaker.tripped
 
     def _restore_health(self, state: TargetState, health: Any, now: float, trip_after: int) -> None:
         if not trip_after or not isinstance(health, dict):
             return
         at, score = _number(health.get("at")), _number(health.get("score"))
-        if at is not None and _is_recent(at, self._wall_clock(), HEALTH_AGE):
-            tripped = health.get("tripped") is True
+        wall_now = self._wall_clock()
+        if at is not None and _is_recent(at, wall_now, HEALTH_AGE):
             state.circuit_breaker.restore(
-                now, trip_after, tripped=tripped, evidence=max(0.0, score or 0.0)
+                now,
+                trip_after,
+                tripped=health.get("tripped") is True,
+                evidence=max(0.0, score or 0.0),
+                sick_at=now - (wall_now - at),
+                good_probes=int(_number(health.get("good_probes")) or 0),
             )
 
     def note(self, now: float) -> None:
@@ -212,7 +218,11 @@ class Memory:
             rows = [row for row in rows if _is_recent(row[0], wall_now)]
             rows += [_row(sample, sample.at + offset) for sample in samples]
             merged[kind] = sorted(rows, key=lambda row: row[0])[-MAX_SAMPLES:]
-        merged["health"] = {**news["health"], "at": round(wall_now, 3)}
+        health = {**news["health"]}
+        # What is out is out from its last bad sign on, however often others have found it so.
+        sick_at = health.pop("sick_at") + offset
+        health["at"] = round(min(wall_now, sick_at) if health["tripped"] else wall_now, 3)
+        merged["health"] = health
         return merged
 
     def _recent(self, targets: dict[str, Any]) -> dict[str, Any]:
@@ -280,6 +290,7 @@ class _Watched:
     Attributes:
         state: As given.
         written_to: Up to when, by the engine's clock.
+        was_out: Whether the file says that it is out.
     """
 
     def __init__(self, state: TargetState, now: float) -> None:
@@ -287,6 +298,7 @@ class _Watched:
         self._models = _models(state.speed)
         self._since = [-float("inf")] * len(_KINDS)  # what the file has from before is forgotten
         self.written_to = now
+        self.was_out = False
 
     def news(self, now: float, *, final: bool) -> dict[str, Any] | None:
         """What there is to write; None if nothing happened."""
@@ -298,16 +310,23 @@ class _Watched:
         self._models = models
         held = speed.held() if final else ([], [])
         until = now if final else now - HELD_SECONDS
-        entry: dict[str, Any] = {"health": {"score": round(breaker.score, 3)}}
-        entry["health"]["tripped"] = breaker.tripped
+        entry: dict[str, Any] = {
+            "health": {
+                "score": round(breaker.score, 3),
+                "tripped": breaker.tripped,
+                "good_probes": breaker.good_probes,
+                "sick_at": breaker.sick_at,
+            }
+        }
         count = 0
         for i, (kind, model) in enumerate(zip(_KINDS, models, strict=True)):
             samples = [*model.samples(), *held[i]]
             samples = [s for s in samples if self.written_to < s.at <= until]
             count += len(samples)
             entry[kind] = (self._since[i], samples)
-        if not count and not breaker.tripped and not breaker.score:
+        if not count and not breaker.tripped and not breaker.score and not self.was_out:
             return None
+        self.was_out = breaker.tripped
         self.written_to = max(self.written_to, until)
         return entry
 

@@ -314,6 +314,57 @@ def test_a_target_that_was_out_is_out_and_probed(path):
     assert not Process(path, wall=first.wall + HEALTH_AGE + 1).state.circuit_breaker.tripped
 
 
+def out(path: Path) -> Process:
+    """A process whose target has tripped, and that has ended."""
+    process = Process(path)
+    process.ask(0.5, count=40)
+    for _ in range(6):
+        process.state.record_late(process.clock, 5, started=process.clock - 5)
+    process.end()
+    return process
+
+
+def test_good_probes_add_up_over_processes(path):
+    """A command that is run again and again makes one probe each time."""
+    wall = out(path).wall
+    found = []
+    for _ in range(4):
+        process = Process(path, wall=wall)
+        found.append(process.state.circuit_breaker.tripped)
+        if process.state.circuit_breaker.claim_probe(process.clock):
+            process.state.record_probe(0.5, process.clock, plain=False, good=1.0)
+        process.end()
+        wall += 5
+    assert found == [True, True, True, False]
+
+
+def test_a_bad_probe_takes_the_good_ones_of_earlier_processes_back(path):
+    wall = out(path).wall
+    found = []
+    for good in (True, True, False, True, True, True, True):
+        process = Process(path, wall=wall)
+        found.append(process.state.circuit_breaker.tripped)
+        spoke = 0.5 if good else None
+        process.state.record_probe(spoke, process.clock, plain=False, good=1.0)
+        process.end()
+        wall += 5
+    assert found == [True] * 6 + [False]
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_a_target_is_out_for_so_long_after_its_last_bad_sign(path, bad):
+    """And not for ever, because each process of many finds it so and says so again."""
+    first = out(path)
+    for wall in range(60, int(HEALTH_AGE), 60):
+        process = Process(path, wall=first.wall + wall)
+        assert process.state.circuit_breaker.tripped
+        if bad:
+            process.state.record_probe(None, process.clock, plain=False, good=1.0)
+        process.end()
+    after = Process(path, wall=first.wall + HEALTH_AGE + 1)
+    assert after.state.circuit_breaker.tripped == bad
+
+
 def test_suspicion_adds_up_over_processes(path):
     """A command that is run again and again needs no more calls than a program that goes on."""
     wall = 1e9
@@ -426,7 +477,9 @@ _NUMBERS = st.one_of(
     st.none(),
 )
 _TIMES = st.booleans().flatmap(lambda good: st.floats(1e9, 1e9 + 60) if good else _NUMBERS)
-_HEALTH = st.fixed_dictionaries({"score": _NUMBERS, "tripped": st.booleans(), "at": _TIMES})
+_HEALTH = st.fixed_dictionaries(
+    {"score": _NUMBERS, "tripped": st.booleans(), "at": _TIMES, "good_probes": _NUMBERS}
+)
 
 
 @settings(deadline=None, max_examples=50)
@@ -463,7 +516,7 @@ def test_no_number_in_the_file_stops_a_start(tmp_path_factory, rows, health, oth
     assert all(usual is None or usual > 0 for usual in (again.usual(), last.usual()))
 
 
-@pytest.mark.parametrize("place", ["row", "health.at", "health.score"])
+@pytest.mark.parametrize("place", ["row", "health.at", "health.score", "health.good_probes"])
 def test_a_number_that_no_float_holds(path, place):
     """JSON has no bound for integers."""
     first = Process(path)
