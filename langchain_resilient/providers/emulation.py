@@ -192,7 +192,7 @@ class StoppedStream:
             said = "".join([*self._shown, shown])
             blocks = [{k: v for k, v in b.items() if k != "index"} for b in self._reasoning]
             blocks.append({"type": "text", "text": said, "annotations": []})
-            chunk["response"] = FinishedResponse(blocks, {"status": "completed"}, None)
+            chunk["response"] = FinishedResponse(blocks, {"status": "completed"})
         return chunk
 
     def _cut(self, chunk: Chunk) -> Chunk:

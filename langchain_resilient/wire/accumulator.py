@@ -35,24 +35,24 @@ if TYPE_CHECKING:
 
 
 _MAX_TOKENS = 10**15
-"""Tokens; a larger number, or NaN, is not a count, and would overflow a price."""
+"""Tokens; a larger number, or NaN, is not a count, and would overflow a price.
+
+Nor is a negative one, which would give money back.
+"""
 
 
 def token_count(usage: Mapping[str, Any] | None, *names: str) -> int | None:
-    """Return the first of these counts that is a number, in tokens; None where none is."""
+    """Return the first of these that can be a count, in tokens; None where none can."""
     if not usage:
         return None
     for name in names:
         value = usage.get(name)
         if value is None:  # most providers give no details: that is the common case
             continue
-        if value.__class__ is int and -_MAX_TOKENS < value < _MAX_TOKENS:
+        if value.__class__ is int and 0 <= value < _MAX_TOKENS:
             return value
-        if (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and abs(value) < _MAX_TOKENS
-        ):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and 0 <= value < _MAX_TOKENS:
             return int(value)
     return None
 

@@ -11,7 +11,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.utils.json import parse_partial_json
 from pydantic import BaseModel
 
-from langchain_resilient.wire import passthrough, responses
+from langchain_resilient.wire import passthrough
 from langchain_resilient.wire.accumulator import PLAIN, usage_metadata
 from langchain_resilient.wire.chunk_parser import choices_of, parse_choice
 from langchain_resilient.wire.finish_reasons import NORMALIZED_KEY, normalized
@@ -137,8 +137,6 @@ def _finish(message: AIMessage, response: ResponseAccumulator, finished: Finishe
     message.content = finished.content  # type: ignore[assignment]
     message.additional_kwargs = {}
     message.id = response.id
-    if finished.usage:
-        message.usage_metadata = responses.usage_metadata(finished.usage, response.service_tier)
 
 
 def parse_calls(calls: list[ToolCallBuilder]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
@@ -462,7 +460,7 @@ class ChunkConverter:
         choice = response.choices[0]
         metadata = response_metadata(response, choice, self._provider, model_name)
         if response.finished is not None:
-            return self._last_of_blocks(response, response.finished, metadata)
+            return self._last_of_blocks(response, metadata)
         call_chunks = []
         for index, call in enumerate(choice.tools.calls, self._call_offset):
             id_, args = None if call.given_id else call.id, _last_args(call)
@@ -480,15 +478,12 @@ class ChunkConverter:
         return ChatGenerationChunk(message=message, generation_info=info)
 
     def _last_of_blocks(
-        self, response: ResponseAccumulator, finished: FinishedResponse, metadata: dict[str, Any]
+        self, response: ResponseAccumulator, metadata: dict[str, Any]
     ) -> ChatGenerationChunk:
-        usage = None
-        if finished.usage:
-            usage = responses.usage_metadata(finished.usage, response.service_tier)
         message = AIMessageChunk(
             content="" if self._in_text else [],
             response_metadata={**metadata, "model_provider": self._provider},
-            usage_metadata=usage,
+            usage_metadata=usage_metadata(response.usage, response.service_tier),
             chunk_position="last",
         )
         info = {"finish_reason": metadata["finish_reason"], "model_name": metadata["model_name"]}

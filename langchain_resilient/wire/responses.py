@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from langchain_core.messages.ai import UsageMetadata
-
     from langchain_resilient.exchange import Chunk
 
 
@@ -56,12 +54,10 @@ class FinishedResponse(NamedTuple):
     Attributes:
         content: Its content blocks.
         metadata: What the answer says of itself.
-        usage: Its token counts as they were sent; None if it has none.
     """
 
     content: list[dict[str, Any]]
     metadata: dict[str, Any]
-    usage: dict[str, Any] | None
 
 
 # -- whole answers ---------------------------------------------------------------------------------
@@ -142,39 +138,6 @@ def chat_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
     return {ours: usage[theirs] for ours, theirs in names.items() if usage.get(theirs) is not None}
 
 
-def usage_metadata(usage: Mapping[str, Any], tier: str | None) -> UsageMetadata:
-    """Convert token counts to LangChain's; those of a tier with a price of its own have its name.
-
-    Args:
-        usage: As the API sent it.
-        tier: The service tier that served the answer.
-    """
-    inputs, outputs = usage.get("input_tokens") or 0, usage.get("output_tokens") or 0
-    total = usage.get("total_tokens")
-    given = usage.get("input_tokens_details") or {}
-    made = usage.get("output_tokens_details") or {}
-    tier = tier if tier in _PRICED_TIERS else None
-    prefix = f"{tier}_" if tier else ""
-    input_details = {
-        f"{prefix}cache_read": given.get("cached_tokens"),
-        f"{prefix}cache_creation": given.get("cache_write_tokens"),
-    }
-    output_details = {f"{prefix}reasoning": made.get("reasoning_tokens")}
-    if tier:
-        input_details[tier] = inputs - (given.get("cached_tokens") or 0)
-        output_details[tier] = outputs - (made.get("reasoning_tokens") or 0)
-    return {
-        "input_tokens": inputs,
-        "output_tokens": outputs,
-        "total_tokens": total if total is not None else inputs + outputs,
-        "input_token_details": without_none(input_details),
-        "output_token_details": without_none(output_details),
-    }
-
-
-_PRICED_TIERS = frozenset({"priority", "flex"})
-
-
 def without_none(value: Any) -> Any:
     """Leave out, at every depth, what is null."""
     if isinstance(value, dict):
@@ -250,12 +213,11 @@ def _head(response: Mapping[str, Any]) -> dict[str, Any]:
 
 def _trailer(response: Mapping[str, Any], items: list[dict[str, Any]]) -> dict[str, Any]:
     usage = response.get("usage")
-    usage = usage if isinstance(usage, dict) else None
     fields = {name: response[name] for name in _FIELDS if response.get(name) is not None}
     return {
-        "usage": chat_usage(usage) if usage else None,
+        "usage": chat_usage(usage) if usage and isinstance(usage, dict) else None,
         "service_tier": response.get("service_tier"),
-        "response": FinishedResponse(content_blocks(items), without_none(fields), usage),
+        "response": FinishedResponse(content_blocks(items), without_none(fields)),
     }
 
 
