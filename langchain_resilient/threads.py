@@ -23,9 +23,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def imported(name: str) -> Any:
+    """Return a module that this process has imported; None while a thread is still importing it.
+
+    Until then it lacks some of its names, and nobody has used it.
+    """
+    module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
+    return None if getattr(spec, "_initializing", False) else module
+
+
 def gevent_patches() -> Any:
     """Return gevent's module of patches where it has put greenlets in the place of threads."""
-    monkey = sys.modules.get("gevent.monkey")
+    monkey = imported("gevent.monkey")
     return monkey if monkey is not None and monkey.is_module_patched("threading") else None
 
 

@@ -23,6 +23,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers import context as tracing
 
 from langchain_resilient import AllTargetsFailedError, Hedge, ResilientChatModel, chat_model
+from langchain_resilient.observability import run_context
 from langchain_resilient.testing import BadRequest, ProviderSimulator, Reply, ToolCall
 from tests.streaming.stories import until
 from verification.kit.scripted_targets import chain
@@ -109,6 +110,18 @@ async def test_streamed_calls_of_tools_are_the_same(sim):
             whole += piece
         assert [(call["name"], call["args"]) for call in whole.tool_calls] == [("add", {"a": 1})]
     assert both[0] == both[1]
+    await llm.aclose()
+
+
+async def test_a_thread_that_imports_langchains_tracers_disturbs_no_call(sim, monkeypatch):
+    """The first calls of a process may come from several threads, one of them through a chain."""
+    llm = chain(sim, "openai:m")
+    monkeypatch.setattr(tracing.__spec__, "_initializing", True)
+    for name in ("tracing_v2_callback_var", "_configure_hooks"):
+        monkeypatch.delattr(tracing, name)
+    assert run_context.is_unwatched()
+    assert run_context.choose_run(None, None) == (None, None)
+    assert (await llm.ainvoke("hi")).text
     await llm.aclose()
 
 

@@ -165,6 +165,7 @@ LAYERS = {
         "prices",
         "providers",
         "receipt",
+        "threads",
     },
     "fleet": {
         "engine",

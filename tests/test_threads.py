@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import importlib
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,29 @@ async def until(condition) -> None:
 
 def alive(name: str) -> int:
     return sum(thread.name == name for thread in threading.enumerate())
+
+
+def test_a_module_that_another_thread_is_importing_is_not_there_yet(tmp_path, monkeypatch):
+    """It lacks what its lines below will define."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import sys\nsys.began.set()\nassert sys.may_end.wait(5)\nname = 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    began, may_end = threading.Event(), threading.Event()
+    monkeypatch.setattr(sys, "began", began, raising=False)
+    monkeypatch.setattr(sys, "may_end", may_end, raising=False)
+    assert threads_module.imported("slow_to_import") is None
+    thread = threading.Thread(target=importlib.import_module, args=("slow_to_import",))
+    thread.start()
+    try:
+        assert began.wait(5)
+        assert "slow_to_import" in sys.modules
+        assert threads_module.imported("slow_to_import") is None
+    finally:
+        may_end.set()
+        thread.join()
+    assert threads_module.imported("slow_to_import").name == 1
+    monkeypatch.delitem(sys.modules, "slow_to_import")
 
 
 async def test_results_and_errors_come_back():

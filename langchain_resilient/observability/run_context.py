@@ -7,7 +7,6 @@ stream begins.
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,8 @@ from langchain_core.globals import get_debug
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langchain_core.utils.env import env_var_is_set
 from langsmith.utils import tracing_is_enabled
+
+from langchain_resilient.threads import imported
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -69,7 +70,7 @@ def choose_run(
         The configuration to start it with, and a manager of the run; the configuration as given and
         None if no callback handler could want child runs.
     """
-    if not callbacks and _has_no_handlers(config):
+    if not callbacks and _has_no_handlers(config, _tracing()):
         return config, None
     full_config = ensure_config(config)
     manager: Any = CallbackManager.configure(
@@ -93,9 +94,9 @@ def choose_run(
     return {**full_config, "callbacks": callbacks_with_tracers, "run_id": run_id}, run
 
 
-def _has_no_handlers(config: RunnableConfig | None) -> bool:
+def _has_no_handlers(config: RunnableConfig | None, tracing: Any) -> bool:
     """Whether nothing asks for a callback handler: checking is far cheaper than `configure`."""
-    above, tracing = var_child_runnable_config.get(), _tracing()
+    above = var_child_runnable_config.get()
     return not (
         (config is not None and config.get("callbacks"))
         or (above is not None and above.get("callbacks"))
@@ -113,7 +114,7 @@ def _has_no_handlers(config: RunnableConfig | None) -> bool:
 
 def _tracing() -> Any:
     """LangChain's module of tracers, which takes long to import; None while nobody has used it."""
-    return sys.modules.get("langchain_core.tracers.context")
+    return imported("langchain_core.tracers.context")
 
 
 def is_unwatched() -> bool:
@@ -122,14 +123,15 @@ def is_unwatched() -> bool:
     Then nothing that LangChain does around it can be seen. Some tracers put themselves into every
     callback manager: so one is made.
     """
-    hooks = getattr(_tracing(), "_configure_hooks", ())
+    tracing = _tracing()
+    hooks = getattr(tracing, "_configure_hooks", ())
     return not (
         var_child_runnable_config.get()
         or env_var_is_set("LANGCHAIN_TRACING")
         or env_var_is_set("LANGCHAIN_HANDLER")
         or any(variable and env_var_is_set(variable) for *_, variable in hooks)
         or AsyncCallbackManager([]).handlers
-    ) and _has_no_handlers(None)
+    ) and _has_no_handlers(None, tracing)
 
 
 def _with_handlers(callbacks: Any, manager: Any) -> Any:
