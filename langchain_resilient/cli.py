@@ -238,7 +238,8 @@ def _add_model_settings(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         help="where times and health of targets are kept for the next command; no prompt, no key "
-        "(default: $LANGCHAIN_RESILIENT_REMEMBER, or a file in the cache folder)",
+        "(default: $LANGCHAIN_RESILIENT_REMEMBER, where that is empty none, else a file in the "
+        "cache folder)",
     )
     remembering.add_argument(
         "--forget", action="store_true", help="keep and use nothing from one command to the next"

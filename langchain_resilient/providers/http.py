@@ -198,7 +198,7 @@ def transport_name() -> Transport:
     Raises:
         ValueError: If it is neither "aiohttp" nor "httpx".
     """
-    name = os.environ.get("LANGCHAIN_RESILIENT_TRANSPORT", "aiohttp")
+    name = os.environ.get("LANGCHAIN_RESILIENT_TRANSPORT") or "aiohttp"
     if name not in ("aiohttp", "httpx"):
         msg = f'LANGCHAIN_RESILIENT_TRANSPORT must be "aiohttp" or "httpx", not {name!r}'
         raise ValueError(msg)
