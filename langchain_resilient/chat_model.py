@@ -31,6 +31,7 @@ from langchain_core.utils.utils import LC_ID_PREFIX
 from langchain_core.utils.uuid import uuid7
 from pydantic import ConfigDict, PrivateAttr, model_validator
 
+from langchain_resilient import notices
 from langchain_resilient._version import __version__
 from langchain_resilient.batch.mixin import BatchingChatModel
 from langchain_resilient.binding import BindingChatModel
@@ -118,8 +119,9 @@ class ResilientChatModel(Configuration, BindingChatModel, BatchingChatModel):
                     'targets=["openai:gpt-6.1-sol", ...]'
                 )
                 raise TypeError(msg)
-            super().__init__(**fields)
-            runtime = self._ready()
+            with notices.may_raise():
+                super().__init__(**fields)
+                runtime = self._ready()
             if self.keep_warm:
                 runtime.warm_soon()
 

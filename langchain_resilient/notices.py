@@ -1,7 +1,8 @@
 """Warnings that point at the line of the user's code that is under way, and are told once.
 
-A warning is raised deep inside a call: on the loop's thread, in the task of one attempt. `warnings`
-would blame a line of this package; what helps is the line that made the call.
+A warning arises deep inside a call: on the loop's thread, in the task of one attempt. `warnings`
+would blame a line of this package; what helps is the line that made the call. Where a filter makes
+errors of warnings, one raised there would be taken for a failure of the target.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import sys
 import threading
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,15 +35,45 @@ def warn(message: str, category: type[Warning]) -> None:
     Without that Python would print the log line beside the warning: the same words twice. The
     record's `warning_category` tells whoever shows both that they are one.
 
+    Where the filter makes an error of it (`python -W error`), it is raised inside `may_raise` and
+    logged anywhere else.
+
     Args:
         message: What happened, to which target.
         category: The class of the warning.
     """
-    if logger.hasHandlers():
+    logged = logger.hasHandlers()
+    if logged:
         logger.warning(message, extra={"warning_category": category.__name__})
-    frame = users_frame()
+    try:
+        _warn_at(users_frame(), message, category)
+    except category:
+        if getattr(_this_thread, "may_raise", False):
+            raise
+        if not logged:
+            logger.warning(message)
+
+
+_this_thread = threading.local()
+
+
+@contextmanager
+def may_raise() -> Iterator[None]:
+    """Let warnings be raised where the filter makes errors of them: while a model is made.
+
+    Nowhere else: what a call warns of must not change what becomes of it.
+    """
+    before = getattr(_this_thread, "may_raise", False)
+    _this_thread.may_raise = True
+    try:
+        yield
+    finally:
+        _this_thread.may_raise = before
+
+
+def _warn_at(frame: FrameType | None, message: str, category: type[Warning]) -> None:
     if frame is None:
-        warnings.warn(message, category, stacklevel=3)
+        warnings.warn(message, category, stacklevel=4)
         return
     names = frame.f_globals
     warnings.warn_explicit(

@@ -117,9 +117,10 @@ def test_nothing_of_the_callers_is_changed():
 
 def test_a_loss_is_warned_of_once_and_a_joined_pair_is_none():
     """A thousand scraped texts are one warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
         assert encode({"text": "\ud83d\ude00"}) == '{"text":"\U0001f600"}'.encode()
+    assert seen == []
     with pytest.warns(UnicodeWarning, match="U\\+FFFD") as caught:
         encode({"texts": ["\ud83d"] * 3})
     assert len(caught) == 1
