@@ -287,8 +287,12 @@ def keys_for(target: Target) -> tuple[str | None, ...]:
         env = key_variable(target)
         names = (env,) if env else provider_entry(target.provider).other_keys
         keys = [_first_set(names)[1]]
-    # A key that was read from a file often ends in a newline, which no header may hold.
-    return tuple(key.strip() or None for key in keys)
+    return tuple(bare_key(key) or None for key in keys)
+
+
+def bare_key(key: str) -> str:
+    """Take away what surrounds a key that was read from a file: white space, a byte order mark."""
+    return key.strip().strip("\ufeff").strip()
 
 
 def key_for(target: Target) -> str | None:

@@ -383,6 +383,7 @@ _BY_OWN_NAME = {
     "UnicodeEncodeError": FaultKind.BAD_REQUEST,
     "PydanticSerializationError": FaultKind.BAD_REQUEST,
     "ConnectionSetupError": FaultKind.CONNECTION,
+    "UnusableKeyError": FaultKind.AUTH,
     "NotImplementedError": FaultKind.BAD_REQUEST,
 }
 

@@ -21,7 +21,13 @@ from pydantic import SecretStr
 from langchain_resilient import notices
 from langchain_resilient.errors import InsecureConnectionWarning
 from langchain_resilient.exchange import RequestForm, WrittenRequest
-from langchain_resilient.providers import address_of, key_for, organization_of
+from langchain_resilient.providers import (
+    address_of,
+    bare_key,
+    key_for,
+    key_variable,
+    organization_of,
+)
 from langchain_resilient.providers.connection import (
     ConnectionSetupError,
     client_for,
@@ -450,8 +456,19 @@ class SDKProvider(ABC):
         self.directory.record_list(self.fetch_models())
 
     def _list_headers(self) -> dict[str, str]:
-        key = {"authorization": f"Bearer {self._key}"} if self._key else {}
-        return {**key, **self._headers}
+        key = self._sendable_key()
+        return {**({"authorization": f"Bearer {key}"} if key else {}), **self._headers}
+
+    def _sendable_key(self) -> str | None:
+        """Return the key, if there is one.
+
+        Raises:
+            UnusableKeyError: If no header can hold it.
+        """
+        if self._key is None:
+            return None
+        variable = key_variable(self.target) if self.target.api_key is None else None
+        return _sendable(self._key, f"the key in {variable}" if variable else "its api_key")
 
     def _watch_models(self) -> None:
         """Have the list of models asked for, beside the first answer of the vendor's own server."""
@@ -519,7 +536,7 @@ class SDKProvider(ABC):
         client = self.create_client(
             sdk,
             # Many compatible servers need no key, but the SDKs insist on one.
-            api_key=self._key or "none",
+            api_key=self._sendable_key() or "none",
             base_url=self.base_url,
             default_headers=headers or None,
             default_query=self.query() or None,
@@ -568,11 +585,33 @@ def _own_client(given: Any, httpx: Any) -> Any:
     return client
 
 
+class UnusableKeyError(Exception):
+    """A key that no header can hold: nothing was sent."""
+
+
+def _sendable(key: str, name: str) -> str:
+    """Return a key.
+
+    Args:
+        key: The key.
+        name: What to call it.
+
+    Raises:
+        UnusableKeyError: If it holds what no header can; shows no more of it than that character.
+    """
+    for character in key:
+        if not (character.isascii() and character.isprintable()):
+            msg = f"{name} holds a character that no key can (U+{ord(character):04X}): copy it anew"
+            raise UnusableKeyError(msg)
+    return key
+
+
 async def _called(function: Callable[[], Any]) -> str:
     """Get the key of the moment, without holding up the loop.
 
     Raises:
         ConnectionSetupError: If there is none.
+        UnusableKeyError: If no header can hold it.
     """
     try:
         if inspect.iscoroutinefunction(function):
@@ -585,10 +624,10 @@ async def _called(function: Callable[[], Any]) -> str:
         raise ConnectionSetupError(msg) from error
     if isinstance(token, SecretStr):
         token = token.get_secret_value()
-    if not isinstance(token, str) or not token.strip():
+    if not isinstance(token, str) or not bare_key(token):
         msg = "the function given as api_key gave no text"
         raise ConnectionSetupError(msg)
-    return token.strip()
+    return _sendable(bare_key(token), "the key that the function given as api_key gave")
 
 
 @cache

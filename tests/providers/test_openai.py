@@ -343,10 +343,58 @@ async def head_of(**fields):
     return {name.lower(): value for name, _, value in lines}
 
 
-@pytest.mark.parametrize("key", ["sk-mine", SecretStr("sk-mine"), " sk-mine\n"])
+KEYS = {
+    "text": "sk-mine",
+    "secret": SecretStr("sk-mine"),
+    "newline": " sk-mine\n",
+    "mark": "\ufeffsk-mine\r\n",
+    "function": lambda: "\ufeffsk-mine",
+}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
 async def test_the_targets_key_is_sent(key):
-    """Without the newline that it was read with, which no header may hold."""
+    """Without the newline or byte order mark that it was read with, which no header may hold."""
     assert (await head_of(api_key=key))["authorization"] == "Bearer sk-mine"
+
+
+STRANGE = {
+    "\u2028": "U+2028",
+    "\xe9": "U+00E9",
+    "\ufeff": "U+FEFF",
+    "\n": "U+000A",
+    "\x7f": "U+007F",
+}
+
+
+@pytest.mark.parametrize("character", STRANGE, ids=STRANGE.values())
+@pytest.mark.parametrize("given", ["variable", "target", "function"])
+async def test_a_key_that_no_header_can_hold_is_a_wrong_key(sim, monkeypatch, given, character):
+    """Not a wrong request; and no more of it is told than that character."""
+    key = f"sk-canary{character}1234567"
+    where = {"base_url": sim.base_url("openai")}
+    if given == "variable":
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        monkeypatch.setenv("OPENAI_BASE_URL", where.pop("base_url"))
+    else:
+        where["api_key"] = key if given == "target" else lambda: key
+    provider = create_provider(Target("openai:m", **where))
+    fault = await fault_of(provider)
+    assert fault.kind is FaultKind.AUTH
+    named = {"variable": "the key in OPENAI_API_KEY", "target": "its api_key", "function": "gave"}
+    assert f"{named[given]} holds a character that no key can" in fault.message
+    assert STRANGE[character] in fault.message
+    assert "canary" not in repr(fault) + repr(fault.cause)
+    assert "1234567" not in repr(fault) + repr(fault.cause)
+    assert sim.requests == []
+
+
+async def test_a_list_of_models_is_not_asked_for_with_such_a_key(sim):
+    """The command `targets --check` shows what is wrong."""
+    where = {"base_url": sim.base_url("openai"), "api_key": "sk-canary\u20281234567"}
+    provider = create_provider(Target("openai:m", **where))
+    with pytest.raises(Exception, match="its api_key holds a character that no key can"):
+        provider.fetch_models()
 
 
 async def test_the_environments_key_goes_to_openai(public, monkeypatch):
