@@ -135,7 +135,8 @@ def _expressed(block: Any, index: int, takes_urls: bool) -> Any:  # one of two f
     if kind == "media" and media.startswith("image/") and (url := _url(block, media)):
         return {"type": "image_url", "image_url": {"url": url}}
     by_url = " by its URL" if kind in ("file", "document") else ""
-    msg = f"messages[{index}] holds a {kind!r} block{by_url}, which this target cannot take"
+    what = f"a {kind!r} block{by_url}" if block.get("type") else "a block without a `type`"
+    msg = f"messages[{index}] holds {what}, which this target cannot take"
     raise UnsupportedContentError(msg)
 
 

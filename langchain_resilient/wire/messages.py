@@ -96,15 +96,24 @@ def assistant_blocks(content: Any) -> tuple[str, str, list[dict[str, Any]]]:
     return "".join(text), "".join(refusal), calls
 
 
-def normalize_blocks(content: list[str | dict[Any, Any]]) -> list[str | dict[Any, Any]]:
+def normalize_blocks(
+    content: list[str | dict[Any, Any]], place: str = "content"
+) -> list[str | dict[Any, Any]]:
     """Prepare the blocks of a message for `convert_to_openai_messages`, without changing them.
 
+    Args:
+        content: The blocks.
+        place: Where they are, for errors.
+
     Raises:
-        ValueError: If a block says that it is a text and is none.
+        ValueError: If a block says that it is a text and is none; says which.
     """
     normalized: list[str | dict[Any, Any]] = []
-    for block in content:
-        mended = block if isinstance(block, str) else _normalize_block(block)
+    for number, block in enumerate(content):
+        try:
+            mended = block if isinstance(block, str) else _normalize_block(block)
+        except ValueError as error:
+            raise ValueError(f"{place}[{number}]: {error}") from None
         if mended is not None:
             normalized.append(mended)
     return normalized
@@ -114,7 +123,7 @@ def _normalize_block(block: dict[Any, Any]) -> dict[Any, Any] | None:
     kind = block.get("type")
     if kind in _DROPPED:
         return None
-    mender = _NORMALIZERS.get(kind) if isinstance(kind, str) else None
+    mender = _NORMALIZERS.get(kind) if kind is None or isinstance(kind, str) else None
     if mender is None:
         return block
     mended = mender(block)
@@ -128,6 +137,23 @@ def cache_mark(block: Any) -> Any:
     if not isinstance(block, dict):
         return None
     return block.get(CACHE_MARK) or _dict(block.get("extras")).get(CACHE_MARK)
+
+
+def _typed_text(block: dict[Any, Any]) -> dict[Any, Any]:
+    if not isinstance(block.get("text"), str):
+        raise ValueError("a text block holds no text")  # noqa: TRY004  # a value of the user's
+    return block
+
+
+def _untyped(block: dict[Any, Any]) -> dict[Any, Any]:
+    """A block without a type: a text, as in an answer, or a form of Bedrock's."""
+    if isinstance(block.get("text"), str):
+        return _text(block["text"])
+    return block if block.keys() & _CONVERTED_UNTYPED else ForeignBlock(block)
+
+
+_CONVERTED_UNTYPED = frozenset({"image", "json", "guard_content"})
+"""What LangChain converts by its key alone."""
 
 
 def _image_url(block: dict[Any, Any]) -> dict[Any, Any]:
@@ -232,7 +258,9 @@ def _dict(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-_NORMALIZERS: dict[str, Callable[[dict[Any, Any]], dict[Any, Any] | None]] = {
+_NORMALIZERS: dict[str | None, Callable[[dict[Any, Any]], dict[Any, Any] | None]] = {
+    None: _untyped,
+    "text": _typed_text,
     "image_url": _image_url,
     "image": _image,
     "file": _file,
@@ -337,7 +365,8 @@ def _convert(message: BaseMessage, index: int) -> list[dict[str, Any]]:
         )
     source = message
     if isinstance(message.content, list):
-        message = message.model_copy(update={"content": normalize_blocks(message.content)})
+        blocks = normalize_blocks(message.content, f"messages[{index}].content")
+        message = message.model_copy(update={"content": blocks})
     try:
         _refuse_foreign(message.content)
         converted = convert_to_openai_messages([message])

@@ -146,6 +146,10 @@ def test_the_place_is_named():
     with pytest.raises(UnsupportedContentError, match=said):
         express_foreign_blocks(messages, takes_urls=False)
     assert express_foreign_blocks(messages[:1], takes_urls=False) == messages[:1]
+    messages[1] = {"role": "user", "content": [ForeignBlock(typ="text")]}
+    said = r"^messages\[1\] holds a block without a `type`, which"
+    with pytest.raises(UnsupportedContentError, match=said):
+        express_foreign_blocks(messages, takes_urls=True)
 
 
 # -- cache marks: for gateways to models whose prompt cache wants them -----------------------------

@@ -1,9 +1,10 @@
 """Content blocks in the forms of LangChain, OpenAI, Anthropic and others."""
 
 import warnings
+from functools import partial
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
 
 from langchain_resilient.wire.foreign_blocks import ForeignBlock, ForeignMessages
 from langchain_resilient.wire.messages import to_chat_messages
@@ -119,6 +120,9 @@ def test_audio(mime):
         {"type": "text-plain", "base64": "YQ==", "mime_type": "text/plain"},
         {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a"}},
         {"type": "guard_content", "guard_content": {"text": "a"}},
+        {"guard_content": {"text": "a"}},
+        {"text": "a"},
+        {"type": None, "text": "a"},
     ],
 )
 def test_text(block):
@@ -144,6 +148,8 @@ def test_foreign_blocks_are_dropped(kind):
         {"type": "image", "base64": "eA==", "detail": "low"},
         {"type": "image", "file_id": "f", "detail": "low"},
         {"type": "media", "mime_type": "video/mp4", "file_uri": "gs://x/a.mp4"},
+        {"cachePoint": {"type": "default"}},
+        {},
     ],
 )
 def test_what_cannot_be_said_is_left_to_the_targets(block):
@@ -155,7 +161,39 @@ def test_what_cannot_be_said_is_left_to_the_targets(block):
     assert (text, image) == ({"type": "text", "text": "and"}, PNG)
 
 
-def test_a_text_that_is_none_is_said():
-    """No target could read it."""
-    with pytest.raises(ValueError, match="holds no UTF-8 text"):
-        part({"type": "text-plain", "base64": "/w==", "mime_type": "text/plain"})
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        (
+            {"type": "text-plain", "base64": "/w==", "mime_type": "text/plain"},
+            "a `text-plain` block holds no UTF-8 text",
+        ),
+        ({"type": "text"}, "a text block holds no text"),
+        ({"type": "text", "text": None}, "a text block holds no text"),
+        ({"type": "text", "text": 5}, "a text block holds no text"),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind",
+    [HumanMessage, SystemMessage, partial(ToolMessage, tool_call_id="1")],
+    ids=["user", "system", "tool"],
+)
+def test_a_text_that_is_none_is_said(kind, block, said):
+    """No target could read it; by its place in the conversation."""
+    with pytest.raises(ValueError, match=rf"^messages\[1\]\.content\[2\]: {said}$"):
+        to_chat_messages([HumanMessage("Hi"), kind(["and", PNG, block])])
+    result = {"type": "tool_result", "tool_use_id": "1", "content": [block]}
+    place = r"messages\[0\]\.content\[0\]: content\[0\]"
+    with pytest.raises(ValueError, match=rf"^{place}: {said}$"):
+        to_chat_messages([HumanMessage([result])])
+
+
+def test_a_text_without_a_type_keeps_its_mark():
+    """As one with a type does."""
+    mark = {"cache_control": {"type": "ephemeral"}}
+    made = [
+        to_chat_messages([HumanMessage([{**t, "text": "a", **mark}])])
+        for t in ({}, {"type": "text"})
+    ]
+    assert made[0] == made[1]
+    assert made[0][0]["content"] == [{"type": "text", "text": "a", **mark}]
