@@ -80,6 +80,8 @@ def _classify(error: BaseException) -> Fault:
         again = False
     if kind is FaultKind.CONNECTION and status in (404, 405, 410):
         text = f"{text} ({_missing_path(error)})"
+    if status == _PROXY_REFUSES:
+        text = f"{text} (the proxy wants a user and a password: give them in the proxy's own URL)"
     limit, given = token_counts(details, text) if TRAITS[kind].too_long else (None, None)
     return Fault(
         kind=kind,
@@ -123,7 +125,7 @@ def _by_status(  # noqa: PLR0911  # a table reads best as a table
     if status >= 500 or status in (408, 409, 425):  # noqa: PLR2004
         no_streams = status in (500, 501) and _STREAMING.search(text)
         return FaultKind.NO_STREAMING if no_streams else FaultKind.SERVER
-    if status < 400:  # noqa: PLR2004
+    if status < 400 or status == _PROXY_REFUSES:  # noqa: PLR2004
         return FaultKind.BROKEN if status < 300 else FaultKind.CONNECTION  # noqa: PLR2004
     return _bad_request(error, details, text)
 
@@ -234,6 +236,9 @@ def _inside(error: BaseException) -> Iterator[BaseException]:
 # -- its tables ------------------------------------------------------------------------------------
 
 _MAX_CODE_LENGTH = 100
+
+_PROXY_REFUSES = 407
+"""The status of a proxy that was given no credentials, or wrong ones."""
 
 _QUOTA = frozenset(
     {

@@ -652,11 +652,17 @@ class ResponseAccumulator:
             return Fault(FaultKind.SERVER, f"error inside the answer: {_error_text(self.error)}")
         # A LangChain model raises when it is cut off; not all of them give a finish_reason.
         if not self.native and not all(map(_has_ended, self.choices.items())):
-            return Fault(FaultKind.BROKEN, "the answer ended without a finish_reason")
+            return Fault(FaultKind.BROKEN, self._broken_off())
         for reason in self._reasons():
             if reason not in _USUAL and (fault := fault_of_reason(reason)) is not None:
                 return fault
         return None if self._visible or self.stopped else self._without_text(request)
+
+    def _broken_off(self) -> str:
+        """Say how it ended; a server at a wrong address may answer anything but a completion."""
+        if self._pieces or self.model:
+            return "the answer ended without a finish_reason"
+        return "what came holds no answer: if that lasts, check `base_url`"
 
     def _without_text(self, request: ChatRequest | None) -> Fault | None:
         choice = self.choices[0]

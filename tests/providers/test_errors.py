@@ -552,6 +552,29 @@ async def test_an_address_that_is_not_there_is_named_and_not_the_model(sim, step
     assert "most base URLs end with /v1" in fault.message
 
 
+async def test_a_proxy_that_wants_credentials_is_named(sim):
+    """It says nothing about the request, which no provider has seen."""
+    sim.script("*", then=t.Raw(http("", status="407 Proxy Authentication Required")))
+    fault = await fault_of(provider_at(sim))
+    assert (fault.kind, fault.should_retry, fault.status) == (K.CONNECTION, False, 407)
+    assert "the proxy wants a user and a password" in fault.message
+
+
+MODELS = '{"object": "list", "data": [{"id": "m", "object": "model"}]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "stream"),
+    [("", True), (MODELS, True), (MODELS, False), (f"[{MODELS}]", True), (f"[{MODELS}]", False)],
+)
+async def test_a_success_that_is_no_completion_leads_to_the_address(body, stream):
+    """A server at a wrong one may answer anything."""
+    async with replying(http(body)) as target:
+        fault = await fault_of(create_provider(target), stream=stream)
+    assert fault.kind is K.BROKEN
+    assert fault.message == "what came holds no answer: if that lasts, check `base_url`"
+
+
 async def test_a_model_that_is_not_there_is_the_models_fault(sim):
     """The address is right then."""
     sim.script("*", then=t.ModelNotFound())
