@@ -77,11 +77,8 @@ def start_probe(
     """
     loop = asyncio.get_running_loop()
     good = late_after(None, attempt, attempt.started)
-    # Not made by the loop, whose factory may be an eager one.
-    probing = _run_probe(attempt, route, request, dependencies, good)
-    task = asyncio.Task(probing, loop=loop)
 
-    def settle(_: asyncio.Task[None]) -> None:
+    def settle(task: asyncio.Task[None]) -> None:
         attempt.ended = loop.time()
         attempt.outcome = Outcome.LOST if attempt.fault is None else Outcome.FAILED
         route.state.concurrency.give_back()
@@ -94,6 +91,9 @@ def start_probe(
             spoke, loop.time(), plain=attempt.plain, good=good, profile=attempt.profile
         )
 
+    # Not made by the loop, whose factory may be an eager one.
+    probing = _run_probe(attempt, route, request, dependencies, good)
+    task = asyncio.Task(probing, loop=loop)
     task.add_done_callback(settle)
     return task
 

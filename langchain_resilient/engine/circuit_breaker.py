@@ -242,8 +242,8 @@ class CircuitBreaker:
         *,
         tripped: bool,
         evidence: float,
-        sick_at: float = -inf,
-        good_probes: int = 0,
+        sick_at: float,
+        good_probes: int,
     ) -> None:
         """Take over what another process has found out.
 

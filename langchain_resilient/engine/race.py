@@ -551,7 +551,8 @@ class Race:
         attempt.last_chunk = attempt.window_ends_at = inf
         patience = _TAIL if seen else _END
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(patience if response.has_usage else _TAIL) as limit:
+            least = _END if response.has_usage else _TAIL
+            async with asyncio.timeout(max(patience, least)) as limit:
                 async for chunk in stream:
                     # Before it is shown: what cannot be parsed raises here.
                     seen = response.add(chunk)
@@ -560,7 +561,8 @@ class Race:
                         patience = _GOES_ON
                         if self._planner.winner is attempt:
                             self._announce(attempt)
-                    limit.reschedule(time() + max(patience, 0 if response.has_usage else _TAIL))
+                    least = _END if response.has_usage else _TAIL
+                    limit.reschedule(time() + max(patience, least))
 
     async def _wait_for_reader(self, attempt: Attempt) -> None:
         """Let a slow consumer catch up, without taking its slowness for the provider's."""

@@ -329,7 +329,7 @@ def directory_for(url: str, key: str | None, *, keep: bool = True) -> ModelDirec
 
 
 def _let_go_of_the_oldest() -> None:
-    while len(_directories) >= MAX_KEPT:
+    if len(_directories) >= MAX_KEPT:
         oldest = _directories.pop(next(iter(_directories)))
         if oldest.unsaved:
             oldest.save()

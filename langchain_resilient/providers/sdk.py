@@ -9,25 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 from abc import ABC, abstractmethod
 from functools import cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
-from pydantic import SecretStr
-
 from langchain_resilient import notices
 from langchain_resilient.errors import InsecureConnectionWarning
 from langchain_resilient.exchange import RequestForm, WrittenRequest
-from langchain_resilient.providers import (
-    address_of,
-    bare_key,
-    key_for,
-    key_variable,
-    organization_of,
-)
+from langchain_resilient.providers import address_of, key_for, key_variable, organization_of
 from langchain_resilient.providers.connection import (
     ConnectionSetupError,
     client_for,
@@ -39,6 +30,7 @@ from langchain_resilient.providers.emulation import MAX_WORDS, merged_answers, s
 from langchain_resilient.providers.errors import refused_fields, wants_reasoning
 from langchain_resilient.providers.http import http_client
 from langchain_resilient.providers.json_fallback import ConvertedStream, JSONFallback
+from langchain_resilient.providers.keys import current_key, sendable
 from langchain_resilient.providers.model_lists import (
     ListedModel,
     directory_for,
@@ -288,7 +280,7 @@ class SDKProvider(ABC):
             original = {k: v for k, v in original.items() if k != "extra_headers"}
         original = self._expressed(original)
         if self._token is not None:
-            headers = {**(headers or {}), **self.token_headers(await _called(self._token))}
+            headers = {**(headers or {}), **self.token_headers(await current_key(self._token))}
         requested, unmarked = requested_json(original), False
         mode = self._json_fallback.first(requested) if requested else None
         # Each refusal teaches something about the target, so the loop ends: there is only so much
@@ -381,7 +373,7 @@ class SDKProvider(ABC):
         template = await client_for(self._client_key, self._create_template)
         more: dict[str, Any] = {"timeout": seconds}
         if self._token is not None:
-            more["default_headers"] = self.token_headers(await _called(self._token))
+            more["default_headers"] = self.token_headers(await current_key(self._token))
         return template.client.with_options(**more), template.http
 
     def redact(self, error: BaseException) -> None:
@@ -468,7 +460,7 @@ class SDKProvider(ABC):
         if self._key is None:
             return None
         variable = key_variable(self.target) if self.target.api_key is None else None
-        return _sendable(self._key, f"the key in {variable}" if variable else "its api_key")
+        return sendable(self._key, f"the key in {variable}" if variable else "its api_key")
 
     def _watch_models(self) -> None:
         """Have the list of models asked for, beside the first answer of the vendor's own server."""
@@ -583,51 +575,6 @@ def _own_client(given: Any, httpx: Any) -> Any:
         msg = f"http_async_client must be an {httpx.__name__}.AsyncClient here, not {kind}"
         raise ConnectionSetupError(msg)
     return client
-
-
-class UnusableKeyError(Exception):
-    """A key that no header can hold: nothing was sent."""
-
-
-def _sendable(key: str, name: str) -> str:
-    """Return a key.
-
-    Args:
-        key: The key.
-        name: What to call it.
-
-    Raises:
-        UnusableKeyError: If it holds what no header can; shows no more of it than that character.
-    """
-    for character in key:
-        if not (character.isascii() and character.isprintable()):
-            msg = f"{name} holds a character that no key can (U+{ord(character):04X}): copy it anew"
-            raise UnusableKeyError(msg)
-    return key
-
-
-async def _called(function: Callable[[], Any]) -> str:
-    """Get the key of the moment, without holding up the loop.
-
-    Raises:
-        ConnectionSetupError: If there is none.
-        UnusableKeyError: If no header can hold it.
-    """
-    try:
-        if inspect.iscoroutinefunction(function):
-            token = await function()
-        else:
-            token = await asyncio.to_thread(function)
-            token = await token if inspect.isawaitable(token) else token
-    except Exception as error:
-        msg = f"the function given as api_key raised {type(error).__name__}"
-        raise ConnectionSetupError(msg) from error
-    if isinstance(token, SecretStr):
-        token = token.get_secret_value()
-    if not isinstance(token, str) or not bare_key(token):
-        msg = "the function given as api_key gave no text"
-        raise ConnectionSetupError(msg)
-    return _sendable(bare_key(token), "the key that the function given as api_key gave")
 
 
 @cache

@@ -416,7 +416,7 @@ atexit.register(_save_at_exit)
 
 
 def _after_fork() -> None:
-    global _lock  # noqa: PLW0603
+    global _lock  # noqa: PLW0603  # the child's own
     _lock = threading.Lock()
     for memory in _memories.values():
         memory.begin_in_child()

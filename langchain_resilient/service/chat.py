@@ -29,7 +29,7 @@ from langchain_resilient.service.calls import (
     whole_calls,
 )
 from langchain_resilient.service.failures import BadRequestError
-from langchain_resilient.wire.finish_reasons import KEYS, Ending, ending_of
+from langchain_resilient.wire.finish_reasons import REASON_KEYS, Ending, ending_of
 from langchain_resilient.wire.messages import assistant_blocks
 from langchain_resilient.wire.provider_state import CALLS_KEY, REASONING_FIELD_KEY, RECEIPT_KEY
 from langchain_resilient.wire.responses import reasoning_text
@@ -45,6 +45,7 @@ _EXTRAS = ("audio", "annotations", "function_call", "reasoning_details")
 """What an answer may hold beside its text, thoughts, refusal and calls."""
 
 _GIVEN_BACK = ("refusal", "audio", "function_call", "reasoning_content", "reasoning_details")
+"""What of it is taken from the answers that clients send back."""
 
 _READ = frozenset({"model", "messages", "stream", "stream_options", "resilience"})
 
@@ -192,7 +193,7 @@ def finish_reason(message: AIMessage, *, calls: bool = False) -> str:
         calls: Whether earlier pieces called tools.
     """
     metadata = message.response_metadata
-    reason = next((metadata[name] for name in KEYS if metadata.get(name)), None)
+    reason = next((metadata[name] for name in REASON_KEYS if metadata.get(name)), None)
     if reason in _OWN_WORDS:
         return str(reason)
     word = _WORDS[ending_of(reason if isinstance(reason, str) else None)]
@@ -323,7 +324,7 @@ class ChatStream:
         self._begun = False
         self._keys = CallKeys()
         self._calls: dict[object, int] = {}
-        self._ids: dict[Any, int] = {}
+        self._ids: dict[str, int] = {}
         self._wants_back = False
         self._last: AIMessage | None = None
 
@@ -354,13 +355,13 @@ class ChatStream:
         delta |= {name: extras[name] for name in _EXTRAS if extras.get(name)}
         calls = [each for piece in chunk.tool_call_chunks if (each := self._call_piece(piece))]
         if signed := extras.get(CALLS_KEY):
-            calls += [self._signature(id_, extra) for id_, extra in signed.items()]
+            calls += [self._signature(*each) for each in signed.items() if each[0] in self._ids]
         if calls:
             delta["tool_calls"] = calls
         if signed or delta.keys() & {"reasoning_content", "reasoning_details"}:
             self._wants_back = True
         metadata = chunk.response_metadata
-        if not metadata.keys().isdisjoint(KEYS) or chunk.usage_metadata is not None:
+        if not metadata.keys().isdisjoint(REASON_KEYS) or chunk.usage_metadata is not None:
             self._last = chunk
             if self._wants_back:
                 delta |= maker_of(chunk, metadata.get(RECEIPT_KEY))
@@ -379,21 +380,22 @@ class ChatStream:
     def _call_piece(self, piece: ToolCallChunk) -> dict[str, Any] | None:
         """Write a piece of a tool call, numbered in the order in which calls begin."""
         key, args = self._keys.key(piece), piece.get("args") or ""
+        if id_ := piece.get("id"):  # one that is made here comes last
+            self._ids[id_] = self._calls.get(key, len(self._calls))
         if key in self._calls:
             if not args and not piece.get("name"):
                 return None
             function = {"arguments": args}
-            if piece.get("name"):
-                function["name"] = piece["name"] or ""
+            if name := piece.get("name"):
+                function["name"] = name
             return {"index": self._calls[key], "function": function}
         number = self._calls[key] = len(self._calls)
-        self._ids[piece.get("id")] = number
-        call = _call(piece.get("id") or "", piece.get("name") or "", args)
+        call = _call(id_ or "", piece.get("name") or "", args)
         return {"index": number, **call}
 
     def _signature(self, id_: str, extra: Any) -> dict[str, Any]:
         """Write what a provider wants back with a call, known once the answer is whole."""
-        index = self._ids.get(id_, 0)
+        index = self._ids[id_]
         return {"index": index, "function": {"arguments": ""}, "extra_content": extra}
 
     def whole(self, messages: list[AIMessage]) -> bytes:
@@ -425,7 +427,7 @@ class ChatStream:
     def _finish(
         self, message: AIMessage, index: int, receipt: dict[str, Any] | None = None
     ) -> bytes:
-        reason = finish_reason(message, calls=bool(self._calls) and not index)
+        reason = finish_reason(message, calls=bool(self._calls))
         choice = {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
         more = {**_known(message), **({"resilience": receipt} if receipt else {})}
         return self._event([choice], _model_name(message, self._call), **more)

@@ -9,8 +9,8 @@ from langchain_core.messages.tool import tool_call_chunk
 
 from langchain_resilient.service.calls import CallKeys, details, event, whole_calls
 from langchain_resilient.service.chat import finish_reason, thoughts_in
-from langchain_resilient.service.responses_request import read_request, sealed
-from langchain_resilient.wire.finish_reasons import KEYS
+from langchain_resilient.service.responses_request import CALLS, read_request, sealed
+from langchain_resilient.wire.finish_reasons import REASON_KEYS
 from langchain_resilient.wire.provider_state import CALLS_KEY, RECEIPT_KEY
 from langchain_resilient.wire.responses import KEPT, reasoning_text
 
@@ -65,13 +65,12 @@ class ResponseStream:
         """Write a chunk."""
         written = b"" if self._begun else self._opening()
         metadata = chunk.response_metadata
-        if not metadata.keys().isdisjoint(KEYS) or chunk.usage_metadata is not None:
+        if not metadata.keys().isdisjoint(REASON_KEYS) or chunk.usage_metadata is not None:
             self._last = chunk
         logprobs = (metadata.get("logprobs") or {}).get("content") or []
         blocks: list[Any] = chunk.content if isinstance(chunk.content, list) else [chunk.content]
-        if blocks is not chunk.content and (
-            thoughts := chunk.additional_kwargs.get("reasoning_content")
-        ):
+        thoughts = chunk.additional_kwargs.get("reasoning_content")
+        if thoughts and isinstance(chunk.content, str):  # else they stand among the blocks
             written += self._thoughts(str(thoughts))
         for block in blocks:
             if isinstance(block, dict):
@@ -252,9 +251,10 @@ class ResponseStream:
                 "call_id": id_ or self._id("call"), "name": name or "", "arguments": "",
             }  # fmt: skip
             written += self._add_item(call)
-            number = self._open[key] = len(self._items) - 1
-            self._by_id[id_] = number
+            self._open[key] = len(self._items) - 1
         number = self._open[key]
+        if id_:  # one that is made here comes last
+            self._by_id[id_] = number
         item = self._items[number]
         item["arguments"] += args
         if not args:
@@ -379,8 +379,7 @@ class ResponseStream:
 
 def _holds_calls(blocks: list[Any]) -> bool:
     """Whether the calls of an answer of this API stand among its blocks."""
-    kinds = [block.get("type") for block in blocks if isinstance(block, dict)]
-    return "function_call" in kinds or "custom_tool_call" in kinds
+    return any(isinstance(block, dict) and block.get("type") in CALLS for block in blocks)
 
 
 def _flat(note: Item) -> Item:

@@ -40,7 +40,7 @@ _READ = frozenset(
     {"model", "input", "instructions", "stream", "stream_options", "store", "tools", "tool_choice",
      "text", "reasoning", "include", "max_output_tokens", "truncation", "resilience", *_NEEDS_STORE}
 )  # fmt: skip
-_CALLS = frozenset({"function_call", "custom_tool_call"})
+CALLS = frozenset({"function_call", "custom_tool_call"})
 _OURS = frozenset({"extra_content", RECEIPT_KEY})
 """What stands in an item of a call for who made it alone."""
 _LOGPROBS = "message.output_text.logprobs"
@@ -190,7 +190,7 @@ def _answer(items: list[Item]) -> AIMessage:
             kept = {k: v for k, v in item.items() if k not in ("encrypted_content", "status")}
             content.append({**kept, "encrypted_content": content_of} if content_of else kept)
             continue
-        if kind in _CALLS:
+        if kind in CALLS:
             calls.append(_call_of(item))
             if extra := item.get("extra_content"):
                 signed[calls[-1]["id"]] = extra

@@ -124,7 +124,7 @@ ENDINGS: dict[Ending, frozenset[str]] = {
 
 _BY_REASON = {reason: ending for ending, reasons in ENDINGS.items() for reason in reasons}
 
-KEYS = ("finish_reason", "stop_reason", "done_reason")
+REASON_KEYS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 """Where LangChain's integrations say in `response_metadata` why an answer ended."""
 
 NORMALIZED_KEY = "normalized_finish_reason"

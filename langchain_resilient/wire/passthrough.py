@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.wire.chunk_parser import BadChunkError
-from langchain_resilient.wire.finish_reasons import KEYS, NORMALIZED_KEY, normalized
+from langchain_resilient.wire.finish_reasons import NORMALIZED_KEY, REASON_KEYS, normalized
 from langchain_resilient.wire.messages import assistant_blocks
 from langchain_resilient.wire.provider_state import RECEIPT_KEY
 
@@ -83,7 +83,7 @@ def refusal_of(messages: list[AIMessage]) -> str:
 
 def finish_reason(messages: list[AIMessage]) -> str | None:
     """Return why the model stopped, under whichever name its integration uses."""
-    return _metadata_of(messages, *KEYS)
+    return _metadata_of(messages, *REASON_KEYS)
 
 
 def usage_of(messages: list[AIMessage]) -> dict[str, Any] | None:

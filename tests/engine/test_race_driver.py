@@ -116,7 +116,7 @@ class AtOnce:
 @virtual_time
 async def test_eager_tasks_change_nothing():
     """They would begin, and with such a provider end, before the race knows them."""
-    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # 3.12
     w = world(Say("no"))
     w.targets["p0:m"] = AtOnce()
     assert (await w.race().answer()).text == "done "

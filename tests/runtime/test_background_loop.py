@@ -185,7 +185,8 @@ def test_an_iterator_that_only_the_collector_frees_closes_its_source(portal, mon
     try:
         items = portal.iterate(source(), ahead=4)
         next(items)
-        while len(made) < 4:
+        until = time.monotonic() + 10
+        while len(made) < 4 and time.monotonic() < until:
             time.sleep(0.001)
         portal.run(asyncio.sleep(0.01))  # now it waits for its reader
         circle = [items]

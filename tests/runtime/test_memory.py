@@ -169,7 +169,7 @@ def test_a_disk_that_hangs_holds_up_no_end(path, monkeypatch):
 
 
 FORK = """
-import os, sys, time
+import os, sys, threading, time
 from pathlib import Path
 from langchain_resilient.engine.target_state import TargetState
 from langchain_resilient.engine.time_model import RequestProfile
@@ -180,14 +180,17 @@ def ask(at, count):
         state.speed.first_texts.add(0.5, at + i / 1000, RequestProfile(300))
 
 write = Memory._write
-Memory._write = lambda *args: (time.sleep(0.5), write(*args))
+writing, go_on = threading.Event(), threading.Event()
+Memory._write = lambda *args: (writing.set(), go_on.wait(30), write(*args))
 memory, state, now = memory_at(Path(sys.argv[1])), TargetState("m", "openai"), time.monotonic()
 memory.watch(state, "m", None, now=now - 60, trip_after=5)
 ask(now - 50, 10)
 memory.note(now)
-time.sleep(0.2)
+assert writing.wait(30)
 ask(now, 10)
-if os.fork():
+child = not os.fork()
+go_on.set()
+if not child:
     os.wait()
 else:
     ask(time.monotonic(), 1)

@@ -174,6 +174,9 @@ CASES = {
     "cut short, says Anthropic": (
         [piece("Half an"), piece("", stop_reason="max_tokens")], "", "Half an", [], "length",
     ),
+    "cut short, says Bedrock": (
+        [piece("Half an"), piece("", stopReason="max_tokens")], "", "Half an", [], "length",
+    ),
     "cut short, says Ollama": (
         [piece("Half an"), piece("", done_reason="length")], "", "Half an", [], "length",
     ),
@@ -345,6 +348,21 @@ def test_what_a_provider_wants_back_goes_back_to_it_alone(sim, api, stream):
     if api == "chat":
         assert own["reasoning_details"] == thought
     assert "reasoning_details" not in foreign
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_each_signature_stays_with_its_call(sim, url, api, stream):
+    """Of calls without ids, too: they get theirs here, when the answer is whole."""
+    signatures = [{"google": {"thought_signature": name}} for name in ("A", "B")]
+    pieces = [call_piece('{"a":1}', type="function", extra_content=each) for each in signatures]
+    pieces[1]["tool_calls"][0]["index"] = 1
+    sim.script("*", then=streamed(*pieces, reason="tool_calls"))
+    if api == "chat":
+        calls = by_chat(url, stream=stream)[0]["tool_calls"]
+    else:
+        calls = by_responses(url, stream=stream)["output"]
+    assert [call.get("extra_content") for call in calls] == signatures
 
 
 def test_a_stranger_cannot_say_more_than_who_made_it(sim, url):
