@@ -33,6 +33,9 @@ LARGEST = 600.0
 
 Finagle's histogram ends at two seconds: there a hanging target looks no worse than a slow one."""
 
+MOST = 1e12
+"""Seconds, since 1970 too, or tokens that make no sense any more; no float holds every integer."""
+
 _STEP = log(1.02)
 """Logarithm of the ratio of neighbouring buckets: quantiles are exact to 2 %."""
 

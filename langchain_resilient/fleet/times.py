@@ -8,11 +8,11 @@ to its own time models. What another process said is not told again.
 from __future__ import annotations
 
 from collections import deque
-from math import inf, isfinite
+from math import inf
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from langchain_resilient.engine.time_model import RequestProfile, Sample
+from langchain_resilient.engine.time_model import MOST, SMALLEST, RequestProfile, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,10 +102,7 @@ def _read(kind: str, row: str, now: float) -> Sample | None:
         profile = RequestProfile(int(prompt), effort or None, int(answer))
     except ValueError:
         return None
-    if (
-        theirs != kind
-        or not (isfinite(at) and 0 <= took < inf)
-        or min(int(prompt), int(answer)) < 0
-    ):
+    sizes = (took, profile.prompt_tokens, profile.answer_tokens)
+    if theirs != kind or not abs(at) < MOST or not all(0 <= size < MOST for size in sizes):
         return None
-    return Sample(took, at, profile, censored == "1")
+    return Sample(max(SMALLEST, took), at, profile, censored == "1")

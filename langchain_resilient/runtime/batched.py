@@ -218,6 +218,7 @@ class BatchDesk:
             usage = json.loads(stored.data).get("usage")
         except (ValueError, AttributeError):
             usage = None
+        usage = usage if isinstance(usage, dict) else None
         record = AttemptRecord(
             target=self.name,
             kind=AttemptKind.PRIMARY,

@@ -22,7 +22,7 @@ from pydantic_core import from_json, to_json
 
 from langchain_resilient import notices
 from langchain_resilient.engine.target_speed import HELD_SECONDS
-from langchain_resilient.engine.time_model import SMALLEST, RequestProfile, Sample
+from langchain_resilient.engine.time_model import MOST, SMALLEST, RequestProfile, Sample
 from langchain_resilient.errors import MemoryFileWarning
 
 if TYPE_CHECKING:
@@ -66,9 +66,6 @@ _KINDS = ("first_texts", "answers")
 
 _CLOCKS_APART = 60.0
 """Seconds that another clock may be ahead; a later time is of one that was wrong."""
-
-_MOST = 1e12
-"""Seconds, since 1970 too, or tokens that make no sense any more; no float holds every integer."""
 
 _Row = tuple[float, float, int, str | None, int, bool]
 """A sample in the file: seconds since 1970, seconds it took, tokens of the prompt, reasoning
@@ -362,7 +359,7 @@ def _rows(rows: Any) -> list[_Row]:
 def _checked(row: Any) -> _Row | None:
     try:
         at, seconds, prompt, effort, answer, censored = row
-        good = abs(at) < _MOST and all(0 <= n < _MOST for n in (seconds, prompt, answer))
+        good = abs(at) < MOST and all(0 <= n < MOST for n in (seconds, prompt, answer))
     except (TypeError, ValueError):
         return None
     if not good or not (effort is None or isinstance(effort, str)):
@@ -388,7 +385,7 @@ def _sample(row: _Row, at: float) -> Sample:
 
 
 def _number(value: Any) -> float | None:
-    usable = isinstance(value, int | float) and abs(value) < _MOST
+    usable = isinstance(value, int | float) and abs(value) < MOST
     return float(value) if usable else None
 
 

@@ -14,6 +14,8 @@ from langchain_resilient import ResilientChatModel, SpendCap, Target
 from langchain_resilient.batch import row_asker
 from langchain_resilient.batch.row_asker import RowAsker, RowJournal
 from langchain_resilient.batch.rows import RowPrompts
+from langchain_resilient.exchange import RequestForm
+from langchain_resilient.runtime.call import StoredAnswer
 from langchain_resilient.testing import (
     Backlog,
     Empty,
@@ -207,6 +209,20 @@ def test_an_answer_that_comes_twice_counts_once(name, tmp_path):
 
     slow = Backlog(seconds=2000, cancelling=1000)
     play(name, tmp_path, slow, story)
+
+
+@pytest.mark.parametrize("data", [b"[1]", b"{", b'{"usage": [1]}', b'{"usage": "9"}', b"{}"])
+def test_an_answer_too_many_may_be_anything(data, tmp_path):
+    """What it cost is not known then; the row has its answer."""
+
+    async def story(world: World) -> None:
+        llm = world.model()
+        desk = llm._ready().batch_desk()
+        stored = StoredAnswer(desk.name, RequestForm("/v1/chat/completions"), data, 2.0)
+        lost = desk.lose(stored)
+        assert (lost.attempts[0].input_tokens, lost.attempts[0].output_tokens) == (None, None)
+
+    play("openai", tmp_path, Backlog(seconds=HOUR), story)
 
 
 def test_without_a_deadline_it_takes_as_long_as_it_takes(tmp_path):

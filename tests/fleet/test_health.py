@@ -9,7 +9,7 @@ import pytest
 import langchain_resilient.fleet
 from langchain_resilient.engine.target_speed import TargetSpeed
 from langchain_resilient.engine.target_state import TargetKey
-from langchain_resilient.engine.time_model import RequestProfile
+from langchain_resilient.engine.time_model import SMALLEST, RequestProfile
 from langchain_resilient.faults import FaultKind
 from langchain_resilient.fleet.health import FleetHealth
 
@@ -326,8 +326,10 @@ def test_samples_that_make_no_sense_are_left_out(two, redis_client):
     redis_client.rpush("v:{health}:times", *(f"1000|x|target|{row}" for row in ROWS))
     redis_client.hset("v:{health}", "samples", len(ROWS))
     one.ask()
-    assert [sample.seconds for sample in one.speed.first_texts.samples()] == [0.3]
+    assert [sample.seconds for sample in one.speed.first_texts.samples()] == [0.3, SMALLEST]
 
 
 ROWS = ("first,0,0.3,300,,0,0", "first,0,nan,1,,0,0", "first,0,-1,1,,0,0", "first,0,1,-1,,0,0",
-        "first,0", "junk", "third,0,1,1,,0,0", "first,0,1,x,,0,0")  # fmt: skip
+        "first,0", "junk", "third,0,1,1,,0,0", "first,0,1,x,,0,0",
+        f"first,0,1,{10**400},,0,0", f"first,0,1,1,,{10**400},0", "first,0,inf,1,,0,0",
+        "first,0,0.0000,1,,0,0")  # fmt: skip
