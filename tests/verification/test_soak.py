@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import pytest
 
 from verification.soak.__main__ import soak
+from verification.soak.providers import ALWAYS, TARGETS, WEATHERS, blow
 from verification.soak.windows import HEAD, Bounds, Window, complaints, line, write_windows
 
 SMALL = Bounds(megabytes=16, objects=0.5, latency=20)
@@ -27,6 +29,27 @@ async def test_two_hundred_and_fifty_prompts_leave_nothing_behind():
     windows = await soak(250, 2, 64, traced=False)
     assert complaints(windows, SMALL) == []
     assert sum(one.cancelled for one in windows) > 12
+
+
+class Odds(dict):
+    """The most specific pattern counts, as in the simulator."""
+
+    def chaos(self, pattern, odds):
+        self[pattern] = odds
+
+    def of(self, target):
+        return self[max((p for p in self if fnmatchcase(target, p)), key=len)]
+
+
+def test_no_weather_outlasts_the_next_one():
+    """Or nobody might be well in one, where each is meant to leave somebody who is."""
+    sim = Odds()
+    for number in range(2 * len(WEATHERS)):
+        blow(sim, number)
+        named = WEATHERS[number % len(WEATHERS)]
+        for target in TARGETS:
+            changed = any(fnmatchcase(target, pattern) for pattern in named)
+            assert (sim.of(target) != ALWAYS) == changed
 
 
 def test_the_first_ten_minutes_of_a_long_run_are_for_warming_up():

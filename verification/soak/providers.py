@@ -93,8 +93,8 @@ bursts, and somebody is always there to answer."""
 
 
 def blow(sim: ProviderSimulator, number: int) -> None:
-    """Let it be weather `number`."""
-    for pattern in {pattern for weather in WEATHERS for pattern in weather} | {"*"}:
+    """Let it be weather `number`; nothing is left of the one before."""
+    for pattern in {pattern for weather in WEATHERS for pattern in weather} | {"*", *TARGETS}:
         sim.chaos(pattern, ALWAYS)
     for pattern, odds in WEATHERS[number % len(WEATHERS)].items():
         for one in _under(pattern):
