@@ -286,7 +286,8 @@ def test_a_synchronous_map_reads_as_it_goes():
             yield f"q{n}"
 
     results = echo.model().batch_as_completed(source(), {"max_concurrency": 4})
-    assert next(results)[1].text == "re: q0"
+    position, answer = next(results)
+    assert answer.text == f"re: q{position}"
     results.close()
     assert not echo.running
     assert len(read) < 50

@@ -340,6 +340,10 @@ if hasattr(os, "register_at_fork"):
 # -- llama.cpp's server -------------------------------------------------------------------------
 
 
+def _remedy(error: ImportError) -> str:
+    return "; install it: apt-get install libgomp1" if "libgomp" in str(error) else ""
+
+
 def new_server(path: Path, name: str) -> Any:
     """Load a model. Blocks, and holds the GIL for most of the time.
 
@@ -358,9 +362,12 @@ def new_server(path: Path, name: str) -> Any:
     try:
         # It has no type stubs, and loads 100 MB of code.
         xllamacpp: Any = importlib.import_module("xllamacpp")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         msg = f'{error}: the local model needs pip install "langchain-resilient[local]"'
         raise LocalModelError(msg, code="missing_extra") from error
+    except ImportError as error:  # slim images of Linux lack OpenMP, say
+        msg = f"xllamacpp is installed and cannot be loaded: {error}{_remedy(error)}"
+        raise LocalModelError(msg, code="missing_library") from error
     _read_into_page_cache(path)
     with _unreachable_address() as hostname:
         try:

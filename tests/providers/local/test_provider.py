@@ -14,6 +14,7 @@ from langchain_resilient import FaultKind, Target
 from langchain_resilient.errors import MissingExtraError
 from langchain_resilient.providers import local
 from langchain_resilient.providers.local import LocalModelError, LocalProvider
+from langchain_resilient.providers.local.model import new_server
 from tests.providers.local.asking import ask, chunks_of, fault_of, needs_xllamacpp, text_of
 
 pytestmark = needs_xllamacpp
@@ -193,6 +194,31 @@ def test_a_missing_extra_is_reported(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError, match=r'pip install "langchain-resilient\[local\]"'):
         LocalProvider(Target("local"))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            ModuleNotFoundError("No module named 'xllamacpp'"),
+            r'pip install "langchain-resilient\[local',
+        ),
+        (
+            ImportError("libgomp.so.1: cannot open shared object file: No such file or directory"),
+            "xllamacpp is installed and cannot be loaded: libgomp.* apt-get install libgomp1$",
+        ),
+        (ImportError("undefined symbol: x"), "cannot be loaded: undefined symbol: x$"),
+    ],
+)
+def test_what_it_lacks_is_told(error, told, monkeypatch, tmp_path):
+    """A library of the system is no package of Python's; slim images lack the one for OpenMP."""
+
+    def import_module(_name):
+        raise error
+
+    monkeypatch.setattr("importlib.import_module", import_module)
+    with pytest.raises(LocalModelError, match=told):
+        new_server(tmp_path / "any.gguf", "any")
 
 
 def test_errors_survive_pickling():
