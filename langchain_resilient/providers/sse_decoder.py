@@ -256,7 +256,8 @@ def _parse_event(event: bytes) -> bytes | NamedEvent | None:
         elif line[:1] == b"{":
             data.append(line)
     if not data:
-        return NamedEvent(PAGE, event) if event.lstrip()[:1] == b"<" else None
+        text = event.lstrip()
+        return NamedEvent(PAGE, text) if text[:1] == b"<" else None
     payload = b"\n".join(data)
     return (
         payload if name in {b"", b"message"} else NamedEvent(name.decode(errors="replace"), payload)

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from langchain_resilient.providers.sse_decoder import EventTooLongError, NamedEvent, SSEDecoder
+from langchain_resilient.providers.sse_decoder import (
+    PAGE,
+    EventTooLongError,
+    NamedEvent,
+    SSEDecoder,
+)
 
 
 def decode(*pieces):
@@ -76,6 +81,16 @@ def test_any_json_to_a_line_cut_anywhere(parts):
     for cut in range(1, len(whole)):
         assert decode(whole[:cut], whole[cut:]) == decode(whole)
     assert decode(*(bytes([b]) for b in whole)) == decode(whole)
+
+
+@pytest.mark.parametrize("blank", range(6))
+def test_a_page_after_empty_lines(blank):
+    """It begins with its first character, wherever the pieces are cut."""
+    whole = b"data: 1\n\n" + b"\n" * blank + b"<html>\n\ndata: 2\n\n"
+    for first in range(1, len(whole)):
+        for second in range(first + 1, len(whole)):
+            pieces = (whole[:first], whole[first:second], whole[second:])
+            assert decode(*pieces) == [b"1", NamedEvent(PAGE, b"<html>"), b"2"]
 
 
 def test_plain_events():

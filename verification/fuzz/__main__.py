@@ -107,6 +107,8 @@ def _guided(runs: int, seconds: int) -> bool:
             print(f"WRONG: {crash.name}: {crash.read_bytes()!r}")
     matches = re.findall(r"Done \d+ runs.*|cov: \d+|^\S+Error: .*", done.stderr, re.MULTILINE)
     print("; ".join(dict.fromkeys(matches[-4:])))
+    if done.returncode:
+        print(f"WRONG: exit code {done.returncode}; the last words:\n{done.stderr[-2000:]}")
     return done.returncode != 0
 
 
