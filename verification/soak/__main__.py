@@ -1,7 +1,7 @@
 """`make soak`: 200,000 prompts with faults and cancellations in one process; is all of it flat?
 
-Prints a row a window, then what grew, if anything did, and where Python's memory grew. The exit
-code is 1 if the run was not flat. Needs Linux (`/proc`).
+Prints a row a window, then which objects are more, where Python's memory grew, and what was not
+flat, if anything was: then the exit code is 1. Needs Linux (`/proc`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,24 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import TYPE_CHECKING
 
 from verification.soak.callers import Callers
 from verification.soak.providers import Providers
-from verification.soak.windows import HEAD, Bounds, Soak, complaints, line, plot, write_windows
+from verification.soak.windows import (
+    HEAD,
+    SPAN,
+    Bounds,
+    Soak,
+    complaints,
+    line,
+    plot,
+    write_windows,
+)
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Sequence
 
     from verification.soak.windows import Window
@@ -67,8 +78,23 @@ async def soak(
             results.append(await run.window(each))
             on_window(results)
         if traced:
+            _tell_kinds(run.kinds[windows // 10 :])
             await _trace(run, int(prompts * TRACED) // 2)
     return results
+
+
+def _tell_kinds(kinds: Sequence[Counter[str]]) -> None:
+    """Tell which objects are more than they were: medians of a few windows each."""
+    names = set().union(*kinds)
+    ends = {
+        name: tuple(median(one[name] for one in span) for span in (kinds[:SPAN], kinds[-SPAN:]))
+        for name in names
+    }
+    grown = sorted(names, key=lambda name: ends[name][0] - ends[name][1])
+    _say("\nobjects that are more than after the first windows:")
+    for name in grown[:10]:
+        first, last = ends[name]
+        _say(f"  {last - first:+8.0f}  {first:9,.0f} {last:9,.0f}  {name}")
 
 
 async def _trace(run: Soak, prompts: int) -> None:

@@ -8,6 +8,7 @@ import gc
 import os
 import threading
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -67,6 +68,9 @@ class Soak:
         providers: Who answers.
         in_flight: How many callers at a time.
         weather_every: Prompts after which the weather changes.
+
+    Attributes:
+        kinds: Of which classes the objects are, after each window.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Soak:
         self._every = weather_every
         self._asked = 0
         self._sent = 0
+        self.kinds: list[Counter[str]] = []
 
     async def window(self, prompts: int) -> Window:
         """Ask so many prompts, wait until all is still, and count."""
@@ -118,6 +123,8 @@ class Soak:
         census = self._providers.census()
         sockets, sends = census["sockets"], census["requests"] - self._sent
         self._sent = census["requests"]
+        objects = gc.get_objects()
+        self.kinds.append(Counter(f"{type(o).__module__}.{type(o).__qualname__}" for o in objects))
         return Window(
             prompts=prompts,
             sends=sends,
@@ -126,7 +133,7 @@ class Soak:
             p99=latencies[len(latencies) * 99 // 100],
             cpu_ms=1000 * cpu / prompts,
             rss=_resident(),
-            objects=len(gc.get_objects()),
+            objects=len(objects),
             tasks=_tasks(),
             threads=threading.active_count(),
             files=_open_files() - sockets,
