@@ -33,9 +33,6 @@ LARGEST = 600.0
 
 Finagle's histogram ends at two seconds: there a hanging target looks no worse than a slow one."""
 
-MOST = 1e12
-"""Seconds, since 1970 too, or tokens that make no sense any more; no float holds every integer."""
-
 _STEP = log(1.02)
 """Logarithm of the ratio of neighbouring buckets: quantiles are exact to 2 %."""
 
@@ -279,6 +276,19 @@ _TELLING_TOKENS = 500
 
 _GRID = 14
 _GOLDEN = 8
+
+
+_IMPLAUSIBLE = 1e12
+
+
+def is_plausible(at: float, *sizes: float) -> bool:
+    """Whether numbers that another process wrote can be true; no float holds every integer.
+
+    Args:
+        at: A time in seconds, by any clock; those since 1970 too.
+        sizes: Seconds or tokens, of which there cannot be less than none.
+    """
+    return abs(at) < _IMPLAUSIBLE and all(0 <= size < _IMPLAUSIBLE for size in sizes)
 
 
 class Sample(NamedTuple):

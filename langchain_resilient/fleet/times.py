@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from langchain_resilient.engine.time_model import MOST, SMALLEST, RequestProfile, Sample
+from langchain_resilient.engine.time_model import SMALLEST, RequestProfile, Sample, is_plausible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +102,7 @@ def _read(kind: str, row: str, now: float) -> Sample | None:
         profile = RequestProfile(int(prompt), effort or None, int(answer))
     except ValueError:
         return None
-    sizes = (took, profile.prompt_tokens, profile.answer_tokens)
-    if theirs != kind or not abs(at) < MOST or not all(0 <= size < MOST for size in sizes):
+    plausible = is_plausible(at, took, profile.prompt_tokens, profile.answer_tokens)
+    if theirs != kind or not plausible:
         return None
     return Sample(max(SMALLEST, took), at, profile, censored == "1")

@@ -49,7 +49,7 @@ async def current_key(function: Callable[[], Any]) -> str:
         else:
             token = await asyncio.to_thread(function)
             token = await token if inspect.isawaitable(token) else token
-    except Exception as error:
+    except Exception as error:  # it is the application's, and may raise anything
         msg = f"the function given as api_key raised {type(error).__name__}"
         raise ConnectionSetupError(msg) from error
     if isinstance(token, SecretStr):

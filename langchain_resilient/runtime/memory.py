@@ -22,7 +22,7 @@ from pydantic_core import from_json, to_json
 
 from langchain_resilient import notices
 from langchain_resilient.engine.target_speed import HELD_SECONDS
-from langchain_resilient.engine.time_model import MOST, SMALLEST, RequestProfile, Sample
+from langchain_resilient.engine.time_model import SMALLEST, RequestProfile, Sample, is_plausible
 from langchain_resilient.errors import MemoryFileWarning
 
 if TYPE_CHECKING:
@@ -359,7 +359,7 @@ def _rows(rows: Any) -> list[_Row]:
 def _checked(row: Any) -> _Row | None:
     try:
         at, seconds, prompt, effort, answer, censored = row
-        good = abs(at) < MOST and all(0 <= n < MOST for n in (seconds, prompt, answer))
+        good = is_plausible(at, seconds, prompt, answer)
     except (TypeError, ValueError):
         return None
     if not good or not (effort is None or isinstance(effort, str)):
@@ -385,7 +385,7 @@ def _sample(row: _Row, at: float) -> Sample:
 
 
 def _number(value: Any) -> float | None:
-    usable = isinstance(value, int | float) and abs(value) < MOST
+    usable = isinstance(value, int | float) and is_plausible(value)
     return float(value) if usable else None
 
 

@@ -1,6 +1,6 @@
 """What must hold for every text, every cut, every echo and every way in which it comes."""
 
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_resilient.wire.continuation import (
@@ -62,7 +62,6 @@ def test_the_whole_text_comes_out(case):
 
 
 @given(breaks(), st.sampled_from(["", " ", "\n", "...", "… ", '"', " ...“"]))
-@example(("bull1000bull\n    ba1001ba", "bull1000bull\n    ", "ull1000bull\n    ba1001ba"), "")
 @MORE
 def test_what_stands_before_an_echo_does_not_matter(case, lead):
     """White space, an ellipsis, a quotation mark."""

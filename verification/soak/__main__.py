@@ -16,17 +16,17 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
-from statistics import median
 from typing import TYPE_CHECKING
 
 from verification.soak.callers import Callers
 from verification.soak.providers import Providers
 from verification.soak.windows import (
     HEAD,
-    SPAN,
     Bounds,
     Soak,
     complaints,
+    counted,
+    growth,
     line,
     plot,
     write_windows,
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 THREADS = 8
 """For synchronous callers. All are started at once, so that their number says something."""
+
+_SHOWN = 10
+"""How many of what grew are told."""
 
 TRACED = 0.05
 """The share of the prompts that is asked once more, with tracemalloc looking on."""
@@ -78,23 +81,19 @@ async def soak(
             results.append(await run.window(each))
             on_window(results)
         if traced:
-            _tell_kinds(run.kinds[windows // 10 :])
+            _tell_kinds(run.kinds[-len(counted(results)) :])
             await _trace(run, int(prompts * TRACED) // 2)
     return results
 
 
 def _tell_kinds(kinds: Sequence[Counter[str]]) -> None:
-    """Tell which objects are more than they were: medians of a few windows each."""
-    names = set().union(*kinds)
-    ends = {
-        name: tuple(median(one[name] for one in span) for span in (kinds[:SPAN], kinds[-SPAN:]))
-        for name in names
-    }
-    grown = sorted(names, key=lambda name: ends[name][0] - ends[name][1])
-    _say("\nobjects that are more than after the first windows:")
-    for name in grown[:10]:
-        first, last = ends[name]
-        _say(f"  {last - first:+8.0f}  {first:9,.0f} {last:9,.0f}  {name}")
+    """Tell which objects are more than after the windows that are for warming up."""
+    ends = {name: growth([one[name] for one in kinds]) for name in set().union(*kinds)}
+    grown = [(last - first, first, last, name) for name, (first, last) in ends.items()]
+    _say("\nobjects that are more at the end:")
+    for more, first, last, name in sorted(grown, reverse=True)[:_SHOWN]:
+        if more > 0:
+            _say(f"  {more:+8.0f}  {first:9,.0f} {last:9,.0f}  {name}")
 
 
 async def _trace(run: Soak, prompts: int) -> None:
@@ -108,7 +107,7 @@ async def _trace(run: Soak, prompts: int) -> None:
     grown = [one for one in after.compare_to(before, "lineno") if one.size_diff > 0]
     total = sum(one.size_diff for one in after.compare_to(before, "lineno"))
     _say(f"\ntracemalloc, over {prompts:,} more prompts: {total / 1024:+.1f} kB in all; the most:")
-    for one in grown[:10]:
+    for one in grown[:_SHOWN]:
         frame = one.traceback[0]
         text = "/".join(Path(frame.filename).parts[-3:])
         _say(f"  {one.size_diff / 1024:+8.1f} kB {one.count_diff:+6} {text}:{frame.lineno}")

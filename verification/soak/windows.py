@@ -123,8 +123,7 @@ class Soak:
         census = self._providers.census()
         sockets, sends = census["sockets"], census["requests"] - self._sent
         self._sent = census["requests"]
-        objects = gc.get_objects()
-        self.kinds.append(Counter(f"{type(o).__module__}.{type(o).__qualname__}" for o in objects))
+        self.kinds.append(_kinds())
         return Window(
             prompts=prompts,
             sends=sends,
@@ -133,7 +132,7 @@ class Soak:
             p99=latencies[len(latencies) * 99 // 100],
             cpu_ms=1000 * cpu / prompts,
             rss=_resident(),
-            objects=len(objects),
+            objects=self.kinds[-1].total(),
             tasks=_tasks(),
             threads=threading.active_count(),
             files=_open_files() - sockets,
@@ -148,6 +147,11 @@ class Soak:
 
 async def _drain() -> None:
     await loop_reaper().drain()
+
+
+def _kinds() -> Counter[str]:
+    """Of which classes the garbage collector's objects are."""
+    return Counter(f"{type(o).__module__}.{type(o).__qualname__}" for o in gc.get_objects())
 
 
 def _tasks() -> int:
@@ -196,8 +200,8 @@ def complaints(windows: Sequence[Window], bounds: Bounds) -> list[str]:
         windows: Of the whole run, in order.
         bounds: What may grow.
     """
-    counted = _counted(windows)
-    results = [*_growth(counted, bounds), *_left_behind(counted)]
+    after = counted(windows)
+    results = [*_growth(after, bounds), *_left_behind(after)]
     if late := sum(one.late for one in windows):
         results.append(f"{late} calls ended after their deadline")
     errors = sum(sum(one.errors.values()) for one in windows)
@@ -207,7 +211,7 @@ def complaints(windows: Sequence[Window], bounds: Bounds) -> list[str]:
     return results
 
 
-def _counted(windows: Sequence[Window]) -> Sequence[Window]:
+def counted(windows: Sequence[Window]) -> Sequence[Window]:
     """Leave out those that are for warming up."""
     first, passed = max(1, len(windows) // 10), 0.0
     if sum(one.seconds for one in windows) >= 2 * WARM_UP:
@@ -219,15 +223,14 @@ def _counted(windows: Sequence[Window]) -> Sequence[Window]:
     return windows[first:]
 
 
-def growth(windows: Sequence[Window], name: str) -> tuple[float, float]:
+def growth(figures: Sequence[float]) -> tuple[float, float]:
     """A figure at the begin and at the end: medians of a few windows each."""
-    figures = [getattr(one, name) for one in windows]
     return median(figures[:SPAN]), median(figures[-SPAN:])
 
 
 def _growth(windows: Sequence[Window], bounds: Bounds) -> list[str]:
     results = []
-    first, last = growth(windows, "rss")
+    first, last = growth([one.rss for one in windows])
     if last - first > bounds.megabytes:
         results.append(f"memory grew from {first:.1f} to {last:.1f} MB")
     for name, most in (
@@ -235,7 +238,7 @@ def _growth(windows: Sequence[Window], bounds: Bounds) -> list[str]:
         ("p50", bounds.latency),
         ("p99", bounds.latency),
     ):
-        first, last = growth(windows, name)
+        first, last = growth([getattr(one, name) for one in windows])
         if last > most * first:
             results.append(f"{name} grew from {first:.4g} to {last:.4g}")
     return results
