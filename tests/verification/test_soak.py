@@ -90,7 +90,7 @@ def test_one_window_with_bad_luck_is_forgiven():
 
 @pytest.mark.parametrize(("leaked", "least", "most"), [(0, 0, 2), (60, 80, 100)])
 def test_objects_come_and_go_and_a_slow_leak_is_found(leaked, least, most):
-    """Windows differ by 0.7 % (measured); of 60 objects a window more, 35 windows make 2 %."""
+    """Windows differ by more than was measured (0.4 and 0.6 %); 60 objects a window make 2 %."""
     found = 0
     for seed in range(100):
         noise = Random(seed)

@@ -173,9 +173,9 @@ WARM_UP = 600.0
 histograms and the allocator's own stock grow to their size."""
 
 SPAN = 3
-"""The least windows of which the median is taken at either end, of more windows a quarter: one may
-have had bad luck, and the objects of any are up to 1 % more or less, as there happen to be idle
-connections (some 20 each) and samples of the time models that share their request's profile."""
+"""Windows of which the median is taken at either end, at least. One may have had bad luck, and the
+objects of any are up to 1 % more or less, as there happen to be idle connections (some 20 each) and
+samples of the time models that share their request's profile."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def counted(windows: Sequence[Window]) -> Sequence[Window]:
 
 
 def growth(figures: Sequence[float]) -> tuple[float, float]:
-    """A figure in the beginning and in the end: medians of a quarter of the windows each."""
+    """A figure in the beginning and in the end: medians of a quarter of the windows, or `SPAN`."""
     span = max(SPAN, len(figures) // 4)
     return median(figures[:span]), median(figures[-span:])
 
