@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HEDGE_DELAY = 0.3
 FALLBACK_SECONDS = 0.05
 ROUNDS = 7
+MEASUREMENTS = 3
+"""A busy machine can only add to a time: the bound must hold in one of these."""
 
 
 @pytest.fixture
@@ -90,7 +92,14 @@ def test_a_dead_primary_costs_at_most_20_ms(sim: ProviderSimulator, fault: Any, 
     url = refused() if fault == "refused" else sim.base_url("openai")
     if fault != "refused":
         sim.script("openai:*", then=fault)
-    with_dead, own = asyncio.run(compare(Pair(sim, url)))
-    if fault != "refused":
-        assert len([r for r in sim.requests if r.dialect == "openai"]) == ROUNDS + 1
-    assert with_dead <= own + hidden + 0.020
+    pair = Pair(sim, url)
+    for measurement in range(1, MEASUREMENTS + 1):
+        with_dead, own = asyncio.run(compare(pair))
+        if fault != "refused":
+            asked = sum(r.dialect == "openai" for r in sim.requests)
+            assert asked == measurement * (ROUNDS + 1)
+        if with_dead <= own + hidden + 0.020:
+            return
+    pytest.fail(
+        f"{with_dead:.3f} s with the dead primary, {own:.3f} s without: {MEASUREMENTS} times"
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
@@ -19,16 +20,21 @@ _GRACE = 5.0
 _TICK = 0.05
 
 
+_PORTS = range(20_000, 32_000)
+"""Below the ports that connections are given: of those, a free one may be taken at any time."""
+
+
 def free_ports(number: int) -> list[int]:
     """Find ports on which nobody listens just now."""
-    held = [socket.socket() for _ in range(number)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+    found: list[int] = []
+    # Drawn by the system's own random: two programs beside each other must not find the same.
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        if len(found) == number:
+            break
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 @contextmanager
