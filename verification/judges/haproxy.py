@@ -7,6 +7,7 @@ import random
 import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,8 @@ def started() -> Iterator[Haproxy]:
         MissingError: If it is not installed.
     """
     command, scenes = install.haproxy(), (*SCENES, *SOUND)
+    for sdk in DIALECTS:
+        import_module(sdk)  # On a busy machine that takes seconds, which are not HAProxy's.
     nowhere, *ports = free_ports(1 + len(scenes))
     by_scene = dict(zip(scenes, ports, strict=True))
     with ProviderSimulator() as sim, TemporaryDirectory() as folder:
