@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from langchain_resilient import cli
 from langchain_resilient.batch.journal_file import JournalFile
 from langchain_resilient.testing import ProviderSimulator, Reply, Uniform
+from verification.kit.wall_clock import WallClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,9 +83,12 @@ class Verdict:
 class Schedule:
     """One batch and the kills in it, in a directory of its own."""
 
-    def __init__(self, folder: Path, sim: ProviderSimulator, prompts: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, sim: ProviderSimulator, clock: WallClock, prompts: int, seed: int
+    ) -> None:
         self._random = Random(seed)
         self._sim = sim
+        self._clock = clock
         self._texts = [f"{number} of {prompts}, seed {seed}" for number in range(prompts)]
         self._prompts = folder / "prompts.jsonl"
         self._answers = folder / "answers.jsonl"
@@ -198,12 +202,12 @@ class Schedule:
         requests = self._sim.requests
         self.verdict.requests = len(requests)
         moment = dict(self._known.values())
-        # Both are clocks of this machine; the simulator's counts from another zero.
-        shift = time.time() - time.monotonic()
+        # The journal has the wall's clock, which may be set; the simulator's is monotonic.
+        time_of = self._clock.time_of
         for number, seen in enumerate(requests):
             text = seen.body["messages"][-1]["content"].removeprefix("Say exactly: ")
             self.verdict.repeated += number >= self._requests_at[text]
-            self.verdict.late += seen.at + shift > moment[text]
+            self.verdict.late += time_of(seen.at) > moment[text]
 
 
 def _command(arguments: list[str], base_url: str) -> None:
@@ -220,9 +224,13 @@ def kill(kills: int, prompts: int, seed: int, latency: tuple[float, float]) -> V
         seed: Seeds all randomness.
         latency: The minimum and maximum seconds to an answer.
     """
-    with tempfile.TemporaryDirectory() as folder, ProviderSimulator(seed, remember=10**6) as sim:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProviderSimulator(seed, remember=10**6) as sim,
+        WallClock() as clock,
+    ):
         sim.script("*", then=Reply(first_text=Uniform(*latency)))
-        return Schedule(Path(folder), sim, prompts, seed).run(kills)
+        return Schedule(Path(folder), sim, clock, prompts, seed).run(kills)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_resilient.batch.segments import open_journal_file
 from langchain_resilient.testing import ProviderSimulator, Reply, Uniform, answer_to
+from verification.kit.wall_clock import WallClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -154,10 +155,18 @@ class Job:
     """A cluster, a simulator, a driver, and somebody who kills."""
 
     def __init__(
-        self, folder: Path, sim: ProviderSimulator, kind: str, rows: int, seed: int
+        self,
+        folder: Path,
+        sim: ProviderSimulator,
+        clock: WallClock,
+        kind: str,
+        *,
+        rows: int,
+        seed: int,
     ) -> None:
         self._folder = folder
         self._sim = sim
+        self._clock = clock
         self._random = Random(seed)
         self._cluster: Any = None
         self._second: Any = None
@@ -298,9 +307,9 @@ class Job:
     def _judge(self) -> None:
         import pyarrow.parquet as pq  # comes with Ray Data
 
-        # Both are clocks of this machine; the simulator's counts from another zero.
-        shift = time.time() - time.monotonic()
-        seen = [(r.body["messages"][-1]["content"], r.at + shift) for r in self._sim.requests]
+        # The journal has the wall's clock, which may be set; the simulator's is monotonic.
+        time_of = self._clock.time_of
+        seen = [(r.body["messages"][-1]["content"], time_of(r.at)) for r in self._sim.requests]
         output = []
         if (self._folder / "output").is_dir():
             table = pq.read_table(self._folder / "output")
@@ -350,9 +359,13 @@ def kill(kind: str, kills: int, rows: int, seed: int) -> Verdict:
         rows: Rows of the dataset.
         seed: Seeds the moments.
     """
-    with tempfile.TemporaryDirectory() as folder, ProviderSimulator(seed, remember=10**6) as sim:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProviderSimulator(seed, remember=10**6) as sim,
+        WallClock() as clock,
+    ):
         sim.script("*", then=Reply(first_text=Uniform(0.1, 0.5)))
-        return Job(Path(folder), sim, kind, rows, seed).run(kills)
+        return Job(Path(folder), sim, clock, kind, rows=rows, seed=seed).run(kills)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
