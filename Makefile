@@ -139,8 +139,8 @@ $(VENV)/.documented: $(VENV)/.installed
 	$(PIP) install --quiet --group docs
 	@touch $@
 
-soak: $(VENV)/.developer ## 200,000 prompts with faults and cancellations in one process: is all flat?
-	$(BIN)/python -m verification.soak
+soak: $(VENV)/.developer ## an hour of prompts with faults and cancellations in one process: is all flat?
+	$(BIN)/python -m verification.soak --prompts 320000 --minutes 60
 
 wheel: $(VENV)/.developer ## build the wheel, install it in an empty environment, use it and its types there
 	$(BIN)/python -m verification.wheel

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
+from verification.soak import __main__ as program
 from verification.soak.__main__ import soak
 from verification.soak.providers import ALWAYS, TARGETS, WEATHERS, blow
 from verification.soak.windows import HEAD, Bounds, Window, complaints, line, write_windows
@@ -30,6 +33,23 @@ async def test_two_hundred_and_fifty_prompts_leave_nothing_behind():
     windows = await soak(250, 2, 64, traced=False)
     assert complaints(windows, SMALL) == []
     assert sum(one.cancelled for one in windows) > 12
+
+
+async def test_as_many_windows_as_the_time_takes(monkeypatch):
+    """An hour is an hour, however fast the machine is; and no fewer windows than asked for."""
+
+    class Run:
+        kinds = ()
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        async def window(self, prompts: int) -> Window:
+            return replace(FLAT, prompts=prompts, seconds=100)
+
+    monkeypatch.setattr(program, "Providers", lambda: nullcontext(SimpleNamespace(urls={})))
+    monkeypatch.setattr(program, "Callers", lambda *_: None)
+    monkeypatch.setattr(program, "Soak", Run)
+    assert [len(await soak(80, 2, 1, at_least=s, traced=False)) for s in (0, 200, 350)] == [2, 2, 4]
 
 
 class Odds(dict):

@@ -1,4 +1,4 @@
-"""`make soak`: 200,000 prompts with faults and cancellations in one process; is all of it flat?
+"""`make soak`: an hour of prompts with faults and cancellations in one process; is all of it flat?
 
 Prints a row a window, then which objects are more, where Python's memory grew, and what was not
 flat, if anything was: then the exit code is 1. Needs Linux (`/proc`).
@@ -55,6 +55,7 @@ async def soak(
     in_flight: int,
     *,
     seed: int = 0,
+    at_least: float = 0.0,
     on_window: Callable[[Sequence[Window]], None] = len,
     traced: bool = True,
 ) -> list[Window]:
@@ -65,6 +66,7 @@ async def soak(
         windows: In how many windows.
         in_flight: How many callers at a time.
         seed: Of what the callers do.
+        at_least: How many seconds the windows must take: until then there are more of them.
         on_window: Gets the windows so far, after each one.
         traced: Whether to look on with tracemalloc afterwards, and tell.
 
@@ -77,7 +79,7 @@ async def soak(
     with Providers() as providers:
         callers = Callers(providers.urls, Random(seed))
         run = Soak(callers, providers, in_flight=in_flight, weather_every=max(1, each // 20))
-        for _ in range(windows):
+        while len(results) < windows or sum(one.seconds for one in results) < at_least:
             results.append(await run.window(each))
             on_window(results)
         if traced:
@@ -132,6 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prompts", type=int, default=200_000)
     parser.add_argument("--windows", type=int, default=20)
     parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--minutes", type=float, default=0.0, help="at least; adds windows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS, help="a folder for soak.csv, .png")
     options = parser.parse_args(arguments)
@@ -143,8 +146,16 @@ def main(arguments: list[str] | None = None) -> int:
         write_windows(windows, options.results / "soak.csv")
 
     _say(HEAD)
-    prompts, windows, in_flight = options.prompts, options.windows, options.in_flight
-    outcome = asyncio.run(soak(prompts, windows, in_flight, seed=options.seed, on_window=on_window))
+    outcome = asyncio.run(
+        soak(
+            options.prompts,
+            options.windows,
+            options.in_flight,
+            seed=options.seed,
+            at_least=options.minutes * 60,
+            on_window=on_window,
+        )
+    )
     plot(options.results / "soak.csv", options.results / "soak.png")
     wrong = complaints(outcome, Bounds())
     _say("\n" + ("\n".join(f"NOT FLAT: {one}" for one in wrong) or "flat"))
