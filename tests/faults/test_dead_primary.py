@@ -22,11 +22,6 @@ ROUNDS = 7
 MEASUREMENTS = 3
 """A busy machine can only add to a time: the bound must hold in one of these."""
 
-BOUND = 0.020
-BUSY = 3
-"""Where one call to the fallback takes long beyond the fallback's own time, as on two cores with a
-load of six, a second request does too: so many times that is allowed."""
-
 
 @pytest.fixture
 def sim() -> Iterator[ProviderSimulator]:
@@ -103,8 +98,7 @@ def test_a_dead_primary_costs_at_most_20_ms(sim: ProviderSimulator, fault: Any, 
         if fault != "refused":
             asked = sum(r.dialect == "openai" for r in sim.requests)
             assert asked == measurement * (ROUNDS + 1)
-        bound = max(BOUND, BUSY * (own - FALLBACK_SECONDS))
-        if with_dead <= own + hidden + bound:
+        if with_dead <= own + hidden + 0.020:
             return
     pytest.fail(
         f"{with_dead:.3f} s with the dead primary, {own:.3f} s without: {MEASUREMENTS} times"

@@ -39,8 +39,6 @@ async def test_as_many_windows_as_the_time_takes(monkeypatch):
     """An hour is an hour, however fast the machine is; and no fewer windows than asked for."""
 
     class Run:
-        kinds = ()
-
         def __init__(self, *_: object, **__: object) -> None: ...
 
         async def window(self, prompts: int) -> Window:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -16,10 +17,10 @@ class Clocks:
         self.monotonic, self.distance = 100.0, 1000.0
         self.watched = WallClock(lambda: self.monotonic + self.distance, lambda: self.monotonic)
 
-    def pass_seconds(self, seconds: float, look: bool = True) -> None:
+    def pass_seconds(self, seconds: float) -> None:
+        """Let time pass; then the distance is looked at."""
         self.monotonic += seconds
-        if look:
-            self.watched.look()
+        self.watched.look()
 
 
 def test_a_moment_has_the_time_that_the_clock_showed_then():
@@ -55,8 +56,10 @@ def test_a_clock_that_runs_faster_is_followed():
 
 
 def test_by_the_machines_own_clocks():
-    """Its thread looks, and ends."""
+    """Its thread ends with the block."""
+    threads = threading.active_count()
     with WallClock() as clock:
-        before, wall = time.monotonic(), time.time()
-        told = clock.time_of(before)
+        told, wall = clock.time_of(time.monotonic()), time.time()
+        assert threading.active_count() == threads + 1
+    assert threading.active_count() == threads
     assert told == pytest.approx(wall, abs=0.5)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _EVERY = 0.02
+"""Seconds between two looks: less than any simulated answer takes, so that nothing is hidden."""
+
 _CHANGE = 0.001
+"""Seconds by which the distance differs without being told: reading two clocks takes a moment."""
 
 
 class WallClock:
@@ -65,7 +68,16 @@ class WallClock:
         self._looked = now
 
     def time_of(self, moment: float) -> float:
-        """The earliest time that the wall's clock may have shown at this moment."""
+        """The earliest time that the wall's clock may have shown at a moment.
+
+        Between two looks it is not known when it was set: who accuses takes the earlier.
+
+        Args:
+            moment: Seconds of the monotonic clock.
+
+        Returns:
+            Seconds since 1970.
+        """
         return moment + min(
             distance for begin, end, distance in self._distances if begin <= moment <= end
         )

@@ -324,9 +324,10 @@ def plot(results: Path, path: Path) -> None:
     for axes, (title, unit, names) in zip(panels, drawn, strict=True):
         for name, label in names.items():
             axes.plot(asked, [float(one[name]) for one in windows], marker=".", label=label)
-        axes.set(title=title, ylabel=unit, xlabel="prompts so far", ylim=(0, None))
+        axes.set(title=title, ylabel=unit, xlabel="prompts so far")
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+        axes.locator_params(axis="x", nbins=4)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.tick_params(axis="x", labelsize=7)
         axes.grid(alpha=0.3)
         if len(names) > 1:
             axes.legend()
