@@ -5,7 +5,8 @@ machine does meets both alike. Requests are sent on time, whether or not earlier
 "Asked whole" is a model that asks its targets for whole answers too (`Hedge(on="response")`).
 The upstream (`benchmarks/instant_server.py`) costs little, so that the service is measured;
 "spoken" answers come at a provider's pace: many are under way at once, and whatever holds the
-service up delays them all. CPU time per request is told too.
+service up delays them all. CPU time per request is told too, and before and after what a pause does
+to Python on this machine (`cold.py`): the figures go with it.
 
 `beside` puts other proxies beside it: the least that one costs, and litellm's.
 """
@@ -29,6 +30,7 @@ import aiohttp
 from benchmarks.fleet import instant_server
 from benchmarks.instant_server import CHUNKS, LONG, SHORT, TEXT
 from verification.kit.report import Table
+from verification.service import cold
 from verification.service.process import bare_proxy, litellm_proxy, service
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ def measure(rate: float, seconds: float) -> int:
         stream,
         Kind(f"stream, {CHUNKS} chunks", _body(LONG, stream=True), last, rate / 10),
     )
-    print(f"Python {sys.version}\n{TABLE.header()}", flush=True)
+    print(f"Python {sys.version}\n{cold.told()}\n{TABLE.header()}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "serve.toml")
         config.write_text('[model]\nhedge = { on = "response" }\n', "utf-8")
@@ -163,6 +165,7 @@ def measure(rate: float, seconds: float) -> int:
         with instant_server(*PACE) as upstream:
             spoken = [replace(kind, name=f"{kind.name}, spoken", bar=False) for kind in kinds[:2]]
             _measure(spoken, upstream, seconds)
+    print(cold.told())
     print(f"the bar for plain answers: {MAX_P50:g} ms at p50, {MAX_P99:g} ms at p99")
     return 0 if met else 1
 
