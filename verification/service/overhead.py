@@ -2,11 +2,12 @@
 
 Each request goes to the upstream directly and through the service, in turn: whatever else this
 machine does meets both alike. Requests are sent on time, whether or not earlier ones have ended.
+"No pauses" is one after the other, a hundred this way and a hundred that way.
 "Asked whole" is a model that asks its targets for whole answers too (`Hedge(on="response")`).
 The upstream (`benchmarks/instant_server.py`) costs little, so that the service is measured;
 "spoken" answers come at a provider's pace: many are under way at once, and whatever holds the
-service up delays them all. CPU time per request is told too, and before and after what a pause does
-to Python on this machine (`cold.py`): the figures go with it.
+service up delays them all. CPU time per request is told too, and before and after all how cold the
+caches of this machine get in a pause (`cold.py`): the figures go with it.
 
 `beside` puts other proxies beside it: the least that one costs, and litellm's.
 """
@@ -44,6 +45,9 @@ MAX_P50, MAX_P99 = 2.0, 10.0
 WARM_UP = 1.0
 """Seconds that do not count: of SDKs that are imported, and first connections."""
 
+BLOCK = 100
+"""So many requests go one way in a row where one follows the other: caches stay warm."""
+
 PACE = (0.15, 0.01)
 """A provider's: seconds before its first text, and before each further one."""
 
@@ -72,7 +76,7 @@ class Kind:
         name: What the table calls it.
         body: What is sent.
         expected: What its answer holds.
-        rate: Requests a second, each way.
+        rate: Requests a second, each way; 0 for one after the other.
         bar: Whether the bar is for it.
     """
 
@@ -118,6 +122,9 @@ async def _ask(session: aiohttp.ClientSession, url: str, kind: Kind, series: Ser
 
 async def _series(urls: dict[str, str], kind: Kind, seconds: float) -> dict[str, Series]:
     found = {way: Series() for way in urls}
+    if not kind.rate:
+        await _without_pauses(urls, kind, seconds, found)
+        return found
     gap = 1 / kind.rate / len(urls)
     loop = asyncio.get_running_loop()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -131,6 +138,18 @@ async def _series(urls: dict[str, str], kind: Kind, seconds: float) -> dict[str,
                 tasks.append(asyncio.create_task(asking))
             await asyncio.gather(*tasks)
     return found
+
+
+async def _without_pauses(
+    urls: dict[str, str], kind: Kind, seconds: float, found: dict[str, Series]
+) -> None:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    async with aiohttp.ClientSession() as session:
+        while loop.time() < until:
+            for way, url in urls.items():
+                for _ in range(BLOCK):
+                    await _ask(session, url, kind, found[way])
 
 
 def _cpu(pid: int) -> float:
@@ -151,6 +170,7 @@ def measure(rate: float, seconds: float) -> int:
     stream = replace(STREAM, rate=rate)
     kinds = (
         plain,
+        replace(PLAIN, name="plain, no pauses", rate=0),
         stream,
         Kind(f"stream, {CHUNKS} chunks", _body(LONG, stream=True), last, rate / 10),
     )
@@ -163,7 +183,9 @@ def measure(rate: float, seconds: float) -> int:
             asked_whole = replace(plain, name="plain, asked whole", bar=False)
             _measure((asked_whole,), upstream, seconds, "-c", str(config))
         with instant_server(*PACE) as upstream:
-            spoken = [replace(kind, name=f"{kind.name}, spoken", bar=False) for kind in kinds[:2]]
+            spoken = [
+                replace(kind, name=f"{kind.name}, spoken", bar=False) for kind in (plain, stream)
+            ]
             _measure(spoken, upstream, seconds)
     print(cold.told())
     print(f"the bar for plain answers: {MAX_P50:g} ms at p50, {MAX_P99:g} ms at p99")
@@ -183,7 +205,8 @@ def _measure(kinds: Sequence[Kind], upstream: str, seconds: float, *flags: str) 
                 through.quantile(0.5), through.quantile(0.99), p50, p99,
                 statistics.median(through.first) - statistics.median(direct.first), cpu,
             )  # fmt: skip
-            print(TABLE.line(kind.name, f"{kind.rate:.0f}/s", *figures), flush=True)
+            rate = f"{kind.rate:.0f}/s" if kind.rate else "-"
+            print(TABLE.line(kind.name, rate, *figures), flush=True)
             met &= not kind.bar or (p50 <= MAX_P50 and p99 <= MAX_P99)
     return met
 
@@ -228,7 +251,7 @@ def _through(
     urls |= {url: f"{url}/v1/chat/completions" for url, _ in proxies}
     before = [_cpu(process.pid) for _, process in proxies]
     found = asyncio.run(_series(urls, kind, seconds))
-    requests = kind.rate * (seconds + WARM_UP)
+    requests = kind.rate * (seconds + WARM_UP) or len(found[""].whole)
     cpu = [(_cpu(p.pid) - b) * 1000 / requests for (_, p), b in zip(proxies, before, strict=True)]
     return found[""], list(zip([found[url] for url, _ in proxies], cpu, strict=True))
 
