@@ -83,7 +83,20 @@ def test_batches_under_a_bucket_of_one_second_waste_little_of_it(
     assert max(outcome.ends) - outcome.ideal < 2.0
     assert outcome.operations / outcome.sends <= 0.25
     if len(set(sizes)) == 1:
-        assert outcome.unevenness < 0.1
+        assert outcome.unevenness < 0.05
+        assert outcome.lead < 0.5
+
+
+@pytest.mark.parametrize("prompts", [300, 900])
+def test_whoever_comes_first_keeps_what_it_leased_alone_and_gains_no_more(redis_client, prompts):
+    """Alone for a tenth of a second, it leases a second's worth of the whole rate, once."""
+    outcome = run_batches(
+        redis_client, (prompts,) * 4, "together", requests_per_minute=1800, head_start=0.1
+    )
+    assert outcome.ends[0] == min(outcome.ends)
+    assert 0.5 < outcome.lead < 1.25
+    assert outcome.unevenness < 0.02
+    assert outcome.refused == 0
 
 
 def test_each_turn_has_a_time_of_its_own(redis_client):

@@ -75,6 +75,7 @@ class Process:
         queue: Requests that wait for their turn, in order.
         asking: Whether a lease is under way.
         live: Requests that are queued or sent.
+        began: When it started.
         end: When its last answer came.
         stalled_until: Until when it does nothing.
         stall_at: When it stalls next.
@@ -85,6 +86,7 @@ class Process:
         self.queue: list[QueuedRequest] = []
         self.asking = False
         self.live = 0
+        self.began = START
         self.end = 0.0
         self.stalled_until, self.stall_at = -inf, START + 1.0
         self._tokens = tokens
@@ -109,7 +111,7 @@ class BatchOutcome:
 
     Attributes:
         ideal: Seconds that the limit alone makes it take.
-        ends: When each process ended.
+        ends: How long each process took.
         sends: Requests.
         refused: 429s among them.
         operations: How often the script ran.
@@ -123,13 +125,19 @@ class BatchOutcome:
 
     @property
     def times_ideal(self) -> float:
-        """How much longer than the ideal it took."""
+        """How much longer than the ideal the slowest took."""
         return max(self.ends) / self.ideal
 
     @property
+    def lead(self) -> float:
+        """By how many seconds of the whole rate the first to end was ahead of the second."""
+        first, second, *_ = sorted(self.ends)
+        return (second - first) / len(self.ends)
+
+    @property
     def unevenness(self) -> float:
-        """How much later the last process ended than the first, as a share."""
-        return 1 - min(self.ends) / max(self.ends)
+        """How much later the last process ended than the second, as a share."""
+        return 1 - sorted(self.ends)[1] / max(self.ends)
 
 
 def run_batches(
@@ -141,6 +149,7 @@ def run_batches(
     tokens_per_minute: float = 0.0,
     tokens: int = 50,
     stall: float = 0.0,
+    head_start: float = 0.0,
 ) -> BatchOutcome:
     """Ask as many prompts as `sizes` says in each process.
 
@@ -152,8 +161,10 @@ def run_batches(
         tokens_per_minute: Likewise.
         tokens: That each request costs, where they are limited.
         stall: The longest time for which a process does nothing, every two seconds or so.
+        head_start: Seconds after which all but the first process start.
     """
-    return _Run(client, sizes, dialect, requests_per_minute, tokens_per_minute, tokens, stall).run()
+    run = _Run(client, sizes, dialect, requests_per_minute, tokens_per_minute, tokens, stall)
+    return run.run(head_start)
 
 
 class _Run:
@@ -187,10 +198,10 @@ class _Run:
         ideals.append((total * cost * 60 / tokens - 1) if tokens else 0.0)
         self._outcome = BatchOutcome(max(ideals))
 
-    def run(self) -> BatchOutcome:
+    def run(self, head_start: float) -> BatchOutcome:
         for i, process in enumerate(self._processes):
-            process.fill(START)
-            self._at(START + 0.001 * i, "look", i)
+            process.began = START + (head_start if i else 0.0)
+            self._at(process.began + 0.001 * i, "start", i)
         while self._events:
             at, _, what, i, more = heapq.heappop(self._events)
             process = self._processes[i]
@@ -199,7 +210,7 @@ class _Run:
                 continue
             self._now = at
             getattr(self, f"_{what}")(i, process, *more)
-        self._outcome.ends = [process.end - START for process in self._processes]
+        self._outcome.ends = [process.end - process.began for process in self._processes]
         return self._outcome
 
     def _at(self, at: float, what: str, i: int, *more: Any) -> None:
@@ -211,6 +222,10 @@ class _Run:
             gap = self._rng.expovariate(1 / MEAN_BETWEEN_STALLS)
             process.stall_at = process.stalled_until + gap
         return process.stalled_until
+
+    def _start(self, i: int, process: Process) -> None:
+        process.fill(self._now)
+        self._look(i, process)
 
     def _look(self, i: int, process: Process, *, again: bool = True) -> None:
         now, limiter = self._now, process.limiter

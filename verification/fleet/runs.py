@@ -105,9 +105,15 @@ class Result:
         return self.operations / max(1, self.sends)
 
     @property
+    def lead(self) -> float:
+        """By how many seconds of the whole rate the first to end was ahead of the second."""
+        first, second, *_ = sorted(self.ends)
+        return (second - first) / len(self.ends)
+
+    @property
     def unevenness(self) -> float:
-        """How much later the last process ended than the first, as a share."""
-        return (max(self.ends) - min(self.ends)) / max(self.ends)
+        """How much later the last process ended than the second, as a share."""
+        return 1 - sorted(self.ends)[1] / max(self.ends)
 
 
 def simulate(pipe: Connection, row: dict[str, Any]) -> None:
