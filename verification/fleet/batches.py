@@ -16,6 +16,7 @@ from typing import Any, Literal
 from langchain_resilient.engine.rate_limiter import QueuedRequest, Reservation
 from langchain_resilient.exchange import RateLimitLevel, RateLimitStatus
 from langchain_resilient.fleet.limits import LeasedRateLimiter
+from verification.fleet.ends import Ends
 from verification.fleet.workers import SCRIPT, START, Batch
 
 CONCURRENCY = 64
@@ -106,7 +107,7 @@ class Process:
 
 
 @dataclass
-class BatchOutcome:
+class BatchOutcome(Ends):
     """What came of it.
 
     Attributes:
@@ -127,17 +128,6 @@ class BatchOutcome:
     def times_ideal(self) -> float:
         """How much longer than the ideal the slowest took."""
         return max(self.ends) / self.ideal
-
-    @property
-    def lead(self) -> float:
-        """By how many seconds of the whole rate the first to end was ahead of the second."""
-        first, second, *_ = sorted(self.ends)
-        return (second - first) / len(self.ends)
-
-    @property
-    def unevenness(self) -> float:
-        """How much later the last process ended than the second, as a share."""
-        return 1 - sorted(self.ends)[1] / max(self.ends)
 
 
 def run_batches(

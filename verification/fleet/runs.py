@@ -13,6 +13,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from verification.fleet.ends import Ends
 from verification.kit.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Row:
 
 
 @dataclass
-class Result:
+class Result(Ends):
     """What came of a row.
 
     Attributes:
@@ -103,17 +104,6 @@ class Result:
     def operations_per_call(self) -> float:
         """Scripts per request."""
         return self.operations / max(1, self.sends)
-
-    @property
-    def lead(self) -> float:
-        """By how many seconds of the whole rate the first to end was ahead of the second."""
-        first, second, *_ = sorted(self.ends)
-        return (second - first) / len(self.ends)
-
-    @property
-    def unevenness(self) -> float:
-        """How much later the last process ended than the second, as a share."""
-        return 1 - sorted(self.ends)[1] / max(self.ends)
 
 
 def simulate(pipe: Connection, row: dict[str, Any]) -> None:
