@@ -83,8 +83,8 @@ def test_batches_under_a_bucket_of_one_second_waste_little_of_it(
     assert max(outcome.ends) - outcome.ideal < 2.0
     assert outcome.operations / outcome.sends <= 0.25
     if len(set(sizes)) == 1:
-        assert outcome.unevenness < 0.05
-        assert outcome.lead < 0.5
+        assert outcome.unevenness < 0.1
+        assert outcome.unevenness_of_others < 0.05
 
 
 @pytest.mark.parametrize("prompts", [300, 900])
@@ -93,9 +93,11 @@ def test_whoever_comes_first_keeps_what_it_leased_alone_and_gains_no_more(redis_
     outcome = run_batches(
         redis_client, (prompts,) * 4, "together", requests_per_minute=1800, head_start=0.1
     )
-    assert outcome.ends[0] == min(outcome.ends)
-    assert 0.5 < outcome.lead < 1.25
-    assert outcome.unevenness < 0.02
+    first, second, *_ = sorted(outcome.ends)
+    assert first == outcome.ends[0]
+    assert 0.5 < (second - first) / 4 < 1.25
+    assert outcome.unevenness < 0.1
+    assert outcome.unevenness_of_others < 0.02
     assert outcome.refused == 0
 
 

@@ -112,7 +112,7 @@ class BatchOutcome(Ends):
 
     Attributes:
         ideal: Seconds that the limit alone makes it take.
-        ends: How long each process took.
+        ends: Seconds that each process took.
         sends: Requests.
         refused: 429s among them.
         operations: How often the script ran.

@@ -13,12 +13,11 @@ class Ends:
     ends: list[float]
 
     @property
-    def lead(self) -> float:
-        """By how many seconds of the whole rate the first to end was ahead of the second."""
-        first, second, *_ = sorted(self.ends)
-        return (second - first) / len(self.ends)
+    def unevenness(self) -> float:
+        """How much later the last ended than the first, as a share."""
+        return 1 - min(self.ends) / max(self.ends)
 
     @property
-    def unevenness(self) -> float:
+    def unevenness_of_others(self) -> float:
         """How much later the last ended than the second, as a share."""
         return 1 - sorted(self.ends)[1] / max(self.ends)

@@ -71,7 +71,7 @@ class Result(Ends):
     Attributes:
         row: Which.
         seconds: From the start to the end of the last process.
-        ends: When each process ended.
+        ends: Seconds that each process took.
         answered: How many prompts of each process were answered.
         failed: How many were not, without those of a process that was killed.
         sends: Requests that reached the simulator.
