@@ -3,7 +3,9 @@
 Each request goes to the upstream directly and through the service, in turn: whatever else this
 machine does meets both alike. Requests are sent on time, whether or not earlier ones have ended.
 "No pauses" is one after the other, a hundred this way and a hundred that way.
-"Asked whole" is a model that asks its targets for whole answers too (`Hedge(on="response")`).
+"Asked whole" is a model that asks its targets for whole answers too (`Hedge(on="response")`);
+"bytes passed on" is no service, but the least that a proxy on the same libraries costs
+(`bare_proxy.py`): what is left of the bar above that is for all that a service does.
 The upstream (`benchmarks/instant_server.py`) costs little, so that the service is measured;
 "spoken" answers come at a provider's pace: many are under way at once, and whatever holds the
 service up delays them all. CPU time per request is told too, and before and after all how cold the
@@ -36,6 +38,7 @@ from verification.service.process import bare_proxy, litellm_proxy, service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from verification.service.process import Started
 
@@ -175,29 +178,32 @@ def measure(rate: float, seconds: float) -> int:
         Kind(f"stream, {CHUNKS} chunks", _body(LONG, stream=True), last, rate / 10),
     )
     print(f"Python {sys.version}\n{cold.told()}\n{TABLE.header()}", flush=True)
+    others = replace(plain, bar=False)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "serve.toml")
         config.write_text('[model]\nhedge = { on = "response" }\n', "utf-8")
         with instant_server() as upstream:
-            met = _measure(kinds, upstream, seconds)
-            asked_whole = replace(plain, name="plain, asked whole", bar=False)
-            _measure((asked_whole,), upstream, seconds, "-c", str(config))
+            met = _measure(kinds, upstream, seconds, _ours(upstream))
+            asked_whole = replace(others, name="plain, asked whole")
+            _measure([asked_whole], upstream, seconds, _ours(upstream, "-c", str(config)))
+            passed_on = replace(others, name="plain, bytes passed on")
+            _measure([passed_on], upstream, seconds, bare_proxy(upstream))
         with instant_server(*PACE) as upstream:
-            spoken = [
-                replace(kind, name=f"{kind.name}, spoken", bar=False) for kind in (plain, stream)
-            ]
-            _measure(spoken, upstream, seconds)
+            spoken = [replace(kind, name=f"{kind.name}, spoken") for kind in (others, stream)]
+            _measure(spoken, upstream, seconds, _ours(upstream))
     print(cold.told())
     print(f"the bar for plain answers: {MAX_P50:g} ms at p50, {MAX_P99:g} ms at p99")
     return 0 if met else 1
 
 
-def _measure(kinds: Sequence[Kind], upstream: str, seconds: float, *flags: str) -> bool:
-    """Print a line for each kind of request to one service; whether the bar was met."""
+def _measure(
+    kinds: Sequence[Kind], upstream: str, seconds: float, proxy: AbstractContextManager[Started]
+) -> bool:
+    """Print a line for each kind of request through one proxy; whether the bar was met."""
     met = True
-    with service(*flags, "-t", "openai:m", **_key(upstream)) as ours:
+    with proxy as started:
         for kind in kinds:
-            direct, (proxied,) = _through(kind, upstream, [ours], seconds)
+            direct, (proxied,) = _through(kind, upstream, [started], seconds)
             through, cpu = proxied
             p50, p99 = (through.quantile(q) - direct.quantile(q) for q in (0.5, 0.99))
             figures = (
@@ -224,7 +230,7 @@ def compare(rate: float, seconds: float, litellm: Path | None) -> int:
         upstream = open_.enter_context(instant_server())
         folder = Path(open_.enter_context(tempfile.TemporaryDirectory()))
         proxies = {
-            "langchain-resilient": service("-t", "openai:m", **_key(upstream)),
+            "langchain-resilient": _ours(upstream),
             "bytes passed on": bare_proxy(upstream),
         }
         if litellm is not None:
@@ -256,5 +262,6 @@ def _through(
     return found[""], list(zip([found[url] for url, _ in proxies], cpu, strict=True))
 
 
-def _key(upstream: str) -> dict[str, str]:
-    return {"OPENAI_BASE_URL": upstream, "OPENAI_API_KEY": "none"}
+def _ours(upstream: str, *flags: str) -> AbstractContextManager[Started]:
+    key = {"OPENAI_BASE_URL": upstream, "OPENAI_API_KEY": "none"}
+    return service(*flags, "-t", "openai:m", **key)
