@@ -85,9 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; a client that says nothing is not waited for longer than an idle one."""
         super().connection_made(cast("asyncio.Transport", GatheringTransport(transport, self.loop)))
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self._wait_for_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
@@ -104,13 +102,16 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._pass_over(data[upgrade.args[0] :])
-            return
+            if not self._pass_over(memoryview(data)[upgrade.args[0] :]):
+                return
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
             return
         if not self._in_request:
             self._stop_limit()
+            # An empty line, or the rest of what was answered already, begins no request.
+            if self.cycle is None or self.cycle.response_complete:
+                self._wait_for_request()
             return
         if self._limit is None:
             self._limit = self.loop.call_later(self.seconds, self._too_slow)
@@ -130,19 +131,41 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def _pass_over(self, rest: bytes) -> None:
-        """Read a request as if it offered no other protocol.
+    def _pass_over(self, rest: memoryview) -> bool:
+        """Read requests as if they offered no other protocol; whether that can be done.
 
         Java's client offers HTTP/2 with its first request, whose body the parser would not read.
+
+        Args:
+            rest: What came behind the head of the first; others may follow.
         """
-        method = self.parser.get_method()
-        if method == b"CONNECT":
-            self.send_400_response("This is no proxy.")
-            return
-        head = [method + b" " + self.url + b" HTTP/1.1"]
-        head += [name + b": " + value for name, value in self.headers if name not in _OF_UPGRADES]
-        self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join(head) + b"\r\n\r\n" + rest)
+        while True:
+            method = self.parser.get_method()
+            if method == b"CONNECT":
+                self.send_400_response("This is no proxy.")
+                return False
+            head = [method + b" " + self.url + b" HTTP/1.1"]
+            head += [
+                name + b": " + value for name, value in self.headers if name not in _OF_UPGRADES
+            ]
+            self.parser = httptools.HttpRequestParser(self)
+            try:
+                self.parser.feed_data(b"\r\n".join(head) + b"\r\n\r\n")
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return False
+            else:
+                return True
+
+    def _wait_for_request(self) -> None:
+        """Close the connection if none begins for long."""
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_message_begin(self) -> None:
         """Begin a request."""

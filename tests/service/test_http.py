@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import time
 from contextlib import contextmanager
@@ -103,6 +104,26 @@ def test_a_client_that_does_not_go_on_is_not_waited_for(hasty, begun):
         assert until_closed(sock) == b""
 
 
+WRONG = START + b"content-type: text/plain\r\n" + LENGTH
+
+
+@pytest.mark.parametrize(
+    ("asks", "status", "more"),
+    [
+        (b"", None, b"\r\n"),
+        (HEAD + LENGTH + BODY, 200, b"\r\n"),
+        (WRONG + BODY[:9], 415, BODY[9:]),
+    ],
+    ids=["an empty line", "one behind an answer", "a body behind its answer"],
+)
+def test_what_begins_no_request_keeps_no_connection(hasty, asks, status, more):
+    """Nobody needs a key to send that: the connection is idle, and closed like any other."""
+    with connection(hasty, asks) as sock:
+        assert status is None or answer(sock)[0] == status
+        sock.sendall(more)
+        assert until_closed(sock) == b""
+
+
 def test_an_answered_request_must_end_too(hasty):
     """One that is refused may not go on for ever."""
     with connection(hasty, START + b"content-type: text/plain\r\n" + LENGTH, BODY[:5]) as sock:
@@ -115,6 +136,18 @@ def test_what_follows_a_body_is_nobodys(url):
     body = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
     with connection(url, chunked, body, b"x: y\r\n" * 1000, b"\r\n") as sock:
         assert answer(sock)[0] == 200
+
+
+def test_many_offers_at_once_are_passed_over(url, caplog):
+    """One after the other, as requests: without a frame for each, or a copy of all that follow."""
+    offer = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n" + OFFER + b"\r\n"
+    with connection(url, offer * 600) as sock, sock.makefile("rb") as told:
+        statuses = 0
+        while statuses < 600:  # a body ends without a line's end
+            line = told.readline()
+            assert line
+            statuses += line.count(b"HTTP/1.1 200")
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
