@@ -24,6 +24,7 @@ import signal
 import sys
 import tomllib
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -277,24 +278,26 @@ def _ask(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> ResilientChatModel:
     from langchain_resilient.service.config import model_of  # noqa: PLC0415  # see `_ask`
 
-    return model_of(_settings(args))
+    return model_of(_settings(args, _config(args)))
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    config = _config(args)
-    settings = {
-        "targets": _chosen_targets(args),
+def _settings(args: argparse.Namespace, config: dict[str, Any]) -> dict[str, Any]:
+    """Join the fields of a configuration file and the flags, which go first.
+
+    What is learned is kept in a file even where neither says so.
+    """
+    flags = {
+        "targets": _chosen_targets(args, config),
         "timeout": args.timeout,
         "hedge": args.hedge,
         "max_tokens": args.max_tokens,
         "temperature": args.temperature,
         "last_resort": args.last_resort,
-        "remember": None if args.forget else args.remember or _memory_file(),
+        "remember": args.remember,
     }
-    given = {name: value for name, value in settings.items() if value is not None}
-    if "remember" in config and not args.remember:
-        given.pop("remember", None)
-    return {**config, **given}
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings = {"remember": _memory_file(), **config, **given}
+    return {**settings, "remember": None} if args.forget else settings
 
 
 def _memory_file() -> Path | None:
@@ -314,7 +317,7 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
     """
     from langchain_resilient.service.config import TABLES, resolved  # noqa: PLC0415  # see `_ask`
 
-    if args.config is None or args.command is _serve:  # which reads its own
+    if args.config is None:
         return {}
     text = Path(args.config).read_text(encoding="utf-8")
     try:
@@ -328,7 +331,7 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
     return dict(resolved(fields, args.config, os.environ))
 
 
-def _chosen_targets(args: argparse.Namespace) -> Any:
+def _chosen_targets(args: argparse.Namespace, config: dict[str, Any]) -> Any:
     """The targets of the command line or else of the configuration, where they were told to be.
 
     Raises:
@@ -336,7 +339,7 @@ def _chosen_targets(args: argparse.Namespace) -> Any:
     """
     from langchain_resilient.options import as_target  # noqa: PLC0415  # see `_ask`
 
-    targets = args.target or _config(args).get("targets")
+    targets = args.target or config.get("targets")
     if args.base_url is None and args.api_key_env is None:
         return targets
     if not targets:
@@ -484,7 +487,7 @@ def _reporting_errors(command: Callable[[], int]) -> int:
 def _serve(args: argparse.Namespace) -> int:
     def run() -> int:
         service.start_log(args.log_level)
-        config, llm = service.configured(args, os.environ, _settings(args))
+        config, llm = service.configured(args, os.environ, partial(_settings, args))
         _preload(llm)
         service.serve(llm, config)
         return OK
@@ -501,7 +504,7 @@ def _targets(args: argparse.Namespace) -> int:
 
     try:
         _check_config(args)
-        chain = as_chain(_chosen_targets(args) or default_chain())
+        chain = as_chain(_chosen_targets(args, _config(args)) or default_chain())
         rows = overview(chain, check=args.check)
     except (OSError, ValueError) as error:
         return _print_error(_error_text(error))

@@ -46,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def configured(
-    args: argparse.Namespace, environ: Any, model_flags: dict[str, Any]
+    args: argparse.Namespace, environ: Any, join: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[ServiceConfig, ResilientChatModel]:
     """Join the file and the flags.
 
     Args:
         args: The parsed arguments.
         environ: The environment.
-        model_flags: The flags that belong to the model; None for those that were not given.
+        join: Joins the table `[model]` with the flags that belong to the model.
 
     Raises:
         OSError: If the file cannot be read.
@@ -69,8 +69,7 @@ def configured(
         "name": args.name,
     }
     service = {**service, **{k: v for k, v in flags.items() if v is not None}}
-    model = {**model, **{k: v for k, v in model_flags.items() if v is not None}}
-    return ServiceConfig(**service), model_of(model)
+    return ServiceConfig(**service), model_of(join(model))
 
 
 def _key(given: str, environ: Any) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from langchain_resilient.engine.time_model import RequestProfile
 from langchain_resilient.runtime import memory as memory_module
 from langchain_resilient.runtime import shared_state
 from langchain_resilient.runtime.memory import DAY, HEALTH_AGE, MAX_SAMPLES, Memory, faded
+from langchain_resilient.service import run as service
 from langchain_resilient.testing import ProviderSimulator, Reply
 from verification.kit.scripted_targets import CANARY, chain
 
@@ -646,3 +648,26 @@ def test_where_the_command_line_keeps_it(monkeypatch, tmp_path):
     assert cli._memory_file() == tmp_path / "mine"
     monkeypatch.setenv("LANGCHAIN_RESILIENT_REMEMBER", "")
     assert cli._memory_file() is None
+
+
+@pytest.mark.parametrize("command", [["serve"], ["ask", "hi"]], ids=["serve", "ask"])
+@pytest.mark.parametrize(
+    ("flags", "kept"),
+    [([], "file.json"), (["--remember", "flag.json"], "flag.json"), (["--forget"], None)],
+    ids=["file", "flag", "forget"],
+)
+def test_a_configuration_file_says_where_and_a_flag_goes_first(
+    monkeypatch, tmp_path, command, flags, kept
+):
+    """A service and a question alike; what the environment says is the default alone."""
+    monkeypatch.setenv("LANGCHAIN_RESILIENT_REMEMBER", str(tmp_path / "default.json"))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "c.toml"
+    path.write_text('[model]\ntargets = ["text:hi"]\nremember = "file.json"\n')
+    args = cli.parser().parse_args([*command, "--config", str(path), *flags])
+    if command == ["serve"]:
+        pytest.importorskip("starlette", reason="needs the extra `serve`")
+        _, llm = service.configured(args, {}, partial(cli._settings, args))
+    else:
+        llm = cli._model(args)
+    assert (None if llm.remember is None else str(llm.remember)) == kept
