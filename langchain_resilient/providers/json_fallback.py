@@ -42,6 +42,9 @@ _UNSUPPORTED = re.compile(
     re.IGNORECASE,
 )
 
+_ABOUT_THE_PROMPT = re.compile(r"must (?:contain|include|mention) the word", re.IGNORECASE)
+"""OpenAI's refusal of `json_object` for a prompt without "JSON": the next prompt may have it."""
+
 _SCHEMA_PROBLEM = re.compile(r"invalid schema|schema is (?:invalid|not)|in context=", re.IGNORECASE)
 _refused: set[tuple[Hashable, JSONMode, str | None]] = set()
 _lock = threading.Lock()
@@ -85,11 +88,16 @@ class JSONFallback:
         text = _refusal(error, mode)
         if text is None:
             return None
+        if _ABOUT_THE_PROMPT.search(text):
+            return self._next(requested, mode)
         is_permanent = _UNSUPPORTED.search(text) and not _SCHEMA_PROBLEM.search(text)
         with _lock:
             if len(_refused) >= MAX_REMEMBERED:
                 _refused.clear()
             _refused.add((self._target, mode, None if is_permanent else _fingerprint(requested)))
+        return self._next(requested, mode)
+
+    def _next(self, requested: RequestedJSON, mode: JSONMode) -> JSONMode | None:
         later_modes = requested.modes[requested.modes.index(mode) + 1 :]
         accepted: list[JSONMode] = [
             later for later in later_modes if not self._is_refused(requested, later)

@@ -559,3 +559,14 @@ def test_a_class_is_judged_where_handlers_stream(sim: ProviderSimulator):
     llm = chain(sim, "openai:m", "together:m").bind(response_format=Joke)
     message = llm.invoke("tell", {"callbacks": [Watching()]})
     assert message.additional_kwargs["parsed"].rating == 7
+
+
+def test_a_prompt_without_the_word_json_is_not_held_against_the_next(sim: ProviderSimulator):
+    """OpenAI refuses it, and the call is asked otherwise; a prompt that has the word is not."""
+    sim.script("*", then=Reply('{"a": 1}'))
+    llm = chain(sim, "openai:m")
+    for prompt in ("Say hi in JSON", "Say hi", "Say hi in JSON"):
+        assert llm.invoke(prompt, response_format={"type": "json_object"}).text == '{"a": 1}'
+    assert [seen.status for seen in sim.requests] == [200, 400, 200, 200]
+    formats = ["response_format" in seen.body for seen in sim.requests]
+    assert formats == [True, True, False, True]
