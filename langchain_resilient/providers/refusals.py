@@ -167,6 +167,11 @@ def without_refused_marks(error: Exception, body: dict[str, Any]) -> dict[str, A
     return {**body, "messages": messages, **({"tools": plain_tools} if plain_tools else {})}
 
 
+MAX_DROPPED = 4096
+"""Names that are known to be refused; at more, all are forgotten and learned again. Callers of a
+service may give any."""
+
+
 class Refusals:
     """What one target has refused so far.
 
@@ -217,6 +222,8 @@ class Refusals:
     def drop(self, names: AbstractSet[str]) -> None:
         """Leave parameters out of all requests, and warn once about each."""
         self.learned = self.learned or bool(names)
+        if len(self._dropped) > MAX_DROPPED:
+            self._dropped.clear()
         for name in names - self._dropped:
             self._dropped.add(name)
             if name not in self._unwarned and _ALTERNATIVE.get(name, name) in self._dropped:
@@ -422,7 +429,7 @@ class Refusals:
 
     def warn(self, what: str) -> None:
         """Warn of what the target does not take, once."""
-        if what not in self._warned:
+        if what not in self._warned and len(self._warned) <= MAX_DROPPED:
             self._warned.add(what)
             msg = f"{self._target} {what}"
             notices.warn(msg, DroppedParameterWarning)

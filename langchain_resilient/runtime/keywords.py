@@ -7,7 +7,7 @@ is nearly a known one is a misspelling, and would do nothing at best.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from langchain_resilient.sampling import SAMPLING_FIELDS
@@ -36,10 +36,12 @@ _OF_SERVERS = frozenset(
      "guided_decoding_backend", "guided_grammar", "guided_json", "guided_regex", "ignore_eos",
      "include", "include_reasoning", "input", "instructions", "json_schema", "keep_alive",
      "length_penalty", "logit_bias", "max_completion_tokens", "max_output_tokens",
-     "max_tokens", "metadata", "min_tokens", "mirostat", "modalities", "moderation", "nvext",
+     "max_tokens", "metadata", "min_tokens", "mirostat", "modalities", "models", "moderation",
+     "nvext",
      "options", "parallel_tool_calls", "plugins", "prediction", "previous_response_id",
-     "prompt", "prompt_cache_key", "prompt_cache_retention", "prompt_id", "provider",
-     "reasoning", "reasoning_effort", "reasoning_format", "response_format", "route",
+     "prompt", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "prompt_id",
+     "provider", "reasoning", "reasoning_effort", "reasoning_format", "repeat_penalty",
+     "response_format", "route",
      "safe_prompt", "safety_identifier", "safety_model", "service_tier",
      "skip_special_tokens", "stop_sequences", "stop_token_ids", "store", "stream_options",
      "stream_usage", "strict", "structured_outputs", "suffix", "system", "text", "thinking",
@@ -52,6 +54,9 @@ _KNOWN = BATCH_KEYWORDS | CALL_KEYWORDS | _OF_SERVERS
 
 _NEAR = 0.8
 """From this likeness on (`difflib`) a name is a misspelling: one letter in a short word."""
+
+_LONGEST = 2 * max(map(len, _KNOWN))
+"""Longer names are none of these, and too long to compare."""
 
 
 def refuse_misspelt(
@@ -87,7 +92,7 @@ def refuse_misspelt(
             raise TypeError(msg)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def nearest_name(name: str, also: frozenset[str] = frozenset()) -> str | None:
     """What was meant by a misspelt keyword; None if it is known, or like none.
 
@@ -95,7 +100,7 @@ def nearest_name(name: str, also: frozenset[str] = frozenset()) -> str | None:
         name: The keyword.
         also: Names that are known beside those of every call.
     """
-    if name in _KNOWN or name in also:
+    if name in _KNOWN or name in also or len(name) > _LONGEST:
         return None
     for meant in get_close_matches(name, _KNOWN | also, 1, _NEAR):
         # A word more, as in `mirostat_tau`, is a name of its own.

@@ -102,6 +102,9 @@ SAMPLING = (frozenset(SAMPLING_FIELDS) | OTHER_NAMES.keys()) - NOT_FOR_CLIENTS -
 BOUND = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format"})
 """Parameters that it converts for each target."""
 
+MAX_OTHERS, MAX_NAME = 64, 128
+"""Parameters that nobody here knows, and characters of a name: what is learned of them is kept."""
+
 RESILIENCE = frozenset({"timeout", "hedge", "priority", "affinity"})
 """What a client may say under `resilience`, for its own call."""
 
@@ -121,21 +124,32 @@ def sort_params(body: dict[str, Any], taken: frozenset[str]) -> dict[str, Any]:
     for name, value in body.items():
         if name in taken or value is None:
             continue
-        if name in NOT_FOR_CLIENTS:
-            raise BadRequestError(f"{name} is nothing that this service takes", name)
-        if name not in SAMPLING and (meant := nearest_name(name)) is not None:
-            raise BadRequestError(f"{name} is no parameter: did you mean {meant}?", name)
+        if name not in SAMPLING:
+            _check_name(name)
         (params if name in SAMPLING or name in BOUND else others)[name] = value
+        if len(others) > MAX_OTHERS:
+            msg = f"there are more than {MAX_OTHERS} parameters that this service does not know"
+            raise BadRequestError(msg, name)
     if others:
         params["model_kwargs"] = others
     tools = params.get("tools")
     if "tools" in params and not tools:
-        del params["tools"]
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):  # OpenAI refuses them alone
+            params.pop(name, None)
     elif tools is not None and not is_list_of(tools, dict):
         raise BadRequestError("tools must be a list of objects", "tools")
     if "stop" in params and not is_text(params["stop"]) and not is_list_of(params["stop"], str):
         raise BadRequestError("stop must be a text or a list of texts", "stop")
     return params
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAX_NAME:
+        raise BadRequestError(f"{name[:MAX_NAME]}... is too long for the name of a parameter")
+    if name in NOT_FOR_CLIENTS:
+        raise BadRequestError(f"{name} is nothing that this service takes", name)
+    if (meant := nearest_name(name)) is not None:
+        raise BadRequestError(f"{name} is no parameter: did you mean {meant}?", name)
 
 
 def resilience_params(body: dict[str, Any]) -> dict[str, Any]:

@@ -87,8 +87,8 @@ class ServiceConfig(KnownFields):
     """How long an idle connection of a client is kept, in seconds."""
     comment_interval: Seconds | None = 15.0
     """Seconds of silence after which a stream gets a comment, so that nobody on the way takes it
-    for dead; None for never. Before the first, errors have their own status; after it, they are
-    events."""
+    for dead; None (in TOML `"none"`) for never. Before the first, errors have their own status;
+    after it, they are events."""
     drain_seconds: Count = 60
     """How long answers under way may take after SIGTERM, in seconds."""
     warm: bool = True
@@ -108,6 +108,11 @@ class ServiceConfig(KnownFields):
             msg = "an empty key would let everybody in"
             raise ValueError(msg)
         return keys
+
+    @field_validator("comment_interval", mode="before")
+    @classmethod
+    def _reads_none(cls, interval: Any) -> Any:
+        return None if interval == "none" else interval  # TOML has no null
 
     @model_validator(mode="after")
     def _is_closed(self) -> ServiceConfig:

@@ -99,7 +99,7 @@ def failure_of(error: BaseException) -> Failure:
             return _of_call(error, status, kind, code)
     if isinstance(error, ValueError | TypeError):
         # An argument that the model refuses before anything is sent.
-        brief = _brief(error)
+        brief = _one_line(_brief(error))
         logger.info("a request was refused: %s", brief)
         logger.debug("where it was refused", exc_info=error)
         return Failure(400, brief, "invalid_request_error", param=_param(error))
@@ -129,6 +129,13 @@ def _brief(error: BaseException) -> str:
     return "; ".join(
         f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in found()
     )
+
+
+def _one_line(text: str) -> str:
+    """Escape what would begin another line of the log: a client names fields as it likes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _param(error: BaseException) -> str | None:

@@ -13,6 +13,7 @@ from langchain_resilient import DroppedParameterWarning, Target
 from langchain_resilient import testing as t
 from langchain_resilient.exchange import ChatRequest
 from langchain_resilient.providers import create_provider
+from langchain_resilient.providers.refusals import MAX_DROPPED, Refusals
 from tests.providers.asking import ask, http, ids, listening, provider_at, request
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object",
@@ -432,3 +433,17 @@ async def test_a_refusal_that_teaches_nothing_is_raised():
 def provider_at_url(url: str):
     """The provider of a target at a server."""
     return create_provider(Target("openai:m", base_url=url, api_key="sk-0123456789"))
+
+
+def test_what_is_refused_does_not_grow_for_ever():
+    """Whoever asks through a service may name parameters as they like."""
+    refusals = Refusals("openai:m")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DroppedParameterWarning)
+        for number in range(3 * MAX_DROPPED):
+            refusals.drop({f"q{number}"})
+    assert len(refusals._dropped) <= MAX_DROPPED + 1
+    assert len(refusals._warned) <= MAX_DROPPED + 1
+    body = {"messages": [], f"q{3 * MAX_DROPPED - 1}": 1}
+    refusals.mend(body)
+    assert body == {"messages": []}

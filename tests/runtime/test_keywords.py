@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
+import openai
 import pytest
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
+from openai.resources.responses import AsyncResponses
 from pydantic import ValidationError
 
 from langchain_resilient import ResilientChatModel, Target
@@ -14,6 +17,7 @@ from langchain_resilient.runtime.keywords import (
     _KNOWN,
     BATCH_KEYWORDS,
     CALL_KEYWORDS,
+    nearest_name,
     refuse_misspelt,
 )
 from langchain_resilient.testing import ProviderSimulator
@@ -80,11 +84,26 @@ def test_a_keyword_of_a_batch_is_refused_elsewhere(llm, sim, name):
 @pytest.mark.parametrize(
     "name",
     ["top_k", "top_a", "min_p", "chat_template_kwargs", "my_server_switch", "seed", "n", "cfg",
-     "guided_json", "think", "reasoning", "max_output_tokens", "user", "mirostat_tau"],
+     "guided_json", "models", "prompt_cache_options", "repeat_penalty", "think", "reasoning",
+     "max_output_tokens", "user", "mirostat_tau"],
 )  # fmt: skip
 def test_what_servers_call_their_own_is_passed_on(name):
     """Known names, and unknown ones that are like none."""
     refuse_misspelt([name])
+
+
+@pytest.mark.parametrize("api", [openai.resources.chat.AsyncCompletions, AsyncResponses])
+def test_every_parameter_of_the_installed_sdk_is_known(api):
+    """Its next version may have one that is nearly another."""
+    refuse_misspelt(inspect.signature(api.create).parameters.keys() - {"self"} - BATCH_KEYWORDS)
+
+
+def test_names_that_nobody_knows_are_not_kept():
+    """A client of a service may give any."""
+    for number in range(3000):
+        nearest_name(f"q{number}")
+    nearest_name("temperature" * 100_000)
+    assert nearest_name.cache_info().currsize <= 1024
 
 
 @pytest.mark.parametrize("name", sorted(_KNOWN - BATCH_KEYWORDS))

@@ -510,8 +510,11 @@ def test_slow_bodies_are_given_up(sim):
         ({"temprature": 1}, "temprature is no parameter: did you mean temperature?"),
         ({"max_token": 1}, "max_token is no parameter: did you mean max_tokens?"),
         ({"response_format": 5}, "response_format=5 is none"),
+        ({"resilience": {"hedge": {"x\nERROR: all is lost\x1b[2J": 1}}}, "hedge.x\\nERROR: all is"),
+        ({f"p{n}_": 1 for n in range(65)}, "there are more than 64 parameters"),
+        ({"y" * 129: 1}, "y" * 128 + "... is too long for the name"),
     ],
-    ids=["type", "bool", "misspelt", "near", "format"],
+    ids=["type", "bool", "misspelt", "near", "format", "lines", "many", "long"],
 )
 def test_a_refused_parameter_is_one_line_for_client_and_log(url, sim, caplog, given, says):
     """No traceback, and no advice that the service would refuse in turn."""
@@ -520,7 +523,7 @@ def test_a_refused_parameter_is_one_line_for_client_and_log(url, sim, caplog, gi
     assert (response.status_code, sim.count()) == (400, 0)
     assert response.json()["error"]["message"].startswith(says)
     assert "extra_body" not in response.text
-    assert "\n" not in "".join(caplog.messages)
+    assert "".join(caplog.messages).isprintable()
     assert [record for record in caplog.records if record.exc_info] == []
 
 

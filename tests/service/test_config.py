@@ -226,3 +226,9 @@ def test_a_wrong_command_is_one_line(capsys, monkeypatch, args, says):
     err = capsys.readouterr().err
     assert says in err
     assert err.count("\n") == 1
+
+
+def test_no_comments_at_all(load):
+    """TOML has no null."""
+    service, _ = load('[service]\ncomment_interval = "none"\n')
+    assert ServiceConfig(**service).comment_interval is None
