@@ -176,7 +176,7 @@ class ToolCallBuilder:
                 self._other = [text] if text else []
                 return ""
         elif self._is_cumulative(text):
-            text = text[self._length :]
+            text, self._comma = text[self._length :], ""  # which is repeated too
         text = self._without_dangling_commas(text)
         if text:
             self._args.append(text)

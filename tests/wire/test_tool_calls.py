@@ -193,6 +193,12 @@ def test_arguments_that_each_fragment_repeats_are_taken_once(sums):
     assert put_together(*fragments) == [("a", "f", '{"city": "Paris"}')]
 
 
+def test_a_comma_that_is_repeated_with_all_before_it_is_taken_once():
+    """One at the end is held back, for it may be one too many; then it comes again."""
+    fragments = [(0, "a", "f", args) for args in ('{"a": 1,', '{"a": 1, "b": 2}')]
+    assert put_together(*fragments) == [("a", "f", '{"a": 1, "b": 2}')]
+
+
 def test_names_in_pieces():
     """A name that comes in pieces is joined, as long as no arguments have come."""
     assert put_together((0, "a", "get_", None), (0, None, "weather", None)) == [
