@@ -23,6 +23,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from langchain_resilient.options import Target
+from langchain_resilient.wire.json_values import writable_text
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -212,7 +213,7 @@ def key_function(model: BaseChatModel, kwargs: Mapping[str, Any]) -> KeyFunction
 
     def keys(messages: Sequence[BaseMessage]) -> RequestKeys:
         text = _messages_text(messages)
-        words = _words_of(messages)
+        words = writable_text(_words_of(messages))  # as it is sent: no file holds half a pair
         return RequestKeys(_digest([prompt, text]), _digest([exact, text]), words)
 
     return keys

@@ -80,7 +80,7 @@ class PromptWorker:
         try:
             # As LangChain's `ainvoke` does.
             messages = self._model._convert_input(prompt).to_messages()  # noqa: SLF001
-        except ValueError:
+        except Exception:  # noqa: BLE001  # LangChain raises several kinds
             return None  # not a prompt at all: the call will say so
         make_keys = self._make_keys
         if self._each and index in self._each:

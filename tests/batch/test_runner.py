@@ -502,3 +502,25 @@ async def test_so_is_a_call_beside_a_batch():
     async for _ in llm.amap(["one"]):
         await llm.ainvoke("two")
     assert seen == ["batch", "interactive"]
+
+
+@pytest.mark.parametrize("journal", ["run.db", "run"], ids=["file", "folder"])
+async def test_a_prompt_that_no_file_can_hold_is_kept_with_the_others(tmp_path, journal):
+    """Scraped texts are cut in the middle of a character; an export shows U+FFFD for it."""
+    (tmp_path / "run").mkdir()
+    asked = ["one", "cut \ud83d", "three"]
+    first, second = EchoModel(), EchoModel()
+    messages = await first.model().abatch(asked, journal=tmp_path / journal)
+    assert [message.text for message in messages] == [f"re: {each}" for each in asked]
+    again = await second.model().abatch(asked, journal=tmp_path / journal)
+    assert [message.text for message in again] == [message.text for message in messages]
+    assert (len(first.asked), second.asked) == (3, [])
+
+
+async def test_what_is_no_prompt_is_its_own_failure_beside_a_journal(tmp_path):
+    """LangChain says so with another kind of exception for each."""
+    asked: list[Any] = ["ok", [123], {"no": "prompt"}]
+    llm = EchoModel().model()
+    results = await llm.abatch(asked, journal=tmp_path / "run.db", return_exceptions=True)
+    assert results[0].text == "re: ok"
+    assert all(isinstance(each, Exception) for each in results[1:])
