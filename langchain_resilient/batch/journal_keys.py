@@ -23,7 +23,6 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from langchain_resilient.options import Target
-from langchain_resilient.wire.json_values import writable_text
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -213,10 +212,17 @@ def key_function(model: BaseChatModel, kwargs: Mapping[str, Any]) -> KeyFunction
 
     def keys(messages: Sequence[BaseMessage]) -> RequestKeys:
         text = _messages_text(messages)
-        words = writable_text(_words_of(messages))  # as it is sent: no file holds half a pair
+        words = _storable(_words_of(messages))
         return RequestKeys(_digest([prompt, text]), _digest([exact, text]), words)
 
     return keys
+
+
+def _storable(text: str) -> str:
+    """Join surrogate pairs, and replace what is half of one: no file can hold that as UTF-8."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _words_of(messages: Sequence[BaseMessage]) -> str:
