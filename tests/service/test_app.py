@@ -527,6 +527,14 @@ def test_a_refused_parameter_is_one_line_for_client_and_log(url, sim, caplog, gi
     assert [record for record in caplog.records if record.exc_info] == []
 
 
+def test_no_tools_need_no_choice_of_them(url, sim):
+    """OpenAI refuses what is said of tools where there are none."""
+    given = {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False}
+    assert post(url, {**CHAT, **given}).status_code == 200
+    (seen,) = sim.requests
+    assert (seen.status, seen.body.keys() & given.keys()) == (200, set())
+
+
 def test_advice_for_the_operator_is_not_for_clients(url, sim, caplog):
     """A client cannot raise `timeout` of the service; its log has it."""
     sim.script("*", then=InvalidKey())
